@@ -1,0 +1,1 @@
+"""The frozen network and where its weights come from."""

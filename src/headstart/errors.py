@@ -1,0 +1,37 @@
+"""Every error that headstart raises on purpose.
+
+A message says what failed, what was received, what was expected and what to do next. The command line prints the message
+and nothing else; a traceback is for errors that are not in this file.
+"""
+
+
+class HeadstartError(Exception):
+    """Something expected went wrong; the message is written for the person who ran the command."""
+
+
+class DataError(HeadstartError, ValueError):
+    """A folder, manifest, label or split is not usable as it was given."""
+
+
+class ImageError(HeadstartError, ValueError):
+    """One image cannot be read; the message is the reason, without the path."""
+
+
+class WeightsError(HeadstartError, ValueError):
+    """The weights of a backbone are missing, unreadable or not the ones that were asked for."""
+
+
+class CacheError(HeadstartError, OSError):
+    """A feature cache is missing, damaged, in use or of an unknown version."""
+
+
+class RecipeMismatchError(HeadstartError, ValueError):
+    """Features made by one recipe met a cache or a head made by another; the message names the fields that differ."""
+
+
+class BundleError(HeadstartError, ValueError):
+    """A saved head is missing, damaged, or holds something that may not be loaded."""
+
+
+class MissingExtraError(HeadstartError, ImportError):
+    """An optional dependency is not installed; the message gives the pip line."""

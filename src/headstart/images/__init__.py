@@ -1,0 +1,1 @@
+"""Files to RGB arrays: discovery, decoding, resizing."""

@@ -1,0 +1,257 @@
+"""The values that cross from one room to another: plain, frozen, free of I/O."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+#: The names a split may have, in the order in which people list them.
+SPLITS = ("train", "validation", "test")
+
+#: Last convolution of each VGG16 block and its channels: the columns of ``pooled``, in this order (1,472 in all).
+#: Simonyan & Zisserman, "Very Deep Convolutional Networks", 2015, table 1, configuration D.
+POOLED_LAYERS: tuple[tuple[str, int], ...] = (
+    ("block1_conv2", 64),
+    ("block2_conv2", 128),
+    ("block3_conv3", 256),
+    ("block4_conv3", 512),
+    ("block5_conv3", 512),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """One image file as a scan of the input found it; nothing of it has been read yet.
+
+    Attributes
+    ----------
+    path : str
+        Relative to the root of the scan, ``/`` between parts. Bytes that are not UTF-8 are kept as lone surrogates
+        (``os.fsdecode``), so that the file can be opened again.
+    label : str or None
+        Name of the class; None where the images are unlabelled.
+    split : str or None
+        One of :data:`SPLITS`, or None.
+    group : str or None
+        Images of one group (a patient, a module) never sit on both sides of a split.
+    size_bytes, mtime_ns : int
+        As ``os.stat`` gives them; a first guess whether the file changed.
+    """
+
+    path: str
+    label: str | None
+    split: str | None
+    group: str | None
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRow:
+    """Everything a cache knows of one image but its features.
+
+    Attributes
+    ----------
+    ref : ImageRef
+        Where it was found.
+    sha256 : str
+        64 hexadecimal digits, of the bytes of the file that was decoded. The identity of the row.
+    width_px, height_px : int
+        Of the image as it is seen (after EXIF rotation), before the resize.
+    notes : tuple of str
+        What was done to it or odd about it: ``exif-rotated-90``, ``alpha-on-white``, ``from-CMYK`` … (images/decode.py).
+    """
+
+    ref: ImageRef
+    sha256: str
+    width_px: int
+    height_px: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An image that could not be turned into features, and why, in words for a person."""
+
+    ref: ImageRef
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Every input that can change a number in the cache.
+
+    Two caches with equal recipes hold the same features for the same image bytes. The fingerprint is written into the
+    cache, into every head fitted on it, and into every refusal.
+
+    Attributes
+    ----------
+    backbone : str
+        ``vgg16``, or ``foreign:<name>`` for features made elsewhere.
+    weights : str
+        ``imagenet`` or ``custom``.
+    weights_sha256 : str
+        Digest of all tensors of the backbone in network order, float32, little-endian.
+    layer : str
+        Keras name of the layer whose output is stored.
+    pooled_layers : tuple of str
+        Layers whose spatial averages are stored beside it.
+    input_size_px : int
+        Height and width of the network's input.
+    decode : str
+        Version of the rules that turn a file into RGB (EXIF, alpha, 16 bit …): images/decode.py.
+    resize : str
+        Name of the resize preset: images/resize.py.
+    precision : str
+        ``float32``, ``bfloat16`` or ``float16``: the type the forward pass computed in.
+    storage : str
+        ``float16`` or ``float32``: the type the layer's output is stored in.
+    format_version : int
+        Version of the cache format.
+    """
+
+    backbone: str
+    weights: str
+    weights_sha256: str
+    layer: str
+    pooled_layers: tuple[str, ...]
+    input_size_px: int
+    decode: str
+    resize: str
+    precision: str
+    storage: str
+    format_version: int = 1
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hexadecimal digits that are equal exactly when two recipes are."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """One line of JSON with sorted keys: the same text for the same recipe, always."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """Return the recipe that :meth:`to_json` wrote.
+
+        Raises
+        ------
+        ValueError
+            If a field is missing, unknown or of the wrong type.
+        """
+        values = json.loads(text)
+        expected = {f.name for f in fields(cls)}
+        if not isinstance(values, dict) or set(values) != expected:
+            received = sorted(values) if isinstance(values, dict) else type(values).__name__
+            raise ValueError(f"a recipe needs exactly the fields {sorted(expected)}. Received: {received}")
+        layers = values["pooled_layers"]
+        if not isinstance(layers, list) or not all(isinstance(name, str) for name in layers):
+            raise ValueError(f"pooled_layers must be a list of layer names. Received: {layers!r}")
+        for name in expected - {"pooled_layers"}:
+            wanted = int if name in {"input_size_px", "format_version"} else str
+            if not isinstance(values[name], wanted) or isinstance(values[name], bool):
+                raise ValueError(f"{name} must be {wanted.__name__}. Received: {values[name]!r}")
+        return cls(**{**values, "pooled_layers": tuple(layers)})
+
+    def differences(self, other: Recipe) -> tuple[str, ...]:
+        """Return ``field: mine ≠ theirs`` for every field that differs; empty when the recipes are equal."""
+        pairs = ((f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+        return tuple(f"{name}: {mine} ≠ {theirs}" for name, mine, theirs in pairs if mine != theirs)
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureBatch:
+    """Features of some images, rows in the order of the images.
+
+    Attributes
+    ----------
+    features : ndarray of shape (n_images, height, width, channels), float16 or float32
+        Output of the recipe's layer, channels last.
+    pooled : ndarray of shape (n_images, n_pooled), float32
+        Spatial averages of the pooled layers, side by side.
+    """
+
+    features: NDArray[np.floating[Any]]
+    pooled: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
+class Backbone(Protocol):
+    """What extraction needs of a frozen network; the real one is ``backbone.vgg16.FrozenBackbone``."""
+
+    recipe: Recipe
+    batch_size: int
+
+    def forward(self, images: NDArray[np.uint8]) -> FeatureBatch:
+        """Features of ``images``, uint8 of shape (n_images, size, size, 3), RGB, 0–255; any n_images ≥ 1; float32."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class HeadSpec:
+    """What a head is fitted on and with; enough to fit it again.
+
+    Attributes
+    ----------
+    type : str
+        Name in the catalogue (heads/catalogue.py).
+    features : tuple of str
+        ``avg``, ``max`` or ``flatten`` of the stored layer, or names of pooled layers; several are joined in this order.
+    scaling : str
+        ``sqrt-l2``, ``l2``, ``standard`` or ``none``.
+    random_state : int
+        Seeds everything random.
+    params : mapping
+        Parameters of the estimator that differ from the catalogue's defaults; JSON types only.
+    """
+
+    type: str
+    features: tuple[str, ...]
+    scaling: str
+    random_state: int = 0
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How well predicted probabilities agree with the true classes; keys as scikit-learn names them.
+
+    Attributes
+    ----------
+    n_samples : int
+        Images scored.
+    accuracy, balanced_accuracy, f1_macro, log_loss : float
+        As ``sklearn.metrics`` defines them.
+    accuracy_interval : tuple of float
+        95 % interval of accuracy (evaluate/metrics.py names the method).
+    per_class : sequence of mapping
+        One of ``class``, ``precision``, ``recall``, ``f1``, ``support`` per class, in the order of ``class_names``.
+    confusion : sequence of sequence of int
+        Rows are true classes, columns predicted ones.
+    class_names : tuple of str
+        Names of the rows and columns.
+    """
+
+    n_samples: int
+    accuracy: float
+    accuracy_interval: tuple[float, float]
+    balanced_accuracy: float
+    f1_macro: float
+    log_loss: float
+    per_class: Sequence[Mapping[str, Any]]
+    confusion: Sequence[Sequence[int]]
+    class_names: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types, for ``metrics.json``."""
+        return asdict(self)
