@@ -1,0 +1,78 @@
+"""The table of commands; the only place that prints errors and sets exit codes.
+
+Exit codes: 0 done, 1 an expected failure (said in one message), 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from headstart.errors import HeadstartError
+from headstart_cli.console import print_error
+from headstart_cli.demo import demo
+from headstart_cli.evaluate import evaluate
+from headstart_cli.export import export
+from headstart_cli.extract import extract
+from headstart_cli.fit import fit
+from headstart_cli.inspect import inspect
+from headstart_cli.predict import predict
+from headstart_cli.weights import weights
+
+#: Name → function. The first two are commands of their own as well (``extract-features``, ``fit-head``).
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "extract-features": extract,
+    "fit-head": fit,
+    "inspect": inspect,
+    "predict": predict,
+    "evaluate": evaluate,
+    "export": export,
+    "weights": weights,
+    "demo": demo,
+}
+
+
+def make_app(*names: str) -> typer.Typer:
+    """Return the application with these commands; a single one needs no name on the command line."""
+    app = typer.Typer(
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        help="Image classifiers by transfer learning: extract features once, fit heads in seconds.",
+    )
+    for name in names:
+        app.command(name)(COMMANDS[name])
+    return app
+
+
+def run(app: typer.Typer) -> None:
+    """Run the application and leave with its exit code; expected errors are printed without a traceback."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        app()
+    except HeadstartError as error:
+        print_error(str(error))
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print_error("Interrupted.")
+        sys.exit(130)
+
+
+def main() -> None:
+    """Run ``headstart COMMAND``."""
+    run(make_app(*COMMANDS))
+
+
+def extract_features() -> None:
+    """Run ``extract-features``."""
+    run(make_app("extract-features"))
+
+
+def fit_head() -> None:
+    """Run ``fit-head``."""
+    run(make_app("fit-head"))

@@ -1,0 +1,75 @@
+"""What every command prints with: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+#: Results.
+out = Console()
+
+#: Progress, notices and errors.
+err = Console(stderr=True)
+
+
+def print_error(message: str) -> None:
+    """Print an expected error."""
+    err.print(f"[bold red]Error:[/] {escape(message)}", soft_wrap=True)
+
+
+def printable(path: str) -> str:
+    """Return a path that any terminal can print: undecodable bytes and control characters are written as escapes."""
+    text = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+class RateColumn(ProgressColumn):
+    """Images per second."""
+
+    def render(self, task: Task) -> Text:
+        """Return the rate as text."""
+        rate = task.finished_speed or task.speed
+        return Text(f"{rate:.1f} images/s" if rate else "", style="progress.data.speed")
+
+
+class ProgressBar:
+    """A bar with count, rate and time left; drawn only while there is something to compute, and only on a terminal."""
+
+    def __init__(self, description: str) -> None:
+        self._description = description
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            RateColumn(),
+            TimeRemainingColumn(),
+            console=err,
+            speed_estimate_period=60,
+        )
+        self._task = self._bar.add_task(description, total=None, visible=False)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def message(self, text: str) -> None:
+        """Print one sentence above the bar."""
+        self._bar.console.print(escape(text), soft_wrap=True)
+
+    def start(self, n_images: int) -> None:
+        """Show the bar for that many images."""
+        self._bar.reset(self._task, total=n_images, visible=True)
+
+    def advance(self, n_images: int) -> None:
+        """Count images that are done."""
+        self._bar.advance(self._task, n_images)

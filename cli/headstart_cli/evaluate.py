@@ -1,0 +1,59 @@
+"""``headstart evaluate``: score a saved head on a cache or a folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from headstart_cli.console import err, out, printable
+
+if TYPE_CHECKING:
+    from headstart.schema import Score
+
+
+def evaluate(
+    head: Annotated[Path, typer.Argument(help="Folder of a saved head.")],
+    data: Annotated[Path, typer.Argument(help="A cache (.h5), a folder of labelled images, or a CSV manifest.")],
+    split: Annotated[str | None, typer.Option(help="Score on train, validation or test only.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    weights: Annotated[str, typer.Option(help="imagenet, or the file of the head's custom weights.")] = "imagenet",
+    precision: Annotated[str | None, typer.Option(help="Compute in this precision instead of the head's own.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images per forward pass.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or gpu:N.")] = "auto",
+) -> None:
+    """Score a saved head on images it was not fitted on. Features of another recipe are refused.
+
+    [bold]Examples[/]
+
+    headstart evaluate heads/data-logistic features/data.h5 --split test
+
+    headstart evaluate heads/data-logistic new-images/
+    """
+    from headstart.predict import evaluate_head
+
+    score, failures = evaluate_head(
+        head, data, split=split, weights=weights, precision=precision, batch_size=batch_size, device=device
+    )
+    if failures:
+        err.print(f"[bold yellow]{len(failures):,} images could not be read[/] and are not in the score:")
+        for failure in failures:
+            err.print(f"  {escape(printable(failure.ref.path))}: {escape(failure.reason)}", soft_wrap=True)
+    if as_json:
+        typer.echo(json.dumps(score.to_dict(), indent=2))
+    else:
+        print_score(score)
+
+
+def print_score(score: Score) -> None:
+    """Print a score: one line, the per-class table, the confusion matrix."""
+    from headstart.report.tables import confusion_table, per_class_table, summary_line
+
+    out.print(summary_line(score), soft_wrap=True)
+    out.print(per_class_table(score))
+    matrix = confusion_table(score)
+    if matrix is not None:
+        out.print(matrix)

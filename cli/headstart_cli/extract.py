@@ -1,0 +1,139 @@
+"""``extract-features``: images → features, once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from headstart_cli.console import ProgressBar, err, out, printable
+
+if TYPE_CHECKING:
+    from headstart.extract.options import ExtractionSummary
+
+#: Share of images that may fail before the exit code says so.
+MAX_FAILURES = 0.05
+
+#: Failures listed on the screen; the cache has them all.
+LISTED_FAILURES = 10
+
+EPILOG = (
+    "[bold]Examples[/]\n\n"
+    "extract-features data/   [dim]→ features/data.h5[/]\n\n"
+    "extract-features cells.csv -o features/cells.h5 --input-size 300   [dim](columns path, label, split, group)[/]\n\n"
+    "extract-features data/ --precision float32 --on-error fail"
+)
+
+
+def extract(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of class folders, of train/val/test folders of them, or of images; or a CSV manifest."
+        ),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The cache. Default: features/<name>.h5.")
+    ] = None,
+    manifest: Annotated[Path | None, typer.Option(help="CSV with path, label and optionally split and group.")] = None,
+    weights: Annotated[str, typer.Option(help="imagenet, or a Keras .h5 file.")] = "imagenet",
+    custom_weights: Annotated[bool, typer.Option("--custom-weights", help="The file holds your own training.")] = False,
+    layer: Annotated[str, typer.Option(help="Layer to store, by its Keras name.")] = "block5_pool",
+    input_size: Annotated[int, typer.Option(help="Height and width of the network's input, in pixels.")] = 224,
+    resize: Annotated[str, typer.Option(help="keras-bilinear or pillow-antialias.")] = "keras-bilinear",
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="auto, float32, bfloat16 or float16. auto takes a reduced type only where it is proven equal."
+        ),
+    ] = "auto",
+    storage: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
+    compression: Annotated[str, typer.Option(help="zstd, gzip or none.")] = "zstd",
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images per forward pass. Default: fits the device.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or gpu:N.")] = "auto",
+    decode_threads: Annotated[int | None, typer.Option(min=1, help="Default: one per core.")] = None,
+    on_error: Annotated[str, typer.Option(help="skip lists an image that cannot be read; fail stops at it.")] = "skip",
+    max_failures: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of images that may fail before the exit code is 1.")
+    ] = MAX_FAILURES,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make the cache anew, whatever is there.")] = False,
+) -> None:
+    """Run every image through a frozen VGG16 once, and keep the features.
+
+    Run it again after the folder has changed: only what is new goes through the network. Ctrl-C loses nothing.
+    """
+    from headstart.extract.local import extract_features
+    from headstart.extract.options import ExtractOptions
+
+    if on_error not in {"skip", "fail"}:
+        raise typer.BadParameter(f"expected skip or fail, received {on_error!r}", param_hint="--on-error")
+    options = ExtractOptions(
+        weights=weights,
+        custom_weights=custom_weights,
+        layer=layer,
+        input_size_px=input_size,
+        resize=resize,
+        precision=precision,
+        storage=storage,
+        compression=compression,
+        batch_size=batch_size,
+        device=device,
+        stop_on_failure=on_error == "fail",
+        overwrite=overwrite,
+        **({"decode_threads": decode_threads} if decode_threads else {}),
+    )
+    with ProgressBar("Extracting") as progress:
+        summary = extract_features(data, output, manifest=manifest, options=options, progress=progress)
+    print_summary(summary)
+    if summary.interrupted:
+        raise typer.Exit(130)
+    if len(summary.failures) > max_failures * (summary.n_images + len(summary.failures)):
+        err.print(f"[bold red]More than {max_failures:.0%} of the images could not be read[/] (--max-failures).")
+        raise typer.Exit(1)
+
+
+def print_summary(summary: ExtractionSummary) -> None:
+    """Print what a run did, for a person."""
+    if summary.interrupted:
+        err.print(
+            f"Interrupted. {summary.n_computed:,} images of this run are kept; the same command goes on from there.",
+            soft_wrap=True,
+        )
+        return
+    print_failures(summary)
+    classes = f"{len(summary.class_names)} classes" if summary.class_names else "unlabelled"
+    out.print(
+        f"[bold]{summary.n_images:,} images[/] ({classes}, {summary.layout}) in {escape(str(summary.output))}",
+        soft_wrap=True,
+    )
+    reused = ", ".join(f"{count:,} {reason}" for reason, count in summary.reused.items())
+    rate = (
+        f" at {summary.n_computed / summary.forward_seconds:.1f} images/s in the network" if summary.n_computed else ""
+    )
+    out.print(
+        f"{summary.n_computed:,} went through the network{rate}; {f'reused: {reused}' if reused else 'none reused'}; "
+        f"{summary.seconds:.1f} s in all",
+        soft_wrap=True,
+    )
+    if summary.precision_reason:
+        out.print(f"Precision {escape(summary.precision_reason)}", soft_wrap=True)
+
+
+def print_failures(summary: ExtractionSummary) -> None:
+    """List the first failures, and count the rest by reason."""
+    if not summary.failures:
+        return
+    err.print(f"[bold yellow]{len(summary.failures):,} images could not be read[/]; they are listed in the cache:")
+    for failure in summary.failures[:LISTED_FAILURES]:
+        err.print(f"  {escape(printable(failure.ref.path))}: {escape(failure.reason)}", soft_wrap=True)
+    rest = Counter(failure.reason.split(":")[0] for failure in summary.failures[LISTED_FAILURES:])
+    for reason, count in rest.most_common():
+        err.print(f"  … and {count:,} more: {escape(reason)}", soft_wrap=True)
+
+
+extract.__doc__ = f"{extract.__doc__}\n\n{EPILOG}"

@@ -1,0 +1,110 @@
+"""``headstart inspect``: what a cache holds."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from headstart_cli.console import out, printable
+
+if TYPE_CHECKING:
+    from headstart.cache.store import FeatureCache
+
+#: Failures shown before the rest is counted.
+LISTED_FAILURES = 20
+
+
+def inspect(
+    cache: Annotated[Path, typer.Argument(help="A feature cache, as features/data.h5.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Show what a cache holds: classes and counts, recipe, sparsity, size, failures.
+
+    [bold]Example[/]
+
+    headstart inspect features/data.h5
+    """
+    from headstart.cache.store import open_cache
+
+    with open_cache(cache) as opened:
+        facts = describe(opened)
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+    else:
+        print_facts(facts)
+
+
+def describe(cache: FeatureCache) -> dict[str, Any]:
+    """Return what there is to say of a cache, as plain JSON types."""
+    names = [*cache.class_names, ""]  # −1, unlabelled, is the last
+    counts = Counter((split, names[label]) for split, label in zip(cache.splits, cache.labels, strict=True))
+    splits = sorted({split for split, _ in counts})
+    raw_bytes = cache.n_images * cache.feature_values * 4
+    return {
+        "path": str(cache.path),
+        "n_images": cache.n_images,
+        "layout": cache.layout,
+        "classes": {
+            name: {split: counts[split, name] for split in splits} for name in names if name in {n for _, n in counts}
+        },
+        "recipe": json.loads(cache.recipe.to_json()),
+        "fingerprint": cache.recipe.fingerprint,
+        "precision_reason": cache.info.get("precision_reason", ""),
+        "features_shape": [cache.n_images, *cache.map_shape],
+        "zeros": cache.sparsity(),
+        "size_bytes": cache.size_bytes,
+        "raw_float32_bytes": raw_bytes,
+        "notes": dict(Counter(note for notes in cache.notes for note in notes).most_common()),
+        "failures": [{"path": printable(f.ref.path), "reason": f.reason} for f in cache.failures],
+        "created": cache.created,
+        "versions": dict(cache.versions),
+    }
+
+
+def print_facts(facts: dict[str, Any]) -> None:
+    """Print what :func:`describe` found, for a person."""
+    out.print(f"[bold]{escape(facts['path'])}[/]: {facts['n_images']:,} images, {facts['layout']}", soft_wrap=True)
+    out.print(class_table(facts["classes"]))
+    recipe = Table("recipe", "", show_header=False, title="Recipe")
+    for name, value in facts["recipe"].items():
+        recipe.add_row(name, ", ".join(value) if isinstance(value, list) else str(value))
+    recipe.add_row("fingerprint", facts["fingerprint"][:16])
+    out.print(recipe)
+    if facts["precision_reason"]:
+        out.print(f"Precision {escape(facts['precision_reason'])}", soft_wrap=True)
+    out.print(
+        f"Features {' × '.join(map(str, facts['features_shape']))}, {facts['zeros']:.0%} zeros; "
+        f"{facts['size_bytes'] / 1e6:.1f} MB on disk, {facts['raw_float32_bytes'] / 1e6:.1f} MB as raw float32",
+        soft_wrap=True,
+    )
+    if facts["notes"]:
+        out.print(
+            "Done to images: " + ", ".join(f"{note} {count:,}" for note, count in facts["notes"].items()),
+            soft_wrap=True,
+        )
+    failures = facts["failures"]
+    out.print(f"{len(failures):,} images could not be read" + (":" if failures else "."))
+    for failure in failures[:LISTED_FAILURES]:
+        out.print(f"  {escape(failure['path'])}: {escape(failure['reason'])}", soft_wrap=True)
+    if len(failures) > LISTED_FAILURES:
+        out.print(f"  … and {len(failures) - LISTED_FAILURES:,} more (--json lists all)")
+
+
+def class_table(classes: dict[str, dict[str, int]]) -> Table:
+    """Return images per class and split."""
+    splits = list(next(iter(classes.values()), {}))
+    table = Table("class", title="Images")
+    for split in splits:
+        table.add_column(split or "images", justify="right")
+    for name, counts in classes.items():
+        table.add_row(escape(name) or "[dim]unlabelled[/]", *(f"{counts[split]:,}" for split in splits))
+    if len(classes) > 1:
+        table.add_section()
+        table.add_row("all", *(f"{sum(counts[split] for counts in classes.values()):,}" for split in splits))
+    return table

@@ -1,0 +1,94 @@
+"""``headstart predict``: class probabilities for images."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from headstart_cli.console import err, out, printable
+
+if TYPE_CHECKING:
+    from headstart.predict import Prediction
+
+FORMATS = ("table", "csv", "jsonl")
+
+
+def predict(
+    head: Annotated[Path, typer.Argument(help="Folder of a saved head.")],
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    top: Annotated[int, typer.Option("-k", "--top", min=1, help="Classes shown per image.")] = 3,
+    output_format: Annotated[str, typer.Option("--format", help="table, csv or jsonl (JSON lines).")] = "table",
+    weights: Annotated[str, typer.Option(help="imagenet, or the file of the head's custom weights.")] = "imagenet",
+    precision: Annotated[
+        str | None, typer.Option(help="Compute in this precision instead of the head's own; float32 is the exact one.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images per forward pass.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or gpu:N.")] = "auto",
+) -> None:
+    """Predict the classes of images, decoded and computed exactly as the head's training images were.
+
+    Images that cannot be read are reported on standard error, and the others are predicted; then the exit code is 1.
+
+    [bold]Examples[/]
+
+    headstart predict heads/data-logistic photo.jpg
+
+    headstart predict heads/data-logistic new-images/ --format csv > predictions.csv
+    """
+    if output_format not in FORMATS:
+        raise typer.BadParameter(
+            f"expected one of {', '.join(FORMATS)}, received {output_format!r}", param_hint="--format"
+        )
+    from headstart.predict import Predictor
+
+    predictor = Predictor(head, weights=weights, precision=precision, batch_size=batch_size, device=device)
+    failed: list[Prediction] = []
+    show = {"table": print_table, "csv": print_csv, "jsonl": print_jsonl}[output_format]
+    show(readable(predictor.predict(images), failed), predictor.class_names, top)
+    for prediction in failed:
+        err.print(f"{escape(printable(prediction.path))}: {escape(prediction.failure)}", soft_wrap=True)
+    if failed:
+        err.print(f"[bold yellow]{len(failed):,} images could not be read.[/]")
+        raise typer.Exit(1)
+
+
+def readable(predictions: Iterable[Prediction], failed: list[Prediction]) -> Iterable[Prediction]:
+    """Yield the predictions of images that could be read; put the others into ``failed``."""
+    for prediction in predictions:
+        if prediction.probabilities is None:
+            failed.append(prediction)
+        else:
+            yield prediction
+
+
+def print_table(predictions: Iterable[Prediction], class_names: Sequence[str], top: int) -> None:
+    """Print a table with the most probable classes, best first."""
+    table = Table("image", *(f"class {i + 1}" for i in range(min(top, len(class_names)))))
+    for prediction in predictions:
+        best = (f"{escape(name)} [dim]{probability:.3f}[/]" for name, probability in prediction.top(class_names, top))
+        table.add_row(escape(printable(prediction.path)), *best)
+    out.print(table)
+
+
+def print_csv(predictions: Iterable[Prediction], class_names: Sequence[str], top: int) -> None:
+    """Print one line per image: path, then class and probability of the most probable classes."""
+    writer = csv.writer(sys.stdout)
+    columns = [f"{part}_{i + 1}" for i in range(min(top, len(class_names))) for part in ("class", "probability")]
+    writer.writerow(["path", *columns])
+    for prediction in predictions:
+        writer.writerow([printable(prediction.path), *(x for pair in prediction.top(class_names, top) for x in pair)])
+
+
+def print_jsonl(predictions: Iterable[Prediction], class_names: Sequence[str], top: int) -> None:
+    """Print one JSON object per image and line."""
+    for prediction in predictions:
+        best = [{"class": name, "probability": value} for name, value in prediction.top(class_names, top)]
+        typer.echo(json.dumps({"path": printable(prediction.path), "predictions": best}))

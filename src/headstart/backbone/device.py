@@ -1,0 +1,96 @@
+"""Which processor the network runs on, and what it can compute natively."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from headstart.errors import HeadstartError
+from headstart.runtime import import_tensorflow
+
+#: Flags by which Linux tells of bfloat16 multiply-add units (Intel SDM vol. 2, VDPBF16PS and TDPBF16PS).
+BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A processor for the forward pass.
+
+    Attributes
+    ----------
+    name : str
+        ``cpu`` or ``gpu:N``.
+    tensorflow_name : str
+        The same as TensorFlow writes it.
+    batch_size : int
+        Images per forward pass that suit it.
+    reduced_precision : str or None
+        The reduced type that it multiplies natively.
+    """
+
+    name: str
+    tensorflow_name: str
+    batch_size: int
+    reduced_precision: str | None
+
+
+def pick_device(device: str = "auto") -> Device:
+    """Return the device of that name; ``auto`` is the first GPU, or the CPU where there is none.
+
+    Side effect: the memory of every visible GPU is set to grow on demand.
+
+    Raises
+    ------
+    HeadstartError
+        If the name is not ``auto``, ``cpu`` or ``gpu:N``, or there is no such GPU.
+    """
+    if not re.fullmatch(r"auto|cpu|gpu:\d+", device):
+        raise HeadstartError(f"Unknown device {device!r}. Expected auto, cpu or gpu:N, as in gpu:0.")
+    if device == "cpu":
+        return cpu()
+    n_gpus = count_gpus()
+    if device == "auto":
+        return gpu(0) if n_gpus else cpu()
+    index = int(device.removeprefix("gpu:"))
+    if index >= n_gpus:
+        raise HeadstartError(f"There is no {device}: TensorFlow sees {n_gpus} GPU(s). Use --device auto or cpu.")
+    return gpu(index)
+
+
+def cpu() -> Device:
+    """Return the CPU of this machine."""
+    return Device("cpu", "/CPU:0", 32, "bfloat16" if has_bfloat16(cpu_flags()) else None)
+
+
+def gpu(index: int) -> Device:
+    """Return GPU number ``index``."""
+    return Device(f"gpu:{index}", f"/GPU:{index}", 128, "float16")
+
+
+def count_gpus() -> int:
+    """Return how many GPUs TensorFlow sees, after setting their memory to grow on demand."""
+    tf = import_tensorflow()
+    gpus = tf.config.list_physical_devices("GPU")
+    for found in gpus:
+        try:
+            tf.config.experimental.set_memory_growth(found, True)
+        except RuntimeError:
+            # TensorFlow was already in use: whoever started it has decided about its memory.
+            break
+    return len(gpus)
+
+
+def has_bfloat16(flags: frozenset[str]) -> bool:
+    """Return whether a CPU with these flags multiplies bfloat16 natively."""
+    return not flags.isdisjoint(BFLOAT16_FLAGS)
+
+
+def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """Return the feature flags of the CPU as Linux lists them; none on other systems."""
+    try:
+        text = cpuinfo.read_text()
+    except OSError:
+        return frozenset()
+    found = re.search(r"^flags\s*:(.*)$", text, flags=re.MULTILINE)
+    return frozenset(found.group(1).split()) if found else frozenset()

@@ -1,0 +1,261 @@
+"""VGG16 without top, frozen, built once and compiled for one batch shape."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.backbone.device import pick_device
+from headstart.backbone.weights import Weights, load_weights
+from headstart.errors import HeadstartError, RecipeMismatchError
+from headstart.images.decode import DECODE_RULES
+from headstart.runtime import import_keras, import_tensorflow
+from headstart.schema import POOLED_LAYERS, FeatureBatch, Recipe
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
+
+#: Blue, green, red means of the ImageNet training set, subtracted without scaling (``preprocess_input`` of
+#: keras.applications.vgg16, mode "caffe").
+BGR_MEANS = (103.939, 116.779, 123.68)
+
+#: The layers whose output may be stored: every convolution and pooling layer of configuration D.
+LAYERS = tuple(
+    f"block{block}_{kind}"
+    for block, n_convolutions in ((1, 2), (2, 2), (3, 3), (4, 3), (5, 3))
+    for kind in (*(f"conv{i + 1}" for i in range(n_convolutions)), "pool")
+)
+
+#: The smallest input that five poolings by two leave anything of.
+MIN_INPUT_SIZE_PX = 32
+
+#: Keras' names for the precisions: weights and sums stay float32, multiplications run in the reduced type.
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+
+
+def make_recipe(
+    *,
+    weights: str = "imagenet",
+    weights_sha256: str,
+    layer: str = "block5_pool",
+    input_size_px: int = 224,
+    resize: str = "keras-bilinear",
+    precision: str = "float32",
+    storage: str = "float16",
+) -> Recipe:
+    """Return the recipe of VGG16 features with these options.
+
+    Raises
+    ------
+    HeadstartError
+        If an option is not one of those that exist; the message lists them.
+    """
+    if layer not in LAYERS:
+        raise HeadstartError(f"VGG16 has no layer {layer!r} to store. Expected one of: {', '.join(LAYERS)}.")
+    if precision not in POLICIES:
+        raise HeadstartError(f"Unknown precision {precision!r}. Expected one of: {', '.join(POLICIES)}.")
+    if input_size_px < MIN_INPUT_SIZE_PX:
+        raise HeadstartError(
+            f"The input of VGG16 is at least {MIN_INPUT_SIZE_PX} pixels wide. Received: {input_size_px}."
+        )
+    if storage not in {"float16", "float32"}:
+        raise HeadstartError(f"Unknown storage type {storage!r}. Expected float16 or float32.")
+    return Recipe(
+        backbone="vgg16",
+        weights=weights,
+        weights_sha256=weights_sha256,
+        layer=layer,
+        pooled_layers=tuple(name for name, _ in POOLED_LAYERS),
+        input_size_px=input_size_px,
+        decode=DECODE_RULES,
+        resize=resize,
+        precision=precision,
+        storage=storage,
+    )
+
+
+class FrozenBackbone:
+    """VGG16 (Simonyan & Zisserman, 2015) up to a layer, frozen; images in, features out.
+
+    Parameters
+    ----------
+    weights : str, Path or Weights
+        ``imagenet``, a Keras weights file, or weights that were loaded before.
+    layer, input_size_px, resize, precision, storage
+        As in :class:`headstart.schema.Recipe`.
+    batch_size : int, optional
+        Images per forward pass; the default fits the device (32 on a CPU, 128 on a GPU). Halved when memory runs out.
+    device : str
+        ``auto``, ``cpu`` or ``gpu:N``.
+
+    Examples
+    --------
+    >>> backbone = FrozenBackbone()                                       # doctest: +SKIP
+    >>> backbone.forward(images).features.shape                           # doctest: +SKIP
+    (16, 7, 7, 512)
+    """
+
+    def __init__(
+        self,
+        weights: str | Path | Weights = "imagenet",
+        *,
+        layer: str = "block5_pool",
+        input_size_px: int = 224,
+        resize: str = "keras-bilinear",
+        precision: str = "float32",
+        storage: str = "float16",
+        batch_size: int | None = None,
+        device: str = "auto",
+    ) -> None:
+        loaded = weights if isinstance(weights, Weights) else load_weights(weights)
+        self.recipe = make_recipe(
+            weights=loaded.name,
+            weights_sha256=loaded.sha256,
+            layer=layer,
+            input_size_px=input_size_px,
+            resize=resize,
+            precision=precision,
+            storage=storage,
+        )
+        self._device = pick_device(device)
+        self.batch_size = batch_size or self._device.batch_size
+        self.device = self._device.name
+        self._model = build_model(self.recipe, loaded)
+        self._compile()
+
+    @classmethod
+    def from_recipe(
+        cls,
+        recipe: Recipe,
+        weights: str | Path | Weights = "imagenet",
+        *,
+        batch_size: int | None = None,
+        device: str = "auto",
+    ) -> FrozenBackbone:
+        """Return the backbone that makes the features of ``recipe`` again.
+
+        Raises
+        ------
+        RecipeMismatchError
+            If these weights, or this version of the program, cannot make them; the message names the fields.
+        """
+        if recipe.backbone != "vgg16":
+            raise RecipeMismatchError(
+                f"These features were made by {recipe.backbone!r}; images can only be run through vgg16 here."
+            )
+        backbone = cls(
+            weights,
+            layer=recipe.layer,
+            input_size_px=recipe.input_size_px,
+            resize=recipe.resize,
+            precision=recipe.precision,
+            storage=recipe.storage,
+            batch_size=batch_size,
+            device=device,
+        )
+        differences = recipe.differences(backbone.recipe)
+        if differences:
+            raise RecipeMismatchError(
+                f"The features cannot be made again here. Wanted ≠ available: {'; '.join(differences)}."
+            )
+        return backbone
+
+    def with_precision(self, precision: str, weights: Weights) -> FrozenBackbone:
+        """Return the same backbone computing in another precision."""
+        recipe = replace(self.recipe, precision=precision)
+        return type(self).from_recipe(recipe, weights, batch_size=self.batch_size, device=self.device)
+
+    def forward(self, images: NDArray[np.uint8]) -> FeatureBatch:
+        """Return the features of images.
+
+        Parameters
+        ----------
+        images : ndarray of shape (n_images, input_size_px, input_size_px, 3), uint8
+            RGB, 0–255. Any number of images; each pass takes ``batch_size`` of them, the last one padded.
+
+        Returns
+        -------
+        FeatureBatch
+            Rows in the order of the images, float32. A row does not depend on the other images of its batch.
+
+        Raises
+        ------
+        HeadstartError
+            If shape or dtype are not these, or memory does not suffice for a single image.
+        """
+        size = self.recipe.input_size_px
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (size, size, 3) or not len(images):
+            raise HeadstartError(
+                f"The backbone takes uint8 images of shape (n ≥ 1, {size}, {size}, 3). "
+                f"Received: {images.dtype} of shape {images.shape}."
+            )
+        batches, start = [], 0
+        while start < len(images):
+            chunk = images[start : start + self.batch_size]
+            try:
+                batches.append(self._run(chunk))
+            except import_tensorflow().errors.ResourceExhaustedError as error:
+                self._halve_batch(error)
+                continue
+            start += len(chunk)
+        features, pooled = (
+            np.concatenate(parts) if len(parts) > 1 else parts[0] for parts in zip(*batches, strict=True)
+        )
+        return FeatureBatch(features, pooled)
+
+    def _run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        n_images = len(images)
+        if n_images < self.batch_size:
+            padding = np.zeros((self.batch_size - n_images, *images.shape[1:]), np.uint8)
+            images = np.concatenate([images, padding])
+        features, pooled = self._compiled(images)
+        return features.numpy()[:n_images], pooled.numpy()[:n_images]
+
+    def _halve_batch(self, error: Exception) -> None:
+        if self.batch_size == 1:
+            raise HeadstartError(
+                f"Out of memory with a single image of {self.recipe.input_size_px} pixels on {self.device}. "
+                "Use a smaller --input-size, or --device cpu."
+            ) from error
+        self.batch_size //= 2
+        log.warning("Out of memory on %s: going on with batches of %d.", self.device, self.batch_size)
+        self._compile()
+
+    def _compile(self) -> None:
+        tf = import_tensorflow()
+        size, model, device = self.recipe.input_size_px, self._model, self._device.tensorflow_name
+        means = np.asarray(BGR_MEANS, np.float32)
+
+        @tf.function(input_signature=[tf.TensorSpec((self.batch_size, size, size, 3), tf.uint8)])  # type: ignore[untyped-decorator]
+        def compiled(images: Any) -> tuple[Any, Any]:
+            features, *maps = model(tf.cast(images, tf.float32)[..., ::-1] - means, training=False)
+            pooled = [tf.reduce_mean(tf.cast(block, tf.float32), axis=[1, 2]) for block in maps]
+            return tf.cast(features, tf.float32), tf.concat(pooled, axis=-1)
+
+        def on_device(images: NDArray[np.uint8]) -> tuple[Any, Any]:
+            with tf.device(device):
+                result: tuple[Any, Any] = compiled(tf.constant(images))
+            return result
+
+        self._compiled = on_device
+
+
+def build_model(recipe: Recipe, weights: Weights) -> Any:
+    """Return a Keras model from preprocessed images to the recipe's layer and its pooled layers, with these weights."""
+    keras = import_keras()
+    size, before = recipe.input_size_px, keras.config.dtype_policy()
+    keras.config.set_dtype_policy(POLICIES[recipe.precision])
+    try:
+        vgg16 = keras.applications.VGG16(weights=None, include_top=False, input_shape=(size, size, 3))
+    finally:
+        keras.config.set_dtype_policy(before)
+    for layer, tensors in weights.tensors.items():
+        vgg16.get_layer(layer).set_weights(tensors)
+    vgg16.trainable = False
+    return keras.Model(vgg16.input, [vgg16.get_layer(name).output for name in (recipe.layer, *recipe.pooled_layers)])

@@ -1,0 +1,293 @@
+"""Extraction on this machine: scan, plan, shards one after the other, merge."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from headstart.cache.merge import MergedRow, merge
+from headstart.cache.store import FeatureCache, open_cache
+from headstart.errors import CacheError, DataError, RecipeMismatchError
+from headstart.extract.network import Network
+from headstart.extract.options import ExtractionSummary, ExtractOptions, Progress, Silence
+from headstart.extract.plan import KnownRow, Plan, make_plan
+from headstart.extract.stopping import stop_on_signals
+from headstart.extract.worker import ShardJob, decoded, extract_shard
+from headstart.images.discover import ImageSet, discover
+from headstart.images.load import LoadedImage
+from headstart.schema import Failure
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from headstart.schema import ImageRef, Recipe
+
+#: Images on which a reduced precision is proven.
+PROOF_IMAGES = 32
+
+
+def extract_features(
+    data: str | Path,
+    output: str | Path | None = None,
+    *,
+    manifest: str | Path | None = None,
+    options: ExtractOptions | None = None,
+    progress: Progress | None = None,
+    network: Network | None = None,
+) -> ExtractionSummary:
+    """Make or bring up to date the feature cache of a folder of images.
+
+    Only what is new or changed goes through the network. The cache appears whole or not at all; an interrupted run goes
+    on where it stopped.
+
+    Parameters
+    ----------
+    data : str or Path
+        A folder of class folders, of ``train``/``val``/``test`` folders of class folders, or of images; or a CSV manifest.
+    output : str or Path, optional
+        The cache; default ``features/<name of the folder>.h5``.
+    manifest : str or Path, optional
+        A CSV with the columns path, label and optionally split and group.
+    options : ExtractOptions, optional
+        How features are made and stored.
+    progress : Progress, optional
+        Is told how the run goes on.
+    network : Network, optional
+        Where the backbone comes from; for tests and other engines.
+
+    Raises
+    ------
+    DataError
+        If the input holds no images, or its layout is not understood.
+    RecipeMismatchError
+        If the cache exists and was made by another recipe.
+    CacheError
+        If the cache cannot be written, or another process is writing it.
+    """
+    started = time.perf_counter()
+    options, progress = options or ExtractOptions(), progress or Silence()
+    images = discover(Path(data), manifest=Path(manifest) if manifest else None)
+    target = Path(output) if output else default_output(images.root if Path(data).is_dir() else Path(data))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with lock(target):
+        summary = Run(images, target, options, progress, network or Network(options)).execute()
+    summary.seconds = time.perf_counter() - started
+    return summary
+
+
+def default_output(data: Path) -> Path:
+    """Return ``features/<name>.h5`` in the current folder for a folder or manifest of that name."""
+    resolved = data.resolve()
+    name = resolved.stem if resolved.is_file() else resolved.name
+    return Path("features") / f"{name or 'images'}.h5"
+
+
+@contextmanager
+def lock(target: Path) -> Iterator[None]:
+    """Hold the lock on a cache; raise CacheError where another process does."""
+    guard = FileLock(target.with_name(f".{target.name}.lock"))
+    try:
+        guard.acquire(timeout=0)
+    except Timeout as error:
+        raise CacheError(
+            f"Another process is writing {target}. Wait for it to end, or write elsewhere with -o."
+        ) from error
+    try:
+        yield
+    finally:
+        guard.release()
+
+
+class Run:
+    """One extraction into one cache that is locked for it."""
+
+    def __init__(
+        self, images: ImageSet, target: Path, options: ExtractOptions, progress: Progress, network: Network
+    ) -> None:
+        self.images, self.target, self.options, self.progress, self.network = images, target, options, progress, network
+        self.parts = target.with_name(f".{target.name}.parts")
+        self.job = ShardJob(
+            images.root, images.class_names, options.compression, options.decode_threads, options.stop_on_failure
+        )
+
+    def execute(self) -> ExtractionSummary:
+        """Plan, compute what is new, and merge; return what was done."""
+        with ExitStack() as stack, stop_on_signals() as stop:
+            old = self.open_old(stack)
+            shards = self.open_parts(stack, old.recipe if old else None)
+            sources = [old, *shards] if old else shards
+            recipe = sources[0].recipe if sources else None
+            plan = make_plan(self.images.root, self.images.refs, sources, threads=self.options.decode_threads)
+            summary = ExtractionSummary(self.target, recipe, self.images.layout, self.images.class_names)
+            summary.reused = plan.reasons
+            summary.precision_reason = str(sources[0].info.get("precision_reason", "")) if sources else ""
+            new = self.compute(plan, summary, recipe, stop)
+            if summary.interrupted:
+                return summary
+            sources += [stack.enter_context(open_cache(path)) for path in new]
+            rows = self.assemble(plan, sources, first_new=len(sources) - len(new), summary=summary)
+            if old is None or not self.is_current(old, rows, summary):
+                self.publish(sources, rows, summary)
+        shutil.rmtree(self.parts, ignore_errors=True)
+        return summary
+
+    def open_old(self, stack: ExitStack) -> FeatureCache | None:
+        """Return the cache that is to be brought up to date; None where there is none, or it is to be made anew.
+
+        Raises
+        ------
+        RecipeMismatchError
+            If it was made by another recipe.
+        """
+        if self.options.overwrite or not self.target.exists():
+            return None
+        old = stack.enter_context(open_cache(self.target))
+        differences = old.recipe.differences(self.network.wanted(old.recipe))
+        if differences:
+            raise RecipeMismatchError(
+                f"{self.target} was made by another recipe (there ≠ now): {'; '.join(differences)}. "
+                "Write elsewhere with -o, or replace it with --overwrite."
+            )
+        return old
+
+    def open_parts(self, stack: ExitStack, recipe: Recipe | None) -> list[FeatureCache]:
+        """Return the shards that an interrupted run left; those that are damaged or of another recipe are deleted."""
+        shards: list[FeatureCache] = []
+        for path in sorted(self.parts.glob("*")):
+            try:
+                shard = open_cache(path)
+            except CacheError as error:
+                self.progress.message(f"A shard of the interrupted run is not whole and is computed again ({error})")
+                path.unlink(missing_ok=True)
+                continue
+            if shard.recipe != (recipe or self.network.wanted(shard.recipe)):
+                shard.close()
+                path.unlink(missing_ok=True)
+                continue
+            recipe = shard.recipe
+            shards.append(stack.enter_context(shard))
+        if shards:
+            n_rows = sum(shard.n_images for shard in shards)
+            self.progress.message(f"Going on where an interrupted run stopped: {n_rows:,} images are done.")
+        return shards
+
+    def compute(
+        self, plan: Plan, summary: ExtractionSummary, recipe: Recipe | None, stop: threading.Event
+    ) -> list[Path]:
+        """Run the network over what the plan leaves, shard by shard; return the new files."""
+        if not plan.compute:
+            return []
+        self.progress.start(len(plan.compute))
+        first = self.first_images(plan.compute)
+        if not len(first):
+            summary.failures = tuple(self.failures_of(plan.compute))
+            self.progress.advance(len(plan.compute))
+            return []
+        backbone, reason = self.network.backbone(recipe, first)
+        summary.recipe, summary.precision_reason = backbone.recipe, summary.precision_reason or reason
+        self.parts.mkdir(parents=True, exist_ok=True)
+        new: list[Path] = []
+        for refs in chunks(plan.compute, self.options.shard_images):
+            path = self.parts / f"{time.time_ns():020d}.h5"
+            report = extract_shard(
+                refs,
+                path,
+                job=self.job,
+                backbone=backbone,
+                info={"precision_reason": summary.precision_reason},
+                stop=stop,
+                on_images=self.progress.advance,
+            )
+            new.append(path)
+            summary.n_computed += report.n_images
+            summary.forward_seconds += report.forward_seconds
+            summary.wait_seconds += report.wait_seconds
+            summary.failures += tuple(report.failures)
+            if stop.is_set():
+                summary.interrupted = True
+                break
+        return new
+
+    def first_images(self, refs: Sequence[ImageRef]) -> NDArray[np.uint8]:
+        """Return the first batch of decodable images, for the proof of the precision; empty where none decodes."""
+        wanted = self.network.wanted(None)
+        n_images = self.options.batch_size or PROOF_IMAGES
+        results = decoded(refs, wanted, self.job, ahead=n_images)
+        loaded = list(islice((r.pixels for r in results if isinstance(r, LoadedImage)), n_images))
+        results.close()
+        return np.stack(loaded) if loaded else np.empty(0, np.uint8)
+
+    def failures_of(self, refs: Sequence[ImageRef]) -> Iterator[Failure]:
+        """Yield why each of these images cannot be read."""
+        results = decoded(refs, self.network.wanted(None), self.job, ahead=self.job.decode_threads)
+        return (result for result in results if isinstance(result, Failure))
+
+    def assemble(
+        self, plan: Plan, sources: Sequence[FeatureCache], *, first_new: int, summary: ExtractionSummary
+    ) -> list[MergedRow]:
+        """Return the rows of the new cache in the order of the scan; copies of an image that failed fail with it."""
+        computed = {
+            path: KnownRow(number, row)
+            for number, source in enumerate(sources)
+            if number >= first_new
+            for row, path in enumerate(source.rows.path)
+        }
+        reasons = {failure.ref.path: failure.reason for failure in summary.failures}
+        rows = []
+        for ref in self.images.refs:
+            original = plan.copies.get(ref.path, ref.path)
+            known = plan.known.get(ref.path) or computed.get(original)
+            if known is not None:
+                rows.append(MergedRow(known.source, known.row, ref))
+            elif ref.path in plan.copies:
+                summary.failures += (Failure(ref, reasons[original]),)
+        summary.n_images = len(rows)
+        return rows
+
+    def is_current(self, old: FeatureCache, rows: Sequence[MergedRow], summary: ExtractionSummary) -> bool:
+        """Return whether the old cache already says exactly this."""
+        return (
+            all(row.source == 0 and row.row == number for number, row in enumerate(rows))
+            and old.n_images == len(rows)
+            and old.class_names == self.images.class_names
+            and old.layout == self.images.layout
+            and old.refs() == [row.ref for row in rows]
+            and old.failures == summary.failures
+        )
+
+    def publish(self, sources: Sequence[FeatureCache], rows: Sequence[MergedRow], summary: ExtractionSummary) -> None:
+        """Write the cache.
+
+        Raises
+        ------
+        DataError
+            If not one image could be read.
+        """
+        if not rows:
+            examples = "; ".join(f"{f.ref.path}: {f.reason}" for f in summary.failures[:3])
+            raise DataError(
+                f"None of the {len(summary.failures)} images in {self.images.root} could be read. {examples}"
+            )
+        merge(
+            self.target,
+            sources=sources,
+            rows=rows,
+            failures=summary.failures,
+            class_names=self.images.class_names,
+            layout=self.images.layout,
+            info={"precision_reason": summary.precision_reason},
+        )
+
+
+def chunks(refs: Sequence[ImageRef], size: int) -> Iterator[Sequence[ImageRef]]:
+    """Yield consecutive runs of at most ``size`` images."""
+    return (refs[start : start + size] for start in range(0, len(refs), size))

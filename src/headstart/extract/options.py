@@ -1,0 +1,134 @@
+"""What extraction is asked to do, and what it answers."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from headstart.schema import Failure, Recipe
+
+log = logging.getLogger(__name__)
+
+#: Images per shard: what a crash costs at most. Some seconds of work on a CPU.
+SHARD_IMAGES = 256
+
+
+class Progress(Protocol):
+    """What a run tells of itself while it goes on."""
+
+    def message(self, text: str) -> None:
+        """Say one sentence."""
+
+    def start(self, n_images: int) -> None:
+        """Announce how many images will be computed."""
+
+    def advance(self, n_images: int) -> None:
+        """Count images that are done, failures included."""
+
+
+class Silence:
+    """Progress that nobody looks at."""
+
+    def message(self, text: str) -> None:
+        """Log it."""
+        log.info(text)
+
+    def start(self, n_images: int) -> None:
+        """Say nothing."""
+
+    def advance(self, n_images: int) -> None:
+        """Say nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractOptions:
+    """How features are made and stored; the defaults are the command's.
+
+    Attributes
+    ----------
+    weights : str or Path
+        ``imagenet`` or a Keras weights file.
+    custom_weights : bool
+        Accept a file that does not hold the ImageNet weights.
+    layer, input_size_px, resize, storage
+        As in :class:`headstart.schema.Recipe`.
+    precision : str
+        ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+    compression : str
+        ``zstd``, ``gzip`` or ``none``.
+    batch_size : int, optional
+        Images per forward pass; the default fits the device.
+    device : str
+        ``auto``, ``cpu`` or ``gpu:N``.
+    decode_threads : int
+        Images decoded at the same time.
+    stop_on_failure : bool
+        Stop at the first image that cannot be read.
+    overwrite : bool
+        Make the cache anew, whatever is there.
+    shard_images : int
+        Images per shard.
+    """
+
+    weights: str | Path = "imagenet"
+    custom_weights: bool = False
+    layer: str = "block5_pool"
+    input_size_px: int = 224
+    resize: str = "keras-bilinear"
+    precision: str = "auto"
+    storage: str = "float16"
+    compression: str = "zstd"
+    batch_size: int | None = None
+    device: str = "auto"
+    decode_threads: int = field(default_factory=lambda: os.cpu_count() or 1)
+    stop_on_failure: bool = False
+    overwrite: bool = False
+    shard_images: int = SHARD_IMAGES
+
+
+@dataclass(slots=True)
+class ExtractionSummary:
+    """What a run did.
+
+    Attributes
+    ----------
+    output : Path
+        The cache.
+    recipe : Recipe or None
+        What its features are made by; None where no image could be read.
+    layout : str
+        How the input was laid out (images/discover.py).
+    class_names : tuple of str
+        Classes found.
+    n_images, n_computed : int
+        Rows of the cache, and those of them that went through the network in this run.
+    reused : Counter
+        Rows that did not, per reason (extract/plan.py).
+    failures : tuple of Failure
+        Images that could not be read.
+    seconds, forward_seconds, wait_seconds : float
+        Of the whole run, of the network in it, and of its waiting for decoded images.
+    precision_reason : str
+        Why the features are computed in that precision.
+    interrupted : bool
+        Whether the run was asked to stop; then the cache is as it was before, and what was computed is kept aside.
+    """
+
+    output: Path
+    recipe: Recipe | None
+    layout: str
+    class_names: tuple[str, ...]
+    n_images: int = 0
+    n_computed: int = 0
+    reused: Counter[str] = field(default_factory=Counter)
+    failures: tuple[Failure, ...] = ()
+    seconds: float = 0.0
+    forward_seconds: float = 0.0
+    wait_seconds: float = 0.0
+    precision_reason: str = ""
+    interrupted: bool = False

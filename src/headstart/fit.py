@@ -1,0 +1,171 @@
+"""Fit one head on a cache, score it on images it has not seen, and save it."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.cache.store import FeatureCache, open_cache
+from headstart.errors import DataError, RecipeMismatchError
+from headstart.evaluate.metrics import score
+from headstart.evaluate.splits import Split, split_by_caches, split_by_column, split_by_fraction
+from headstart.heads.bundle import Bundle, save_bundle
+from headstart.heads.catalogue import make_head
+from headstart.heads.transforms import design_matrix
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from headstart.schema import HeadSpec, Score
+
+#: Share of the images that is held out where the data has no split of its own.
+DEFAULT_FRACTION = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class FitResult:
+    """A fitted head and how good it is.
+
+    Attributes
+    ----------
+    head : estimator
+        Fitted on the training rows alone.
+    spec : HeadSpec
+        What it was fitted on and with.
+    score : Score
+        On the validation rows.
+    split : str
+        How the rows were divided.
+    n_train, n_dropped : int
+        Images fitted on, and training images left out because the same bytes are scored on.
+    fit_seconds : float
+        Of the fit alone, features in memory.
+    warnings : tuple of str
+        What the estimator had to say, as of a fit that did not converge.
+    folder : Path or None
+        Where the bundle was saved.
+    """
+
+    head: Any
+    spec: HeadSpec
+    score: Score
+    split: str
+    n_train: int
+    n_dropped: int
+    fit_seconds: float
+    warnings: tuple[str, ...]
+    folder: Path | None
+
+
+def fit_head(
+    cache: str | Path,
+    spec: HeadSpec,
+    *,
+    validation: float | str | Path | None = None,
+    output: str | Path | None = None,
+) -> FitResult:
+    """Fit a head on some images of a cache, score it on others, and save it.
+
+    Images with identical bytes, and images of one group, never sit on both sides.
+
+    Parameters
+    ----------
+    cache : str or Path
+        A cache with labels.
+    spec : HeadSpec
+        What to fit, on which features.
+    validation : float, str or Path, optional
+        A fraction of the images to hold out; ``validation`` or ``test``, a split of the cache; or another cache of the same
+        recipe. The default is the cache's own split if it has one, else a quarter of the images.
+    output : str or Path, optional
+        Folder of the bundle; None saves nothing.
+
+    Raises
+    ------
+    DataError
+        If there are no labels, or they cannot be divided as asked.
+    RecipeMismatchError
+        If the other cache was made by another recipe; the message names the fields.
+    """
+    with open_cache(Path(cache)) as train_cache:
+        if is_cache(validation):
+            with open_cache(Path(str(validation))) as other:
+                return fit_on(train_cache, other, divide_caches(train_cache, other), spec, output)
+        return fit_on(train_cache, train_cache, divide(train_cache, validation, spec.random_state), spec, output)
+
+
+def is_cache(validation: float | str | Path | None) -> bool:
+    """Return whether ``validation`` names another cache."""
+    return isinstance(validation, str | Path) and Path(validation).suffix == ".h5"
+
+
+def divide(cache: FeatureCache, validation: float | str | Path | None, random_state: int) -> Split:
+    """Return the rows of one cache to fit on and to score on."""
+    if validation is None:
+        held_out = [name for name in ("validation", "test") if name in set(cache.splits)]
+        validation = held_out[0] if held_out and "train" in set(cache.splits) else DEFAULT_FRACTION
+    if isinstance(validation, int | float):
+        return split_by_fraction(
+            cache.labels, fraction=validation, sha256=cache.sha256, groups=cache.groups, random_state=random_state
+        )
+    return split_by_column(
+        cache.labels, cache.splits, validation=str(validation), sha256=cache.sha256, groups=cache.groups
+    )
+
+
+def divide_caches(train: FeatureCache, other: FeatureCache) -> Split:
+    """Return all labelled rows of one cache to fit on, and those of another to score on."""
+    differences = train.recipe.differences(other.recipe)
+    if differences:
+        raise RecipeMismatchError(
+            f"{other.path} was made by another recipe than {train.path} (there ≠ here): {'; '.join(differences)}."
+        )
+    if train.class_names != other.class_names:
+        raise DataError(
+            f"The two caches have different classes. {train.path}: {', '.join(train.class_names)}. "
+            f"{other.path}: {', '.join(other.class_names)}."
+        )
+    return split_by_caches(train.labels, other.labels, sha256=train.sha256, other_sha256=other.sha256)
+
+
+def fit_on(
+    train: FeatureCache, validation: FeatureCache, split: Split, spec: HeadSpec, output: str | Path | None
+) -> FitResult:
+    """Fit, score and save, with the rows already chosen."""
+    features = read_features(train, spec, split.train)
+    head = make_head(spec)
+    start = time.perf_counter()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        head.fit(features, train.labels[split.train])
+    fit_seconds = time.perf_counter() - start
+    bundle = Bundle(head=head, spec=spec, recipe=train.recipe, class_names=train.class_names)
+    probabilities = bundle.predict_proba(validation.batches(split.validation), validation.recipe)
+    scored = score(validation.labels[split.validation], probabilities, train.class_names)
+    folder = None
+    if output is not None:
+        facts = {"split": split.description, "n_train": len(split.train), "fit_seconds": fit_seconds}
+        folder = save_bundle(Path(output), bundle, metrics=scored.to_dict() | facts)
+    return FitResult(
+        head=head,
+        spec=spec,
+        score=scored,
+        split=split.description,
+        n_train=len(split.train),
+        n_dropped=split.n_dropped,
+        fit_seconds=fit_seconds,
+        warnings=tuple(dict.fromkeys(str(warning.message) for warning in caught)),
+        folder=folder,
+    )
+
+
+def read_features(cache: FeatureCache, spec: HeadSpec, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the head's input for some rows of a cache, shape (n_rows, n_features), float32."""
+    return design_matrix(
+        cache.batches(rows), spec.features, pooled_layers=cache.recipe.pooled_layers, n_samples=len(rows)
+    )

@@ -1,0 +1,92 @@
+"""One file of a scan → the pixels that the network takes and the row that the cache keeps."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headstart.errors import ImageError
+from headstart.images.decode import decode
+from headstart.images.resize import resize
+from headstart.schema import ImageRef, ImageRow
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+#: Larger files are refused before they are read.
+MAX_FILE_BYTES = 2 * 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedImage:
+    """An image ready for the network.
+
+    Attributes
+    ----------
+    pixels : ndarray of shape (size_px, size_px, 3), uint8
+        RGB, 0–255.
+    row : ImageRow
+        What the cache keeps of it.
+    """
+
+    pixels: NDArray[np.uint8]
+    row: ImageRow
+
+
+def load_image(root: Path, ref: ImageRef, *, size_px: int, resize_preset: str) -> LoadedImage:
+    """Return an image, read once: its digest is that of the very bytes that were decoded.
+
+    Raises
+    ------
+    ImageError
+        If the file cannot be read or decoded; the message is the reason.
+    """
+    data = read_image_bytes(root, ref)
+    image = decode(data, name=ref.path)
+    row = ImageRow(ref, hashlib.sha256(data).hexdigest(), image.width_px, image.height_px, image.notes)
+    return LoadedImage(resize(image.pixels, size_px, resize_preset), row)
+
+
+def read_image_bytes(root: Path, ref: ImageRef) -> bytes:
+    """Return the bytes of a file.
+
+    Raises
+    ------
+    ImageError
+        If it is gone, may not be read, is no regular file, is too large, or changes while it is read.
+    """
+    try:
+        # Without O_NONBLOCK, opening a pipe that took the file's place would wait for ever.
+        descriptor = os.open(root / ref.path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except OSError as error:
+        raise ImageError(open_error(error)) from error
+    with os.fdopen(descriptor, "rb") as file:
+        before = os.fstat(descriptor)
+        if not stat.S_ISREG(before.st_mode):
+            raise ImageError("not a regular file")
+        if before.st_size > MAX_FILE_BYTES:
+            raise ImageError(f"too large: {before.st_size:,} bytes, at most {MAX_FILE_BYTES:,} are read")
+        try:
+            data = file.read()
+        except OSError as error:
+            raise ImageError(f"cannot be read: {error.strerror}") from error
+        after = os.fstat(descriptor)
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(data) != after.st_size:
+        raise ImageError("changed while it was read: run again when it is complete")
+    if (after.st_size, after.st_mtime_ns) != (ref.size_bytes, ref.mtime_ns):
+        raise ImageError("changed since the folder was scanned: run again")
+    return data
+
+
+def open_error(error: OSError) -> str:
+    """Return why a file could not be opened, in words."""
+    if isinstance(error, FileNotFoundError):
+        return "gone: the file was there when the folder was scanned"
+    if isinstance(error, PermissionError):
+        return "permission denied"
+    return f"cannot be opened: {error.strerror}"

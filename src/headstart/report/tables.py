@@ -1,0 +1,73 @@
+"""Tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from headstart.schema import Score
+
+#: Classes up to which a confusion matrix is still a picture and not a wall of numbers.
+MAX_CONFUSION_CLASSES = 20
+
+
+def summary_line(score: Score) -> str:
+    """Return accuracy with its interval and the other scores in one line of Rich markup."""
+    low, high = score.accuracy_interval
+    return (
+        f"[bold]accuracy {score.accuracy:.3f}[/] (95 % interval {low:.3f}–{high:.3f}, n = {score.n_samples:,}) · "
+        f"balanced accuracy {score.balanced_accuracy:.3f} · macro F1 {score.f1_macro:.3f} · log-loss {score.log_loss:.3f}"
+    )
+
+
+def per_class_table(score: Score) -> Table:
+    """Return precision, recall, F1 and number of images of each class."""
+    table = Table("class", title="Per class")
+    for column in ("precision", "recall", "F1", "images"):
+        table.add_column(column, justify="right")
+    for row in score.per_class:
+        numbers = (f"{row[key]:.3f}" for key in ("precision", "recall", "f1"))
+        table.add_row(escape(str(row["class"])), *numbers, f"{row['support']:,}")
+    return table
+
+
+def confusion_table(score: Score) -> Table | None:
+    """Return the confusion matrix, right answers in bold; None where it would have too many columns to be read."""
+    if len(score.class_names) > MAX_CONFUSION_CLASSES:
+        return None
+    table = Table("true \\ predicted", title="Confusion matrix")
+    for name in score.class_names:
+        table.add_column(escape(name), justify="right")
+    for i, (name, counts) in enumerate(zip(score.class_names, score.confusion, strict=True)):
+        table.add_row(escape(name), *(cell(count, right=i == j) for j, count in enumerate(counts)))
+    return table
+
+
+def cell(count: int, *, right: bool) -> str:
+    """Return one cell of a confusion matrix."""
+    if right:
+        return f"[bold green]{count}[/]"
+    return f"[red]{count}[/]" if count else "[dim]·[/]"
+
+
+def heads_table(rows: Sequence[tuple[str, Score, float]]) -> Table:
+    """Return one row per head: name, score, and seconds that its fit took."""
+    table = Table("head", title="Heads on the same held-out images")
+    for column in ("accuracy", "95 % interval", "balanced accuracy", "macro F1", "log-loss", "fit seconds"):
+        table.add_column(column, justify="right")
+    for name, score, fit_seconds in rows:
+        low, high = score.accuracy_interval
+        table.add_row(
+            escape(name),
+            f"[bold]{score.accuracy:.3f}[/]",
+            f"{low:.3f}–{high:.3f}",
+            f"{score.balanced_accuracy:.3f}",
+            f"{score.f1_macro:.3f}",
+            f"{score.log_loss:.3f}",
+            f"{fit_seconds:.2f}",
+        )
+    return table

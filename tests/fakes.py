@@ -1,0 +1,32 @@
+"""A backbone for tests: no network, but features that depend on every pixel, and a count of what went through."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.backbone.vgg16 import make_recipe
+from headstart.schema import POOLED_LAYERS, FeatureBatch, Recipe
+
+N_POOLED = sum(width for _, width in POOLED_LAYERS)
+
+
+class FakeBackbone:
+    """Features by fixed random projections of the image's mean colours on a 7 × 7 grid."""
+
+    def __init__(self, recipe: Recipe | None = None, batch_size: int = 4, channels: int = 16) -> None:
+        self.recipe = recipe or make_recipe(weights="custom", weights_sha256="0" * 64, input_size_px=35)
+        self.batch_size = batch_size
+        self.n_images = 0
+        rng = np.random.default_rng(0)
+        self._map = rng.normal(size=(3, channels)).astype(np.float32)
+        self._pooled = rng.normal(size=(7 * 7 * channels, N_POOLED)).astype(np.float32) / 10
+
+    def forward(self, images: NDArray[np.uint8]) -> FeatureBatch:
+        """Features of shape (n, 7, 7, channels)."""
+        n, size = len(images), self.recipe.input_size_px
+        self.n_images += n
+        cells = images.reshape(n, 7, size // 7, 7, size // 7, 3).mean(axis=(2, 4), dtype=np.float32) / 64
+        features = np.maximum(np.stack([cell @ self._map for cell in cells.reshape(n, 49, 3)]), 0)
+        pooled = np.stack([np.maximum(row.ravel() @ self._pooled, 0) for row in features])
+        return FeatureBatch(features.reshape(n, 7, 7, -1), pooled)
