@@ -1,0 +1,47 @@
+# make demo   the whole way, on real images        make test    every test
+# make check  what a change must pass, in short    make docs    the command reference, from --help
+#
+# Each makes its own virtual environment in .venv first. Needed: Python 3.11 or newer, make, a package index.
+# Another Python: make demo PYTHON=/path/to/python
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+.PHONY: help demo test check docs hooks clean
+
+help:
+	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/headstart demo
+
+test: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest
+
+check: $(VENV)/dev.stamp
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -m "not weights" --cov
+
+docs: $(VENV)/dev.stamp
+	$(BIN)/python docs/make_cli.py
+
+hooks: $(VENV)/dev.stamp
+	$(BIN)/pre-commit install
+
+clean:
+	rm -rf $(VENV) .demo
+
+# Installed once; again only when pyproject.toml has changed.
+$(VENV)/demo.stamp: EXTRAS := demo,weights
+$(VENV)/dev.stamp: EXTRAS := demo,dev,weights
+$(VENV)/%.stamp: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer with ensurepip is needed, and none was found. Install it (Debian, Ubuntu: python3-venv is a package of its own), or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+	@echo "Installing into $(VENV) (once; some minutes on a slow line) …"
+	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$(EXTRAS)]"
+	@touch $@
