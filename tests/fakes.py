@@ -30,3 +30,20 @@ class FakeBackbone:
         features = np.maximum(np.stack([cell @ self._map for cell in cells.reshape(n, 49, 3)]), 0)
         pooled = np.stack([np.maximum(row.ravel() @ self._pooled, 0) for row in features])
         return FeatureBatch(features.reshape(n, 7, 7, -1), pooled)
+
+
+class FakeNetwork:
+    """Stands in for ``extract.network.Network``: hands out a fake backbone, and remembers that it did."""
+
+    def __init__(self, batch_size: int = 4) -> None:
+        self.made = FakeBackbone(batch_size=batch_size)
+        self.asked = 0
+
+    def wanted(self, existing: Recipe | None) -> Recipe:
+        """The recipe of the fake backbone."""
+        return self.made.recipe
+
+    def backbone(self, existing: Recipe | None, images: NDArray[np.uint8]) -> tuple[FakeBackbone, str]:
+        """The one fake backbone."""
+        self.asked += 1
+        return self.made, "float32: fake"
