@@ -20,6 +20,7 @@ from headstart_cli.export import export
 from headstart_cli.extract import extract
 from headstart_cli.fit import fit
 from headstart_cli.inspect import inspect
+from headstart_cli.native_messages import quiet_native_messages
 from headstart_cli.predict import predict
 from headstart_cli.weights import weights
 
@@ -54,7 +55,8 @@ def run(app: typer.Typer) -> None:
     """Run the application and leave with its exit code; expected errors are printed without a traceback."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
-        app()
+        with quiet_native_messages():
+            app()
     except HeadstartError as error:
         print_error(str(error))
         sys.exit(1)

@@ -131,8 +131,8 @@ def classify(classifier: Any, features: Any) -> Any:
         return classifier.network_(features)
     if kind == "LogisticRegression":
         return dense(classifier.coef_, classifier.intercept_, "softmax")(features)
-    if kind == "CalibratedClassifierCV" and hasattr(classifier.calibrated_classifiers_[0].estimator, "coef_"):
-        return calibrated(classifier.calibrated_classifiers_[0], features)
+    if kind == "LinearSVMHead":
+        return calibrated(classifier.calibrated_.calibrated_classifiers_[0], features)
     raise HeadstartError(
         f"A {kind} head cannot be expressed exactly as a Keras model. Those that can: dense, logistic, linear-svm."
     )

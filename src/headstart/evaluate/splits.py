@@ -1,0 +1,194 @@
+"""Which images a head is fitted on, and which it is scored on.
+
+Images with the same bytes, and images of one group, never sit on both sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Rows to fit on, and rows to score on.
+
+    Attributes
+    ----------
+    train, validation : ndarray of int64
+        Row numbers, ascending.
+    description : str
+        How they were divided, for a person.
+    n_dropped : int
+        Training images left out because the same bytes, or their group, are scored on.
+    """
+
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    description: str
+    n_dropped: int = 0
+
+
+def split_by_fraction(
+    labels: NDArray[np.integer[Any]],
+    *,
+    fraction: float,
+    sha256: Sequence[str],
+    groups: Sequence[str] | None = None,
+    random_state: int = 0,
+) -> Split:
+    """Return a stratified split; unlabelled rows are in neither part.
+
+    Whole units (images of the same bytes or group, with all that they hang together with) are drawn at random into the
+    validation part of their most frequent class until it has its share.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n_rows,), int
+        −1 means unlabelled.
+    fraction : float
+        Share of each class to score on, between 0 and 1.
+    sha256, groups : sequence of str
+        Digest, and group (empty for none), of each row.
+    random_state : int
+        Seeds the draw.
+
+    Raises
+    ------
+    DataError
+        If the fraction is no share, or a class cannot be on both sides.
+    """
+    if not 0 < fraction < 1:
+        raise DataError(f"The fraction to hold out lies between 0 and 1. Received: {fraction}.")
+    rows = labelled(labels)
+    units = connected_units(rows, sha256, groups)
+    held_out = np.zeros(units.max() + 1, bool)
+    unit_class = majority_class(units, labels[rows])
+    sizes = np.bincount(units)
+    rng = np.random.default_rng(random_state)
+    for label in np.unique(unit_class):
+        members = rng.permutation(np.flatnonzero(unit_class == label))
+        held_out[draw(members, sizes, fraction)] = True
+    chosen = held_out[units]
+    split = Split(
+        rows[~chosen],
+        rows[chosen],
+        f"{chosen.sum():,} held-out images ({fraction:.0%}, stratified, seed {random_state})",
+    )
+    check_sides(labels, split)
+    return split
+
+
+def draw(members: NDArray[np.intp], sizes: NDArray[np.intp], fraction: float) -> NDArray[np.intp]:
+    """Return the units of one class to hold out: as close to its share as whole units allow, and never all of them."""
+    if len(members) < 2:
+        return members[:0]
+    filled = np.cumsum(sizes[members])
+    count = int(np.argmin(np.abs(filled - fraction * filled[-1]))) + 1
+    return members[: min(count, len(members) - 1)]
+
+
+def split_by_column(
+    labels: NDArray[np.integer[Any]],
+    splits: Sequence[str],
+    *,
+    validation: str,
+    sha256: Sequence[str],
+    groups: Sequence[str] | None = None,
+) -> Split:
+    """Return the rows of ``train`` to fit on and those of another split to score on.
+
+    Training images whose bytes or group are scored on are left out, and counted.
+
+    Raises
+    ------
+    DataError
+        If there is no such split, or no ``train``.
+    """
+    rows = labelled(labels)
+    names = np.asarray(splits, dtype=object)[rows]
+    train, scored = rows[names == "train"], rows[names == validation]
+    if not len(train) or not len(scored):
+        found = ", ".join(sorted({name or "(none)" for name in names.tolist()}))
+        raise DataError(
+            f"Fitting on the split train and scoring on {validation!r} needs labelled images in both. Received: {found}. "
+            "Name another split, or a fraction to hold out, with --validation."
+        )
+    units = dict(zip(rows.tolist(), connected_units(rows, sha256, groups).tolist(), strict=True))
+    seen = {units[row] for row in scored.tolist()}
+    kept = np.array([row for row in train.tolist() if units[row] not in seen], np.int64)
+    split = Split(kept, scored, f"the {len(scored):,} images of the split {validation}", len(train) - len(kept))
+    check_sides(labels, split)
+    return split
+
+
+def split_by_caches(
+    labels: NDArray[np.integer[Any]],
+    other_labels: NDArray[np.integer[Any]],
+    *,
+    sha256: Sequence[str],
+    other_sha256: Sequence[str],
+) -> Split:
+    """Return all labelled rows of one cache to fit on, and those of another to score on; the same bytes only there."""
+    rows, scored = labelled(labels), labelled(other_labels)
+    seen = {other_sha256[row] for row in scored}
+    kept = np.array([row for row in rows.tolist() if sha256[row] not in seen], np.int64)
+    if not len(kept):
+        raise DataError("Every training image is among the scored ones, by its bytes. Name another cache.")
+    return Split(kept, scored, f"the {len(scored):,} images of the other cache", len(rows) - len(kept))
+
+
+def labelled(labels: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """Return the rows with a label; raise DataError where they are of fewer than two classes."""
+    rows = np.flatnonzero(np.asarray(labels) >= 0)
+    n_classes = len(np.unique(np.asarray(labels)[rows]))
+    if n_classes < 2:
+        raise DataError(
+            f"A classifier needs labelled images of at least two classes. Received: {len(rows):,} labelled images of "
+            f"{n_classes}. Expected: one folder per class, or a manifest with labels."
+        )
+    return rows
+
+
+def connected_units(rows: NDArray[np.int64], sha256: Sequence[str], groups: Sequence[str] | None) -> NDArray[np.intp]:
+    """Return, per row, the number of what it hangs together with: rows share a unit if they share bytes or group."""
+    parent = list(range(len(rows)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    first: dict[tuple[str, str], int] = {}
+    for position, row in enumerate(rows.tolist()):
+        keys = [("sha256", sha256[row])] + ([("group", groups[row])] if groups is not None and groups[row] else [])
+        for key in keys:
+            parent[root(position)] = root(first.setdefault(key, position))
+    _, units = np.unique([root(i) for i in range(len(rows))], return_inverse=True)
+    return units
+
+
+def majority_class(units: NDArray[np.intp], labels: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
+    """Return the most frequent class of each unit."""
+    counts = np.zeros((units.max() + 1, int(labels.max()) + 1), np.int64)
+    np.add.at(counts, (units, labels), 1)
+    return counts.argmax(axis=1)
+
+
+def check_sides(labels: NDArray[np.integer[Any]], split: Split) -> None:
+    """Raise DataError where too little is left to fit on or to score on."""
+    n_classes = len(np.unique(labels[split.train]))
+    if n_classes < 2 or not len(split.validation):
+        raise DataError(
+            f"Too few images to divide: {len(split.train):,} of {n_classes} class(es) to fit on, "
+            f"{len(split.validation):,} to score on. Expected: at least two classes with two different images each."
+        )

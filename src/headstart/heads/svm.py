@@ -1,0 +1,149 @@
+"""Support vector machines with probabilities."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.model_selection import StratifiedKFold
+from sklearn.svm import SVC, LinearSVC
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class CalibratedSVM(ClassifierMixin, BaseEstimator):
+    """An SVM whose decisions are turned into probabilities by a sigmoid that cross-validation has fitted.
+
+    Platt, "Probabilistic outputs for support vector machines", 1999, by scikit-learn's ``CalibratedClassifierCV`` with one
+    SVM on all rows (``ensemble=False``); not ``SVC(probability=True)``, which is slower and does not agree with ``predict``.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The labels.
+    calibrated_ : CalibratedClassifierCV
+        The fitted SVM with its sigmoids.
+    """
+
+    def fit(self, X: Any, y: Any) -> CalibratedSVM:
+        """Fit on rows of features.
+
+        Parameters
+        ----------
+        X : array-like or CSR matrix of shape (n_samples, n_features)
+            Features.
+        y : array-like of shape (n_samples,)
+            Labels, at least two rows of each: the sigmoids are fitted by cross-validation.
+        """
+        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64)
+        check_classification_targets(y)
+        self.classes_, counts = np.unique(y, return_counts=True)
+        if len(self.classes_) < 2:
+            raise ValueError(f"A classifier needs at least two classes. Received: 1 class, {self.classes_[0]!r}.")
+        if counts.min() < 2:
+            rare = self.classes_[counts.argmin()]
+            raise ValueError(
+                f"Calibration needs at least two images of each class. Received: n_samples=1 of class {rare!r}. "
+                "Use logistic, or leave the class out."
+            )
+        folds = StratifiedKFold(min(self.cv, int(counts.min())), shuffle=True, random_state=self.random_state)
+        self.calibrated_ = CalibratedClassifierCV(self._svm(), ensemble=False, cv=folds).fit(X, y)
+        return self
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Return probabilities of shape (n_samples, n_classes), float64, in the order of ``classes_``."""
+        check_is_fitted(self, "calibrated_")
+        X = validate_data(self, X, accept_sparse="csr", dtype=np.float64, reset=False)
+        probabilities: NDArray[np.float64] = self.calibrated_.predict_proba(X)
+        return probabilities
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Return the most probable label of each row."""
+        probabilities = self.predict_proba(X)
+        labels: NDArray[Any] = self.classes_[probabilities.argmax(axis=1)]
+        return labels
+
+    def _svm(self) -> Any:
+        raise TypeError(f"{type(self).__name__} is no SVM of its own; use LinearSVMHead or RBFSVMHead.")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+class LinearSVMHead(CalibratedSVM):
+    """A linear SVM, one against the rest (liblinear), with probabilities.
+
+    Parameters
+    ----------
+    C : float
+        Inverse strength of regularisation.
+    class_weight : None, "balanced" or mapping
+        As in scikit-learn.
+    cv : int
+        Folds of the calibration; fewer where a class has fewer rows.
+    max_iter : int
+        Iterations of the solver.
+    random_state : int, RandomState or None
+        Seeds the folds and the solver.
+    """
+
+    def __init__(
+        self, C: float = 1.0, *, class_weight: Any = None, cv: int = 5, max_iter: int = 10_000, random_state: Any = None
+    ) -> None:
+        self.C = C
+        self.class_weight = class_weight
+        self.cv = cv
+        self.max_iter = max_iter
+        self.random_state = random_state
+
+    def _svm(self) -> LinearSVC:
+        return LinearSVC(
+            C=self.C, class_weight=self.class_weight, max_iter=self.max_iter, random_state=self.random_state
+        )
+
+
+class RBFSVMHead(CalibratedSVM):
+    """An SVM with the radial basis function kernel (libsvm), with probabilities.
+
+    Parameters
+    ----------
+    C : float
+        Inverse strength of regularisation.
+    gamma : "scale", "auto" or float
+        Width of the kernel, as in ``sklearn.svm.SVC``.
+    class_weight : None, "balanced" or mapping
+        As in scikit-learn.
+    cv : int
+        Folds of the calibration; fewer where a class has fewer rows.
+    cache_size : float
+        Kernel cache in MB.
+    random_state : int, RandomState or None
+        Seeds the folds.
+    """
+
+    def __init__(
+        self,
+        C: float = 10.0,
+        *,
+        gamma: str | float = "scale",
+        class_weight: Any = None,
+        cv: int = 5,
+        cache_size: float = 500.0,
+        random_state: Any = None,
+    ) -> None:
+        self.C = C
+        self.gamma = gamma
+        self.class_weight = class_weight
+        self.cv = cv
+        self.cache_size = cache_size
+        self.random_state = random_state
+
+    def _svm(self) -> SVC:
+        return SVC(C=self.C, gamma=self.gamma, class_weight=self.class_weight, cache_size=self.cache_size)

@@ -1,0 +1,155 @@
+"""From cached features to the matrix that a head is fitted on: pooling, joining, scaling."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
+from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScaler, normalize
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from headstart.errors import HeadstartError
+from headstart.heads.names import POOLINGS, SCALINGS
+from headstart.schema import POOLED_LAYERS, FeatureBatch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def design_matrix(
+    batches: Iterable[FeatureBatch],
+    features: Sequence[str],
+    *,
+    pooled_layers: Sequence[str] = tuple(name for name, _ in POOLED_LAYERS),
+    n_samples: int | None = None,
+) -> NDArray[np.float32]:
+    """Return what a head is fitted on, shape (n_samples, n_features), float32.
+
+    Parameters
+    ----------
+    batches : iterable of FeatureBatch
+        Cached or fresh features.
+    features : sequence of str
+        ``flatten``, ``avg`` or ``max`` of the stored layer, or names of pooled layers; joined in this order.
+    pooled_layers : sequence of str
+        The layers in the batches' ``pooled``, in the order of its columns.
+    n_samples : int, optional
+        Rows to come, where it is known: the matrix is then allocated once.
+
+    Raises
+    ------
+    HeadstartError
+        If there is no such feature, or no row.
+    """
+    check_features(features, pooled_layers)
+    parts = (join(batch, features, pooled_layers) for batch in batches)
+    if n_samples is None:
+        blocks = list(parts)
+        if not blocks:
+            raise HeadstartError("There are no features to make a matrix of.")
+        return np.concatenate(blocks)
+    return fill(parts, n_samples)
+
+
+def fill(parts: Iterator[NDArray[np.float32]], n_samples: int) -> NDArray[np.float32]:
+    """Return the parts one below the other, in one array that is allocated once."""
+    first = next(parts, None)
+    if first is None or n_samples < len(first):
+        raise HeadstartError(
+            f"Expected features of {n_samples} images. Received: {0 if first is None else len(first)}."
+        )
+    matrix = np.empty((n_samples, first.shape[1]), np.float32)
+    matrix[: len(first)] = first
+    row = len(first)
+    for part in parts:
+        matrix[row : row + len(part)] = part
+        row += len(part)
+    if row != n_samples:
+        raise HeadstartError(f"Expected features of {n_samples} images. Received: {row}.")
+    return matrix
+
+
+def check_features(features: Sequence[str], pooled_layers: Sequence[str]) -> None:
+    """Raise HeadstartError where a name is neither a pooling nor a pooled layer."""
+    known = (*POOLINGS, *pooled_layers)
+    unknown = [name for name in features if name not in known]
+    if unknown or not features:
+        raise HeadstartError(
+            f"Unknown features {', '.join(unknown) or '(none)'}. Expected some of: {', '.join(known)}."
+        )
+
+
+def join(batch: FeatureBatch, features: Sequence[str], pooled_layers: Sequence[str]) -> NDArray[np.float32]:
+    """Return the named features of one batch side by side, float32."""
+    return np.concatenate([one_feature(batch, name, pooled_layers) for name in features], axis=1, dtype=np.float32)
+
+
+def one_feature(batch: FeatureBatch, name: str, pooled_layers: Sequence[str]) -> NDArray[np.floating[Any]]:
+    """Return one feature of a batch, shape (n_images, width)."""
+    if name == "flatten":
+        return batch.features.reshape(len(batch), -1)
+    if name == "avg":
+        return batch.features.mean(axis=(1, 2), dtype=np.float32)
+    if name == "max":
+        return batch.features.max(axis=(1, 2))
+    widths = dict(POOLED_LAYERS)
+    start = sum(widths[layer] for layer in pooled_layers[: list(pooled_layers).index(name)])
+    return batch.pooled[:, start : start + widths[name]]
+
+
+class SqrtL2Scaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+    """Square root of each value, its sign kept, then each row divided by its L2 norm.
+
+    Evens out the few large activations; the Hellinger kernel of Arandjelović & Zisserman, "Three things everyone should
+    know to improve object retrieval", CVPR 2012. Rows of zeros stay zeros.
+    """
+
+    def fit(self, X: Any, y: Any = None) -> SqrtL2Scaler:
+        """Learn nothing but the number of features."""
+        validate_data(self, X, accept_sparse="csr", dtype=(np.float64, np.float32))
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """Return the scaled rows, sparse where they were, float32 where they were."""
+        check_is_fitted(self, "n_features_in_")
+        X = validate_data(self, X, accept_sparse="csr", dtype=(np.float64, np.float32), reset=False)
+        if sparse.issparse(X):
+            rooted = X.copy()
+            rooted.data = signed_sqrt(rooted.data)
+        else:
+            rooted = signed_sqrt(X)
+        return normalize(rooted, norm="l2", copy=False)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+def signed_sqrt(values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """Return sign(x) · sqrt(|x|)."""
+    rooted: NDArray[np.floating[Any]] = np.sign(values) * np.sqrt(np.abs(values))
+    return rooted
+
+
+def make_scaler(name: str) -> Any:
+    """Return an unfitted scaler.
+
+    Raises
+    ------
+    HeadstartError
+        If there is none of that name.
+    """
+    makers = {
+        "sqrt-l2": SqrtL2Scaler,
+        "l2": Normalizer,
+        "standard": StandardScaler,
+        "none": lambda: FunctionTransformer(accept_sparse=True),
+    }
+    if name not in makers:
+        raise HeadstartError(f"Unknown scaling {name!r}. Expected one of: {', '.join(SCALINGS)}.")
+    return makers[name]()
