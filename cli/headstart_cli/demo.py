@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -82,12 +84,11 @@ def heading(text: str) -> None:
 
 def fit(cache: Path, head_type: str, output: Path) -> FitResult:
     """Fit a head with the catalogue's defaults, and save it."""
+    from headstart.fit import fit_head
     from headstart.heads.catalogue import default_spec
 
-    from headstart.fit import fit_head
-
-    spec = default_spec(head_type, random_state=SEED)
-    return fit_head(cache, spec, validation=HELD_OUT, output=output)
+    with err.status(f"Fitting {head_type} …"):
+        return fit_head(cache, default_spec(head_type, random_state=SEED), validation=HELD_OUT, output=output)
 
 
 def print_heads(results: list[FitResult]) -> None:
@@ -105,9 +106,8 @@ def print_heads(results: list[FitResult]) -> None:
 def predictions_table(cache: Path, result: FitResult) -> Table:
     """Return what a saved head says of some held-out images, evenly spread; from the cache, so no network is run."""
     from headstart.cache.store import open_cache
-    from headstart.heads.bundle import load_bundle
-
     from headstart.fit import divide
+    from headstart.heads.bundle import load_bundle
 
     table = Table("image", "truth", "prediction")
     table.add_column("probability", justify="right")
@@ -126,11 +126,14 @@ def predictions_table(cache: Path, result: FitResult) -> Table:
 
 def print_places(images: Path, cache: Path, best: FitResult, seconds: float) -> None:
     """Say where everything is, and what to do next."""
-    table = Table("what", "where", show_header=False, title=f"Done in {seconds:.0f} s", title_justify="left", box=None)
-    table.add_row("images", escape(str(images)))
-    table.add_row("features", escape(f"{cache}   (headstart inspect {cache})"))
-    table.add_row("heads", escape(f"{Path(str(best.folder)).parent}   (one folder each: head, recipe, metrics)"))
-    table.add_row("your own images", escape(f"headstart predict {best.folder} IMAGE|FOLDER…"))
-    table.add_row("your own classes", "extract-features FOLDER, then fit-head features/FOLDER.h5")
-    out.print()
-    out.print(table)
+    out.print(f"\n[bold]Done in {seconds:.0f} s.[/] Where everything is, and how to go on:")
+    for what, where in (
+        ("images", images),
+        ("features", f"{cache}   (headstart inspect {cache})"),
+        ("heads", f"{Path(str(best.folder)).parent}   (a folder each: the head, its recipe, how good it is)"),
+        ("your images", f"headstart predict {best.folder} IMAGE|FOLDER…"),
+        ("your classes", "extract-features FOLDER, then fit-head features/FOLDER.h5"),
+    ):
+        out.print(f"  {what:<14}{escape(str(where))}", soft_wrap=True)
+    if shutil.which("headstart") is None:  # started by its path, as make does
+        out.print(f"To have the commands by name: . {escape(str(Path(sys.argv[0]).parent))}/activate", soft_wrap=True)

@@ -56,9 +56,11 @@ def cell(count: int, *, right: bool) -> str:
 
 def heads_table(rows: Sequence[tuple[str, Score, float]]) -> Table:
     """Return one row per head: name, score, and seconds that its fit took."""
-    table = Table("head", title="Heads on the same held-out images")
-    for column in ("accuracy", "95 % interval", "balanced accuracy", "macro F1", "log-loss", "fit seconds"):
-        table.add_column(column, justify="right")
+    table = Table(title="Heads on the same held-out images")
+    table.add_column("head", no_wrap=True)
+    # Line breaks keep the numbers whole in 80 columns.
+    for column in ("accuracy", "95 %\ninterval", "balanced\naccuracy", "macro F1", "log-loss", "fit s"):
+        table.add_column(column, justify="right", no_wrap=True)
     for name, score, fit_seconds in rows:
         low, high = score.accuracy_interval
         table.add_row(
