@@ -106,12 +106,13 @@ class Predictor:
         DataError
             If an input does not exist, or a folder holds no images.
         """
-        root, refs = collect_images(inputs)
-        for images, failures in self._batches(root, refs):
+        root, found = collect_images(inputs)
+        names = {id(ref): name for name, ref in found}
+        for images, failures in self._batches(root, [ref for _, ref in found]):
             if images:
                 rows = self._probabilities(images)
-                yield from (Prediction(i.row.ref.path, p) for i, p in zip(images, rows, strict=True))
-            yield from (Prediction(f.ref.path, None, f.reason) for f in failures)
+                yield from (Prediction(names[id(i.row.ref)], p) for i, p in zip(images, rows, strict=True))
+            yield from (Prediction(names[id(f.ref)], None, f.reason) for f in failures)
 
     def evaluate(self, data: ImageSet) -> tuple[Score, list[Failure]]:
         """Return the score on a labelled set of images, and the images that could not be read."""
@@ -147,24 +148,25 @@ def build_backbone(recipe: Recipe, weights: str | Path, batch_size: int | None, 
     return FrozenBackbone.from_recipe(recipe, loaded, batch_size=batch_size, device=device)
 
 
-def collect_images(inputs: Sequence[str | Path]) -> tuple[Path, list[ImageRef]]:
-    """Return the folder that all inputs lie in, and their images with paths relative to it."""
-    paths = [Path.cwd() / path for path in inputs]  # not resolved: a link keeps the name it was given
-    if not paths:
+def collect_images(inputs: Sequence[str | Path]) -> tuple[Path, list[tuple[str, ImageRef]]]:
+    """Return the folder that all inputs lie in, and each image as it is called and as it is found from there."""
+    given = {Path(path): Path.cwd() / path for path in inputs}  # not resolved: a link keeps the name it was given
+    if not given:
         raise DataError("Nothing to predict: name at least one image or folder.")
-    root = Path(os.path.commonpath([path if path.is_dir() else path.parent for path in paths]))
-    refs: list[ImageRef] = []
-    for path in paths:
+    root = Path(os.path.commonpath([path if path.is_dir() else path.parent for path in given.values()]))
+    found: list[tuple[str, ImageRef]] = []
+    for name, path in given.items():
+        below = path.relative_to(root).as_posix()
         if path.is_dir():
-            prefix = os.path.relpath(path, root)
-            found = discover(path).refs
-            refs += [replace(ref, path=ref.path if prefix == "." else f"{prefix}/{ref.path}") for ref in found]
+            for ref in discover(path).refs:
+                inside = ref.path if below == "." else f"{below}/{ref.path}"
+                found.append((str(name / ref.path), replace(ref, path=inside, label=None, split=None)))
         elif path.exists():
             stat = path.stat()
-            refs.append(ImageRef(os.path.relpath(path, root), None, None, None, stat.st_size, stat.st_mtime_ns))
+            found.append((str(name), ImageRef(below, None, None, None, stat.st_size, stat.st_mtime_ns)))
         else:
-            raise DataError(f"There is no image or folder at {path}.")
-    return root, refs
+            raise DataError(f"There is no image or folder at {name}.")
+    return root, found
 
 
 def check_classes(known: Sequence[str], found: Sequence[str]) -> None:

@@ -41,8 +41,12 @@ OWN_TYPES = (
     "headstart.heads.transforms.SqrtL2Scaler",
 )
 
-#: Of scikit-learn's, two that calibration needs and skops does not list.
-OTHER_TYPES = ("sklearn.calibration._CalibratedClassifier", "sklearn.calibration._SigmoidCalibration")
+#: Of scikit-learn's, those that calibration needs and skops does not list.
+OTHER_TYPES = (
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
+    "sklearn.model_selection._split.StratifiedKFold",
+)
 
 #: Keras classes that a dense head is made of.
 KERAS_CLASSES = frozenset(
@@ -292,7 +296,7 @@ def say_version_differences(folder: Path, saved: Mapping[str, str]) -> None:
     """Warn where scikit-learn has changed since the head was saved."""
     now = versions()["scikit-learn"]
     then = str(saved.get("scikit-learn", now))
-    if then.split(".")[:2] != now.split(".")[:2]:
+    if then.rpartition(".")[0] != now.rpartition(".")[0]:
         warnings.warn(
             f"{folder} was fitted with scikit-learn {then}, and is used with {now}. Score it again with "
             "`headstart evaluate`, or fit it again.",

@@ -1,0 +1,124 @@
+"""What the program predicts is what the Keras recipe and the exported model predict."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pictures import class_folders
+from PIL import Image
+
+from headstart.backbone.weights import Weights
+from headstart.export import export_keras
+from headstart.extract.local import extract_features
+from headstart.extract.options import ExtractOptions
+from headstart.fit import fit_head
+from headstart.heads.bundle import load_bundle
+from headstart.heads.catalogue import default_spec
+from headstart.predict import Predictor, evaluate_head
+from headstart.runtime import import_keras
+
+pytestmark = pytest.mark.weights
+
+#: Probabilities agree to this in float32.
+TOLERANCE = 1e-4
+
+HEADS = {
+    "dense": default_spec("dense", params={"epochs": 3}),
+    "logistic": default_spec("logistic"),
+    "joined": default_spec("logistic", features=("block4_conv3", "max", "block2_conv2"), scaling="standard"),
+    "l2": default_spec("logistic", features=("flatten",), scaling="l2"),
+    "linear-svm": default_spec("linear-svm"),
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = class_folders(tmp_path_factory.mktemp("parity") / "data", n_per_class=6, classes=("ant", "bee", "cat"))
+    return root
+
+
+@pytest.fixture(scope="module")
+def cache(data: Path, imagenet: Weights) -> Path:
+    output = data.parent / "data.h5"
+    extract_features(data, output, options=ExtractOptions(precision="float32", batch_size=8))
+    return output
+
+
+@pytest.fixture(scope="module")
+def heads(cache: Path) -> dict[str, Path]:
+    return {name: fit_head(cache, spec, output=cache.parent / name).folder for name, spec in HEADS.items()}
+
+
+@pytest.fixture(scope="module")
+def images(data: Path) -> list[Path]:
+    return sorted(data.rglob("*.png"))[:16]
+
+
+@pytest.fixture(scope="module")
+def predicted(heads: dict[str, Path], images: list[Path]) -> dict[str, np.ndarray]:
+    backbone = Predictor(heads["dense"], batch_size=8).backbone
+    return {
+        name: np.stack([p.probabilities for p in Predictor(folder, backbone=backbone).predict(images)])
+        for name, folder in heads.items()
+    }
+
+
+def test_the_keras_recipe_gives_the_same_probabilities(
+    heads: dict[str, Path], images: list[Path], predicted: dict[str, np.ndarray], imagenet: Weights
+) -> None:
+    keras = import_keras()
+    vgg16 = keras.applications.VGG16(weights=None, include_top=False, input_shape=(224, 224, 3))
+    for layer, tensors in imagenet.tensors.items():
+        vgg16.get_layer(layer).set_weights(tensors)
+    vgg16.trainable = False
+    network = load_bundle(heads["dense"]).head.steps[-1][1].network_
+    dense = [keras.layers.Dense(256, activation="relu"), keras.layers.Dense(3, activation="softmax")]
+    recipe = keras.Sequential([vgg16, keras.layers.Flatten(), *dense])
+    for layer, fitted in zip(dense, network.layers, strict=True):
+        layer.set_weights(fitted.get_weights())
+    pixels = np.stack([np.asarray(Image.open(path), np.float32) for path in images])
+    inputs = keras.applications.vgg16.preprocess_input(np.rint(np.asarray(keras.layers.Resizing(224, 224)(pixels))))
+    assert np.abs(recipe.predict(inputs, verbose=0) - predicted["dense"]).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("name", list(HEADS))
+def test_the_exported_model_needs_nothing_of_headstart(
+    name: str, heads: dict[str, Path], images: list[Path], predicted: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    export_keras(heads[name], tmp_path / "model.keras")
+    np.save(tmp_path / "images.npy", np.stack([np.asarray(Image.open(path)) for path in images]))
+    code = (
+        "import sys; sys.modules['headstart'] = None\n"
+        "import keras, numpy as np\n"
+        "model = keras.saving.load_model('model.keras')\n"
+        "np.save('out.npy', model.predict(np.load('images.npy'), verbose=0, batch_size=8))\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, timeout=300)
+    assert np.abs(np.load(tmp_path / "out.npy") - predicted[name]).max() < TOLERANCE
+
+
+def test_a_head_that_keras_cannot_express_is_refused(cache: Path, tmp_path: Path) -> None:
+    folder = fit_head(cache, default_spec("rbf-svm"), output=tmp_path / "head").folder
+    with pytest.raises(Exception, match="cannot be expressed exactly"):
+        export_keras(folder, tmp_path / "model.keras")
+
+
+def test_a_folder_scores_as_its_cache_does(cache: Path, data: Path, heads: dict[str, Path]) -> None:
+    from_cache, _ = evaluate_head(heads["logistic"], cache)
+    from_folder, failures = evaluate_head(heads["logistic"], data, batch_size=8)
+    assert failures == []
+    assert from_folder.confusion == from_cache.confusion
+    assert from_folder.log_loss == pytest.approx(from_cache.log_loss, abs=1e-3)  # the cache stores float16
+
+
+def test_the_reduced_precision_is_chosen_by_proof(data: Path, tmp_path: Path, imagenet: Weights) -> None:
+    summary = extract_features(data, tmp_path / "auto.h5", options=ExtractOptions(batch_size=8))
+    assert summary.recipe is not None
+    assert summary.precision_reason.startswith(summary.recipe.precision)
+    again = extract_features(data, tmp_path / "auto.h5", options=ExtractOptions(batch_size=8))
+    assert again.n_computed == 0
+    assert again.precision_reason == summary.precision_reason
