@@ -1,7 +1,7 @@
 """Every error that headstart raises on purpose.
 
 A message says what failed, what was received, what was expected and what to do next. The command line prints the message
-and nothing else; a traceback is for errors that are not in this file.
+and nothing else; a traceback is for errors that are not here.
 """
 
 

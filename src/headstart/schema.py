@@ -25,6 +25,9 @@ POOLED_LAYERS: tuple[tuple[str, int], ...] = (
     ("block5_conv3", 512),
 )
 
+#: Their names alone.
+POOLED_LAYER_NAMES = tuple(name for name, _ in POOLED_LAYERS)
+
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:

@@ -39,7 +39,9 @@ def test_features_are_those_of_keras_applications(imagenet: Weights, backbone: F
     for layer, tensors in imagenet.tensors.items():
         model.get_layer(layer).set_weights(tensors)
     inputs = keras.applications.vgg16.preprocess_input(images.astype(np.float32).copy())
-    outputs = keras.Model(model.input, [model.output, model.get_layer("block4_conv3").output]).predict(inputs, verbose=0)
+    outputs = keras.Model(model.input, [model.output, model.get_layer("block4_conv3").output]).predict(
+        inputs, verbose=0
+    )
     batch = backbone.forward(images)
     np.testing.assert_allclose(batch.features, outputs[0], rtol=1e-4, atol=1e-3)
     np.testing.assert_allclose(batch.pooled[:, 448:960], outputs[1].mean(axis=(1, 2)), rtol=1e-4, atol=1e-3)
@@ -62,16 +64,21 @@ def test_out_of_memory_halves_the_batch_and_goes_on(imagenet: Weights, monkeypat
     expected = backbone.forward(images)
     run = FrozenBackbone._run
 
-    def no_room_for_four(self: FrozenBackbone, chunk: np.ndarray) -> object:
-        if self.batch_size > 2:
-            raise tf.errors.ResourceExhaustedError(None, None, "no memory")
-        return run(self, chunk)
+    def with_room_for(most: int) -> object:
+        def limited(self: FrozenBackbone, chunk: np.ndarray) -> object:
+            if self.batch_size > most:
+                raise tf.errors.ResourceExhaustedError(None, None, "no memory")
+            return run(self, chunk)
 
-    monkeypatch.setattr(FrozenBackbone, "_run", no_room_for_four)
+        return limited
+
+    monkeypatch.setattr(FrozenBackbone, "_run", with_room_for(2))
     batch = backbone.forward(images)
     assert backbone.batch_size == 2
     np.testing.assert_array_equal(batch.features, expected.features)
-    monkeypatch.setattr(FrozenBackbone, "_run", lambda *_: (_ for _ in ()).throw(tf.errors.ResourceExhaustedError(None, None, "")))
+    monkeypatch.setattr(
+        FrozenBackbone, "_run", lambda *_: (_ for _ in ()).throw(tf.errors.ResourceExhaustedError(None, None, ""))
+    )
     with pytest.raises(HeadstartError, match="smaller --input-size"):
         backbone.forward(images)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import class_folders
 from PIL import Image
 
 from headstart.backbone.weights import Weights
@@ -20,6 +19,7 @@ from headstart.heads.bundle import load_bundle
 from headstart.heads.catalogue import default_spec
 from headstart.predict import Predictor, evaluate_head
 from headstart.runtime import import_keras
+from pictures import class_folders
 
 pytestmark = pytest.mark.weights
 
@@ -37,8 +37,7 @@ HEADS = {
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = class_folders(tmp_path_factory.mktemp("parity") / "data", n_per_class=6, classes=("ant", "bee", "cat"))
-    return root
+    return class_folders(tmp_path_factory.mktemp("parity") / "data", n_per_class=6, classes=("ant", "bee", "cat"))
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from headstart.backbone.weights import Weights, load_weights
 from headstart.errors import HeadstartError, RecipeMismatchError
 from headstart.images.decode import DECODE_RULES
 from headstart.runtime import import_keras, import_tensorflow
-from headstart.schema import POOLED_LAYERS, FeatureBatch, Recipe
+from headstart.schema import POOLED_LAYER_NAMES, FeatureBatch, Recipe
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,7 +71,7 @@ def make_recipe(
         weights=weights,
         weights_sha256=weights_sha256,
         layer=layer,
-        pooled_layers=tuple(name for name, _ in POOLED_LAYERS),
+        pooled_layers=POOLED_LAYER_NAMES,
         input_size_px=input_size_px,
         decode=DECODE_RULES,
         resize=resize,

@@ -77,16 +77,7 @@ def damage(path: Path, what: str) -> Iterator[None]:
 class Rows:
     """What a cache knows of its rows beside the features, column by column, read when it is asked for.
 
-    Attributes
-    ----------
-    path, split, group : list of str
-        One per row; empty where there is none.
-    notes : list of tuple of str
-        What was done to each image.
-    sha256 : list of str
-        64 hexadecimal digits per row.
-    label, size_bytes, mtime_ns, width_px, height_px : ndarray of shape (n_images,), int32 or int64
-        Label −1 means unlabelled.
+    Each column has one entry per row: texts are lists of str, numbers arrays of shape (n_images,).
     """
 
     def __init__(self, path: Path, group: h5py.Group) -> None:
@@ -99,42 +90,52 @@ class Rows:
 
     @cached_property
     def path(self) -> list[str]:
+        """Path, relative to the root of the scan."""
         return read_texts(self._read("path"))
 
     @cached_property
     def split(self) -> list[str]:
+        """Split; empty where there is none."""
         return read_texts(self._read("split"))
 
     @cached_property
     def group(self) -> list[str]:
+        """Group; empty where there is none."""
         return read_texts(self._read("group"))
 
     @cached_property
     def notes(self) -> list[tuple[str, ...]]:
+        """What was done to the image."""
         return [tuple(text.split(",")) if text else () for text in read_texts(self._read("notes"))]
 
     @cached_property
     def sha256(self) -> list[str]:
+        """Digest of the image's bytes, 64 hexadecimal digits."""
         return [row.tobytes().hex() for row in self._read("sha256")]
 
     @cached_property
     def label(self) -> NDArray[np.int32]:
+        """Index into the class names, −1 where unlabelled; int32."""
         return self._read("label")
 
     @cached_property
     def size_bytes(self) -> NDArray[np.int64]:
+        """Size of the image's file; int64."""
         return self._read("size_bytes")
 
     @cached_property
     def mtime_ns(self) -> NDArray[np.int64]:
+        """Time of its last change; int64."""
         return self._read("mtime_ns")
 
     @cached_property
     def width_px(self) -> NDArray[np.int32]:
+        """Width of the image as it is seen; int32."""
         return self._read("width_px")
 
     @cached_property
     def height_px(self) -> NDArray[np.int32]:
+        """Height of the image as it is seen; int32."""
         return self._read("height_px")
 
 

@@ -181,7 +181,8 @@ def majority_class(units: NDArray[np.intp], labels: NDArray[np.integer[Any]]) ->
     """Return the most frequent class of each unit."""
     counts = np.zeros((units.max() + 1, int(labels.max()) + 1), np.int64)
     np.add.at(counts, (units, labels), 1)
-    return counts.argmax(axis=1)
+    most_frequent: NDArray[np.intp] = counts.argmax(axis=1)
+    return most_frequent
 
 
 def check_sides(labels: NDArray[np.integer[Any]], split: Split) -> None:

@@ -12,7 +12,6 @@ import os
 import shutil
 import tempfile
 import warnings
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -23,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headstart.errors import BundleError, RecipeMismatchError
+from headstart.heads.archive import check_members
 from headstart.heads.transforms import design_matrix
-from headstart.runtime import import_keras
 from headstart.schema import FeatureBatch, HeadSpec, Recipe
 
 if TYPE_CHECKING:
@@ -47,14 +46,6 @@ OTHER_TYPES = (
     "sklearn.calibration._SigmoidCalibration",
     "sklearn.model_selection._split.StratifiedKFold",
 )
-
-#: Keras classes that a dense head is made of.
-KERAS_CLASSES = frozenset(
-    {"Sequential", "InputLayer", "Dense", "Dropout", "DTypePolicy", "GlorotUniform", "Zeros", "L2"}
-)
-
-#: A head is megabytes; larger members are refused before they are unpacked.
-MAX_MEMBER_BYTES = 4 * 1024**3
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +186,8 @@ def load_bundle(folder: Path) -> Bundle:
         raise BundleError(f"{folder} is damaged: it holds no head.skops. Fit the head again.")
     head = load_skops(folder / "head.skops")
     if "network.keras" in facts["files"]:
+        from headstart.heads.network import load_network  # a head without a network needs no Keras
+
         head.steps[-1][1].network_ = load_network(folder / "network.keras")
     say_version_differences(folder, facts["versions"])
     spec = facts["spec"]
@@ -246,50 +239,6 @@ def load_skops(path: Path) -> Any:
         raise
     except Exception as error:  # zip, JSON and skops' own errors: all mean that the file is not what it should be
         raise BundleError(f"{path} cannot be loaded: {error}") from error
-
-
-def load_network(path: Path) -> Any:
-    """Return the Keras network of a dense head; raise BundleError where it holds anything but plain layers."""
-    try:
-        check_members(path)
-        with zipfile.ZipFile(path) as archive:
-            config = json.loads(archive.read("config.json"))
-        unknown = {name for name in class_names_in(config) if name not in KERAS_CLASSES}
-        if unknown:
-            raise BundleError(
-                f"{path} holds layers that no dense head has, and is not loaded: {', '.join(sorted(unknown))}."
-            )
-        return import_keras().saving.load_model(path, compile=False, safe_mode=True)
-    except BundleError:
-        raise
-    except Exception as error:  # Keras raises many kinds for a damaged file
-        raise BundleError(f"{path} cannot be loaded: {error}") from error
-
-
-def class_names_in(config: Any) -> set[str]:
-    """Return every class that a Keras configuration names; one outside of ``keras`` is named with its module."""
-    if isinstance(config, list):
-        return set().union(*(class_names_in(item) for item in config))
-    if not isinstance(config, dict):
-        return set()
-    found = set().union(*(class_names_in(item) for item in config.values()))
-    if "class_name" in config:
-        module = str(config.get("module") or "")
-        plain = module.split(".")[0] == "keras" and not config.get("registered_name")
-        found.add(str(config["class_name"]) if plain else f"{module}.{config['class_name']}")
-    return found
-
-
-def check_members(path: Path) -> None:
-    """Raise BundleError where an archive holds a member that is too large or leads out of it."""
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            if (
-                member.file_size > MAX_MEMBER_BYTES
-                or member.filename.startswith(("/", ".."))
-                or "/../" in member.filename
-            ):
-                raise BundleError(f"{path} holds a member that no head needs: {member.filename!r}.")
 
 
 def say_version_differences(folder: Path, saved: Mapping[str, str]) -> None:

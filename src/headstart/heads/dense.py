@@ -12,7 +12,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from headstart.runtime import import_keras, import_tensorflow
+from headstart.heads.network import build_network, compile_epoch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -108,7 +108,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):
             raise ValueError(f"A classifier needs at least two classes. Received: 1 class, {self.classes_[0]!r}.")
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         weights = compute_class_weight(self.class_weight, classes=self.classes_, y=y).astype(np.float32)
-        self.network_ = self._build(X.shape[1], seed)
+        self.network_ = self._network(X.shape[1], seed)
         train, held_out = self._hold_out(codes, seed)
         self.history_ = self._train(X, codes, weights[codes], train, held_out, seed)
         self.n_iter_ = len(self.history_["loss"])
@@ -127,24 +127,9 @@ class DenseHead(ClassifierMixin, BaseEstimator):
         labels: NDArray[Any] = self.classes_[probabilities.argmax(axis=1)]
         return labels
 
-    def _build(self, n_features: int, seed: int) -> Any:
-        keras = import_keras()
-        penalty = keras.regularizers.L2(self.l2) if self.l2 else None
-        layers = [keras.Input((n_features,))]
-        for number, units in enumerate(self.hidden):
-            start = keras.initializers.GlorotUniform(seed + number)
-            layers.append(
-                keras.layers.Dense(units, activation="relu", kernel_initializer=start, kernel_regularizer=penalty)
-            )
-            if self.dropout:
-                layers.append(keras.layers.Dropout(self.dropout, seed=seed + 1000 + number))
-        start = keras.initializers.GlorotUniform(seed + len(self.hidden))
-        layers.append(
-            keras.layers.Dense(
-                len(self.classes_), activation="softmax", kernel_initializer=start, kernel_regularizer=penalty
-            )
-        )
-        return keras.Sequential(layers)
+    def _network(self, n_features: int, seed: int) -> Any:
+        units = (*self.hidden, len(self.classes_))
+        return build_network(n_features, units, dropout=self.dropout, l2=self.l2, seed=seed)
 
     def _hold_out(self, codes: NDArray[np.intp], seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         everything = np.arange(len(codes))
@@ -170,16 +155,15 @@ class DenseHead(ClassifierMixin, BaseEstimator):
         held_out: NDArray[np.intp],
         seed: int,
     ) -> dict[str, list[float]]:
-        tf = import_tensorflow()
-        data = [tf.constant(part) for part in (X, codes.astype(np.int32), weights)]
+        data = (X, codes.astype(np.int32), weights)
         run_epoch = compile_epoch(self.network_, self.learning_rate, self.batch_size, data)
         rng = np.random.default_rng(seed)
         history: dict[str, list[float]] = {"loss": [], "accuracy": []}
         best, best_weights, waited = np.inf, None, 0
         for _ in range(self.epochs):
-            loss, accuracy = run_epoch(tf.constant(rng.permutation(train).astype(np.int32)))
-            history["loss"].append(float(loss) / len(train))
-            history["accuracy"].append(float(accuracy) / len(train))
+            loss, n_right = run_epoch(rng.permutation(train).astype(np.int32))
+            history["loss"].append(loss / len(train))
+            history["accuracy"].append(n_right / len(train))
             if not self.early_stopping:
                 continue
             held_out_loss = self._held_out_loss(X[held_out], codes[held_out], history)
@@ -209,40 +193,10 @@ class DenseHead(ClassifierMixin, BaseEstimator):
         weights = state.pop("_network_weights", None)
         super().__setstate__(state)
         if weights is not None:
-            self.network_ = self._build(self.n_features_in_, seed=0)
+            self.network_ = self._network(self.n_features_in_, seed=0)
             self.network_.set_weights(weights)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.non_deterministic = self.random_state is None
         return tags
-
-
-def compile_epoch(network: Any, learning_rate: float, batch_size: int, data: Sequence[Any]) -> Any:
-    """Return a compiled function that trains ``network`` for one epoch on rows in a given order.
-
-    Features, codes and weights stay on the device; a step gathers its rows there. The same arithmetic as ``model.fit`` with
-    ``sparse_categorical_crossentropy``, the last, smaller batch included.
-    """
-    keras, tf = import_keras(), import_tensorflow()
-    optimizer = keras.optimizers.Adam(learning_rate)
-    optimizer.build(network.trainable_variables)
-    features, codes, weights = data
-
-    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
-    def step(rows: Any) -> tuple[Any, Any]:
-        x, y, w = tf.gather(features, rows), tf.gather(codes, rows), tf.gather(weights, rows)
-        with tf.GradientTape() as tape:
-            probabilities = network(x, training=True)
-            losses = keras.losses.sparse_categorical_crossentropy(y, probabilities) * w
-            loss = tf.reduce_mean(losses) + sum(network.losses)
-        variables = network.trainable_variables
-        optimizer.apply(tape.gradient(loss, variables), variables)
-        right = tf.equal(tf.argmax(probabilities, axis=1, output_type=tf.int32), y)
-        return tf.reduce_sum(losses), tf.reduce_sum(tf.cast(right, tf.float32))
-
-    def run_epoch(order: Any) -> tuple[float, float]:
-        results = [step(order[start : start + batch_size]) for start in range(0, len(order), batch_size)]
-        return sum(float(loss) for loss, _ in results), sum(float(right) for _, right in results)
-
-    return run_epoch

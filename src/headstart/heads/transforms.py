@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from headstart.errors import HeadstartError
 from headstart.heads.names import POOLINGS, SCALINGS
-from headstart.schema import POOLED_LAYERS, FeatureBatch
+from headstart.schema import POOLED_LAYER_NAMES, POOLED_LAYERS, FeatureBatch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,7 +23,7 @@ def design_matrix(
     batches: Iterable[FeatureBatch],
     features: Sequence[str],
     *,
-    pooled_layers: Sequence[str] = tuple(name for name, _ in POOLED_LAYERS),
+    pooled_layers: Sequence[str] = POOLED_LAYER_NAMES,
     n_samples: int | None = None,
 ) -> NDArray[np.float32]:
     """Return what a head is fitted on, shape (n_samples, n_features), float32.
@@ -92,9 +92,11 @@ def one_feature(batch: FeatureBatch, name: str, pooled_layers: Sequence[str]) ->
     if name == "flatten":
         return batch.features.reshape(len(batch), -1)
     if name == "avg":
-        return batch.features.mean(axis=(1, 2), dtype=np.float32)
+        mean: NDArray[np.float32] = batch.features.mean(axis=(1, 2), dtype=np.float32)
+        return mean
     if name == "max":
-        return batch.features.max(axis=(1, 2))
+        largest: NDArray[np.floating[Any]] = batch.features.max(axis=(1, 2))
+        return largest
     widths = dict(POOLED_LAYERS)
     start = sum(widths[layer] for layer in pooled_layers[: list(pooled_layers).index(name)])
     return batch.pooled[:, start : start + widths[name]]

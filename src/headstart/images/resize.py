@@ -47,9 +47,9 @@ def keras_bilinear(pixels: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]
     top, bottom, y = neighbours(pixels.shape[0], size_px)
     left, right, x = neighbours(pixels.shape[1], size_px)
     x, y = x[None, :, None], y[:, None, None]
-    upper, lower = pixels[top], pixels[bottom]
-    upper = blend(upper[:, left], upper[:, right], x)
-    lower = blend(lower[:, left], lower[:, right], x)
+    upper_rows, lower_rows = pixels[top], pixels[bottom]
+    upper = blend(upper_rows[:, left], upper_rows[:, right], x)
+    lower = blend(lower_rows[:, left], lower_rows[:, right], x)
     rounded: NDArray[np.uint8] = np.rint(upper + (lower - upper) * y).astype(np.uint8)
     return rounded
 

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import numpy as np
-from fakes import FakeBackbone
 
+from fakes import FakeBackbone
 from headstart.backbone.precision import choose_precision, row_cosines
 from headstart.schema import FeatureBatch
 

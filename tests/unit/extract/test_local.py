@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import FakeBackbone, FakeNetwork
-from pictures import class_folders, picture
 
+from fakes import FakeBackbone, FakeNetwork
 from headstart.cache.store import open_cache
 from headstart.errors import CacheError, DataError, ImageError, RecipeMismatchError
 from headstart.extract import local, worker
 from headstart.extract.local import extract_features
 from headstart.extract.options import ExtractionSummary, ExtractOptions
 from headstart.schema import FeatureBatch
+from pictures import class_folders, picture
 
 
 def run(data: Path, output: Path, network: FakeNetwork | None = None, **options: Any) -> ExtractionSummary:

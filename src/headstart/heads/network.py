@@ -1,0 +1,107 @@
+"""The Keras networks of dense heads: built, trained an epoch at a time, loaded with nothing in them run."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headstart.errors import BundleError
+from headstart.heads.archive import check_members
+from headstart.runtime import import_keras, import_tensorflow
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    EpochRunner = Callable[[NDArray[np.int32]], tuple[float, float]]
+
+#: Keras classes that a dense head is made of.
+KERAS_CLASSES = frozenset(
+    {"Sequential", "InputLayer", "Dense", "Dropout", "DTypePolicy", "GlorotUniform", "Zeros", "L2"}
+)
+
+
+def build_network(n_features: int, units: Sequence[int], *, dropout: float, l2: float, seed: int) -> Any:
+    """Return an untrained network: ReLU layers with dropout, then softmax, of these units; Glorot's start, seeded."""
+    keras = import_keras()
+    penalty = keras.regularizers.L2(l2) if l2 else None
+    layers = [keras.Input((n_features,))]
+    for number, width in enumerate(units):
+        last = number == len(units) - 1
+        layers.append(
+            keras.layers.Dense(
+                width,
+                activation="softmax" if last else "relu",
+                kernel_initializer=keras.initializers.GlorotUniform(seed + number),
+                kernel_regularizer=penalty,
+            )
+        )
+        if dropout and not last:
+            layers.append(keras.layers.Dropout(dropout, seed=seed + 1000 + number))
+    return keras.Sequential(layers)
+
+
+def compile_epoch(network: Any, learning_rate: float, batch_size: int, data: Sequence[Any]) -> EpochRunner:
+    """Return a function that trains ``network`` for one epoch, on rows in the order it is given.
+
+    Features, codes and weights stay on the device; a step gathers its rows there. The arithmetic is that of ``model.fit``
+    with ``sparse_categorical_crossentropy``, the last, smaller batch included. It answers with the sum of the losses and the
+    number of rows that were right.
+    """
+    keras, tf = import_keras(), import_tensorflow()
+    optimizer = keras.optimizers.Adam(learning_rate)
+    optimizer.build(network.trainable_variables)
+    features, codes, weights = (tf.constant(part) for part in data)
+
+    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
+    def step(rows: Any) -> tuple[Any, Any]:
+        x, y, w = tf.gather(features, rows), tf.gather(codes, rows), tf.gather(weights, rows)
+        with tf.GradientTape() as tape:
+            probabilities = network(x, training=True)
+            losses = keras.losses.sparse_categorical_crossentropy(y, probabilities) * w
+            loss = tf.reduce_mean(losses) + sum(network.losses)
+        variables = network.trainable_variables
+        optimizer.apply(tape.gradient(loss, variables), variables)
+        right = tf.equal(tf.argmax(probabilities, axis=1, output_type=tf.int32), y)
+        return tf.reduce_sum(losses), tf.reduce_sum(tf.cast(right, tf.float32))
+
+    def run_epoch(order: NDArray[np.int32]) -> tuple[float, float]:
+        results = [step(tf.constant(order[start : start + batch_size])) for start in range(0, len(order), batch_size)]
+        return sum(float(loss) for loss, _ in results), sum(float(right) for _, right in results)
+
+    return run_epoch
+
+
+def load_network(path: Path) -> Any:
+    """Return the Keras network of a dense head; raise BundleError where it holds anything but plain layers."""
+    try:
+        check_members(path)
+        with zipfile.ZipFile(path) as archive:
+            config = json.loads(archive.read("config.json"))
+        unknown = {name for name in class_names_in(config) if name not in KERAS_CLASSES}
+        if unknown:
+            raise BundleError(
+                f"{path} holds layers that no dense head has, and is not loaded: {', '.join(sorted(unknown))}."
+            )
+        return import_keras().saving.load_model(path, compile=False, safe_mode=True)
+    except BundleError:
+        raise
+    except Exception as error:  # Keras raises many kinds for a damaged file
+        raise BundleError(f"{path} cannot be loaded: {error}") from error
+
+
+def class_names_in(config: Any) -> set[str]:
+    """Return every class that a Keras configuration names; one outside of ``keras`` is named with its module."""
+    if isinstance(config, list):
+        return set().union(*(class_names_in(item) for item in config))
+    if not isinstance(config, dict):
+        return set()
+    found = set().union(*(class_names_in(item) for item in config.values()))
+    if "class_name" in config:
+        module = str(config.get("module") or "")
+        plain = module.split(".", maxsplit=1)[0] == "keras" and not config.get("registered_name")
+        found.add(str(config["class_name"]) if plain else f"{module}.{config['class_name']}")
+    return found
