@@ -309,12 +309,10 @@ class FeatureCache:
 
     def _read_rows(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
         dataset = self._file[name]
+        # Run by run: h5py's own selection of scattered rows is some ten times slower.
+        runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
         with damage(self.path, f"{name} of the rows {rows[0]}–{rows[-1]} cannot be read"):
-            if rows[-1] - rows[0] + 1 == len(rows):
-                values: NDArray[Any] = dataset[int(rows[0]) : int(rows[-1]) + 1]
-            else:
-                values = dataset[rows]
-        return values
+            return np.concatenate([dataset[int(run[0]) : int(run[-1]) + 1] for run in runs])
 
     def read_chunk(self, name: str, row: int) -> tuple[int, bytes]:
         """Return filter mask and bytes of one row of ``features`` or ``pooled`` as they lie on the disk."""
