@@ -1,159 +1,119 @@
-"""Cache format, version 1: names, types, attributes. The specification is docs/cache-format.md."""
+"""Version 1 of the cache format: names, types, limits. docs/cache-format.md is the specification; nothing here does I/O."""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from importlib import metadata
-from pathlib import Path
-from typing import Any
-
-import h5py
-import hdf5plugin
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from headstart.errors import CacheError
-from headstart.schema import POOLED_LAYERS, Recipe
+from headstart.schema import POOLED_LAYERS
 
+#: Root attribute ``format``.
 FORMAT = "headstart-cache"
 
-#: Raise it when a reader of the old version would misread the new one, and keep the old golden file.
+#: Root attribute ``format_version``. Raise it when a reader of the old version would misread a new file, add a golden file
+#: of the new version in tests/data, and keep reading every version that was ever released.
 FORMAT_VERSION = 1
 
-#: From the first of these versions of HDF5 on, headers and chunk indexes carry checksums of their own.
-LIBVER = ("v110", "v110")
+FEATURES = "features"
+POOLED = "pooled"
+POOLED_COLUMN_LAYER = "pooled_column_layer"
+CLASS_NAMES = "class_names"
+ROWS = "rows"
+FAILURES = "failures"
 
-#: Row columns with a number in each row, and their types.
-NUMBERS = {
-    "label": "<i4",
-    "size_bytes": "<i8",
-    "mtime_ns": "<i8",
-    "width_px": "<i4",
-    "height_px": "<i4",
-}
+#: Attribute of every column: SHA-256 of its values, hexadecimal.
+DIGEST = "sha256"
 
-#: Row columns with a text in each row.
-TEXTS = ("path", "split", "group", "notes")
+#: Types of ``/features``.
+STORAGES = ("float16", "float32")
 
-#: Columns of the failures.
-FAILURE_TEXTS = ("path", "label", "split", "group", "reason")
-FAILURE_NUMBERS = {"size_bytes": "<i8", "mtime_ns": "<i8"}
-
-#: Rows per chunk of a column.
-COLUMN_CHUNK = 4096
-
+#: Names of the compressions of ``/features``.
 COMPRESSIONS = ("zstd", "gzip", "none")
 
+#: HDF5 identifiers of the filters that a cache may use: deflate, shuffle, fletcher32 (H5Zpublic.h), zstd (registered
+#: filter plugins, https://github.com/HDFGroup/hdf5_plugins). No other is ever loaded.
+DEFLATE, SHUFFLE, FLETCHER32, ZSTD = 1, 2, 3, 32015
 
-def compression_filter(compression: str) -> Mapping[str, Any]:
-    """Return h5py's options for a compression; level 3 of zstd and 4 of gzip are their makers' middle ways."""
-    if compression == "zstd":
-        return dict(hdf5plugin.Zstd(clevel=3))
-    if compression == "gzip":
-        return {"compression": "gzip", "compression_opts": 4, "shuffle": True}
-    if compression == "none":
-        return {}
-    raise CacheError(f"Unknown compression {compression!r}. Expected one of: {', '.join(COMPRESSIONS)}.")
+#: Levels, chosen by measurement: docs/adr/0001-cache-format.md.
+ZSTD_LEVEL, GZIP_LEVEL = 1, 4
 
+#: Bounds that a hostile file cannot talk a reader out of.
+MAX_ROW_BYTES = 256 * 2**20
+MAX_TEXT_BYTES = 32_767
+MAX_ATTRIBUTE_BYTES = 32_767
+MAX_CHUNK_BYTES = 2**20
 
-def create_features(file: h5py.File, map_shape: Sequence[int], recipe: Recipe, compression: str) -> None:
-    """Create the datasets ``features`` and ``pooled``, empty; a row is a chunk, so that it can move without decompression."""
-    n_pooled = sum(width for name, width in POOLED_LAYERS if name in recipe.pooled_layers)
-    dtype = {"float16": "<f2", "float32": "<f4"}[recipe.storage]
-    options = {"fletcher32": True, **compression_filter(compression)}
-    file.create_dataset(
-        "features", (0, *map_shape), dtype, maxshape=(None, *map_shape), chunks=(1, *map_shape), **options
-    )
-    file.create_dataset("pooled", (0, n_pooled), "<f4", maxshape=(None, n_pooled), chunks=(1, n_pooled), **options)
-    columns = [name for name, width in POOLED_LAYERS if name in recipe.pooled_layers for _ in range(width)]
-    write_texts(file, "pooled_columns", columns)
+#: No deflate stream expands by more (https://zlib.net/zlib_tech.html).
+MAX_DEFLATE_RATIO = 1032
+
+#: Raw size of one chunk of a column; the largest that is still cheap to read for one value.
+COLUMN_CHUNK_BYTES = 2**18
 
 
-def write_texts(group: h5py.Group, name: str, texts: Sequence[str]) -> None:
-    """Write texts as fixed-length UTF-8: unlike variable length, they lie in chunks with a checksum."""
-    encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
-    length = max((len(text) for text in encoded), default=1) or 1
-    values = np.array(encoded, dtype=f"S{length}")
-    dtype = h5py.string_dtype("utf-8", length)
-    write_column(group, name, values.astype(dtype))
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One dataset of ``/rows`` or ``/failures``.
+
+    Attributes
+    ----------
+    name : str
+        Name of the dataset.
+    dtype : str
+        NumPy type, little-endian; ``text`` for fixed-length UTF-8.
+    width : int
+        Numbers per row; 0 for a one-dimensional dataset.
+    """
+
+    name: str
+    dtype: str = "text"
+    width: int = 0
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the values are strings."""
+        return self.dtype == "text"
 
 
-def write_column(group: h5py.Group, name: str, values: NDArray[Any]) -> None:
-    """Write one value per row, compressed and with checksums."""
-    chunk = (min(max(len(values), 1), COLUMN_CHUNK), *values.shape[1:])
-    group.create_dataset(
-        name, data=values, chunks=chunk, maxshape=(None, *values.shape[1:]), compression="gzip", fletcher32=True
-    )
+ROW_COLUMNS = (
+    Column("path"),
+    Column("split"),
+    Column("group"),
+    Column("notes"),
+    Column("label", "<i4"),
+    Column("sha256", "|u1", 32),
+    Column("features_sha256", "|u1", 32),
+    Column("size_bytes", "<i8"),
+    Column("mtime_ns", "<i8"),
+    Column("width_px", "<i4"),
+    Column("height_px", "<i4"),
+)
+
+FAILURE_COLUMNS = (
+    Column("path"),
+    Column("label"),
+    Column("split"),
+    Column("group"),
+    Column("reason"),
+    Column("size_bytes", "<i8"),
+    Column("mtime_ns", "<i8"),
+)
 
 
-def read_texts(values: NDArray[Any]) -> list[str]:
-    """Return texts as Python strings; bytes that are not UTF-8 become lone surrogates, as ``os.fsdecode`` makes them."""
-    return [text.decode("utf-8", "surrogateescape") for text in values.tolist()]
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what made the file."""
-    found = {"python": platform.python_version(), "hdf5": h5py.version.hdf5_version}
-    for name in ("headstart", "tensorflow", "keras", "numpy", "h5py", "hdf5plugin", "pillow"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def write_attributes(
-    file: h5py.File, *, recipe: Recipe, layout: str, n_images: int, n_failures: int, info: Mapping[str, str]
-) -> None:
-    """Write what holds for the whole file."""
-    file.attrs["format"] = FORMAT
-    file.attrs["format_version"] = FORMAT_VERSION
-    file.attrs["recipe"] = recipe.to_json()
-    file.attrs["recipe_fingerprint"] = recipe.fingerprint
-    file.attrs["layout"] = layout
-    file.attrs["n_images"] = n_images
-    file.attrs["n_failures"] = n_failures
-    file.attrs["created"] = datetime.now(UTC).isoformat(timespec="seconds")
-    file.attrs["versions"] = json.dumps(versions(), sort_keys=True)
-    file.attrs["info"] = json.dumps(dict(info), sort_keys=True)
-
-
-@contextmanager
-def atomic_file(path: Path) -> Iterator[h5py.File]:
-    """Yield a new HDF5 file that appears under ``path`` when it is complete and on disk, or not at all.
+def column_layers(pooled_layers: Sequence[str], n_pooled: int) -> list[str]:
+    """Return the layer of each column of ``/pooled``.
 
     Raises
     ------
     CacheError
-        If it cannot be written; the message says why.
+        If the widths of the layers do not add up to ``n_pooled``.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with h5py.File(partial, "w", libver=LIBVER, track_order=False) as file:
-            yield file
-        sync(partial)
-        partial.replace(path)
-        sync(path.parent)
-    except (OSError, RuntimeError) as error:
-        if isinstance(error, CacheError):
-            raise
-        raise CacheError(f"{path} cannot be written: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def sync(path: Path) -> None:
-    """Have the system write a file or folder to the disk; folders cannot be synced on Windows."""
-    if path.is_dir() and os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    widths = dict(POOLED_LAYERS)
+    if len(pooled_layers) == 1 and pooled_layers[0] not in widths:
+        return [pooled_layers[0]] * n_pooled
+    columns = [name for name in pooled_layers for _ in range(widths.get(name, 0))]
+    if len(columns) != n_pooled:
+        raise CacheError(
+            f"The pooled layers {', '.join(pooled_layers) or '(none)'} have {len(columns)} columns. Received: {n_pooled}."
+        )
+    return columns

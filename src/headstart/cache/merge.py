@@ -1,30 +1,37 @@
-"""Several files of one recipe → one, features copied as they lie on the disk."""
+"""Several caches of one recipe → one; features move as they lie on the disk, without decompression."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any, NamedTuple
 
-import h5py
+import numpy as np
+from numpy.typing import NDArray
 
-from headstart.cache.format import atomic_file, create_features, write_attributes
-from headstart.cache.shard import write_metadata
-from headstart.cache.store import FeatureCache
+from headstart.cache.features import check_storage, create_features, filters
+from headstart.cache.format import FEATURES, POOLED
+from headstart.cache.header import Header, now, versions
+from headstart.cache.publish import published
+from headstart.cache.shard import label_indices, ref_columns, write_descriptions
+from headstart.cache.store import FeatureCache, open_cache
 from headstart.errors import CacheError, RecipeMismatchError
-from headstart.schema import Failure, ImageRef, ImageRow, Recipe
+from headstart.schema import Failure, ImageRef, Recipe
+
+#: Numeric columns that come with a row of a source; everything else is said anew.
+INHERITED = {"sha256": ("|u1", 32), "features_sha256": ("|u1", 32), "width_px": ("<i4", 0), "height_px": ("<i4", 0)}
 
 
-@dataclass(frozen=True, slots=True)
-class MergedRow:
+class MergedRow(NamedTuple):
     """Where a row of the new file comes from, and what is said of it there.
 
     Attributes
     ----------
     source, row : int
-        Index of the file among the sources, and row in it; the same row may be used several times.
+        Index of the cache among the sources, and row in it; the same row may be used several times.
     ref : ImageRef
-        Path, label, split, group, size and time in the new file; digest, size in pixels and notes come with the row.
+        Path, label, split, group, size and time in the new file. Digests, size in pixels and notes come with the row.
     """
 
     source: int
@@ -35,68 +42,143 @@ class MergedRow:
 def merge(
     output: Path,
     *,
-    sources: Sequence[FeatureCache],
+    sources: Sequence[Path | FeatureCache],
     rows: Sequence[MergedRow],
     failures: Sequence[Failure],
     class_names: Sequence[str],
     layout: str,
-    info: Mapping[str, str] | None = None,
+    recipe: Recipe | None = None,
+    info: Mapping[str, Any] | None = None,
+    compression: str | None = None,
 ) -> None:
     """Write one cache from rows of others; it appears whole or not at all.
+
+    Parameters
+    ----------
+    output : Path
+        The new file; it may be one of the sources.
+    sources : sequence of Path or FeatureCache
+        Paths are opened one at a time.
+    rows : sequence of MergedRow
+        The rows of the new file, in order.
+    failures, class_names, layout, info
+        Of the new file.
+    recipe : Recipe, optional
+        That all sources must have; by default that of the first one that is used.
+    compression : str, optional
+        Of the new file; by default that of the first source that is used. Rows of sources that are compressed otherwise
+        are decompressed and compressed again.
 
     Raises
     ------
     RecipeMismatchError
         If the sources were not made by one recipe.
     CacheError
-        If there is no row, a source is damaged, or the file cannot be written.
+        If there is no row, a source cannot be read, or the file cannot be written.
     """
     if not rows:
         raise CacheError(f"There is no row to write to {output}.")
-    recipe = common_recipe(sources)
-    with atomic_file(output) as file:
-        create_features(file, sources[0].map_shape, recipe, sources[0].compression)
-        for name in ("features", "pooled"):
-            copy_chunks(file[name], name, sources, rows)
-        write_metadata(file, [described(sources[row.source], row) for row in rows], failures, class_names)
-        write_attributes(
-            file, recipe=recipe, layout=layout, n_images=len(rows), n_failures=len(failures), info=info or {}
-        )
+    with published(Path(output)) as file:
+        merger = Merger(file, rows, recipe, compression)
+        for number, places in by_source(rows):
+            if not 0 <= number < len(sources):
+                raise CacheError(f"A row is to come from source {number}; there are {len(sources)}.")
+            with ExitStack() as stack:
+                source = sources[number]
+                opened = source if isinstance(source, FeatureCache) else stack.enter_context(open_cache(source))
+                merger.take(opened, places)
+        merger.finish(failures, class_names, layout, info or {})
 
 
-def common_recipe(sources: Sequence[FeatureCache]) -> Recipe:
-    """Return the recipe of all sources; raise where they differ in it, or in how they are stored."""
-    first = sources[0]
-    for other in sources[1:]:
-        differences = first.recipe.differences(other.recipe)
+def by_source(rows: Sequence[MergedRow]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Yield each source that is used, and which rows of the new file come from it."""
+    sources = np.fromiter((row.source for row in rows), np.int64, len(rows))
+    order = np.argsort(sources, kind="stable")
+    numbers, starts = np.unique(sources[order], return_index=True)
+    yield from zip(numbers.tolist(), np.split(order, starts[1:]), strict=True)
+
+
+class Merger:
+    """A merge under way: the features lie in the new file already, what belongs to them is still in memory."""
+
+    def __init__(self, file: Any, rows: Sequence[MergedRow], recipe: Recipe | None, compression: str | None) -> None:
+        self.file, self.rows, self.recipe, self.compression = file, rows, recipe, compression
+        self.first: FeatureCache | None = None
+        self.versions: dict[str, str] = {}
+        self.notes = [b""] * len(rows)
+        self.columns = {
+            name: np.empty((len(rows), width) if width else len(rows), dtype)
+            for name, (dtype, width) in INHERITED.items()
+        }
+
+    def take(self, source: FeatureCache, places: NDArray[np.int64]) -> None:
+        """Copy rows of one source to their places in the new file."""
+        self._check(source)
+        numbers = np.fromiter((self.rows[place].row for place in places.tolist()), np.int64, len(places))
+        if not 0 <= numbers.min() <= numbers.max() < source.n_images:
+            raise CacheError(f"{source.path} has {source.n_images} rows. A row was asked for that is not among them.")
+        for name in (FEATURES, POOLED):
+            copy_rows(self.file[name], source, name, numbers.tolist(), places.tolist())
+        inherited = source.rows
+        self.columns["sha256"][places] = inherited.sha256.array[numbers]
+        self.columns["features_sha256"][places] = inherited.features_sha256.array[numbers]
+        self.columns["width_px"][places] = inherited.width_px[numbers]
+        self.columns["height_px"][places] = inherited.height_px[numbers]
+        for place, number in zip(places.tolist(), numbers.tolist(), strict=True):
+            self.notes[place] = inherited.notes.texts.raw(number)
+
+    def _check(self, source: FeatureCache) -> None:
+        self.versions |= source.versions
+        if self.first is None:
+            self.recipe = self.recipe or source.recipe
+            self.compression = self.compression or source.compression
+        differences = (self.recipe or source.recipe).differences(source.recipe)
         if differences:
             raise RecipeMismatchError(
-                f"{other.path} was made by another recipe than {first.path}: {'; '.join(differences)}."
+                f"{source.path} was made by another recipe (wanted ≠ there): {'; '.join(differences)}."
             )
-        if (other.compression, other.map_shape) != (first.compression, first.map_shape):
+        if self.first is None:
+            check_storage(source.recipe, str(self.compression))
+            shape, n_pooled = source.map_shape, source.n_pooled
+            create_features(self.file, source.recipe, shape, n_pooled, str(self.compression), len(self.rows))
+            self.first = source
+        elif (source.map_shape, source.n_pooled) != (self.first.map_shape, self.first.n_pooled):
             raise CacheError(
-                f"{other.path} is stored otherwise than {first.path}: {other.compression}, {other.map_shape} "
-                f"≠ {first.compression}, {first.map_shape}. Make it anew with --overwrite."
+                f"{source.path} has rows of shape {source.map_shape} and {source.n_pooled} averages; {self.first.path} "
+                f"has {self.first.map_shape} and {self.first.n_pooled}."
             )
-    return first.recipe
+
+    def finish(
+        self, failures: Sequence[Failure], class_names: Sequence[str], layout: str, info: Mapping[str, Any]
+    ) -> None:
+        """Write everything but the features."""
+        labels, refs = label_indices(class_names), [row.ref for row in self.rows]
+        unknown = next((ref for ref in refs if ref.label not in labels), None)
+        if unknown is not None:
+            raise CacheError(f"{unknown.path} has the label {unknown.label!r}, which is not among the classes.")
+        values = {
+            **ref_columns(refs),
+            **self.columns,
+            "notes": lambda: self.notes,
+            "label": np.fromiter((labels[ref.label] for ref in refs), np.int32, len(refs)),
+        }
+        if self.recipe is None:
+            raise ValueError("no source was taken")
+        header = Header(
+            self.recipe, len(refs), len(failures), layout, {**self.versions, **versions()}, info, created=now()
+        )  # fmt: skip
+        write_descriptions(self.file, header, values, failures, class_names)
 
 
-def copy_chunks(target: h5py.Dataset, name: str, sources: Sequence[FeatureCache], rows: Sequence[MergedRow]) -> None:
-    """Copy one chunk per row, with its checksum, without decompressing it."""
-    target.resize(len(rows), axis=0)
-    zeros = (0,) * (target.ndim - 1)
-    for number, row in enumerate(rows):
-        mask, data = sources[row.source].read_chunk(name, row.row)
-        target.id.write_direct_chunk((number, *zeros), data, mask)
-
-
-def described(source: FeatureCache, row: MergedRow) -> ImageRow:
-    """Return what the new file says of a row."""
-    columns = source.rows
-    return ImageRow(
-        row.ref,
-        columns.sha256[row.row],
-        int(columns.width_px[row.row]),
-        int(columns.height_px[row.row]),
-        columns.notes[row.row],
-    )
+def copy_rows(target: Any, source: FeatureCache, name: str, numbers: Sequence[int], places: Sequence[int]) -> None:
+    """Copy rows with their checksums; decompress and compress again only where the filters are not the same."""
+    if 0 in target.shape:
+        return
+    if source.filters(name) == filters(target):
+        offset = (0,) * len(target.shape[1:])
+        for number, place in zip(numbers, places, strict=True):
+            mask, data = source.read_chunk(name, number)
+            target.id.write_direct_chunk((place, *offset), data, mask)
+        return
+    for number, place in zip(numbers, places, strict=True):
+        target[place] = source.read_rows(name, np.array([number]))[0]

@@ -1,49 +1,52 @@
-"""Write one file of features, whole or not at all."""
+"""Write a cache row by row: the shard of a run, or a whole cache."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-import h5py
 import numpy as np
+from numpy.typing import NDArray
 
-from headstart.cache.format import (
-    FAILURE_NUMBERS,
-    FAILURE_TEXTS,
-    NUMBERS,
-    atomic_file,
-    create_features,
-    write_attributes,
-    write_column,
-    write_texts,
-)
+from headstart.cache.columns import Texts, encode, write_table, write_text
+from headstart.cache.features import check_storage, create_features, row_digest, stored
+from headstart.cache.format import CLASS_NAMES, FAILURE_COLUMNS, FAILURES, FEATURES, POOLED, ROW_COLUMNS, ROWS
+from headstart.cache.header import Header, now, versions, write_header
+from headstart.cache.publish import published
 from headstart.errors import CacheError
-from headstart.schema import Failure, FeatureBatch, ImageRow, Recipe
+from headstart.schema import Failure, FeatureBatch, ImageRef, ImageRow, Recipe
+
+#: A reason is for a person; what is longer is cut.
+MAX_REASON_CHARACTERS = 1000
 
 
 class ShardWriter:
-    """Writes rows as they come, and publishes the file when the block ends without an error.
+    """Write features and what belongs to them, row by row; the file appears whole when the ``with`` block ends.
 
-    Memory does not grow with the rows, save for what a row knows beside its features.
+    Memory does not grow with the features, only with the description of the rows. Not for two threads at once.
 
     Parameters
     ----------
     path : Path
-        The file; it appears when it is complete.
+        The file. What is there stays until the new one is complete.
     recipe : Recipe
-        What the features are made by; its storage type is the file's.
+        How the features were made.
     class_names : sequence of str
         Names that the labels index.
     compression : str
-        ``zstd``, ``gzip`` or ``none``.
+        Of the features: ``zstd``, ``gzip`` or ``none``.
     layout : str
-        How the input was laid out.
-    info : mapping of str to str, optional
-        Provenance to keep in the file.
+        Of the folder of images; empty where it is not known.
+    info : mapping, optional
+        Further provenance; JSON types.
+
+    Raises
+    ------
+    CacheError
+        If the recipe cannot be stored; on entry and on exit, if the file cannot be written.
     """
 
     def __init__(
@@ -53,102 +56,152 @@ class ShardWriter:
         recipe: Recipe,
         class_names: Sequence[str],
         compression: str = "zstd",
-        layout: str = "shard",
-        info: Mapping[str, str] | None = None,
+        layout: str = "",
+        info: Mapping[str, Any] | None = None,
     ) -> None:
-        self.path, self.recipe, self.class_names = path, recipe, tuple(class_names)
+        check_storage(recipe, compression)
+        self.path, self.recipe, self.class_names = Path(path), recipe, tuple(class_names)
         self.compression, self.layout, self.info = compression, layout, dict(info or {})
+        self._labels = label_indices(self.class_names)
         self._rows: list[ImageRow] = []
+        self._digests: list[bytes] = []
         self._failures: list[Failure] = []
 
     def __enter__(self) -> Self:
-        self._stack = ExitStack()
-        self._file = self._stack.enter_context(atomic_file(self.path))
+        self._publication = published(self.path)
+        self._file = self._publication.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        try:
-            if kind is None:
-                write_metadata(self._file, self._rows, self._failures, self.class_names)
-                write_attributes(
-                    self._file,
-                    recipe=self.recipe,
-                    layout=self.layout,
-                    n_images=len(self._rows),
-                    n_failures=len(self._failures),
-                    info=self.info,
-                )
-        except BaseException as own:
-            self._stack.__exit__(type(own), own, own.__traceback__)
-            raise
-        self._stack.__exit__(kind, error, traceback)
+        if kind is None:
+            try:
+                self._finish()
+            except BaseException:
+                self._publication.__exit__(*sys.exc_info())
+                raise
+        self._publication.__exit__(kind, error, traceback)
 
     def append(self, batch: FeatureBatch, rows: Sequence[ImageRow]) -> None:
-        """Write features and everything else of some images.
+        """Write the features of some images, cast to the recipe's storage type.
 
         Raises
         ------
         CacheError
-            If a feature is not finite in the storage type; the message names the image. Nothing of the batch is kept.
+            If a value is not finite in the storage type, the numbers of rows or the shapes do not fit, or a label is not
+            among the class names. Nothing of the batch is kept then.
         """
         if not len(batch) == len(batch.pooled) == len(rows):
             raise CacheError(
-                f"{len(batch)} features, {len(batch.pooled)} averages and {len(rows)} images do not fit together."
+                f"{len(rows)} images came with {len(batch)} rows of features and {len(batch.pooled)} of averages."
             )
-        with np.errstate(over="ignore"):
-            features = batch.features.astype({"float16": "<f2", "float32": "<f4"}[self.recipe.storage])
-        for row, values, pooled in zip(rows, features, batch.pooled, strict=True):
-            if not (np.isfinite(values).all() and np.isfinite(pooled).all()):
-                raise CacheError(
-                    f"The features of {row.ref.path} are not finite in {self.recipe.storage}. "
-                    "Use --storage float32; if they are not finite there either, the weights or the device are at fault."
-                )
-        if "features" not in self._file:
-            create_features(self._file, features.shape[1:], self.recipe, self.compression)
-        start = len(self._rows)
-        for name, values in (("features", features), ("pooled", batch.pooled)):
-            dataset = self._file[name]
-            dataset.resize(start + len(rows), axis=0)
-            dataset[start:] = values
+        if not rows:
+            return
+        for row in rows:
+            check_row(row, self._labels)
+        features, pooled = stored(batch.features, self.recipe.storage, rows), stored(batch.pooled, "float32", rows)
+        if not self._rows:
+            create_features(self._file, self.recipe, features.shape[1:], pooled.shape[1], self.compression)
+        start, end = len(self._rows), len(self._rows) + len(rows)
+        targets = [(self._file[name], values) for name, values in ((FEATURES, features), (POOLED, pooled))]
+        for target, values in targets:
+            if values.shape[1:] != target.shape[1:]:
+                raise CacheError(f"{target.name} has rows of shape {target.shape[1:]}. Received: {values.shape[1:]}.")
+        for target, values in targets:
+            target.resize(end, axis=0)
+            target[start:end] = values
+        self._digests += map(row_digest, features, pooled)
         self._rows += rows
 
     def add_failure(self, failure: Failure) -> None:
-        """List an image that could not be read."""
+        """Keep an image that could not be turned into features, and why."""
         self._failures.append(failure)
 
+    def _finish(self) -> None:
+        if not self._rows:
+            create_features(self._file, self.recipe, (0, 0, 0), 0, self.compression)
+        refs = [row.ref for row in self._rows]
+        values = {
+            **ref_columns(refs),
+            "notes": texts(self._rows, lambda row: ",".join(row.notes), "note"),
+            "label": [self._labels[ref.label] for ref in refs],
+            "sha256": digest_array([bytes.fromhex(row.sha256) for row in self._rows]),
+            "features_sha256": digest_array(self._digests),
+            "width_px": [row.width_px for row in self._rows],
+            "height_px": [row.height_px for row in self._rows],
+        }
+        header = Header(
+            self.recipe, len(refs), len(self._failures), self.layout, versions(), self.info, created=now()
+        )  # fmt: skip
+        write_descriptions(self._file, header, values, self._failures, self.class_names)
 
-def write_metadata(
-    file: h5py.File, rows: Sequence[ImageRow], failures: Sequence[Failure], class_names: Sequence[str]
+
+def write_descriptions(
+    file: Any, header: Header, values: Mapping[str, Any], failures: Sequence[Failure], class_names: Sequence[str]
 ) -> None:
-    """Write everything but features and attributes."""
-    index = {name: number for number, name in enumerate(class_names)}
-    write_texts(file, "class_names", class_names)
-    group = file.create_group("rows")
-    write_texts(group, "path", [row.ref.path for row in rows])
-    write_texts(group, "split", [row.ref.split or "" for row in rows])
-    write_texts(group, "group", [row.ref.group or "" for row in rows])
-    write_texts(group, "notes", [",".join(row.notes) for row in rows])
-    digests = np.frombuffer(bytes.fromhex("".join(row.sha256 for row in rows)), np.uint8).reshape(len(rows), 32)
-    write_column(group, "sha256", digests)
-    numbers = {
-        "label": [-1 if row.ref.label is None else index[row.ref.label] for row in rows],
-        "size_bytes": [row.ref.size_bytes for row in rows],
-        "mtime_ns": [row.ref.mtime_ns for row in rows],
-        "width_px": [row.width_px for row in rows],
-        "height_px": [row.height_px for row in rows],
+    """Write everything but the features."""
+    write_table(file, ROWS, ROW_COLUMNS, values, header.n_images)
+    write_table(file, FAILURES, FAILURE_COLUMNS, failure_columns(failures), header.n_failures)
+    write_text(file, CLASS_NAMES, texts(class_names, lambda name: name, "class name"), len(class_names))
+    write_header(file, header)
+
+
+def label_indices(class_names: Sequence[str]) -> dict[str | None, int]:
+    """Return class name → index, and None → −1.
+
+    Raises
+    ------
+    CacheError
+        If a name is empty or occurs twice.
+    """
+    if len(set(class_names)) < len(class_names) or "" in class_names:
+        raise CacheError(f"Class names must be different and not empty. Received: {', '.join(map(repr, class_names))}.")
+    return {None: -1, **{name: number for number, name in enumerate(class_names)}}
+
+
+def check_row(row: ImageRow, labels: Mapping[str | None, int]) -> None:
+    """Raise CacheError where the description of a row cannot be stored."""
+    ref = row.ref
+    if ref.label not in labels:
+        raise CacheError(f"{ref.path} has the label {ref.label!r}, which is not among the {len(labels) - 1} classes.")
+    if len(row.sha256) != 64:
+        raise CacheError(f"{ref.path}: a SHA-256 has 64 hexadecimal digits. Received: {row.sha256!r}.")
+    for what, text in (("path", ref.path), ("split", ref.split), ("group", ref.group), ("note", ",".join(row.notes))):
+        encode(text or "", what)
+
+
+def ref_columns(refs: Sequence[ImageRef]) -> dict[str, Any]:
+    """Return the columns that ``/rows`` and ``/failures`` share."""
+    return {
+        "path": texts(refs, lambda ref: ref.path, "path"),
+        "split": texts(refs, lambda ref: ref.split, "split"),
+        "group": texts(refs, lambda ref: ref.group, "group"),
+        "size_bytes": np.fromiter((ref.size_bytes for ref in refs), np.int64, len(refs)),
+        "mtime_ns": np.fromiter((ref.mtime_ns for ref in refs), np.int64, len(refs)),
     }
-    for name, dtype in NUMBERS.items():
-        write_column(group, name, np.array(numbers[name], dtype))
-    write_failures(file, failures)
 
 
-def write_failures(file: h5py.File, failures: Sequence[Failure]) -> None:
-    """Write the images that could not be read."""
-    group = file.create_group("failures")
-    for name in FAILURE_TEXTS:
-        texts = [failure.reason if name == "reason" else getattr(failure.ref, name) or "" for failure in failures]
-        write_texts(group, name, texts)
-    for name, dtype in FAILURE_NUMBERS.items():
-        write_column(group, name, np.array([getattr(failure.ref, name) for failure in failures], dtype))
+def failure_columns(failures: Sequence[Failure]) -> dict[str, Any]:
+    """Return the columns of ``/failures``."""
+    refs = [failure.ref for failure in failures]
+    return {
+        **ref_columns(refs),
+        "label": texts(refs, lambda ref: ref.label, "label"),
+        "reason": texts(failures, lambda failure: storable(failure.reason), "reason"),
+    }
+
+
+def storable(reason: str) -> str:
+    """Return a reason that can be stored whatever a decoder put into its message."""
+    return reason[:MAX_REASON_CHARACTERS].replace("\0", "\ufffd").encode("utf-8", "backslashreplace").decode()
+
+
+def texts(items: Sequence[Any], get: Callable[[Any], str | None], what: str) -> Texts:
+    """Return a text of each item, encoded, as often as it is asked for; None is the empty string."""
+    return lambda: (encode(get(item) or "", what) for item in items)
+
+
+def digest_array(digests: Sequence[bytes]) -> NDArray[np.uint8]:
+    """Return digests as an array of shape (n, 32)."""
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)

@@ -1,11 +1,10 @@
-"""Open a cache and read it, checked."""
+"""Open a cache and read it; nothing is believed that was not checked."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,24 +13,31 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.cache.format import FAILURE_NUMBERS, FAILURE_TEXTS, FORMAT, FORMAT_VERSION, NUMBERS, TEXTS, read_texts
+from headstart.cache.check import check_labels, check_start, checked_datasets
+from headstart.cache.columns import read_column
+from headstart.cache.features import compression_of, filters
+from headstart.cache.format import CLASS_NAMES, DIGEST, FAILURE_COLUMNS, FAILURES, FEATURES, POOLED, ROWS
+from headstart.cache.header import read_header, read_text_attribute
+from headstart.cache.reading import H5PY_ERRORS, REMEDY, damage, first_line, read_run
+from headstart.cache.rows import Rows, split_notes
 from headstart.errors import CacheError
-from headstart.schema import POOLED_LAYERS, Failure, FeatureBatch, ImageRef, Recipe
+from headstart.schema import Failure, FeatureBatch, ImageRef
 
-#: Identifier of zstd among HDF5's registered filters.
-ZSTD_FILTER = "32015"
+#: No batch is larger, whatever number of rows is asked for: early layers have rows of megabytes.
+MAX_BATCH_BYTES = 256 * 2**20
 
-#: Rows looked at to tell how many values are zero.
-SPARSITY_ROWS = 64
+RowIndices = Sequence[int] | NDArray[np.integer[Any]]
 
 
 def open_cache(path: str | Path) -> FeatureCache:
     """Return a cache, open for reading and checked; use it in a ``with`` block.
 
+    The view stays the same while it is open, even if another process replaces the file meanwhile.
+
     Raises
     ------
     CacheError
-        If there is no such file, it is no cache, damaged, or of a newer version.
+        If there is no such file, it is no cache, damaged, or of another format version.
 
     Examples
     --------
@@ -40,103 +46,19 @@ def open_cache(path: str | Path) -> FeatureCache:
     397 ('ants', 'bees')
     """
     path = Path(path)
+    if path.is_dir():
+        raise CacheError(f"{path} is a folder. Expected: a cache, a file that extract-features wrote.")
     if not path.is_file():
         raise CacheError(f"There is no cache at {path}. Expected: a file that extract-features wrote.")
-    with damage(path, "it cannot be opened"):
+    with damage(path):
+        with path.open("rb") as start:
+            check_start(start.read(9))
         file = h5py.File(path, "r", locking=False)
     try:
         return FeatureCache(path, file)
     except BaseException:
         file.close()
         raise
-
-
-@contextmanager
-def damage(path: Path, what: str) -> Iterator[None]:
-    """Turn HDF5's errors into a CacheError that says what could not be read."""
-    try:
-        yield
-    except CacheError:
-        raise
-    except (
-        OSError,
-        RuntimeError,
-        KeyError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        OverflowError,
-        MemoryError,
-    ) as error:
-        detail = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CacheError(
-            f"{path} is damaged or no feature cache: {what} ({detail}). Make it anew with extract-features --overwrite."
-        ) from error
-
-
-class Rows:
-    """What a cache knows of its rows beside the features, column by column, read when it is asked for.
-
-    Each column has one entry per row: texts are lists of str, numbers arrays of shape (n_images,).
-    """
-
-    def __init__(self, path: Path, group: h5py.Group) -> None:
-        self._path, self._group = path, group
-
-    def _read(self, name: str) -> NDArray[Any]:
-        with damage(self._path, f"the column {name} cannot be read"):
-            values: NDArray[Any] = self._group[name][()]
-        return values
-
-    @cached_property
-    def path(self) -> list[str]:
-        """Path, relative to the root of the scan."""
-        return read_texts(self._read("path"))
-
-    @cached_property
-    def split(self) -> list[str]:
-        """Split; empty where there is none."""
-        return read_texts(self._read("split"))
-
-    @cached_property
-    def group(self) -> list[str]:
-        """Group; empty where there is none."""
-        return read_texts(self._read("group"))
-
-    @cached_property
-    def notes(self) -> list[tuple[str, ...]]:
-        """What was done to the image."""
-        return [tuple(text.split(",")) if text else () for text in read_texts(self._read("notes"))]
-
-    @cached_property
-    def sha256(self) -> list[str]:
-        """Digest of the image's bytes, 64 hexadecimal digits."""
-        return [row.tobytes().hex() for row in self._read("sha256")]
-
-    @cached_property
-    def label(self) -> NDArray[np.int32]:
-        """Index into the class names, −1 where unlabelled; int32."""
-        return self._read("label")
-
-    @cached_property
-    def size_bytes(self) -> NDArray[np.int64]:
-        """Size of the image's file; int64."""
-        return self._read("size_bytes")
-
-    @cached_property
-    def mtime_ns(self) -> NDArray[np.int64]:
-        """Time of its last change; int64."""
-        return self._read("mtime_ns")
-
-    @cached_property
-    def width_px(self) -> NDArray[np.int32]:
-        """Width of the image as it is seen; int32."""
-        return self._read("width_px")
-
-    @cached_property
-    def height_px(self) -> NDArray[np.int32]:
-        """Height of the image as it is seen; int32."""
-        return self._read("height_px")
 
 
 class FeatureCache:
@@ -147,82 +69,44 @@ class FeatureCache:
     path : Path
         The file.
     recipe : Recipe
-        What the features are made by.
+        How the features were made.
     class_names : tuple of str
         Names that the labels index.
     n_images : int
         Rows.
     map_shape : tuple of int
-        Height, width and channels of a row of ``features``.
+        Height, width and channels of a row of features.
+    n_pooled : int
+        Averages in a row.
     layout, created : str
-        How the input was laid out, and when the file was written (ISO 8601, UTC).
+        Layout of the folder of images, and when the file was written (ISO 8601, UTC).
     compression : str
         ``zstd``, ``gzip`` or ``none``.
-    info, versions : dict
-        Provenance, and the versions of what made the file.
+    info, versions : mapping
+        Provenance, and the versions of the software that made the file.
+    size_bytes : int
+        Size of the file.
     rows : Rows
         The columns beside the features.
     """
 
-    def __init__(self, path: Path, file: h5py.File) -> None:
+    def __init__(self, path: Path, file: Any) -> None:
         self.path, self._file = path, file
-        with damage(path, "its head cannot be read"):
-            self._read_head()
-        self.rows = Rows(path, file["rows"])
-
-    def _read_head(self) -> None:
-        attributes, file = self._file.attrs, self._file
-        if attributes.get("format") != FORMAT:
-            raise CacheError(f"{self.path} is no feature cache. Expected: a file that extract-features wrote.")
-        version = int(attributes["format_version"])
-        if version > FORMAT_VERSION:
-            raise CacheError(
-                f"{self.path} has format version {version}; this program reads up to {FORMAT_VERSION}. Update it."
-            )
-        self.recipe = Recipe.from_json(attributes["recipe"])
-        if self.recipe.fingerprint != attributes["recipe_fingerprint"]:
-            raise CacheError(f"{self.path} is damaged: its recipe does not have the fingerprint that stands beside it.")
-        self.n_images, self.n_failures = int(attributes["n_images"]), int(attributes["n_failures"])
-        self.layout, self.created = str(attributes["layout"]), str(attributes["created"])
-        self.info: dict[str, str] = json.loads(attributes["info"])
-        self.versions: dict[str, str] = json.loads(attributes["versions"])
-        self.map_shape: tuple[int, ...] = (0, 0, 0)
-        self.compression = "zstd"
-        if self.n_images:
-            self._check_features(file)
-        for name in (*TEXTS, *NUMBERS, "sha256"):
-            self._check(name, file["rows"][name], self.n_images)
-        for name in (*FAILURE_TEXTS, *FAILURE_NUMBERS):
-            self._check(name, file["failures"][name], self.n_failures)
-        self.class_names = tuple(read_texts(file["class_names"][()]))
-
-    def _check_features(self, file: h5py.File) -> None:
-        features, pooled = file["features"], file["pooled"]
-        self._check("features", features, self.n_images)
-        self._check("pooled", pooled, self.n_images)
-        n_pooled = sum(width for name, width in POOLED_LAYERS if name in self.recipe.pooled_layers)
-        stored = {"float16": np.float16, "float32": np.float32}[self.recipe.storage]
-        if (
-            features.ndim != 4
-            or features.dtype != stored
-            or pooled.shape[1:] != (n_pooled,)
-            or pooled.dtype != np.float32
-        ):
-            raise CacheError(
-                f"{self.path} is damaged: its features are not of the shape and type that its recipe says."
-            )
-        self.map_shape = tuple(features.shape[1:])
-        filters = features.id.get_create_plist()
-        names = [filters.get_filter(i)[0] for i in range(filters.get_nfilters())]
-        self.compression = (
-            "zstd" if int(ZSTD_FILTER) in names else "gzip" if h5py.h5z.FILTER_DEFLATE in names else "none"
-        )
-
-    def _check(self, name: str, dataset: Any, n_rows: int) -> None:
-        if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external or dataset.dtype.hasobject:
-            raise CacheError(f"{self.path} is damaged or hostile: {name} is not a plain dataset of this file.")
-        if len(dataset) != n_rows:
-            raise CacheError(f"{self.path} is damaged: {name} has {len(dataset)} rows where {n_rows} were announced.")
+        with damage(path):
+            header = read_header(file, path)
+            self._datasets = checked_datasets(file, header)
+            self.size_bytes = int(file.id.get_filesize())
+            self.compression = compression_of(self._datasets[FEATURES])
+        self.recipe, self.n_images, self.layout = header.recipe, header.n_images, header.layout
+        self.created, self.info, self.versions = header.created, header.info, header.versions
+        self._shapes = {name: tuple(self._datasets[name].shape[1:]) for name in (FEATURES, POOLED)}
+        self._types = {name: self._datasets[name].dtype for name in (FEATURES, POOLED)}
+        self.map_shape: tuple[int, ...] = self._shapes[FEATURES]
+        self.n_pooled = int(self._shapes[POOLED][0])
+        self.class_names: tuple[str, ...] = tuple(self._column(CLASS_NAMES))
+        self.rows = Rows(lambda name: self._column(f"{ROWS}/{name}"))
+        with damage(path):
+            check_labels(self.rows.label, self.class_names)
 
     def __enter__(self) -> Self:
         return self
@@ -233,105 +117,162 @@ class FeatureCache:
         self.close()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; columns that were read stay."""
         self._file.close()
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """Index into ``class_names`` per row, −1 where unlabelled, int64."""
-        labels = self.rows.label.astype(np.int64)
-        if len(labels) and not -1 <= labels.min() <= labels.max() < len(self.class_names):
-            raise CacheError(f"{self.path} is damaged: a label lies outside of its {len(self.class_names)} classes.")
-        return labels
+        """Index into ``class_names`` per row, −1 where unlabelled, shape (n_images,), int64."""
+        return self.rows.label.astype(np.int64)
 
     @property
     def paths(self) -> list[str]:
         """Path per row, relative to the root of the scan."""
-        return self.rows.path
+        return list(self.rows.path)
 
     @property
     def splits(self) -> list[str]:
         """Split per row; empty where there is none."""
-        return self.rows.split
+        return list(self.rows.split)
 
     @property
     def groups(self) -> list[str]:
         """Group per row; empty where there is none."""
-        return self.rows.group
+        return list(self.rows.group)
 
     @property
     def sha256(self) -> list[str]:
-        """Digest of the image's bytes per row."""
-        return self.rows.sha256
+        """Digest of the image's bytes per row, 64 hexadecimal digits."""
+        return list(self.rows.sha256)
 
     @property
     def notes(self) -> list[tuple[str, ...]]:
         """What was done to each image."""
-        return self.rows.notes
+        return [split_notes(text) for text in self.rows.notes.texts]
 
     @cached_property
     def failures(self) -> tuple[Failure, ...]:
         """Images that could not be read, and why."""
-        with damage(self.path, "its failures cannot be read"):
-            group = self._file["failures"]
-            texts = [read_texts(group[name][()]) for name in FAILURE_TEXTS]
-            numbers = [group[name][()].tolist() for name in FAILURE_NUMBERS]
+        columns = {column.name: self._column(f"{FAILURES}/{column.name}") for column in FAILURE_COLUMNS}
+        numbers = (columns[name].tolist() for name in ("size_bytes", "mtime_ns"))
+        texts = (columns[name] for name in ("path", "label", "split", "group", "reason"))
         return tuple(
-            Failure(ImageRef(path, label or None, split or None, of or None, size, mtime), reason)
-            for path, label, split, of, reason, size, mtime in zip(*texts, *numbers, strict=True)
+            Failure(ImageRef(path, label or None, split or None, group or None, size_bytes, mtime_ns), reason)
+            for path, label, split, group, reason, size_bytes, mtime_ns in zip(*texts, *numbers, strict=True)
         )
 
     def refs(self) -> list[ImageRef]:
         """Return what the scan said of each row."""
-        rows, names = self.rows, (*self.class_names, None)
-        numbers = zip(self.labels.tolist(), rows.size_bytes.tolist(), rows.mtime_ns.tolist(), strict=True)
+        rows, names = self.rows, (*self.class_names, None)  # −1, unlabelled, is the last
+        columns = (
+            rows.path,
+            rows.label.tolist(),
+            rows.split,
+            rows.group,
+            rows.size_bytes.tolist(),
+            rows.mtime_ns.tolist(),
+        )
         return [
-            ImageRef(path, names[label], split or None, group or None, size, mtime)
-            for path, split, group, (label, size, mtime) in zip(rows.path, rows.split, rows.group, numbers, strict=True)
+            ImageRef(path, names[label], split or None, group or None, size_bytes, mtime_ns)
+            for path, label, split, group, size_bytes, mtime_ns in zip(*columns, strict=True)
         ]
 
-    def batches(
-        self, rows: Sequence[int] | NDArray[np.integer[Any]] | None = None, batch_rows: int = 256
-    ) -> Iterator[FeatureBatch]:
-        """Yield the features of some rows, in the order asked for; all rows by default.
+    def batches(self, rows: RowIndices | None = None, batch_rows: int = 256) -> Iterator[FeatureBatch]:
+        """Yield the features of some rows in the order asked for, repeats included; of all rows by default.
+
+        Parameters
+        ----------
+        rows : sequence of int, optional
+            Row numbers, 0 to ``n_images`` − 1.
+        batch_rows : int
+            Rows in a batch; fewer where they would need more than 256 MiB.
 
         Raises
         ------
         CacheError
-            If a row is damaged; its checksum tells.
+            If a row is damaged, which its checksum tells; the message names the image.
+        IndexError
+            If there is no such row.
         """
-        wanted = np.arange(self.n_images) if rows is None else np.asarray(rows, np.int64)
-        for start in range(0, len(wanted), batch_rows):
-            chunk = wanted[start : start + batch_rows]
-            order, inverse = np.unique(chunk, return_inverse=True)
-            features, pooled = (self._read_rows(name, order)[inverse] for name in ("features", "pooled"))
-            yield FeatureBatch(features, pooled)
+        indices = self._indices(rows)
+        row_bytes = self._types[FEATURES].itemsize * max(1, self.feature_values)
+        step = max(1, min(batch_rows, MAX_BATCH_BYTES // row_bytes))
+        for start in range(0, len(indices), step):
+            part = indices[start : start + step]
+            yield FeatureBatch(self.read_rows(FEATURES, part), self.read_rows(POOLED, part))
 
-    def _read_rows(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
-        dataset = self._file[name]
-        # Run by run: h5py's own selection of scattered rows is some ten times slower.
-        runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
-        with damage(self.path, f"{name} of the rows {rows[0]}–{rows[-1]} cannot be read"):
-            return np.concatenate([dataset[int(run[0]) : int(run[-1]) + 1] for run in runs])
+    def pooled(self, rows: RowIndices | None = None) -> NDArray[np.float32]:
+        """Return the averages of some rows, shape (n_rows, n_pooled), float32; the features are not read."""
+        values: NDArray[np.float32] = self.read_rows(POOLED, self._indices(rows))
+        return values
 
-    def read_chunk(self, name: str, row: int) -> tuple[int, bytes]:
-        """Return filter mask and bytes of one row of ``features`` or ``pooled`` as they lie on the disk."""
-        dataset = self._file[name]
-        with damage(self.path, f"{name} of row {row} cannot be read"):
-            mask, data = dataset.id.read_direct_chunk((row,) + (0,) * (dataset.ndim - 1))
-        return mask, data
+    def sparsity(self, sample: int = 64) -> float:
+        """Return the share of zeros among the features of ``sample`` rows, spread evenly over the file."""
+        if not self.n_images:
+            return 0.0
+        rows = np.unique(np.linspace(0, self.n_images - 1, sample).astype(np.int64))
+        return float(np.mean([np.mean(self.read_rows(FEATURES, rows[i : i + 1]) == 0) for i in range(len(rows))]))
 
     @property
     def feature_values(self) -> int:
-        """Values in a row of ``features``."""
+        """Values in a row of features."""
         return int(np.prod(self.map_shape))
 
-    @property
-    def size_bytes(self) -> int:
-        """Size of the file."""
-        return self.path.stat().st_size
+    def filters(self, name: str) -> tuple[int, ...]:
+        """Return the HDF5 filters of ``features`` or ``pooled``; equal ones mean that stored bytes can be exchanged."""
+        return filters(self._datasets[name])
 
-    def sparsity(self) -> float:
-        """Return the share of zeros among the features of some rows, spread over the file."""
-        rows = np.unique(np.linspace(0, max(self.n_images - 1, 0), SPARSITY_ROWS).astype(np.int64))
-        return float(np.mean([np.mean(batch.features == 0) for batch in self.batches(rows)])) if self.n_images else 0.0
+    def read_chunk(self, name: str, row: int) -> tuple[int, bytes]:
+        """Return filter mask and bytes of a row of ``features`` or ``pooled`` as they lie on the disk, unchecked."""
+        with damage(self.path, f"row {row} of /{name} cannot be read: "):
+            mask, data = self._datasets[name].id.read_direct_chunk((row, *(0 for _ in self._shapes[name])))
+        return mask, data
+
+    def _indices(self, rows: RowIndices | None) -> NDArray[np.int64]:
+        indices = np.arange(self.n_images) if rows is None else np.asarray(rows, np.int64)
+        if len(indices) and not 0 <= indices.min() <= indices.max() < self.n_images:
+            raise IndexError(
+                f"{self.path} has the rows 0 to {self.n_images - 1}. Received: {indices.min()} to {indices.max()}."
+            )
+        return indices
+
+    def read_rows(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Return rows of ``features`` or ``pooled`` in the order asked for.
+
+        Raises
+        ------
+        CacheError
+            If one is damaged.
+        """
+        dataset = self._datasets[name]
+        values = np.empty((len(rows), *self._shapes[name]), self._types[name])
+        bounds = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
+        if not values.size:
+            return values
+        try:
+            for start, end in pairwise(bounds):
+                read_run(dataset, int(rows[start]), values[start:end])
+        except H5PY_ERRORS as error:
+            raise CacheError(self._damaged_row(name, rows)) from error
+        return values
+
+    def _damaged_row(self, name: str, rows: NDArray[np.int64]) -> str:
+        """Return the sentence that names the first of some rows that cannot be read."""
+        if not self._file:
+            return f"{self.path} has been closed. Read it inside of its with block."
+        for row in rows.tolist():
+            try:
+                read_run(self._datasets[name], row, np.empty((1, *self._shapes[name]), self._types[name]))
+            except H5PY_ERRORS as error:
+                return (
+                    f"{self.path} is damaged: row {row} of /{name}, the image {self.rows.path[row]}, cannot be read "
+                    f"({first_line(error)}). {REMEDY}"
+                )
+        return f"{self.path}: /{name} could not be read once, and could when tried again. Look after the disk."
+
+    def _column(self, name: str) -> Any:
+        dataset = self._datasets[name]
+        if not self._file:
+            raise CacheError(f"{self.path} has been closed. Read it inside of its with block.")
+        with damage(self.path, f"/{name} cannot be read: "):
+            return read_column(dataset, read_text_attribute(dataset, DIGEST))

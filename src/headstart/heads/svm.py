@@ -9,6 +9,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import SVC, LinearSVC
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -28,6 +29,8 @@ class CalibratedSVM(ClassifierMixin, BaseEstimator):
         The labels.
     calibrated_ : CalibratedClassifierCV
         The fitted SVM with its sigmoids.
+    n_iter_ : int
+        Iterations of its solver.
     """
 
     def fit(self, X: Any, y: Any) -> CalibratedSVM:
@@ -52,7 +55,10 @@ class CalibratedSVM(ClassifierMixin, BaseEstimator):
                 "Use logistic, or leave the class out."
             )
         folds = StratifiedKFold(min(self.cv, int(counts.min())), shuffle=True, random_state=self.random_state)
-        self.calibrated_ = CalibratedClassifierCV(self._svm(), ensemble=False, cv=folds).fit(X, y)
+        # The sigmoids are weighted as the SVM is: unweighted, they would undo what class_weight does.
+        weights = compute_sample_weight(self.class_weight, y) if self.class_weight is not None else None
+        self.calibrated_ = CalibratedClassifierCV(self._svm(), ensemble=False, cv=folds).fit(X, y, weights)
+        self.n_iter_ = int(np.max(self.calibrated_.calibrated_classifiers_[0].estimator.n_iter_))
         return self
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
@@ -104,9 +110,7 @@ class LinearSVMHead(CalibratedSVM):
         self.random_state = random_state
 
     def _svm(self) -> LinearSVC:
-        return LinearSVC(
-            C=self.C, class_weight=self.class_weight, max_iter=self.max_iter, random_state=self.random_state
-        )
+        return LinearSVC(C=self.C, max_iter=self.max_iter, random_state=self.random_state)
 
 
 class RBFSVMHead(CalibratedSVM):
@@ -146,4 +150,4 @@ class RBFSVMHead(CalibratedSVM):
         self.random_state = random_state
 
     def _svm(self) -> SVC:
-        return SVC(C=self.C, gamma=self.gamma, class_weight=self.class_weight, cache_size=self.cache_size)
+        return SVC(C=self.C, gamma=self.gamma, cache_size=self.cache_size)

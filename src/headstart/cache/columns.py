@@ -1,0 +1,206 @@
+"""Columns of a cache: fixed-length text and numbers, each with a digest, compact in memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, overload
+
+import h5py
+import numpy as np
+from h5py import h5d, h5p, h5s
+from numpy.typing import NDArray
+
+from headstart.cache.format import COLUMN_CHUNK_BYTES, DIGEST, GZIP_LEVEL, MAX_TEXT_BYTES, Column
+from headstart.errors import CacheError
+
+#: The values of a text column, encoded; called twice, once to find the longest.
+Texts = Callable[[], Iterable[bytes]]
+
+
+def encode(text: str, what: str) -> bytes:
+    """Return UTF-8, or the original bytes of a path that was not UTF-8.
+
+    Raises
+    ------
+    CacheError
+        If the text cannot be stored: a NUL, a surrogate that stands for no byte, or more than 32,767 bytes.
+    """
+    try:
+        data = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise CacheError(f"The {what} {text!r} is not text that a cache can hold: {error.reason}.") from error
+    if len(data) > MAX_TEXT_BYTES or b"\0" in data:
+        problem = (
+            "holds a NUL" if b"\0" in data else f"has {len(data):,} bytes; at most {MAX_TEXT_BYTES:,} are possible"
+        )
+        raise CacheError(f"The {what} {text[:80]!r} cannot be stored: it {problem}.")
+    return data
+
+
+class TextColumn(Sequence[str]):
+    """Strings as one block of bytes; a Python string is made when it is asked for.
+
+    Parameters
+    ----------
+    data : bytes
+        All strings, end to end.
+    ends : ndarray of shape (n_rows,), int64
+        Where each one ends.
+    """
+
+    def __init__(self, data: bytes, ends: NDArray[np.int64]) -> None:
+        self._data, self._ends = data, ends
+
+    @classmethod
+    def from_bytes(cls, values: Iterable[bytes]) -> TextColumn:
+        """Return the column of some encoded strings."""
+        parts = list(values)
+        return cls(b"".join(parts), np.cumsum([len(part) for part in parts], dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def raw(self, row: int) -> bytes:
+        """Return the bytes of one string."""
+        return self._data[int(self._ends[row - 1]) if row else 0 : int(self._ends[row])]
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[row] for row in range(*index.indices(len(self)))]
+        return self.raw(range(len(self))[index]).decode("utf-8", "surrogateescape")
+
+    def __iter__(self) -> Iterator[str]:
+        start = 0
+        for block in range(0, len(self), 4096):
+            for end in self._ends[block : block + 4096].tolist():
+                yield self._data[start:end].decode("utf-8", "surrogateescape")
+                start = end
+
+
+class HexColumn(Sequence[str]):
+    """Digests as hexadecimal strings; ``array`` has shape (n_rows, 32), uint8."""
+
+    def __init__(self, array: NDArray[np.uint8]) -> None:
+        self.array = array
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [row.tobytes().hex() for row in self.array[index]]
+        return bytes(self.array[index]).hex()
+
+
+def write_table(parent: Any, name: str, columns: Sequence[Column], values: Mapping[str, Any], n_rows: int) -> None:
+    """Write a group with one dataset per column.
+
+    Parameters
+    ----------
+    parent : h5py.File
+        Open for writing.
+    name : str
+        Name of the group.
+    columns : sequence of Column
+        What to write.
+    values : mapping of str to ndarray or Texts
+        The values of each column.
+    n_rows : int
+        Length of every column.
+    """
+    group = parent.create_group(name)
+    for column in columns:
+        if column.is_text:
+            write_text(group, column.name, values[column.name], n_rows)
+        else:
+            write_numbers(group, column.name, np.asarray(values[column.name], column.dtype))
+
+
+def write_numbers(group: Any, name: str, values: NDArray[Any]) -> None:
+    """Write a dataset of numbers and its digest."""
+    dataset = create_column(group, name, values.dtype, values.shape)
+    if len(values):
+        dataset[...] = values
+    write_digest(dataset, hashlib.sha256(np.ascontiguousarray(values).data))
+
+
+def write_text(group: Any, name: str, texts: Texts, n_rows: int) -> None:
+    """Write a dataset of fixed-length strings, as long as the longest, and its digest."""
+    length = max(map(len, texts()), default=1) or 1
+    dtype = h5py.string_dtype("utf-8", length)
+    dataset = create_column(group, name, dtype, (n_rows,))
+    digest, remaining, start = hashlib.sha256(), iter(texts()), 0
+    while block := list(islice(remaining, dataset.chunks[0])):
+        values = np.array(block, dtype)
+        dataset[start : start + len(block)] = values
+        digest.update(values.tobytes())
+        start += len(block)
+    if start != n_rows:
+        raise ValueError(f"{name} needs {n_rows} values. Received: {start}")
+    write_digest(dataset, digest)
+
+
+def create_column(group: Any, name: str, dtype: Any, shape: tuple[int, ...]) -> Any:
+    """Return a new dataset, compressed by the filter that every HDF5 library has, each chunk with a checksum."""
+    row_bytes = np.dtype(dtype).itemsize * int(np.prod(shape[1:], dtype=np.int64))
+    rows = max(1, min(shape[0], COLUMN_CHUNK_BYTES // row_bytes))
+    plist = h5p.create(h5p.DATASET_CREATE)
+    plist.set_obj_track_times(False)
+    plist.set_chunk((rows, *shape[1:]))
+    plist.set_shuffle()
+    plist.set_deflate(GZIP_LEVEL)
+    plist.set_fletcher32()
+    # HDF5 wants a growing dimension where the chunk is longer than the dataset.
+    space = h5s.create_simple(shape, None if shape[0] else (h5s.UNLIMITED, *shape[1:]))
+    return h5py.Dataset(
+        h5d.create(group.id, name.encode(), h5py.h5t.py_create(np.dtype(dtype), logical=True), space, plist)
+    )
+
+
+def write_digest(dataset: Any, digest: Any) -> None:
+    """Write the attribute that :func:`read_column` compares."""
+    dataset.attrs.create(DIGEST, np.bytes_(digest.hexdigest()), dtype=h5py.string_dtype("utf-8", 64))
+
+
+def read_column(dataset: Any, stored_digest: str) -> NDArray[Any] | TextColumn:
+    """Return all values of a column whose shape and type have been checked.
+
+    Raises
+    ------
+    ValueError
+        If the values are not those that were written.
+    OSError
+        If HDF5 cannot read them.
+    """
+    digest = hashlib.sha256()
+    is_text = dataset.dtype.kind == "S"
+    values = np.empty(0 if is_text else dataset.shape, dataset.dtype)
+    parts: list[bytes] = []
+    lengths = np.empty(len(dataset), np.int64) if is_text else None
+    step = max(1, 2**23 // max(1, dataset.dtype.itemsize)) if is_text else max(1, len(dataset))
+    for start in range(0, len(dataset), step):
+        block = dataset[start : start + step]
+        digest.update(block.tobytes())
+        if lengths is None:
+            values = block
+        else:
+            lengths[start : start + len(block)] = np.char.str_len(block)
+            parts.append(b"".join(block.tolist()))
+    if digest.hexdigest() != stored_digest:
+        raise ValueError(f"{dataset.name} does not hold the values that were written (its SHA-256 differs).")
+    if lengths is None:
+        return values
+    data = b"".join(parts)
+    if b"\0" in data:
+        raise ValueError(f"{dataset.name} holds a string with a NUL.")
+    return TextColumn(data, np.cumsum(lengths))

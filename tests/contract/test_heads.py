@@ -1,0 +1,92 @@
+"""What every head promises, whatever its type."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.datasets import make_classification
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from headstart.errors import HeadstartError
+from headstart.heads.catalogue import HEAD_TYPES, default_spec, make_head
+from headstart.heads.dense import DenseHead
+from headstart.heads.svm import LinearSVMHead, RBFSVMHead
+from headstart.heads.transforms import SqrtL2Scaler
+
+#: A grid of two for each type.
+GRIDS = {
+    "dense": {"classifier__hidden": [(), (8,)]},
+    "logistic": {"classifier__C": [0.1, 1.0]},
+    "linear-svm": {"classifier__C": [0.1, 1.0]},
+    "rbf-svm": {"classifier__gamma": ["scale", 0.1]},
+}
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[np.ndarray, np.ndarray]:
+    X, y = make_classification(
+        150, 20, n_informative=8, n_classes=3, class_sep=2.0, n_clusters_per_class=1, random_state=0
+    )
+    return (X - X.min()).astype(np.float32), y
+
+
+@parametrize_with_checks(
+    [
+        DenseHead(hidden=(8,), epochs=30, learning_rate=0.05, random_state=0),
+        LinearSVMHead(random_state=0),
+        RBFSVMHead(random_state=0),
+        SqrtL2Scaler(),
+    ]
+)
+def test_scikit_learn_conventions(estimator: object, check: object) -> None:
+    check(estimator)
+
+
+@pytest.mark.parametrize("name", list(HEAD_TYPES))
+def test_probabilities(name: str, data: tuple[np.ndarray, np.ndarray]) -> None:
+    X, y = data
+    head = make_head(default_spec(name)).fit(X, y)
+    probabilities = head.predict_proba(X)
+    assert probabilities.shape == (len(X), 3)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(head.predict(X), head.classes_[probabilities.argmax(axis=1)])
+    assert head.score(X, y) > 0.8
+
+
+@pytest.mark.parametrize("name", list(HEAD_TYPES))
+def test_the_same_seed_gives_the_same_head(name: str, data: tuple[np.ndarray, np.ndarray]) -> None:
+    X, y = data
+    first, second = (make_head(default_spec(name, random_state=3)).fit(X, y).predict_proba(X) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("name", list(HEAD_TYPES))
+def test_heads_work_inside_scikit_learn(name: str, data: tuple[np.ndarray, np.ndarray]) -> None:
+    X, y = data
+    head = make_head(default_spec(name))
+    search = GridSearchCV(head, GRIDS[name], cv=2, n_jobs=2 if name == "logistic" else 1).fit(X, y)
+    assert set(search.best_params_) == set(GRIDS[name])
+    assert cross_val_score(make_pipeline(StandardScaler(), clone(head)), X, y, cv=2).shape == (2,)
+
+
+@pytest.mark.parametrize("name", list(HEAD_TYPES))
+def test_labels_of_any_kind(name: str, data: tuple[np.ndarray, np.ndarray]) -> None:
+    X, y = data
+    words = np.array(["ant", "bee", "cat"])[y]
+    head = make_head(default_spec(name)).fit(X, words)
+    assert set(head.predict(X)) <= {"ant", "bee", "cat"}
+
+
+@pytest.mark.parametrize("name", list(HEAD_TYPES))
+def test_an_unknown_parameter_is_refused_with_those_that_exist(name: str) -> None:
+    with pytest.raises(HeadstartError, match=r"takes no depth\. It takes: .*class_weight"):
+        default_spec(name, params={"depth": 3})
+
+
+def test_an_unknown_head_is_refused_with_those_that_exist() -> None:
+    with pytest.raises(HeadstartError, match="dense, logistic, linear-svm, rbf-svm"):
+        default_spec("forest")

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+from headstart.heads.dense import DenseHead
+from headstart.heads.network import build_network, compile_epoch
+from headstart.runtime import import_keras
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 70)
+    return (rng.normal(size=(70, 12)) + y[:, None]).astype(np.float32), y
+
+
+def test_an_epoch_is_what_model_fit_computes(data: tuple[np.ndarray, np.ndarray]) -> None:
+    keras = import_keras()
+    X, y = data
+    ours = build_network(12, (6, 3), dropout=0.0, l2=0.0, seed=5)
+    theirs = build_network(12, (6, 3), dropout=0.0, l2=0.0, seed=5)
+    order = np.random.default_rng(1).permutation(len(X)).astype(np.int32)
+    run_epoch = compile_epoch(ours, 0.01, 32, (X, y.astype(np.int32), np.ones(len(X), np.float32)))
+    theirs.compile(keras.optimizers.Adam(0.01), "categorical_crossentropy", metrics=["accuracy"])
+    one_hot = np.eye(3, dtype=np.float32)[y]
+    for _ in range(3):
+        loss, n_right = run_epoch(order)
+        history = theirs.fit(X[order], one_hot[order], batch_size=32, shuffle=False, verbose=0).history
+        assert loss / len(X) == pytest.approx(history["loss"][0], rel=1e-4)
+        assert n_right / len(X) == pytest.approx(history["accuracy"][0], abs=1e-6)
+    for mine, keras_own in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, keras_own, atol=1e-5)
+
+
+def test_class_weights_are_sample_weights_of_model_fit(data: tuple[np.ndarray, np.ndarray]) -> None:
+    keras = import_keras()
+    X, y = data
+    weights = np.array([3.0, 1.0, 0.5], np.float32)[y]
+    ours, theirs = (build_network(12, (3,), dropout=0.0, l2=0.1, seed=5) for _ in range(2))
+    compile_epoch(ours, 0.01, 32, (X, y.astype(np.int32), weights))(np.arange(len(X), dtype=np.int32))
+    theirs.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+    theirs.fit(X, y, sample_weight=weights, batch_size=32, shuffle=False, verbose=0)
+    for mine, keras_own in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, keras_own, atol=1e-5)
+
+
+def test_the_defaults_are_the_recipe(data: tuple[np.ndarray, np.ndarray]) -> None:
+    head = DenseHead(random_state=0).fit(*data)
+    assert [layer.units for layer in head.network_.layers] == [256, 3]
+    assert [layer.activation.__name__ for layer in head.network_.layers] == ["relu", "softmax"]
+    assert (head.n_iter_, head.batch_size, head.learning_rate) == (10, 32, 0.001)
+    assert len(head.history_["loss"]) == 10
+
+
+def test_early_stopping_keeps_the_best_weights(data: tuple[np.ndarray, np.ndarray]) -> None:
+    head = DenseHead((64,), epochs=300, learning_rate=0.05, early_stopping=True, patience=3, random_state=0).fit(*data)
+    assert head.n_iter_ < 300
+    losses = head.history_["val_loss"]
+    assert head.n_iter_ == int(np.argmin(losses)) + 1 + 3
+
+
+def test_a_fitted_head_survives_pickling_in_memory(data: tuple[np.ndarray, np.ndarray]) -> None:
+    head = DenseHead((4,), dropout=0.2, epochs=2, random_state=0).fit(*data)
+    again = pickle.loads(pickle.dumps(head))
+    np.testing.assert_array_equal(again.predict_proba(data[0]), head.predict_proba(data[0]))
+
+
+def test_fits_leave_the_global_random_state_alone(data: tuple[np.ndarray, np.ndarray]) -> None:
+    np.random.seed(4)  # noqa: NPY002
+    expected = np.random.random()  # noqa: NPY002
+    np.random.seed(4)  # noqa: NPY002
+    DenseHead((4,), epochs=1, random_state=0).fit(*data)
+    assert np.random.random() == expected  # noqa: NPY002
+
+
+def test_one_class_is_refused(data: tuple[np.ndarray, np.ndarray]) -> None:
+    with pytest.raises(ValueError, match="two classes"):
+        DenseHead().fit(data[0], np.zeros(len(data[0])))

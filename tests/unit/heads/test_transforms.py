@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from headstart.errors import HeadstartError
+from headstart.heads.transforms import SqrtL2Scaler, design_matrix, make_scaler
+from headstart.schema import POOLED_LAYERS, FeatureBatch
+
+
+@pytest.fixture
+def batch() -> FeatureBatch:
+    rng = np.random.default_rng(0)
+    maps = np.maximum(rng.normal(size=(5, 7, 7, 16)), 0).astype(np.float16)
+    return FeatureBatch(maps, rng.random((5, 1472), dtype=np.float32))
+
+
+def test_poolings_are_those_of_numpy(batch: FeatureBatch) -> None:
+    maps = batch.features.astype(np.float32)
+    for name, expected in (
+        ("flatten", maps.reshape(5, -1)),
+        ("avg", maps.mean(axis=(1, 2))),
+        ("max", maps.max(axis=(1, 2))),
+    ):
+        matrix = design_matrix([batch], (name,))
+        assert matrix.dtype == np.float32
+        np.testing.assert_allclose(matrix, expected, rtol=1e-6)
+
+
+def test_pooled_layers_are_their_columns(batch: FeatureBatch) -> None:
+    start = 0
+    for name, width in POOLED_LAYERS:
+        np.testing.assert_array_equal(design_matrix([batch], (name,)), batch.pooled[:, start : start + width])
+        start += width
+
+
+def test_features_are_joined_in_the_order_they_are_named(batch: FeatureBatch) -> None:
+    matrix = design_matrix([batch], ("block4_conv3", "avg"), n_samples=5)
+    np.testing.assert_array_equal(matrix[:, :512], design_matrix([batch], ("block4_conv3",)))
+    np.testing.assert_array_equal(matrix[:, 512:], design_matrix([batch], ("avg",)))
+
+
+def test_batches_are_stacked_in_order(batch: FeatureBatch) -> None:
+    parts = [FeatureBatch(batch.features[i : i + 2], batch.pooled[i : i + 2]) for i in range(0, 5, 2)]
+    for n_samples in (None, 5):
+        np.testing.assert_array_equal(
+            design_matrix(parts, ("max",), n_samples=n_samples), design_matrix([batch], ("max",))
+        )
+
+
+@pytest.mark.parametrize("n_samples", [4, 6])
+def test_a_wrong_number_of_rows_is_refused(batch: FeatureBatch, n_samples: int) -> None:
+    with pytest.raises(HeadstartError, match=f"Expected features of {n_samples} images. Received: 5"):
+        design_matrix([batch], ("avg",), n_samples=n_samples)
+
+
+@pytest.mark.parametrize("features", [("mean",), (), ("avg", "block6_conv1")])
+def test_unknown_features_are_refused_with_those_that_exist(batch: FeatureBatch, features: tuple[str, ...]) -> None:
+    with pytest.raises(HeadstartError, match="flatten, avg, max, block1_conv2"):
+        design_matrix([batch], features)
+
+
+def test_sqrt_l2_by_hand() -> None:
+    X = np.array([[9.0, 16.0, 0.0], [-4.0, 0.0, 0.0], [0.0, 0.0, 0.0]], np.float32)
+    expected = np.array([[0.6, 0.8, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    before = X.copy()
+    np.testing.assert_allclose(SqrtL2Scaler().fit_transform(X), expected, atol=1e-7)
+    np.testing.assert_array_equal(X, before)
+    csr = SqrtL2Scaler().fit_transform(sparse.csr_matrix(X))
+    np.testing.assert_allclose(csr.toarray(), expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["sqrt-l2", "l2", "standard", "none"])
+def test_scalers_keep_float32(name: str, batch: FeatureBatch) -> None:
+    X = design_matrix([batch], ("avg",))
+    assert make_scaler(name).fit_transform(X).dtype == np.float32
+
+
+def test_an_unknown_scaling_is_refused() -> None:
+    with pytest.raises(HeadstartError, match="sqrt-l2, l2, standard, none"):
+        make_scaler("minmax")
