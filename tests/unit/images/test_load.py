@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from headstart.errors import ImageError
+from headstart.images.discover import discover
+from headstart.images.load import load_image
+from headstart.schema import ImageRef
+from pictures import picture
+
+
+@pytest.fixture
+def ref(tmp_path: Path) -> ImageRef:
+    picture(tmp_path / "1.png", 1)
+    return discover(tmp_path).refs[0]
+
+
+def load(root: Path, ref: ImageRef) -> object:
+    return load_image(root, ref, size_px=32, resize_preset="keras-bilinear")
+
+
+def test_the_row_says_what_was_decoded(tmp_path: Path, ref: ImageRef) -> None:
+    loaded = load(tmp_path, ref)
+    assert loaded.pixels.shape == (32, 32, 3)
+    assert loaded.row.sha256 == hashlib.sha256((tmp_path / "1.png").read_bytes()).hexdigest()
+    assert (loaded.row.width_px, loaded.row.height_px, loaded.row.ref) == (40, 30, ref)
+
+
+def test_a_file_that_is_gone(tmp_path: Path, ref: ImageRef) -> None:
+    (tmp_path / "1.png").unlink()
+    with pytest.raises(ImageError, match="gone"):
+        load(tmp_path, ref)
+
+
+def test_a_file_that_changed_since_the_scan(tmp_path: Path, ref: ImageRef) -> None:
+    with pytest.raises(ImageError, match="changed since"):
+        load(tmp_path, replace(ref, mtime_ns=ref.mtime_ns + 1))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes")
+def test_a_pipe_that_took_its_place_does_not_hang(tmp_path: Path, ref: ImageRef) -> None:
+    (tmp_path / "1.png").unlink()
+    os.mkfifo(tmp_path / "1.png")
+    with pytest.raises(ImageError, match="not a regular file"):
+        load(tmp_path, ref)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read(tmp_path: Path, ref: ImageRef) -> None:
+    (tmp_path / "1.png").chmod(0)
+    with pytest.raises(ImageError, match="permission denied"):
+        load(tmp_path, ref)
