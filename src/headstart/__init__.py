@@ -1,3 +1,76 @@
-"""Image classifiers by transfer learning: frozen features, extracted once; heads, fitted in seconds."""
+"""Image classifiers by transfer learning: frozen features, extracted once; heads, fitted in seconds.
+
+Importing this package loads neither TensorFlow nor scikit-learn: each name is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from headstart.backbone.vgg16 import FrozenBackbone as FrozenBackbone
+    from headstart.backbone.weights import load_weights as load_weights
+    from headstart.cache.store import FeatureCache as FeatureCache
+    from headstart.cache.store import open_cache as open_cache
+    from headstart.errors import HeadstartError as HeadstartError
+    from headstart.export import export_keras as export_keras
+    from headstart.extract.local import extract_features as extract_features
+    from headstart.extract.options import ExtractOptions as ExtractOptions
+    from headstart.fit import fit_head as fit_head
+    from headstart.heads.bundle import Bundle as Bundle
+    from headstart.heads.bundle import load_bundle as load_bundle
+    from headstart.heads.bundle import save_bundle as save_bundle
+    from headstart.heads.catalogue import default_spec as default_spec
+    from headstart.heads.catalogue import make_head as make_head
+    from headstart.heads.dense import DenseHead as DenseHead
+    from headstart.heads.svm import LinearSVMHead as LinearSVMHead
+    from headstart.heads.svm import RBFSVMHead as RBFSVMHead
+    from headstart.heads.transforms import SqrtL2Scaler as SqrtL2Scaler
+    from headstart.heads.transforms import design_matrix as design_matrix
+    from headstart.predict import Predictor as Predictor
+    from headstart.predict import evaluate_head as evaluate_head
+    from headstart.schema import HeadSpec as HeadSpec
+    from headstart.schema import Recipe as Recipe
 
 __version__ = "0.1.0"
+
+#: Where each public name lives.
+_HOMES = {
+    "Bundle": "heads.bundle",
+    "DenseHead": "heads.dense",
+    "ExtractOptions": "extract.options",
+    "FeatureCache": "cache.store",
+    "FrozenBackbone": "backbone.vgg16",
+    "HeadSpec": "schema",
+    "HeadstartError": "errors",
+    "LinearSVMHead": "heads.svm",
+    "Predictor": "predict",
+    "RBFSVMHead": "heads.svm",
+    "Recipe": "schema",
+    "SqrtL2Scaler": "heads.transforms",
+    "default_spec": "heads.catalogue",
+    "design_matrix": "heads.transforms",
+    "evaluate_head": "predict",
+    "export_keras": "export",
+    "extract_features": "extract.local",
+    "fit_head": "fit",
+    "load_bundle": "heads.bundle",
+    "load_weights": "backbone.weights",
+    "make_head": "heads.catalogue",
+    "open_cache": "cache.store",
+    "save_bundle": "heads.bundle",
+}
+
+__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604  # names by their homes
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its home (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'headstart' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"headstart.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -15,7 +15,7 @@ from headstart.errors import DataError, RecipeMismatchError
 from headstart.evaluate.metrics import score
 from headstart.evaluate.splits import Split, split_by_caches, split_by_column, split_by_fraction
 from headstart.heads.bundle import Bundle, save_bundle
-from headstart.heads.catalogue import make_head
+from headstart.heads.catalogue import default_spec, make_head
 from headstart.heads.transforms import design_matrix
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class FitResult:
 
 def fit_head(
     cache: str | Path,
-    spec: HeadSpec,
+    spec: HeadSpec | str = "logistic",
     *,
     validation: float | str | Path | None = None,
     output: str | Path | None = None,
@@ -77,8 +77,8 @@ def fit_head(
     ----------
     cache : str or Path
         A cache with labels.
-    spec : HeadSpec
-        What to fit, on which features.
+    spec : HeadSpec or str
+        What to fit, on which features; a name alone is a head with the catalogue's defaults.
     validation : float, str or Path, optional
         A fraction of the images to hold out; ``validation`` or ``test``, a split of the cache; or another cache of the same
         recipe. The default is the cache's own split if it has one, else a quarter of the images.
@@ -92,6 +92,7 @@ def fit_head(
     RecipeMismatchError
         If the other cache was made by another recipe; the message names the fields.
     """
+    spec = default_spec(spec) if isinstance(spec, str) else spec
     with open_cache(Path(cache)) as train_cache:
         if is_cache(validation):
             with open_cache(Path(str(validation))) as other:

@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 from headstart.cache.check import check_labels, check_start, checked_datasets
 from headstart.cache.columns import read_column
 from headstart.cache.features import compression_of, filters
-from headstart.cache.format import CLASS_NAMES, DIGEST, FAILURE_COLUMNS, FAILURES, FEATURES, POOLED, ROWS
+from headstart.cache.format import (
+    CLASS_NAMES,
+    DIGEST,
+    FAILURE_COLUMNS,
+    FAILURES,
+    FEATURES,
+    POOLED,
+    POOLED_COLUMN_LAYER,
+    ROWS,
+)
 from headstart.cache.header import read_header, read_text_attribute
 from headstart.cache.reading import H5PY_ERRORS, REMEDY, damage, first_line, read_run
 from headstart.cache.rows import Rows, split_notes
@@ -149,6 +158,11 @@ class FeatureCache:
     def notes(self) -> list[tuple[str, ...]]:
         """What was done to each image."""
         return [split_notes(text) for text in self.rows.notes.texts]
+
+    @property
+    def pooled_column_layer(self) -> tuple[str, ...]:
+        """Layer of each column of ``pooled``."""
+        return tuple(self._column(POOLED_COLUMN_LAYER))
 
     @cached_property
     def failures(self) -> tuple[Failure, ...]:

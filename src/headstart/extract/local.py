@@ -7,9 +7,10 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -43,6 +44,7 @@ def extract_features(
     options: ExtractOptions | None = None,
     progress: Progress | None = None,
     network: Network | None = None,
+    **overrides: Any,
 ) -> ExtractionSummary:
     """Make or bring up to date the feature cache of a folder of images.
 
@@ -63,6 +65,8 @@ def extract_features(
         Is told how the run goes on.
     network : Network, optional
         Where the backbone comes from; for tests and other engines.
+    **overrides
+        Single options by name, as ``precision="float32"``.
 
     Raises
     ------
@@ -74,7 +78,7 @@ def extract_features(
         If the cache cannot be written, or another process is writing it.
     """
     started = time.perf_counter()
-    options, progress = options or ExtractOptions(), progress or Silence()
+    options, progress = replace(options or ExtractOptions(), **overrides), progress or Silence()
     images = discover(Path(data), manifest=Path(manifest) if manifest else None)
     target = Path(output) if output else default_output(images.root if Path(data).is_dir() else Path(data))
     target.parent.mkdir(parents=True, exist_ok=True)
