@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -18,10 +18,15 @@ if TYPE_CHECKING:
 def evaluate(
     head: Annotated[Path, typer.Argument(help="Folder of a saved head.")],
     data: Annotated[Path, typer.Argument(help="A cache (.h5), a folder of labelled images, or a CSV manifest.")],
-    split: Annotated[str | None, typer.Option(help="Score on train, validation or test only.")] = None,
+    split: Annotated[
+        Literal["train", "validation", "test"] | None, typer.Option(help="Score on this split only.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     weights: Annotated[str, typer.Option(help="imagenet, or the file of the head's custom weights.")] = "imagenet",
-    precision: Annotated[str | None, typer.Option(help="Compute in this precision instead of the head's own.")] = None,
+    precision: Annotated[
+        Literal["float32", "bfloat16", "float16"] | None,
+        typer.Option(help="Compute in this precision instead of the head's own."),
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images per forward pass.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or gpu:N.")] = "auto",
 ) -> None:

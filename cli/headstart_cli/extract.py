@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -43,21 +43,24 @@ def extract(
     custom_weights: Annotated[bool, typer.Option("--custom-weights", help="The file holds your own training.")] = False,
     layer: Annotated[str, typer.Option(help="Layer to store, by its Keras name.")] = "block5_pool",
     input_size: Annotated[int, typer.Option(help="Height and width of the network's input, in pixels.")] = 224,
-    resize: Annotated[str, typer.Option(help="keras-bilinear or pillow-antialias.")] = "keras-bilinear",
+    resize: Annotated[
+        Literal["keras-bilinear", "pillow-antialias"],
+        typer.Option(help="How an image becomes the network's square input."),
+    ] = "keras-bilinear",
     precision: Annotated[
-        str,
-        typer.Option(
-            help="auto, float32, bfloat16 or float16. auto takes a reduced type only where it is proven equal."
-        ),
+        Literal["auto", "float32", "bfloat16", "float16"],
+        typer.Option(help="auto takes a reduced type only where it gives the features of float32."),
     ] = "auto",
-    storage: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
-    compression: Annotated[str, typer.Option(help="zstd, gzip or none.")] = "zstd",
+    storage: Annotated[Literal["float16", "float32"], typer.Option(help="Type of the stored layer.")] = "float16",
+    compression: Annotated[Literal["zstd", "gzip", "none"], typer.Option(help="gzip is read everywhere.")] = "zstd",
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images per forward pass. Default: fits the device.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or gpu:N.")] = "auto",
     decode_threads: Annotated[int | None, typer.Option(min=1, help="Default: one per core.")] = None,
-    on_error: Annotated[str, typer.Option(help="skip lists an image that cannot be read; fail stops at it.")] = "skip",
+    on_error: Annotated[
+        Literal["skip", "fail"], typer.Option(help="skip lists an image that cannot be read; fail stops at it.")
+    ] = "skip",
     max_failures: Annotated[
         float, typer.Option(min=0, max=1, help="Share of images that may fail before the exit code is 1.")
     ] = MAX_FAILURES,
@@ -70,8 +73,6 @@ def extract(
     from headstart.extract.local import extract_features
     from headstart.extract.options import ExtractOptions
 
-    if on_error not in {"skip", "fail"}:
-        raise typer.BadParameter(f"expected skip or fail, received {on_error!r}", param_hint="--on-error")
     options = ExtractOptions(
         weights=weights,
         custom_weights=custom_weights,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
@@ -25,21 +25,26 @@ EPILOG = (
 
 def fit(
     cache: Annotated[Path, typer.Argument(help="A feature cache with labels, as features/data.h5.")],
-    head_type: Annotated[str, typer.Option("--type", help="dense, logistic, linear-svm or rbf-svm.")] = "logistic",
+    head_type: Annotated[
+        Literal["dense", "logistic", "linear-svm", "rbf-svm"], typer.Option("--type", help="What to fit.")
+    ] = "logistic",
     features: Annotated[
         str | None,
         typer.Option(
             help="avg, max or flatten of the stored layer, or a pooled layer as block4_conv3; several by commas."
         ),
     ] = None,
-    scaling: Annotated[str | None, typer.Option(help="sqrt-l2, l2, standard or none.")] = None,
+    scaling: Annotated[
+        Literal["sqrt-l2", "l2", "standard", "none"] | None,
+        typer.Option(help="Of each row of features. Default: sqrt-l2; none for dense."),
+    ] = None,
     validation: Annotated[
         str | None,
         typer.Option(
             help="A fraction to hold out, a split (validation, test), or another cache. Default: own split, or 0.25."
         ),
     ] = None,
-    class_weight: Annotated[str | None, typer.Option(help="balanced gives rare classes their weight.")] = None,
+    class_weight: Annotated[Literal["balanced"] | None, typer.Option(help="Give rare classes their weight.")] = None,
     seed: Annotated[int, typer.Option(help="Seeds everything random.")] = 0,
     c: Annotated[
         float | None, typer.Option("--C", help="logistic and SVMs: inverse strength of regularisation.")

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -18,17 +18,18 @@ from headstart_cli.console import err, out, printable
 if TYPE_CHECKING:
     from headstart.predict import Prediction
 
-FORMATS = ("table", "csv", "jsonl")
-
 
 def predict(
     head: Annotated[Path, typer.Argument(help="Folder of a saved head.")],
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
     top: Annotated[int, typer.Option("-k", "--top", min=1, help="Classes shown per image.")] = 3,
-    output_format: Annotated[str, typer.Option("--format", help="table, csv or jsonl (JSON lines).")] = "table",
+    output_format: Annotated[
+        Literal["table", "csv", "jsonl"], typer.Option("--format", help="jsonl is one JSON object per line.")
+    ] = "table",
     weights: Annotated[str, typer.Option(help="imagenet, or the file of the head's custom weights.")] = "imagenet",
     precision: Annotated[
-        str | None, typer.Option(help="Compute in this precision instead of the head's own; float32 is the exact one.")
+        Literal["float32", "bfloat16", "float16"] | None,
+        typer.Option(help="Compute in this precision instead of the head's own; float32 is the exact one."),
     ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images per forward pass.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or gpu:N.")] = "auto",
@@ -43,10 +44,6 @@ def predict(
 
     headstart predict heads/data-logistic new-images/ --format csv > predictions.csv
     """
-    if output_format not in FORMATS:
-        raise typer.BadParameter(
-            f"expected one of {', '.join(FORMATS)}, received {output_format!r}", param_hint="--format"
-        )
     from headstart.predict import Predictor
 
     predictor = Predictor(head, weights=weights, precision=precision, batch_size=batch_size, device=device)

@@ -25,7 +25,9 @@ def weights(
     from headstart.backbone.weights import checked, local_sources
     from headstart.errors import WeightsError
 
-    table = Table("source", "found", "what it is", title="ImageNet weights of VGG16")
+    table = Table("source", title="ImageNet weights of VGG16")
+    table.add_column("found", overflow="fold")
+    table.add_column("what it is", overflow="fold")
     table.add_row("--weights PATH", "", "a Keras .h5 file that you name")
     used = ""
     for source in local_sources():
