@@ -12,7 +12,6 @@ import h5py
 import numpy as np
 from h5py import h5d, h5g, h5l, h5o, h5t
 
-from headstart.cache.features import filters
 from headstart.cache.format import (
     CLASS_NAMES,
     DEFLATE,
@@ -33,6 +32,7 @@ from headstart.cache.format import (
     Column,
 )
 from headstart.cache.header import Header
+from headstart.cache.reading import StoredRows, filters
 
 #: First bytes of every HDF5 file, and the version of its superblock that carries a checksum (HDF5 File Format, II.A).
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -47,7 +47,7 @@ def check_start(start: bytes) -> None:
         raise ValueError(f"its superblock does not have version {SUPERBLOCK_VERSION}, the one with a checksum")
 
 
-def checked_datasets(file: Any, header: Header) -> dict[str, Any]:
+def checked_datasets(file: Any, header: Header) -> dict[str, StoredRows]:
     """Return the datasets of a cache by name (``rows/path``), each of the type and shape that it must have."""
     n_images = header.n_images
     features = checked_rows(file, FEATURES, header.recipe.storage, n_images, 4)
@@ -55,7 +55,7 @@ def checked_datasets(file: Any, header: Header) -> dict[str, Any]:
     found = {FEATURES: features, POOLED: pooled}
     for name, column, n_rows in expected_columns(n_images, header.n_failures, pooled.shape[1]):
         found[name] = checked_column(file, name, column, n_rows)
-    return found
+    return {name: StoredRows(dataset) for name, dataset in found.items()}
 
 
 def expected_columns(n_images: int, n_failures: int, n_pooled: int) -> Iterator[tuple[str, Column, int | None]]:
@@ -91,6 +91,8 @@ def checked_column(file: Any, name: str, column: Column, n_rows: int | None) -> 
     value_bytes = dataset.id.get_type().get_size()
     if value_bytes * np.prod(dataset.chunks, dtype=np.float64) > MAX_CHUNK_BYTES:
         raise ValueError(f"/{name} has chunks of more than {MAX_CHUNK_BYTES:,} bytes (shape {dataset.chunks})")
+    if dataset.chunks[1:] != dataset.shape[1:]:
+        raise ValueError(f"/{name} has chunks of shape {dataset.chunks}, not of whole rows")
     if ZSTD in filters(dataset):
         raise ValueError(f"/{name} is compressed by zstd; columns are for readers without a plug-in")
     check_chunks(name, dataset)

@@ -13,6 +13,7 @@ from h5py import h5d, h5p, h5s
 from numpy.typing import NDArray
 
 from headstart.cache.format import COLUMN_CHUNK_BYTES, DIGEST, GZIP_LEVEL, MAX_TEXT_BYTES, Column
+from headstart.cache.reading import StoredRows
 from headstart.errors import CacheError
 
 #: The values of a text column, encoded; called twice, once to find the longest.
@@ -172,8 +173,8 @@ def write_digest(dataset: Any, digest: Any) -> None:
     dataset.attrs.create(DIGEST, np.bytes_(digest.hexdigest()), dtype=h5py.string_dtype("utf-8", 64))
 
 
-def read_column(dataset: Any, stored_digest: str) -> NDArray[Any] | TextColumn:
-    """Return all values of a column whose shape and type have been checked.
+def read_column(column: StoredRows, stored_digest: str) -> NDArray[Any] | TextColumn:
+    """Return all values of a column.
 
     Raises
     ------
@@ -183,24 +184,29 @@ def read_column(dataset: Any, stored_digest: str) -> NDArray[Any] | TextColumn:
         If HDF5 cannot read them.
     """
     digest = hashlib.sha256()
-    is_text = dataset.dtype.kind == "S"
-    values = np.empty(0 if is_text else dataset.shape, dataset.dtype)
-    parts: list[bytes] = []
-    lengths = np.empty(len(dataset), np.int64) if is_text else None
-    step = max(1, 2**23 // max(1, dataset.dtype.itemsize)) if is_text else max(1, len(dataset))
-    for start in range(0, len(dataset), step):
-        block = dataset[start : start + step]
-        digest.update(block.tobytes())
-        if lengths is None:
-            values = block
-        else:
-            lengths[start : start + len(block)] = np.char.str_len(block)
-            parts.append(b"".join(block.tolist()))
+    values: NDArray[Any] | TextColumn
+    if column.dtype.kind == "S":
+        values = read_text(column, digest)
+    else:
+        values = np.empty(column.shape, column.dtype)
+        if values.size:
+            column.read(0, values)
+        digest.update(values.data)
     if digest.hexdigest() != stored_digest:
-        raise ValueError(f"{dataset.name} does not hold the values that were written (its SHA-256 differs).")
-    if lengths is None:
-        return values
+        raise ValueError("its values are not those that were written (the SHA-256 differs)")
+    return values
+
+
+def read_text(column: StoredRows, digest: Any) -> TextColumn:
+    """Return strings, chunk by chunk, so that padding to the longest is never in memory as a whole."""
+    parts, lengths = [], np.empty(len(column), np.int64)
+    for start in range(0, len(column), column.chunk_rows):
+        block = np.empty(min(column.chunk_rows, len(column) - start), column.dtype)
+        column.read(start, block)
+        digest.update(block.tobytes())
+        lengths[start : start + len(block)] = np.char.str_len(block)
+        parts.append(b"".join(block.tolist()))
     data = b"".join(parts)
     if b"\0" in data:
-        raise ValueError(f"{dataset.name} holds a string with a NUL.")
+        raise ValueError("it holds a string with a NUL")
     return TextColumn(data, np.cumsum(lengths))

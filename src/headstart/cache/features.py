@@ -85,15 +85,8 @@ def pipeline(row_shape: Sequence[int], compression: str) -> Any:
     return properties
 
 
-def filters(dataset: Any) -> tuple[int, ...]:
-    """Return the identifiers of a dataset's filters, in the order of writing."""
-    properties = dataset.id.get_create_plist()
-    return tuple(properties.get_filter(number)[0] for number in range(properties.get_nfilters()))
-
-
-def compression_of(dataset: Any) -> str:
-    """Return ``zstd``, ``gzip`` or ``none``."""
-    used = filters(dataset)
+def compression_of(used: Sequence[int]) -> str:
+    """Return ``zstd``, ``gzip`` or ``none`` for the filters of a dataset."""
     return "zstd" if ZSTD in used else "gzip" if DEFLATE in used else "none"
 
 

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.cache.features import check_storage, create_features, filters
+from headstart.cache.features import check_storage, create_features
 from headstart.cache.format import FEATURES, POOLED
 from headstart.cache.header import Header, now, versions
 from headstart.cache.publish import published
+from headstart.cache.reading import filters
 from headstart.cache.shard import label_indices, ref_columns, write_descriptions
 from headstart.cache.store import FeatureCache, open_cache
 from headstart.errors import CacheError, RecipeMismatchError

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from headstart.cache.check import check_labels, check_start, checked_datasets
 from headstart.cache.columns import read_column
-from headstart.cache.features import compression_of, filters
+from headstart.cache.features import compression_of
 from headstart.cache.format import (
     CLASS_NAMES,
     DIGEST,
@@ -27,7 +27,7 @@ from headstart.cache.format import (
     ROWS,
 )
 from headstart.cache.header import read_header, read_text_attribute
-from headstart.cache.reading import H5PY_ERRORS, REMEDY, damage, first_line, read_run
+from headstart.cache.reading import H5PY_ERRORS, REMEDY, damage, first_line
 from headstart.cache.rows import Rows, split_notes
 from headstart.errors import CacheError
 from headstart.schema import Failure, FeatureBatch, ImageRef
@@ -105,13 +105,11 @@ class FeatureCache:
             header = read_header(file, path)
             self._datasets = checked_datasets(file, header)
             self.size_bytes = int(file.id.get_filesize())
-            self.compression = compression_of(self._datasets[FEATURES])
+            self.compression = compression_of(self._datasets[FEATURES].filters)
         self.recipe, self.n_images, self.layout = header.recipe, header.n_images, header.layout
         self.created, self.info, self.versions = header.created, header.info, header.versions
-        self._shapes = {name: tuple(self._datasets[name].shape[1:]) for name in (FEATURES, POOLED)}
-        self._types = {name: self._datasets[name].dtype for name in (FEATURES, POOLED)}
-        self.map_shape: tuple[int, ...] = self._shapes[FEATURES]
-        self.n_pooled = int(self._shapes[POOLED][0])
+        self.map_shape: tuple[int, ...] = self._datasets[FEATURES].shape[1:]
+        self.n_pooled = int(self._datasets[POOLED].shape[1])
         self.class_names: tuple[str, ...] = tuple(self._column(CLASS_NAMES))
         self.rows = Rows(lambda name: self._column(f"{ROWS}/{name}"))
         with damage(path):
@@ -209,7 +207,7 @@ class FeatureCache:
             If there is no such row.
         """
         indices = self._indices(rows)
-        row_bytes = self._types[FEATURES].itemsize * max(1, self.feature_values)
+        row_bytes = self._datasets[FEATURES].dtype.itemsize * max(1, self.feature_values)
         step = max(1, min(batch_rows, MAX_BATCH_BYTES // row_bytes))
         for start in range(0, len(indices), step):
             part = indices[start : start + step]
@@ -234,13 +232,12 @@ class FeatureCache:
 
     def filters(self, name: str) -> tuple[int, ...]:
         """Return the HDF5 filters of ``features`` or ``pooled``; equal ones mean that stored bytes can be exchanged."""
-        return filters(self._datasets[name])
+        return self._datasets[name].filters
 
     def read_chunk(self, name: str, row: int) -> tuple[int, bytes]:
         """Return filter mask and bytes of a row of ``features`` or ``pooled`` as they lie on the disk, unchecked."""
         with damage(self.path, f"row {row} of /{name} cannot be read: "):
-            mask, data = self._datasets[name].id.read_direct_chunk((row, *(0 for _ in self._shapes[name])))
-        return mask, data
+            return self._datasets[name].read_chunk(row)
 
     def _indices(self, rows: RowIndices | None) -> NDArray[np.int64]:
         indices = np.arange(self.n_images) if rows is None else np.asarray(rows, np.int64)
@@ -259,13 +256,13 @@ class FeatureCache:
             If one is damaged.
         """
         dataset = self._datasets[name]
-        values = np.empty((len(rows), *self._shapes[name]), self._types[name])
+        values = np.empty((len(rows), *dataset.shape[1:]), dataset.dtype)
         bounds = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
         if not values.size:
             return values
         try:
             for start, end in pairwise(bounds):
-                read_run(dataset, int(rows[start]), values[start:end])
+                dataset.read(int(rows[start]), values[start:end])
         except H5PY_ERRORS as error:
             raise CacheError(self._damaged_row(name, rows)) from error
         return values
@@ -274,9 +271,10 @@ class FeatureCache:
         """Return the sentence that names the first of some rows that cannot be read."""
         if not self._file:
             return f"{self.path} has been closed. Read it inside of its with block."
+        dataset = self._datasets[name]
         for row in rows.tolist():
             try:
-                read_run(self._datasets[name], row, np.empty((1, *self._shapes[name]), self._types[name]))
+                dataset.read(row, np.empty((1, *dataset.shape[1:]), dataset.dtype))
             except H5PY_ERRORS as error:
                 return (
                     f"{self.path} is damaged: row {row} of /{name}, the image {self.rows.path[row]}, cannot be read "
@@ -285,8 +283,7 @@ class FeatureCache:
         return f"{self.path}: /{name} could not be read once, and could when tried again. Look after the disk."
 
     def _column(self, name: str) -> Any:
-        dataset = self._datasets[name]
         if not self._file:
             raise CacheError(f"{self.path} has been closed. Read it inside of its with block.")
         with damage(self.path, f"/{name} cannot be read: "):
-            return read_column(dataset, read_text_attribute(dataset, DIGEST))
+            return read_column(self._datasets[name], read_text_attribute(self._datasets[name], DIGEST))
