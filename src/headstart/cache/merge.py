@@ -23,6 +23,9 @@ from headstart.schema import Failure, ImageRef, Recipe
 #: Numeric columns that come with a row of a source; everything else is said anew.
 INHERITED = {"sha256": ("|u1", 32), "features_sha256": ("|u1", 32), "width_px": ("<i4", 0), "height_px": ("<i4", 0)}
 
+#: Rows that are copied between two looks at whether the disk still takes them.
+CHECKED_ROWS = 1024
+
 
 class MergedRow(NamedTuple):
     """Where a row of the new file comes from, and what is said of it there.
@@ -79,7 +82,7 @@ def merge(
     """
     if not rows:
         raise CacheError(f"There is no row to write to {output}.")
-    with published(Path(output)) as file:
+    with published(Path(output)) as (file, below):
         merger = Merger(file, rows, recipe, compression)
         for number, places in by_source(rows):
             if not 0 <= number < len(sources):
@@ -87,7 +90,9 @@ def merge(
             with ExitStack() as stack:
                 source = sources[number]
                 opened = source if isinstance(source, FeatureCache) else stack.enter_context(open_cache(source))
-                merger.take(opened, places)
+                for start in range(0, len(places), CHECKED_ROWS):
+                    merger.take(opened, places[start : start + CHECKED_ROWS])
+                    below.check()
         merger.finish(failures, class_names, layout, info or {})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import secrets
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-from h5py import h5f, h5p
+from h5py import h5f, h5fd, h5p
 
 from headstart.errors import CacheError, HeadstartError
 
@@ -22,12 +23,103 @@ PARTIAL_SUFFIX = ".partial"
 MAX_COMPACT_ATTRIBUTES = 64
 
 
+class PartialFile:
+    """The file below HDF5 while it is written; a write to it never fails.
+
+    HDF5 1.14 does not survive a failed write: what it could not flush stays in its tables, is tried again by every
+    destructor, and ends in a segmentation fault when Python exits. So the first failure is kept for :meth:`check`, and what
+    HDF5 still writes until it has closed the file goes to memory.
+
+    Parameters
+    ----------
+    path : Path
+        Created; it must not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._raw = io.FileIO(path, "x+")
+        self._position = 0
+        self._error: BaseException | None = None
+        self._later: list[tuple[int, bytes]] = []
+
+    def check(self) -> None:
+        """Raise what went wrong in a write, if anything did."""
+        if self._error is not None:
+            raise self._error
+
+    def write(self, data: bytes) -> int:
+        """Write at the current position."""
+        start, self._position = self._position, self._position + len(data)
+        if self._error is None:
+            try:
+                self._raw.seek(start)
+                view = memoryview(data)
+                while view:
+                    view = view[self._raw.write(view) :]
+                return len(data)
+            except BaseException as error:  # Ctrl-C too would be lost in HDF5
+                self._error = error
+        self._later.append((start, bytes(data)))
+        return len(data)
+
+    def read(self, size: int) -> bytes:
+        """Return ``size`` bytes from the current position; what was never written is zero."""
+        start, self._position = self._position, self._position + size
+        self._raw.seek(start)
+        data = bytearray(size)
+        view = memoryview(data)
+        while view and (count := self._raw.readinto(view)):
+            view = view[count:]
+        for offset, later in self._later:
+            first, last = max(start, offset), min(start + size, offset + len(later))
+            if first < last:
+                data[first - start : last - start] = later[first - offset : last - offset]
+        return bytes(data)
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill ``buffer`` from the current position."""
+        view = memoryview(buffer).cast("B")
+        view[:] = self.read(len(view))
+        return len(view)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Set the position; from the end, it is after everything that was written."""
+        if whence == os.SEEK_END:
+            offset += max([os.fstat(self._raw.fileno()).st_size, *(start + len(data) for start, data in self._later)])
+        self._position = offset
+        return offset
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
+
+    def truncate(self, size: int) -> int:
+        """Set the size."""
+        if self._error is None:
+            try:
+                self._raw.truncate(size)
+            except BaseException as error:
+                self._error = error
+        return size
+
+    def flush(self) -> None:
+        """Do nothing: there is no buffer."""
+
+    def sync(self) -> None:
+        """Return when the bytes are on the disk."""
+        os.fsync(self._raw.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._raw.close()
+
+
 @contextmanager
-def published(path: Path) -> Iterator[Any]:
+def published(path: Path) -> Iterator[tuple[Any, PartialFile]]:
     """Yield a new HDF5 file, open for writing, that becomes ``path`` when the block ends without an exception.
 
-    Whatever was at ``path`` stays as it was until then, and for those who have it open afterwards too. The temporary is
-    removed on any exception, Ctrl-C included.
+    Beside it comes the file below, whose ``check`` raises what went wrong so far. Whatever was at ``path`` stays as it was
+    until the end, and for those who have it open afterwards too. The temporary is removed on any exception, Ctrl-C included.
 
     Raises
     ------
@@ -38,12 +130,17 @@ def published(path: Path) -> Iterator[Any]:
         raise CacheError(f"{path} is a folder; a cache is a file. Give another name.")
     partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
     try:
-        file = create(partial)
+        below = PartialFile(partial)
         try:
-            yield file
+            file = create(below)
+            try:
+                yield file, below
+            finally:
+                file.close()
+            below.check()
+            below.sync()
         finally:
-            file.close()
-        sync(partial)
+            below.close()
         partial.replace(path)
         sync_folder(path.parent)
     except HeadstartError:
@@ -55,25 +152,16 @@ def published(path: Path) -> Iterator[Any]:
             partial.unlink()
 
 
-def create(path: Path) -> Any:
+def create(below: PartialFile) -> Any:
     """Return a new HDF5 file whose every structure carries a checksum: the format of HDF5 1.10, no more, no less."""
     access = h5p.create(h5p.FILE_ACCESS)
     access.set_libver_bounds(h5f.LIBVER_V110, h5f.LIBVER_V110)
     access.set_fclose_degree(h5f.CLOSE_STRONG)
-    access.set_file_locking(False, True)  # the name is ours alone; NFS and Lustre often cannot lock
+    access.set_fileobj_driver(h5fd.fileobj_driver, below)
     creation = h5p.create(h5p.FILE_CREATE)
     creation.set_attr_phase_change(MAX_COMPACT_ATTRIBUTES, 0)
     creation.set_obj_track_times(False)
-    return h5py.File(h5f.create(os.fsencode(path), h5f.ACC_EXCL, creation, access))
-
-
-def sync(path: Path) -> None:
-    """Return when the file's bytes are on the disk."""
-    descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return h5py.File(h5f.create(repr(below).encode(), h5f.ACC_EXCL, creation, access))
 
 
 def sync_folder(folder: Path) -> None:

@@ -69,7 +69,7 @@ class ShardWriter:
 
     def __enter__(self) -> Self:
         self._publication = published(self.path)
-        self._file = self._publication.__enter__()
+        self._file, self._below = self._publication.__enter__()
         return self
 
     def __exit__(
@@ -88,6 +88,8 @@ class ShardWriter:
 
         Raises
         ------
+        OSError
+            If the disk is full or fails; leaving the ``with`` block makes a CacheError of it.
         CacheError
             If a value is not finite in the storage type, the numbers of rows or the shapes do not fit, or a label is not
             among the class names. Nothing of the batch is kept then.
@@ -111,6 +113,7 @@ class ShardWriter:
         for target, values in targets:
             target.resize(end, axis=0)
             target[start:end] = values
+        self._below.check()
         self._digests += map(row_digest, features, pooled)
         self._rows += rows
 
