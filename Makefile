@@ -25,7 +25,7 @@ check: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not weights" --cov
+	$(BIN)/python -m pytest -m "not weights and not faults" --cov
 
 docs: $(VENV)/dev.stamp
 	$(BIN)/python docs/make_cli.py

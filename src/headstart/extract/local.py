@@ -6,18 +6,18 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from headstart.cache.merge import MergedRow, merge
 from headstart.cache.store import FeatureCache, open_cache
 from headstart.errors import CacheError, DataError, RecipeMismatchError
+from headstart.extract.lock import lock
 from headstart.extract.network import Network
 from headstart.extract.options import ExtractionSummary, ExtractOptions, Progress, Silence
 from headstart.extract.plan import KnownRow, Plan, make_plan
@@ -81,7 +81,6 @@ def extract_features(
     options, progress = replace(options or ExtractOptions(), **overrides), progress or Silence()
     images = discover(Path(data), manifest=Path(manifest) if manifest else None)
     target = Path(output) if output else default_output(images.root if Path(data).is_dir() else Path(data))
-    target.parent.mkdir(parents=True, exist_ok=True)
     with lock(target):
         summary = Run(images, target, options, progress, network or Network(options)).execute()
     summary.seconds = time.perf_counter() - started
@@ -93,22 +92,6 @@ def default_output(data: Path) -> Path:
     resolved = data.resolve()
     name = resolved.stem if resolved.is_file() else resolved.name
     return Path("features") / f"{name or 'images'}.h5"
-
-
-@contextmanager
-def lock(target: Path) -> Iterator[None]:
-    """Hold the lock on a cache; raise CacheError where another process does."""
-    guard = FileLock(target.with_name(f".{target.name}.lock"))
-    try:
-        guard.acquire(timeout=0)
-    except Timeout as error:
-        raise CacheError(
-            f"Another process is writing {target}. Wait for it to end, or write elsewhere with -o."
-        ) from error
-    try:
-        yield
-    finally:
-        guard.release()
 
 
 class Run:
@@ -166,7 +149,7 @@ class Run:
     def open_parts(self, stack: ExitStack, recipe: Recipe | None) -> list[FeatureCache]:
         """Return the shards that an interrupted run left; those that are damaged or of another recipe are deleted."""
         shards: list[FeatureCache] = []
-        for path in sorted(self.parts.glob("*")):
+        for path in sorted(self.parts.iterdir() if self.parts.is_dir() else ()):
             try:
                 shard = open_cache(path)
             except CacheError as error:

@@ -13,6 +13,7 @@ from headstart.cache.store import open_cache
 from headstart.errors import CacheError, DataError, ImageError, RecipeMismatchError
 from headstart.extract import local, worker
 from headstart.extract.local import extract_features
+from headstart.extract.lock import lock
 from headstart.extract.options import ExtractionSummary, ExtractOptions
 from headstart.schema import FeatureBatch
 from pictures import class_folders, picture
@@ -201,8 +202,7 @@ def test_another_recipe_is_refused_with_its_field(data: Path, output: Path) -> N
 
 
 def test_a_second_writer_is_refused(data: Path, output: Path) -> None:
-    output.parent.mkdir(parents=True)
-    with local.lock(output), pytest.raises(CacheError, match="Another process"):
+    with lock(output), pytest.raises(CacheError, match="is being written by process"):
         run(data, output)
 
 

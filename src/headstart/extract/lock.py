@@ -1,0 +1,63 @@
+"""One writer per cache, and what a writer that was killed has left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from headstart.cache.publish import PARTIAL_SUFFIX
+from headstart.errors import CacheError
+
+
+@contextmanager
+def lock(target: Path) -> Iterator[None]:
+    """Hold the lock on a cache while the block runs, and clear away what a dead writer of it has left.
+
+    The operating system drops the lock with the process that holds it, so a killed run never blocks the next one. On NFS
+    that holds from version 4 on.
+
+    Raises
+    ------
+    CacheError
+        If another process holds it; the message names host and process.
+    """
+    guard = FileLock(beside(target, "lock"))
+    owner = beside(target, "owner")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        guard.acquire(timeout=0)
+    except Timeout as error:
+        raise CacheError(
+            f"{target} is being written by {owner_of(owner)}. Wait for it to end, or write elsewhere with -o."
+        ) from error
+    except OSError as error:
+        raise CacheError(f"{target} cannot be written: {error.strerror}.") from error
+    try:
+        owner.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}), encoding="utf-8")
+        for path in target.parent.iterdir():
+            if path.name.startswith(f".{target.name}.") and path.name.endswith(PARTIAL_SUFFIX):
+                path.unlink(missing_ok=True)
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        guard.release()
+
+
+def beside(target: Path, suffix: str) -> Path:
+    """Return the hidden file or folder of a cache with that suffix."""
+    return target.with_name(f".{target.name}.{suffix}")
+
+
+def owner_of(owner: Path) -> str:
+    """Return who holds the lock, as far as it is known yet."""
+    try:
+        facts = json.loads(owner.read_text(encoding="utf-8"))
+        return f"process {facts['pid']} on {facts['host']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"

@@ -1,0 +1,50 @@
+"""Run one extraction with the fake backbone in a process of its own, telling on standard output what it does.
+
+    python extraction.py DATA OUTPUT [SHARD_IMAGES]
+
+Each batch that goes through the network is a line ``forward N``; each file that is about to be flushed to the disk a
+line ``publish``. The end is a line of JSON. Whoever started the process may kill it after any line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from fakes import FakeBackbone, FakeNetwork
+from headstart.errors import HeadstartError
+from headstart.extract.local import extract_features
+from headstart.schema import FeatureBatch
+
+
+class TellingBackbone(FakeBackbone):
+    """Says how many images it has been given."""
+
+    def forward(self, images: np.ndarray) -> FeatureBatch:
+        """Features, and a line."""
+        print(f"forward {len(images)}", flush=True)
+        return super().forward(images)
+
+
+def main() -> int:
+    """Extract, and say what was done."""
+    data, output, shard_images = Path(sys.argv[1]), Path(sys.argv[2]), int((*sys.argv, 40)[3])
+    network = FakeNetwork()
+    network.made = TellingBackbone()
+    fsync = os.fsync
+    os.fsync = lambda descriptor: (print("publish", flush=True), fsync(descriptor))[1]
+    try:
+        summary = extract_features(data, output, network=network, shard_images=shard_images)
+    except HeadstartError as error:
+        print(json.dumps({"error": str(error), "kind": type(error).__name__}))
+        return 1
+    print(json.dumps({"n_computed": summary.n_computed, "n_images": summary.n_images, "reused": summary.reused}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""Whatever kills a run, the old cache stays, and the next run ends with what an undisturbed one gives."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headstart.cache.store import open_cache
+from pictures import class_folders, picture
+
+TESTS = Path(__file__).resolve().parents[1]
+N_IMAGES, N_OLD, SHARD = 320, 20, 40
+
+pytestmark = [pytest.mark.faults, pytest.mark.skipif(sys.platform == "win32", reason="signals")]
+
+
+def start(data: Path, output: Path) -> subprocess.Popen[str]:
+    environment = os.environ | {"PYTHONPATH": str(TESTS)}
+    command = [sys.executable, str(TESTS / "faults" / "extraction.py"), str(data), str(output), str(SHARD)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, dict[str, Any]]:
+    """Images that went through the network, and what the run said at its end."""
+    lines = process.communicate(timeout=120)[0].splitlines()
+    n_forward = sum(int(line.split()[1]) for line in lines if line.startswith("forward"))
+    return n_forward, json.loads(lines[-1])
+
+
+def contents(path: Path) -> dict[str, tuple[Any, ...]]:
+    with open_cache(path) as cache:
+        batch = next(cache.batches(batch_rows=10_000))
+        rows = zip(cache.refs(), cache.sha256, batch.features, batch.pooled, strict=True)
+        return {ref.path: (ref, sha, features.tobytes(), pooled.tobytes()) for ref, sha, features, pooled in rows}
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose cache knows twenty of its 340 images."""
+    root = tmp_path_factory.mktemp("killed")
+    class_folders(root / "data", n_per_class=N_OLD // 2)
+    finish(start(root / "data", root / "features" / "data.h5"))
+    for i in range(N_IMAGES):
+        picture(root / "data" / ("ant", "bee")[i % 2] / f"new{i}.bmp", seed=i, size=(20, 20))
+    return root
+
+
+@pytest.fixture(scope="module")
+def undisturbed(old: Path) -> tuple[dict[str, tuple[Any, ...]], int]:
+    """What a run that nothing disturbs ends with, and how many lines it prints on the way."""
+    shutil.copytree(old / "features", old / "whole")
+    process = start(old / "data", old / "whole" / "data.h5")
+    lines = process.communicate(timeout=120)[0].splitlines()
+    return contents(old / "whole" / "data.h5"), len(lines) - 1
+
+
+def no_orphans(folder: Path) -> bool:
+    return {path.name for path in folder.iterdir()} <= {"data.h5", ".data.h5.lock"}
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_a_killed_run_costs_at_most_a_shard(
+    old: Path, undisturbed: tuple[dict[str, tuple[Any, ...]], int], tmp_path: Path, seed: int
+) -> None:
+    expected, n_lines = undisturbed
+    shutil.copytree(old / "features", tmp_path / "features")
+    output = tmp_path / "features" / "data.h5"
+    before = contents(output)
+    process = start(old / "data", output)
+    assert process.stdout is not None
+    n_before = 0
+    for _ in range(int(np.random.default_rng(seed).integers(1, n_lines + 1))):
+        line = process.stdout.readline()
+        n_before += int(line.split()[1]) if line.startswith("forward") else 0
+    process.send_signal(signal.SIGKILL)
+    n_before += sum(int(line.split()[1]) for line in process.stdout if line.startswith("forward"))
+    process.stdout.close()
+    process.wait(timeout=60)
+    assert contents(output) in (before, expected)  # the last line may come when the file has its name already
+    n_after, _ = finish(start(old / "data", output))
+    assert contents(output) == expected
+    assert n_before + n_after <= N_IMAGES + SHARD
+    assert no_orphans(output.parent)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_asked_to_stop_loses_nothing(
+    old: Path, undisturbed: tuple[dict[str, tuple[Any, ...]], int], tmp_path: Path, number: signal.Signals
+) -> None:
+    shutil.copytree(old / "features", tmp_path / "features")
+    output = tmp_path / "features" / "data.h5"
+    process = start(old / "data", output)
+    assert process.stdout is not None
+    n_before = int(process.stdout.readline().split()[1])
+    process.send_signal(number)
+    rest, _ = finish(process)
+    n_after, _ = finish(start(old / "data", output))
+    assert n_before + rest + n_after == N_IMAGES
+    assert contents(output) == undisturbed[0]
+
+
+@pytest.mark.parametrize("attempt", range(20))
+def test_two_runs_at_once_make_one_cache(
+    old: Path, undisturbed: tuple[dict[str, tuple[Any, ...]], int], tmp_path: Path, attempt: int
+) -> None:
+    output = tmp_path / "features" / "data.h5"
+    both = [start(old / "data", output) for _ in range(2)]
+    results = [finish(process)[1] for process in both]
+    refused = [result for result in results if "error" in result]
+    assert len(refused) <= 1
+    assert all(f"process {both[0].pid}" in r["error"] or f"process {both[1].pid}" in r["error"] for r in refused)
+    assert {path: row[1:] for path, row in contents(output).items()} == {
+        path: row[1:] for path, row in undisturbed[0].items()
+    }
+    assert no_orphans(output.parent)
