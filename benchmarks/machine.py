@@ -48,4 +48,5 @@ def write_result(name: str, result: dict[str, Any]) -> None:
     """Print a result and keep it as ``results/<name>.json``."""
     text = json.dumps({"benchmark": name, **result, "machine": machine()}, indent=1)
     print(text)
+    RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(text + "\n")

@@ -17,6 +17,7 @@ from headstart.evaluate.splits import Split, split_by_caches, split_by_column, s
 from headstart.heads.bundle import Bundle, save_bundle
 from headstart.heads.catalogue import default_spec, make_head
 from headstart.heads.transforms import design_matrix
+from headstart.images.discover import SPLIT_NAMES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -114,9 +115,8 @@ def divide(cache: FeatureCache, validation: float | str | Path | None, random_st
         return split_by_fraction(
             cache.labels, fraction=validation, sha256=cache.sha256, groups=cache.groups, random_state=random_state
         )
-    return split_by_column(
-        cache.labels, cache.splits, validation=str(validation), sha256=cache.sha256, groups=cache.groups
-    )
+    name = SPLIT_NAMES.get(str(validation).lower(), str(validation))
+    return split_by_column(cache.labels, cache.splits, validation=name, sha256=cache.sha256, groups=cache.groups)
 
 
 def divide_caches(train: FeatureCache, other: FeatureCache) -> Split:

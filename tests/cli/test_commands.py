@@ -1,0 +1,177 @@
+"""The commands as a person runs them, with a fake backbone in place of the network."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fakes import FakeBackbone, FakeNetwork
+from headstart import predict
+from headstart.extract import local
+from headstart_cli.app import COMMANDS, make_app, run
+from pictures import class_folders, picture
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Run ``headstart …`` in an empty folder; return exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(local, "Network", lambda _options: FakeNetwork())
+    monkeypatch.setattr(predict, "build_backbone", lambda *_arguments: FakeBackbone())
+
+    def call(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["headstart", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            run(make_app(*COMMANDS))
+        except SystemExit as end:
+            code = int(end.code or 0)
+        else:
+            code = 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return class_folders(tmp_path / "photos", n_per_class=12)
+
+
+@pytest.fixture
+def head(cli: Cli, data: Path) -> Path:
+    assert cli("extract-features", data)[0] == 0
+    assert cli("fit-head", "features/photos.h5", "--type", "logistic")[0] == 0
+    return Path("heads/photos-logistic")
+
+
+def test_from_photos_to_predictions(cli: Cli, data: Path, head: Path, tmp_path: Path) -> None:
+    metrics = json.loads((head / "metrics.json").read_text())
+    assert {"accuracy", "balanced_accuracy", "f1_macro", "log_loss", "accuracy_interval", "per_class"} <= set(metrics)
+    picture(tmp_path / "new" / "one.png", 5)
+    code, out, _ = cli("predict", head, "new")
+    assert code == 0
+    assert "new/one.png" in out
+    code, out, _ = cli("evaluate", head, "features/photos.h5")
+    assert code == 0
+    assert "accuracy" in out
+    assert "95 % interval" in out
+    code, out, _ = cli("evaluate", head, data, "--json")
+    assert json.loads(out)["n_samples"] == 24
+
+
+def test_nothing_to_do_says_so(cli: Cli, data: Path, head: Path) -> None:
+    code, out, _ = cli("extract-features", data)
+    assert code == 0
+    assert "0 went through the network" in out
+    assert "24 unchanged" in out
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_predictions_for_programs(cli: Cli, head: Path, tmp_path: Path, form: str) -> None:
+    picture(tmp_path / "new" / "one.png", 5)
+    (tmp_path / "new" / "bad.jpg").write_bytes(b"no")
+    code, out, err = cli("predict", head, "new", "--format", form, "-k", "1")
+    assert code == 1
+    assert "new/bad.jpg: " in err
+    if form == "csv":
+        rows = list(csv.DictReader(io.StringIO(out)))
+        assert [row["path"] for row in rows] == ["new/one.png"]
+        assert set(rows[0]) == {"path", "class_1", "probability_1"}
+    else:
+        (line,) = out.splitlines()
+        assert json.loads(line)["path"] == "new/one.png"
+        assert len(json.loads(line)["predictions"]) == 1
+
+
+def test_inspect_for_people_and_programs(cli: Cli, data: Path) -> None:
+    (data / "ant" / "[red]bad.jpg").write_bytes(b"no")
+    cli("extract-features", data)
+    code, out, _ = cli("inspect", "features/photos.h5")
+    assert code == 0
+    assert "ant" in out
+    assert "ant/[red]bad.jpg: " in out
+    facts = json.loads(cli("inspect", "features/photos.h5", "--json")[1])
+    assert facts["classes"] == {"ant": {"": 12}, "bee": {"": 12}}
+    assert len(facts["failures"]) == 1
+    assert facts["recipe"]["resize"] == "keras-bilinear"
+
+
+def test_too_many_failures_are_an_exit_code(cli: Cli, data: Path) -> None:
+    for i in range(2):
+        (data / "ant" / f"bad{i}.jpg").write_bytes(b"no")
+    code, out, err = cli("extract-features", data)
+    assert code == 1
+    assert "24 images" in out
+    assert "More than 5% of the images" in err
+    assert cli("extract-features", data, "--max-failures", "0.5")[0] == 0
+
+
+def test_the_first_failure_may_stop_the_run(cli: Cli, data: Path) -> None:
+    (data / "ant" / "bad.jpg").write_bytes(b"no")
+    code, _, err = cli("extract-features", data, "--on-error", "fail")
+    assert code == 1
+    assert "ant/bad.jpg: " in err
+    assert not Path("features/photos.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("extract-features", "absent"), 1, "There is no folder at absent"),
+        (("fit-head", "absent.h5"), 1, "There is no cache at absent.h5"),
+        (("predict", "absent", "x.jpg"), 1, "no saved head in absent"),
+        (("fit-head", "absent.h5", "--type", "forest"), 2, "forest"),
+        (("extract-features",), 2, "Missing argument"),
+        (("nonsense",), 2, "nonsense"),
+    ],
+)
+def test_errors_are_one_sentence_and_a_code(cli: Cli, arguments: tuple[str, ...], code: int, message: str) -> None:
+    actual, _, err = cli(*arguments)
+    assert actual == code
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_wrong_parameters_of_a_head_are_named(cli: Cli, head: Path) -> None:
+    code, _, err = cli("fit-head", "features/photos.h5", "--type", "logistic", "--epochs", "3")
+    assert code == 1
+    assert "A logistic head takes no epochs" in err
+
+
+def test_another_recipe_is_refused(cli: Cli, data: Path, head: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = json.loads((head / "bundle.json").read_text())
+    bundle["recipe"]["input_size_px"] = 224
+    (head / "bundle.json").write_text(json.dumps(bundle))
+    code, _, err = cli("evaluate", head, "features/photos.h5")
+    assert code == 1
+    assert "input_size_px: 224 ≠ 35" in err
+
+
+def test_splits_of_the_data_are_used(cli: Cli, tmp_path: Path) -> None:
+    class_folders(tmp_path / "data" / "train", n_per_class=8)
+    class_folders(tmp_path / "data" / "val", n_per_class=4)
+    cli("extract-features", "data")
+    code, out, _ = cli("fit-head", "features/data.h5", "--type", "linear-svm", "--class-weight", "balanced")
+    assert code == 0
+    assert "the 8 images of the split validation" in out
+    assert "8 training images were left out" in out  # the same pictures stand in both
+    assert cli("fit-head", "features/data.h5", "--validation", "test")[0] == 1
+    code, out, _ = cli("fit-head", "features/data.h5", "--validation", "val", "--type", "rbf-svm", "--C", "2")
+    assert "split validation" in out
+
+
+def test_weights_says_what_is_found(cli: Cli) -> None:
+    code, out, _ = cli("weights", "--no-check")
+    assert code in {0, 1}
+    assert "Keras' cache" in out
