@@ -9,7 +9,7 @@ from typing import Any, overload
 
 import h5py
 import numpy as np
-from h5py import h5d, h5p, h5s
+from h5py import h5d, h5g, h5p, h5s
 from numpy.typing import NDArray
 
 from headstart.cache.format import COLUMN_CHUNK_BYTES, DIGEST, GZIP_LEVEL, MAX_TEXT_BYTES, Column
@@ -119,7 +119,9 @@ def write_table(parent: Any, name: str, columns: Sequence[Column], values: Mappi
     n_rows : int
         Length of every column.
     """
-    group = parent.create_group(name)
+    properties = h5p.create(h5p.GROUP_CREATE)
+    properties.set_obj_track_times(False)  # equal content gives equal bytes
+    group = h5py.Group(h5g.create(parent.id, name.encode(), gcpl=properties))
     for column in columns:
         if column.is_text:
             write_text(group, column.name, values[column.name], n_rows)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from headstart.cache.features import check_storage, create_features
 from headstart.cache.format import FEATURES, POOLED
 from headstart.cache.header import Header, now, versions
-from headstart.cache.publish import published
+from headstart.cache.publish import published, writing
 from headstart.cache.reading import filters
 from headstart.cache.shard import label_indices, ref_columns, write_descriptions
 from headstart.cache.store import FeatureCache, open_cache
@@ -82,7 +82,7 @@ def merge(
     """
     if not rows:
         raise CacheError(f"There is no row to write to {output}.")
-    with published(Path(output)) as (file, below):
+    with published(Path(output)) as (file, below), writing(Path(output)):
         merger = Merger(file, rows, recipe, compression)
         for number, places in by_source(rows):
             if not 0 <= number < len(sources):

@@ -130,26 +130,38 @@ def published(path: Path) -> Iterator[tuple[Any, PartialFile]]:
         raise CacheError(f"{path} is a folder; a cache is a file. Give another name.")
     partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
     try:
-        below = PartialFile(partial)
+        with writing(path):
+            below = PartialFile(partial)
         try:
-            file = create(below)
+            with writing(path):
+                file = create(below)
             try:
                 yield file, below
             finally:
-                file.close()
-            below.check()
-            below.sync()
+                with writing(path):
+                    file.close()
+            with writing(path):
+                below.check()
+                below.sync()
         finally:
             below.close()
-        partial.replace(path)
-        sync_folder(path.parent)
+        with writing(path):
+            partial.replace(path)
+            sync_folder(path.parent)
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what HDF5 and the operating system raise into a CacheError that says what cannot be written, and why."""
+    try:
+        yield
     except HeadstartError:
         raise
     except (OSError, RuntimeError) as error:
         raise CacheError(f"{path} cannot be written: {reason(error)}") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()
 
 
 def create(below: PartialFile) -> Any:

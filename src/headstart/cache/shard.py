@@ -15,7 +15,7 @@ from headstart.cache.columns import Texts, encode, write_table, write_text
 from headstart.cache.features import check_storage, create_features, row_digest, stored
 from headstart.cache.format import CLASS_NAMES, FAILURE_COLUMNS, FAILURES, FEATURES, POOLED, ROW_COLUMNS, ROWS
 from headstart.cache.header import Header, now, versions, write_header
-from headstart.cache.publish import published
+from headstart.cache.publish import published, writing
 from headstart.errors import CacheError
 from headstart.schema import Failure, FeatureBatch, ImageRef, ImageRow, Recipe
 
@@ -77,7 +77,8 @@ class ShardWriter:
     ) -> None:
         if kind is None:
             try:
-                self._finish()
+                with writing(self.path):
+                    self._finish()
             except BaseException:
                 self._publication.__exit__(*sys.exc_info())
                 raise
@@ -88,11 +89,9 @@ class ShardWriter:
 
         Raises
         ------
-        OSError
-            If the disk is full or fails; leaving the ``with`` block makes a CacheError of it.
         CacheError
             If a value is not finite in the storage type, the numbers of rows or the shapes do not fit, or a label is not
-            among the class names. Nothing of the batch is kept then.
+            among the class names: nothing of the batch is kept then. Or if the file cannot be written.
         """
         if not len(batch) == len(batch.pooled) == len(rows):
             raise CacheError(
@@ -103,19 +102,22 @@ class ShardWriter:
         for row in rows:
             check_row(row, self._labels)
         features, pooled = stored(batch.features, self.recipe.storage, rows), stored(batch.pooled, "float32", rows)
-        if not self._rows:
+        with writing(self.path):
+            self._extend(features, pooled, len(self._rows))
+            self._below.check()
+        self._digests += map(row_digest, features, pooled)
+        self._rows += rows
+
+    def _extend(self, features: NDArray[Any], pooled: NDArray[Any], start: int) -> None:
+        if not start:
             create_features(self._file, self.recipe, features.shape[1:], pooled.shape[1], self.compression)
-        start, end = len(self._rows), len(self._rows) + len(rows)
         targets = [(self._file[name], values) for name, values in ((FEATURES, features), (POOLED, pooled))]
         for target, values in targets:
             if values.shape[1:] != target.shape[1:]:
                 raise CacheError(f"{target.name} has rows of shape {target.shape[1:]}. Received: {values.shape[1:]}.")
         for target, values in targets:
-            target.resize(end, axis=0)
-            target[start:end] = values
-        self._below.check()
-        self._digests += map(row_digest, features, pooled)
-        self._rows += rows
+            target.resize(start + len(values), axis=0)
+            target[start:] = values
 
     def add_failure(self, failure: Failure) -> None:
         """Keep an image that could not be turned into features, and why."""
