@@ -232,7 +232,7 @@ class FrozenBackbone:
         size, model, device = self.recipe.input_size_px, self._model, self._device.tensorflow_name
         means = np.asarray(BGR_MEANS, np.float32)
 
-        @tf.function(input_signature=[tf.TensorSpec((self.batch_size, size, size, 3), tf.uint8)])  # type: ignore[untyped-decorator]
+        @tf.function(input_signature=[tf.TensorSpec((self.batch_size, size, size, 3), tf.uint8)], autograph=False)  # type: ignore[untyped-decorator]
         def compiled(images: Any) -> tuple[Any, Any]:
             features, *maps = model(tf.cast(images, tf.float32)[..., ::-1] - means, training=False)
             pooled = [tf.reduce_mean(tf.cast(block, tf.float32), axis=[1, 2]) for block in maps]
