@@ -55,7 +55,8 @@ def compile_epoch(network: Any, learning_rate: float, batch_size: int, data: Seq
     adam = Adam(network.trainable_variables, learning_rate)
     features, codes, weights = (tf.constant(part) for part in data)
 
-    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
+    # Without AutoGraph: nothing here needs it, and where it cannot read a function it prints the user's whole environment.
+    @tf.function(reduce_retracing=True, autograph=False)  # type: ignore[untyped-decorator]
     def step(rows: Any, powers: Any) -> tuple[Any, Any]:
         x, y, w = tf.gather(features, rows), tf.gather(codes, rows), tf.gather(weights, rows)
         with tf.GradientTape() as tape:

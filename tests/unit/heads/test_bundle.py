@@ -93,7 +93,7 @@ def test_another_recipe_is_refused_with_its_field(saved: dict[str, Path], batch:
 def test_a_logistic_head_is_loaded_without_tensorflow(saved: dict[str, Path]) -> None:
     code = (
         "import sys; from pathlib import Path; from headstart.heads.bundle import load_bundle; "
-        f"load_bundle(Path({str(saved['logistic'])!r})); assert not {'tensorflow', 'keras'}.intersection(sys.modules)"
+        f"load_bundle(Path({str(saved['logistic'])!r})); assert not {{'tensorflow', 'keras'}}.intersection(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,3 +83,18 @@ def test_fits_leave_the_global_random_state_alone(data: tuple[np.ndarray, np.nda
 def test_one_class_is_refused(data: tuple[np.ndarray, np.ndarray]) -> None:
     with pytest.raises(ValueError, match="two classes"):
         DenseHead().fit(data[0], np.zeros(len(data[0])))
+
+
+def test_a_fit_prints_nothing(tmp_path: Path) -> None:
+    # AutoGraph, where it cannot read a function, prints the environment: people's tokens in other people's logs.
+    code = (
+        "import numpy as np; from headstart.heads.dense import DenseHead; "
+        "DenseHead((2,), epochs=1, random_state=0).fit(np.eye(4, dtype=np.float32), [0, 1, 0, 1])"
+    )
+    environment = {**os.environ, "HEADSTART_TEST_TOKEN": "do-not-print-me", "TMPDIR": str(tmp_path)}
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=environment, check=True, timeout=120, capture_output=True, text=True
+    )
+    assert "do-not-print-me" not in run.stdout + run.stderr
+    assert "AutoGraph" not in run.stdout + run.stderr
+    assert not list(tmp_path.glob("__autograph_generated_file*"))
