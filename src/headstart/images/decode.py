@@ -1,37 +1,55 @@
 """The bytes of an image file → RGB pixels; every oddity recorded, none hidden.
 
 Rules (``DECODE_RULES``): the content decides the format, not the name. EXIF orientation is applied. Colour profiles are
-not, as in Keras. Transparent pixels are composited over white. Of several frames or pages the first is taken.
+not, as in Keras. Transparent pixels are composited over white. Of several frames or pages the first is taken. Nothing but
+the bytes of the file decides the result.
 
 ======================  ==============================================================================================
 pixels of the file      what becomes of them
 ======================  ==============================================================================================
 1 bit, grey, palette    spread to RGB
-grey + alpha, RGBA      composited over white
-16 bit grey             divided by 257, so that 65,535 becomes 255 (Pillow already scales 16 bit colour)
+grey + alpha, RGBA      composited over white; an alpha that is zero everywhere is ignored in BMP, TGA and ICO
+16 bit grey             divided by 257, so that 65,535 becomes 255; 12 bit TIFF: 4,095 becomes 255
+16 bit colour           the high byte, as Pillow reads it
 32 bit integer          as 16 bit if all values fit into it; else minimum → 0, maximum → 255
 32 bit float            times 255 if all values lie in 0…1; as they are in 0…255; as 16 bit in 0…65,535; else as above
-CMYK, YCbCr, LAB, HSV   converted to RGB; LAB by littleCMS, D50
+CMYK, YCbCr, LAB        converted to RGB; LAB by littleCMS, D50
 ======================  ==============================================================================================
+
+=========================  ===========================================================================================
+note                       what it says
+=========================  ===========================================================================================
+named-<suffix>-is-<fmt>    the suffix belongs to another format
+from-<mode>                the pixels were not RGB: Pillow's mode
+alpha-on-white             some pixels are transparent
+alpha-ignored              the alpha channel is zero everywhere, in a format where that means nothing
+scaled-from-range          minimum → 0, maximum → 255
+low-range                  16 or 32 bit integers of which none is above a sixteenth of the range: nearly black
+exif-rotated-<degrees>     was turned clockwise; ``exif-mirrored``, ``-flipped``, ``-transposed``, ``-transversed`` likewise
+exif-unreadable            the metadata are damaged: shown as stored
+first-frame                others follow
+=========================  ===========================================================================================
 """
 
 from __future__ import annotations
 
-import io
 import threading
-import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, ImageFile
 
-from headstart.errors import ImageError
+from headstart.errors import HeadstartError, ImageError
+from headstart.images.formats import wrong_suffix
+from headstart.images.pixels import to_rgb
+from headstart.images.reader import check_size, ignore_pillow_warnings, open_image, refuse_camera_raw
+from headstart.images.reasons import explain
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from headstart.images.pixels import Pixels
 
 #: Version of the rules above; part of every recipe.
 DECODE_RULES = "pillow-1"
@@ -42,41 +60,18 @@ MAX_PIXELS = 250_000_000
 #: From this many pixels on, images are decoded one at a time, so that threads do not multiply the memory.
 LARGE_PIXELS = 40_000_000
 
-#: Formats that are opened; none of them starts another program, as Pillow's EPS reader does.
-FORMATS = (
-    "JPEG", "MPO", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "AVIF", "PPM", "JPEG2000", "ICO", "ICNS", "PSD", "DDS",
-    "SGI", "QOI", "SUN", "PCX", "XBM",
-)  # fmt: skip
-
 #: EXIF orientation → what shows the image upright, and what it is called in the notes (EXIF 2.32, tag 0x0112).
-ORIENTATIONS = {
-    2: (Image.Transpose.FLIP_LEFT_RIGHT, "exif-mirrored"),
-    3: (Image.Transpose.ROTATE_180, "exif-rotated-180"),
-    4: (Image.Transpose.FLIP_TOP_BOTTOM, "exif-flipped"),
-    5: (Image.Transpose.TRANSPOSE, "exif-transposed"),
-    6: (Image.Transpose.ROTATE_270, "exif-rotated-90"),
-    7: (Image.Transpose.TRANSVERSE, "exif-transversed"),
-    8: (Image.Transpose.ROTATE_90, "exif-rotated-270"),
+ORIENTATIONS: dict[int, tuple[Callable[[Pixels], Pixels], str]] = {
+    2: (lambda pixels: pixels[:, ::-1], "exif-mirrored"),
+    3: (lambda pixels: pixels[::-1, ::-1], "exif-rotated-180"),
+    4: (lambda pixels: pixels[::-1], "exif-flipped"),
+    5: (lambda pixels: pixels.swapaxes(0, 1), "exif-transposed"),
+    6: (lambda pixels: pixels[::-1].swapaxes(0, 1), "exif-rotated-90"),
+    7: (lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1), "exif-transversed"),
+    8: (lambda pixels: pixels[:, ::-1].swapaxes(0, 1), "exif-rotated-270"),
 }
 
-#: Names under which one format is known by two.
-SAME_FORMAT = {"MPO": "JPEG", "DIB": "BMP"}
-
-#: First bytes of files that a person calls an image but that are not decoded, and what to say of them.
-UNSUPPORTED = (
-    (b"%!PS", "EPS is not supported: it is a program, not a picture"),
-    (b"%PDF", "PDF is not supported"),
-    (b"<svg", "SVG is not supported"),
-    (b"<?xml", "SVG is not supported"),
-)
-
 _one_large_image = threading.Lock()
-
-# The limit is this module's own, checked before anything is decoded; Pillow's would warn at a third of it.
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-# Metadata that Pillow finds odd does not matter here, and 1,000 files would say so 1,000 times.
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,25 +81,29 @@ class DecodedImage:
     Attributes
     ----------
     pixels : ndarray of shape (height, width, 3), uint8
-        RGB, 0–255, upright.
+        RGB, 0–255, upright; or what ``shrink`` made of it.
     notes : tuple of str
-        What was done to it: ``exif-…``, ``alpha-on-white``, ``from-<mode>``, ``scaled-from-range``, ``first-frame``,
-        ``named-<suffix>-is-<format>``.
+        What was done to it or odd about it: the table above.
     width_px, height_px : int
-        Size of ``pixels``.
+        Size of the upright image, before ``shrink``.
     format : str
         Pillow's name of the file's format.
     """
 
-    pixels: NDArray[np.uint8]
+    pixels: Pixels
     notes: tuple[str, ...]
     width_px: int
     height_px: int
     format: str
 
 
-def decode(data: bytes, *, name: str = "", max_pixels: int = MAX_PIXELS) -> DecodedImage:
-    """Return the pixels of an image file.
+def decode(
+    data: bytes, *, name: str = "", max_pixels: int = MAX_PIXELS, shrink: Callable[[Pixels], Pixels] | None = None
+) -> DecodedImage:
+    """Return the pixels of an image file. Safe to call from many threads.
+
+    Pillow's warnings are switched off for its own modules, in this process, so that they neither decide about an image
+    (``-W error``) nor say 1,000 times that some metadata are odd.
 
     Parameters
     ----------
@@ -113,155 +112,80 @@ def decode(data: bytes, *, name: str = "", max_pixels: int = MAX_PIXELS) -> Deco
     name : str
         Its name, to see whether the suffix fits the content.
     max_pixels : int
-        Images of more pixels are refused before they are decoded.
+        Images of more pixels are refused before they are decoded. Pillow's own limit, 178,956,970 unless
+        ``PIL.Image.MAX_IMAGE_PIXELS`` was changed, holds besides for TIFF, WebP, GIF and ICO.
+    shrink : callable, optional
+        Applied to the pixels before they are returned. Of large images only one at a time is held in full, by all threads
+        together, until this is done.
 
     Raises
     ------
     ImageError
         If these are not the bytes of an image that can be read; the message is the reason.
+    HeadstartError
+        If Pillow is set to show the rest of a truncated file as grey.
     """
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise HeadstartError(
+            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is True in this process, so that damaged images would count as sound. "
+            "Set it to False."
+        )
     if not data:
         raise ImageError("empty file")
+    ignore_pillow_warnings()
     try:
-        return decode_checked(data, name, max_pixels)
-    except ImageError:
+        return decode_checked(data, name, max_pixels, shrink)
+    except HeadstartError:
         raise
     except Exception as error:  # Pillow's readers raise nearly everything on a hostile file
-        raise ImageError(explain(error, data)) from error
+        raise ImageError(explain(error)) from error
 
 
-def decode_checked(data: bytes, name: str, max_pixels: int) -> DecodedImage:
+def decode_checked(data: bytes, name: str, max_pixels: int, shrink: Callable[[Pixels], Pixels] | None) -> DecodedImage:
     """Return what :func:`decode` does, with Pillow's own errors."""
-    with Image.open(io.BytesIO(data), formats=available_formats()) as image:
-        n_pixels = image.width * image.height
-        if n_pixels > max_pixels:
-            raise ImageError(
-                f"too large: {image.width:,} × {image.height:,} pixels, at most {max_pixels:,} are decoded"
-            )
-        notes = [f"named-{suffix}-is-{image.format}"] if (suffix := wrong_suffix(name, image.format or "")) else []
-        with _one_large_image if n_pixels >= LARGE_PIXELS else nullcontext():
-            image.load()
-            if getattr(image, "is_animated", False):
-                notes.append("first-frame")
-                image.seek(0)
-            pixels = to_rgb(upright(image, notes), notes)
-        return DecodedImage(pixels, tuple(notes), pixels.shape[1], pixels.shape[0], image.format or "")
+    image = open_image(data, name)
+    check_size(image, max_pixels)
+    refuse_camera_raw(image, name)
+    format_name = image.format or ""
+    notes = [f"named-{suffix}-is-{format_name}"] if (suffix := wrong_suffix(name, format_name)) else []
+    large = image.width * image.height >= LARGE_PIXELS
+    with _one_large_image if large else nullcontext():
+        pixels = upright_pixels(image, notes)
+        if has_more_frames(image):
+            notes.append("first-frame")
+        del image
+        height, width = pixels.shape[:2]
+        pixels = shrink(pixels) if shrink else np.ascontiguousarray(pixels)
+    return DecodedImage(pixels, tuple(notes), width, height, format_name)
 
 
-def upright(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Return the image turned as its EXIF orientation says."""
+def upright_pixels(image: ImageFile.ImageFile, notes: list[str]) -> Pixels:
+    """Return the pixels turned as the EXIF orientation says; a view, not a copy."""
+    if image.format == "TIFF":  # Pillow turns these while it loads them, and forgets that it did
+        note_orientation(image, notes)
+        image.load()
+        return to_rgb(image, notes)
+    image.load()
+    pixels = to_rgb(image, notes)
+    orientation = note_orientation(image, notes)
+    return ORIENTATIONS[orientation][0](pixels) if orientation in ORIENTATIONS else pixels
+
+
+def note_orientation(image: Image.Image, notes: list[str]) -> int:
+    """Return the EXIF orientation, and note it if it is not upright."""
     try:
         orientation = image.getexif().get(0x0112, 1)
+        if orientation in ORIENTATIONS:
+            notes.append(ORIENTATIONS[orientation][1])
+            return int(orientation)
     except Exception:  # damaged metadata beside a sound picture; noted, since the rotation is then not known
         notes.append("exif-unreadable")
-        return image
-    if orientation not in ORIENTATIONS:
-        return image
-    method, note = ORIENTATIONS[orientation]
-    notes.append(note)
-    turned = image.transpose(method)
-    if "transparency" in image.info:
-        turned.info["transparency"] = image.info["transparency"]
-    return turned
+    return 1
 
 
-def to_rgb(image: Image.Image, notes: list[str]) -> NDArray[np.uint8]:
-    """Return the pixels by the rules of the table above, and note which one was used."""
-    mode = image.mode
-    if mode != "RGB":
-        notes.append(f"from-{mode}")
-    if mode.startswith("I;16"):
-        return from_16_bit(image, notes)
-    if mode in {"I", "F"}:
-        return grey_to_rgb(to_8_bit(np.asarray(image), notes))
-    if mode == "LAB":
-        image = lab_to_rgb(image)
-    if image.has_transparency_data:
-        notes.append("alpha-on-white")
-        rgba = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    return np.asarray(image.convert("RGB"))
-
-
-def from_16_bit(image: Image.Image, notes: list[str]) -> NDArray[np.uint8]:
-    """Return 16 bit grey as RGB; the one transparent value that a PNG may name becomes white."""
-    values = np.asarray(image).astype(np.uint16, copy=False)
-    grey = to_8_bit(values, notes)
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        notes.append("alpha-on-white")
-        grey = np.where(values == transparent, np.uint8(255), grey)
-    return grey_to_rgb(grey)
-
-
-def to_8_bit(values: NDArray[np.number], notes: list[str]) -> NDArray[np.uint8]:
-    """Return grey values of more than 8 bit as uint8, by their type and range alone."""
-    low, high = float(values.min()), float(values.max())
-    if not np.isfinite([low, high]).all():
-        raise ImageError("holds values that are not numbers (NaN or infinity)")
-    if np.issubdtype(values.dtype, np.floating) and low >= 0 and high <= 255:
-        scaled = values * (255.0 if high <= 1 else 1.0)
-    elif low >= 0 and high <= 65535:
-        scaled = values / 257.0
-    else:
-        notes.append("scaled-from-range")
-        scaled = (values - low) * (255.0 / max(high - low, 1.0))
-    rounded: NDArray[np.uint8] = np.rint(scaled).astype(np.uint8)
-    return rounded
-
-
-def grey_to_rgb(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return a grey image of shape (height, width) as one of shape (height, width, 3)."""
-    return np.repeat(grey[:, :, None], 3, axis=2)
-
-
-def lab_to_rgb(image: Image.Image) -> Image.Image:
-    """Return a CIE L*a*b* image in sRGB."""
-    converted = ImageCms.profileToProfile(
-        image, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB"
-    )
-    if converted is None:
-        raise ImageError("its LAB colours cannot be converted")
-    return converted
-
-
-def available_formats() -> list[str]:
-    """Return the formats of :data:`FORMATS` that this Pillow was built with."""
-    Image.init()
-    return [name for name in FORMATS if name in Image.OPEN]
-
-
-def wrong_suffix(name: str, actual: str) -> str:
-    """Return the suffix of the name, without its dot, where it belongs to another format; else nothing."""
-    suffix = PurePath(name).suffix.lower()
-    claimed = Image.registered_extensions().get(suffix)
-    if claimed is None or SAME_FORMAT.get(claimed, claimed) == SAME_FORMAT.get(actual, actual):
-        return ""
-    return suffix[1:]
-
-
-def explain(error: Exception, data: bytes) -> str:
-    """Return a reason that a person understands."""
-    text = str(error).strip() or type(error).__name__
-    if isinstance(error, Image.DecompressionBombError):
-        return f"too large: {text}"
-    if isinstance(error, MemoryError):
-        return "too large: decoding it needs more memory than there is"
-    if isinstance(error, UnidentifiedImageError):
-        return unidentified(data)
-    if "truncated" in text.lower() or isinstance(error, EOFError):
-        return f"truncated: the file ends before the picture does ({text})"
-    return f"damaged or not supported: {text}"
-
-
-def unidentified(data: bytes) -> str:
-    """Return why no reader took the file."""
-    head = data.lstrip()[:16]
-    for start, reason in UNSUPPORTED:
-        if head.startswith(start):
-            return reason
-    if data[4:8] == b"ftyp":
-        return "HEIC and other camera containers are not supported: convert it to JPEG or PNG"
-    if not any(data[:4096]):
-        return "not an image: the file is filled with zeros"
-    return "not an image that can be read: its content is damaged, or of no known format"
+def has_more_frames(image: ImageFile.ImageFile) -> bool:
+    """Return whether other frames or pages follow; a Photoshop file's layers are parts of one picture."""
+    try:
+        return image.format != "PSD" and bool(getattr(image, "is_animated", False))
+    except Exception:  # the second frame is damaged, the first is sound
+        return True

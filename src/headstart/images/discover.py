@@ -4,23 +4,29 @@ Nothing but names and ``os.stat`` is read, save for the first bytes of files who
 
 Rules
 -----
-- Hidden names (``.…``) and the folders and files that operating systems and notebooks leave are ignored and counted.
-- Links are followed, but never into a folder that the walk came through.
+- Hidden names (``.…``) and what operating systems and notebooks leave behind are passed over and counted.
+- Links are followed, out of the root too, but never into a folder that the walk came through (:mod:`.walk`). An image that
+  is reached on two paths counts twice.
 - A file is an image if its suffix is one that images have, or its first bytes are; everything else is listed as ignored.
+- A folder that may not be read is an error: its images would be missing unnoticed.
 - The label is the name of the first folder (below the split, if there is one); deeper folders do not matter.
+- If all first folders that hold images are named as splits, they are splits. One such name beside others is a class
+  (cars, planes, *train*); two are refused, since then one cannot know.
+- Images beside folders with images are refused, since their class is not known.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from headstart.errors import DataError
+from headstart.images.formats import suffix_of
 from headstart.images.manifest import read_manifest
+from headstart.images.walk import Walk, walk
 from headstart.schema import ImageRef
 
 #: Folder names that mean a split, in lower case.
@@ -30,22 +36,8 @@ SPLIT_NAMES = {
     "test": "test", "testing": "test",
 }  # fmt: skip
 
-#: Left behind by operating systems; never data.
-IGNORED_NAMES = frozenset({"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "__pycache__"})
-
-#: Suffixes of files that a person calls images. Those that cannot be decoded become failures with a reason.
-IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".apng", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".avif",
-     ".avifs", ".heic", ".heif", ".ico", ".icns", ".cur", ".jp2", ".j2k", ".jpx", ".jpc", ".jpf", ".mpo", ".ppm", ".pgm",
-     ".pbm", ".pnm", ".pfm", ".psd", ".dds", ".tga", ".pcx", ".sgi", ".rgb", ".rgba", ".bw", ".qoi", ".ras", ".sun", ".xbm",
-     ".xpm", ".eps", ".svg", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".im1", ".jxl")
-)  # fmt: skip
-
-#: First bytes of the formats that are decoded.
-MAGIC = (
-    b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+",
-    b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51", b"8BPS", b"qoif",
-)  # fmt: skip
+#: Files and folders named in an error before the rest is counted.
+LISTED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +55,7 @@ class ImageSet:
     layout : str
         ``class-folders``, ``split-folders``, ``flat`` or ``manifest``.
     ignored : tuple of str
-        Files that are no images, and folders that may not be read.
+        Files that are no images, pipes and devices, and links that lead back or nowhere.
     hidden_count : int
         Hidden files and folders that were passed over.
     """
@@ -73,15 +65,6 @@ class ImageSet:
     class_names: tuple[str, ...]
     layout: str
     ignored: tuple[str, ...] = ()
-    hidden_count: int = 0
-
-
-@dataclass(slots=True)
-class Walk:
-    """What a walk through the folders has met so far."""
-
-    refs: list[ImageRef] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
     hidden_count: int = 0
 
 
@@ -98,66 +81,74 @@ def discover(root: Path, *, manifest: Path | None = None) -> ImageSet:
     Raises
     ------
     DataError
-        If there are no images, the folders do not tell the classes clearly, or the manifest is wrong.
+        If there are no images, a folder may not be read, the folders do not tell the classes clearly, or the manifest is
+        wrong.
     """
     if manifest is None and root.suffix.lower() == ".csv" and root.is_file():
         root, manifest = root.parent, root
     if not root.is_dir():
         raise DataError(f"There is no folder at {root}. Expected: a folder of images, or a CSV manifest.")
     if manifest is not None:
-        refs = read_manifest(manifest, root, SPLIT_NAMES)
-        return ImageSet(root, in_order(refs), classes_of(refs), "manifest")
-    found = walk(root)
-    if not found.refs:
+        refs = sorted(read_manifest(manifest, root, SPLIT_NAMES), key=lambda ref: os.fsencode(ref.path))
+        return ImageSet(root, tuple(refs), classes_of(refs), "manifest")
+    found = walk(os.fspath(root))
+    if found.unreadable:
+        raise DataError(
+            f"{root} holds {len(found.unreadable):,} folder(s) that may not be read: {listed(found.unreadable)}. "
+            "Their images would be missing. Make them readable, or move them out of the way."
+        )
+    if not found.images:
         raise DataError(nothing_found(root, found))
-    layout, refs = label(root, found.refs)
-    return ImageSet(root, in_order(refs), classes_of(refs), layout, tuple(sorted(found.ignored)), found.hidden_count)
+    found.images.sort(key=lambda image: os.fsencode(image[0]))
+    layout, place = layout_of(root, [path for path, _, _ in found.images])
+    refs = [ImageRef(path, *place(path), None, size, mtime) for path, size, mtime in found.images]
+    return ImageSet(root, tuple(refs), classes_of(refs), layout, tuple(sorted(found.ignored)), found.hidden_count)
 
 
-def in_order(refs: list[ImageRef]) -> tuple[ImageRef, ...]:
-    """Return the images sorted by the bytes of their paths: the same order on every machine."""
-    return tuple(sorted(refs, key=lambda ref: os.fsencode(ref.path)))
-
-
-def classes_of(refs: list[ImageRef]) -> tuple[str, ...]:
+def classes_of(refs: Iterable[ImageRef]) -> tuple[str, ...]:
     """Return the names of the classes, sorted."""
     return tuple(sorted({ref.label for ref in refs if ref.label is not None}, key=os.fsencode))
 
 
-def label(root: Path, refs: list[ImageRef]) -> tuple[str, list[ImageRef]]:
-    """Return the layout, and the images with the labels and splits that their folders give them."""
-    tops = {first_folder(ref.path) for ref in refs}
+def layout_of(root: Path, paths: list[str]) -> tuple[str, Callable[[str], tuple[str | None, str | None]]]:
+    """Return the layout, and what gives the label and the split of a path in it."""
+    tops = {first_folder(path) for path in paths}
     if tops == {""}:
-        return "flat", refs
+        return "flat", lambda path: (None, None)
     if "" in tops:
-        stray = sorted(ref.path for ref in refs if "/" not in ref.path)
+        stray = [path for path in paths if "/" not in path]
         raise DataError(
-            f"{root} holds {len(stray):,} images beside its folders ({', '.join(stray[:3])}), so their class is not known. "
+            f"{root} holds {len(stray):,} images beside its folders ({listed(stray)}), so their class is not known. "
             "Move them into class folders or out of the way, or name the labels in a CSV (--manifest)."
         )
     splits = {top for top in tops if top.lower() in SPLIT_NAMES}
     if splits == tops:
-        return "split-folders", [ref for top in sorted(tops) for ref in in_split(root, top, refs)]
+        for top in sorted(tops):
+            check_split(root, top, paths)
+        return "split-folders", in_split
     if len(splits) > 1:
         raise DataError(
-            f"{root} holds folders named as splits ({', '.join(sorted(splits))}) beside others "
-            f"({', '.join(sorted(tops - splits)[:3])}), so it is not clear which are classes. Keep one kind of them there."
+            f"{root} holds folders named as splits ({listed(splits)}) beside others "
+            f"({listed(tops - splits)}), so it is not clear which are classes. Keep one kind of them there."
         )
-    return "class-folders", [replace(ref, label=first_folder(ref.path)) for ref in refs]
+    return "class-folders", lambda path: (first_folder(path), None)
 
 
-def in_split(root: Path, top: str, refs: list[ImageRef]) -> list[ImageRef]:
-    """Return the images below one split folder, labelled by their class folders; unlabelled if it has none at all."""
-    inside = [ref for ref in refs if first_folder(ref.path) == top]
-    labels = [first_folder(ref.path.partition("/")[2]) for ref in inside]
-    if any(labels) and not all(labels):
-        stray = next(ref.path for ref, name in zip(inside, labels, strict=True) if not name)
+def check_split(root: Path, top: str, paths: list[str]) -> None:
+    """Raise DataError where a split folder holds both class folders and images beside them."""
+    inside = [path for path in paths if path.startswith(f"{top}/")]
+    stray = [path for path in inside if path.count("/") == 1]
+    if stray and len(stray) < len(inside):
         raise DataError(
-            f"{root / top} holds class folders, and images beside them whose class is not known, as {stray}. "
-            f"Move them into {top}/<class>/ or out of the way."
+            f"{root / top} holds class folders, and {len(stray):,} images beside them whose class is not known "
+            f"({listed(stray)}). Move them into {top}/<class>/ or out of the way."
         )
-    split = SPLIT_NAMES[top.lower()]
-    return [replace(ref, split=split, label=name or None) for ref, name in zip(inside, labels, strict=True)]
+
+
+def in_split(path: str) -> tuple[str | None, str]:
+    """Return label and split of a path below a split folder; no label where that has no class folders."""
+    top, _, below = path.partition("/")
+    return first_folder(below) or None, SPLIT_NAMES[top.lower()]
 
 
 def first_folder(path: str) -> str:
@@ -166,67 +157,16 @@ def first_folder(path: str) -> str:
     return top if separator else ""
 
 
-def walk(root: Path) -> Walk:
-    """Return every image below a folder."""
-    found = Walk()
-    info = root.stat()
-    pending: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset({(info.st_dev, info.st_ino)}))]
-    while pending:
-        folder, above = pending.pop()
-        for entry in entries(root, folder, found):
-            path = f"{folder}{entry.name}"
-            if entry.name.startswith(".") or entry.name.lower() in IGNORED_NAMES:
-                found.hidden_count += 1
-                continue
-            try:
-                info = entry.stat()
-            except OSError:
-                found.ignored.append(f"{path} (a link to nothing)")
-                continue
-            if stat.S_ISDIR(info.st_mode):
-                identity = (info.st_dev, info.st_ino)
-                if identity in above:
-                    found.ignored.append(f"{path} (a link back to a folder above it)")
-                else:
-                    pending.append((f"{path}/", above | {identity}))
-            elif stat.S_ISREG(info.st_mode) and is_image(root / path):
-                found.refs.append(ImageRef(path, None, None, None, info.st_size, info.st_mtime_ns))
-            else:
-                found.ignored.append(path)
-    return found
-
-
-def entries(root: Path, folder: str, found: Walk) -> Iterator[os.DirEntry[str]]:
-    """Yield what a folder holds; a folder that may not be read is listed as ignored, the root itself is an error."""
-    try:
-        with os.scandir(root / folder) as scan:
-            yield from scan
-    except OSError as error:
-        if not folder:
-            raise DataError(f"{root} cannot be read: {error.strerror}.") from error
-        found.ignored.append(f"{folder} ({error.strerror})")
-
-
-def is_image(path: Path) -> bool:
-    """Return whether the suffix or, where that tells nothing, the first bytes are those of an image."""
-    return path.suffix.lower() in IMAGE_SUFFIXES or has_magic(path)
-
-
-def has_magic(path: Path) -> bool:
-    """Return whether the first bytes of a file are those of a format that is decoded."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(16)
-    except OSError:
-        return False
-    bmp = head[:2] == b"BM" and head[6:10] == bytes(4)  # two letters alone would take texts for pictures
-    webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
-    return head.startswith(MAGIC) or bmp or webp or head[4:12] == b"ftypavif"
+def listed(names: Iterable[str]) -> str:
+    """Return the first names, and how many more there are."""
+    ordered = sorted(names)
+    more = f" and {len(ordered) - LISTED:,} more" if len(ordered) > LISTED else ""
+    return f"{', '.join(ordered[:LISTED])}{more}"
 
 
 def nothing_found(root: Path, found: Walk) -> str:
     """Return what was looked for in vain, and what was there instead."""
-    kinds = Counter(Path(path).suffix.lower() or "no suffix" for path in found.ignored)
+    kinds = Counter(suffix_of(path) or "no suffix" for path in found.ignored)
     instead = ", ".join(f"{count:,} × {kind}" for kind, count in kinds.most_common(5)) or "nothing"
     return (
         f"{root} holds no images. Found instead: {instead} ({found.hidden_count:,} hidden). "

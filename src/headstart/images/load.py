@@ -6,6 +6,7 @@ import hashlib
 import os
 import stat
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,9 +48,9 @@ def load_image(root: Path, ref: ImageRef, *, size_px: int, resize_preset: str) -
         If the file cannot be read or decoded; the message is the reason.
     """
     data = read_image_bytes(root, ref)
-    image = decode(data, name=ref.path)
+    image = decode(data, name=ref.path, shrink=partial(resize, size_px=size_px, preset=resize_preset))
     row = ImageRow(ref, hashlib.sha256(data).hexdigest(), image.width_px, image.height_px, image.notes)
-    return LoadedImage(resize(image.pixels, size_px, resize_preset), row)
+    return LoadedImage(image.pixels, row)
 
 
 def read_image_bytes(root: Path, ref: ImageRef) -> bytes:
@@ -60,22 +61,31 @@ def read_image_bytes(root: Path, ref: ImageRef) -> bytes:
     ImageError
         If it is gone, may not be read, is no regular file, is too large, or changes while it is read.
     """
+    path = root / ref.path
     try:
         # Without O_NONBLOCK, opening a pipe that took the file's place would wait for ever.
-        descriptor = os.open(root / ref.path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except OSError as error:
-        raise ImageError(open_error(error)) from error
-    with os.fdopen(descriptor, "rb") as file:
-        before = os.fstat(descriptor)
-        if not stat.S_ISREG(before.st_mode):
-            raise ImageError("not a regular file")
-        if before.st_size > MAX_FILE_BYTES:
-            raise ImageError(f"too large: {before.st_size:,} bytes, at most {MAX_FILE_BYTES:,} are read")
-        try:
-            data = file.read()
-        except OSError as error:
-            raise ImageError(f"cannot be read: {error.strerror}") from error
-        after = os.fstat(descriptor)
+        raise ImageError(open_error(error, path)) from error
+    try:
+        return read_unchanged(descriptor, ref)
+    finally:
+        os.close(descriptor)
+
+
+def read_unchanged(descriptor: int, ref: ImageRef) -> bytes:
+    """Return the bytes of an open file that is what the scan found, before and after."""
+    before = os.fstat(descriptor)
+    if not stat.S_ISREG(before.st_mode):
+        raise ImageError(f"not a regular file but {kind_of(before.st_mode)}")
+    if before.st_size > MAX_FILE_BYTES:
+        raise ImageError(f"too large: {before.st_size:,} bytes, at most {MAX_FILE_BYTES:,} are read")
+    try:
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            data = file.read(before.st_size + 1)  # one more than there should be: growth is seen, but not followed
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror}") from error
+    after = os.fstat(descriptor)
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(data) != after.st_size:
         raise ImageError("changed while it was read: run again when it is complete")
     if (after.st_size, after.st_mtime_ns) != (ref.size_bytes, ref.mtime_ns):
@@ -83,10 +93,16 @@ def read_image_bytes(root: Path, ref: ImageRef) -> bytes:
     return data
 
 
-def open_error(error: OSError) -> str:
+def open_error(error: OSError, path: Path) -> str:
     """Return why a file could not be opened, in words."""
     if isinstance(error, FileNotFoundError):
-        return "gone: the file was there when the folder was scanned"
+        return "a link to nothing" if path.is_symlink() else "gone: the file was there when the folder was scanned"
     if isinstance(error, PermissionError):
         return "permission denied"
     return f"cannot be opened: {error.strerror}"
+
+
+def kind_of(mode: int) -> str:
+    """Return what a file is that is not a regular one."""
+    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFDIR: "a folder", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+    return kinds.get(stat.S_IFMT(mode), "something else")

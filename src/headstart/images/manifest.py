@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,13 +20,16 @@ LISTED = 5
 def read_manifest(manifest: Path, root: Path, split_names: Mapping[str, str]) -> list[ImageRef]:
     """Return the images that a manifest names, in its order.
 
-    The file is UTF-8, with or without a byte order mark, separated by commas, semicolons or tabs. An empty label means
-    unlabelled, an empty split or group means none.
+    The file is UTF-8, with or without a byte order mark, separated by commas, semicolons or tabs (the one that occurs most
+    often in the first line). An empty label means unlabelled, an empty split or group means none. Paths are relative to
+    ``root``, or absolute and below it; links are followed. Bytes that are not UTF-8 are kept in paths, since files may be
+    named so, and refused in labels and groups.
 
     Raises
     ------
     DataError
-        If a column is missing or unknown, a path is named twice, leads out of ``root`` or to no file, or a split is unknown.
+        If a column is missing or unknown, a path is named twice, leads out of ``root`` or to no file, a split is unknown or
+        a label is not UTF-8. A file that is missing is an error, not a failure among others: the list is wrong.
     """
     rows = read_rows(manifest)
     if not rows:
@@ -34,7 +38,7 @@ def read_manifest(manifest: Path, root: Path, split_names: Mapping[str, str]) ->
     missing = [ref.path for ref in refs if ref.size_bytes < 0]
     if missing:
         raise DataError(
-            f"{manifest} names {len(missing):,} files that are not in {root}: {', '.join(missing[:LISTED])}"
+            f"{manifest} names {len(missing):,} files that are not in {root} (or are no files): {', '.join(missing[:LISTED])}"
             f"{' …' if len(missing) > LISTED else ''}. Correct the paths, which are relative to that folder."
         )
     seen: set[str] = set()
@@ -86,16 +90,30 @@ def to_ref(number: int, row: Mapping[str, str], manifest: Path, root: Path, spli
     split = row.get("split", "").strip().lower() or None
     if split is not None and split not in split_names:
         raise DataError(f"{manifest}, line {number}: unknown split {split!r}. Expected one of: {', '.join(SPLITS)}.")
-    group = row.get("group", "").strip() or None
+    label, group = row["label"].strip() or None, row.get("group", "").strip() or None
+    if not is_text(label or "") or not is_text(group or ""):
+        raise DataError(f"{manifest}, line {number}: the label is not UTF-8. Save the file as “CSV UTF-8”.")
+    size, mtime = size_and_time(root, path)
+    return ImageRef(path, label, split_names[split] if split else None, group, size, mtime)
+
+
+def is_text(text: str) -> bool:
+    """Return whether a cell was valid UTF-8: other bytes have become lone surrogates."""
+    return not any("\udc80" <= char <= "\udcff" for char in text)
+
+
+def size_and_time(root: Path, path: str) -> tuple[int, int]:
+    """Return size in bytes and time of change (ns) of a file; size −1 where there is none, or no regular one."""
     try:
-        info = (root / path).stat()
-        size, mtime = info.st_size, info.st_mtime_ns
+        info = os.stat(os.path.join(root, path))  # noqa: PTH116, PTH118 (a million rows)
     except (OSError, ValueError):
-        size, mtime = -1, 0
-    return ImageRef(path, row["label"].strip() or None, split_names[split] if split else None, group, size, mtime)
+        return -1, 0
+    return (info.st_size, info.st_mtime_ns) if stat.S_ISREG(info.st_mode) else (-1, 0)
 
 
 def relative(path: str, root: Path) -> str | None:
     """Return a manifest's path relative to the root, without detours; None where it leads out of it."""
-    inside = os.path.relpath(root.absolute() / path, root.absolute()).replace(os.sep, "/")
-    return None if inside == ".." or inside.startswith("../") else inside
+    if os.path.isabs(path):  # noqa: PTH117
+        path = os.path.relpath(path, root.absolute())
+    inside = os.path.normpath(path).replace(os.sep, "/")
+    return None if inside == ".." or inside.startswith(("../", "/")) else inside

@@ -2,6 +2,10 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
+import struct
+import warnings
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,9 +13,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile, TiffImagePlugin
 
-from headstart.errors import ImageError
+from headstart.errors import HeadstartError, ImageError
 from headstart.images.decode import decode
 from headstart.images.discover import discover
 from headstart.images.load import load_image
@@ -35,8 +39,9 @@ def quadrants() -> Image.Image:
     return image
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientations_are_undone(orientation: int) -> None:
+def test_exif_orientations_are_undone(orientation: int, kind: str) -> None:
     upright = quadrants()
     stored = {
         1: upright,
@@ -50,10 +55,11 @@ def test_exif_orientations_are_undone(orientation: int) -> None:
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    result = decode(encoded(stored, "PNG", exif=exif))
+    result = decode(encoded(stored, kind, exif=exif))
     np.testing.assert_array_equal(result.pixels, np.asarray(upright))
     assert (result.width_px, result.height_px) == (40, 20)
-    assert bool(result.notes) == (orientation != 1)
+    assert len(result.notes) == (orientation != 1)
+    assert result.pixels.flags.c_contiguous
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF", "WEBP", "TIFF", "AVIF", "PPM", "JPEG2000", "ICO"])
@@ -101,11 +107,128 @@ def test_alpha_is_composited_over_white() -> None:
     assert "alpha-on-white" in result.notes
 
 
+def png(header: bytes, rows: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
+    """Return a PNG made by hand: what Pillow does not write."""
+    parts = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    crc = [struct.pack(">I", zlib.crc32(kind + content)) for kind, content in parts]
+    written = (struct.pack(">I", len(c)) + k + c + end for (k, c), end in zip(parts, crc, strict=True))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(written)
+
+
 def test_the_transparent_value_of_a_16_bit_png_is_white() -> None:
-    file = io.BytesIO()
-    Image.fromarray(np.array([[0, 1000]], np.uint16)).save(file, "PNG", transparency=1000)
-    result = decode(file.getvalue())
-    assert result.pixels[0, :, 0].tolist() == ([0, 255] if "alpha-on-white" in result.notes else [0, 4])
+    header = struct.pack(">IIBBBBB", 2, 1, 16, 0, 0, 0, 0)
+    result = decode(png(header, b"\0" + struct.pack(">HH", 40000, 1000), (b"tRNS", struct.pack(">H", 1000))))
+    assert result.pixels[0, :, 0].tolist() == [156, 255]
+    assert "alpha-on-white" in result.notes
+
+
+def test_16_bit_colour_is_not_clipped() -> None:
+    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
+    assert decode(png(header, b"\0" + struct.pack(">HHH", 0, 32896, 65535))).pixels[0, 0].tolist() == [0, 128, 255]
+
+
+def test_12_bit_tiff_and_data_that_use_little_of_their_range() -> None:
+    pixels = struct.pack("<HHH", 0, 0, 0)[:3]  # two values of 12 bit in three bytes, both zero
+    packed = bytes([0xFF, 0xF0, 0x00]) + pixels
+    tags = ((256, 3, 2), (257, 3, 2), (258, 3, 12), (259, 3, 1), (262, 3, 1), (273, 4, 122), (277, 3, 1), (279, 4, 6))
+    entries = b"".join(struct.pack("<HHI", tag, kind, 1) + struct.pack("<I", value) for tag, kind, value in tags)
+    data = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+    data = data.ljust(122, b"\0") + packed
+    assert decode(data).pixels[..., 0].tolist() == [[255, 0], [0, 0]]
+    dark = decode(encoded(Image.fromarray(np.array([[0, 4095]], np.uint16)), "PNG"))
+    assert dark.notes == ("from-I;16", "low-range")
+
+
+def test_an_alpha_channel_that_nobody_wrote_is_ignored() -> None:
+    image = Image.new("RGBA", (4, 4), (10, 20, 30, 0))
+    assert decode(encoded(image, "TGA"), name="a.tga").pixels[0, 0].tolist() == [10, 20, 30]
+    assert decode(encoded(image, "PNG")).pixels[0, 0].tolist() == [255, 255, 255]
+
+
+def test_an_opaque_alpha_channel_is_not_worth_a_note() -> None:
+    assert decode(encoded(Image.new("RGBA", (4, 4), (10, 20, 30, 255)), "PNG")).notes == ("from-RGBA",)
+
+
+def test_large_images_are_converted_in_strips_to_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    images = [
+        Image.fromarray(rng.integers(0, 256, (50, 20, 4), dtype=np.uint8), "RGBA"),
+        Image.fromarray(rng.integers(0, 256, (50, 20, 3), dtype=np.uint8)).quantize(16),
+        Image.fromarray(rng.integers(0, 65536, (50, 20), dtype=np.uint16)),
+        Image.fromarray(rng.normal(size=(50, 20)).astype(np.float32)),
+    ]
+    files = [encoded(image, "TIFF") for image in images]
+    whole = [decode(data) for data in files]
+    monkeypatch.setattr("headstart.images.pixels.STRIP_PIXELS", 70)
+    monkeypatch.setattr("headstart.images.decode.LARGE_PIXELS", 1)
+    for data, expected in zip(files, whole, strict=True):
+        result = decode(data)
+        np.testing.assert_array_equal(result.pixels, expected.pixels)
+        assert result.notes == expected.notes
+
+
+def test_shrink_is_applied_before_the_pixels_are_returned() -> None:
+    result = decode(encoded(quadrants(), "PNG"), shrink=lambda pixels: pixels[:1, :1])
+    assert result.pixels.shape == (1, 1, 3)
+    assert (result.width_px, result.height_px) == (40, 20)
+
+
+def test_a_damaged_second_frame_does_not_cost_the_first() -> None:
+    frames = [Image.new("L", (8, 8), value) for value in (200, 100)]
+    data = encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:])
+    assert decode(data[:-20]).pixels[0, 0, 0] == 200
+
+
+def test_layers_of_a_photoshop_file_are_no_frames() -> None:
+    header = b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, 1, 2, 8, 3)
+    channels = b"".join(struct.pack(">hI", number, 4) for number in range(3))
+    layer = struct.pack(">iiiiH", 0, 0, 1, 2, 3) + channels + b"8BIMnorm" + bytes(4) + struct.pack(">I", 0)
+    records = struct.pack(">h", 2) + 2 * layer + 2 * 3 * (b"\0\0" + bytes(2))  # pixels of each channel, uncompressed
+    layers = struct.pack(">II", len(records) + 4, len(records)) + records
+    data = header + struct.pack(">II", 0, 0) + layers + struct.pack(">H", 0) + bytes([1, 2, 3, 4, 5, 6])
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.n_frames == 2
+    result = decode(data)
+    assert (result.format, result.notes) == ("PSD", ())
+    assert result.pixels.tolist() == [[[1, 3, 5], [2, 4, 6]]]
+
+
+def test_tga_is_read_by_its_name_or_footer_and_nothing_else_is() -> None:
+    data = encoded(quadrants(), "TGA")
+    assert decode(data, name="a.tga").format == "TGA"
+    assert decode(data).format == "TGA"
+    with pytest.raises(ImageError):
+        decode(data[:-30])
+
+
+def test_nothing_but_the_file_decides() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(quadrants(), "JPEG", exif=exif).replace(b"Exif\0\0MM\0*\0\0\0\x08", b"Exif\0\0MM\0*\0\0\xff\x08")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        strict = decode(data)
+    np.testing.assert_array_equal(strict.pixels, decode(data).pixels)
+
+
+def test_pillow_is_left_as_it_is() -> None:
+    assert (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES) == (1024 * 1024 * 1024 // 4 // 3, False)
+
+
+def test_images_above_pillows_limit_are_read_without_changing_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    for kind in ("PNG", "JPEG", "BMP"):
+        assert decode(encoded(quadrants(), kind)).width_px == 40
+
+
+def test_grey_halves_of_truncated_files_are_never_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with pytest.raises(HeadstartError, match="Set it to False"):
+        decode(encoded(quadrants(), "PNG"))
+
+
+def test_pillows_log_is_not_printed() -> None:
+    assert any(isinstance(handler, logging.NullHandler) for handler in logging.getLogger("PIL").handlers)
 
 
 def test_the_first_frame_is_taken() -> None:
@@ -131,12 +254,34 @@ def test_a_wrong_suffix_is_noted_and_the_content_decides() -> None:
         (bytes(5000), "filled with zeros"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", "EPS is not supported"),
         (b"<svg xmlns='x'/>", "SVG is not supported"),
-        (b"\x00\x00\x00\x18ftypheic" + bytes(20), "HEIC"),
+        (b"<?xml version='1.0'?>\n<svg xmlns='x'/>", "SVG is not supported"),
+        (b"\x00\x00\x00\x18ftypheic" + bytes(20), "HEIC is not supported: convert it to JPEG, PNG or TIFF"),
+        (b"\x00\x00\x00\x18ftypisom" + bytes(20), "a video"),
+        (b"\x00\x00\x00\x18ftypavif" + bytes(20), "damaged: it begins as an image"),
+        (bytes(128) + b"DICM" + bytes(20), "DICOM is not supported"),
     ],
 )
 def test_reasons_that_a_person_understands(data: bytes, reason: str) -> None:
     with pytest.raises(ImageError, match=reason):
         decode(data)
+
+
+def test_the_preview_in_a_camera_raw_file_is_not_the_picture() -> None:
+    data = encoded(quadrants(), "TIFF")
+    with pytest.raises(ImageError, match="camera raw"):
+        decode(data, name="DSC_0001.NEF")
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[50706] = b"\1\4\0\0"
+    with pytest.raises(ImageError, match="camera raw"):
+        decode(encoded(quadrants(), "TIFF", tiffinfo=tags))
+    assert decode(encoded(quadrants(), "JPEG"), name="a.nef").notes == ("named-nef-is-JPEG",)
+
+
+def test_text_that_unpacks_to_a_bomb_is_refused() -> None:
+    header = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
+    bomb = b"Comment\0\0" + zlib.compress(bytes(5_000_000))
+    with pytest.raises(ImageError, match="unpacks to more"):
+        decode(png(header, b"\0\0", (b"zTXt", bomb)))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "GIF", "BMP"])
@@ -153,7 +298,6 @@ def test_bombs_are_refused_before_they_are_decoded() -> None:
         decode(data, max_pixels=1_000_000)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
 @settings(max_examples=60)
 @given(st.data())
 def test_mutated_files_raise_nothing_but_image_errors(data: st.DataObject) -> None:
@@ -169,7 +313,6 @@ def test_mutated_files_raise_nothing_but_image_errors(data: st.DataObject) -> No
     assert result.pixels.shape == (result.height_px, result.width_px, 3)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_awkward_files_are_rows_or_failures_with_a_reason(shared: Path) -> None:
     root = shared / "data" / "awkward"
     with (shared / "data" / "awkward_manifest.csv").open(newline="") as file:

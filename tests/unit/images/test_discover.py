@@ -90,9 +90,57 @@ def test_link_loops_are_survived_and_links_followed(tmp_path: Path) -> None:
     (tmp_path / "data" / "ant" / "loop").symlink_to(tmp_path / "data")
     (tmp_path / "data" / "ant" / "nothing.png").symlink_to(tmp_path / "absent")
     (tmp_path / "data" / "bee").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data" / "ant" / "nothing").symlink_to(tmp_path / "absent")
+    (tmp_path / "data" / "ant" / "itself").symlink_to("itself")
     found = discover(tmp_path / "data")
-    assert [ref.path for ref in found.refs] == ["ant/1.png", "bee/2.png"]
-    assert len(found.ignored) == 2
+    # The link to nothing is called an image: it becomes a failure with a reason.
+    assert [ref.path for ref in found.refs] == ["ant/1.png", "ant/nothing.png", "bee/2.png"]
+    assert found.ignored == (
+        "ant/itself (a link to nothing)",
+        "ant/loop (a link back to a folder above it)",
+        "ant/nothing (a link to nothing)",
+    )
+
+
+def test_folders_that_all_link_to_each_other_are_walked_in_time(tmp_path: Path) -> None:
+    names = [f"c{number:02d}" for number in range(14)]  # 14! paths without end
+    for number, name in enumerate(names):
+        picture(tmp_path / name / "1.png", number)
+        for other in names:
+            if other != name:
+                (tmp_path / name / f"to-{other}").symlink_to(tmp_path / other)
+    assert {f"{name}/1.png" for name in names} <= {ref.path for ref in discover(tmp_path).refs}
+
+
+def test_two_links_to_one_folder_are_two_folders(tmp_path: Path) -> None:
+    picture(tmp_path / "elsewhere" / "1.png", 1)
+    (tmp_path / "data").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "data" / name).symlink_to(tmp_path / "elsewhere")
+    assert [ref.path for ref in discover(tmp_path / "data").refs] == ["a/1.png", "b/1.png"]
+
+
+def test_a_link_out_of_the_root_and_back_into_it(tmp_path: Path) -> None:
+    picture(tmp_path / "data" / "ant" / "1.png", 1)
+    (tmp_path / "data" / "up").symlink_to(tmp_path)
+    found = discover(tmp_path / "data")
+    assert [ref.path for ref in found.refs] == ["ant/1.png"]
+    assert found.ignored == ("up/data (a link back to a folder above it)",)
+
+
+def test_a_folder_that_may_not_be_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture(tmp_path / "ant" / "1.png", 1)
+    picture(tmp_path / "bee" / "2.png", 2)
+    scan = os.scandir
+
+    def refuse_bees(path: str) -> object:
+        if path.endswith("bee/"):
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr("headstart.images.walk.os.scandir", refuse_bees)
+    with pytest.raises(DataError, match=r"1 folder\(s\) that may not be read: bee/ \(Permission denied\)"):
+        discover(tmp_path)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names of any bytes, and pipes")
@@ -150,6 +198,7 @@ def test_manifest(tmp_path: Path, separator: str, encoding: str) -> None:
         ("path,label\nabsent.png,a\n", "1 files that are not in"),
         ("path,label,split\n1.png,a,later\n", "unknown split 'later'"),
         ("path,label\n1.png,a,b\n", "line 2: 3 cells where 2"),
+        ("path,label\nsub,a\n", r"1 files that are not in .* \(or are no files\): sub"),
         ("path,label\n", "names no images"),
         ("", "Received: nothing"),
     ],
@@ -157,6 +206,24 @@ def test_manifest(tmp_path: Path, separator: str, encoding: str) -> None:
 def test_wrong_manifests(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         discover(manifest(tmp_path, text))
+
+
+def test_a_manifest_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="line 2: the label is not UTF-8"):
+        discover(manifest(tmp_path, "path,label\n1.png,Käfer\n", "latin-1"))
+
+
+def test_absolute_paths_below_the_root_are_taken(tmp_path: Path) -> None:
+    path = manifest(tmp_path, f"path,label\n{tmp_path}/sub/2.png,a\n")
+    assert [ref.path for ref in discover(path).refs] == ["sub/2.png"]
+
+
+def test_many_classes(tmp_path: Path) -> None:
+    for number in range(1000):
+        (tmp_path / f"{number:04d}").mkdir()
+        (tmp_path / f"{number:04d}" / "1.jpg").touch()
+    found = discover(tmp_path)
+    assert found.class_names == tuple(f"{number:04d}" for number in range(1000))
 
 
 def test_the_reference_sets(shared: Path) -> None:

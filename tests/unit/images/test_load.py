@@ -10,7 +10,7 @@ import pytest
 
 from headstart.errors import ImageError
 from headstart.images.discover import discover
-from headstart.images.load import load_image
+from headstart.images.load import load_image, open_error
 from headstart.schema import ImageRef
 from pictures import picture
 
@@ -49,6 +49,52 @@ def test_a_pipe_that_took_its_place_does_not_hang(tmp_path: Path, ref: ImageRef)
     os.mkfifo(tmp_path / "1.png")
     with pytest.raises(ImageError, match="not a regular file"):
         load(tmp_path, ref)
+
+
+def test_a_file_that_grows_while_it_is_read(tmp_path: Path, ref: ImageRef, monkeypatch: pytest.MonkeyPatch) -> None:
+    stat = os.fstat
+
+    def grow_after(descriptor: int) -> os.stat_result:
+        before = stat(descriptor)
+        with (tmp_path / "1.png").open("ab") as file:
+            file.write(b"more")
+        return before
+
+    monkeypatch.setattr("headstart.images.load.os.fstat", grow_after)
+    with pytest.raises(ImageError, match="changed while it was read"):
+        load(tmp_path, ref)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="a file that holds more than its size says")
+def test_a_file_whose_size_is_not_true() -> None:
+    info = Path("/proc/self/status").stat()
+    ref = ImageRef("status", None, None, None, info.st_size, info.st_mtime_ns)
+    with pytest.raises(ImageError, match="changed while it was read"):
+        load(Path("/proc/self"), ref)
+
+
+def test_a_link_to_nothing(tmp_path: Path) -> None:
+    (tmp_path / "1.png").symlink_to("absent")
+    with pytest.raises(ImageError, match="a link to nothing"):
+        load(tmp_path, discover(tmp_path).refs[0])
+
+
+def test_a_folder_that_took_its_place(tmp_path: Path, ref: ImageRef) -> None:
+    (tmp_path / "1.png").unlink()
+    (tmp_path / "1.png").mkdir()
+    with pytest.raises(ImageError, match="not a regular file but a folder"):
+        load(tmp_path, ref)
+
+
+def test_a_file_of_too_many_bytes(tmp_path: Path, ref: ImageRef, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headstart.images.load.MAX_FILE_BYTES", 10)
+    with pytest.raises(ImageError, match="at most 10 are read"):
+        load(tmp_path, ref)
+
+
+def test_errors_of_opening_in_words(tmp_path: Path) -> None:
+    assert open_error(PermissionError(13, "Permission denied"), tmp_path) == "permission denied"
+    assert open_error(OSError(5, "Input/output error"), tmp_path) == "cannot be opened: Input/output error"
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")

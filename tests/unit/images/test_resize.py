@@ -29,12 +29,30 @@ def test_an_unknown_preset_is_refused() -> None:
         resize(np.zeros((2, 2, 3), np.uint8), 2, "lanczos")
 
 
+def test_turned_views_are_resized_as_their_copies_are() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 30, 3), dtype=np.uint8)
+    turned = pixels[::-1].swapaxes(0, 1)
+    np.testing.assert_array_equal(resize(turned, 16), resize(np.ascontiguousarray(turned), 16))
+
+
 def test_bit_for_bit_what_keras_gives() -> None:
     from headstart.runtime import import_keras
 
     layers = import_keras().layers
     rng = np.random.default_rng(0)
-    shapes = [(1, 1), (1, 7), (2, 3), (224, 225), (223, 224), (500, 375), (333, 500), (1000, 13), (768, 1024)]
+    shapes = [
+        (1, 1),
+        (1, 7),
+        (2, 3),
+        (224, 225),
+        (223, 224),
+        (500, 375),
+        (333, 500),
+        (1000, 13),
+        (13, 2500),
+        (3000, 3),
+        (768, 1024),
+    ]
     for height, width in [*shapes, *rng.integers(1, 700, (20, 2)).tolist()]:
         pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
         for size in (224, 35):

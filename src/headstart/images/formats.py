@@ -1,0 +1,113 @@
+"""What the name and the first bytes of a file say of its format."""
+
+from __future__ import annotations
+
+#: Suffix → Pillow's name of the format, for the formats that are decoded. None of their readers starts another program,
+#: as Pillow's EPS reader does.
+SUFFIX_FORMATS = {
+    ".apng": "PNG", ".avif": "AVIF", ".avifs": "AVIF", ".bmp": "BMP", ".bw": "SGI", ".dds": "DDS", ".dib": "BMP",
+    ".gif": "GIF", ".icb": "TGA", ".icns": "ICNS", ".ico": "ICO", ".im1": "SUN", ".j2c": "JPEG2000", ".j2k": "JPEG2000",
+    ".jfif": "JPEG", ".jif": "JPEG", ".jp2": "JPEG2000", ".jpc": "JPEG2000", ".jpe": "JPEG", ".jpeg": "JPEG",
+    ".jpf": "JPEG2000", ".jpg": "JPEG", ".jpx": "JPEG2000", ".mpo": "JPEG", ".pbm": "PPM", ".pcx": "PCX", ".pfm": "PPM",
+    ".pgm": "PPM", ".png": "PNG", ".pnm": "PPM", ".ppm": "PPM", ".psd": "PSD", ".qoi": "QOI", ".ras": "SUN",
+    ".rgb": "SGI", ".rgba": "SGI", ".sgi": "SGI", ".sun": "SUN", ".tga": "TGA", ".tif": "TIFF", ".tiff": "TIFF",
+    ".vda": "TGA", ".vst": "TGA", ".webp": "WEBP", ".xbm": "XBM",
+}  # fmt: skip
+
+#: Suffix → what the format is called, for files that a person calls images and that are not decoded.
+UNSUPPORTED_SUFFIXES = {
+    ".cur": "CUR", ".dcm": "DICOM", ".emf": "EMF", ".eps": "EPS", ".exr": "OpenEXR", ".hdr": "Radiance HDR",
+    ".heic": "HEIC", ".heif": "HEIC", ".hif": "HEIC", ".jxl": "JPEG XL", ".jxr": "JPEG XR", ".svg": "SVG", ".svgz": "SVG",
+    ".wmf": "WMF", ".xcf": "XCF", ".xpm": "XPM",
+}  # fmt: skip
+
+#: Suffixes of what cameras write before it is developed. Most are TIFFs whose first picture is a small preview.
+RAW_SUFFIXES = frozenset(
+    (".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".kdc", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf",
+     ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f")
+)  # fmt: skip
+
+#: Suffixes of files that a person calls images. Those that cannot be decoded become failures with a reason.
+IMAGE_SUFFIXES = frozenset(SUFFIX_FORMATS) | frozenset(UNSUPPORTED_SUFFIXES) | RAW_SUFFIXES
+
+#: The formats that are tried, the frequent ones first. TGA is not among them: its reader takes nearly any bytes.
+FORMATS = (
+    "JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "AVIF", "JPEG2000", "PPM", "ICO", "ICNS", "PSD", "DDS", "SGI", "QOI",
+    "SUN", "PCX", "DIB", "XBM",
+)  # fmt: skip
+
+#: Formats of one family, of which either reader may take a file.
+SAME_FORMAT = {"MPO": "JPEG", "DIB": "BMP"}
+
+#: Enough to tell every format that is told by its content (DICOM's mark is at byte 128).
+HEAD_BYTES = 132
+
+#: The last bytes of a TGA of version 2 (Truevision TGA specification 2.0, "TGA file footer").
+TGA_FOOTER = b"TRUEVISION-XFILE.\0"
+
+#: First bytes of formats that are decoded.
+MAGIC = (
+    b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+",
+    b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51", b"8BPS", b"qoif", b"DDS \x7c\0\0\0", b"icns\0", b"\x59\xa6\x6a\x95",
+)  # fmt: skip
+
+#: Brands of ISO media files (bytes 8–11, after "ftyp") that hold pictures, and what they are called.
+BRANDS = {
+    b"avif": "AVIF", b"avis": "AVIF", b"crx ": "Canon CR3", b"heic": "HEIC", b"heix": "HEIC", b"heim": "HEIC",
+    b"heis": "HEIC", b"hevc": "HEIC", b"hevx": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC",
+}  # fmt: skip
+
+#: First bytes of formats that are not decoded, and what they are called.
+UNSUPPORTED_MAGIC = (
+    (b"%!PS", "EPS"), (b"\xc5\xd0\xd3\xc6", "EPS"), (b"%PDF", "PDF"), (b"<svg", "SVG"), (b"gimp xcf", "XCF"),
+    (b"\x76\x2f\x31\x01", "OpenEXR"), (b"#?RADIANCE", "Radiance HDR"), (b"\xff\x0a", "JPEG XL"),
+    (b"\0\0\0\x0cJXL ", "JPEG XL"), (b"II\xbc\x01", "JPEG XR"), (b"FUJIFILMCCD-RAW", "camera raw"), (b"IIRO", "camera raw"),
+    (b"IIU\0", "camera raw"), (b"\0MRM", "camera raw"), (b"FOVb", "camera raw"), (b"\xd7\xcd\xc6\x9a", "WMF"),
+    (b"/* XPM */", "XPM"),
+)  # fmt: skip
+
+
+def suffix_of(path: str) -> str:
+    """Return the suffix of a path in lower case, with its dot; nothing if the name has none."""
+    stem, dot, suffix = path.rpartition(".")
+    return f".{suffix.lower()}" if dot and stem and "/" not in suffix and not stem.endswith("/") else ""
+
+
+def has_magic(head: bytes) -> bool:
+    """Return whether the first bytes of a file are those of an image.
+
+    Formats whose mark is one or two bytes long (PPM, PCX, ICO, SGI) are told by their suffix alone: texts begin so too.
+    """
+    bmp = head[:2] == b"BM" and head[6:10] == bytes(4)
+    webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+    media = head[4:8] == b"ftyp" and head[8:12] in BRANDS
+    return head.startswith(MAGIC) or bmp or webp or media
+
+
+def unsupported_format(data: bytes, name: str) -> str:
+    """Return what a format that is not decoded is called, by the content and then by the name; else nothing."""
+    head = data[:HEAD_BYTES].lstrip()
+    for magic, format_name in UNSUPPORTED_MAGIC:
+        if data.startswith(magic) or head.startswith(magic):
+            return format_name
+    if data[128:132] == b"DICM":
+        return "DICOM"
+    if data[4:8] == b"ftyp":
+        return BRANDS.get(data[8:12], "a video, or another container of its kind,").replace("AVIF", "")
+    if head.startswith(b"<?xml") and b"<svg" in data[:4096]:
+        return "SVG"
+    suffix = suffix_of(name)
+    return "camera raw" if suffix in RAW_SUFFIXES else UNSUPPORTED_SUFFIXES.get(suffix, "")
+
+
+def wrong_suffix(name: str, actual: str) -> str:
+    """Return the suffix of the name, without its dot, where it belongs to another format; else nothing."""
+    suffix = suffix_of(name)
+    claimed = SUFFIX_FORMATS.get(suffix) or UNSUPPORTED_SUFFIXES.get(suffix) or (suffix in RAW_SUFFIXES and "raw")
+    return suffix[1:] if claimed and claimed != SAME_FORMAT.get(actual, actual) else ""
+
+
+def readers(data: bytes, name: str) -> tuple[str, ...]:
+    """Return the formats to try, in this order."""
+    tga = SUFFIX_FORMATS.get(suffix_of(name)) == "TGA" or data.endswith(TGA_FOOTER)
+    return (*FORMATS, "TGA") if tga else FORMATS
