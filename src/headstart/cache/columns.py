@@ -192,7 +192,7 @@ def read_column(column: StoredRows, stored_digest: str) -> NDArray[Any] | TextCo
     else:
         values = np.empty(column.shape, column.dtype)
         if values.size:
-            column.read(0, values)
+            column.read(np.arange(len(column)), values)
         digest.update(values.data)
     if digest.hexdigest() != stored_digest:
         raise ValueError("its values are not those that were written (the SHA-256 differs)")
@@ -204,7 +204,7 @@ def read_text(column: StoredRows, digest: Any) -> TextColumn:
     parts, lengths = [], np.empty(len(column), np.int64)
     for start in range(0, len(column), column.chunk_rows):
         block = np.empty(min(column.chunk_rows, len(column) - start), column.dtype)
-        column.read(start, block)
+        column.read(np.arange(start, start + len(block)), block)
         digest.update(block.tobytes())
         lengths[start : start + len(block)] = np.char.str_len(block)
         parts.append(b"".join(block.tolist()))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from h5py import h5s
+from h5py import h5s, h5t
 from numpy.typing import NDArray
 
 from headstart.cache.format import DEFLATE, FLETCHER32, ZSTD
@@ -77,6 +78,7 @@ class StoredRows:
         self.shape, self.dtype, self.chunk_rows = tuple(dataset.shape), dataset.dtype, int(dataset.chunks[0])
         self.chunk_bytes = int(np.prod(dataset.chunks)) * self.dtype.itemsize
         self.filters = filters(dataset)
+        self._memory_type = h5t.py_create(self.dtype)
         self._zeros = (0,) * (len(self.shape) - 1)
 
     def __len__(self) -> int:
@@ -87,8 +89,8 @@ class StoredRows:
         mask, data = self.id.read_direct_chunk((first, *self._zeros))
         return mask, data
 
-    def read(self, first: int, values: NDArray[Any]) -> None:
-        """Read consecutive rows into ``values``.
+    def read(self, rows: NDArray[np.int64], values: NDArray[Any]) -> None:
+        """Read rows into ``values``, in the order asked for; consecutive ones at once.
 
         Raises
         ------
@@ -97,12 +99,15 @@ class StoredRows:
         OSError
             If HDF5 cannot read it; its checksum differs, for one.
         """
-        for row in range(first - first % self.chunk_rows, first + len(values), self.chunk_rows):
-            self._check_chunk(*self.read_chunk(row))
-        # Below h5py's own indexing, whose selections take longer than the reading of a short run.
+        # Below h5py's own indexing, whose selections take longer than the reading of a row.
         space = self.id.get_space()
-        space.select_hyperslab((first, *self._zeros), values.shape)
-        self.id.read(h5s.create_simple(values.shape), space, values)
+        bounds = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
+        for start, end in pairwise(bounds):
+            first, block = int(rows[start]), values[start:end]
+            for row in range(first - first % self.chunk_rows, first + len(block), self.chunk_rows):
+                self._check_chunk(*self.read_chunk(row))
+            space.select_hyperslab((first, *self._zeros), block.shape)
+            self.id.read(h5s.create_simple(block.shape), space, block, self._memory_type)
 
     def _check_chunk(self, mask: int, data: bytes) -> None:
         used = [kind for number, kind in enumerate(self.filters) if not mask >> number & 1]

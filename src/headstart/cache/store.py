@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -257,12 +256,10 @@ class FeatureCache:
         """
         dataset = self._datasets[name]
         values = np.empty((len(rows), *dataset.shape[1:]), dataset.dtype)
-        bounds = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
         if not values.size:
             return values
         try:
-            for start, end in pairwise(bounds):
-                dataset.read(int(rows[start]), values[start:end])
+            dataset.read(rows, values)
         except H5PY_ERRORS as error:
             raise CacheError(self._damaged_row(name, rows)) from error
         return values
@@ -272,9 +269,9 @@ class FeatureCache:
         if not self._file:
             return f"{self.path} has been closed. Read it inside of its with block."
         dataset = self._datasets[name]
-        for row in rows.tolist():
+        for row in rows:
             try:
-                dataset.read(row, np.empty((1, *dataset.shape[1:]), dataset.dtype))
+                dataset.read(row[None], np.empty((1, *dataset.shape[1:]), dataset.dtype))
             except H5PY_ERRORS as error:
                 return (
                     f"{self.path} is damaged: row {row} of /{name}, the image {self.rows.path[row]}, cannot be read "

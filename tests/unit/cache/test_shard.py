@@ -305,6 +305,7 @@ def test_every_dataset_ends_in_a_checksum_and_no_string_is_of_variable_length(wr
 
     def visit(name: str, thing: Any) -> None:
         assert not [key for key in thing.attrs if h5py.check_vlen_dtype(thing.attrs.get_id(key).dtype)]
+        assert not thing.id.get_create_plist().get_obj_track_times()  # equal content, equal bytes
         if isinstance(thing, h5py.Dataset):
             seen.append(name)
             properties = thing.id.get_create_plist()
