@@ -14,6 +14,9 @@ from filelock import FileLock, Timeout
 from headstart.cache.publish import PARTIAL_SUFFIX
 from headstart.errors import CacheError
 
+#: Seconds in which a process that has just taken a lock writes down who it is.
+ANNOUNCE_SECONDS = 2.0
+
 
 @contextmanager
 def lock(target: Path) -> Iterator[None]:
@@ -31,11 +34,9 @@ def lock(target: Path) -> Iterator[None]:
     owner = beside(target, "owner")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        guard.acquire(timeout=0)
-    except Timeout as error:
-        raise CacheError(
-            f"{target} is being written by {owner_of(owner)}. Wait for it to end, or write elsewhere with -o."
-        ) from error
+        acquire(guard, target, owner)
+    except CacheError:
+        raise
     except OSError as error:
         raise CacheError(f"{target} cannot be written: {error.strerror}.") from error
     try:
@@ -49,15 +50,31 @@ def lock(target: Path) -> Iterator[None]:
         guard.release()
 
 
+def acquire(guard: FileLock, target: Path, owner: Path) -> None:
+    """Take the lock, or raise CacheError once whoever holds it has had time to say who it is."""
+    for seconds in (0.0, ANNOUNCE_SECONDS):
+        try:
+            guard.acquire(timeout=seconds)
+        except Timeout as error:
+            holder = owner_of(owner)
+            if holder or seconds:
+                raise CacheError(
+                    f"{target} is being written by {holder or 'another process'}. "
+                    "Wait for it to end, or write elsewhere with -o."
+                ) from error
+        else:
+            return
+
+
 def beside(target: Path, suffix: str) -> Path:
     """Return the hidden file or folder of a cache with that suffix."""
     return target.with_name(f".{target.name}.{suffix}")
 
 
 def owner_of(owner: Path) -> str:
-    """Return who holds the lock, as far as it is known yet."""
+    """Return who holds the lock; nothing where that is not known (yet)."""
     try:
         facts = json.loads(owner.read_text(encoding="utf-8"))
         return f"process {facts['pid']} on {facts['host']}"
     except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
+        return ""
