@@ -45,7 +45,13 @@ from PIL import Image, ImageFile
 from headstart.errors import HeadstartError, ImageError
 from headstart.images.formats import wrong_suffix
 from headstart.images.pixels import to_rgb
-from headstart.images.reader import check_size, ignore_pillow_warnings, open_image, refuse_camera_raw
+from headstart.images.reader import (
+    check_size,
+    ignore_pillow_warnings,
+    open_image,
+    refuse_camera_raw,
+    refuse_missing_strips,
+)
 from headstart.images.reasons import explain
 
 if TYPE_CHECKING:
@@ -146,6 +152,7 @@ def decode_checked(data: bytes, name: str, max_pixels: int, shrink: Callable[[Pi
     image = open_image(data, name)
     check_size(image, max_pixels)
     refuse_camera_raw(image, name)
+    refuse_missing_strips(image)
     format_name = image.format or ""
     notes = [f"named-{suffix}-is-{format_name}"] if (suffix := wrong_suffix(name, format_name)) else []
     large = image.width * image.height >= LARGE_PIXELS

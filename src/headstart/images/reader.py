@@ -96,6 +96,17 @@ def refuse_camera_raw(image: ImageFile.ImageFile, name: str) -> None:
         raise ImageError("camera raw is not supported: convert it to JPEG, PNG or TIFF")
 
 
+def refuse_missing_strips(image: ImageFile.ImageFile) -> None:
+    """Raise ImageError for TIFFs whose strips or tiles cover a part of the image: Pillow would leave the rest black."""
+    extents = [tile.extents for tile in image.tile if tile.extents] if image.format == "TIFF" else []
+    covered = max((right for _, _, right, _ in extents), default=0) * max((bottom for *_, bottom in extents), default=0)
+    if extents and covered < image.width * image.height:
+        raise ImageError(
+            f"damaged: it claims {image.width:,} × {image.height:,} pixels, but holds only {covered:,} of "
+            f"{image.width * image.height:,}"
+        )
+
+
 def ignore_pillow_warnings() -> None:
     """Put the filter first, if another one has taken its place since.
 

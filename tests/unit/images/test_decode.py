@@ -266,6 +266,15 @@ def test_reasons_that_a_person_understands(data: bytes, reason: str) -> None:
         decode(data)
 
 
+def test_a_tiff_that_lacks_strips_is_not_filled_with_black() -> None:
+    data = bytearray(encoded(Image.new("L", (4, 4), 200), "TIFF"))
+    assert decode(bytes(data)).pixels.min() == 200
+    height = data.index(struct.pack("<HHII", 257, 4, 1, 4))  # ImageLength, LONG, one value: 4
+    data[height + 8 : height + 12] = struct.pack("<I", 9)  # the strip goes on holding four rows
+    with pytest.raises(ImageError, match="claims 4 × 9 pixels, but holds only 16 of 36"):
+        decode(bytes(data))
+
+
 def test_the_preview_in_a_camera_raw_file_is_not_the_picture() -> None:
     data = encoded(quadrants(), "TIFF")
     with pytest.raises(ImageError, match="camera raw"):
