@@ -14,7 +14,7 @@ from headstart.cache.store import FeatureCache, open_cache
 from headstart.errors import DataError, RecipeMismatchError
 from headstart.evaluate.metrics import score
 from headstart.evaluate.splits import Split, split_by_caches, split_by_column, split_by_fraction
-from headstart.heads.bundle import Bundle, save_bundle
+from headstart.heads.bundle import Bundle, check_target, save_bundle
 from headstart.heads.catalogue import default_spec, make_head
 from headstart.heads.transforms import design_matrix
 from headstart.images.discover import SPLIT_NAMES
@@ -92,8 +92,12 @@ def fit_head(
         If there are no labels, or they cannot be divided as asked.
     RecipeMismatchError
         If the other cache was made by another recipe; the message names the fields.
+    BundleError
+        If something else than a saved head lies where it is to be saved.
     """
     spec = default_spec(spec) if isinstance(spec, str) else spec
+    if output is not None:
+        check_target(Path(output))  # before the fit, not after it
     with open_cache(Path(cache)) as train_cache:
         if is_cache(validation):
             with open_cache(Path(str(validation))) as other:

@@ -14,6 +14,7 @@ import pytest
 from fakes import FakeBackbone, FakeNetwork
 from headstart import predict
 from headstart.extract import local
+from headstart.schema import Recipe
 from headstart_cli.app import COMMANDS, make_app, run
 from pictures import class_folders, picture
 
@@ -152,6 +153,7 @@ def test_wrong_parameters_of_a_head_are_named(cli: Cli, head: Path) -> None:
 def test_another_recipe_is_refused(cli: Cli, data: Path, head: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = json.loads((head / "bundle.json").read_text())
     bundle["recipe"]["input_size_px"] = 224
+    bundle["recipe_fingerprint"] = Recipe.from_json(json.dumps(bundle["recipe"])).fingerprint
     (head / "bundle.json").write_text(json.dumps(bundle))
     code, _, err = cli("evaluate", head, "features/photos.h5")
     assert code == 1

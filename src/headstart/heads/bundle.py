@@ -6,14 +6,13 @@ parts) and, for a dense head, ``network.keras`` (Keras v3).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import tempfile
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -22,30 +21,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headstart.errors import BundleError, RecipeMismatchError
-from headstart.heads.archive import check_members
+from headstart.heads.archive import digest, read_json
+from headstart.heads.facts import FACTS, HEAD, METRICS, NETWORK, Facts, check_files, read_facts
+from headstart.heads.scikit import check_form, load_skops
 from headstart.heads.transforms import design_matrix
 from headstart.schema import FeatureBatch, HeadSpec, Recipe
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FORMAT = "headstart-bundle"
-FORMAT_VERSION = 1
-
-#: Types of our own that a head may hold. skops knows those of scikit-learn and NumPy; everything else is refused.
-OWN_TYPES = (
-    "headstart.heads.dense.DenseHead",
-    "headstart.heads.svm.LinearSVMHead",
-    "headstart.heads.svm.RBFSVMHead",
-    "headstart.heads.transforms.SqrtL2Scaler",
-)
-
-#: Of scikit-learn's, those that calibration needs and skops does not list.
-OTHER_TYPES = (
-    "sklearn.calibration._CalibratedClassifier",
-    "sklearn.calibration._SigmoidCalibration",
-    "sklearn.model_selection._split.StratifiedKFold",
-)
+#: What desktops leave in every folder that they show.
+LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +80,10 @@ class Bundle:
                 f"The head was fitted on features of another recipe (head ≠ these): {'; '.join(differences)}. "
                 "Extract the features with the head's recipe, or fit a head on these."
             )
-        X = design_matrix(batches, self.spec.features, pooled_layers=self.recipe.pooled_layers)
+        return np.concatenate([self._of_batch(batch) for batch in batches] or [np.empty((0, len(self.class_names)))])
+
+    def _of_batch(self, batch: FeatureBatch) -> NDArray[np.float64]:
+        X = design_matrix([batch], self.spec.features, pooled_layers=self.recipe.pooled_layers)
         probabilities = np.zeros((len(X), len(self.class_names)))
         probabilities[:, self.head.classes_] = self.head.predict_proba(X)
         return probabilities
@@ -108,16 +97,14 @@ def save_bundle(folder: Path, bundle: Bundle, *, metrics: Mapping[str, Any]) -> 
     BundleError
         If something else lies there, or it cannot be written.
     """
-    if folder.exists() and not (folder / "bundle.json").is_file():
-        raise BundleError(
-            f"{folder} exists and is no saved head, so it is not replaced. Choose another folder with -o."
-        )
+    check_target(folder)
+    target = folder.resolve()  # a link to a bundle stays a link
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
             write_files(partial, bundle, metrics)
-            put_in_place(partial, folder)
+            put_in_place(partial, target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
@@ -125,13 +112,38 @@ def save_bundle(folder: Path, bundle: Bundle, *, metrics: Mapping[str, Any]) -> 
     return folder
 
 
+def check_target(folder: Path) -> None:
+    """Raise BundleError where a bundle may not be written: over anything but a bundle or an empty folder."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    files = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    try:
+        others = files - set(read_facts(folder).files) - {FACTS} - LITTER
+    except BundleError as error:
+        raise BundleError(
+            f"{folder} exists and is no saved head, so it is not replaced. Choose another folder with -o."
+        ) from error
+    if others:
+        raise BundleError(
+            f"{folder} is a saved head, but holds other files too, so it is not replaced: {', '.join(sorted(others))}. "
+            "Move them, or choose another folder with -o."
+        )
+
+
 def put_in_place(partial: Path, folder: Path) -> None:
-    """Move a finished folder to its name; an old bundle of that name is removed once it has made room."""
+    """Move a finished folder to its name; an old bundle of that name is removed once the new one stands."""
     partial.chmod(0o755)  # mkdtemp is stricter than a result should be
     old = partial.with_name(f"{partial.name}.old")
-    if folder.exists():
+    had_one = folder.exists()
+    if had_one:
         folder.rename(old)
-    partial.rename(folder)
+    try:
+        partial.rename(folder)
+    except OSError:
+        if had_one:
+            old.rename(folder)
+        raise
+    sync(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -143,28 +155,34 @@ def write_files(folder: Path, bundle: Bundle, metrics: Mapping[str, Any]) -> Non
     classifier = head.steps[-1][1]
     network = classifier.__dict__.pop("network_", None)  # skops must not see Keras' objects
     try:
-        skops.io.dump(head, folder / "head.skops")
+        skops.io.dump(head, folder / HEAD)
     finally:
         if network is not None:
             classifier.network_ = network
     if network is not None:
-        network.save(folder / "network.keras")
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    facts = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "spec": asdict(bundle.spec),
-        "recipe": json.loads(bundle.recipe.to_json()),
-        "recipe_fingerprint": bundle.recipe.fingerprint,
-        "class_names": list(bundle.class_names),
-        "versions": versions(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "files": {path.name: digest(path) for path in sorted(folder.iterdir())},
-    }
-    (folder / "bundle.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+        network.save(folder / NETWORK)
+    (folder / METRICS).write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    facts = Facts(
+        spec=bundle.spec,
+        recipe=bundle.recipe,
+        class_names=bundle.class_names,
+        n_features=int(head.n_features_in_) if hasattr(head, "n_features_in_") else None,
+        versions=versions(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        files={path.name: digest(path) for path in sorted(folder.iterdir())},
+    )
+    (folder / FACTS).write_text(facts.to_json(), encoding="utf-8")
+    for path in (*folder.iterdir(), folder):
+        sync(path)
+
+
+def sync(path: Path) -> None:
+    """Have the system put a file, or the names in a folder, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def load_bundle(folder: Path) -> Bundle:
@@ -176,69 +194,21 @@ def load_bundle(folder: Path) -> Bundle:
         If it is missing, damaged, of a newer version, or holds a type that a head does not need.
     """
     facts = read_facts(folder)
-    for name, expected in facts["files"].items():
-        path = folder / name
-        if Path(name).name != name or not path.is_file() or digest(path) != expected:
-            raise BundleError(
-                f"{folder} is damaged: {name} is missing or not the file that was saved. Fit the head again."
-            )
-    if "head.skops" not in facts["files"]:
-        raise BundleError(f"{folder} is damaged: it holds no head.skops. Fit the head again.")
-    head = load_skops(folder / "head.skops")
-    if "network.keras" in facts["files"]:
-        from headstart.heads.network import load_network  # a head without a network needs no Keras
-
-        head.steps[-1][1].network_ = load_network(folder / "network.keras")
-    say_version_differences(folder, facts["versions"])
-    spec = facts["spec"]
+    check_files(folder, facts.files)
+    say_version_differences(folder, facts.versions)
+    head = load_skops(folder / HEAD)
+    check_form(folder, head, facts)
+    if NETWORK in facts.files:
+        head.steps[-1][1].load_network(folder / NETWORK)
     return Bundle(
         head=head,
-        spec=HeadSpec(spec["type"], tuple(spec["features"]), spec["scaling"], spec["random_state"], spec["params"]),
-        recipe=Recipe.from_json(json.dumps(facts["recipe"])),
-        class_names=tuple(facts["class_names"]),
-        metrics=json.loads((folder / "metrics.json").read_text(encoding="utf-8")),
-        versions=facts["versions"],
-        created=facts["created"],
+        spec=facts.spec,
+        recipe=facts.recipe,
+        class_names=facts.class_names,
+        metrics=read_json(folder / METRICS),
+        versions=facts.versions,
+        created=facts.created,
     )
-
-
-def read_facts(folder: Path) -> dict[str, Any]:
-    """Return ``bundle.json``, checked."""
-    try:
-        facts = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise BundleError(f"There is no saved head in {folder}. Expected: a folder that fit-head wrote.") from error
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{folder / 'bundle.json'} cannot be read: {error}") from error
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-        raise BundleError(f"{folder} is no saved head of headstart.")
-    if facts.get("format_version", 0) > FORMAT_VERSION:
-        raise BundleError(
-            f"{folder} has format version {facts['format_version']}; this program reads up to {FORMAT_VERSION}. Update it."
-        )
-    missing = {"spec", "recipe", "class_names", "versions", "created", "files"} - set(facts)
-    if missing:
-        raise BundleError(f"{folder} is damaged: bundle.json lacks {', '.join(sorted(missing))}.")
-    return facts
-
-
-def load_skops(path: Path) -> Any:
-    """Return the scikit-learn parts of a head; raise BundleError where they hold a type that is not known."""
-    import skops.io
-
-    allowed = {*OWN_TYPES, *OTHER_TYPES}
-    try:
-        check_members(path)
-        untrusted = set(skops.io.get_untrusted_types(file=path)) - allowed
-        if untrusted:
-            raise BundleError(
-                f"{path} holds types that no head needs, and is not loaded: {', '.join(sorted(untrusted))}."
-            )
-        return skops.io.load(path, trusted=sorted(allowed))
-    except BundleError:
-        raise
-    except Exception as error:  # zip, JSON and skops' own errors: all mean that the file is not what it should be
-        raise BundleError(f"{path} cannot be loaded: {error}") from error
 
 
 def say_version_differences(folder: Path, saved: Mapping[str, str]) -> None:
@@ -262,9 +232,3 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

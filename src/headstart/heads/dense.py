@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from headstart.heads.network import build_network, compile_epoch
+from headstart.heads.network import build_network, compile_epoch, load_network
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -126,6 +127,18 @@ class DenseHead(ClassifierMixin, BaseEstimator):
         probabilities = self.predict_proba(X)  # first, so that an unfitted head says so
         labels: NDArray[Any] = self.classes_[probabilities.argmax(axis=1)]
         return labels
+
+    def load_network(self, path: Path) -> DenseHead:
+        """Take the weights of a saved network; everything else that was fitted is there already.
+
+        Raises
+        ------
+        BundleError
+            If the file is damaged, or holds another network than this head's.
+        """
+        units = (*self.hidden, len(self.classes_))
+        self.network_ = load_network(path, self.n_features_in_, units, dropout=self.dropout, l2=self.l2)
+        return self
 
     def _network(self, n_features: int, seed: int) -> Any:
         units = (*self.hidden, len(self.classes_))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ def build_network(n_features: int, units: Sequence[int], *, dropout: float, l2: 
         layers.append(
             keras.layers.Dense(
                 width,
+                dtype="float32",  # whatever policy is set for other networks
                 activation="softmax" if last else "relu",
                 kernel_initializer=keras.initializers.GlorotUniform(seed + number),
                 kernel_regularizer=penalty,
@@ -116,22 +118,45 @@ class Adam:
             )
 
 
-def load_network(path: Path) -> Any:
-    """Return the Keras network of a dense head; raise BundleError where it holds anything but plain layers."""
+def load_network(path: Path, n_features: int, units: Sequence[int], *, dropout: float, l2: float) -> Any:
+    """Return the Keras network of a dense head: built by this module, with the weights of the file.
+
+    The file is a whole Keras model that others may load; here its description is compared, and never built.
+
+    Raises
+    ------
+    BundleError
+        If it holds anything but plain layers of these units, or is damaged.
+    """
     try:
         check_members(path)
         with zipfile.ZipFile(path) as archive:
             config = json.loads(archive.read("config.json"))
-        unknown = {name for name in class_names_in(config) if name not in KERAS_CLASSES}
-        if unknown:
-            raise BundleError(
-                f"{path} holds layers that no dense head has, and is not loaded: {', '.join(sorted(unknown))}."
-            )
-        return import_keras().saving.load_model(path, compile=False, safe_mode=True)
+            weights_bytes = archive.getinfo("model.weights.h5").file_size
+        check_config(path, config, units)
+        n_weights = sum((before + 1) * after for before, after in pairwise((n_features, *units)))
+        if 4 * n_weights > weights_bytes:
+            raise BundleError(f"{path} holds {weights_bytes:,} bytes of weights, too few for {n_weights:,} of them.")
+        network = build_network(n_features, units, dropout=dropout, l2=l2, seed=0)
+        network.load_weights(path)
     except BundleError:
         raise
     except Exception as error:  # Keras raises many kinds for a damaged file
         raise BundleError(f"{path} cannot be loaded: {error}") from error
+    return network
+
+
+def check_config(path: Path, config: dict[str, Any], units: Sequence[int]) -> None:
+    """Raise BundleError where the description of a network names other layers than a dense head of these units has."""
+    unknown = {name for name in class_names_in(config) if name not in KERAS_CLASSES}
+    if unknown:
+        raise BundleError(
+            f"{path} holds layers that no dense head has, and is not loaded: {', '.join(sorted(unknown))}."
+        )
+    layers = config["config"]["layers"]
+    found = [layer["config"]["units"] for layer in layers if layer["class_name"] == "Dense"]
+    if found != list(units):
+        raise BundleError(f"{path} holds dense layers of {found} units. Expected: {list(units)}.")
 
 
 def class_names_in(config: Any) -> set[str]:

@@ -1,0 +1,171 @@
+"""``bundle.json``: what a saved head is, and the digests of its files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from headstart.errors import BundleError, HeadstartError
+from headstart.heads.archive import check_regular, digest, read_json
+from headstart.heads.catalogue import check_params
+from headstart.heads.names import SCALINGS
+from headstart.schema import HeadSpec, Recipe
+
+FORMAT = "headstart-bundle"
+FORMAT_VERSION = 1
+
+FACTS, METRICS, HEAD, NETWORK = "bundle.json", "metrics.json", "head.skops", "network.keras"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a saved head before it is loaded.
+
+    Attributes
+    ----------
+    spec : HeadSpec
+        Type, features, scaling and parameters.
+    recipe : Recipe
+        What the features must be made by.
+    class_names : tuple of str
+        The classes of the cache it was fitted on.
+    n_features : int or None
+        Columns of its input; None where it was not written down.
+    versions : mapping of str to str
+        Versions of what fitted it.
+    created : str
+        When (ISO 8601, UTC).
+    files : mapping of str to str
+        SHA-256 of each file beside ``bundle.json``.
+    """
+
+    spec: HeadSpec
+    recipe: Recipe
+    class_names: tuple[str, ...]
+    n_features: int | None
+    versions: Mapping[str, str]
+    created: str
+    files: Mapping[str, str]
+
+    def to_json(self) -> str:
+        """Return the text of ``bundle.json``."""
+        values = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "spec": asdict(self.spec),
+            "recipe": json.loads(self.recipe.to_json()),
+            "recipe_fingerprint": self.recipe.fingerprint,
+            "class_names": list(self.class_names),
+            "n_features": self.n_features,
+            "versions": dict(self.versions),
+            "created": self.created,
+            "files": dict(self.files),
+        }
+        return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
+
+
+def read_facts(folder: Path) -> Facts:
+    """Return what ``bundle.json`` says, every value checked.
+
+    Raises
+    ------
+    BundleError
+        If there is none, or it is damaged, of a newer version, or not of ours.
+    """
+    if not (folder / FACTS).is_symlink() and not (folder / FACTS).exists():
+        raise BundleError(f"There is no saved head in {folder}. Expected: a folder that fit-head wrote.")
+    values = read_json(folder / FACTS)
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise BundleError(f"{folder} is no saved head of headstart.")
+    version = values.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise BundleError(
+            f"{folder} has format version {version}; this program reads up to {FORMAT_VERSION}. Update it."
+        )
+    try:
+        if version != FORMAT_VERSION:
+            raise ValueError(f"there is no format version {version!r}")
+        return facts_from(values)
+    except KeyError as error:
+        raise BundleError(f"{folder} is damaged: bundle.json lacks {error}.") from error
+    except (HeadstartError, TypeError, ValueError) as error:
+        raise BundleError(f"{folder} is damaged: in bundle.json, {error}") from error
+
+
+def facts_from(values: Mapping[str, Any]) -> Facts:
+    """Return the facts of these values.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError, HeadstartError
+        If one is missing, or is not what it should be.
+    """
+    recipe = Recipe.from_json(json.dumps(values["recipe"]))
+    if values["recipe_fingerprint"] != recipe.fingerprint:
+        raise ValueError("the fingerprint is not that of the recipe.")
+    class_names = words(values, "class_names")
+    if len(set(class_names)) != len(class_names):
+        raise ValueError(f"class_names holds a name twice: {', '.join(class_names)}.")
+    files = mapping_of_words(values, "files")
+    unknown = set(files) - {METRICS, HEAD, NETWORK}
+    if unknown or not {METRICS, HEAD} <= set(files):
+        raise ValueError(f"files are {METRICS}, {HEAD} and perhaps {NETWORK}. Received: {', '.join(sorted(files))}.")
+    return Facts(
+        spec=spec_from(typed(values, "spec", Mapping)),
+        recipe=recipe,
+        class_names=class_names,
+        n_features=typed(values, "n_features", int) if values.get("n_features") is not None else None,
+        versions=mapping_of_words(values, "versions"),
+        created=typed(values, "created", str),
+        files=files,
+    )
+
+
+def spec_from(values: Mapping[str, Any]) -> HeadSpec:
+    """Return the spec of these values; raise as :func:`facts_from` does."""
+    params = typed(values, "params", Mapping)
+    check_params(typed(values, "type", str), params)
+    if typed(values, "scaling", str) not in SCALINGS:
+        raise ValueError(f"scaling is one of {', '.join(SCALINGS)}. Received: {values['scaling']!r}.")
+    seed = typed(values, "random_state", int)
+    return HeadSpec(values["type"], words(values, "features"), values["scaling"], seed, dict(params))
+
+
+def typed(values: Mapping[str, Any], name: str, kind: type) -> Any:
+    """Return a value that is of this type; raise ValueError where it is of another."""
+    value = values[name]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"{name} is of the wrong type. Received: {value!r}.")
+    return value
+
+
+def words(values: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """Return a list of one or more strings as a tuple; raise ValueError where it is none."""
+    found = typed(values, name, list)
+    if not found or not all(isinstance(word, str) for word in found):
+        raise ValueError(f"{name} is a list of words. Received: {found!r}.")
+    return tuple(found)
+
+
+def mapping_of_words(values: Mapping[str, Any], name: str) -> dict[str, str]:
+    """Return a mapping of strings to strings; raise ValueError where it is none."""
+    found = dict(typed(values, name, Mapping))
+    if not all(isinstance(word, str) for word in found.values()):
+        raise ValueError(f"{name} maps words to words. Received: {found!r}.")
+    return found
+
+
+def check_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Raise BundleError where a file is missing, is a link, or is not the one that was saved."""
+    for name, expected in files.items():
+        path = folder / name
+        found = path.is_symlink() or path.exists()
+        if found:
+            check_regular(path)
+        if not found or digest(path) != expected:
+            raise BundleError(
+                f"{folder} is damaged: {name} is missing or not the file that was saved. Fit the head again."
+            )
