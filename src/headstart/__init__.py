@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from headstart.heads.transforms import design_matrix as design_matrix
     from headstart.predict import Predictor as Predictor
     from headstart.predict import evaluate_head as evaluate_head
+    from headstart.quality import inspect_quality as inspect_quality
     from headstart.schema import HeadSpec as HeadSpec
     from headstart.schema import Recipe as Recipe
 
@@ -55,6 +56,7 @@ _HOMES = {
     "export_keras": "export",
     "extract_features": "extract.local",
     "fit_head": "fit",
+    "inspect_quality": "quality",
     "load_bundle": "heads.bundle",
     "load_weights": "backbone.weights",
     "make_head": "heads.catalogue",

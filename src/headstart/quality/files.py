@@ -1,0 +1,223 @@
+"""What the files themselves tell: unreadable, oddly made, too small, of odd shape, too few of a class."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from headstart.quality.columns import Columns
+from headstart.report.findings import Check, Example, Finding, ListedImage
+
+#: Below this many pixels on the shorter side, the network sees mostly what the enlargement made up.
+MIN_SIDE_PX = 32
+
+#: Longer to shorter side from which on squeezing to a square distorts beyond recognition.
+MAX_ASPECT_RATIO = 4.0
+
+#: Largest to smallest class from which on accuracy says little.
+MAX_IMBALANCE = 10.0
+
+UNREADABLE = Check(
+    "unreadable",
+    "Images that could not be read",
+    "warning",
+    "They have no features and take part in nothing. Replace or delete them.",
+)
+TINY = Check(
+    "tiny", "Tiny images", "warning", "Enlarged to the network's input they hold little detail. Find larger originals."
+)
+ASPECT = Check(
+    "extreme-aspect-ratio",
+    "Extreme aspect ratio",
+    "warning",
+    "The network sees them squeezed to a square. Crop them, or leave them out.",
+)
+FEW = Check(
+    "few-images",
+    "Classes with few images",
+    "warning",
+    "A head learns such a class badly, and its score is a matter of luck. Collect more, or join classes.",
+    unit="classes",
+)
+IMBALANCE = Check(
+    "imbalance",
+    "Strong imbalance of classes",
+    "warning",
+    "Judge heads by balanced accuracy, and try --class-weight balanced.",
+    unit="data sets",
+)
+
+#: What a note of images/decode.py begins with → where it is reported; the first that fits, so the last takes the rest.
+NOTE_CHECKS: tuple[tuple[str, Check], ...] = (
+    (
+        "named-",
+        Check(
+            "wrong-extension",
+            "Name says another format than content",
+            "info",
+            "They were read by their content. Other programs may refuse them: rename them.",
+        ),
+    ),
+    (
+        "exif-unreadable",
+        Check(
+            "exif-unreadable",
+            "Damaged metadata",
+            "warning",
+            "Whether they should have been turned is not known: they were taken as they are stored.",
+        ),
+    ),
+    (
+        "exif-",
+        Check(
+            "exif-rotated",
+            "Turned as their EXIF orientation says",
+            "info",
+            "Programs that ignore EXIF see them otherwise. If some look wrong, their orientation was written wrongly.",
+        ),
+    ),
+    (
+        "alpha-",
+        Check(
+            "alpha",
+            "Transparency",
+            "info",
+            "Transparent pixels were laid on white. If one class alone has them, a head may learn the white.",
+        ),
+    ),
+    (
+        "scaled-from-range",
+        Check(
+            "scaled-from-range",
+            "Brightness stretched image by image",
+            "warning",
+            "Their values fit no known range, so that brightness cannot be compared between them. Save them as 8 or 16 bit.",
+        ),
+    ),
+    (
+        "low-range",
+        Check(
+            "low-range",
+            "Nearly black: little of the range is used",
+            "warning",
+            "Their integers were saved in a wider type than they need. Scale them to the full range, all by the same factor.",
+        ),
+    ),
+    (
+        "first-frame",
+        Check("first-frame", "Several frames or pages", "info", "Only the first of each was taken."),
+    ),
+    (
+        "from-",
+        Check(
+            "converted",
+            "Colours converted to RGB",
+            "info",
+            "Harmless unless one class alone is of another kind: a head may then learn the kind.",
+        ),
+    ),
+    ("", Check("other-notes", "Otherwise changed while decoding", "info", "Said by the decoder.")),
+)  # fmt: skip
+
+
+def file_findings(columns: Columns, min_images_per_class: int) -> Iterator[Finding]:
+    """Yield what the columns tell without features, checks that found nothing included."""
+    yield unreadable(columns)
+    yield tiny(columns)
+    yield extreme_aspect_ratio(columns)
+    yield from noted(columns)
+    if columns.class_names:
+        yield from class_sizes(columns, min_images_per_class)
+
+
+def unreadable(columns: Columns) -> Finding:
+    """Return the failures by reason."""
+    kinds = Counter(kind_of_reason(failure.reason) for failure in columns.failures)
+    examples = tuple(
+        Example((ListedImage(f.ref.path, f.ref.label, f.ref.split),), f.reason, {"reason": f.reason})
+        for f in sorted(columns.failures, key=lambda f: (-kinds[kind_of_reason(f.reason)], f.reason))
+    )
+    return Finding(UNREADABLE, len(columns.failures), examples, ordered(kinds))
+
+
+def kind_of_reason(reason: str) -> str:
+    """Return the general part of a reason: what stands before the particulars."""
+    return re.split(r"[:(]", reason, maxsplit=1)[0].strip() or reason
+
+
+def tiny(columns: Columns) -> Finding:
+    """Return the images that are enlarged too much, the smallest first."""
+    least = max(MIN_SIDE_PX, columns.input_size_px / 4)
+    shorter = np.minimum(columns.width_px, columns.height_px)
+    rows = np.flatnonzero(shorter < least)
+    rows = rows[np.argsort(shorter[rows], kind="stable")]
+    return Finding(TINY, len(rows), sized(columns, rows.tolist()), threshold=f"shorter side below {least:.0f} pixels")
+
+
+def extreme_aspect_ratio(columns: Columns) -> Finding:
+    """Return the images that are squeezed most, the longest first."""
+    sides = np.stack([columns.width_px, columns.height_px]).astype(np.float64)
+    ratio = sides.max(axis=0) / np.maximum(sides.min(axis=0), 1)
+    rows = np.flatnonzero(ratio > MAX_ASPECT_RATIO)
+    rows = rows[np.argsort(-ratio[rows], kind="stable")]
+    return Finding(ASPECT, len(rows), sized(columns, rows.tolist()), threshold=f"above {MAX_ASPECT_RATIO:g} : 1")
+
+
+def sized(columns: Columns, rows: list[int]) -> tuple[Example, ...]:
+    """Return rows with their sizes."""
+    sizes = [(int(columns.width_px[row]), int(columns.height_px[row])) for row in rows]
+    return tuple(
+        columns.example([row], f"{w:,} × {h:,} pixels", {"width_px": w, "height_px": h})
+        for row, (w, h) in zip(rows, sizes, strict=True)
+    )
+
+
+def noted(columns: Columns) -> Iterator[Finding]:
+    """Yield what was done to images while they were decoded, one finding per kind of note."""
+    by_check: dict[str, dict[int, list[str]]] = {check.name: {} for _, check in NOTE_CHECKS}
+    for row, notes in enumerate(columns.notes):
+        for note in notes:
+            check = next(check for prefix, check in NOTE_CHECKS if note.startswith(prefix))
+            by_check[check.name].setdefault(row, []).append(note)
+    for _, check in NOTE_CHECKS:
+        rows = by_check[check.name]
+        kinds = Counter(note for notes in rows.values() for note in notes)
+        examples = tuple(columns.example([row], ", ".join(notes), {"notes": notes}) for row, notes in rows.items())
+        yield Finding(check, len(rows), examples, ordered(kinds))
+
+
+def class_sizes(columns: Columns, least: int) -> Iterator[Finding]:
+    """Yield the classes with few images, and the imbalance; among the training images where there is such a split."""
+    labelled = columns.labels >= 0
+    train = np.array([split == "train" for split in columns.splits], bool) & labelled
+    chosen, where = (train, "training images") if train.any() else (labelled, "images")
+    counts = np.bincount(columns.labels[chosen], minlength=len(columns.class_names))
+    order = np.argsort(counts, kind="stable")
+    few = [
+        Example((), f"{columns.class_names[c]}: {counts[c]:,}", {"class": columns.class_names[c], "n": int(counts[c])})
+        for c in order
+        if counts[c] < least
+    ]
+    yield Finding(FEW, len(few), tuple(few), threshold=f"fewer than {least:,} {where}")
+    smallest = order[counts[order] > 0][:1]
+    if len(counts) < 2 or not len(smallest):
+        return
+    low, high = int(smallest[0]), int(order[-1])
+    ratio = float(counts[high] / counts[low])
+    detail = f"{columns.class_names[high]}: {counts[high]:,} {where}; {columns.class_names[low]}: {counts[low]:,}"
+    values = {"largest": columns.class_names[high], "smallest": columns.class_names[low], "ratio": ratio}
+    found = ratio >= MAX_IMBALANCE
+    yield Finding(
+        IMBALANCE,
+        int(found),
+        (Example((), detail, values),) if found else (),
+        threshold=f"largest to smallest class {MAX_IMBALANCE:g} : 1 or more",
+    )
+
+
+def ordered(kinds: Mapping[str, int]) -> dict[str, int]:
+    """Return counts, the most frequent first."""
+    return dict(sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
