@@ -10,22 +10,21 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from headstart.report import text as report_text
+
 #: Results.
 out = Console()
 
 #: Progress, notices and errors.
 err = Console(stderr=True)
 
+#: Text of others, as of file names, in a form that any terminal can show.
+printable = report_text.printable
+
 
 def print_error(message: str) -> None:
     """Print an expected error."""
     err.print(f"[bold red]Error:[/] {escape(message)}", soft_wrap=True)
-
-
-def printable(path: str) -> str:
-    """Return a path that any terminal can print: undecodable bytes and control characters are written as escapes."""
-    text = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 class RateColumn(ProgressColumn):

@@ -23,13 +23,31 @@ LISTED_FAILURES = 20
 def inspect(
     cache: Annotated[Path, typer.Argument(help="A feature cache, as features/data.h5.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    quality: Annotated[
+        bool,
+        typer.Option("--quality", help="Look for what is odd instead: bad files, duplicates, probable label errors."),
+    ] = False,
+    data: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="With --html: the folder of images, for thumbnails.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --quality: write the findings as one HTML page as well.")
+    ] = None,
 ) -> None:
-    """Show what a cache holds: classes and counts, recipe, sparsity, size, failures.
+    """Show what a cache holds: classes and counts, recipe, sparsity, size, failures; or what is odd about its images.
 
-    [bold]Example[/]
+    [bold]Examples[/]
 
     headstart inspect features/data.h5
+    headstart inspect features/data.h5 --quality --data data/ --html quality.html
     """
+    if (html and not quality) or (data and not html):
+        raise typer.BadParameter("--html goes with --quality, and --data with --html.")
+    if quality:
+        from headstart_cli.quality import inspect_data
+
+        inspect_data(cache, data=data, html=html, as_json=as_json)
+        return
     from headstart.cache.store import open_cache
 
     with open_cache(cache) as opened:

@@ -29,6 +29,10 @@ class RecipeMismatchError(HeadstartError, ValueError):
     """Features made by one recipe met a cache or a head made by another; the message names the fields that differ."""
 
 
+class ParameterError(HeadstartError, ValueError):
+    """A parameter of a head is unknown, or has a value that it cannot have; the message says which it can."""
+
+
 class BundleError(HeadstartError, ValueError):
     """A saved head is missing, damaged, or holds something that may not be loaded."""
 

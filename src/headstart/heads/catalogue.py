@@ -9,7 +9,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from headstart.errors import HeadstartError
+from headstart.errors import HeadstartError, ParameterError
+from headstart.heads.names import SCALINGS
+from headstart.heads.parameters import (
+    ACTIVATION,
+    CLASS_WEIGHT,
+    COUNT,
+    FOLDS,
+    GAMMA,
+    NOT_NEGATIVE,
+    POSITIVE,
+    RATE,
+    SHARE,
+    SWITCH,
+    UNITS,
+    Parameter,
+    check_values,
+    is_count,
+)
 from headstart.schema import HeadSpec
 
 
@@ -23,36 +40,69 @@ class HeadType:
         What it is fitted on unless told otherwise.
     scaling : str
         How that is scaled.
-    params : mapping of str to value
-        The parameters that may be set, and their defaults.
+    params : mapping of str to Parameter
+        The parameters that may be set: default, values, help.
     """
 
     features: tuple[str, ...]
     scaling: str
-    params: Mapping[str, Any]
+    params: Mapping[str, Parameter]
 
+
+WEIGHTED = Parameter(None, CLASS_WEIGHT, "balanced gives rare classes their weight.")
+CALIBRATION = Parameter(5, FOLDS, "Folds of the calibration; fewer where a class has fewer images.")
 
 HEAD_TYPES: dict[str, HeadType] = {
     "dense": HeadType(
         ("flatten",),
         "none",
         {
-            "hidden": (256,),
-            "dropout": 0.0,
-            "epochs": 10,
-            "batch_size": 32,
-            "learning_rate": 0.001,
-            "l2": 0.0,
-            "early_stopping": False,
-            "validation_fraction": 0.1,
-            "patience": 5,
-            "class_weight": None,
+            "hidden": Parameter((256,), UNITS, "Units of the hidden layers."),
+            "activation": Parameter("relu", ACTIVATION, "Of the hidden layers."),
+            "dropout": Parameter(0.0, RATE, "Share of hidden units left out in each step."),
+            "epochs": Parameter(10, COUNT, "Passes over the data."),
+            "batch_size": Parameter(32, COUNT, "Images per step."),
+            "learning_rate": Parameter(0.001, POSITIVE, "Of Adam."),
+            "l2": Parameter(0.0, NOT_NEGATIVE, "L2 penalty on the kernels."),
+            "early_stopping": Parameter(False, SWITCH, "Stop when held-out images are predicted best."),
+            "validation_fraction": Parameter(0.1, SHARE, "Share of the images held out for early stopping."),
+            "patience": Parameter(5, COUNT, "Epochs to wait for a better one before stopping early."),
+            "class_weight": WEIGHTED,
         },
     ),
-    "logistic": HeadType(("avg",), "sqrt-l2", {"C": 10.0, "class_weight": None, "max_iter": 2000}),
-    "linear-svm": HeadType(("avg",), "sqrt-l2", {"C": 1.0, "class_weight": None, "cv": 5, "max_iter": 10_000}),
-    "rbf-svm": HeadType(("avg",), "sqrt-l2", {"C": 10.0, "gamma": "scale", "class_weight": None, "cv": 5}),
+    "logistic": HeadType(
+        ("avg",),
+        "sqrt-l2",
+        {
+            "C": Parameter(10.0, POSITIVE, "Inverse strength of regularisation."),
+            "class_weight": WEIGHTED,
+            "max_iter": Parameter(2000, COUNT, "Steps of the solver at most."),
+        },
+    ),
+    "linear-svm": HeadType(
+        ("avg",),
+        "sqrt-l2",
+        {
+            "C": Parameter(1.0, POSITIVE, "Inverse strength of regularisation."),
+            "class_weight": WEIGHTED,
+            "cv": CALIBRATION,
+            "max_iter": Parameter(10_000, COUNT, "Steps of the solver at most."),
+        },
+    ),
+    "rbf-svm": HeadType(
+        ("avg",),
+        "sqrt-l2",
+        {
+            "C": Parameter(10.0, POSITIVE, "Inverse strength of regularisation."),
+            "gamma": Parameter("scale", GAMMA, "Width of the kernel, as in sklearn.svm.SVC."),
+            "class_weight": WEIGHTED,
+            "cv": CALIBRATION,
+        },
+    ),
 }
+
+#: scikit-learn takes seeds of 32 bits.
+MAX_SEED = 2**32 - 1
 
 
 def default_spec(
@@ -68,13 +118,14 @@ def default_spec(
     Raises
     ------
     HeadstartError
-        If there is no such head, or it takes no such parameter.
+        If there is no such head, or it takes no such parameter, value, scaling or seed.
     """
     kind = head_kind(head_type)
-    check_params(head_type, params or {})
-    return HeadSpec(
+    spec = HeadSpec(
         head_type, tuple(features or kind.features), scaling or kind.scaling, random_state, dict(params or {})
     )
+    check_spec(spec)
+    return spec
 
 
 def head_kind(head_type: str) -> HeadType:
@@ -84,12 +135,19 @@ def head_kind(head_type: str) -> HeadType:
     return HEAD_TYPES[head_type]
 
 
-def check_params(head_type: str, params: Mapping[str, Any]) -> None:
-    """Raise HeadstartError where a head takes no such parameter."""
-    known = head_kind(head_type).params
-    unknown = sorted(set(params) - set(known))
-    if unknown:
-        raise HeadstartError(f"A {head_type} head takes no {', '.join(unknown)}. It takes: {', '.join(known)}.")
+def check_spec(spec: HeadSpec) -> None:
+    """Check that a head can be made of a spec; its features are checked where the recipe is known.
+
+    Raises
+    ------
+    HeadstartError
+        If it names something that does not exist, or a parameter has a value that it cannot have.
+    """
+    check_values(spec.type, spec.params, head_kind(spec.type).params)
+    if spec.scaling not in SCALINGS:
+        raise ParameterError(f"Unknown scaling {spec.scaling!r}. Expected one of: {', '.join(SCALINGS)}.")
+    if not is_count(spec.random_state, 0) or spec.random_state > MAX_SEED:
+        raise ParameterError(f"A seed is a whole number from 0 to {MAX_SEED}. Received: {spec.random_state!r}.")
 
 
 def make_head(spec: HeadSpec) -> Any:
@@ -98,14 +156,15 @@ def make_head(spec: HeadSpec) -> Any:
     Raises
     ------
     HeadstartError
-        If the spec names something that does not exist.
+        If the spec names something that does not exist, or a parameter has a value that it cannot have.
     """
-    check_params(spec.type, spec.params)
+    check_spec(spec)
     from sklearn.pipeline import Pipeline
 
     from headstart.heads.transforms import make_scaler
 
-    params = {**head_kind(spec.type).params, **spec.params, "random_state": spec.random_state}
+    defaults = {name: parameter.default for name, parameter in head_kind(spec.type).params.items()}
+    params = {**defaults, **spec.params, "random_state": spec.random_state}
     return Pipeline([("scale", make_scaler(spec.scaling)), ("classifier", make_classifier(spec.type, params))])
 
 

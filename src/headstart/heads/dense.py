@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from headstart.errors import DataError, ParameterError
+from headstart.heads.catalogue import HEAD_TYPES
 from headstart.heads.network import build_network, compile_epoch, load_network
+from headstart.heads.parameters import check_values
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    Rows = tuple[NDArray[np.float32], NDArray[np.intp]]
 
 
 class DenseHead(ClassifierMixin, BaseEstimator):
@@ -28,6 +35,8 @@ class DenseHead(ClassifierMixin, BaseEstimator):
     ----------
     hidden : sequence of int
         Units of the hidden layers; empty for softmax regression.
+    activation : str
+        Of the hidden layers: ``relu``, or another of ``heads.parameters.ACTIVATIONS``.
     dropout : float
         Share of hidden units left out in each step.
     epochs, batch_size : int
@@ -37,8 +46,8 @@ class DenseHead(ClassifierMixin, BaseEstimator):
     l2 : float
         L2 penalty on the kernels.
     early_stopping : bool
-        Hold out ``validation_fraction`` of the rows, stop when their loss has not fallen for ``patience`` epochs, and keep
-        the weights of the best one.
+        Hold out ``validation_fraction`` of the rows (or take those that :meth:`fit` is given), stop when their loss has not
+        fallen for ``patience`` epochs, and keep the weights of the best one.
     validation_fraction : float
         Share of the rows held out for early stopping.
     patience : int
@@ -55,7 +64,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):
     network_ : keras.Model
         The fitted network; rows of features in, probabilities out.
     history_ : dict of str to list of float
-        Loss and accuracy per epoch; with early stopping those of the held-out rows too.
+        Loss and accuracy per epoch; those of the held-out rows too, where there are any.
     n_iter_ : int
         Epochs that were run.
 
@@ -69,6 +78,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):
         self,
         hidden: Sequence[int] = (256,),
         *,
+        activation: str = "relu",
         dropout: float = 0.0,
         epochs: int = 10,
         batch_size: int = 32,
@@ -81,6 +91,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):
         random_state: Any = None,
     ) -> None:
         self.hidden = hidden
+        self.activation = activation
         self.dropout = dropout
         self.epochs = epochs
         self.batch_size = batch_size
@@ -92,7 +103,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):
         self.class_weight = class_weight
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any) -> DenseHead:
+    def fit(self, X: Any, y: Any, X_val: Any = None, y_val: Any = None) -> DenseHead:
         """Train on rows of features.
 
         Parameters
@@ -101,18 +112,35 @@ class DenseHead(ClassifierMixin, BaseEstimator):
             Computed in float32.
         y : array-like of shape (n_samples,)
             Labels of at least two classes.
+        X_val, y_val : array-like, optional
+            Rows to watch, scaled as ``X`` is, and their labels. They are never trained on; early stopping goes by them.
+
+        Raises
+        ------
+        DataError
+            If there are fewer than two classes, or too few rows to hold some out.
+        ParameterError
+            If a parameter cannot have its value, or the weights have left the range of float32.
         """
+        settings = {name: value for name, value in self.get_params().items() if name != "random_state"}
+        check_values("dense", settings, HEAD_TYPES["dense"].params)
         X, y = validate_data(self, X, y, dtype=np.float32)
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise ValueError(f"A classifier needs at least two classes. Received: 1 class, {self.classes_[0]!r}.")
+            raise DataError(f"A classifier needs at least two classes. Received: 1 class, {self.classes_[0]!r}.")
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        weights = compute_class_weight(self.class_weight, classes=self.classes_, y=y).astype(np.float32)
+        class_weights = compute_class_weight(self.class_weight, classes=self.classes_, y=y).astype(np.float32)
         self.network_ = self._network(X.shape[1], seed)
-        train, held_out = self._hold_out(codes, seed)
-        self.history_ = self._train(X, codes, weights[codes], train, held_out, seed)
+        train = np.arange(len(X))
+        watched = self._given(X_val, y_val)
+        if self.early_stopping and watched is None:
+            train, held_out = self._hold_out(codes, seed)
+            watched = X[held_out], codes[held_out]
+        data = (X, codes.astype(np.int32), class_weights[codes])
+        self.history_ = self._train(data, train, watched, seed)
         self.n_iter_ = len(self.history_["loss"])
+        self._check_learned(float(class_weights[codes].mean()))
         return self
 
     def predict_proba(self, X: Any) -> NDArray[np.float32]:
@@ -136,39 +164,40 @@ class DenseHead(ClassifierMixin, BaseEstimator):
         BundleError
             If the file is damaged, or holds another network than this head's.
         """
-        units = (*self.hidden, len(self.classes_))
-        self.network_ = load_network(path, self.n_features_in_, units, dropout=self.dropout, l2=self.l2)
+        self.network_ = load_network(path, self.n_features_in_, **self._shape())
         return self
 
     def _network(self, n_features: int, seed: int) -> Any:
+        return build_network(n_features, **self._shape(), seed=seed)
+
+    def _shape(self) -> dict[str, Any]:
         units = (*self.hidden, len(self.classes_))
-        return build_network(n_features, units, dropout=self.dropout, l2=self.l2, seed=seed)
+        return {"units": units, "activation": self.activation, "dropout": self.dropout, "l2": self.l2}
+
+    def _given(self, X: Any, y: Any) -> Rows | None:
+        if X is None or y is None:
+            return None
+        X, y = validate_data(self, X, y, dtype=np.float32, reset=False)
+        unknown = np.setdiff1d(y, self.classes_)
+        if len(unknown):
+            raise DataError(f"y_val has labels that y has not: {', '.join(map(str, unknown))}.")
+        return X, np.searchsorted(self.classes_, y)
 
     def _hold_out(self, codes: NDArray[np.intp], seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        everything = np.arange(len(codes))
-        if not self.early_stopping:
-            return everything, everything[:0]
         order = np.random.default_rng(seed).permutation(len(codes))
         by_class = [order[codes[order] == code] for code in range(len(self.classes_))]
-        counts = [round(self.validation_fraction * len(rows)) for rows in by_class]
+        counts = [min(round(self.validation_fraction * len(rows)), len(rows) - 1) for rows in by_class]
         held_out = np.concatenate([rows[:count] for rows, count in zip(by_class, counts, strict=True)])
         if not len(held_out):
-            raise ValueError(
+            raise DataError(
                 f"early_stopping needs rows to hold out. Received: {len(codes)} rows and "
                 f"validation_fraction={self.validation_fraction}."
             )
-        return np.setdiff1d(everything, held_out), np.sort(held_out)
+        return np.setdiff1d(np.arange(len(codes)), held_out), np.sort(held_out)
 
     def _train(
-        self,
-        X: NDArray[np.float32],
-        codes: NDArray[np.intp],
-        weights: NDArray[np.float32],
-        train: NDArray[np.intp],
-        held_out: NDArray[np.intp],
-        seed: int,
+        self, data: tuple[NDArray[Any], ...], train: NDArray[np.intp], watched: Rows | None, seed: int
     ) -> dict[str, list[float]]:
-        data = (X, codes.astype(np.int32), weights)
         run_epoch = compile_epoch(self.network_, self.learning_rate, self.batch_size, data)
         rng = np.random.default_rng(seed)
         history: dict[str, list[float]] = {"loss": [], "accuracy": []}
@@ -177,23 +206,42 @@ class DenseHead(ClassifierMixin, BaseEstimator):
             loss, n_right = run_epoch(rng.permutation(train).astype(np.int32))
             history["loss"].append(loss / len(train))
             history["accuracy"].append(n_right / len(train))
+            if watched is None:
+                continue
+            watched_loss = self._watch(*watched, history)
             if not self.early_stopping:
                 continue
-            held_out_loss = self._held_out_loss(X[held_out], codes[held_out], history)
-            if held_out_loss < best:
-                best, best_weights, waited = held_out_loss, self.network_.get_weights(), 0
+            if watched_loss < best:
+                best, best_weights, waited = watched_loss, self.network_.get_weights(), 0
             elif (waited := waited + 1) >= self.patience:
                 break
         if best_weights is not None:
             self.network_.set_weights(best_weights)
         return history
 
-    def _held_out_loss(self, X: NDArray[np.float32], codes: NDArray[np.intp], history: dict[str, list[float]]) -> float:
-        probabilities = self.network_(X, training=False).numpy()
+    def _watch(self, X: NDArray[np.float32], codes: NDArray[np.intp], history: dict[str, list[float]]) -> float:
+        probabilities = self.predict_proba(X)
         loss = float(-np.log(np.maximum(probabilities[np.arange(len(codes)), codes], 1e-7)).mean())
         history.setdefault("val_loss", []).append(loss)
         history.setdefault("val_accuracy", []).append(float((probabilities.argmax(axis=1) == codes).mean()))
         return loss
+
+    def _check_learned(self, mean_weight: float) -> None:
+        """Say where training went nowhere: nothing else would, the probabilities look like any others."""
+        if not all(np.isfinite(weights).all() for weights in self.network_.get_weights()):
+            raise ParameterError(
+                f"The weights left the range of float32 in training. Lower learning_rate (received: {self.learning_rate}), "
+                "or scale the features."
+            )
+        first, last = self.history_["loss"][0], self.history_["loss"][-1]
+        guessing = mean_weight * float(np.log(len(self.classes_)))
+        if last > max(first, guessing):
+            warnings.warn(
+                f"The dense head has not learned: its loss rose from {first:.3g} to {last:.3g} in {self.n_iter_} epochs, and "
+                f"guessing has {guessing:.3g}. Lower learning_rate (received: {self.learning_rate}), or scale the features.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
@@ -204,6 +252,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         weights = state.pop("_network_weights", None)
+        state.setdefault("activation", "relu")  # heads that were saved before there was a choice
         super().__setstate__(state)
         if weights is not None:
             self.network_ = self._network(self.n_features_in_, seed=0)

@@ -10,8 +10,7 @@ from typing import Any
 
 from headstart.errors import BundleError, HeadstartError
 from headstart.heads.archive import check_regular, digest, read_json
-from headstart.heads.catalogue import check_params
-from headstart.heads.names import SCALINGS
+from headstart.heads.catalogue import check_spec
 from headstart.schema import HeadSpec, Recipe
 
 FORMAT = "headstart-bundle"
@@ -126,12 +125,15 @@ def facts_from(values: Mapping[str, Any]) -> Facts:
 
 def spec_from(values: Mapping[str, Any]) -> HeadSpec:
     """Return the spec of these values; raise as :func:`facts_from` does."""
-    params = typed(values, "params", Mapping)
-    check_params(typed(values, "type", str), params)
-    if typed(values, "scaling", str) not in SCALINGS:
-        raise ValueError(f"scaling is one of {', '.join(SCALINGS)}. Received: {values['scaling']!r}.")
-    seed = typed(values, "random_state", int)
-    return HeadSpec(values["type"], words(values, "features"), values["scaling"], seed, dict(params))
+    spec = HeadSpec(
+        type=typed(values, "type", str),
+        features=words(values, "features"),
+        scaling=typed(values, "scaling", str),
+        random_state=typed(values, "random_state", int),
+        params=dict(typed(values, "params", Mapping)),
+    )
+    check_spec(spec)
+    return spec
 
 
 def typed(values: Mapping[str, Any], name: str, kind: type) -> Any:

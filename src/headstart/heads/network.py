@@ -25,8 +25,10 @@ KERAS_CLASSES = frozenset(
 )
 
 
-def build_network(n_features: int, units: Sequence[int], *, dropout: float, l2: float, seed: int) -> Any:
-    """Return an untrained network: ReLU layers with dropout, then softmax, of these units; Glorot's start, seeded."""
+def build_network(
+    n_features: int, units: Sequence[int], *, activation: str, dropout: float, l2: float, seed: int
+) -> Any:
+    """Return an untrained network: hidden layers with dropout, then softmax, of these units; Glorot's start, seeded."""
     keras = import_keras()
     penalty = keras.regularizers.L2(l2) if l2 else None
     layers = [keras.Input((n_features,))]
@@ -36,13 +38,13 @@ def build_network(n_features: int, units: Sequence[int], *, dropout: float, l2: 
             keras.layers.Dense(
                 width,
                 dtype="float32",  # whatever policy is set for other networks
-                activation="softmax" if last else "relu",
+                activation="softmax" if last else activation,
                 kernel_initializer=keras.initializers.GlorotUniform(seed + number),
                 kernel_regularizer=penalty,
             )
         )
         if dropout and not last:
-            layers.append(keras.layers.Dropout(dropout, seed=seed + 1000 + number))
+            layers.append(keras.layers.Dropout(dropout, seed=seed + 1000 + number, dtype="float32"))
     return keras.Sequential(layers)
 
 
@@ -118,7 +120,9 @@ class Adam:
             )
 
 
-def load_network(path: Path, n_features: int, units: Sequence[int], *, dropout: float, l2: float) -> Any:
+def load_network(
+    path: Path, n_features: int, units: Sequence[int], *, activation: str, dropout: float, l2: float
+) -> Any:
     """Return the Keras network of a dense head: built by this module, with the weights of the file.
 
     The file is a whole Keras model that others may load; here its description is compared, and never built.
@@ -137,7 +141,7 @@ def load_network(path: Path, n_features: int, units: Sequence[int], *, dropout: 
         n_weights = sum((before + 1) * after for before, after in pairwise((n_features, *units)))
         if 4 * n_weights > weights_bytes:
             raise BundleError(f"{path} holds {weights_bytes:,} bytes of weights, too few for {n_weights:,} of them.")
-        network = build_network(n_features, units, dropout=dropout, l2=l2, seed=0)
+        network = build_network(n_features, units, activation=activation, dropout=dropout, l2=l2, seed=0)
         network.load_weights(path)
     except BundleError:
         raise

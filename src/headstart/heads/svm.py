@@ -13,6 +13,8 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from headstart.errors import DataError
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -47,10 +49,10 @@ class CalibratedSVM(ClassifierMixin, BaseEstimator):
         check_classification_targets(y)
         self.classes_, counts = np.unique(y, return_counts=True)
         if len(self.classes_) < 2:
-            raise ValueError(f"A classifier needs at least two classes. Received: 1 class, {self.classes_[0]!r}.")
+            raise DataError(f"A classifier needs at least two classes. Received: 1 class, {self.classes_[0]!r}.")
         if counts.min() < 2:
             rare = self.classes_[counts.argmin()]
-            raise ValueError(
+            raise DataError(
                 f"Calibration needs at least two images of each class. Received: n_samples=1 of class {rare!r}. "
                 "Use logistic, or leave the class out."
             )

@@ -35,7 +35,7 @@ def batch() -> FeatureBatch:
 
 
 def fitted(name: str, batch: FeatureBatch) -> Bundle:
-    spec = default_spec(name, params={"epochs": 2} if name == "dense" else None)
+    spec = default_spec(name, params={"epochs": 2, "learning_rate": 1e-5} if name == "dense" else None)
     head = make_head(spec).fit(design_matrix([batch], spec.features), LABELS)
     return Bundle(head, spec, FakeBackbone().recipe, ("ant", "bee", "cat"))
 
@@ -301,7 +301,7 @@ def test_a_network_for_a_head_without_one_is_refused(saved: dict[str, Path], cop
 
 def test_a_network_of_other_shape_is_refused(copy_of) -> None:
     folder = copy_of("dense")
-    build_network(3, (5, 2), dropout=0.0, l2=0.0, seed=0).save(folder / "network.keras")
+    build_network(3, (5, 2), activation="relu", dropout=0.0, l2=0.0, seed=0).save(folder / "network.keras")
     refresh_digest(folder, "network.keras")
     with pytest.raises(BundleError, match=r"\[5, 2\] units. Expected: \[256, 2\]"):
         load_bundle(folder)

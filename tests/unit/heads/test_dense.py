@@ -24,8 +24,8 @@ def data() -> tuple[np.ndarray, np.ndarray]:
 def test_an_epoch_is_what_model_fit_computes(data: tuple[np.ndarray, np.ndarray]) -> None:
     keras = import_keras()
     X, y = data
-    ours = build_network(12, (6, 3), dropout=0.0, l2=0.0, seed=5)
-    theirs = build_network(12, (6, 3), dropout=0.0, l2=0.0, seed=5)
+    ours = build_network(12, (6, 3), activation="relu", dropout=0.0, l2=0.0, seed=5)
+    theirs = build_network(12, (6, 3), activation="relu", dropout=0.0, l2=0.0, seed=5)
     order = np.random.default_rng(1).permutation(len(X)).astype(np.int32)
     run_epoch = compile_epoch(ours, 0.01, 32, (X, y.astype(np.int32), np.ones(len(X), np.float32)))
     theirs.compile(keras.optimizers.Adam(0.01), "categorical_crossentropy", metrics=["accuracy"])
@@ -43,7 +43,7 @@ def test_class_weights_are_sample_weights_of_model_fit(data: tuple[np.ndarray, n
     keras = import_keras()
     X, y = data
     weights = np.array([3.0, 1.0, 0.5], np.float32)[y]
-    ours, theirs = (build_network(12, (3,), dropout=0.0, l2=0.1, seed=5) for _ in range(2))
+    ours, theirs = (build_network(12, (3,), activation="relu", dropout=0.0, l2=0.1, seed=5) for _ in range(2))
     compile_epoch(ours, 0.01, 32, (X, y.astype(np.int32), weights))(np.arange(len(X), dtype=np.int32))
     theirs.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
     theirs.fit(X, y, sample_weight=weights, batch_size=32, shuffle=False, verbose=0)
