@@ -1,0 +1,204 @@
+"""What a comparison of heads consists of: plain, frozen, free of I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from headstart.schema import HeadSpec, Recipe, Score
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A score that heads are compared by.
+
+    Attributes
+    ----------
+    name : str
+        As scikit-learn spells it: ``accuracy``, ``balanced_accuracy``, ``f1_macro``, ``roc_auc_ovr``, ``log_loss``, ``ece``.
+    title : str
+        For a person.
+    higher_is_better : bool
+        Whether more is better.
+    """
+
+    name: str
+    title: str
+    higher_is_better: bool = True
+
+
+#: In the order in which they are shown.
+METRICS = (
+    Metric("accuracy", "accuracy"),
+    Metric("balanced_accuracy", "balanced accuracy"),
+    Metric("f1_macro", "macro F1"),
+    Metric("roc_auc_ovr", "ROC-AUC (one-vs-rest)"),
+    Metric("log_loss", "log-loss", higher_is_better=False),
+    Metric("ece", "expected calibration error", higher_is_better=False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a head costs on the machine that measured it.
+
+    Attributes
+    ----------
+    fit_seconds : float
+        One fit with the chosen setting on all training images, features in memory.
+    search_seconds : float
+        Choosing that setting; 0 where there was nothing to choose.
+    head_ms : float
+        Milliseconds per image from cached features to probabilities, in batches.
+    total_ms : float or None
+        The same from pixels, the frozen backbone included; None where its rate is not known.
+    size_bytes : int
+        Of the saved head.
+    peak_bytes : int or None
+        Memory at the highest point of the fit, above what was there before; None where it was not measured.
+    """
+
+    fit_seconds: float
+    search_seconds: float
+    head_ms: float
+    total_ms: float | None
+    size_bytes: int
+    peak_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """One point of a learning curve: images per class (median of the folds), and accuracy on the folds' held-out images."""
+
+    images_per_class: float
+    accuracy: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class HeadResult:
+    """How one head did.
+
+    Attributes
+    ----------
+    name : str
+        In the catalogue, or of a baseline (``majority``).
+    baseline : bool
+        Whether it is there only to be beaten.
+    spec : HeadSpec or None
+        The setting chosen on all training images; None for a baseline without one.
+    metrics : mapping of str to Estimate
+        By the name of the metric; over the held-out images of all folds.
+    fold_accuracy : tuple of float
+        Of each fold, in the order of the folds, which are the same for every head.
+    probabilities : ndarray of shape (n_samples, n_classes), float32
+        Out of fold, rows as in ``Comparison.y_true``; the mean over repeats.
+    cost : Cost
+        Time, memory and size.
+    difference : Estimate or None
+        Accuracy minus that of the best head, paired; None for the best.
+    p_value : float or None
+        Of that difference, corrected for the number of heads; None for the best and for baselines.
+    fold_settings : tuple of str
+        What was chosen inside each fold, in words; empty where nothing was.
+    held_out : Score or None
+        On the given test split, fitted on all training images; it chose nothing.
+    learning_curve : tuple of CurvePoint
+        Empty unless asked for.
+    notes : tuple of str
+        What a reader must know: no convergence, a search that ended at the edge of its grid …
+    """
+
+    name: str
+    baseline: bool
+    spec: HeadSpec | None
+    metrics: Mapping[str, Estimate]
+    fold_accuracy: tuple[float, ...]
+    probabilities: NDArray[np.float32] = field(repr=False)
+    cost: Cost
+    difference: Estimate | None = None
+    p_value: float | None = None
+    fold_settings: tuple[str, ...] = ()
+    held_out: Score | None = None
+    learning_curve: tuple[CurvePoint, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Heads compared on the same folds of one cache.
+
+    Attributes
+    ----------
+    cache : str
+        Path of the cache.
+    recipe : Recipe
+        How its features were made.
+    class_names : tuple of str
+        Columns of the probabilities.
+    y_true : ndarray of shape (n_samples,), int
+        True classes of the images scored, in the order of the rows used.
+    paths : sequence of str
+        Their paths.
+    folds, interval, test : str
+        How the folds were made, what the intervals are, and which test gave the p-values (with its source), in words.
+    heads : tuple of HeadResult
+        The best accuracy first, baselines last.
+    recommended : str
+        Name of the head to take.
+    recommendation : str
+        One sentence that says so, and whether the difference to the next is noise.
+    leaks : tuple of str
+        What was found on both sides of a split, and what was done about it; empty where nothing was.
+    held_out : str
+        How the given test split was made, in words; empty without one.
+    command, machine : str
+        What made it, and where.
+    versions : mapping of str to str
+        Of the packages that matter.
+    seconds : float
+        That it took.
+    """
+
+    cache: str
+    recipe: Recipe
+    class_names: tuple[str, ...]
+    y_true: NDArray[np.int64] = field(repr=False)
+    paths: Sequence[str] = field(repr=False)
+    folds: str
+    interval: str
+    test: str
+    heads: tuple[HeadResult, ...]
+    recommended: str
+    recommendation: str
+    leaks: tuple[str, ...] = ()
+    held_out: str = ""
+    command: str = ""
+    machine: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def __getitem__(self, name: str) -> HeadResult:
+        """Return the result of a head; KeyError where it was not compared."""
+        return {head.name: head for head in self.heads}[name]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types, without the probabilities of single images."""
+        values = {**asdict(self), "y_true": None, "paths": None}
+        for head in values["heads"]:
+            del head["probabilities"]
+        del values["y_true"], values["paths"]
+        return values | {"n_samples": len(self.y_true)}
