@@ -129,7 +129,7 @@ def classify(classifier: Any, features: Any) -> Any:
     kind = type(classifier).__name__
     if kind == "DenseHead":
         return classifier.network_(features)
-    if kind == "LogisticRegression":
+    if kind == "LogisticHead":
         return dense(classifier.coef_, classifier.intercept_, "softmax")(features)
     if kind == "LinearSVMHead":
         return calibrated(classifier.calibrated_.calibrated_classifiers_[0], features)

@@ -14,6 +14,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from headstart.errors import HeadstartError
 from headstart.heads.catalogue import HEAD_TYPES, default_spec, make_head
 from headstart.heads.dense import DenseHead
+from headstart.heads.linear import LinearSVM, LogisticHead
 from headstart.heads.svm import LinearSVMHead, RBFSVMHead
 from headstart.heads.transforms import SqrtL2Scaler
 
@@ -37,6 +38,8 @@ def data() -> tuple[np.ndarray, np.ndarray]:
 @parametrize_with_checks(
     [
         DenseHead(hidden=(8,), epochs=30, learning_rate=0.05, random_state=0),
+        LinearSVM(tol=1e-12),
+        LogisticHead(tol=1e-12),
         LinearSVMHead(random_state=0),
         RBFSVMHead(random_state=0),
         SqrtL2Scaler(),

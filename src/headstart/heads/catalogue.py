@@ -175,9 +175,9 @@ def make_classifier(head_type: str, params: Mapping[str, Any]) -> Any:
 
         return DenseHead(**{**params, "hidden": tuple(params["hidden"])})
     if head_type == "logistic":
-        from sklearn.linear_model import LogisticRegression
+        from headstart.heads.linear import LogisticHead
 
-        return LogisticRegression(**params)
+        return LogisticHead(**params)
     from headstart.heads.svm import LinearSVMHead, RBFSVMHead
 
     return {"linear-svm": LinearSVMHead, "rbf-svm": RBFSVMHead}[head_type](**params)

@@ -15,6 +15,8 @@ from headstart.heads.facts import HEAD, NETWORK, Facts
 #: Types of our own that a head may hold. skops knows those of scikit-learn and NumPy; everything else is refused.
 OWN_TYPES = (
     "headstart.heads.dense.DenseHead",
+    "headstart.heads.linear.LinearSVM",
+    "headstart.heads.linear.LogisticHead",
     "headstart.heads.svm.LinearSVMHead",
     "headstart.heads.svm.RBFSVMHead",
     "headstart.heads.transforms.SqrtL2Scaler",

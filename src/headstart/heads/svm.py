@@ -8,12 +8,14 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import StratifiedKFold
-from sklearn.svm import SVC, LinearSVC
+from sklearn.svm import SVC
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from headstart.errors import DataError
+from headstart.heads.linear import LinearSVM
+from headstart.heads.row_space import row_space
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,7 +61,7 @@ class CalibratedSVM(ClassifierMixin, BaseEstimator):
         folds = StratifiedKFold(min(self.cv, int(counts.min())), shuffle=True, random_state=self.random_state)
         # The sigmoids are weighted as the SVM is: unweighted, they would undo what class_weight does.
         weights = compute_sample_weight(self.class_weight, y) if self.class_weight is not None else None
-        self.calibrated_ = CalibratedClassifierCV(self._svm(), ensemble=False, cv=folds).fit(X, y, weights)
+        self.calibrated_ = self._calibrate(X, y, folds, weights)
         self.n_iter_ = int(np.max(self.calibrated_.calibrated_classifiers_[0].estimator.n_iter_))
         return self
 
@@ -76,6 +78,9 @@ class CalibratedSVM(ClassifierMixin, BaseEstimator):
         labels: NDArray[Any] = self.classes_[probabilities.argmax(axis=1)]
         return labels
 
+    def _calibrate(self, X: Any, y: Any, folds: Any, weights: Any) -> Any:
+        return CalibratedClassifierCV(self._svm(), ensemble=False, cv=folds).fit(X, y, weights)
+
     def _svm(self) -> Any:
         raise TypeError(f"{type(self).__name__} is no SVM of its own; use LinearSVMHead or RBFSVMHead.")
 
@@ -86,7 +91,7 @@ class CalibratedSVM(ClassifierMixin, BaseEstimator):
 
 
 class LinearSVMHead(CalibratedSVM):
-    """A linear SVM, one against the rest (liblinear), with probabilities.
+    """A linear SVM with the squared hinge, one against the rest as ``LinearSVC``, with probabilities.
 
     Parameters
     ----------
@@ -97,9 +102,9 @@ class LinearSVMHead(CalibratedSVM):
     cv : int
         Folds of the calibration; fewer where a class has fewer rows.
     max_iter : int
-        Iterations of the solver.
+        Steps of the solver at most.
     random_state : int, RandomState or None
-        Seeds the folds and the solver.
+        Seeds the folds.
     """
 
     def __init__(
@@ -111,8 +116,16 @@ class LinearSVMHead(CalibratedSVM):
         self.max_iter = max_iter
         self.random_state = random_state
 
-    def _svm(self) -> LinearSVC:
-        return LinearSVC(C=self.C, max_iter=self.max_iter, random_state=self.random_state)
+    def _calibrate(self, X: Any, y: Any, folds: Any, weights: Any) -> Any:
+        space = row_space(X, centred=False)  # one for the SVM and all folds of its calibration
+        calibrated = super()._calibrate(space.rows, y, folds, weights)
+        svm = calibrated.calibrated_classifiers_[0].estimator
+        svm.coef_ = space.to_features(svm.coef_.T)
+        calibrated.n_features_in_ = svm.n_features_in_ = X.shape[1]
+        return calibrated
+
+    def _svm(self) -> LinearSVM:
+        return LinearSVM(C=self.C, max_iter=self.max_iter, reduce=False)
 
 
 class RBFSVMHead(CalibratedSVM):

@@ -1,0 +1,184 @@
+"""Logistic regression and the linear support vector machine: scikit-learn's objectives, solved in the row space.
+
+With fewer images than features (25,088 of them in a flattened map) that is many times faster,
+and gives the same coefficients.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from headstart.errors import DataError
+from headstart.heads.losses import Deviance, Loss, SquaredHinge, softmax
+from headstart.heads.path import Solution, solve_path
+from headstart.heads.row_space import no_space, row_space
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class LinearClassifier(ClassifierMixin, BaseEstimator):
+    """What both have in common: fit, decide.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The labels.
+    coef_ : ndarray of shape (n_classes, n_features), or (1, n_features) for two classes, float64
+        Coefficients.
+    intercept_ : ndarray of shape (n_classes,) or (1,), float64
+        Intercepts.
+    n_iter_ : int
+        Steps of the solver.
+    """
+
+    C: float
+    class_weight: Any
+    tol: float
+    max_iter: int
+    reduce: bool
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> LinearClassifier:
+        """Fit on rows of features.
+
+        Parameters
+        ----------
+        X : array-like or CSR matrix of shape (n_samples, n_features)
+            Features.
+        y : array-like of shape (n_samples,)
+            Labels of at least two classes.
+        sample_weight : array-like of shape (n_samples,), optional
+            Weights of the rows.
+        """
+        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=(np.float64, np.float32))
+        check_classification_targets(y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise DataError(f"A classifier needs at least two classes. Received: 1 class, {self.classes_[0]!r}.")
+        weights = _check_sample_weight(sample_weight, X, dtype=np.float64)
+        by_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
+        loss = self._loss(codes, len(self.classes_), weights * by_class[codes])
+        space = row_space(X, centred=not loss.penalised_intercept) if self.reduce else no_space(X)
+        solution = next(solve_path(space.rows, loss, [self.C], tol=self.tol, max_iter=self.max_iter))
+        self._take(solution, space.to_features(solution.weights), space.mean)
+        return self
+
+    def decision_function(self, X: Any) -> NDArray[np.float64]:
+        """Return the scores of each class, shape (n_samples, n_classes), float64; shape (n_samples,) for two."""
+        check_is_fitted(self, "coef_")
+        X = validate_data(self, X, accept_sparse="csr", dtype=(np.float64, np.float32), reset=False)
+        scores = np.asarray(X @ self.coef_.T) + self.intercept_
+        return scores.ravel() if scores.shape[1] == 1 else scores
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Return the label with the highest score of each row."""
+        scores = self.decision_function(X)
+        codes = (scores > 0).astype(np.intp) if scores.ndim == 1 else scores.argmax(axis=1)
+        labels: NDArray[Any] = self.classes_[codes]
+        return labels
+
+    def _loss(self, codes: NDArray[np.intp], n_classes: int, weights: NDArray[np.float64]) -> Loss:
+        raise TypeError(f"{type(self).__name__} has no loss of its own; use LogisticHead or LinearSVM.")
+
+    def _take(self, solution: Solution, coefficients: NDArray[np.float64], mean: NDArray[np.float64]) -> None:
+        self.coef_ = coefficients
+        self.intercept_ = solution.intercept - coefficients @ mean
+        self.n_iter_ = solution.n_iter
+        if not solution.converged:
+            warnings.warn(
+                f"{type(self).__name__} with C={self.C:g} has not converged in {self.max_iter} steps; its coefficients are "
+                "not the best ones yet. Raise max_iter, lower C, or scale the features (sqrt-l2, l2 or standard).",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+class LogisticHead(LinearClassifier):
+    """Multinomial logistic regression with an L2 penalty: the objective and coefficients of ``LogisticRegression``.
+
+    Parameters
+    ----------
+    C : float
+        Inverse strength of regularisation.
+    class_weight : None, "balanced" or mapping
+        As in scikit-learn.
+    tol : float
+        Largest component of the gradient of the mean loss at which to stop, in coordinates where its Hessian has about
+        ones on the diagonal.
+    max_iter : int
+        Steps of the solver at most.
+    reduce : bool
+        Write the rows in the coordinates of their own space first (heads/row_space.py); False where they are already.
+    random_state : object
+        Nothing here is random; the parameter is there because every head has it.
+    """
+
+    def __init__(
+        self,
+        C: float = 10.0,
+        *,
+        class_weight: Any = None,
+        tol: float = 1e-8,
+        max_iter: int = 2000,
+        reduce: bool = True,
+        random_state: Any = None,
+    ) -> None:
+        self.C = C
+        self.class_weight = class_weight
+        self.tol = tol
+        self.max_iter = max_iter
+        self.reduce = reduce
+        self.random_state = random_state
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Return probabilities of shape (n_samples, n_classes), float64, in the order of ``classes_``."""
+        scores = self.decision_function(X)
+        return softmax(np.column_stack([np.zeros_like(scores), scores]) if scores.ndim == 1 else scores)
+
+    def _loss(self, codes: NDArray[np.intp], n_classes: int, weights: NDArray[np.float64]) -> Loss:
+        return Deviance(codes, n_classes, weights)
+
+
+class LinearSVM(LinearClassifier):
+    """One-vs-rest linear SVM with the squared hinge: the objective of ``LinearSVC``, which penalises the intercept too.
+
+    Parameters
+    ----------
+    C : float
+        Inverse strength of regularisation.
+    class_weight : None, "balanced" or mapping
+        As in scikit-learn.
+    tol, max_iter, reduce
+        As in :class:`LogisticHead`.
+    """
+
+    def __init__(
+        self,
+        C: float = 1.0,
+        *,
+        class_weight: Any = None,
+        tol: float = 1e-8,
+        max_iter: int = 10_000,
+        reduce: bool = True,
+    ) -> None:
+        self.C = C
+        self.class_weight = class_weight
+        self.tol = tol
+        self.max_iter = max_iter
+        self.reduce = reduce
+
+    def _loss(self, codes: NDArray[np.intp], n_classes: int, weights: NDArray[np.float64]) -> Loss:
+        return SquaredHinge.of_classes(codes, n_classes, weights)
