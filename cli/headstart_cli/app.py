@@ -14,6 +14,7 @@ import typer
 
 from headstart.errors import HeadstartError
 from headstart_cli.console import print_error
+from headstart_cli.convert import convert
 from headstart_cli.demo import demo
 from headstart_cli.evaluate import evaluate
 from headstart_cli.export import export
@@ -32,6 +33,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "predict": predict,
     "evaluate": evaluate,
     "export": export,
+    "convert": convert,
     "weights": weights,
     "demo": demo,
 }

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from headstart.cache.store import FeatureCache as FeatureCache
     from headstart.cache.store import open_cache as open_cache
     from headstart.errors import HeadstartError as HeadstartError
+    from headstart.exchange.convert import convert as convert
     from headstart.export import export_keras as export_keras
     from headstart.extract.local import extract_features as extract_features
     from headstart.extract.options import ExtractOptions as ExtractOptions
@@ -50,6 +51,7 @@ _HOMES = {
     "RBFSVMHead": "heads.svm",
     "Recipe": "schema",
     "SqrtL2Scaler": "heads.transforms",
+    "convert": "exchange.convert",
     "default_spec": "heads.catalogue",
     "design_matrix": "heads.transforms",
     "evaluate_head": "predict",

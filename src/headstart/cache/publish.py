@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 from h5py import h5f, h5fd, h5p
@@ -18,6 +18,9 @@ from headstart.errors import CacheError, HeadstartError
 
 #: End of the name of a file that is being written. One that nobody writes any more may be deleted.
 PARTIAL_SUFFIX = ".partial"
+
+#: Every structure of a file carries a checksum in the format of HDF5 1.10: that of a cache.
+CACHE_VERSIONS = (h5f.LIBVER_V110, h5f.LIBVER_V110)
 
 #: Object headers keep this many attributes inside, where HDF5 checksums them; beyond it they move to a heap.
 MAX_COMPACT_ATTRIBUTES = 64
@@ -115,26 +118,31 @@ class PartialFile:
 
 
 @contextmanager
-def published(path: Path) -> Iterator[tuple[Any, PartialFile]]:
+def published(path: Path, versions: tuple[int, int] = CACHE_VERSIONS) -> Iterator[tuple[Any, PartialFile]]:
     """Yield a new HDF5 file, open for writing, that becomes ``path`` when the block ends without an exception.
 
     Beside it comes the file below, whose ``check`` raises what went wrong so far. Whatever was at ``path`` stays as it was
     until the end, and for those who have it open afterwards too. The temporary is removed on any exception, Ctrl-C included.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    versions : tuple of int
+        Oldest and newest version of HDF5 whose structures are used, as ``h5py.h5f.LIBVER_*``.
 
     Raises
     ------
     CacheError
         If the file cannot be written: no such folder, no permission, no space …
     """
-    if path.is_dir():
-        raise CacheError(f"{path} is a folder; a cache is a file. Give another name.")
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
+    partial = partial_name(path)
     try:
         with writing(path):
             below = PartialFile(partial)
         try:
             with writing(path):
-                file = create(below)
+                file = create(below, versions)
             try:
                 yield file, below
             finally:
@@ -154,6 +162,42 @@ def published(path: Path) -> Iterator[tuple[Any, PartialFile]]:
 
 
 @contextmanager
+def published_bytes(path: Path) -> Iterator[BinaryIO]:
+    """Yield a new file, open for writing bytes, that becomes ``path`` when the block ends without an exception.
+
+    Raises
+    ------
+    CacheError
+        If the file cannot be written.
+    """
+    partial = partial_name(path)
+    try:
+        with writing(path):
+            with partial.open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+            sync_folder(path.parent)
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+
+
+def partial_name(path: Path) -> Path:
+    """Return the name under which a file is written before it is complete, in the same folder.
+
+    Raises
+    ------
+    CacheError
+        If the file would have the name of a folder.
+    """
+    if path.is_dir():
+        raise CacheError(f"{path} is a folder; a file is to be written. Give another name.")
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
+
+
+@contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn what HDF5 and the operating system raise into a CacheError that says what cannot be written, and why."""
     try:
@@ -164,10 +208,10 @@ def writing(path: Path) -> Iterator[None]:
         raise CacheError(f"{path} cannot be written: {reason(error)}") from error
 
 
-def create(below: PartialFile) -> Any:
-    """Return a new HDF5 file whose every structure carries a checksum: the format of HDF5 1.10, no more, no less."""
+def create(below: PartialFile, versions: tuple[int, int]) -> Any:
+    """Return a new HDF5 file of these versions of the format, no more, no less."""
     access = h5p.create(h5p.FILE_ACCESS)
-    access.set_libver_bounds(h5f.LIBVER_V110, h5f.LIBVER_V110)
+    access.set_libver_bounds(*versions)
     access.set_fclose_degree(h5f.CLOSE_STRONG)
     access.set_fileobj_driver(h5fd.fileobj_driver, below)
     creation = h5p.create(h5p.FILE_CREATE)

@@ -1,0 +1,1 @@
+"""Caches as other programs want them, several caches as one, and features that were made elsewhere."""

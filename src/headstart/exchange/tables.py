@@ -1,0 +1,124 @@
+"""Tables with one row per image and one column per feature: Parquet and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.cache.publish import published_bytes
+from headstart.errors import MissingExtraError
+from headstart.exchange.contents import FORMAT, FORMAT_VERSION, Contents
+
+#: Columns before the features, in this order; names as in a manifest.
+COLUMNS = ("path", "label", "y", "split", "group", "sha256")
+
+#: Key of the table's metadata under which everything stands that belongs to no row.
+METADATA = b"headstart"
+
+#: Values of X in a row group: 64 MiB of float32.
+GROUP_VALUES = 2**24
+
+
+def write_csv(path: Path, contents: Contents) -> None:
+    """Write UTF-8 with a header; each number in as few digits as give the same float32 again.
+
+    Paths whose bytes are not UTF-8 are written as those bytes.
+
+    Raises
+    ------
+    CacheError
+        If the file cannot be written, or a row of the cache cannot be read.
+    """
+    with published_bytes(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([*COLUMNS, *contents.feature_names])
+        for columns, block in described_blocks(contents):
+            described = zip(*(columns[name] for name in COLUMNS), strict=True)
+            writer.writerows([*row, *map(str, values)] for row, values in zip(described, block, strict=True))
+        text.flush()
+        text.detach()
+
+
+def write_parquet(path: Path, contents: Contents) -> None:
+    r"""Write a Parquet table, compressed by snappy, which every reader has; empty texts are nulls.
+
+    Parquet holds UTF-8 only: a byte of a path that is not UTF-8 becomes ``\xff``.
+
+    Raises
+    ------
+    MissingExtraError
+        If pyarrow is not installed.
+    CacheError
+        If the file cannot be written, or a row of the cache cannot be read.
+    """
+    pa, parquet = import_pyarrow()
+    fields = [(name, pa.int32() if name == "y" else pa.string()) for name in COLUMNS]
+    fields += [(name, pa.float32()) for name in contents.feature_names]
+    schema = pa.schema(fields, metadata={METADATA: json.dumps(table_facts(contents))})
+    group_rows = max(1, GROUP_VALUES // len(contents.feature_names))
+    with published_bytes(path) as file, parquet.ParquetWriter(file, schema, compression="snappy") as writer:
+        waiting: list[Any] = []
+        for columns, block in described_blocks(contents):
+            texts = [columns["y"] if name == "y" else list(map(valid, columns[name])) for name in COLUMNS]
+            arrays = [pa.array(values, field[1]) for values, field in zip(texts, fields, strict=False)]
+            arrays += [pa.array(column) for column in np.ascontiguousarray(block.T)]
+            waiting.append(pa.record_batch(arrays, schema=schema))
+            if sum(batch.num_rows for batch in waiting) >= group_rows:
+                writer.write_table(pa.Table.from_batches(waiting))
+                waiting = []
+        if waiting:
+            writer.write_table(pa.Table.from_batches(waiting))
+
+
+def table_facts(contents: Contents) -> dict[str, Any]:
+    """Return what belongs to no row, as plain JSON types."""
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "recipe": json.loads(contents.recipe),
+        "class_names": list(contents.class_names),
+        "features": list(contents.features),
+        "map_shape": list(contents.map_shape),
+    }
+
+
+def described_blocks(contents: Contents) -> Iterator[tuple[dict[str, list[Any]], NDArray[np.float32]]]:
+    """Yield blocks of X, each with the columns that describe its rows."""
+    texts, start = {name: iter(values()) for name, values in contents.texts.items()}, 0
+    for block in contents.blocks():
+        columns: dict[str, list[Any]] = {name: list(islice(values, len(block))) for name, values in texts.items()}
+        columns["y"] = contents.y[start : start + len(block)].tolist()
+        start += len(block)
+        yield columns, block
+
+
+def valid(text: str) -> str | None:
+    """Return text that is UTF-8, and None for none."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") if text else None
+
+
+def import_pyarrow() -> tuple[Any, Any]:
+    """Return pyarrow and its Parquet module.
+
+    Raises
+    ------
+    MissingExtraError
+        If it is not installed.
+    """
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError as error:
+        raise MissingExtraError(
+            'Parquet needs pyarrow, which is not installed: pip install "headstart[parquet]"'
+        ) from error
+    return pa, parquet

@@ -1,0 +1,75 @@
+"""The commands that take features to other programs and back, and the page that tells of them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from caches import CLASS_NAMES, RECIPE, make_batch, make_row
+from headstart.cache.shard import ShardWriter
+from headstart.schema import POOLED_LAYERS, FeatureBatch
+from headstart_cli.app import COMMANDS, make_app, run
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "exchange.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder with a cache that has VGG16's pooled layers, as the working folder."""
+    monkeypatch.chdir(tmp_path)
+    recipe = replace(RECIPE, pooled_layers=tuple(name for name, _ in POOLED_LAYERS))
+    pooled = np.random.default_rng(0).random((40, 1472), np.float32)
+    Path("features").mkdir()
+    with ShardWriter(Path("features/data.h5"), recipe=recipe, class_names=CLASS_NAMES) as writer:
+        writer.append(FeatureBatch(make_batch(range(40)).features, pooled), [make_row(n) for n in range(40)])
+    return tmp_path
+
+
+def headstart(*arguments: str) -> int:
+    """Run ``headstart …``; return its exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["headstart", *arguments])
+        try:
+            run(make_app(*COMMANDS))
+        except SystemExit as end:
+            return int(end.code or 0)
+    return 0
+
+
+def test_every_block_of_the_page_runs(folder: Path) -> None:
+    pytest.importorskip("pyarrow")
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
+    assert {language for language, _ in blocks} == {"bash", "python", "matlab", "r", "julia"}
+    for language, text in blocks:
+        if language == "bash":
+            for line in text.splitlines():
+                command, *arguments = line.split("  #")[0].split()
+                assert command == "headstart"
+                assert headstart(*arguments) == 0, line
+        elif language == "python":
+            command = [sys.executable, "-W", "error", "-c", text]
+            result = subprocess.run(command, cwd=folder, env=os.environ, capture_output=True, text=True, check=False)
+            assert result.returncode == 0, f"{text}\n{result.stderr}"
+            assert result.stdout.strip(), text
+
+
+def test_h5_and_portable_go_together(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert headstart("convert", "features/data.h5", "b.h5") == 2
+    assert headstart("convert", "features/data.h5", "b.npz", "--portable") == 2
+    assert "--portable" in capsys.readouterr().err
+    assert sorted(folder.iterdir()) == [folder / "features"]
+
+
+def test_what_was_written_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert headstart("convert", "features/data.h5", "b.npz", "--features", "avg,block4_conv3") == 0
+    assert "b.npz: 40 images × 516 features (avg, block4_conv3)" in capsys.readouterr().out.replace("\n", " ")
+    assert headstart("convert", "features/data.h5", "b.npz") == 1
+    assert "--overwrite" in capsys.readouterr().err
