@@ -1,0 +1,219 @@
+"""A comparison of heads as tables for a terminal, Markdown, CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from headstart.report.comparison import METRICS
+from headstart.report.figures import NOTHING, interval_text, milliseconds, p_text, seconds, signed, size, value_text
+from headstart.report.text import printable
+
+if TYPE_CHECKING:
+    from headstart.report.comparison import Comparison, HeadResult
+
+#: Headers that keep the table of scores within 80 columns.
+SHORT_TITLES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "bal.\nacc.",
+    "f1_macro": "macro\nF1",
+    "roc_auc_ovr": "ROC-\nAUC",
+    "log_loss": "log-\nloss",
+    "ece": "ECE",
+}
+
+
+def comparison_tables(comparison: Comparison) -> list[Table]:
+    """Return the scores, the differences to the best head, and the costs; each fits into 80 columns."""
+    tables = [scores_table(comparison), differences_table(comparison), costs_table(comparison)]
+    return [table for table in tables if table.row_count]
+
+
+def scores_table(comparison: Comparison) -> Table:
+    """Return every metric of every head, accuracy with its interval, the recommended head in bold."""
+    columns = ["head", SHORT_TITLES["accuracy"], "95 %\ninterval"]
+    table = slim_table("Scores", [*columns, *(SHORT_TITLES[metric.name] for metric in METRICS[1:])])
+    for head in comparison.heads:
+        accuracy = head.metrics["accuracy"]
+        values = [value_text(accuracy.value), interval_text(accuracy.low, accuracy.high)]
+        values += [value_text(head.metrics[metric.name].value) for metric in METRICS[1:]]
+        table.add_row(shown_name(head, comparison), *values, style="dim" if head.baseline else None)
+    return table
+
+
+def differences_table(comparison: Comparison) -> Table:
+    """Return each head's accuracy minus the best one's with the paired interval, and the held-out accuracy."""
+    table = slim_table("Accuracy against the best, on the same images", ["head", "difference", "95 % interval", "p"])
+    held_out = any(head.held_out for head in comparison.heads)
+    if held_out:
+        table.add_column("held out", justify="right", no_wrap=True)
+    for head in comparison.heads:
+        if head.difference is None and not held_out:
+            continue
+        cells = difference_cells(head) + ([held_out_text(head)] if held_out else [])
+        table.add_row(shown_name(head, comparison), *cells, style="dim" if head.baseline else None)
+    return table
+
+
+def difference_cells(head: HeadResult) -> list[str]:
+    """Return difference, interval and p-value in words; dashes where there are none."""
+    if head.difference is None:
+        return ["best", "", ""]
+    difference = head.difference
+    between = f"{signed(difference.low)} to {signed(difference.high)}"
+    return [signed(difference.value), between, p_text(head.p_value)]
+
+
+def held_out_text(head: HeadResult) -> str:
+    """Return accuracy and interval on the held-out split."""
+    if head.held_out is None:
+        return NOTHING
+    return f"{value_text(head.held_out.accuracy)} ({interval_text(*head.held_out.accuracy_interval)})"
+
+
+def costs_table(comparison: Comparison) -> Table:
+    """Return what each head costs in time, memory and size."""
+    columns = ["head", "fit", "search", "per image\nhead", "per image\nin all", "size", "peak\nmemory"]
+    table = slim_table("Costs", columns)
+    for head in comparison.heads:
+        table.add_row(shown_name(head, comparison), *cost_cells(head), style="dim" if head.baseline else None)
+    return table
+
+
+def cost_cells(head: HeadResult) -> list[str]:
+    """Return time of the fit and the search, of one image, size and memory, with units."""
+    cost = head.cost
+    once = [seconds(cost.fit_seconds), seconds(cost.search_seconds) if cost.search_seconds else NOTHING]
+    per_image = [milliseconds(cost.head_ms), milliseconds(cost.total_ms)]
+    return [*once, *per_image, size(cost.size_bytes), size(cost.peak_bytes)]
+
+
+def slim_table(title: str, columns: Sequence[str]) -> Table:
+    """Return a table with its first column to the left and numbers, which stay whole, to the right."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for number, column in enumerate(columns):
+        # A long name is broken; a number never.
+        table.add_column(column, justify="right" if number else "left", no_wrap=bool(number), overflow="fold")
+    return table
+
+
+def shown_name(head: HeadResult, comparison: Comparison) -> str:
+    """Return a head's name in Rich markup, the recommended one marked."""
+    name = escape(printable(head.name))
+    return f"[bold green]{name} ◀[/]" if head.name == comparison.recommended else name
+
+
+# For documents
+
+
+def comparison_markdown(comparison: Comparison) -> str:
+    """Return the recommendation, the tables and how it was done as Markdown."""
+    parts = [f"**{markdown_text(comparison.recommendation)}**"]
+    header = ["head", *(metric.title for metric in METRICS)]
+    parts.append(markdown_table(header, ([mark(head, comparison), *score_cells(head)] for head in comparison.heads)))
+    header = ["head", "difference to the best", "95 % interval", "p", "held-out accuracy"]
+    rows = ([mark(head, comparison), *difference_cells(head), held_out_text(head)] for head in comparison.heads)
+    parts.append(markdown_table(header, rows))
+    header = ["head", "fit", "search", "per image: head", "per image: in all", "size", "peak memory"]
+    parts.append(markdown_table(header, ([mark(head, comparison), *cost_cells(head)] for head in comparison.heads)))
+    parts.append("\n".join(f"- {markdown_text(line)}" for line in remarks(comparison)))
+    if comparison.command:
+        parts.append(f"    {printable(comparison.command)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def remarks(comparison: Comparison) -> list[str]:
+    """Return how the figures came about and what a reader must know, a sentence each."""
+    lines = [f"{len(comparison.y_true):,} images, {len(comparison.class_names):,} classes, {comparison.cache}"]
+    named = {"Folds": comparison.folds, "Intervals": comparison.interval, "p-values": comparison.test}
+    named |= {"Held out": comparison.held_out, "Machine": comparison.machine}
+    lines += [f"{name}: {text}" for name, text in named.items() if text]
+    lines += [f"Leak: {leak}" for leak in comparison.leaks]
+    lines += [f"{head.name}: {note}" for head in comparison.heads for note in head.notes]
+    if comparison.versions:
+        lines.append(", ".join(f"{name} {version}" for name, version in comparison.versions.items()))
+    return lines
+
+
+def score_cells(head: HeadResult) -> list[str]:
+    """Return every metric with its interval."""
+    estimates = [head.metrics[metric.name] for metric in METRICS]
+    return [f"{value_text(e.value)} ({interval_text(e.low, e.high)})" for e in estimates]
+
+
+def mark(head: HeadResult, comparison: Comparison) -> str:
+    """Return a head's name for Markdown, the recommended one in bold, baselines in italics."""
+    name = markdown_text(head.name)
+    if head.name == comparison.recommended:
+        return f"**{name}**"
+    return f"*{name}*" if head.baseline else name
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table whose cells are Markdown already, numbers to the right."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def markdown_text(text: str) -> str:
+    """Return a text of others with everything escaped that Markdown or HTML in it would take for itself."""
+    html = printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return "".join(f"\\{char}" if char in "\\`*_[]|#~$" else char for char in html)
+
+
+# For programs
+
+
+def comparison_csv(comparison: Comparison) -> str:
+    """Return one row per head with a header: metrics with their bounds, difference, p-value, held-out accuracy, costs."""
+    rows = [csv_row(head, comparison) for head in comparison.heads]
+    written = io.StringIO()
+    writer = csv.DictWriter(written, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return written.getvalue()
+
+
+def csv_row(head: HeadResult, comparison: Comparison) -> dict[str, Any]:
+    """Return the columns of one head; empty where a figure does not exist."""
+    row: dict[str, Any] = {"head": printable(head.name), "baseline": head.baseline}
+    row["recommended"] = head.name == comparison.recommended
+    for name, estimate in {**head.metrics, "difference": head.difference}.items():
+        bounds = (None, None, None) if estimate is None else (estimate.value, estimate.low, estimate.high)
+        row |= dict(zip((name, f"{name}_low", f"{name}_high"), map(or_empty, bounds), strict=True))
+    row["p_value"] = or_empty(head.p_value)
+    row["held_out_accuracy"] = None if head.held_out is None else head.held_out.accuracy
+    cost = head.cost
+    row |= {"fit_seconds": cost.fit_seconds, "search_seconds": cost.search_seconds, "head_ms": cost.head_ms}
+    row |= {"total_ms": cost.total_ms, "size_bytes": cost.size_bytes, "peak_bytes": cost.peak_bytes}
+    return row | {"notes": "; ".join(map(printable, head.notes))}
+
+
+def or_empty(value: float | None) -> float | None:
+    """Return a number; None for what is not one."""
+    return None if value is None or math.isnan(value) else value
+
+
+def comparison_json(comparison: Comparison) -> str:
+    """Return :meth:`Comparison.to_dict` as JSON that every reader takes: null where a number does not exist."""
+    return json.dumps(strict(comparison.to_dict()), indent=2, allow_nan=False)
+
+
+def strict(value: Any) -> Any:
+    """Return plain JSON types in which None stands for NaN and the infinities, and no text is undecodable."""
+    if isinstance(value, Mapping):
+        return {strict(key): strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(item) for item in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    # A lone surrogate is no Unicode; JSON's \udcff is refused by strict readers.
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
