@@ -20,6 +20,7 @@ from headstart_cli.evaluate import evaluate
 from headstart_cli.export import export
 from headstart_cli.extract import extract
 from headstart_cli.fit import fit
+from headstart_cli.import_ import import_features
 from headstart_cli.inspect import inspect
 from headstart_cli.native_messages import quiet_native_messages
 from headstart_cli.predict import predict
@@ -34,6 +35,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "evaluate": evaluate,
     "export": export,
     "convert": convert,
+    "import": import_features,
     "weights": weights,
     "demo": demo,
 }

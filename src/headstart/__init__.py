@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from headstart.cache.store import open_cache as open_cache
     from headstart.errors import HeadstartError as HeadstartError
     from headstart.exchange.convert import convert as convert
+    from headstart.exchange.foreign import import_features as import_features
     from headstart.export import export_keras as export_keras
     from headstart.extract.local import extract_features as extract_features
     from headstart.extract.options import ExtractOptions as ExtractOptions
@@ -58,6 +59,7 @@ _HOMES = {
     "export_keras": "export",
     "extract_features": "extract.local",
     "fit_head": "fit",
+    "import_features": "exchange.foreign",
     "inspect_quality": "quality",
     "load_bundle": "heads.bundle",
     "load_weights": "backbone.weights",

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from headstart.backbone.vgg16 import BGR_MEANS, build_model
+from headstart.backbone.vgg16 import BGR_MEANS, build_model, check_runnable
 from headstart.backbone.weights import Weights, load_weights
 from headstart.errors import HeadstartError
 from headstart.heads.bundle import Bundle, load_bundle
@@ -50,6 +50,7 @@ def export_keras(
     if target.exists() and not overwrite:
         raise HeadstartError(f"{target} exists already. Use --overwrite to replace it.")
     bundle = load_bundle(Path(head))
+    check_runnable(bundle.recipe)
     model = build_classifier(bundle, load_weights(weights, custom=str(weights) != "imagenet"))
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:

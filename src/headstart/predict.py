@@ -141,9 +141,10 @@ class Predictor:
 
 def build_backbone(recipe: Recipe, weights: str | Path, batch_size: int | None, device: str) -> Backbone:
     """Return the real backbone of a recipe, its weights read and checked."""
-    from headstart.backbone.vgg16 import FrozenBackbone
+    from headstart.backbone.vgg16 import FrozenBackbone, check_runnable
     from headstart.backbone.weights import load_weights
 
+    check_runnable(recipe)  # before weights are looked for
     loaded = load_weights(weights, custom=str(weights) != "imagenet")
     return FrozenBackbone.from_recipe(recipe, loaded, batch_size=batch_size, device=device)
 

@@ -145,10 +145,7 @@ class FrozenBackbone:
         RecipeMismatchError
             If these weights, or this version of the program, cannot make them; the message names the fields.
         """
-        if recipe.backbone != "vgg16":
-            raise RecipeMismatchError(
-                f"These features were made by {recipe.backbone!r}; images can only be run through vgg16 here."
-            )
+        check_runnable(recipe)
         backbone = cls(
             weights,
             layer=recipe.layer,
@@ -244,6 +241,22 @@ class FrozenBackbone:
             return result
 
         self._compiled = on_device
+
+
+def check_runnable(recipe: Recipe) -> None:
+    """Check that images can be turned into features of this recipe at all; nothing is loaded for it.
+
+    Raises
+    ------
+    RecipeMismatchError
+        If they were made elsewhere.
+    """
+    if recipe.backbone != "vgg16":
+        raise RecipeMismatchError(
+            f"These features were made by {recipe.backbone!r}, which headstart cannot run: it runs images through vgg16 "
+            "only. Compute the features of new images where these came from, import them (headstart import), and score "
+            "the head on that cache (headstart evaluate HEAD CACHE)."
+        )
 
 
 def build_model(recipe: Recipe, weights: Weights) -> Any:

@@ -152,7 +152,7 @@ def tiny(columns: Columns) -> Finding:
     """Return the images that are enlarged too much, the smallest first."""
     least = max(MIN_SIDE_PX, columns.input_size_px / 4)
     shorter = np.minimum(columns.width_px, columns.height_px)
-    rows = np.flatnonzero(shorter < least)
+    rows = np.flatnonzero((shorter < least) & (shorter > 0))  # 0 is not known
     rows = rows[np.argsort(shorter[rows], kind="stable")]
     return Finding(TINY, len(rows), sized(columns, rows.tolist()), threshold=f"shorter side below {least:.0f} pixels")
 

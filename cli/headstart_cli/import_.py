@@ -1,0 +1,46 @@
+"""``headstart import``: features that were made elsewhere, as a cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from headstart_cli.console import out
+
+
+def import_features(
+    features: Annotated[
+        Path, typer.Argument(help="An .npz with X and paths, and optionally y, class_names, split, group, sha256.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The cache to write, as features/dinov2.h5.")],
+    name: Annotated[str, typer.Option(help="Of what made the features, as dinov2.")],
+    class_names: Annotated[
+        str | None, typer.Option(help="Names for the numbers in y, by commas, in place of those in the file.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the cache if it exists.")] = False,
+) -> None:
+    """Make a cache of features that another network made, so that heads can be fitted and compared on them.
+
+    X has the shape (n, features) or (n, height, width, channels); paths are relative to the folder of images. Nothing in the
+    file is unpickled. Give sha256, the digests of the image files, if you can: copies of one image are then known as such.
+
+    [bold]Examples[/]
+
+    headstart import dinov2.npz -o features/dinov2.h5 --name dinov2
+
+    headstart import dinov2.npz -o features/dinov2.h5 --name dinov2 --class-names ants,bees
+    """
+    from headstart.exchange.foreign import import_features as make_cache
+
+    names = [one.strip() for one in class_names.split(",")] if class_names else None
+    made = make_cache(features, output, name=name, class_names=names, overwrite=overwrite)
+    unlabelled = f", {made.n_unlabelled:,} of them unlabelled" if made.n_unlabelled else ""
+    shape = " × ".join(map(str, made.map_shape))
+    out.print(
+        f"Wrote {escape(str(made.output))}: {made.n_images:,} images{unlabelled}, {len(made.class_names):,} classes, "
+        f"features {shape}; rows are known by the {made.identity}.",
+        soft_wrap=True,
+    )

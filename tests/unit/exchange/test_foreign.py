@@ -1,0 +1,307 @@
+"""Features made elsewhere become a cache that heads can use; a hostile file becomes a sentence."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from caches import write_cache
+from headstart.cache.store import open_cache
+from headstart.errors import DataError, HeadstartError, RecipeMismatchError
+from headstart.exchange import archive
+from headstart.exchange.convert import convert
+from headstart.exchange.foreign import import_features
+from headstart.export import export_keras
+from headstart.fit import fit_head
+from headstart.predict import Predictor, evaluate_head
+from headstart.quality.inspect import inspect_quality
+
+N, WIDTH = 12, 6
+
+
+def arrays(**changes: Any) -> dict[str, Any]:
+    """Return the arrays of a good archive; None leaves one out."""
+    rng = np.random.default_rng(0)
+    y = np.arange(N) % 2
+    good = {
+        "X": (rng.normal(size=(N, WIDTH)) + 3 * y[:, None]).astype(np.float32),
+        "y": y,
+        "paths": np.array([f"{'ab'[i % 2]}/{i}.jpg" for i in range(N)]),
+        "class_names": np.array(["ants", "bees"]),
+    }
+    return {name: value for name, value in {**good, **changes}.items() if value is not None}
+
+
+def imported(folder: Path, options: dict[str, Any] | None = None, **changes: Any) -> Path:
+    """Write an archive with these changes and import it; return the cache."""
+    np.savez(folder / "x.npz", **arrays(**changes))
+    return import_features(folder / "x.npz", folder / "x.h5", name="dino", **(options or {})).output
+
+
+def test_a_row_is_what_was_given(tmp_path: Path) -> None:
+    split = np.array([["train", "val", ""][i % 3] for i in range(N)])
+    group = np.array([f"g{i // 2}" if i < 6 else "" for i in range(N)])
+    with open_cache(imported(tmp_path, split=split, group=group, y=np.array([-1, *([0, 1] * 6)][:N]))) as cache:
+        (batch,) = cache.batches()
+        np.testing.assert_array_equal(batch.features, arrays()["X"].reshape(N, 1, 1, WIDTH))
+        assert batch.features.dtype == np.float32
+        assert cache.n_pooled == 0
+        assert cache.recipe.backbone == "foreign:dino"
+        assert cache.class_names == ("ants", "bees")
+        assert cache.labels.tolist() == [-1, *([0, 1] * 6)][:N]
+        assert cache.paths == arrays()["paths"].tolist()
+        assert cache.splits[:3] == ["train", "validation", ""]
+        assert cache.groups == group.tolist()
+        path, features = cache.paths[3].encode(), batch.features[3].tobytes()
+        assert cache.sha256[3] == hashlib.sha256(b"foreign-1\0" + path + b"\0" + features).hexdigest()
+        assert cache.info["row_identity"] == "digest of path and features"
+
+
+def test_heads_are_fitted_scored_and_not_applied_to_images(tmp_path: Path) -> None:
+    cache = imported(tmp_path)
+    result = fit_head(cache, "logistic", output=tmp_path / "head")
+    assert result.score.accuracy == 1
+    score, _ = evaluate_head(tmp_path / "head", cache)
+    assert score.accuracy == 1
+    with pytest.raises(RecipeMismatchError, match=r"foreign:dino.*headstart import"):
+        Predictor(tmp_path / "head", weights="absent.h5")
+    with pytest.raises(RecipeMismatchError, match="foreign:dino"):
+        export_keras(tmp_path / "head", tmp_path / "m.keras", weights="absent.h5")
+
+
+def test_features_of_another_name_are_another_recipe(tmp_path: Path) -> None:
+    fit_head(imported(tmp_path), "logistic", output=tmp_path / "head")
+    import_features(tmp_path / "x.npz", tmp_path / "y.h5", name="clip")
+    with pytest.raises(RecipeMismatchError, match="foreign:dino ≠ foreign:clip"):
+        evaluate_head(tmp_path / "head", tmp_path / "y.h5")
+
+
+@pytest.mark.parametrize("features", ["flatten", "avg"])
+def test_what_was_converted_comes_back(tmp_path: Path, features: str) -> None:
+    original = write_cache(tmp_path / "a.h5", range(9))
+    convert(original, tmp_path / "a.npz", features=(features,))
+    made = import_features(tmp_path / "a.npz", tmp_path / "b.h5", name="again")
+    with open_cache(original) as old, open_cache(made.output) as new:
+        maps = np.concatenate([b.features.astype(np.float32) for b in old.batches()])
+        expected = maps if features == "flatten" else maps.mean(axis=(1, 2), keepdims=True, dtype=np.float32)
+        np.testing.assert_array_equal(np.concatenate([b.features for b in new.batches()]), expected)
+        assert (new.paths, new.splits, new.groups) == (old.paths, old.splits, old.groups)
+        assert (new.labels.tolist(), new.class_names) == (old.labels.tolist(), old.class_names)
+        assert new.sha256 == old.sha256
+        assert json.loads(new.info["source_recipe"]) == json.loads(old.recipe.to_json())
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "labels", "names"),
+    [
+        ({"y": None}, {}, [-1] * N, ("ants", "bees")),
+        ({"y": None, "class_names": None}, {}, [-1] * N, ()),
+        ({"class_names": None}, {}, [0, 1] * 6, ("0", "1")),
+        ({"class_names": None, "y": np.array([7, 30] * 6)}, {}, [0, 1] * 6, ("7", "30")),
+        ({"class_names": None, "y": np.array(["b", "a", ""] * 4)}, {}, [1, 0, -1] * 4, ("a", "b")),
+        ({"y": np.array([b"bees", b"ants"] * 6)}, {}, [1, 0] * 6, ("ants", "bees")),
+        ({}, {"class_names": ["x", "y", "z"]}, [0, 1] * 6, ("x", "y", "z")),
+        ({"y": np.array([0, 1] * 6, ">u2")}, {}, [0, 1] * 6, ("ants", "bees")),
+    ],
+)
+def test_labels(
+    tmp_path: Path, changes: dict[str, Any], options: dict[str, Any], labels: list[int], names: tuple[str, ...]
+) -> None:
+    with open_cache(imported(tmp_path, options, **changes)) as cache:
+        assert cache.labels.tolist() == labels
+        assert cache.class_names == names
+
+
+@pytest.mark.parametrize("dtype", ["<f2", ">f4", "<f8"])
+@pytest.mark.parametrize("shape", [(N, 24), (N, 2, 3, 4)])
+def test_any_floating_type_and_both_shapes(tmp_path: Path, dtype: str, shape: tuple[int, ...]) -> None:
+    X = np.random.default_rng(0).normal(size=shape).astype(dtype)
+    with open_cache(imported(tmp_path, X=X)) as cache:
+        (batch,) = cache.batches()
+        np.testing.assert_array_equal(batch.features.reshape(shape), X.astype(np.float32))
+
+
+@pytest.mark.parametrize("form", ["text", "bytes"])
+def test_digests_of_the_images_are_kept(tmp_path: Path, form: str) -> None:
+    raw = [hashlib.sha256(bytes([i])).digest() for i in range(N)]
+    given = np.frombuffer(b"".join(raw), np.uint8).reshape(N, 32)
+    cache = imported(tmp_path, sha256=given if form == "bytes" else np.array([one.hex().upper() for one in raw]))
+    with open_cache(cache) as opened:
+        assert opened.sha256 == [one.hex() for one in raw]
+        assert opened.info["row_identity"] == "digest of the image file"
+
+
+def with_value(value: float) -> np.ndarray:
+    X = arrays()["X"].astype(np.float64)
+    X[7, 2] = value
+    return X
+
+
+def with_path(path: str) -> np.ndarray:
+    return np.array([path, *arrays()["paths"][1:]])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"X": None}, "must hold the arrays X and paths"),
+        ({"paths": None}, "Received: X, class_names, y"),
+        ({"X": np.zeros((N, 3), np.int64)}, "X must be float16"),
+        ({"X": np.zeros((N, 3, 3), np.float32)}, "X must be float16"),
+        ({"X": np.zeros((N, 0), np.float32)}, "X holds nothing"),
+        ({"X": with_value(np.nan)}, r"b/7\.jpg: a feature is nan"),
+        ({"X": with_value(1e300)}, r"b/7\.jpg: a feature is 1e\+300"),
+        ({"X": np.asfortranarray(arrays()["X"])}, "ascontiguousarray"),
+        ({"X": np.array([[1.0, None]] * N, object)}, "pickle"),
+        ({"paths": arrays()["paths"].astype(object)}, "pickle"),
+        ({"paths": arrays()["paths"][1:]}, r"paths must hold text, shape \(12,\)"),
+        ({"paths": np.array(["a.jpg"] * N)}, "stands for two rows"),
+        ({"paths": with_path("../a.jpg")}, "inside of it"),
+        ({"paths": with_path("/etc/passwd")}, "inside of it"),
+        ({"paths": with_path("C:\\a.jpg")}, "inside of it"),
+        ({"paths": with_path("")}, "inside of it"),
+        ({"paths": with_path("a\0b.jpg")}, "inside of it"),
+        ({"paths": with_path("\ud800.jpg")}, "not text"),
+        ({"y": np.arange(N)}, "Received: 0 to 11"),
+        ({"y": np.array([-2, 1] * 6)}, "Received: -2 to 1"),
+        ({"y": np.array([0.0, 1.0] * 6)}, "whole numbers or class names"),
+        ({"y": np.array(["ants", "wasps"] * 6)}, "wasps"),
+        ({"y": np.zeros((N, 1), np.int64)}, r"Received: int64 of shape \(12, 1\)"),
+        ({"class_names": np.array(["ants", "ants"])}, "must be different"),
+        ({"split": np.array(["train", "holdout"] * 6)}, "'holdout'"),
+        ({"group": np.array(["g"])}, "group must hold text"),
+        ({"sha256": np.array(["ab"] * N)}, "64 hexadecimal digits"),
+        ({"map_shape": np.array([7, 7, 512])}, "no flattened maps"),
+        ({"map_shape": np.array([-1, -1, 6])}, "no flattened maps"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_in_words(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(HeadstartError, match=words):
+        imported(tmp_path, **changes)
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "x.npz"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"name": "../x"}, "A name has"),
+        ({"name": ""}, "A name has"),
+        ({"source": "absent.npz"}, "no file"),
+        ({"source": "x.mat"}, r"ends in \.npz"),
+        ({"output": "y.npz"}, r"ends in \.h5"),
+        ({"output": "old.h5"}, "--overwrite"),
+    ],
+)
+def test_arguments_are_looked_at_first(tmp_path: Path, options: dict[str, Any], words: str) -> None:
+    np.savez(tmp_path / "x.npz", **arrays())
+    (tmp_path / "old.h5").write_bytes(b"mine")
+    given = {"source": "x.npz", "output": "y.h5", "name": "dino", **options}
+    with pytest.raises(DataError, match=words):
+        import_features(tmp_path / given["source"], tmp_path / given["output"], name=given["name"])
+    assert (tmp_path / "old.h5").read_bytes() == b"mine"
+
+
+def test_an_existing_cache_is_replaced_when_asked(tmp_path: Path) -> None:
+    imported(tmp_path)
+    with open_cache(imported(tmp_path, {"overwrite": True}, X=np.ones((N, 2), np.float32))) as cache:
+        assert cache.map_shape == (1, 1, 2)
+
+
+def npy(shape: tuple[int, ...], dtype: str, data: bytes) -> bytes:
+    """Return an array's file whose header may lie."""
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return stream.getvalue() + data
+
+
+def hostile(path: Path, members: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> Path:
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "w", compression) as target:
+        warnings.simplefilter("ignore")  # of a name that occurs twice
+        for name, data in members.items():
+            target.writestr(name.rstrip("!"), data)
+    return path
+
+
+PATHS = npy((2,), "<U1", np.array(["a", "b"]).tobytes())
+
+
+@pytest.mark.parametrize(
+    ("members", "words"),
+    [
+        ({"X.npy": npy((2, 10**12), "<f4", b"1234"), "paths.npy": PATHS}, "do not hold"),
+        ({"X.npy": npy((2, -1), "<f4", b"1234"), "paths.npy": PATHS}, "do not hold"),
+        ({"X.npy": npy((2, 1), "<f4", b"12345678" * 2), "paths.npy": PATHS}, "do not hold"),
+        ({"X.npy": npy((2, 1), "<f4", b"12345678"), "paths.npy": PATHS, "X.npy!": PATHS}, "two arrays"),
+        ({"X.npy": b"nothing", "paths.npy": PATHS}, "cannot be read"),
+        ({"X.npy": b"\x93NUMPY\x01\x00\x06\x00{'a':}", "paths.npy": PATHS}, "cannot be read"),
+        ({"X.npy": npy((1, 2**27), "<f4", bytes(2**29)), "paths.npy": PATHS}, "more than 268,435,456 bytes"),
+        ({"X.npy": npy((2, 1), "<f4", b"12345678"), "paths.npy": npy((2,), "<U40000", bytes(320000))}, "One row"),
+        ({"X.npy": npy((2, 1), "<f4", b"12345678"), "paths.npy": npy((2,), "<U1", b"\xff" * 8)}, "no character"),
+    ],
+)
+def test_headers_that_lie_are_refused_before_memory_is_taken(
+    tmp_path: Path, members: dict[str, bytes], words: str
+) -> None:
+    with pytest.raises(DataError, match=words):
+        import_features(hostile(tmp_path / "x.npz", members), tmp_path / "x.h5", name="dino")
+    assert not (tmp_path / "x.h5").exists()
+
+
+def test_a_directory_that_claims_more_than_is_stored_is_refused(tmp_path: Path) -> None:
+    """A zip bomb lies upon itself, or about its sizes."""
+    np.savez_compressed(tmp_path / "x.npz", **arrays())
+    data = bytearray((tmp_path / "x.npz").read_bytes())
+    place = data.index(b"PK\x01\x02") + 24  # uncompressed size in the central directory
+    data[place : place + 4] = (2**31).to_bytes(4, "little")
+    (tmp_path / "x.npz").write_bytes(data)
+    with pytest.raises(DataError, match="more than what is stored can hold"):
+        import_features(tmp_path / "x.npz", tmp_path / "x.h5", name="dino")
+
+
+def test_an_encrypted_or_oddly_compressed_archive_is_refused(tmp_path: Path) -> None:
+    hostile(tmp_path / "x.npz", {"X.npy": PATHS}, zipfile.ZIP_BZIP2)
+    with pytest.raises(DataError, match="something else than deflate"):
+        import_features(tmp_path / "x.npz", tmp_path / "x.h5", name="dino")
+
+
+def test_x_is_read_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "BLOCK_BYTES", 5 * 4 * WIDTH)
+    with open_cache(imported(tmp_path)) as cache:
+        (batch,) = cache.batches()
+        np.testing.assert_array_equal(batch.features.reshape(N, WIDTH), arrays()["X"])
+        assert cache.paths == arrays()["paths"].tolist()
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255), compressed=st.booleans())
+def test_a_changed_byte_is_a_sentence_or_changes_no_feature(
+    tmp_path: Path, place: float, value: int, compressed: bool
+) -> None:
+    path = tmp_path / "x.npz"
+    (np.savez_compressed if compressed else np.savez)(path, **arrays())
+    data = bytearray(path.read_bytes())
+    data[int(place * len(data))] = value
+    path.write_bytes(data)
+    try:
+        import_features(path, tmp_path / "x.h5", name="dino", overwrite=True)
+    except HeadstartError:
+        return
+    with open_cache(tmp_path / "x.h5") as cache:
+        (batch,) = cache.batches()
+        np.testing.assert_array_equal(batch.features.reshape(N, WIDTH), arrays()["X"])
+
+
+def test_images_of_unknown_size_are_not_called_tiny(tmp_path: Path) -> None:
+    found = {finding.check.name for finding in inspect_quality(imported(tmp_path)).findings}
+    assert found
+    assert "tiny" not in found
