@@ -26,7 +26,8 @@ EPILOG = (
 def fit(
     cache: Annotated[Path, typer.Argument(help="A feature cache with labels, as features/data.h5.")],
     head_type: Annotated[
-        Literal["dense", "logistic", "linear-svm", "rbf-svm"], typer.Option("--type", help="What to fit.")
+        Literal["dense", "logistic", "linear-svm", "rbf-svm", "ridge", "knn", "nearest-class-mean"],
+        typer.Option("--type", help="What to fit."),
     ] = "logistic",
     features: Annotated[
         str | None,
@@ -50,6 +51,15 @@ def fit(
         float | None, typer.Option("--C", help="logistic and SVMs: inverse strength of regularisation.")
     ] = None,
     gamma: Annotated[str | None, typer.Option(help="rbf-svm: scale, auto, or a number.")] = None,
+    alpha: Annotated[float | None, typer.Option(help="ridge: strength of the L2 penalty. Default: 1.")] = None,
+    n_neighbors: Annotated[int | None, typer.Option(min=1, help="knn: training images that vote. Default: 10.")] = None,
+    metric: Annotated[
+        Literal["cosine", "euclidean"] | None, typer.Option(help="knn: what near means. Default: cosine.")
+    ] = None,
+    shrinkage: Annotated[
+        float | None,
+        typer.Option(help="nearest-class-mean: share of the mean variance in each; 1 is Euclidean. Default: 0.5."),
+    ] = None,
     hidden: Annotated[
         str | None, typer.Option(help="dense: units of the hidden layers, by commas; 0 for none.")
     ] = None,
@@ -75,6 +85,10 @@ def fit(
         "class_weight": class_weight,
         "C": c,
         "gamma": number_or_word(gamma),
+        "alpha": alpha,
+        "n_neighbors": n_neighbors,
+        "metric": metric,
+        "shrinkage": shrinkage,
         "hidden": units(hidden),
         "dropout": dropout,
         "epochs": epochs,

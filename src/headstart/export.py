@@ -132,10 +132,18 @@ def classify(classifier: Any, features: Any) -> Any:
         return classifier.network_(features)
     if kind == "LogisticHead":
         return dense(classifier.coef_, classifier.intercept_, "softmax")(features)
+    if kind == "RidgeHead":
+        two_sided = 2.0 if len(classifier.coef_) == 1 else 1.0  # softmax([−s, s]) is softmax([0, 2 s])
+        factor = two_sided / classifier.temperature_
+        return dense(factor * classifier.coef_, factor * classifier.intercept_, "softmax")(features)
+    if kind == "ClassMeanHead":
+        coefficients, intercepts = classifier.linear_form()
+        return dense(coefficients, intercepts, "softmax")(features)
     if kind == "LinearSVMHead":
         return calibrated(classifier.calibrated_.calibrated_classifiers_[0], features)
     raise HeadstartError(
-        f"A {kind} head cannot be expressed exactly as a Keras model. Those that can: dense, logistic, linear-svm."
+        f"A {kind} head cannot be expressed exactly as a Keras model. Those that can: dense, logistic, linear-svm, ridge, "
+        "nearest-class-mean."
     )
 
 

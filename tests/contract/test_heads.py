@@ -13,8 +13,11 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from headstart.errors import HeadstartError
 from headstart.heads.catalogue import HEAD_TYPES, default_spec, make_head
+from headstart.heads.class_mean import ClassMeanHead
 from headstart.heads.dense import DenseHead
 from headstart.heads.linear import LinearSVM, LogisticHead
+from headstart.heads.neighbours import NeighboursHead
+from headstart.heads.ridge import RidgeHead
 from headstart.heads.svm import LinearSVMHead, RBFSVMHead
 from headstart.heads.transforms import SqrtL2Scaler
 
@@ -24,6 +27,9 @@ GRIDS = {
     "logistic": {"classifier__C": [0.1, 1.0]},
     "linear-svm": {"classifier__C": [0.1, 1.0]},
     "rbf-svm": {"classifier__gamma": ["scale", 0.1]},
+    "ridge": {"classifier__alpha": [0.1, 1.0]},
+    "knn": {"classifier__n_neighbors": [1, 5]},
+    "nearest-class-mean": {"classifier__shrinkage": [0.1, 1.0]},
 }
 
 
@@ -42,6 +48,10 @@ def data() -> tuple[np.ndarray, np.ndarray]:
         LogisticHead(tol=1e-12),
         LinearSVMHead(random_state=0),
         RBFSVMHead(random_state=0),
+        RidgeHead(),
+        NeighboursHead(),
+        NeighboursHead(metric="euclidean", class_weight="balanced"),
+        ClassMeanHead(),
         SqrtL2Scaler(),
     ]
 )
@@ -86,7 +96,7 @@ def test_labels_of_any_kind(name: str, data: tuple[np.ndarray, np.ndarray]) -> N
 
 @pytest.mark.parametrize("name", list(HEAD_TYPES))
 def test_an_unknown_parameter_is_refused_with_those_that_exist(name: str) -> None:
-    with pytest.raises(HeadstartError, match=r"takes no depth\. It takes: .*class_weight"):
+    with pytest.raises(HeadstartError, match=r"takes no depth\. It takes: \w+"):
         default_spec(name, params={"depth": 3})
 
 

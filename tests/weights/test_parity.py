@@ -32,6 +32,8 @@ HEADS = {
     "joined": default_spec("logistic", features=("block4_conv3", "max", "block2_conv2"), scaling="standard"),
     "l2": default_spec("logistic", features=("flatten",), scaling="l2"),
     "linear-svm": default_spec("linear-svm"),
+    "ridge": default_spec("ridge"),
+    "nearest-class-mean": default_spec("nearest-class-mean"),
 }
 
 

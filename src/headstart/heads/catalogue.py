@@ -16,7 +16,9 @@ from headstart.heads.parameters import (
     CLASS_WEIGHT,
     COUNT,
     FOLDS,
+    FRACTION,
     GAMMA,
+    METRIC,
     NOT_NEGATIVE,
     POSITIVE,
     RATE,
@@ -99,7 +101,33 @@ HEAD_TYPES: dict[str, HeadType] = {
             "cv": CALIBRATION,
         },
     ),
+    "ridge": HeadType(
+        ("avg",),
+        "sqrt-l2",
+        {
+            "alpha": Parameter(1.0, POSITIVE, "Strength of the L2 penalty."),
+            "class_weight": WEIGHTED,
+        },
+    ),
+    "knn": HeadType(
+        ("avg",),
+        "sqrt-l2",
+        {
+            "n_neighbors": Parameter(10, COUNT, "Training images that vote."),
+            "metric": Parameter("cosine", METRIC, "What near means."),
+            "smoothing": Parameter(0.1, POSITIVE, "Images' worth of prior: no class has probability 0."),
+            "class_weight": WEIGHTED,
+        },
+    ),
+    "nearest-class-mean": HeadType(
+        ("avg",),
+        "sqrt-l2",
+        {"shrinkage": Parameter(0.5, FRACTION, "Share of the mean variance in that of each feature; 1: Euclidean.")},
+    ),
 }
+
+#: Heads with nothing random in them.
+DETERMINISTIC = ("ridge", "knn", "nearest-class-mean")
 
 #: scikit-learn takes seeds of 32 bits.
 MAX_SEED = 2**32 - 1
@@ -178,6 +206,23 @@ def make_classifier(head_type: str, params: Mapping[str, Any]) -> Any:
         from headstart.heads.linear import LogisticHead
 
         return LogisticHead(**params)
+    if head_type in DETERMINISTIC:
+        return make_deterministic(head_type, {name: value for name, value in params.items() if name != "random_state"})
     from headstart.heads.svm import LinearSVMHead, RBFSVMHead
 
     return {"linear-svm": LinearSVMHead, "rbf-svm": RBFSVMHead}[head_type](**params)
+
+
+def make_deterministic(head_type: str, params: Mapping[str, Any]) -> Any:
+    """Return an unfitted classifier that takes no seed."""
+    if head_type == "ridge":
+        from headstart.heads.ridge import RidgeHead
+
+        return RidgeHead(**params)
+    if head_type == "knn":
+        from headstart.heads.neighbours import NeighboursHead
+
+        return NeighboursHead(**params)
+    from headstart.heads.class_mean import ClassMeanHead
+
+    return ClassMeanHead(**params)

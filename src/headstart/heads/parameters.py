@@ -13,6 +13,9 @@ from headstart.errors import ParameterError
 #: Activations of hidden layers, as Keras names them.
 ACTIVATIONS = ("relu", "gelu", "silu", "elu", "selu", "tanh")
 
+#: Distances between rows of features, as scikit-learn names them.
+METRICS = ("cosine", "euclidean")
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -62,6 +65,8 @@ POSITIVE = Kind("a number above 0", lambda value: is_number(value) and value > 0
 NOT_NEGATIVE = Kind("a number, 0 or more", lambda value: is_number(value) and value >= 0)
 RATE = Kind("a number from 0 to below 1", lambda value: is_number(value) and 0 <= value < 1)
 SHARE = Kind("a number between 0 and 1", lambda value: is_number(value) and 0 < value < 1)
+FRACTION = Kind("a number above 0, 1 at most", lambda value: is_number(value) and 0 < value <= 1)
+METRIC = Kind(f"one of {', '.join(METRICS)}", lambda value: value in METRICS)
 SWITCH = Kind("true or false", lambda value: isinstance(value, bool))
 UNITS = Kind("whole numbers, 1 or more each; none for no hidden layer", are_units)
 ACTIVATION = Kind(f"one of {', '.join(ACTIVATIONS)}", lambda value: value in ACTIVATIONS)

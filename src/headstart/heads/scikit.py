@@ -14,9 +14,12 @@ from headstart.heads.facts import HEAD, NETWORK, Facts
 
 #: Types of our own that a head may hold. skops knows those of scikit-learn and NumPy; everything else is refused.
 OWN_TYPES = (
+    "headstart.heads.class_mean.ClassMeanHead",
     "headstart.heads.dense.DenseHead",
     "headstart.heads.linear.LinearSVM",
     "headstart.heads.linear.LogisticHead",
+    "headstart.heads.neighbours.NeighboursHead",
+    "headstart.heads.ridge.RidgeHead",
     "headstart.heads.svm.LinearSVMHead",
     "headstart.heads.svm.RBFSVMHead",
     "headstart.heads.transforms.SqrtL2Scaler",

@@ -1,0 +1,188 @@
+"""Ridge regression on classes: solved exactly, with the scores of left-out rows for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import linalg
+from scipy.special import softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.extmath import safe_sparse_dot
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from headstart.heads.centred import Centred
+from headstart.heads.labels import encode
+from headstart.heads.temperature import fit_temperature
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: 1 − leverage of a row that its own target alone decides; below it, rounding is all that is left.
+LEAST_FREEDOM = 1e-10
+
+
+@dataclass(frozen=True, slots=True)
+class RidgePath:
+    """Ridge solutions of one set of rows, for several strengths of the penalty.
+
+    Attributes
+    ----------
+    alphas : ndarray of shape (n_alphas,), float64
+        Strengths of the penalty.
+    coefs : ndarray of shape (n_alphas, n_targets, n_features), float64
+        Coefficients.
+    intercepts : ndarray of shape (n_alphas, n_targets), float64
+        Intercepts, not penalised.
+    left_out : ndarray of shape (n_alphas, n_samples, n_targets), float64
+        Score of each row by the solution on all other rows.
+    """
+
+    alphas: NDArray[np.float64]
+    coefs: NDArray[np.float64]
+    intercepts: NDArray[np.float64]
+    left_out: NDArray[np.float64]
+
+
+def ridge_path(
+    X: Any, targets: NDArray[np.float64], alphas: Sequence[float], *, weights: NDArray[np.float64] | None = None
+) -> RidgePath:
+    """Return the ridge solutions for every ``alpha``, by one eigendecomposition in float64.
+
+    Of the smaller of Gram matrix (rows fewer than columns) and covariance. The scores of left-out rows are exact: for a
+    linear smoother with fixed weights, leaving row i out changes its residual by 1 / (1 − leverage). Craven & Wahba,
+    "Smoothing noisy data with spline functions", 1979; Golub, Heath & Wahba, Technometrics 21, 1979.
+
+    Parameters
+    ----------
+    X : ndarray or CSR matrix of shape (n_samples, n_features)
+        Features.
+    targets : ndarray of shape (n_samples, n_targets), float64
+        What is to be met.
+    alphas : sequence of float
+        Strengths of the penalty, above 0.
+    weights : ndarray of shape (n_samples,), float64, optional
+        Of the rows' squared residuals, above 0.
+    """
+    weights = np.ones(len(targets)) if weights is None else weights
+    rows = Centred(X, weights)
+    mean = weights @ targets / weights.sum()
+    wanted = rows.root_weights[:, None] * (targets - mean)
+    values, vectors, scores = decompose(rows)
+    moments = scores.T @ wanted
+    coefs, intercepts, left_out = [], [], []
+    for alpha in alphas:
+        solution = moments / (values + alpha)[:, None]
+        freedom = 1.0 - weights / weights.sum() - (scores**2) @ (1.0 / (values + alpha))
+        residuals = (wanted - scores @ solution) / np.maximum(freedom, LEAST_FREEDOM)[:, None]
+        coef = vectors(solution).T
+        coefs.append(coef)
+        intercepts.append(mean - coef @ rows.mean)
+        left_out.append(targets - residuals / rows.root_weights[:, None])
+    return RidgePath(np.asarray(alphas, np.float64), np.stack(coefs), np.stack(intercepts), np.stack(left_out))
+
+
+def decompose(rows: Centred) -> tuple[NDArray[np.float64], Any, NDArray[np.float64]]:
+    """Return eigenvalues, a function that multiplies by the right singular vectors, and the rows in their basis.
+
+    The rows' basis has shape (n_samples, rank); directions without variance are left out.
+    """
+    wide = rows.shape[0] <= rows.shape[1]
+    values, basis = linalg.eigh(rows.gram() if wide else rows.covariance(), overwrite_a=True, check_finite=False)
+    keep = values > max(values[-1], 0.0) * np.finfo(np.float64).eps * max(rows.shape)
+    values, basis = values[keep], basis[:, keep]
+    if not wide:
+        return values, lambda solution: basis @ solution, rows.times(basis)
+    lengths = np.sqrt(values)
+    return values, lambda solution: rows.transposed_times(basis @ (solution / lengths[:, None])), basis * lengths
+
+
+class RidgeHead(ClassifierMixin, BaseEstimator):
+    """Least squares on targets ±1 with an L2 penalty, and probabilities by a temperature on left-out scores.
+
+    Coefficients are those of ``sklearn.linear_model.RidgeClassifier``, solved in float64. Probabilities are
+    ``softmax(scores / temperature_)`` (for two classes of ``[-score, score]``), the temperature chosen by the log-loss of
+    exact leave-one-out scores: no second fit.
+
+    Parameters
+    ----------
+    alpha : float
+        Strength of the penalty.
+    class_weight : None, "balanced" or mapping
+        As in scikit-learn.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The labels.
+    coef_ : ndarray of shape (n_classes, n_features), float64
+        One row where there are two classes.
+    intercept_ : ndarray of shape (n_classes,), float64
+        One value where there are two classes.
+    temperature_ : float
+        What scores are divided by.
+    """
+
+    def __init__(self, alpha: float = 1.0, *, class_weight: Any = None) -> None:
+        self.alpha = alpha
+        self.class_weight = class_weight
+
+    def fit(self, X: Any, y: Any) -> RidgeHead:
+        """Fit on rows of features.
+
+        Parameters
+        ----------
+        X : array-like or CSR matrix of shape (n_samples, n_features)
+            Features.
+        y : array-like of shape (n_samples,)
+            Labels.
+        """
+        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=(np.float64, np.float32))
+        self.classes_, labels = encode(y)
+        weights = compute_sample_weight(self.class_weight, y) if self.class_weight is not None else None
+        path = ridge_path(X, signs(labels, len(self.classes_)), [self.alpha], weights=weights)
+        self.coef_, self.intercept_ = path.coefs[0], path.intercepts[0]
+        self.temperature_ = fit_temperature(both_sides(path.left_out[0]), labels, weights)
+        return self
+
+    def decision_function(self, X: Any) -> NDArray[np.float64]:
+        """Return scores of shape (n_samples, n_classes), float64; (n_samples,) where there are two classes."""
+        scores = self._scores(X)
+        return scores.ravel() if len(self.classes_) == 2 else scores
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Return probabilities of shape (n_samples, n_classes), float64, in the order of ``classes_``."""
+        check_is_fitted(self, "coef_")
+        probabilities: NDArray[np.float64] = softmax(both_sides(self._scores(X)) / self.temperature_, axis=1)
+        return probabilities
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Return the label with the highest score of each row."""
+        best = both_sides(self._scores(X)).argmax(axis=1)
+        labels: NDArray[Any] = self.classes_[best]
+        return labels
+
+    def _scores(self, X: Any) -> NDArray[np.float64]:
+        check_is_fitted(self, "coef_")
+        X = validate_data(self, X, accept_sparse="csr", dtype=(np.float64, np.float32), reset=False)
+        scores: NDArray[np.float64] = safe_sparse_dot(X, self.coef_.T, dense_output=True) + self.intercept_
+        return scores
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+def signs(labels: NDArray[np.int64], n_classes: int) -> NDArray[np.float64]:
+    """Return the targets: 1 for a row's own class and −1 for the others; one column where there are two classes."""
+    targets = np.where(labels[:, None] == np.arange(n_classes), 1.0, -1.0)
+    return targets[:, 1:] if n_classes == 2 else targets
+
+
+def both_sides(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a score for each class, where two classes have one column between them."""
+    return np.hstack([-scores, scores]) if scores.shape[1] == 1 else scores
