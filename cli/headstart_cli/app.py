@@ -22,6 +22,7 @@ from headstart_cli.extract import extract
 from headstart_cli.fit import fit
 from headstart_cli.import_ import import_features
 from headstart_cli.inspect import inspect
+from headstart_cli.merge import merge
 from headstart_cli.native_messages import quiet_native_messages
 from headstart_cli.predict import predict
 from headstart_cli.weights import weights
@@ -35,6 +36,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "evaluate": evaluate,
     "export": export,
     "convert": convert,
+    "merge": merge,
     "import": import_features,
     "weights": weights,
     "demo": demo,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from headstart.errors import HeadstartError as HeadstartError
     from headstart.exchange.convert import convert as convert
     from headstart.exchange.foreign import import_features as import_features
+    from headstart.exchange.merge import merge_caches as merge_caches
     from headstart.export import export_keras as export_keras
     from headstart.extract.local import extract_features as extract_features
     from headstart.extract.options import ExtractOptions as ExtractOptions
@@ -64,6 +65,7 @@ _HOMES = {
     "load_bundle": "heads.bundle",
     "load_weights": "backbone.weights",
     "make_head": "heads.catalogue",
+    "merge_caches": "exchange.merge",
     "open_cache": "cache.store",
     "save_bundle": "heads.bundle",
 }

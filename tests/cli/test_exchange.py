@@ -73,3 +73,17 @@ def test_what_was_written_is_said(folder: Path, capsys: pytest.CaptureFixture[st
     assert "b.npz: 40 images × 516 features (avg, block4_conv3)" in capsys.readouterr().out.replace("\n", " ")
     assert headstart("convert", "features/data.h5", "b.npz") == 1
     assert "--overwrite" in capsys.readouterr().err
+
+
+def test_caches_become_one_and_contradictions_are_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = replace(make_row(0, make_row(3).ref.path), sha256=make_row(0).sha256)
+    recipe = replace(RECIPE, pooled_layers=tuple(name for name, _ in POOLED_LAYERS))
+    with ShardWriter(Path("other.h5"), recipe=recipe, class_names=CLASS_NAMES) as writer:
+        writer.append(FeatureBatch(make_batch([0]).features, np.zeros((1, 1472), np.float32)), [other])
+    command = ("merge", "features/data.h5", "other.h5", "-o", "all.h5")
+    assert headstart(*command) == 1
+    assert f"{other.ref.path}: other bytes" in capsys.readouterr().err.replace("\n", " ")
+    assert headstart(*command, "--on-conflict", "later") == 0
+    captured = capsys.readouterr()
+    assert "1 contradictions" in captured.err
+    assert "all.h5: 40 images, 2 classes; 0 stood in more than one cache" in captured.out.replace("\n", " ")

@@ -1,0 +1,156 @@
+"""Several caches of one recipe as one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headstart.cache.merge import merge
+from headstart.cache.store import FeatureCache, open_cache
+from headstart.errors import DataError, HeadstartError, RecipeMismatchError
+from headstart.exchange.union import Union, united_classes, united_failures
+
+#: What may be done where caches contradict each other.
+ON_CONFLICT = ("refuse", "later")
+
+#: Contradictions that are told before the rest is counted.
+LISTED = 5
+
+#: Names of sources that are kept as provenance.
+MAX_NAMES = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What became of the caches.
+
+    Attributes
+    ----------
+    output : Path
+        The new cache.
+    n_images, n_failures : int
+        Its rows, and images that could not be read.
+    n_shared : int
+        Rows that stood in more than one cache, alike, and stand once now.
+    class_names : tuple of str
+        All classes.
+    resolved : mapping of str to str
+        Path → in words, what the caches contradict each other in; the later one was believed.
+    """
+
+    output: Path
+    n_images: int
+    n_failures: int
+    n_shared: int
+    class_names: tuple[str, ...]
+    resolved: Mapping[str, str]
+
+
+def merge_caches(
+    sources: Sequence[str | Path], output: str | Path, *, on_conflict: str = "refuse", overwrite: bool = False
+) -> Merged:
+    """Write one cache that holds the images of several; features move as they lie on the disk.
+
+    A path that stands in several caches with the same bytes stands once; what one of them leaves open (label, split, group)
+    the other fills in.
+
+    Parameters
+    ----------
+    sources : sequence of str or Path
+        Two caches or more, of one recipe.
+    output : str or Path
+        The new cache; it may be one of the sources, with ``overwrite``.
+    on_conflict : str
+        ``refuse`` where caches say different things of an image (bytes, label, split or group of a path, or the label of
+        equal bytes under different paths); or ``later``: the cache that is named later is right.
+    overwrite : bool
+        Replace an existing file.
+
+    Raises
+    ------
+    RecipeMismatchError
+        If the caches were made by different recipes; the message names the fields.
+    DataError
+        If caches contradict each other; the message has examples.
+    CacheError
+        If one cannot be read, or the new one cannot be written.
+
+    Examples
+    --------
+    >>> merge_caches(["monday.h5", "tuesday.h5"], "features/week.h5")                  # doctest: +SKIP
+    """
+    target = Path(output)
+    check_arguments(sources, target, on_conflict, overwrite)
+    with ExitStack() as stack:
+        caches = [stack.enter_context(open_cache(source)) for source in sources]
+        check_recipes(caches)
+        union = Union()
+        for number, cache in enumerate(caches):
+            union.add(number, cache)
+        if union.conflicts and on_conflict == "refuse":
+            raise DataError(conflict_message(union.conflicts))
+        rows, names = list(union.resolved()), united_classes(caches)
+        if union.unresolved:
+            raise DataError(
+                f"The later cache gives one image two labels itself, so it cannot be believed: {listed(union.unresolved)}. "
+                "Correct the labels and extract again; only the labels will change."
+            )
+        failures = united_failures(caches, union.rows)
+        layouts = {cache.layout for cache in caches}
+        layout = layouts.pop() if len(layouts) == 1 else ""
+        merge(
+            target, sources=caches, rows=rows, failures=failures, class_names=names, layout=layout, info=provenance(caches)
+        )  # fmt: skip
+    return Merged(target, len(rows), len(failures), union.n_shared, tuple(names), union.conflicts)
+
+
+def check_arguments(sources: Sequence[str | Path], target: Path, on_conflict: str, overwrite: bool) -> None:
+    """Raise where the arguments make no sense, before anything is read."""
+    if on_conflict not in ON_CONFLICT:
+        raise HeadstartError(f"Contradictions are met with {' or '.join(ON_CONFLICT)}. Received: {on_conflict!r}.")
+    if len(sources) < 2:
+        raise DataError("Name two caches or more to merge.")
+    if target.suffix != ".h5":
+        raise DataError(f"A cache is written to a file that ends in .h5. Received: {target}.")
+    if target.exists() and not overwrite:
+        raise DataError(f"{target} exists already. Use --overwrite to replace it.")
+
+
+def check_recipes(caches: Sequence[FeatureCache]) -> None:
+    """Raise RecipeMismatchError where a cache differs from the first."""
+    first = caches[0]
+    for cache in caches[1:]:
+        differences = first.recipe.differences(cache.recipe)
+        if differences:
+            raise RecipeMismatchError(
+                f"{first.path} and {cache.path} were made by different recipes (first ≠ second): "
+                f"{'; '.join(differences)}. Extract the images of one of them anew, by the recipe of the other."
+            )
+
+
+def conflict_message(conflicts: Mapping[str, str]) -> str:
+    """Return the sentence that names the first contradictions."""
+    images = "one image" if len(conflicts) == 1 else f"{len(conflicts):,} images"
+    examples = [f"{path}: {words}" for path, words in conflicts.items()]
+    return (
+        f"The caches contradict each other about {images}, so nothing was written. {listed(examples)}. "
+        "Correct them and extract again, or believe the cache that is named later: --on-conflict later."
+    )
+
+
+def listed(examples: Sequence[str]) -> str:
+    """Return the first of many, and how many more there are."""
+    more = f" … and {len(examples) - LISTED:,} more" if len(examples) > LISTED else ""
+    return " · ".join(examples[:LISTED]) + more
+
+
+def provenance(caches: Sequence[FeatureCache]) -> dict[str, Any]:
+    """Return where the rows come from, and what holds for all of them."""
+    reasons = {str(cache.info.get("precision_reason", "")) for cache in caches}
+    info: dict[str, Any] = {"merged_from": [cache.path.name for cache in caches[:MAX_NAMES]], "n_merged": len(caches)}
+    if len(reasons) == 1 and reasons != {""}:
+        info["precision_reason"] = reasons.pop()
+    return info
