@@ -13,7 +13,11 @@ from headstart_cli.console import out
 
 def import_features(
     features: Annotated[
-        Path, typer.Argument(help="An .npz with X and paths, and optionally y, class_names, split, group, sha256.")
+        Path,
+        typer.Argument(
+            help="An .npz with X and paths, and optionally y, class_names, split, group, sha256; or an .h5 or .parquet as "
+            "headstart convert writes them."
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The cache to write, as features/dinov2.h5.")],
     name: Annotated[str, typer.Option(help="Of what made the features, as dinov2.")],

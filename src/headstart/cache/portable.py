@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,31 @@ import numpy as np
 from h5py import h5d, h5f, h5p, h5s, h5t
 from numpy.typing import NDArray
 
-from headstart.cache.columns import encode, write_numbers
+from headstart.cache.check import SIGNATURE, check_chunks, check_type, checked_column, plain_dataset
+from headstart.cache.columns import encode, read_column, write_numbers
 from headstart.cache.columns import write_text as write_text_column
-from headstart.cache.format import COLUMN_CHUNK_BYTES, GZIP_LEVEL
-from headstart.cache.header import write_text_attribute
+from headstart.cache.format import (
+    COLUMN_CHUNK_BYTES,
+    DIGEST,
+    GZIP_LEVEL,
+    MAX_DEFLATE_RATIO,
+    MAX_ROW_BYTES,
+    ZSTD,
+    Column,
+)
+from headstart.cache.header import read_text_attribute, write_text_attribute
 from headstart.cache.publish import published, writing
+from headstart.cache.reading import H5PY_ERRORS, StoredRows, filters, first_line
+from headstart.errors import CacheError, HeadstartError
 
 #: The format of HDF5 1.8 (2008): the oldest whose headers carry checksums, and read by everything in use.
 PORTABLE_VERSIONS = (h5f.LIBVER_V18, h5f.LIBVER_V18)
+
+#: Version of the superblock of such files.
+SUPERBLOCK_VERSION = 2
+
+#: Rows of X that are read at a time: as many as fit into this, or one.
+BLOCK_BYTES = 2**22
 
 Texts = Callable[[], Iterable[str]]
 
@@ -81,3 +99,73 @@ def create_matrix(file: Any, shape: tuple[int, int]) -> Any:
     properties.set_deflate(GZIP_LEVEL)
     properties.set_fletcher32()
     return h5py.Dataset(h5d.create(file.id, b"X", h5t.IEEE_F32LE, h5s.create_simple(shape), properties))
+
+
+@contextmanager
+def open_portable(path: Path) -> Iterator[PortableFile]:
+    """Yield a file that :func:`write_portable` wrote, every structure checked before a value is read.
+
+    Raises
+    ------
+    CacheError
+        If it is something else, or damaged.
+    """
+    try:
+        with path.open("rb") as start:
+            if start.read(9) != SIGNATURE + bytes([SUPERBLOCK_VERSION]):
+                raise ValueError("it does not begin as such a file does")
+        with h5py.File(path, "r", locking=False) as file:
+            yield PortableFile(file)
+    except HeadstartError:
+        raise
+    except H5PY_ERRORS as error:
+        raise CacheError(
+            f"{path} is damaged, or no file that headstart convert --portable wrote: {first_line(error)}."
+        ) from error
+
+
+class PortableFile:
+    """A plain HDF5 file of features, open for reading.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of X.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._matrix = StoredRows(checked_matrix(file))
+        self.shape = self._matrix.shape
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """Yield X from the top, in blocks of some rows."""
+        step = max(1, BLOCK_BYTES // (4 * self.shape[1]))
+        for start in range(0, self.shape[0], step):
+            block = np.empty((min(step, self.shape[0] - start), self.shape[1]), np.float32)
+            self._matrix.read(np.arange(start, start + len(block)), block)
+            yield block
+
+    def column(self, name: str, length: int | None, dtype: str = "text") -> Any:
+        """Return the values of a column: an array of numbers, or a sequence of str."""
+        dataset = checked_column(self._file, name, Column(name, dtype), length)
+        return read_column(StoredRows(dataset), read_text_attribute(dataset, DIGEST))
+
+    def attribute(self, name: str) -> str:
+        """Return a text that belongs to the whole."""
+        return read_text_attribute(self._file, name)
+
+
+def checked_matrix(file: Any) -> Any:
+    """Return ``/X``, whose size in memory is bounded by its size on the disk, chunk by chunk."""
+    dataset = plain_dataset(file, "X")
+    check_type("X", dataset, Column("X", "<f4"))
+    if len(dataset.shape) != 2 or 0 in dataset.shape or dataset.chunks[1] != dataset.shape[1]:
+        raise ValueError(f"/X has the shape {dataset.shape} and chunks of shape {dataset.chunks}")
+    chunk_bytes = 4 * np.prod(dataset.chunks, dtype=np.float64)
+    if chunk_bytes > MAX_ROW_BYTES or ZSTD in filters(dataset):
+        raise ValueError(f"/X has chunks of {chunk_bytes:,.0f} bytes, or a filter that needs a plug-in")
+    check_chunks("X", dataset)
+    if 4 * np.prod(dataset.shape, dtype=np.float64) > MAX_DEFLATE_RATIO * dataset.id.get_storage_size():
+        raise ValueError("/X claims more than what is stored can hold")
+    return dataset

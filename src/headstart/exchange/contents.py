@@ -17,12 +17,6 @@ if TYPE_CHECKING:
 
     from headstart.cache.store import FeatureCache
 
-#: What a converted file says of itself.
-FORMAT = "headstart-features"
-
-#: Raise it when a reader of the old version would misread a new file.
-FORMAT_VERSION = 1
-
 #: Rows that are in memory at a time.
 BATCH_ROWS = 64
 

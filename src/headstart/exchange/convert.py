@@ -10,7 +10,8 @@ from pathlib import Path
 from headstart.cache.portable import write_portable
 from headstart.cache.store import open_cache
 from headstart.errors import DataError
-from headstart.exchange.contents import FORMAT, FORMAT_VERSION, Contents, contents_of
+from headstart.exchange import FORMAT, FORMAT_VERSION
+from headstart.exchange.contents import Contents, contents_of
 from headstart.exchange.npz import plural, write_npz
 from headstart.exchange.tables import import_pyarrow, write_csv, write_parquet
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from headstart.cache.shard import ShardWriter
 from headstart.errors import DataError
-from headstart.exchange.given import GivenFeatures, open_npz
+from headstart.exchange.given import GivenFeatures, open_h5, open_npz
+from headstart.exchange.parquet import open_parquet
 from headstart.images.discover import SPLIT_NAMES
 from headstart.schema import FeatureBatch, ImageRef, ImageRow, Recipe
 
@@ -31,7 +32,11 @@ IDENTITY = FOREIGN_RULES.encode() + b"\0"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 #: End of the file's name → what reads it.
-READERS: dict[str, Callable[[Path], AbstractContextManager[GivenFeatures]]] = {".npz": open_npz}
+READERS: dict[str, Callable[[Path], AbstractContextManager[GivenFeatures]]] = {
+    ".npz": open_npz,
+    ".h5": open_h5,
+    ".parquet": open_parquet,
+}
 
 #: Bytes of a recipe of headstart that are kept as provenance.
 MAX_RECIPE_BYTES = 4096
@@ -78,7 +83,8 @@ def import_features(
     source : str or Path
         A NumPy archive (``.npz``): ``X`` of shape (n, n_features) or (n, height, width, channels), floating; ``paths``,
         text, each different; and optionally ``y`` (numbers from 0 with −1 for unlabelled, or names), ``class_names``,
-        ``split``, ``group`` and ``sha256`` (of the image files).
+        ``split``, ``group`` and ``sha256`` (of the image files). Or an ``.h5`` or ``.parquet`` that :func:`convert` wrote,
+        or a Parquet table of the same columns.
     output : str or Path
         The cache to write.
     name : str
@@ -94,7 +100,9 @@ def import_features(
         If the file is damaged, or says something that cannot be: lengths that do not fit, a label without a name, a path
         that is absolute or climbs, a value that is not finite …
     CacheError
-        If a text cannot be stored, or the cache cannot be written.
+        If a text cannot be stored, the cache cannot be written, or an ``.h5`` is damaged.
+    MissingExtraError
+        If pyarrow is needed and not installed.
 
     Examples
     --------

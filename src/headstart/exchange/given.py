@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headstart.cache.portable import open_portable
 from headstart.errors import DataError
+from headstart.exchange import FORMAT, FORMAT_VERSION
 from headstart.exchange.archive import Archive, StoredArray, reading
 
 if TYPE_CHECKING:
@@ -89,6 +92,52 @@ def open_npz(path: Path) -> Iterator[GivenFeatures]:
         )
 
 
+@contextmanager
+def open_h5(path: Path) -> Iterator[GivenFeatures]:
+    """Yield what a file says that ``headstart convert --portable`` wrote.
+
+    Raises
+    ------
+    CacheError, DataError
+        If it is something else, or damaged.
+    """
+    with open_portable(path) as file:
+        if (file.attribute("format"), file.attribute("format_version")) != (FORMAT, str(FORMAT_VERSION)):
+            raise DataError(f"{path} is no file that headstart convert --portable wrote, or of another version.")
+        n = file.shape[0]
+        paths = file.column("paths", n)
+        check_unique(paths)
+        yield GivenFeatures(
+            shape=file.shape,
+            blocks=file.blocks,
+            paths=list(paths),
+            y=file.column("y", n, "<i4").tolist(),
+            class_names=list(file.column("class_names", None)),
+            split=list(file.column("split", n)),
+            group=list(file.column("group", n)),
+            sha256=list(file.column("sha256", n)),
+            map_shape=shape_from(json.loads(file.attribute("map_shape"))),
+            recipe=file.attribute("recipe"),
+        )
+
+
+def shape_from(values: Any) -> tuple[int, ...]:
+    """Return the shape that a JSON list says; raise DataError where it is none."""
+    right = isinstance(values, list) and len(values) in {0, 3} and all(type(value) is int for value in values)
+    if not right:
+        raise DataError(f"map_shape is a list of height, width and channels. Received: {values!r}.")
+    return tuple(values)
+
+
+def check_unique(paths: Iterable[str], seen: set[str] | None = None) -> None:
+    """Raise DataError at the first path that occurs twice, ``seen`` counting as before."""
+    known = set() if seen is None else seen
+    for path in paths:
+        if path in known:
+            raise DataError(f"The path {path!r} stands for two rows of X. Give each row a path of its own.")
+        known.add(path)
+
+
 def texts(array: StoredArray, length: int | None = None, *, unique: bool = False) -> list[str]:
     """Return the strings of an array; with ``unique`` the first that occurs twice is refused at once."""
     check_array(array, "US", "text", length)
@@ -99,10 +148,8 @@ def texts(array: StoredArray, length: int | None = None, *, unique: bool = False
             raise ValueError(f"the array {array.name} holds what is no character")  # NumPy would take it for one
         part = block.tolist()
         strings = [value.decode("utf-8", "surrogateescape") for value in part] if array.dtype.kind == "S" else part
-        for string in strings if unique else ():
-            if string in seen:
-                raise DataError(f"The path {string!r} stands for two rows of X. Give each row a path of its own.")
-            seen.add(string)
+        if unique:
+            check_unique(strings, seen)
         found += strings
     return found
 

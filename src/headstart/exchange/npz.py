@@ -6,14 +6,18 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.lib import format as npy
-from numpy.typing import NDArray
 
 from headstart.cache.publish import published_bytes
-from headstart.exchange.contents import FORMAT, FORMAT_VERSION, Contents
+from headstart.exchange import FORMAT, FORMAT_VERSION
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from headstart.exchange.contents import Contents
 
 #: Strings that are in memory as an array at a time.
 TEXT_BLOCK = 4096

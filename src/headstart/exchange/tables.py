@@ -8,14 +8,18 @@ import json
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headstart.cache.publish import published_bytes
 from headstart.errors import MissingExtraError
-from headstart.exchange.contents import FORMAT, FORMAT_VERSION, Contents
+from headstart.exchange import FORMAT, FORMAT_VERSION
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from headstart.exchange.contents import Contents
 
 #: Columns before the features, in this order; names as in a manifest.
 COLUMNS = ("path", "label", "y", "split", "group", "sha256")

@@ -86,11 +86,14 @@ def test_features_of_another_name_are_another_recipe(tmp_path: Path) -> None:
         evaluate_head(tmp_path / "head", tmp_path / "y.h5")
 
 
+@pytest.mark.parametrize("kind", ["npz", "h5", "parquet"])
 @pytest.mark.parametrize("features", ["flatten", "avg"])
-def test_what_was_converted_comes_back(tmp_path: Path, features: str) -> None:
-    original = write_cache(tmp_path / "a.h5", range(9))
-    convert(original, tmp_path / "a.npz", features=(features,))
-    made = import_features(tmp_path / "a.npz", tmp_path / "b.h5", name="again")
+def test_what_was_converted_comes_back(tmp_path: Path, features: str, kind: str) -> None:
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+    original, between = write_cache(tmp_path / "a.h5", range(9)), tmp_path / f"between.{kind}"
+    convert(original, between, features=(features,))
+    made = import_features(between, tmp_path / "b.h5", name="again")
     with open_cache(original) as old, open_cache(made.output) as new:
         maps = np.concatenate([b.features.astype(np.float32) for b in old.batches()])
         expected = maps if features == "flatten" else maps.mean(axis=(1, 2), keepdims=True, dtype=np.float32)
@@ -197,7 +200,7 @@ def test_what_cannot_be_is_refused_in_words(tmp_path: Path, changes: dict[str, A
         ({"name": "../x"}, "A name has"),
         ({"name": ""}, "A name has"),
         ({"source": "absent.npz"}, "no file"),
-        ({"source": "x.mat"}, r"ends in \.npz"),
+        ({"source": "x.mat"}, r"ends in \.npz, \.h5, \.parquet"),
         ({"output": "y.npz"}, r"ends in \.h5"),
         ({"output": "old.h5"}, "--overwrite"),
     ],
@@ -305,3 +308,69 @@ def test_images_of_unknown_size_are_not_called_tiny(tmp_path: Path) -> None:
     found = {finding.check.name for finding in inspect_quality(imported(tmp_path)).findings}
     assert found
     assert "tiny" not in found
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), flipped=st.integers(1, 255), kind=st.sampled_from(["h5", "parquet"]))
+def test_a_changed_byte_of_a_converted_file_is_a_sentence_or_changes_no_feature(
+    tmp_path: Path, place: float, flipped: int, kind: str
+) -> None:
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+    path = tmp_path / f"between.{kind}"
+    if not path.exists():
+        convert(write_cache(tmp_path / "a.h5", range(9)), path)
+    data = bytearray(path.read_bytes())
+    data[int(place * len(data))] ^= flipped
+    path.write_bytes(data)
+    try:
+        import_features(path, tmp_path / "b.h5", name="again", overwrite=True)
+        if kind == "h5":  # Parquet has no checksums unless asked for
+            with open_cache(tmp_path / "a.h5") as old, open_cache(tmp_path / "b.h5") as new:
+                expected = [b.features.mean(axis=(1, 2), dtype=np.float32) for b in old.batches()]
+                np.testing.assert_array_equal(next(iter(new.batches())).features[:, 0, 0], np.concatenate(expected))
+                assert (new.paths, new.labels.tolist()) == (old.paths, old.labels.tolist())
+    except HeadstartError:
+        pass
+    data[int(place * len(data))] ^= flipped
+    path.write_bytes(data)
+
+
+def test_an_h5_that_is_something_else_is_refused(tmp_path: Path) -> None:
+    cache = write_cache(tmp_path / "a.h5", range(3))
+    with pytest.raises(HeadstartError, match="no file that headstart convert --portable wrote"):
+        import_features(cache, tmp_path / "b.h5", name="again")
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"path": ["a", "b"], "age": [1, 2], "f": [0.5, 1.0]}, "besides features: age"),
+        ({"f": [0.5, 1.0]}, "no path"),
+        ({"path": ["a", "b"]}, "no path"),
+        ({"path": ["a", "a"], "f": [0.5, 1.0]}, "stands for two rows"),
+        ({"path": ["a", "b"], "f": [0.5, None]}, "b: a feature is nan"),
+        ({"path": ["a", "b"], "f": [0.5, 1.0], "y": ["x", "y"]}, "must hold whole numbers"),
+        ({"path": ["a", "b"], "f": [0.5, 1.0], "label": [1, 2]}, "must hold text"),
+        ({"path": ["a", "../b"], "f": [0.5, 1.0]}, "inside of it"),
+    ],
+)
+def test_tables_that_are_not_clear_are_refused(tmp_path: Path, columns: dict[str, Any], words: str) -> None:
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pa.table(columns), tmp_path / "x.parquet")
+    with pytest.raises(HeadstartError, match=words):
+        import_features(tmp_path / "x.parquet", tmp_path / "x.h5", name="dino")
+
+
+def test_a_table_of_other_programs(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(
+        pa.table({"f": [0.5, 1.0, 2.0], "path": ["a", "b", "c"], "y": [1, None, 0]}), tmp_path / "x.parquet"
+    )
+    import_features(tmp_path / "x.parquet", tmp_path / "x.h5", name="dino", class_names=["ants", "bees"])
+    with open_cache(tmp_path / "x.h5") as cache:
+        (batch,) = cache.batches()
+        assert batch.features.ravel().tolist() == [0.5, 1, 2]
+        assert cache.labels.tolist() == [1, -1, 0]
