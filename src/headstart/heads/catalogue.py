@@ -6,7 +6,7 @@ Importing this module imports neither scikit-learn nor Keras; making a head does
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from headstart.errors import HeadstartError, ParameterError
@@ -44,12 +44,18 @@ class HeadType:
         How that is scaled.
     params : mapping of str to Parameter
         The parameters that may be set: default, values, help.
+    grid : mapping of str to sequence
+        The values of parameters that a search tries, every combination of them, the defaults among them.
     """
 
     features: tuple[str, ...]
     scaling: str
     params: Mapping[str, Parameter]
+    grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
+
+#: Eight decades: from nearly the class shares alone to nearly no penalty, on rows of length 1.
+DECADES = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0, 10_000.0)
 
 WEIGHTED = Parameter(None, CLASS_WEIGHT, "balanced gives rare classes their weight.")
 CALIBRATION = Parameter(5, FOLDS, "Folds of the calibration; fewer where a class has fewer images.")
@@ -71,6 +77,7 @@ HEAD_TYPES: dict[str, HeadType] = {
             "patience": Parameter(5, COUNT, "Epochs to wait for a better one before stopping early."),
             "class_weight": WEIGHTED,
         },
+        {"dropout": (0.0, 0.5), "learning_rate": (0.0003, 0.001), "epochs": (10, 20)},
     ),
     "logistic": HeadType(
         ("avg",),
@@ -80,6 +87,7 @@ HEAD_TYPES: dict[str, HeadType] = {
             "class_weight": WEIGHTED,
             "max_iter": Parameter(2000, COUNT, "Steps of the solver at most."),
         },
+        {"C": DECADES},
     ),
     "linear-svm": HeadType(
         ("avg",),
@@ -90,6 +98,7 @@ HEAD_TYPES: dict[str, HeadType] = {
             "cv": CALIBRATION,
             "max_iter": Parameter(10_000, COUNT, "Steps of the solver at most."),
         },
+        {"C": DECADES},
     ),
     "rbf-svm": HeadType(
         ("avg",),
@@ -97,9 +106,11 @@ HEAD_TYPES: dict[str, HeadType] = {
         {
             "C": Parameter(10.0, POSITIVE, "Inverse strength of regularisation."),
             "gamma": Parameter("scale", GAMMA, "Width of the kernel, as in sklearn.svm.SVC."),
+            "gamma_factor": Parameter(1.0, POSITIVE, "What gamma is multiplied by."),
             "class_weight": WEIGHTED,
             "cv": CALIBRATION,
         },
+        {"C": (1.0, 10.0, 100.0), "gamma_factor": (0.1, 0.3, 1.0, 3.0)},
     ),
     "ridge": HeadType(
         ("avg",),
@@ -108,6 +119,7 @@ HEAD_TYPES: dict[str, HeadType] = {
             "alpha": Parameter(1.0, POSITIVE, "Strength of the L2 penalty."),
             "class_weight": WEIGHTED,
         },
+        {"alpha": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)},
     ),
     "knn": HeadType(
         ("avg",),
@@ -118,11 +130,13 @@ HEAD_TYPES: dict[str, HeadType] = {
             "smoothing": Parameter(0.1, POSITIVE, "Images' worth of prior: no class has probability 0."),
             "class_weight": WEIGHTED,
         },
+        {"n_neighbors": (1, 3, 5, 10, 20, 40)},
     ),
     "nearest-class-mean": HeadType(
         ("avg",),
         "sqrt-l2",
         {"shrinkage": Parameter(0.5, FRACTION, "Share of the mean variance in that of each feature; 1: Euclidean.")},
+        {"shrinkage": (0.03, 0.1, 0.3, 0.5, 0.8, 1.0)},
     ),
 }
 

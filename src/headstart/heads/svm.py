@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import StratifiedKFold
@@ -137,6 +138,8 @@ class RBFSVMHead(CalibratedSVM):
         Inverse strength of regularisation.
     gamma : "scale", "auto" or float
         Width of the kernel, as in ``sklearn.svm.SVC``.
+    gamma_factor : float
+        What ``gamma`` is multiplied by: with it, one grid serves every scaling and number of features.
     class_weight : None, "balanced" or mapping
         As in scikit-learn.
     cv : int
@@ -152,6 +155,7 @@ class RBFSVMHead(CalibratedSVM):
         C: float = 10.0,
         *,
         gamma: str | float = "scale",
+        gamma_factor: float = 1.0,
         class_weight: Any = None,
         cv: int = 5,
         cache_size: float = 500.0,
@@ -159,10 +163,26 @@ class RBFSVMHead(CalibratedSVM):
     ) -> None:
         self.C = C
         self.gamma = gamma
+        self.gamma_factor = gamma_factor
         self.class_weight = class_weight
         self.cv = cv
         self.cache_size = cache_size
         self.random_state = random_state
 
+    def _calibrate(self, X: Any, y: Any, folds: Any, weights: Any) -> Any:
+        self.gamma_ = self.gamma if self.gamma_factor == 1 else self.gamma_factor * numeric_gamma(self.gamma, X)
+        return super()._calibrate(X, y, folds, weights)
+
     def _svm(self) -> SVC:
-        return SVC(C=self.C, gamma=self.gamma, cache_size=self.cache_size)
+        return SVC(C=self.C, gamma=self.gamma_, cache_size=self.cache_size)
+
+
+def numeric_gamma(gamma: str | float, X: Any) -> float:
+    """Return the number that ``sklearn.svm.SVC`` takes ``scale`` or ``auto`` for on these rows; a number is itself."""
+    if not isinstance(gamma, str):
+        return float(gamma)
+    variance = 1.0
+    if gamma == "scale":
+        squares = X.multiply(X) if sparse.issparse(X) else X**2
+        variance = float(squares.mean() - X.mean() ** 2) or 1.0
+    return float(1.0 / (X.shape[1] * variance))
