@@ -14,6 +14,7 @@ from headstart.backbone.vgg16 import BGR_MEANS, build_model, check_runnable
 from headstart.backbone.weights import Weights, load_weights
 from headstart.errors import HeadstartError
 from headstart.heads.bundle import Bundle, load_bundle
+from headstart.heads.names import GEM_POWER
 from headstart.runtime import import_keras
 
 #: What Keras calls the poolings of the stored layer.
@@ -100,9 +101,21 @@ def join(bundle: Bundle, maps: dict[str, Any]) -> Any:
     for name in bundle.spec.features:
         if name in POOLING_LAYERS:
             parts.append(getattr(keras.layers, POOLING_LAYERS[name])(name=name)(maps[bundle.recipe.layer]))
+        elif name == "gem":
+            parts.append(generalised_mean(maps[bundle.recipe.layer]))
         else:
             parts.append(keras.layers.GlobalAveragePooling2D(name=f"average_{name}")(maps[name]))
     return keras.layers.Concatenate(name="features")(parts) if len(parts) > 1 else parts[0]
+
+
+def generalised_mean(features: Any) -> Any:
+    """Return what heads/transforms.py makes of a layer's output under the name ``gem``."""
+    ops = import_keras().ops
+    positive = ops.relu(features)
+    largest = ops.max(positive, axis=(1, 2), keepdims=True)
+    shares = positive / ops.where(largest > 0, largest, ops.ones_like(largest))
+    means = ops.mean(shares**GEM_POWER, axis=(1, 2), keepdims=True) ** (1 / GEM_POWER)
+    return ops.squeeze(means * largest, axis=(1, 2))
 
 
 def scale(bundle: Bundle, features: Any) -> Any:

@@ -12,7 +12,7 @@ from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScale
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from headstart.errors import HeadstartError
-from headstart.heads.names import POOLINGS, SCALINGS
+from headstart.heads.names import GEM_POWER, POOLINGS, SCALINGS
 from headstart.schema import POOLED_LAYER_NAMES, POOLED_LAYERS, FeatureBatch
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def design_matrix(
     batches : iterable of FeatureBatch
         Cached or fresh features.
     features : sequence of str
-        ``flatten``, ``avg`` or ``max`` of the stored layer, or names of pooled layers; joined in this order.
+        ``flatten``, ``avg``, ``max`` or ``gem`` of the stored layer, or names of pooled layers; joined in this order.
     pooled_layers : sequence of str
         The layers in the batches' ``pooled``, in the order of its columns.
     n_samples : int, optional
@@ -97,9 +97,32 @@ def one_feature(batch: FeatureBatch, name: str, pooled_layers: Sequence[str]) ->
     if name == "max":
         largest: NDArray[np.floating[Any]] = batch.features.max(axis=(1, 2))
         return largest
+    if name == "gem":
+        return generalised_mean(batch.features)
     widths = dict(POOLED_LAYERS)
     start = sum(widths[layer] for layer in pooled_layers[: list(pooled_layers).index(name)])
     return batch.pooled[:, start : start + widths[name]]
+
+
+def generalised_mean(maps: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Return ``mean(x ** 3) ** (1 / 3)`` over the positions of each channel, shape (n_images, n_channels), float32.
+
+    Radenović, Tolias & Chum, PAMI 2018: between average and maximum. Values below 0 count as 0; a layer after a ReLU has
+    none.
+
+    Parameters
+    ----------
+    maps : ndarray of shape (n_images, height, width, n_channels)
+        Output of a layer.
+    """
+    positive = np.maximum(maps.astype(np.float32), 0)
+    largest = positive.max(axis=(1, 2), keepdims=True)
+    positive /= np.where(
+        largest > 0, largest, 1
+    )  # at most 1: no power overflows, and what underflows counts for nothing
+    powers = np.mean(positive**GEM_POWER, axis=(1, 2), dtype=np.float32)
+    means: NDArray[np.float32] = powers ** np.float32(1 / GEM_POWER) * largest[:, 0, 0]
+    return means
 
 
 class SqrtL2Scaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):

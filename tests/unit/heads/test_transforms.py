@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from scipy import sparse
 
 from headstart.errors import HeadstartError
-from headstart.heads.transforms import SqrtL2Scaler, design_matrix, make_scaler
+from headstart.heads.transforms import SqrtL2Scaler, design_matrix, generalised_mean, make_scaler
 from headstart.schema import POOLED_LAYERS, FeatureBatch
 
 
@@ -22,10 +25,34 @@ def test_poolings_are_those_of_numpy(batch: FeatureBatch) -> None:
         ("flatten", maps.reshape(5, -1)),
         ("avg", maps.mean(axis=(1, 2))),
         ("max", maps.max(axis=(1, 2))),
+        ("gem", np.cbrt((maps.astype(np.float64) ** 3).mean(axis=(1, 2)))),
     ):
         matrix = design_matrix([batch], (name,))
         assert matrix.dtype == np.float32
         np.testing.assert_allclose(matrix, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("size", ["smallest_subnormal", "smallest_normal", "max"])
+def test_the_generalised_mean_holds_for_the_smallest_and_the_largest_numbers(dtype: type, size: str) -> None:
+    value = getattr(np.finfo(dtype), size)
+    maps = np.zeros((1, 2, 2, 3), dtype)
+    maps[0, :, :, 1] = value
+    maps[0, 0, 0, 2] = value
+    expected = np.array([0.0, float(value), float(value) / np.cbrt(4.0)])
+    atol = float(np.finfo(np.float32).smallest_subnormal)
+    np.testing.assert_allclose(generalised_mean(maps)[0], expected, rtol=1e-6, atol=atol)
+
+
+@given(
+    arrays(np.float32, (2, 3, 3, 2), elements=st.floats(0, 100, width=32)),
+    st.sampled_from([0.5, 4.0]),
+)
+def test_the_generalised_mean_lies_between_average_and_maximum(maps: np.ndarray, factor: float) -> None:
+    pooled = generalised_mean(maps)
+    assert (pooled >= maps.mean(axis=(1, 2)) * (1 - 1e-5)).all()
+    assert (pooled <= maps.max(axis=(1, 2)) * (1 + 1e-5)).all()
+    np.testing.assert_allclose(generalised_mean(maps * np.float32(factor)), pooled * factor, rtol=1e-4, atol=1e-37)
 
 
 def test_pooled_layers_are_their_columns(batch: FeatureBatch) -> None:
@@ -57,7 +84,7 @@ def test_a_wrong_number_of_rows_is_refused(batch: FeatureBatch, n_samples: int) 
 
 @pytest.mark.parametrize("features", [("mean",), (), ("avg", "block6_conv1")])
 def test_unknown_features_are_refused_with_those_that_exist(batch: FeatureBatch, features: tuple[str, ...]) -> None:
-    with pytest.raises(HeadstartError, match="flatten, avg, max, block1_conv2"):
+    with pytest.raises(HeadstartError, match="flatten, avg, max, gem, block1_conv2"):
         design_matrix([batch], features)
 
 
