@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from browser import browse, screenshot
 from fakes import FakeNetwork
 from headstart.extract.local import extract_features
 from headstart.extract.options import ExtractOptions
@@ -100,25 +100,6 @@ def test_wrong_usage_and_a_page_that_cannot_be_written(cli: Cli, cache: Path, da
 # In a browser
 
 
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
-        pytest.skip("needs a browser: no chromium, chromium-browser or google-chrome on the path")
-    return found
-
-
-def browse(chromium: str, page: Path, folder: Path, *options: str) -> tuple[str, list[str]]:
-    """Return the document as the browser has it, and what was written to its console."""
-    command = [
-        chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-        "--disable-component-update", "--disable-sync", "--no-first-run", "--hide-scrollbars", "--window-size=1000,2400",
-        f"--user-data-dir={folder}", "--enable-logging=stderr", *options, "--dump-dom", page.as_uri(),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, errors="replace")
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
-
 @pytest.fixture
 def page(cli: Cli, cache: Path, data: Path, tmp_path: Path) -> Path:
     file = tmp_path / "page.html"
@@ -127,8 +108,8 @@ def page(cli: Cli, cache: Path, data: Path, tmp_path: Path) -> Path:
     return file
 
 
-def test_a_browser_shows_the_page_without_a_word_on_its_console(chromium: str, page: Path, tmp_path: Path) -> None:
-    document, console = browse(chromium, page, tmp_path / "profile")
+def test_a_browser_shows_the_page_without_a_word_on_its_console(page: Path, tmp_path: Path) -> None:
+    document, console = browse(page, tmp_path / "profile")
     assert console == []
     assert "ants/&lt;img src=x onerror=alert(1)&gt;.png</bdi>" in document
     assert "<script" not in document
@@ -136,22 +117,17 @@ def test_a_browser_shows_the_page_without_a_word_on_its_console(chromium: str, p
     assert document.count('<img src="data:image/jpeg;base64,') >= 4
 
 
-def test_a_browser_draws_the_thumbnails(chromium: str, page: Path, tmp_path: Path) -> None:
-    shot = tmp_path / "shot.png"
-    command = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
-    command += ["--disable-component-update", "--no-first-run", f"--user-data-dir={tmp_path / 'profile'}"]
-    command += ["--window-size=1000,2400", f"--screenshot={shot}", page.as_uri()]
-    subprocess.run([chromium, *command], capture_output=True, check=True, timeout=120)
-    with Image.open(shot) as image:
+def test_a_browser_draws_the_thumbnails(page: Path, tmp_path: Path) -> None:
+    with Image.open(screenshot(page, tmp_path / "profile")) as image:
         pixels = np.asarray(image.convert("RGB"), np.int16)
     near = (np.abs(pixels - MAGENTA) < 12).all(axis=2)
     assert near.sum() > 4 * 100 * 75
 
 
-def test_the_console_is_listened_to(chromium: str, tmp_path: Path) -> None:
+def test_the_console_is_listened_to(tmp_path: Path) -> None:
     """The attack, unescaped, under the page's own policy: what the first test would see if a name got through."""
     file = tmp_path / "attack.html"
     policy = "<meta http-equiv=Content-Security-Policy content=\"default-src 'none'; img-src data:\">"
     file.write_text(f"<!DOCTYPE html><title>x</title>{policy}<img src=x onerror=alert(1)>", encoding="utf-8")
-    _, console = browse(chromium, file, tmp_path / "profile")
+    _, console = browse(file, tmp_path / "profile")
     assert console

@@ -46,12 +46,12 @@ def seconds(value: float) -> str:
 
 
 def milliseconds(value: float | None) -> str:
-    """Return a duration given in milliseconds; microseconds below one hundredth of it."""
+    """Return a duration given in milliseconds; microseconds below one."""
     if value is None or math.isnan(value):
         return NOTHING
     if value >= 1000:
         return f"{digits(value / 1000)} s"
-    return f"{digits(value)} ms" if value >= 0.1 or value == 0 else f"{digits(value * 1000)} µs"
+    return f"{digits(value)} ms" if value >= 0.995 or value == 0 else f"{digits(value * 1000)} µs"
 
 
 def size(value: int | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from headstart.report.text import printable
@@ -22,17 +22,18 @@ def quality_page(report: QualityReport) -> str:
     Names of files and classes are shown as text whatever they contain. A policy in the page forbids scripts and every
     address but the pictures inside.
     """
-    environment = make_environment()
-    style = environment.get_template("quality.css").render()
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    page: str = environment.get_template("quality.html").render(
-        report=report,
-        style=style,
-        policy=f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
-        picture=pictures(report),
-        examples=PAGE_EXAMPLES,
-        members=PAGE_MEMBERS,
+    return render_page(
+        "quality", report=report, picture=pictures(report.thumbnails), examples=PAGE_EXAMPLES, members=PAGE_MEMBERS
     )
+
+
+def render_page(name: str, **values: Any) -> str:
+    """Return the template of a name filled in, with its style sheet and a policy that lets nothing else in."""
+    environment = make_environment()
+    style = environment.get_template(f"{name}.css").render()
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    page: str = environment.get_template(f"{name}.html").render(style=style, policy=policy, **values)
     return page
 
 
@@ -52,11 +53,11 @@ def make_environment() -> Any:
     return environment
 
 
-def pictures(report: QualityReport) -> Callable[[str], str]:
+def pictures(thumbnails: Mapping[str, bytes]) -> Callable[[str], str]:
     """Return what gives the address of an image's thumbnail; empty where it has none."""
 
     def picture(path: str) -> str:
-        jpeg = report.thumbnails.get(path)
+        jpeg = thumbnails.get(path)
         return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}" if jpeg else ""
 
     return picture

@@ -1,0 +1,159 @@
+"""Plots as SVG: what they say, and what a page may hold of them."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree as ET
+
+import matplotlib as mpl
+import pytest
+
+from comparisons import HEADS, HOSTILE, make_comparison, odd_comparisons, plots_of, replaced
+from headstart.report.comparison import Comparison, Estimate
+from headstart.report.plots.collection import comparison_plots
+from headstart.report.plots.scores import pareto_optimal
+from headstart.report.plots.svg import COLOURS, Plot, draw
+
+SHAPES = odd_comparisons()
+PLOTS = {name: plots_of(name) for name in SHAPES}
+ALL = [pytest.param(plot, id=f"{shape}: {name}") for shape, made in PLOTS.items() for name, plot in made.items()]
+
+
+def test_every_comparison_has_the_plots_that_it_has_figures_for() -> None:
+    usual = {
+        "pareto-fit", "pareto-latency", "differences", "learning-curve", "confusion", "roc-macro", "roc-micro",
+        "precision-recall-macro", "precision-recall-micro", "reliability", "calibration",
+    }  # fmt: skip
+    assert set(PLOTS["usual"]) == set(PLOTS["hostile"]) == usual
+    assert set(PLOTS["bare"]) == usual - {"learning-curve"}
+    assert set(PLOTS["one head"]) == usual - {"differences", "calibration"}
+    assert set(PLOTS["many classes"]) == usual - {"confusion"}
+    assert set(PLOTS["two classes"]) == {name for name in usual if "cro" not in name} | {"roc", "precision-recall"}
+
+
+@pytest.mark.parametrize("plot", ALL)
+def test_a_strict_policy_lets_a_plot_through(plot: Plot) -> None:
+    """No style, no script, nothing from elsewhere, no id that another plot has, nothing that refers to nothing."""
+    root = ET.fromstring(plot.svg)
+    elements = list(root.iter())
+    tags = {element.tag.rpartition("}")[2] for element in elements}
+    assert tags <= {"svg", "title", "desc", "g", "path", "defs", "clipPath", "use", "text", "tspan", "rect"}
+    ids = [element.attrib["id"] for element in elements if "id" in element.attrib]
+    assert len(ids) == len(set(ids))
+    assert all(key.startswith(f"plot-{plot.name}-") for key in ids)
+    for element in elements:
+        assert not {key for key in element.attrib if key == "style" or key.startswith("on") or ":" in key}
+        references = [element.get("href", "#").removeprefix("#"), *re.findall(r"url\(#(.*?)\)", str(element.attrib))]
+        assert set(references) - {""} <= set(ids)
+
+
+@pytest.mark.parametrize("plot", ALL)
+def test_a_plot_says_in_words_what_it_shows(plot: Plot) -> None:
+    root = ET.fromstring(plot.svg)
+    assert root.get("role") == "img"
+    texts = {element.get("id"): element.text for element in root if element.tag.endswith(("title", "desc"))}
+    assert root.get("aria-labelledby", "").split() == list(texts)
+    assert re.search(r"\d", texts[f"plot-{plot.name}-desc"] or "")
+    assert "nan" not in plot.svg.lower().replace("dominant", "")
+
+
+@pytest.mark.parametrize("plot", ALL)
+def test_every_colour_has_its_class(plot: Plot) -> None:
+    """Otherwise it stays what it is in the dark."""
+    for element in ET.fromstring(plot.svg).iter():
+        for key in ("fill", "stroke"):
+            colour = element.get(key, "none")
+            assert colour == "none" or f"{key[0]}-{COLOURS[colour]}" in element.get("class", "").split()
+        if element.tag.endswith("text"):
+            assert "f-" in element.get("class", "")
+
+
+def test_the_same_comparison_gives_the_same_text_whatever_the_users_settings_are() -> None:
+    with mpl.rc_context({"axes.grid": False, "font.size": 30, "text.color": "red", "svg.fonttype": "path"}):
+        again = comparison_plots(make_comparison())
+        assert mpl.rcParams["font.size"] == 30
+    assert {name: plot.svg for name, plot in again.items()} == {name: plot.svg for name, plot in PLOTS["usual"].items()}
+
+
+def test_the_numbers_are_those_of_the_comparison() -> None:
+    comparison, plots = SHAPES["usual"], PLOTS["usual"]
+    best, second = comparison.heads[:2]
+    accuracy = best.metrics["accuracy"]
+    assert (
+        f"{best.name} {accuracy.value:.3f} ({accuracy.low:.3f}–{accuracy.high:.3f}) at 410 ms"
+        in plots["pareto-fit"].description
+    )
+    assert second.difference is not None
+    assert f"{second.name} −{-second.difference.value:.3f}" in plots["differences"].description
+    right = int((best.probabilities.argmax(axis=1) == comparison.y_true).sum())
+    assert f"{right:,} of 1,088 images" in plots["confusion"].description
+    point = best.learning_curve[0]
+    assert f"{point.accuracy.value:.3f} at 5" in plots["learning-curve"].description
+
+
+def test_a_confusion_matrix_shows_every_count() -> None:
+    comparison = SHAPES["two classes"]
+    texts = [element.text for element in ET.fromstring(PLOTS["two classes"]["confusion"].svg).iter() if element.text]
+    predicted = comparison[comparison.recommended].probabilities.argmax(axis=1)
+    for i in range(2):
+        for j in range(2):
+            count = int(((comparison.y_true == i) & (predicted == j)).sum())
+            assert not count or str(count) in texts
+
+
+def test_names_of_classes_are_text_and_no_formula() -> None:
+    svg = PLOTS["hostile"]["confusion"].svg
+    assert "<script" not in svg
+    texts = {element.text for element in ET.fromstring(svg).iter()}
+    assert "$\\frac{a}{" in texts
+    assert "فراشة" in texts
+    assert any(text and text.startswith("\\xff") for text in texts)
+    assert all(name.isprintable() for name in texts if name and name.strip())
+    assert any(HOSTILE[9][:5] in (text or "") for text in texts)
+
+
+# Which heads are worth their time
+
+
+def worth(accuracies: list[float], costs: list[float], baseline: bool = False) -> set[str]:
+    heads = make_comparison(heads=HEADS[: len(costs)], n_samples=40).heads
+    made = []
+    for head, name, value in zip(heads, "abcdef", accuracies, strict=False):
+        accuracy = Estimate(value, value, value)
+        made.append(replaced(head, name=name, metrics={"accuracy": accuracy}, baseline=baseline and name == "a"))
+    return pareto_optimal(made, dict(zip("abcdef", costs, strict=False)))
+
+
+def test_a_head_that_another_beats_in_both_is_not_worth_its_time() -> None:
+    assert worth([0.9, 0.8, 0.95], [1, 2, 3]) == {"a", "c"}
+    assert worth([0.9, 0.9, 0.9], [1, 1, 2]) == {"a", "b"}
+    assert worth([0.9, 0.8, 0.95], [1, 2, 3], baseline=True) == {"b", "c"}
+
+
+def test_a_baseline_far_below_does_not_push_the_others_into_a_corner() -> None:
+    description = PLOTS["usual"]["pareto-fit"].description
+    assert re.search(r"majority 0\.\d+ \(.*\) lies below the plot", description)
+    svg = ET.fromstring(PLOTS["usual"]["pareto-fit"].svg)
+    assert "majority" not in {element.text for element in svg.iter() if element.tag.endswith("text")}
+
+
+def test_a_search_that_took_no_time_can_be_drawn() -> None:
+    made = make_comparison(n_samples=40)
+    free = [replaced(head, cost=replaced(head.cost, fit_seconds=0.0, head_ms=0.0)) for head in made.heads]
+    assert comparison_plots(replaced(made, heads=tuple(free)))
+
+
+def test_a_letter_that_no_font_has_is_no_warning() -> None:
+    plot = draw(lambda figure: figure.text(0.5, 0.5, "🦋 蝴蝶"), name="x", title="t\n", description="d\x00")
+    assert "🦋 蝴蝶" in plot.svg
+    assert 't\\n</title><desc id="plot-x-desc">d\\x00<' in plot.svg
+
+
+def only(comparison: Comparison, label: int) -> Comparison:
+    return replaced(comparison, y_true=comparison.y_true * 0 + label)
+
+
+@pytest.mark.parametrize("n_classes", [2, 4])
+def test_images_of_one_class_have_no_curves(n_classes: int) -> None:
+    made = make_comparison(class_names=[f"c{i}" for i in range(n_classes)], n_samples=40)
+    assert not {"roc", "roc-macro"} & set(comparison_plots(only(made, 1)))
