@@ -19,16 +19,38 @@ EPILOG = (
     "[bold]Examples[/]\n\n"
     "fit-head features/data.h5 --type logistic\n\n"
     "fit-head features/data.h5 --type dense --hidden 512 --dropout 0.5 --early-stopping\n\n"
-    "fit-head features/data.h5 --type rbf-svm --features block4_conv3,avg --validation test -o heads/best"
+    "fit-head features/data.h5 --type rbf-svm --features block4_conv3,avg --validation test -o heads/best\n\n"
+    "fit-head features/data.h5 --type sklearn.discriminant_analysis.LinearDiscriminantAnalysis"
 )
+
+
+def known_type(head_type: str | None) -> str | None:
+    """Return a type of head; raise a usage error where it is neither a name of the catalogue nor a path."""
+    from headstart.heads.catalogue import HEAD_TYPES
+
+    if head_type is None or head_type in HEAD_TYPES or "." in head_type:
+        return head_type
+    raise typer.BadParameter(f"{head_type!r} is none of {', '.join(HEAD_TYPES)}, and no import path.")
 
 
 def fit(
     cache: Annotated[Path, typer.Argument(help="A feature cache with labels, as features/data.h5.")],
     head_type: Annotated[
-        Literal["dense", "logistic", "linear-svm", "rbf-svm", "ridge", "knn", "nearest-class-mean"],
-        typer.Option("--type", help="What to fit."),
-    ] = "logistic",
+        str | None,
+        typer.Option(
+            "--type",
+            metavar="[dense|logistic|linear-svm|rbf-svm|ridge|knn|nearest-class-mean|sklearn.module.Class]",
+            help="What to fit: a name, or the import path of a scikit-learn classifier. Default: logistic.",
+            callback=known_type,
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="A TOML file with the type and, where they differ from the defaults, features, scaling, random_state and "
+            "a table of params; options given beside it count."
+        ),
+    ] = None,
     features: Annotated[
         str | None,
         typer.Option(
@@ -46,7 +68,7 @@ def fit(
         ),
     ] = None,
     class_weight: Annotated[Literal["balanced"] | None, typer.Option(help="Give rare classes their weight.")] = None,
-    seed: Annotated[int, typer.Option(help="Seeds everything random.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Seeds everything random. Default: 0.")] = None,
     c: Annotated[
         float | None, typer.Option("--C", help="logistic and SVMs: inverse strength of regularisation.")
     ] = None,
@@ -97,18 +119,34 @@ def fit(
         "early_stopping": early_stopping or None,
     }
     spec = make_spec(
-        head_type, features, scaling, seed, {name: value for name, value in given.items() if value is not None}
+        config, head_type, features, scaling, seed, {name: value for name, value in given.items() if value is not None}
     )
-    folder = output or Path("heads") / f"{cache.stem}-{head_type}"
+    folder = output or Path("heads") / f"{cache.stem}-{spec.type.rpartition('.')[2]}"
     print_result(fit_head(cache, spec, validation=number_or_word(validation), output=folder))
 
 
-def make_spec(head_type: str, features: str | None, scaling: str | None, seed: int, params: dict[str, Any]) -> HeadSpec:
-    """Return the spec of these options, the catalogue's defaults where one is not given."""
+def make_spec(
+    config: Path | None,
+    head_type: str | None,
+    features: str | None,
+    scaling: str | None,
+    seed: int | None,
+    params: dict[str, Any],
+) -> HeadSpec:
+    """Return the spec of these options, the config's values and then the catalogue's defaults where one is not given."""
     from headstart.heads.catalogue import default_spec
+    from headstart.heads.config import read_config
 
-    names = tuple(name.strip() for name in features.split(",")) if features else None
-    return default_spec(head_type, features=names, scaling=scaling, random_state=seed, params=params)
+    values: dict[str, Any] = read_config(config) if config else {"head_type": head_type or "logistic"}
+    if head_type not in (None, values["head_type"]):
+        raise typer.BadParameter(f"--type is {head_type}, and {config} is of {values['head_type']}. Leave one out.")
+    given = {
+        "features": tuple(name.strip() for name in features.split(",")) if features else None,
+        "scaling": scaling,
+        "random_state": seed,
+        "params": {**values.get("params", {}), **params},
+    }
+    return default_spec(**values | {name: value for name, value in given.items() if value is not None})
 
 
 def number_or_word(text: str | None) -> float | str | None:

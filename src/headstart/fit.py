@@ -15,7 +15,9 @@ from headstart.errors import DataError, RecipeMismatchError
 from headstart.evaluate.metrics import score
 from headstart.evaluate.splits import Split, split_by_caches, split_by_column, split_by_fraction
 from headstart.heads.bundle import Bundle, check_target, save_bundle
+from headstart.heads.by_path import fit_in_words
 from headstart.heads.catalogue import default_spec, make_head
+from headstart.heads.scikit import check_savable
 from headstart.heads.transforms import design_matrix
 from headstart.images.discover import SPLIT_NAMES
 
@@ -79,7 +81,8 @@ def fit_head(
     cache : str or Path
         A cache with labels.
     spec : HeadSpec or str
-        What to fit, on which features; a name alone is a head with the catalogue's defaults.
+        What to fit, on which features; a name alone is a head with the catalogue's defaults, and an import path any
+        scikit-learn classifier.
     validation : float, str or Path, optional
         A fraction of the images to hold out; ``validation`` or ``test``, a split of the cache; or another cache of the same
         recipe. The default is the cache's own split if it has one, else a quarter of the images.
@@ -93,11 +96,12 @@ def fit_head(
     RecipeMismatchError
         If the other cache was made by another recipe; the message names the fields.
     BundleError
-        If something else than a saved head lies where it is to be saved.
+        If something else than a saved head lies where it is to be saved, or the head cannot be saved.
     """
     spec = default_spec(spec) if isinstance(spec, str) else spec
     if output is not None:
         check_target(Path(output))  # before the fit, not after it
+        check_savable(spec)
     with open_cache(Path(cache)) as train_cache:
         if is_cache(validation):
             with open_cache(Path(str(validation))) as other:
@@ -147,7 +151,7 @@ def fit_on(
     start = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        head.fit(features, train.labels[split.train])
+        fit_in_words(head, spec.type, features, train.labels[split.train])
     fit_seconds = time.perf_counter() - start
     bundle = Bundle(head=head, spec=spec, recipe=train.recipe, class_names=train.class_names)
     probabilities = bundle.predict_proba(validation.batches(split.validation), validation.recipe)

@@ -207,9 +207,9 @@ class HeadSpec:
     Attributes
     ----------
     type : str
-        Name in the catalogue (heads/catalogue.py).
+        Name in the catalogue (heads/catalogue.py), or import path of a scikit-learn classifier.
     features : tuple of str
-        ``avg``, ``max`` or ``flatten`` of the stored layer, or names of pooled layers; several are joined in this order.
+        ``avg``, ``max``, ``gem`` or ``flatten`` of the stored layer, or names of pooled layers; joined in this order.
     scaling : str
         ``sqrt-l2``, ``l2``, ``standard`` or ``none``.
     random_state : int

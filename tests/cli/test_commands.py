@@ -150,6 +150,35 @@ def test_wrong_parameters_of_a_head_are_named(cli: Cli, head: Path) -> None:
     assert "A logistic head takes no epochs" in err
 
 
+def test_a_classifier_by_its_import_path(cli: Cli, head: Path) -> None:
+    code, out, err = cli("fit-head", "features/photos.h5", "--type", "sklearn.naive_bayes.GaussianNB")
+    assert code == 0, err
+    assert "sklearn.naive_bayes.GaussianNB on avg (scaling sqrt-l2)" in out
+    assert cli("evaluate", "heads/photos-GaussianNB", "features/photos.h5")[0] == 0
+    code, _, err = cli("fit-head", "features/photos.h5", "--type", "sklearn.tree.DecisionTreeClassifier")
+    assert code == 1
+    assert "cannot be saved" in err
+    assert "Traceback" not in err
+
+
+def test_a_head_as_a_config_file(cli: Cli, head: Path) -> None:
+    Path("head.toml").write_text('type = "knn"\nfeatures = ["max"]\nscaling = "l2"\n[params]\nn_neighbors = 3\n')
+    assert (
+        cli("fit-head", "features/photos.h5", "--config", "head.toml", "--scaling", "none", "--metric", "euclidean")[0]
+        == 0
+    )
+    spec = json.loads(Path("heads/photos-knn/bundle.json").read_text())["spec"]
+    assert (spec["features"], spec["scaling"]) == (["max"], "none")
+    assert spec["params"] == {"n_neighbors": 3, "metric": "euclidean"}
+    code, _, err = cli("fit-head", "features/photos.h5", "--config", "head.toml", "--type", "ridge")
+    assert code == 2
+    assert "head.toml is of knn" in err
+    Path("head.toml").write_text('type = "knn"\nneighbours = 3\n')
+    code, _, err = cli("fit-head", "features/photos.h5", "--config", "head.toml")
+    assert code == 1
+    assert "holds neighbours, which no head has" in err
+
+
 def test_another_recipe_is_refused(cli: Cli, data: Path, head: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = json.loads((head / "bundle.json").read_text())
     bundle["recipe"]["input_size_px"] = 224

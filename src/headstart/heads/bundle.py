@@ -23,7 +23,7 @@ import numpy as np
 from headstart.errors import BundleError, RecipeMismatchError
 from headstart.heads.archive import digest, read_json
 from headstart.heads.facts import FACTS, HEAD, METRICS, NETWORK, Facts, check_files, read_facts
-from headstart.heads.scikit import check_form, load_skops
+from headstart.heads.scikit import check_form, load_skops, not_savable, unknown_types
 from headstart.heads.transforms import design_matrix
 from headstart.schema import FeatureBatch, HeadSpec, Recipe
 
@@ -159,6 +159,9 @@ def write_files(folder: Path, bundle: Bundle, metrics: Mapping[str, Any]) -> Non
     finally:
         if network is not None:
             classifier.network_ = network
+    unknown = unknown_types(file=folder / HEAD)
+    if unknown:  # the trial before the fit did not show it
+        raise not_savable(bundle.spec.type, f"it holds types that are not loaded from a file: {', '.join(unknown)}.")
     if network is not None:
         network.save(folder / NETWORK)
     (folder / METRICS).write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headstart.errors import HeadstartError, ParameterError
+from headstart.heads.by_path import check_path, is_path, make_by_path
 from headstart.heads.names import SCALINGS
 from headstart.heads.parameters import (
     ACTIVATION,
@@ -140,6 +141,9 @@ HEAD_TYPES: dict[str, HeadType] = {
     ),
 }
 
+#: What is known of a classifier that is named by its import path: it says itself which parameters it takes.
+BY_PATH = HeadType(("avg",), "sqrt-l2", {})
+
 #: Heads with nothing random in them.
 DETERMINISTIC = ("ridge", "knn", "nearest-class-mean")
 
@@ -157,6 +161,8 @@ def default_spec(
 ) -> HeadSpec:
     """Return the spec of a head, the catalogue's defaults where nothing is given.
 
+    ``head_type`` is a name of the catalogue, or the import path of a scikit-learn classifier, whose module is imported.
+
     Raises
     ------
     HeadstartError
@@ -167,13 +173,20 @@ def default_spec(
         head_type, tuple(features or kind.features), scaling or kind.scaling, random_state, dict(params or {})
     )
     check_spec(spec)
+    if is_path(head_type):
+        make_by_path(head_type, spec.params, random_state)  # before the features are read, not after it
     return spec
 
 
 def head_kind(head_type: str) -> HeadType:
     """Return a kind of head by its name."""
+    if is_path(head_type):
+        return BY_PATH
     if head_type not in HEAD_TYPES:
-        raise HeadstartError(f"There is no head {head_type!r}. Expected one of: {', '.join(HEAD_TYPES)}.")
+        raise HeadstartError(
+            f"There is no head {head_type!r}. Expected one of: {', '.join(HEAD_TYPES)}; or the import path of a scikit-learn "
+            "classifier, as sklearn.naive_bayes.GaussianNB."
+        )
     return HEAD_TYPES[head_type]
 
 
@@ -185,7 +198,10 @@ def check_spec(spec: HeadSpec) -> None:
     HeadstartError
         If it names something that does not exist, or a parameter has a value that it cannot have.
     """
-    check_values(spec.type, spec.params, head_kind(spec.type).params)
+    if is_path(spec.type):
+        check_path(spec.type, spec.params)
+    else:
+        check_values(spec.type, spec.params, head_kind(spec.type).params)
     if spec.scaling not in SCALINGS:
         raise ParameterError(f"Unknown scaling {spec.scaling!r}. Expected one of: {', '.join(SCALINGS)}.")
     if not is_count(spec.random_state, 0) or spec.random_state > MAX_SEED:
@@ -212,6 +228,8 @@ def make_head(spec: HeadSpec) -> Any:
 
 def make_classifier(head_type: str, params: Mapping[str, Any]) -> Any:
     """Return an unfitted classifier; only what it needs is imported."""
+    if is_path(head_type):
+        return make_by_path(head_type, {k: v for k, v in params.items() if k != "random_state"}, params["random_state"])
     if head_type == "dense":
         from headstart.heads.dense import DenseHead
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from headstart.errors import BundleError, HeadstartError
 from headstart.heads.archive import check_regular, digest, read_json
+from headstart.heads.by_path import is_path, is_scikit_learn
 from headstart.heads.catalogue import check_spec
 from headstart.schema import HeadSpec, Recipe
 
@@ -132,6 +133,8 @@ def spec_from(values: Mapping[str, Any]) -> HeadSpec:
         random_state=typed(values, "random_state", int),
         params=dict(typed(values, "params", Mapping)),
     )
+    if is_path(spec.type) and not is_scikit_learn(spec.type):
+        raise ValueError(f"a head of type {spec.type} is none of scikit-learn's, and no other is loaded.")
     check_spec(spec)
     return spec
 
