@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 #: What desktops leave in every folder that they show.
 LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 
+#: A row of them is 64 MiB; whatever a damaged file says, no more is allocated to see whether a head works.
+MAX_TRIAL_FEATURES = 2**24
+
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
@@ -191,18 +194,30 @@ def sync(path: Path) -> None:
 def load_bundle(folder: Path) -> Bundle:
     """Return a saved head. Nothing that the files say is executed, and only known types are built.
 
+    Heads of older versions are loaded, with a warning where scikit-learn has changed since.
+
     Raises
     ------
     BundleError
-        If it is missing, damaged, of a newer version, or holds a type that a head does not need.
+        If it is missing, damaged, of a newer version, holds a type that a head does not need, or does not work with this
+        scikit-learn.
     """
     facts = read_facts(folder)
     check_files(folder, facts.files)
-    say_version_differences(folder, facts.versions)
-    head = load_skops(folder / HEAD)
-    check_form(folder, head, facts)
-    if NETWORK in facts.files:
-        head.steps[-1][1].load_network(folder / NETWORK)
+    difference = version_difference(facts.versions)
+    try:
+        head = load_skops(folder / HEAD)
+        check_form(folder, head, facts)
+        if NETWORK in facts.files:
+            head.steps[-1][1].load_network(folder / NETWORK)
+        if difference:
+            check_works(folder, head, facts.n_features)
+    except BundleError as error:
+        raise BundleError(f"{error}{difference and f' It {difference}.'}") from error
+    if difference:
+        warnings.warn(
+            f"{folder} {difference}. Score it again with `headstart evaluate`, or fit it again.", stacklevel=2
+        )
     return Bundle(
         head=head,
         spec=facts.spec,
@@ -214,16 +229,22 @@ def load_bundle(folder: Path) -> Bundle:
     )
 
 
-def say_version_differences(folder: Path, saved: Mapping[str, str]) -> None:
-    """Warn where scikit-learn has changed since the head was saved."""
+def version_difference(saved: Mapping[str, str]) -> str:
+    """Return in words that scikit-learn has changed since a head was saved, beyond corrections; empty where it has not."""
     now = versions()["scikit-learn"]
     then = str(saved.get("scikit-learn", now))
-    if then.rpartition(".")[0] != now.rpartition(".")[0]:
-        warnings.warn(
-            f"{folder} was fitted with scikit-learn {then}, and is used with {now}. Score it again with "
-            "`headstart evaluate`, or fit it again.",
-            stacklevel=3,
-        )
+    same = then.rpartition(".")[0] == now.rpartition(".")[0]
+    return "" if same else f"was fitted with scikit-learn {then}, and is used with {now}"
+
+
+def check_works(folder: Path, head: Any, n_features: int | None) -> None:
+    """Raise BundleError where a head of another scikit-learn cannot predict a row: what it needs is called otherwise now."""
+    if n_features is None or n_features > MAX_TRIAL_FEATURES:
+        return
+    try:
+        head.predict_proba(np.zeros((1, n_features), np.float32))
+    except Exception as error:  # another version's attributes: anything may be missing
+        raise BundleError(f"{folder / HEAD} does not work here ({error}). Fit the head again.") from error
 
 
 def versions() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from pathlib import Path
 from typing import Any
@@ -90,17 +91,35 @@ def not_savable(head_type: str, reason: str) -> BundleError:
 def load_skops(path: Path) -> Any:
     """Return the scikit-learn parts of a head; raise BundleError where they hold a type that is not known."""
     import skops.io
+    from sklearn.exceptions import InconsistentVersionWarning
 
     try:
         check_members(path)
         unknown = unknown_types(file=path)
         if unknown:
             raise BundleError(f"{path} holds types that no head needs, and is not loaded: {', '.join(unknown)}.")
-        return skops.io.load(path, trusted=sorted(ALLOWED))
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", InconsistentVersionWarning
+            )  # heads/bundle.py says it once, and for all parts
+            head = skops.io.load(path, trusted=sorted(ALLOWED))
     except BundleError:
         raise
     except Exception as error:  # zip, JSON and skops' own errors: all mean that the file is not what it should be
         raise BundleError(f"{path} cannot be loaded: {error}") from error
+    for _, step in getattr(head, "steps", ()):
+        complete(step)
+    return head
+
+
+def complete(estimator: Any) -> None:
+    """Give an estimator that an older version has saved the defaults of the parameters that have come since."""
+    if not hasattr(estimator, "_get_param_names"):
+        return
+    parameters = inspect.signature(type(estimator).__init__).parameters
+    for name in estimator._get_param_names():
+        if name not in vars(estimator) and parameters[name].default is not inspect.Parameter.empty:
+            setattr(estimator, name, parameters[name].default)
 
 
 def check_form(folder: Path, head: Any, facts: Facts) -> None:

@@ -172,19 +172,63 @@ def test_only_a_bundle_is_replaced(batch: FeatureBatch, tmp_path: Path) -> None:
     load_bundle(tmp_path / "head")
 
 
+def change_facts(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    facts = json.loads((folder / "bundle.json").read_text())
+    change(facts)
+    (folder / "bundle.json").write_text(json.dumps(facts))
+
+
 def test_another_version_of_scikit_learn_is_said(copy_of) -> None:
     folder = copy_of("logistic")
     facts = json.loads((folder / "bundle.json").read_text())
     facts["versions"]["scikit-learn"] = "0.1.0"
     (folder / "bundle.json").write_text(json.dumps(facts))
-    with pytest.warns(UserWarning, match=r"fitted with scikit-learn 0\.1\.0"):
+    with pytest.warns(UserWarning, match=r"fitted with scikit-learn 0\.1\.0") as caught:
+        load_bundle(folder)
+    assert len(caught) == 1
+
+
+def resave(folder: Path, change: Callable[[Any], object]) -> None:
+    """Save the head of a bundle again with something in its classifier changed, as another version could have left it."""
+    import skops.io
+
+    head = load_bundle(folder).head
+    change(head.steps[-1][1])
+    skops.io.dump(head, folder / "head.skops")
+    refresh_digest(folder, "head.skops")
+
+
+def test_parameters_that_have_come_since_have_their_defaults(copy_of, batch: FeatureBatch) -> None:
+    folder = copy_of("logistic")
+    before = load_bundle(folder)
+    resave(folder, lambda classifier: delattr(classifier, "tol"))
+    after = load_bundle(folder)
+    assert after.head.steps[-1][1].get_params() == before.head.steps[-1][1].get_params()
+    np.testing.assert_array_equal(
+        after.predict_proba([batch], after.recipe), before.predict_proba([batch], before.recipe)
+    )
+
+
+def test_a_head_that_does_not_work_with_this_scikit_learn_is_refused(copy_of) -> None:
+    folder = copy_of("logistic")
+    resave(folder, lambda classifier: delattr(classifier, "coef_"))
+    change_facts(folder, lambda facts: facts["versions"].update({"scikit-learn": "0.1.0"}))
+    with pytest.raises(BundleError, match=r"does not work here .*\. Fit the head again\. It was fitted with .*0\.1\.0"):
         load_bundle(folder)
 
 
-def change_facts(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    facts = json.loads((folder / "bundle.json").read_text())
-    change(facts)
-    (folder / "bundle.json").write_text(json.dumps(facts))
+def test_an_unknown_type_of_another_scikit_learn_is_refused_with_both_versions(copy_of) -> None:
+    import skops.io
+    from sklearn.preprocessing import FunctionTransformer
+
+    folder = copy_of("logistic")
+    skops.io.dump(FunctionTransformer(os.system), folder / "head.skops")
+    refresh_digest(folder, "head.skops")
+    change_facts(folder, lambda facts: facts["versions"].update({"scikit-learn": "9.9.0"}))
+    with pytest.raises(
+        BundleError, match=r"types that no head needs.* It was fitted with scikit-learn 9\.9\.0, and is used"
+    ):
+        load_bundle(folder)
 
 
 @pytest.mark.parametrize(
