@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from headstart.exchange.foreign import import_features as import_features
     from headstart.exchange.merge import merge_caches as merge_caches
     from headstart.export import export_keras as export_keras
+    from headstart.export import export_onnx as export_onnx
     from headstart.extract.local import extract_features as extract_features
     from headstart.extract.options import ExtractOptions as ExtractOptions
     from headstart.fit import fit_head as fit_head
@@ -58,6 +59,7 @@ _HOMES = {
     "design_matrix": "heads.transforms",
     "evaluate_head": "predict",
     "export_keras": "export",
+    "export_onnx": "export",
     "extract_features": "extract.local",
     "fit_head": "fit",
     "import_features": "exchange.foreign",

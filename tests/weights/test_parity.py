@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 from PIL import Image
 
 from headstart.backbone.weights import Weights
-from headstart.export import export_keras
+from headstart.cache.merge import MergedRow, merge
+from headstart.cache.store import open_cache
+from headstart.export import export_keras, export_onnx
 from headstart.extract.local import extract_features
 from headstart.extract.options import ExtractOptions
 from headstart.fit import fit_head
@@ -101,6 +104,40 @@ def test_the_exported_model_needs_nothing_of_headstart(
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, timeout=300)
     assert np.abs(np.load(tmp_path / "out.npy") - predicted[name]).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("name", list(HEADS))
+def test_the_onnx_model_gives_the_same_probabilities(
+    name: str, heads: dict[str, Path], images: list[Path], predicted: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = export_onnx(heads[name], tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    found = [session.run(None, {"images": np.asarray(Image.open(path))[None]})[0] for path in images]
+    assert np.abs(np.concatenate(found) - predicted[name]).max() < TOLERANCE
+    assert json.loads(session.get_modelmeta().custom_metadata_map["class_names"]) == ["ant", "bee", "cat"]
+
+
+def test_exported_models_have_a_column_for_a_class_without_training_images(
+    cache: Path, data: Path, images: list[Path], tmp_path: Path
+) -> None:
+    """The classes of a head are those of its cache, whether or not there were images of each to learn from."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    keras = import_keras()
+    pixels = np.stack([np.asarray(Image.open(path)) for path in images[:4]])
+    with open_cache(cache) as whole:
+        rows = [MergedRow(0, row, ref) for row, ref in enumerate(whole.refs()) if ref.label != "bee"]
+        names = whole.class_names
+        merge(tmp_path / "two.h5", sources=[whole], rows=rows, failures=(), class_names=names, layout="")
+    head = fit_head(tmp_path / "two.h5", "logistic", output=tmp_path / "head").folder
+    expected = np.stack([p.probabilities for p in Predictor(head, batch_size=4).predict(images[:4])])
+    assert not expected[:, 1].any()
+    export_keras(head, tmp_path / "model.keras")
+    export_onnx(head, tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    assert np.abs(session.run(None, {"images": pixels})[0] - expected).max() < TOLERANCE
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert np.abs(loaded.predict(pixels, verbose=0) - expected).max() < TOLERANCE
 
 
 def test_a_head_that_keras_cannot_express_is_refused(cache: Path, tmp_path: Path) -> None:

@@ -1,0 +1,133 @@
+"""An ONNX graph, written operation by operation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from headstart.errors import HeadstartError, MissingExtraError
+
+#: Version of the operations, and of the file that goes with it: what every runtime since 2023 reads
+#: (https://github.com/onnx/onnx/blob/main/docs/Versioning.md).
+OPSET, IR_VERSION = 18, 8
+
+#: A protobuf message cannot be larger.
+MAX_BYTES = 2**31 - 1
+
+
+class Graph:
+    """Nodes and constants of a graph under way; values are known by their names."""
+
+    def __init__(self) -> None:
+        self._onnx = import_onnx()
+        self._nodes: list[Any] = []
+        self._constants: list[Any] = []
+
+    def add(self, operation: str, *inputs: str, name: str = "", **attributes: Any) -> str:
+        """Add an operation (https://onnx.ai/onnx/operators); return the name of its output."""
+        output = name or f"{operation.lower()}_{len(self._nodes)}"
+        self._nodes.append(self._onnx.helper.make_node(operation, inputs, [output], name=output, **attributes))
+        return output
+
+    def constant(self, values: Any, dtype: Any = np.float32) -> str:
+        """Add a constant; return its name."""
+        name = f"constant_{len(self._constants)}"
+        array = np.ascontiguousarray(values, dtype)
+        tensor = self._onnx.numpy_helper.from_array(array.reshape(np.shape(values)), name)  # a scalar stays one
+        self._constants.append(tensor)
+        return name
+
+    def to_bytes(self, n_outputs: int, *, description: str, metadata: Mapping[str, str]) -> bytes:
+        """Return the file of a graph from ``images``, uint8 (n, height, width, 3), to ``probabilities`` (n, n_outputs).
+
+        Raises
+        ------
+        HeadstartError
+            If it would be larger than a file of one piece can be.
+        """
+        helper, kinds = self._onnx.helper, self._onnx.TensorProto
+        images = helper.make_tensor_value_info("images", kinds.UINT8, ["n", "height", "width", 3])
+        outputs = helper.make_tensor_value_info("probabilities", kinds.FLOAT, ["n", n_outputs])
+        graph = helper.make_graph(self._nodes, "headstart_classifier", [images], [outputs], self._constants)
+        opset = [helper.make_opsetid("", OPSET)]
+        model = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION, producer_name="headstart")
+        model.doc_string = description
+        helper.set_model_props(model, dict(metadata))
+        if model.ByteSize() > MAX_BYTES:
+            raise HeadstartError(
+                f"The model would have {model.ByteSize():,} bytes; ONNX holds {MAX_BYTES:,} in one file."
+            )
+        self._onnx.checker.check_model(model, full_check=True)
+        data: bytes = model.SerializeToString(deterministic=True)
+        return data
+
+
+def linear_resize(graph: Graph, images: str, size_px: int) -> str:
+    """Add the resize of images/resize.py, operation by operation in the same order: the same values, bit for bit.
+
+    ONNX has a Resize of its own, but a last bit of difference before rounding is a whole grey level after it.
+
+    Returns
+    -------
+    str
+        Whole values in float32, shape (n, size_px, size_px, 3).
+    """
+    shape = graph.add("Shape", images)
+    top, bottom, y = neighbours(graph, shape, 1, size_px)
+    left, right, x = neighbours(graph, shape, 2, size_px)
+    weight_x = graph.add("Reshape", x, graph.constant([1, 1, size_px, 1], np.int64))
+    weight_y = graph.add("Reshape", y, graph.constant([1, size_px, 1, 1], np.int64))
+    rows = []
+    for side in (top, bottom):
+        picked = graph.add("Gather", images, side, axis=1)
+        start, end = (as_float(graph, graph.add("Gather", picked, column, axis=2)) for column in (left, right))
+        rows.append(blend(graph, start, end, weight_x))
+    return graph.add("Round", blend(graph, rows[0], rows[1], weight_y))  # halves to even, as np.rint
+
+
+def neighbours(graph: Graph, shape: str, axis: int, size_px: int) -> tuple[str, str, str]:
+    """Add what ``images.resize.neighbours`` computes along one axis."""
+    length = graph.add("Gather", shape, graph.constant(axis, np.int64))
+    scale = graph.add("Div", as_float(graph, length), graph.constant(size_px))
+    half = graph.constant(0.5)
+    centres = graph.constant(np.arange(size_px, dtype=np.float32) + np.float32(0.5))
+    positions = graph.add("Sub", graph.add("Mul", centres, scale), half)
+    floor = graph.add("Floor", positions)
+    first = as_index(graph, graph.add("Max", floor, graph.constant(0)))
+    last = graph.add("Sub", length, graph.constant(1, np.int64))
+    second = graph.add("Min", as_index(graph, graph.add("Ceil", positions)), last)
+    return first, second, graph.add("Sub", positions, floor)
+
+
+def blend(graph: Graph, start: str, end: str, weight: str) -> str:
+    """Add ``start + (end − start) · weight``."""
+    return graph.add("Add", graph.add("Mul", graph.add("Sub", end, start), weight), start)
+
+
+def as_float(graph: Graph, value: str) -> str:
+    """Add a conversion to float32."""
+    return graph.add("Cast", value, to=import_onnx().TensorProto.FLOAT)
+
+
+def as_index(graph: Graph, value: str) -> str:
+    """Add a conversion to int64."""
+    return graph.add("Cast", value, to=import_onnx().TensorProto.INT64)
+
+
+def import_onnx() -> Any:
+    """Return onnx.
+
+    Raises
+    ------
+    MissingExtraError
+        If it is not installed.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingExtraError(
+            'ONNX needs the package onnx, which is missing: pip install "headstart[onnx]"'
+        ) from error
+    return onnx

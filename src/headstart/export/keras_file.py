@@ -1,0 +1,146 @@
+"""The whole classifier as one Keras file."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.backbone.vgg16 import BGR_MEANS, build_model
+from headstart.export.request import open_request
+from headstart.heads.names import GEM_POWER
+from headstart.runtime import import_keras
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from headstart.export.request import Request
+    from headstart.heads.bundle import Bundle
+    from headstart.heads.layers import HeadLayers
+
+#: What Keras calls the poolings of the stored layer.
+POOLING_LAYERS = {"flatten": "Flatten", "avg": "GlobalAveragePooling2D", "max": "GlobalMaxPooling2D"}
+
+
+def export_keras(
+    head: str | Path, output: str | Path, *, weights: str | Path = "imagenet", overwrite: bool = False
+) -> Path:
+    """Write a saved head and its backbone as one Keras model; return the file with its class names.
+
+    The model takes a batch of RGB images, 0–255, of any height and width; it resizes, rounds, preprocesses and computes
+    in float32, and gives probabilities in the order of the class names.
+
+    Parameters
+    ----------
+    head : str or Path
+        A bundle's folder.
+    output : str or Path
+        The file to write; its name ends in ``.keras``.
+    weights : str or Path
+        ``imagenet``, or the file of the custom weights that the head was fitted for.
+    overwrite : bool
+        Replace an existing file.
+
+    Raises
+    ------
+    HeadstartError
+        If the file exists, its name is of another kind, or the head or its recipe cannot be expressed exactly.
+    """
+    target, request = Path(output), open_request(head, Path(output), ".keras", weights, overwrite)
+    model = build_classifier(request)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+        partial = Path(folder) / target.name
+        model.save(partial)
+        partial.replace(target)
+    names = target.with_suffix(".classes.json")
+    names.write_text(
+        json.dumps(list(request.bundle.class_names), ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+    )
+    return names
+
+
+def build_classifier(request: Request) -> Any:
+    """Return the Keras model of a head: images of shape (n, height, width, 3) to probabilities of shape (n, n_classes)."""
+    bundle, recipe = request.bundle, request.bundle.recipe
+    keras = import_keras()
+    backbone = build_model(replace(recipe, precision="float32"), request.weights)
+    images = keras.Input((None, None, 3), name="images")
+    maps = dict(
+        zip((recipe.layer, *recipe.pooled_layers), backbone(preprocess(images, recipe.input_size_px)), strict=False)
+    )
+    features = join(bundle, maps)
+    outputs = classify(request.layers, len(bundle.class_names), scale(bundle, features))
+    return keras.Model(images, outputs, name="headstart_classifier")
+
+
+def preprocess(images: Any, size_px: int) -> Any:
+    """Return what VGG16 takes: resized, rounded as the cache's uint8 images are, blue first, means subtracted."""
+    keras = import_keras()
+    resized = keras.layers.Resizing(size_px, size_px, interpolation="bilinear", name="resize")(images)
+    bgr = keras.ops.flip(keras.ops.round(resized), axis=-1)
+    return keras.layers.Rescaling(1.0, offset=[-mean for mean in BGR_MEANS], name="subtract_means")(bgr)
+
+
+def join(bundle: Bundle, maps: dict[str, Any]) -> Any:
+    """Return the head's features from the layers' outputs, as heads/transforms.py makes them from a cache."""
+    keras = import_keras()
+    parts = []
+    for name in bundle.spec.features:
+        if name in POOLING_LAYERS:
+            parts.append(getattr(keras.layers, POOLING_LAYERS[name])(name=name)(maps[bundle.recipe.layer]))
+        elif name == "gem":
+            parts.append(generalised_mean(maps[bundle.recipe.layer]))
+        else:
+            parts.append(keras.layers.GlobalAveragePooling2D(name=f"average_{name}")(maps[name]))
+    return keras.layers.Concatenate(name="features")(parts) if len(parts) > 1 else parts[0]
+
+
+def generalised_mean(features: Any) -> Any:
+    """Return what heads/transforms.py makes of a layer's output under the name ``gem``."""
+    ops = import_keras().ops
+    positive = ops.relu(features)
+    largest = ops.max(positive, axis=(1, 2), keepdims=True)
+    shares = positive / ops.where(largest > 0, largest, ops.ones_like(largest))
+    means = ops.mean(shares**GEM_POWER, axis=(1, 2), keepdims=True) ** (1 / GEM_POWER)
+    return ops.squeeze(means * largest, axis=(1, 2))
+
+
+def scale(bundle: Bundle, features: Any) -> Any:
+    """Return scaled features, as the head's scaling step makes them."""
+    keras = import_keras()
+    kind = bundle.spec.scaling
+    if kind == "none":
+        return features
+    if kind == "standard":
+        scaler = bundle.head.steps[0][1]
+        return keras.layers.Normalization(mean=scaler.mean_, variance=scaler.scale_**2, name="standard")(features)
+    if kind == "sqrt-l2":
+        features = keras.ops.sqrt(keras.ops.relu(features))  # activations after ReLU: never negative
+    return keras.layers.UnitNormalization(name="l2")(features)
+
+
+def classify(form: HeadLayers, n_classes: int, features: Any) -> Any:
+    """Return probabilities, one column per class name, from scaled features."""
+    keras = import_keras()
+    for number, layer in enumerate(form.layers):
+        name = "head" if number == len(form.layers) - 1 else f"hidden_{number}"
+        features = dense(layer.kernel, layer.bias, layer.activation, name)(features)
+    if form.normalised:
+        features = features / keras.ops.sum(features, axis=-1, keepdims=True)
+    placement = form.placement(n_classes)
+    if placement is not None:
+        features = dense(placement, np.zeros(n_classes, np.float32), "linear", "columns")(features)
+    return features
+
+
+def dense(kernel: NDArray[np.float32], bias: NDArray[np.float32], activation: str, name: str) -> Any:
+    """Return a Dense layer with these weights."""
+    layer = import_keras().layers.Dense(kernel.shape[1], activation=activation, name=name)
+    layer.build((None, kernel.shape[0]))
+    layer.set_weights([kernel, bias])
+    return layer

@@ -1,0 +1,217 @@
+"""The whole classifier as one ONNX file: plain operations and constants, no code."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from headstart.backbone.vgg16 import BGR_MEANS
+from headstart.cache.publish import published_bytes
+from headstart.errors import HeadstartError
+from headstart.export.graph import Graph, import_onnx, linear_resize
+from headstart.export.request import Request, open_request
+from headstart.heads.names import GEM_POWER, POOLINGS
+
+if TYPE_CHECKING:
+    from headstart.heads.layers import Layer
+
+#: Least norm that a row is divided by: a row of zeros stays one.
+TINY = 1e-30
+
+#: Parameters of ``selu`` (Klambauer et al., "Self-Normalizing Neural Networks", 2017), as Keras has them.
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+
+
+def export_onnx(
+    head: str | Path, output: str | Path, *, weights: str | Path = "imagenet", overwrite: bool = False
+) -> Path:
+    """Write a saved head and its backbone as one ONNX model; return the file.
+
+    The input ``images`` is a batch of RGB images of one size, any size, uint8 of shape (n, height, width, 3); the model
+    resizes, rounds, preprocesses and computes in float32. The output ``probabilities`` has one column per class, in the order
+    of ``class_names`` in the model's metadata (JSON), where ``recipe`` and ``spec`` stand too.
+
+    Parameters
+    ----------
+    head : str or Path
+        A bundle's folder.
+    output : str or Path
+        The file to write; its name ends in ``.onnx``.
+    weights : str or Path
+        ``imagenet``, or the file of the custom weights that the head was fitted for.
+    overwrite : bool
+        Replace an existing file.
+
+    Raises
+    ------
+    HeadstartError
+        If the file exists, its name is of another kind, or the head or its recipe cannot be expressed exactly.
+    MissingExtraError
+        If onnx is not installed.
+    """
+    target = Path(output)
+    import_onnx()
+    data = build(open_request(head, target, ".onnx", weights, overwrite))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with published_bytes(target) as file:
+        file.write(data)
+    return target
+
+
+def build(request: Request) -> bytes:
+    """Return the file of a head and its backbone."""
+    bundle, graph = request.bundle, Graph()
+    pixels = linear_resize(graph, "images", bundle.recipe.input_size_px)
+    maps = backbone(graph, preprocess(graph, pixels), request)
+    features = scale(graph, join(graph, maps, request), request)
+    classify(graph, features, request)
+    return graph.to_bytes(
+        len(bundle.class_names),
+        description="Image classifier: uint8 RGB images of shape (n, height, width, 3) to probabilities. Class names are in "
+        "the metadata.",
+        metadata={
+            "class_names": json.dumps(bundle.class_names, ensure_ascii=False),
+            "recipe": bundle.recipe.to_json(),
+            "spec": json.dumps(asdict(bundle.spec), sort_keys=True),
+        },
+    )
+
+
+def preprocess(graph: Graph, pixels: str) -> str:
+    """Add what VGG16 takes: blue first, means subtracted, channels first."""
+    bgr = graph.add("Gather", pixels, graph.constant([2, 1, 0], np.int64), axis=3)
+    centred = graph.add("Sub", bgr, graph.constant(BGR_MEANS))
+    return graph.add("Transpose", centred, perm=[0, 3, 1, 2])
+
+
+def backbone(graph: Graph, value: str, request: Request) -> Mapping[str, str]:
+    """Add VGG16 as deep as the head needs it; return the outputs of its layers by their Keras names, channels first."""
+    recipe, spec = request.bundle.recipe, request.bundle.spec
+    needed = {recipe.layer if name in POOLINGS else name for name in spec.features}
+    names = list(request.weights.tensors)
+    outputs: dict[str, str] = {}
+    for name, following in zip(names, [*names[1:], ""], strict=True):
+        kernel, bias = (graph.constant(tensor) for tensor in convolution(*request.weights.tensors[name]))
+        convolved = graph.add("Conv", value, kernel, bias, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+        value = outputs[name] = graph.add("Relu", convolved, name=name)
+        block = name.partition("_")[0]
+        if following.partition("_")[0] != block:
+            pool = f"{block}_pool"
+            value = outputs[pool] = graph.add("MaxPool", value, name=pool, kernel_shape=[2, 2], strides=[2, 2])
+        if needed <= set(outputs):
+            return outputs
+    raise HeadstartError(f"VGG16 has no layers {', '.join(sorted(needed - set(outputs)))}.")
+
+
+def convolution(kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return Keras' kernel of shape (height, width, input, output) as ONNX has it: (output, input, height, width)."""
+    return kernel.transpose(3, 2, 0, 1), bias
+
+
+def join(graph: Graph, maps: Mapping[str, str], request: Request) -> str:
+    """Add the head's features from the layers' outputs, as heads/transforms.py makes them from a cache."""
+    stored = maps.get(request.bundle.recipe.layer, "")
+    parts = [
+        pool(graph, name, stored) if name in POOLINGS else reduce(graph, "Mean", maps[name])
+        for name in request.bundle.spec.features
+    ]
+    return graph.add("Concat", *parts, axis=1) if len(parts) > 1 else parts[0]
+
+
+def pool(graph: Graph, name: str, maps: str) -> str:
+    """Add one pooling of the stored layer, shape (n, width).
+
+    Raises
+    ------
+    HeadstartError
+        If it is not known here.
+    """
+    if name == "flatten":
+        return graph.add("Flatten", graph.add("Transpose", maps, perm=[0, 2, 3, 1]), axis=1)
+    if name in {"avg", "max"}:
+        return reduce(graph, {"avg": "Mean", "max": "Max"}[name], maps)
+    if name == "gem":
+        return generalised_mean(graph, maps)
+    raise HeadstartError(f"The pooling {name} cannot be exported to ONNX.")
+
+
+def reduce(graph: Graph, how: str, maps: str, *, keepdims: int = 0) -> str:
+    """Add ``Mean`` or ``Max`` over all positions."""
+    return graph.add(f"Reduce{how}", maps, graph.constant([2, 3], np.int64), keepdims=keepdims)
+
+
+def generalised_mean(graph: Graph, maps: str) -> str:
+    """Add what heads/transforms.py makes of a layer's output under the name ``gem``."""
+    positive = graph.add("Relu", maps)
+    largest = reduce(graph, "Max", positive, keepdims=1)
+    shares = graph.add("Div", positive, graph.add("Max", largest, graph.constant(TINY)))
+    mean = reduce(graph, "Mean", graph.add("Pow", shares, graph.constant(GEM_POWER)), keepdims=1)
+    rooted = graph.add("Pow", mean, graph.constant(1 / GEM_POWER))
+    return graph.add("Flatten", graph.add("Mul", rooted, largest), axis=1)
+
+
+def scale(graph: Graph, features: str, request: Request) -> str:
+    """Add the head's scaling step.
+
+    Raises
+    ------
+    HeadstartError
+        If it is not known here.
+    """
+    kind = request.bundle.spec.scaling
+    if kind == "none":
+        return features
+    if kind == "standard":
+        scaler = request.bundle.head.steps[0][1]
+        return graph.add("Div", graph.add("Sub", features, graph.constant(scaler.mean_)), graph.constant(scaler.scale_))
+    if kind == "sqrt-l2":
+        features = graph.add("Sqrt", graph.add("Relu", features))  # activations after ReLU: never negative
+    elif kind != "l2":
+        raise HeadstartError(f"The scaling {kind} cannot be exported to ONNX.")
+    norms = graph.add("ReduceL2", features, graph.constant([1], np.int64), keepdims=1)
+    return graph.add("Div", features, graph.add("Max", norms, graph.constant(TINY)))
+
+
+def classify(graph: Graph, features: str, request: Request) -> None:
+    """Add the head's layers, up to ``probabilities``."""
+    form = request.layers
+    for layer in form.layers:
+        features = activate(graph, layer, graph.add("Gemm", features, *map(graph.constant, (layer.kernel, layer.bias))))
+    if form.normalised:
+        sums = graph.add("ReduceSum", features, graph.constant([1], np.int64), keepdims=1)
+        features = graph.add("Div", features, sums)
+    placement = form.placement(len(request.bundle.class_names))
+    if placement is not None:
+        features = graph.add("MatMul", features, graph.constant(placement))
+    graph.add("Identity", features, name="probabilities")
+
+
+def activate(graph: Graph, layer: Layer, value: str) -> str:
+    """Add an activation as Keras computes it.
+
+    Raises
+    ------
+    HeadstartError
+        If it is not known here.
+    """
+    plain = {"relu": "Relu", "tanh": "Tanh", "elu": "Elu", "sigmoid": "Sigmoid"}
+    if layer.activation in plain:
+        return graph.add(plain[layer.activation], value)
+    if layer.activation == "softmax":
+        return graph.add("Softmax", value, axis=1)
+    if layer.activation == "selu":
+        return graph.add("Selu", value, alpha=SELU_ALPHA, gamma=SELU_SCALE)
+    if layer.activation == "silu":
+        return graph.add("Mul", value, graph.add("Sigmoid", value))
+    if layer.activation == "gelu":  # x · Φ(x), the exact one (Hendrycks & Gimpel, 2016)
+        error = graph.add("Erf", graph.add("Mul", value, graph.constant(1 / math.sqrt(2))))
+        return graph.add(
+            "Mul", graph.add("Mul", value, graph.constant(0.5)), graph.add("Add", error, graph.constant(1))
+        )
+    raise HeadstartError(f"The activation {layer.activation} cannot be exported to ONNX.")

@@ -1,0 +1,121 @@
+"""A fitted classifier as dense layers, where that is exact: what an exported model needs of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.errors import HeadstartError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: Heads that are dense layers, by their names in the catalogue.
+EXPRESSIBLE = ("dense", "logistic", "linear-svm", "ridge", "nearest-class-mean")
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """``activation(x @ kernel + bias)``.
+
+    Attributes
+    ----------
+    kernel : ndarray of shape (n_inputs, n_outputs), float32
+        Coefficients.
+    bias : ndarray of shape (n_outputs,), float32
+        Intercepts.
+    activation : str
+        ``softmax``, ``sigmoid``, ``linear``, or one of ``heads.parameters.ACTIVATIONS``; as Keras names them.
+    """
+
+    kernel: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    activation: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeadLayers:
+    """Layers from scaled features to probabilities.
+
+    Attributes
+    ----------
+    layers : tuple of Layer
+        One after the other.
+    normalised : bool
+        Whether each row of the last one's outputs is to be divided by its sum.
+    columns : ndarray of shape (n_outputs,), int64
+        The class, as an index into the bundle's class names, of each output; a class without a training image has none.
+    """
+
+    layers: tuple[Layer, ...]
+    normalised: bool
+    columns: NDArray[np.int64]
+
+    def placement(self, n_classes: int) -> NDArray[np.float32] | None:
+        """Return the matrix that brings outputs to the columns of their classes; None where they are there already."""
+        if np.array_equal(self.columns, np.arange(n_classes)):
+            return None
+        matrix = np.zeros((len(self.columns), n_classes), np.float32)
+        matrix[np.arange(len(self.columns)), self.columns] = 1
+        return matrix
+
+
+def as_layers(classifier: Any) -> HeadLayers:
+    """Return a fitted classifier as layers.
+
+    Raises
+    ------
+    HeadstartError
+        If it is none that dense layers express exactly.
+    """
+    kind = type(classifier).__name__
+    normalised = False
+    if kind == "DenseHead":
+        layers = dense_layers(classifier)
+    elif kind == "LogisticHead":
+        layers = (softmax_layer(classifier.coef_, classifier.intercept_),)
+    elif kind == "RidgeHead":
+        two_sided = 2.0 if len(classifier.coef_) == 1 else 1.0  # softmax([−s, s]) is softmax([0, 2 s])
+        factor = two_sided / classifier.temperature_
+        layers = (softmax_layer(factor * classifier.coef_, factor * classifier.intercept_),)
+    elif kind == "ClassMeanHead":
+        layers = (softmax_layer(*classifier.linear_form()),)
+    elif kind == "LinearSVMHead":
+        layers = (calibrated_layer(classifier.calibrated_.calibrated_classifiers_[0]),)
+        normalised = len(classifier.classes_) > 2
+    else:
+        raise HeadstartError(
+            f"A {kind} head cannot be expressed exactly as layers of a network, so it cannot be exported. Those that can: "
+            f"{', '.join(EXPRESSIBLE)}."
+        )
+    return HeadLayers(layers, normalised, np.asarray(classifier.classes_, np.int64))
+
+
+def dense_layers(classifier: Any) -> tuple[Layer, ...]:
+    """Return the layers of a network; dropout does nothing in prediction."""
+    weights = classifier.network_.get_weights()
+    kernels, biases = weights[::2], weights[1::2]
+    activations = [classifier.activation] * (len(kernels) - 1) + ["softmax"]
+    return tuple(Layer(*parts) for parts in zip(kernels, biases, activations, strict=True))
+
+
+def softmax_layer(coefficients: Any, intercepts: Any) -> Layer:
+    """Return linear coefficients, one row per class, as a layer; a single row stands for the second of two classes."""
+    kernel, bias = np.asarray(coefficients, np.float64), np.asarray(intercepts, np.float64).ravel()
+    if len(kernel) == 1:
+        # softmax([0, z]) is [1 − sigmoid(z), sigmoid(z)], scikit-learn's two probabilities
+        kernel, bias = np.vstack([np.zeros_like(kernel), kernel]), np.concatenate([[0.0], bias])
+    return Layer(kernel.T.astype(np.float32), bias.astype(np.float32), "softmax")
+
+
+def calibrated_layer(fitted: Any) -> Layer:
+    """Return a linear SVM with Platt's sigmoid for each class; of two classes the first has 1 minus the second."""
+    a = np.array([sigmoid.a_ for sigmoid in fitted.calibrators])[:, None]
+    b = np.array([sigmoid.b_ for sigmoid in fitted.calibrators])
+    svm = fitted.estimator
+    kernel, bias = -a * svm.coef_, -(a[:, 0] * svm.intercept_ + b)
+    if len(kernel) == 1:
+        kernel, bias = np.vstack([-kernel, kernel]), np.concatenate([-bias, bias])  # 1 − sigmoid(z) is sigmoid(−z)
+    return Layer(kernel.T.astype(np.float32), bias.astype(np.float32), "sigmoid")
