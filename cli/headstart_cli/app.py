@@ -20,6 +20,7 @@ from headstart_cli.evaluate import evaluate
 from headstart_cli.export import export
 from headstart_cli.extract import extract
 from headstart_cli.fit import fit
+from headstart_cli.heads import heads
 from headstart_cli.import_ import import_features
 from headstart_cli.inspect import inspect
 from headstart_cli.merge import merge
@@ -32,6 +33,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "extract-features": extract,
     "fit-head": fit,
     "inspect": inspect,
+    "heads": heads,
     "predict": predict,
     "evaluate": evaluate,
     "export": export,

@@ -27,7 +27,11 @@ if TYPE_CHECKING:
     from headstart.heads.bundle import save_bundle as save_bundle
     from headstart.heads.catalogue import default_spec as default_spec
     from headstart.heads.catalogue import make_head as make_head
+    from headstart.heads.class_mean import ClassMeanHead as ClassMeanHead
     from headstart.heads.dense import DenseHead as DenseHead
+    from headstart.heads.listing import list_heads as list_heads
+    from headstart.heads.neighbours import NeighboursHead as NeighboursHead
+    from headstart.heads.ridge import RidgeHead as RidgeHead
     from headstart.heads.svm import LinearSVMHead as LinearSVMHead
     from headstart.heads.svm import RBFSVMHead as RBFSVMHead
     from headstart.heads.transforms import SqrtL2Scaler as SqrtL2Scaler
@@ -43,6 +47,7 @@ __version__ = "0.1.0"
 #: Where each public name lives.
 _HOMES = {
     "Bundle": "heads.bundle",
+    "ClassMeanHead": "heads.class_mean",
     "DenseHead": "heads.dense",
     "ExtractOptions": "extract.options",
     "FeatureCache": "cache.store",
@@ -50,9 +55,11 @@ _HOMES = {
     "HeadSpec": "schema",
     "HeadstartError": "errors",
     "LinearSVMHead": "heads.svm",
+    "NeighboursHead": "heads.neighbours",
     "Predictor": "predict",
     "RBFSVMHead": "heads.svm",
     "Recipe": "schema",
+    "RidgeHead": "heads.ridge",
     "SqrtL2Scaler": "heads.transforms",
     "convert": "exchange.convert",
     "default_spec": "heads.catalogue",
@@ -64,6 +71,7 @@ _HOMES = {
     "fit_head": "fit",
     "import_features": "exchange.foreign",
     "inspect_quality": "quality",
+    "list_heads": "heads.listing",
     "load_bundle": "heads.bundle",
     "load_weights": "backbone.weights",
     "make_head": "heads.catalogue",

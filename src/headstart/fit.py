@@ -158,7 +158,12 @@ def fit_on(
     scored = score(validation.labels[split.validation], probabilities, train.class_names)
     folder = None
     if output is not None:
-        facts = {"split": split.description, "n_train": len(split.train), "fit_seconds": fit_seconds}
+        facts = {
+            "cache": str(train.path),
+            "split": split.description,
+            "n_train": len(split.train),
+            "fit_seconds": fit_seconds,
+        }
         folder = save_bundle(Path(output), bundle, metrics=scored.to_dict() | facts)
     return FitResult(
         head=head,

@@ -179,6 +179,35 @@ def test_a_head_as_a_config_file(cli: Cli, head: Path) -> None:
     assert "holds neighbours, which no head has" in err
 
 
+def test_saved_heads_are_listed(cli: Cli, head: Path) -> None:
+    cli("fit-head", "features/photos.h5", "--type", "ridge", "--alpha", "2", "-o", "heads/[red]")
+    code, out, _ = cli("heads")
+    assert code == 0
+    assert "photos-logistic" in out
+    assert "[red]" in out
+    assert "features/photos.h5" in out
+    (head / "head.skops").unlink()
+    code, out, _ = cli("heads")
+    assert code == 0
+    assert "broken photos-logistic" in out
+    code, out, _ = cli("heads", "--json")
+    red, logistic = json.loads(out)
+    assert (red["type"], red["params"], red["cache"]) == ("ridge", {"alpha": 2.0}, "features/photos.h5")
+    assert red["accuracy_interval"][0] <= red["accuracy"] <= red["accuracy_interval"][1]
+    assert "head.skops" in logistic["problem"]
+
+
+def test_no_saved_heads_is_said(cli: Cli, tmp_path: Path) -> None:
+    code, _, err = cli("heads")
+    assert code == 1
+    assert "heads cannot be listed" in err
+    (tmp_path / "heads").mkdir()
+    code, out, err = cli("heads")
+    assert (code, out) == (0, "")
+    assert "No saved heads" in err
+    assert json.loads(cli("heads", "--json")[1]) == []
+
+
 def test_another_recipe_is_refused(cli: Cli, data: Path, head: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = json.loads((head / "bundle.json").read_text())
     bundle["recipe"]["input_size_px"] = 224
