@@ -1,5 +1,5 @@
 # make demo   the whole way, on real images        make test    every test
-# make check  what a change must pass, in short    make docs    the command reference, from --help
+# make check  what a change must pass, in short    make docs    the reference of commands and heads
 #
 # Each makes its own virtual environment in .venv first. Needed: Python 3.11 or newer, make, a package index.
 # Another Python: make demo PYTHON=/path/to/python
@@ -29,6 +29,7 @@ check: $(VENV)/dev.stamp
 
 docs: $(VENV)/dev.stamp
 	$(BIN)/python docs/make_cli.py
+	$(BIN)/python docs/make_heads.py
 
 hooks: $(VENV)/dev.stamp
 	$(BIN)/pre-commit install

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import runpy
+from pathlib import Path
+
 import pytest
 
 from headstart.heads.catalogue import HEAD_TYPES, HeadType, default_spec, make_head
@@ -25,3 +28,9 @@ def test_every_default_is_a_value_that_the_head_takes(name: str) -> None:
 
 def test_a_head_without_a_grid_has_nothing_to_search() -> None:
     assert HeadType(("avg",), "none", {}).grid == {}
+
+
+def test_the_page_has_every_parameter_as_it_is_now() -> None:
+    docs = Path(__file__).resolve().parents[3] / "docs"
+    page = runpy.run_path(str(docs / "make_heads.py"))["page"]
+    assert (docs / "heads.md").read_text(encoding="utf-8") == page(), "make docs writes docs/heads.md anew"

@@ -1,0 +1,64 @@
+"""Cross-validate every head of the catalogue, and the values around its defaults, on the training images of caches.
+
+The figures of docs/heads.md are from ``python benchmarks/head_defaults.py flowers17.h5 hymenoptera.h5``. The dense head,
+which takes the flattened map and much longer, is measured with ``--dense``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import log_loss
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+from headstart.cache.store import open_cache
+from headstart.heads.catalogue import HEAD_TYPES, default_spec, make_head
+from headstart.heads.transforms import design_matrix
+from headstart.schema import HeadSpec
+
+#: One parameter at a time around these heads' defaults.
+AROUND: dict[str, dict[str, tuple[Any, ...]]] = {
+    "ridge": {"alpha": (0.01, 0.03, 0.1, 0.3, 3.0, 10.0)},
+    "knn": {"n_neighbors": (3, 5, 20, 40), "smoothing": (0.03, 0.3, 1.0)},
+    "nearest-class-mean": {"shrinkage": (0.03, 0.1, 0.3, 1.0)},
+}
+
+
+def specs(dense: bool) -> Iterator[HeadSpec]:
+    """Yield what is measured: every head with its defaults, then the values around them, then ridge on other poolings."""
+    yield from (default_spec(name) for name in HEAD_TYPES if dense or name != "dense")
+    for name, parameters in AROUND.items():
+        for parameter, values in parameters.items():
+            yield from (default_spec(name, params={parameter: value}) for value in values)
+    yield from (default_spec("ridge", features=(pooling,)) for pooling in ("max", "gem"))
+
+
+def main() -> None:
+    """Print a line for each head and cache."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("caches", nargs="+", type=Path)
+    parser.add_argument("--dense", action="store_true")
+    options = parser.parse_args()
+    for path in options.caches:
+        with open_cache(path) as cache:
+            rows = np.flatnonzero((np.asarray(cache.splits) == "train") & (cache.labels >= 0))
+            y = cache.labels[rows]
+            print(f"{path.stem}: {len(rows):,} training images, {len(set(y))} classes")
+            for spec in specs(options.dense):
+                X = design_matrix(
+                    cache.batches(rows), spec.features, pooled_layers=cache.recipe.pooled_layers, n_samples=len(rows)
+                )
+                folds = StratifiedKFold(5, shuffle=True, random_state=0)
+                probabilities = cross_val_predict(make_head(spec), X, y, cv=folds, method="predict_proba")
+                accuracy = np.mean(probabilities.argmax(axis=1) == y)
+                chosen = ", ".join(f"{name}={value}" for name, value in spec.params.items())
+                figures = f"{accuracy:.4f}  {log_loss(y, probabilities):.4f}"
+                print(f"{spec.type:<20}{','.join(spec.features):<9}{chosen:<20}{figures}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
