@@ -41,8 +41,10 @@ class NeighboursHead(ClassifierMixin, BaseEstimator):
         The labels.
     rows_ : ndarray or CSR matrix of shape (n_samples, n_features)
         The training rows.
-    votes_ : ndarray of shape (n_samples, n_classes), float64
-        Weight of each row, in the column of its class.
+    labels_ : ndarray of shape (n_samples,), int64
+        Class of each row, as an index.
+    class_weight_ : ndarray of shape (n_classes,), float64
+        Weight of a row of each class.
     prior_ : ndarray of shape (n_classes,), float64
         Share of each class in the weights of all rows.
     """
@@ -67,24 +69,27 @@ class NeighboursHead(ClassifierMixin, BaseEstimator):
         """
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=(np.float64, np.float32))
         self.classes_, labels = encode(y)
-        weights = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
-        self.rows_ = X.copy()
-        self.votes_ = np.where(labels[:, None] == np.arange(len(self.classes_)), weights, 0.0)
-        self.prior_ = self.votes_.sum(axis=0) / self.votes_.sum()
+        self.rows_, self.labels_ = X.copy(), labels
+        self.class_weight_ = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
+        shares = np.bincount(labels) * self.class_weight_
+        self.prior_ = shares / shares.sum()
         return self
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Return probabilities of shape (n_samples, n_classes), float64, in the order of ``classes_``."""
-        check_is_fitted(self, "votes_")
+        check_is_fitted(self, "labels_")
         X = validate_data(self, X, accept_sparse="csr", dtype=(np.float64, np.float32), reset=False)
         search = NearestNeighbors(
             n_neighbors=min(self.n_neighbors, self.rows_.shape[0]), metric=self.metric, algorithm="brute"
         ).fit(self.rows_)
         distances, indices = search.kneighbors(X)
-        weights = nearness(
-            distances.astype(np.float64) if self.metric == "cosine" else distances.astype(np.float64) ** 2
-        )
-        votes = np.einsum("ij,ijk->ik", weights, self.votes_[indices]) + self.smoothing * self.prior_
+        distances = distances.astype(np.float64)
+        weights = nearness(distances if self.metric == "cosine" else distances**2)
+        votes = np.tile(self.smoothing * self.prior_, (len(indices), 1))
+        for labels, weight in zip(
+            self.labels_[indices].T, weights.T, strict=True
+        ):  # the nearest of all rows, the next …
+            votes[np.arange(len(votes)), labels] += weight * self.class_weight_[labels]
         probabilities: NDArray[np.float64] = votes / votes.sum(axis=1, keepdims=True)
         return probabilities
 

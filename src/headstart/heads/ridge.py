@@ -73,16 +73,15 @@ def ridge_path(
     wanted = rows.root_weights[:, None] * (targets - mean)
     values, vectors, scores = decompose(rows)
     moments = scores.T @ wanted
-    coefs, intercepts, left_out = [], [], []
-    for alpha in alphas:
-        solution = moments / (values + alpha)[:, None]
+    solutions = [moments / (values + alpha)[:, None] for alpha in alphas]
+    left_out = []
+    for alpha, solution in zip(alphas, solutions, strict=True):
         freedom = 1.0 - weights / weights.sum() - (scores**2) @ (1.0 / (values + alpha))
         residuals = (wanted - scores @ solution) / np.maximum(freedom, LEAST_FREEDOM)[:, None]
-        coef = vectors(solution).T
-        coefs.append(coef)
-        intercepts.append(mean - coef @ rows.mean)
         left_out.append(targets - residuals / rows.root_weights[:, None])
-    return RidgePath(np.asarray(alphas, np.float64), np.stack(coefs), np.stack(intercepts), np.stack(left_out))
+    # All of them in one pass over the features.
+    coefs = vectors(np.hstack(solutions)).T.reshape(len(solutions), targets.shape[1], -1)
+    return RidgePath(np.asarray(alphas, np.float64), coefs, mean - coefs @ rows.mean, np.stack(left_out))
 
 
 def decompose(rows: Centred) -> tuple[NDArray[np.float64], Any, NDArray[np.float64]]:
