@@ -157,24 +157,26 @@ def reliability(y_true: Labels, probabilities: Floats, n_bins: int = BINS) -> li
 # Curves
 
 
-def roc_curve(y_true: NDArray[np.bool_], scores: Floats) -> Curve:
-    """Return true positive rate over false positive rate; needs at least one of both kinds."""
-    hits, misses = cumulative(y_true, scores)
-    x, y = np.r_[0.0, misses / misses[-1]], np.r_[0.0, hits / hits[-1]]
-    return Curve(x, y, float(np.trapezoid(y, x)))
+def both_curves(y_true: NDArray[np.bool_], scores: Floats) -> tuple[Curve, Curve]:
+    """Return the ROC curve, and precision over recall with average precision as its area.
 
-
-def precision_recall_curve(y_true: NDArray[np.bool_], scores: Floats) -> Curve:
-    """Return precision over recall with average precision as its area; needs at least one positive."""
+    Parameters
+    ----------
+    y_true : ndarray of shape (n,), bool
+        At least one of both kinds.
+    scores : ndarray of shape (n,)
+        Higher for what is held to be true.
+    """
     hits, misses = cumulative(y_true, scores)
     recall, precision = hits / hits[-1], hits / (hits + misses)
-    area = float(np.sum(np.diff(recall, prepend=0.0) * precision))
-    return Curve(np.r_[0.0, recall], np.r_[precision[0], precision], area)
+    x, y = np.r_[0.0, misses / misses[-1]], np.r_[0.0, recall]
+    average = float(np.sum(np.diff(recall, prepend=0.0) * precision))
+    return Curve(x, y, float(np.trapezoid(y, x))), Curve(y, np.r_[precision[0], precision], average)
 
 
 def cumulative(y_true: NDArray[np.bool_], scores: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return positives and negatives at or above each threshold, thresholds from high to low, equal scores together."""
-    order = np.argsort(-scores, kind="stable")
+    order = np.argsort(-scores)
     sorted_scores, positive = scores[order], y_true[order]
     last = np.r_[np.flatnonzero(np.diff(sorted_scores)), len(scores) - 1]
     hits: NDArray[np.int64] = np.cumsum(positive, dtype=np.int64)[last]
@@ -189,9 +191,14 @@ def one_vs_rest(y_true: Labels, probabilities: Floats) -> Iterator[tuple[NDArray
             yield positive, probabilities[:, label]
 
 
-def macro_roc(y_true: Labels, probabilities: Floats) -> Curve:
-    """Return the mean of every class's ROC curve, each class counting the same."""
-    curves = [roc_curve(*pair) for pair in one_vs_rest(y_true, probabilities)]
+def macro_curves(y_true: Labels, probabilities: Floats) -> tuple[Curve, Curve]:
+    """Return the means of every class's two curves, one class against the rest, each class counting the same."""
+    pairs = [both_curves(*pair) for pair in one_vs_rest(y_true, probabilities)]
+    return mean_roc([roc for roc, _ in pairs]), mean_precision([precision for _, precision in pairs])
+
+
+def mean_roc(curves: Sequence[Curve]) -> Curve:
+    """Return the mean true positive rate at equal false positive rate."""
     x = grid(curves)
     # A curve that rises at one of these places has two heights there, so every place is two vertices.
     lower = np.mean([np.interp(-x, -curve.x[::-1], curve.y[::-1]) for curve in curves], axis=0)
@@ -200,9 +207,8 @@ def macro_roc(y_true: Labels, probabilities: Floats) -> Curve:
     return Curve(np.repeat(x, 2), np.stack([lower, upper], axis=1).ravel(), area)
 
 
-def macro_precision_recall(y_true: Labels, probabilities: Floats) -> Curve:
-    """Return the mean of every class's precision at equal recall, each class counting the same."""
-    curves = [precision_recall_curve(*pair) for pair in one_vs_rest(y_true, probabilities)]
+def mean_precision(curves: Sequence[Curve]) -> Curve:
+    """Return the mean precision at equal recall."""
     x = np.linspace(0.0, 1.0, 201)
     # At a recall between two thresholds the next one that reaches it counts.
     steps = [curve.y[np.searchsorted(curve.x, x - 1e-12, side="left")] for curve in curves]
@@ -216,11 +222,11 @@ def grid(curves: Sequence[Curve]) -> NDArray[np.float64]:
     return kept
 
 
-def micro(y_true: Labels, probabilities: Floats) -> tuple[NDArray[np.bool_], Floats]:
-    """Return truth and score of every pair of image and class, each pair counting the same."""
+def micro_curves(y_true: Labels, probabilities: Floats) -> tuple[Curve, Curve]:
+    """Return both curves over all pairs of image and class, each pair counting the same."""
     truth = np.zeros(probabilities.shape, np.bool_)
     truth[np.arange(len(y_true)), y_true] = True
-    return truth.ravel(), probabilities.ravel()
+    return both_curves(truth.ravel(), probabilities.ravel())
 
 
 def thinned(curve: Curve, most: int = 200) -> Curve:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import zlib
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -67,16 +68,17 @@ def with_thumbnails(comparison: Comparison) -> str:
 
 
 PAGES = {name: with_thumbnails(comparison) for name, comparison in SHAPES.items()}
+PAGES["hostile without links"] = benchmark_page(SHAPES["hostile"])
 
 
-@pytest.fixture(params=SHAPES)
+@pytest.fixture(params=PAGES)
 def shape(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 def test_the_page_is_whole_and_shows_every_plot(shape: str) -> None:
     page = Reader(PAGES[shape])
-    assert {f"plot-{name}-title plot-{name}-desc" for name in plots_of(shape)} == {
+    assert {f"plot-{name}-title plot-{name}-desc" for name in plots_of(shape.removesuffix(" without links"))} == {
         attributes["aria-labelledby"] for attributes in page.all("svg")
     }
     assert page.all("html") == [{"lang": "en"}]
@@ -111,8 +113,9 @@ def test_nothing_runs_and_nothing_is_fetched(shape: str) -> None:
         assert (attributes.get("src") or "data:").startswith("data:")
 
 
-def test_names_of_others_are_text() -> None:
-    page = Reader(PAGES["hostile"])
+@pytest.mark.parametrize("shape", ["hostile", "hostile without links"])
+def test_names_of_others_are_text(shape: str) -> None:
+    page = Reader(PAGES[shape])
     for name in HOSTILE:
         assert printable(name) in page.text
     assert not {attributes.get("src") for attributes in page.all("img")} & {"x", None}
@@ -195,12 +198,12 @@ def written(folder: Path, text: str) -> Path:
     return file
 
 
-@pytest.mark.parametrize("shape", ["usual", "hostile"])
+@pytest.mark.parametrize("shape", ["usual", "hostile", "hostile without links"])
 def test_a_browser_has_nothing_to_complain_about(shape: str, tmp_path: Path) -> None:
     document, console = browse(written(tmp_path, PAGES[shape]), tmp_path / "profile")
     assert console == []
     assert "<script" not in document
-    assert document.count("<svg") == len(plots_of(shape))
+    assert document.count("<svg") == len(plots_of(shape.removesuffix(" without links")))
 
 
 @pytest.mark.parametrize("width", [390, 1200])
@@ -233,4 +236,8 @@ def test_the_dark_is_dark_and_paper_is_white(tmp_path: Path) -> None:
     assert lightness(screenshot(file, tmp_path / "light")) > 250
     assert lightness(screenshot(file, tmp_path / "dark", DARK)) < 40
     run(file, tmp_path / "print", DARK, f"--print-to-pdf={tmp_path / 'page.pdf'}", "--no-pdf-header-footer")
-    assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
+    written_pdf = (tmp_path / "page.pdf").read_bytes()
+    streams = re.findall(rb"stream\r?\n(.*?)\r?\nendstream", written_pdf, re.DOTALL)
+    drawn = b" ".join(zlib.decompress(stream) for stream in streams if stream[:1] == b"x")
+    assert re.search(rb"\.956\d* \.964\d* \.972\d* rg", drawn)  # the light page's
+    assert not re.search(rb"\.1137\d* \.137\d* \.160\d* rg", drawn)  # the dark page's panels

@@ -58,7 +58,7 @@ def test_the_recommended_head_is_marked_and_the_best_has_no_difference() -> None
 
 
 def test_a_number_that_does_not_exist_is_a_dash() -> None:
-    text = terminal(SHAPES["no area under the curve"])
+    text = terminal(SHAPES["bare"])
     assert "nan" not in text.lower()
 
 
@@ -128,7 +128,7 @@ def test_json_is_strict_and_says_what_the_comparison_says(comparison: Comparison
 
 
 def test_json_has_null_for_what_is_not_a_number() -> None:
-    values = json.loads(comparison_json(SHAPES["no area under the curve"]))
+    values = json.loads(comparison_json(SHAPES["bare"]))
     assert values["heads"][0]["metrics"]["roc_auc_ovr"] == {"value": None, "low": None, "high": None}
 
 

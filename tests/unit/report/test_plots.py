@@ -10,9 +10,11 @@ import pytest
 
 from comparisons import HEADS, HOSTILE, make_comparison, odd_comparisons, plots_of, replaced
 from headstart.report.comparison import Comparison, Estimate
+from headstart.report.html import make_environment
 from headstart.report.plots.collection import comparison_plots
+from headstart.report.plots.marks import log_ticks, look
 from headstart.report.plots.scores import pareto_optimal
-from headstart.report.plots.svg import COLOURS, Plot, draw
+from headstart.report.plots.svg import COLOURS, ROLES, Plot, draw
 
 SHAPES = odd_comparisons()
 PLOTS = {name: plots_of(name) for name in SHAPES}
@@ -105,11 +107,59 @@ def test_names_of_classes_are_text_and_no_formula() -> None:
     svg = PLOTS["hostile"]["confusion"].svg
     assert "<script" not in svg
     texts = {element.text for element in ET.fromstring(svg).iter()}
-    assert "$\\frac{a}{" in texts
+    assert "$\\frac{a}{$" in texts
     assert "فراشة" in texts
     assert any(text and text.startswith("\\xff") for text in texts)
     assert all(name.isprintable() for name in texts if name and name.strip())
     assert any(HOSTILE[9][:5] in (text or "") for text in texts)
+
+
+# Looks
+
+
+def test_no_two_of_eight_heads_look_alike_even_without_colour() -> None:
+    heads = [(f"h{i}", False, 3.0, 1.0, 0.0, 1.0) for i in range(8)] + [
+        (f"b{i}", True, 3.0, 1.0, 0.0, 1.0) for i in range(2)
+    ]
+    comparison = make_comparison(heads=heads, n_samples=40)
+    looks = [look(head, comparison) for head in comparison.heads]
+    for key in ("color", "marker", "linestyle"):
+        assert len({str(mark[key]) for mark in looks[:8]}) == 8
+    assert len({mark["marker"] for mark in looks}) == 10
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance as WCAG 2.2 defines it."""
+    shares = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(first: str, second: str) -> float:
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_lines_and_letters_stand_out_from_the_page(scheme: int) -> None:
+    """WCAG 2.2: 3 for what is drawn (1.4.11), 4.5 for what is read (1.4.3)."""
+    style = make_environment().get_template("benchmark.css").render()
+    colours = dict(re.findall(r"--(\w+): (#\w{6})", re.findall(r":root \{.*?\}", style, re.DOTALL)[scheme]))
+    assert set(ROLES) <= set(colours)
+    for role in ("ink", "soft", "info", "warning"):
+        assert contrast(colours[role], colours["paper"]) >= 4.5
+        assert contrast(colours[role], colours["panel"]) >= 4.5
+    for role in ("right", "wrong", *(f"c{i}" for i in range(8))):
+        assert contrast(colours[role], colours["paper"]) >= 3
+    for role in ROLES:
+        assert f".f-{role} {{ fill: var(--{role}); }} .s-{role} {{ stroke: var(--{role}); }}" in style
+
+
+@pytest.mark.parametrize(("low", "high"), [(1, 1.5), (0.012, 0.5), (3, 9_000), (1e-4, 9e5)])
+def test_a_logarithmic_axis_has_a_few_round_ticks(low: float, high: float) -> None:
+    ticks = log_ticks(low / 1.6, max(high, low * 3) * 1.6)
+    assert 2 <= len(ticks) <= 7
+    assert all(f"{tick:e}"[0] in "1235" and low / 1.6 <= tick <= max(high, low * 3) * 1.6 for tick in ticks)
 
 
 # Which heads are worth their time

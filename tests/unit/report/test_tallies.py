@@ -35,7 +35,7 @@ seeds = st.integers(0, 10_000)
 def test_roc_is_scikit_learns(seed: int) -> None:
     y_true, scores = data(seed)
     truth, score = y_true == 1, scores[:, 1]
-    curve = tallies.roc_curve(truth, score)
+    curve, _ = tallies.both_curves(truth, score)
     x, y, _ = metrics.roc_curve(truth, score, drop_intermediate=False)
     assert_allclose((curve.x, curve.y), (x, y))
     assert curve.area == pytest.approx(metrics.roc_auc_score(truth, score))
@@ -46,7 +46,7 @@ def test_roc_is_scikit_learns(seed: int) -> None:
 def test_precision_and_recall_are_scikit_learns(seed: int) -> None:
     y_true, scores = data(seed)
     truth, score = y_true == 1, scores[:, 1]
-    curve = tallies.precision_recall_curve(truth, score)
+    _, curve = tallies.both_curves(truth, score)
     precision, recall, _ = metrics.precision_recall_curve(truth, score)
     assert_allclose((curve.x[1:], curve.y[1:]), (recall[-2::-1], precision[-2::-1]))
     assert curve.area == pytest.approx(metrics.average_precision_score(truth, score))
@@ -57,10 +57,10 @@ def test_precision_and_recall_are_scikit_learns(seed: int) -> None:
 def test_averages_over_classes_are_scikit_learns(seed: int) -> None:
     y_true, scores = data(seed)
     one_hot = np.eye(4)[y_true]
-    for average, roc, precision in (
-        ("macro", tallies.macro_roc(y_true, scores), tallies.macro_precision_recall(y_true, scores)),
-        ("micro", *(f(*tallies.micro(y_true, scores)) for f in (tallies.roc_curve, tallies.precision_recall_curve))),
-    ):
+    for average, (roc, precision) in {
+        "macro": tallies.macro_curves(y_true, scores),
+        "micro": tallies.micro_curves(y_true, scores),
+    }.items():
         assert roc.area == pytest.approx(metrics.roc_auc_score(one_hot, scores, average=average))
         assert precision.area == pytest.approx(metrics.average_precision_score(one_hot, scores, average=average))
         # The drawn curve has the area that is written beside it.
@@ -74,7 +74,7 @@ def test_averages_over_classes_are_scikit_learns(seed: int) -> None:
 def test_a_class_without_images_is_left_out() -> None:
     y_true, scores = data(3)
     with_another = np.c_[scores, np.zeros(len(scores))]
-    assert tallies.macro_roc(y_true, with_another).area == tallies.macro_roc(y_true, scores).area
+    assert tallies.macro_curves(y_true, with_another)[0].area == tallies.macro_curves(y_true, scores)[0].area
 
 
 @given(seeds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headstart.report.plots import probabilities, scores
+from headstart.report.plots import calibration, probabilities, scores
 
 if TYPE_CHECKING:
     from headstart.report.comparison import Comparison
@@ -20,7 +20,7 @@ def comparison_plots(comparison: Comparison) -> dict[str, Plot]:
         scores.learning_curve(comparison),
         probabilities.confusion(comparison),
         *probabilities.curves(comparison),
-        probabilities.reliability(comparison),
-        probabilities.calibration(comparison),
+        calibration.reliability(comparison),
+        calibration.every_reliability(comparison),
     ]
     return {plot.name: plot for plot in made if plot is not None}

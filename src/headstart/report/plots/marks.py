@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from headstart.report.figures import milliseconds
 from headstart.report.plots.svg import ROLES
 from headstart.report.text import printable
@@ -46,6 +48,11 @@ def drawn_heads(comparison: Comparison) -> tuple[list[HeadResult], list[HeadResu
     lowest = min(bounds) - max(max(bounds) - min(bounds), 0.05)
     shown = [head for head in comparison.heads if head in heads or head.metrics["accuracy"].value >= lowest]
     return shown, [head for head in comparison.heads if head not in shown]
+
+
+def telling_heads(comparison: Comparison) -> list[HeadResult]:
+    """Return the heads whose probabilities differ from image to image."""
+    return [head for head in comparison.heads if np.ptp(head.probabilities, axis=0).any()]
 
 
 def legend_below(figure: Any, handles: Sequence[Any] | None = None, columns: int = 3) -> None:

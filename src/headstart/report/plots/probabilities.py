@@ -1,4 +1,4 @@
-"""Plots of out-of-fold probabilities: confusion, ROC, precision and recall, reliability."""
+"""Plots of out-of-fold probabilities: confusion, ROC, precision and recall."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import numpy as np
 
 from headstart.report import tallies
 from headstart.report.figures import value_text
-from headstart.report.plots.marks import legend_below, look, short
+from headstart.report.plots.marks import legend_below, look, short, telling_heads
 from headstart.report.plots.svg import ROLES, Plot, draw
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headstart.report.comparison import Comparison, HeadResult
-    from headstart.report.tallies import Bin, Curve
+    from headstart.report.tallies import Curve
 
 #: Classes up to which a confusion matrix can be read.
 MAX_CONFUSION_CLASSES = 40
 
 #: Probabilities of one head up to which curves are drawn: sorting more takes longer than anybody waits for a plot.
-MAX_PROBABILITIES = 20_000_000
+MAX_PROBABILITIES = 10_000_000
 
 
 def confusion(comparison: Comparison) -> Plot | None:
@@ -58,7 +58,8 @@ def paint_confusion(figure: Any, counts: NDArray[np.int64], names: Sequence[str]
         # A single mistake in a large class must still be seen.
         shade = 0.12 + 0.88 * share if i == j else min(1.0, 0.16 + 1.6 * share)
         axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=colour, alpha=shade, linewidth=0))
-        ink = ROLES["paper"] if shade > 0.55 else ROLES["ink"]
+        # By day numbers on a full shade are white, by night on a faint one; in between they are dark in both.
+        ink = ROLES["ink" if shade < 0.63 else "dark" if shade < 0.88 else "paper"]
         axes.text(j, i, f"{counts[i, j]}", ha="center", va="center_baseline", fontsize=size, color=ink)
     edges = np.arange(-0.5, len(counts))
     axes.hlines(edges, -0.5, len(counts) - 0.5, color=ROLES["line"], linewidth=0.6, zorder=0)
@@ -86,29 +87,30 @@ def curves(comparison: Comparison) -> list[Plot]:
         return []
     if len(comparison.class_names) == 2:
         positive = short(comparison.class_names[1])
-        truth = y_true == 1
-        roc = [tallies.roc_curve(truth, head.probabilities[:, 1]) for head in heads]
-        precision = [tallies.precision_recall_curve(truth, head.probabilities[:, 1]) for head in heads]
-        return [
-            roc_plot(comparison, heads, roc, "roc", f"ROC of {positive}"),
-            recall_plot(comparison, heads, precision, "precision-recall", f"Precision and recall of {positive}"),
-        ]
-    pairs = [tallies.micro(y_true, head.probabilities) for head in heads]
-    micro_roc = [tallies.roc_curve(*pair) for pair in pairs]
-    micro_precision = [tallies.precision_recall_curve(*pair) for pair in pairs]
-    macro_roc = [tallies.macro_roc(y_true, head.probabilities) for head in heads]
-    macro_precision = [tallies.macro_precision_recall(y_true, head.probabilities) for head in heads]
+        pairs = [tallies.both_curves(y_true == 1, head.probabilities[:, 1]) for head in heads]
+        return pair_of_plots(comparison, heads, pairs, "", f"ROC of {positive}", f"Precision and recall of {positive}")
+    macro = [tallies.macro_curves(y_true, head.probabilities) for head in heads]
+    micro = [tallies.micro_curves(y_true, head.probabilities) for head in heads]
     return [
-        roc_plot(comparison, heads, macro_roc, "roc-macro", "ROC, one-vs-rest, mean of the classes (macro)"),
-        roc_plot(comparison, heads, micro_roc, "roc-micro", "ROC, one-vs-rest, all decisions together (micro)"),
-        recall_plot(comparison, heads, macro_precision, "precision-recall-macro", "Precision and recall, macro"),
-        recall_plot(comparison, heads, micro_precision, "precision-recall-micro", "Precision and recall, micro"),
+        *pair_of_plots(comparison, heads, macro, "-macro", "ROC, macro average", "Precision and recall, macro average"),
+        *pair_of_plots(comparison, heads, micro, "-micro", "ROC, micro average", "Precision and recall, micro average"),
     ]
 
 
-def telling_heads(comparison: Comparison) -> list[HeadResult]:
-    """Return the heads whose probabilities differ from image to image."""
-    return [head for head in comparison.heads if np.ptp(head.probabilities, axis=0).any()]
+def pair_of_plots(
+    comparison: Comparison,
+    heads: Sequence[HeadResult],
+    pairs: Sequence[tuple[Curve, Curve]],
+    suffix: str,
+    roc_title: str,
+    recall_title: str,
+) -> list[Plot]:
+    """Return the ROC plot and the plot of precision over recall."""
+    roc, precision = zip(*pairs, strict=True)
+    return [
+        roc_plot(comparison, heads, roc, f"roc{suffix}", roc_title),
+        recall_plot(comparison, heads, precision, f"precision-recall{suffix}", recall_title),
+    ]
 
 
 def roc_plot(comparison: Comparison, heads: Sequence[HeadResult], made: Sequence[Curve], name: str, title: str) -> Plot:
@@ -190,66 +192,3 @@ def area_words(heads: Sequence[HeadResult], made: Sequence[Curve], measure: str)
     """Return the number of each curve."""
     words = [f"{head.name} {value_text(curve.area)}" for head, curve in zip(heads, made, strict=True)]
     return f"{measure[0].upper()}{measure[1:]}: {', '.join(words)}."
-
-
-# Calibration
-
-
-def reliability(comparison: Comparison) -> Plot:
-    """Return accuracy against confidence of the recommended head, bin by bin, with the number of images in each."""
-    head = comparison[comparison.recommended]
-    bins = tallies.reliability(comparison.y_true, head.probabilities)
-    words = [f"{b.confidence:.2f} stated, {b.accuracy:.2f} right of {b.count:,}" for b in bins]
-    return draw(
-        lambda figure: paint_reliability(figure, bins, look(head, comparison)),
-        name="reliability",
-        title=f"Reliability of {head.name}",
-        description=f"Mean probability of the predicted class, share of right ones: {'; '.join(words)}.",
-        height_pt=380,
-    )
-
-
-def paint_reliability(figure: Any, bins: Sequence[Bin], mark: dict[str, Any]) -> None:
-    """Draw bins with their intervals over the diagonal, and their counts below."""
-    axes, below = figure.subplots(2, sharex=True, height_ratios=(3.4, 1))
-    axes.plot([0, 1], [0, 1], color=ROLES["soft"], linewidth=0.9, linestyle=(0, (3, 2)))
-    x = [b.confidence for b in bins]
-    axes.vlines(x, [b.interval[0] for b in bins], [b.interval[1] for b in bins], color=mark["color"], linewidth=1.2)
-    axes.plot(x, [b.accuracy for b in bins], **mark | {"linestyle": "-"}, linewidth=1.2)
-    axes.set(ylabel="share of right predictions", ylim=(-0.02, 1.02), xlim=(-0.01, 1.01))
-    lefts = [np.ceil(b.confidence * tallies.BINS - 1e-9) - 1 for b in bins]
-    edges = np.maximum(lefts, 0) / tallies.BINS
-    below.bar(edges, [b.count for b in bins], width=1 / tallies.BINS, align="edge", color=ROLES["soft"], alpha=0.55)
-    below.set(xlabel="mean probability of the predicted class", ylabel="images")
-    below.set_yscale("log")
-    below.set_ylim(0.7, max(b.count for b in bins) * 2)
-    powers = range(len(str(max(b.count for b in bins))))
-    below.set_yticks([10**power for power in powers], [f"{10**power:,}" for power in powers])
-    below.grid(visible=False, axis="x")
-
-
-def calibration(comparison: Comparison) -> Plot | None:
-    """Return the same line for every head at once; None where there is only one."""
-    heads = telling_heads(comparison)
-    if len(heads) < 2:
-        return None
-
-    def paint(figure: Any) -> None:
-        axes = figure.add_subplot()
-        axes.plot([0, 1], [0, 1], color=ROLES["soft"], linewidth=0.9, linestyle=(0, (3, 2)))
-        for head in heads:
-            bins = [b for b in tallies.reliability(comparison.y_true, head.probabilities, 10) if b.count >= 10]
-            ece = value_text(head.metrics["ece"].value)
-            axes.plot(
-                [b.confidence for b in bins], [b.accuracy for b in bins], **look(head, comparison), markersize=4.5,
-                linewidth=1.2, label=f"{short(head.name)}, ECE {ece}",
-            )  # fmt: skip
-        axes.set(xlabel="mean probability of the predicted class", ylabel="share of right predictions")
-        axes.set(xlim=(-0.01, 1.01), ylim=(-0.02, 1.02))
-        legend_below(figure, columns=2)
-
-    words = [f"{head.name} {value_text(head.metrics['ece'].value)}" for head in heads]
-    return draw(
-        paint, name="calibration", title="Reliability of every head (tenths with at least 10 images)",
-        description=f"Expected calibration error: {', '.join(words)}.", height_pt=380,
-    )  # fmt: skip

@@ -115,16 +115,15 @@ def differences(comparison: Comparison) -> Plot | None:
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
+        axes.locator_params(axis="x", nbins=5)
         axes.xaxis.set_major_formatter(lambda value, _: signed(value).rstrip("0").rstrip(".") if value else "0")
         axes.set_xlabel(f"accuracy minus that of {short(best)}, 95 % paired interval")
 
     best = next((head.name for head in comparison.heads if head.difference is None), "the best")
     words = [difference_words(head) for head in [*(head for head, _ in rows), *left_out] if head.difference]
-    height = 70 + 30 * len(rows)
+    height = 60 + 28 * len(rows)
     title = f"Accuracy minus that of {best}"
-    return draw(
-        paint, name="differences", title=title, description="; ".join(words) + ".", width_pt=440, height_pt=height
-    )
+    return draw(paint, name="differences", title=title, description="; ".join(words) + ".", height_pt=height)
 
 
 def difference_words(head: HeadResult) -> str:
@@ -167,12 +166,12 @@ def learning_curve(comparison: Comparison) -> Plot | None:
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.set(xlabel="training images per class", ylabel="accuracy, 95 % interval")
-        legend_below(figure, columns=4)
+        legend_below(figure)
 
     words = [f"{head.name}: {', '.join(curve_words(head))}" for head in heads]
     return draw(
         paint, name="learning-curve", title="Accuracy against training images per class",
-        description="; ".join(words) + ".", width_pt=440, height_pt=330,
+        description="; ".join(words) + ".", height_pt=310,
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from headstart.report.text import printable
 ROLES = {
     "ink": "#1c2126", "soft": "#5a646e", "line": "#d7dce1", "paper": "#ffffff", "right": "#0b6fae", "wrong": "#c9520a",
     "c0": "#0072b2", "c1": "#d55e00", "c2": "#009e73", "c3": "#cc79a7", "c4": "#e69f00", "c5": "#56b4e9",
-    "c6": "#000000", "c7": "#f0e442",
+    "c6": "#000000", "c7": "#f0e442", "dark": "#14181c",
 }  # fmt: skip
 
 #: What Matplotlib is told, whatever the user's own settings are.
