@@ -97,15 +97,18 @@ def list_heads(folder: str | Path = "heads") -> list[SavedHead]:
     folder = Path(folder)
     try:
         inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        found = [path for path in (folder, *inside) if (path / FACTS).is_symlink() or (path / FACTS).exists()]
     except OSError as error:
         raise BundleError(f"{folder} cannot be listed: {error}. fit-head saves heads in heads/.") from error
-    found = [path for path in (folder, *inside) if (path / FACTS).is_symlink() or (path / FACTS).exists()]
     return [look_at(path) for path in (found[:1] if folder in found else found)]
 
 
 def look_at(path: Path) -> SavedHead:
     """Return what can be seen of one saved head."""
-    size = sum(file.lstat().st_size for file in path.iterdir())
+    try:
+        size = sum(file.lstat().st_size for file in path.iterdir())
+    except OSError as error:
+        return SavedHead(path, 0, f"{path} cannot be read: {error}")
     try:
         facts = read_facts(path)
     except BundleError as error:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,17 @@ def test_listing_imports_nothing_heavy(folder: Path) -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert run.returncode == 0, run.stderr
     assert "ridge" in run.stdout
+
+
+def test_a_head_that_may_not_be_read_is_listed_as_broken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    iterdir = Path.iterdir
+
+    def refuses(path: Path) -> Iterator[Path]:
+        if path.name == "knn":
+            raise PermissionError("Permission denied")
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuses)
+    knn, ridge = list_heads(folder)
+    assert "knn cannot be read: Permission denied" in knn.problem
+    assert ridge.problem == ""
