@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -116,6 +117,18 @@ def test_the_onnx_model_gives_the_same_probabilities(
     found = [session.run(None, {"images": np.asarray(Image.open(path))[None]})[0] for path in images]
     assert np.abs(np.concatenate(found) - predicted[name]).max() < TOLERANCE
     assert json.loads(session.get_modelmeta().custom_metadata_map["class_names"]) == ["ant", "bee", "cat"]
+
+
+def test_the_page_tells_how_to_use_it(heads: dict[str, Path], images: list[Path], tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    page = (Path(__file__).resolve().parents[2] / "docs" / "exchange.md").read_text(encoding="utf-8")
+    (code,) = re.findall(
+        r"^```python\n(.*?)^```$", page.partition("## The whole classifier")[2], re.MULTILINE | re.DOTALL
+    )
+    export_onnx(heads["logistic"], tmp_path / "model.onnx")
+    Image.open(images[0]).resize((300, 200)).save(tmp_path / "photo.jpg")
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert result.stdout.split()[0] in {"ant", "bee", "cat"}
 
 
 def test_exported_models_have_a_column_for_a_class_without_training_images(

@@ -137,6 +137,9 @@ def members(archive: zipfile.ZipFile, size_bytes: int) -> dict[str, zipfile.ZipI
             raise ValueError(f"{name!r} is encrypted, or compressed by something else than deflate")
         if member.file_size > ratio * member.compress_size:
             raise ValueError(f"{name!r} claims {member.file_size:,} bytes, more than what is stored can hold")
+        archive.open(
+            member
+        ).close()  # its name stands twice in the file: a damaged one would pass for an array not given
     if sum(member.compress_size for member in found.values()) > size_bytes:
         raise ValueError("its arrays lie one upon the other")
     return found

@@ -7,16 +7,16 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from headstart.cache.shard import ShardWriter
 from headstart.errors import DataError
+from headstart.exchange.descriptions import check_lengths, make_refs, resolve_labels
 from headstart.exchange.given import GivenFeatures, open_h5, open_npz
 from headstart.exchange.parquet import open_parquet
-from headstart.images.discover import SPLIT_NAMES
 from headstart.schema import FeatureBatch, ImageRef, ImageRow, Recipe
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ def import_features(
     path, target = Path(source), Path(output)
     check_arguments(path, target, name, overwrite)
     with READERS[path.suffix](path) as given:
+        check_lengths(given)
         labels, names = resolve_labels(given, class_names)
         refs = make_refs(given, labels)
         map_shape = shape_of_row(given)
@@ -169,66 +170,6 @@ def shape_of_row(given: GivenFeatures) -> tuple[int, ...]:
     return given.map_shape
 
 
-def resolve_labels(given: GivenFeatures, class_names: Sequence[str] | None) -> tuple[list[str | None], tuple[str, ...]]:
-    """Return the class of each row, None where it is unlabelled, and the names of all classes.
-
-    Names that are not given are those that occur, sorted; numbers without names are named as they are written.
-
-    Raises
-    ------
-    DataError
-        If a label has no name.
-    """
-    names = tuple(class_names or given.class_names or ())
-    n = given.shape[0]
-    if given.y is None:
-        return [None] * n, names
-    y: list[Any] = list(given.y)
-    if all(isinstance(label, str) for label in y):
-        names = names or tuple(sorted({label for label in y if label}))
-        unknown = sorted({label for label in y if label} - set(names))
-        if unknown:
-            raise DataError(f"y has labels that are not among the class names: {', '.join(unknown[:5])}.")
-        return [label or None for label in y], names
-    lowest, highest = min(y), max(y)
-    if lowest < -1 or (names and highest >= len(names)):
-        expected = f"from 0 to {len(names) - 1}" if names else "from 0"
-        raise DataError(f"y must hold numbers {expected}, −1 where unlabelled. Received: {lowest} to {highest}.")
-    if not names:
-        occurring = sorted(set(y) - {-1})
-        return [str(label) if label >= 0 else None for label in y], tuple(map(str, occurring))
-    return [names[label] if label >= 0 else None for label in y], names
-
-
-def make_refs(given: GivenFeatures, labels: Sequence[str | None]) -> list[ImageRef]:
-    """Return what is said of each row, checked."""
-    n = given.shape[0]
-    split, group = given.split or [""] * n, given.group or [""] * n
-    unknown = sorted({name for name in split if name and name.lower() not in SPLIT_NAMES})
-    if unknown:
-        raise DataError(f"A split is train, validation or test. Received: {', '.join(map(repr, unknown[:5]))}.")
-    for path in given.paths:
-        check_path(path)
-    for digest in given.sha256 or ():
-        if not re.fullmatch("[0-9a-fA-F]{64}", digest):
-            raise DataError(f"A SHA-256 has 64 hexadecimal digits. Received: {digest[:80]!r}.")
-    return [
-        ImageRef(path, label, SPLIT_NAMES.get(one.lower()), other or None, 0, 0)
-        for path, label, one, other in zip(given.paths, labels, split, group, strict=True)
-    ]
-
-
-def check_path(path: str) -> None:
-    """Raise DataError where a path is empty, absolute, leads out of the folder of images, or is no text."""
-    try:
-        path.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError as error:
-        raise DataError(f"The path {path[:200]!r} is not text: {error.reason}.") from error
-    inside = bool(path) and not PurePosixPath(path).is_absolute() and not PureWindowsPath(path).anchor
-    if not inside or ".." in PurePosixPath(path).parts or "\0" in path:
-        raise DataError(f"A path is relative to the folder of images, and inside of it. Received: {path[:200]!r}.")
-
-
 def described(
     given: GivenFeatures, refs: Sequence[ImageRef], map_shape: tuple[int, ...]
 ) -> Iterator[tuple[NDArray[np.float32], list[ImageRow]]]:
@@ -240,6 +181,8 @@ def described(
         digests = given.sha256[start : start + len(block)] if given.sha256 else map(identity_of, rows, features)
         yield features, [ImageRow(ref, digest.lower(), 0, 0) for ref, digest in zip(rows, digests, strict=True)]
         start += len(block)
+    if start != len(refs):
+        raise DataError(f"X has {start:,} rows where {len(refs):,} were announced. The file is damaged.")
 
 
 def as_float32(block: NDArray[Any], rows: Sequence[ImageRef]) -> NDArray[np.float32]:

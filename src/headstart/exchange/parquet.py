@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 #: Values of X, or rows of a text, that are in memory at a time.
-BLOCK_VALUES = 2**20
+BLOCK_VALUES = 2**24
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def open_parquet(path: Path) -> Iterator[GivenFeatures]:
     """
     pa, parquet = import_pyarrow()
     try:
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(path, page_checksum_verification=True) as file:
             yield given_of(pa, file, path)
     except HeadstartError:
         raise

@@ -68,19 +68,34 @@ def write_parquet(path: Path, contents: Contents) -> None:
     fields = [(name, pa.int32() if name == "y" else pa.string()) for name in COLUMNS]
     fields += [(name, pa.float32()) for name in contents.feature_names]
     schema = pa.schema(fields, metadata={METADATA: json.dumps(table_facts(contents))})
-    group_rows = max(1, GROUP_VALUES // len(contents.feature_names))
-    with published_bytes(path) as file, parquet.ParquetWriter(file, schema, compression="snappy") as writer:
-        waiting: list[Any] = []
-        for columns, block in described_blocks(contents):
-            texts = [columns["y"] if name == "y" else list(map(valid, columns[name])) for name in COLUMNS]
+    options = {
+        "compression": "snappy",
+        "use_dictionary": list(COLUMNS),  # no two features are alike, and there may be thousands of columns of them
+        "write_statistics": list(COLUMNS),
+        "write_page_checksum": True,
+    }
+    with published_bytes(path) as file, parquet.ParquetWriter(file, schema, **options) as writer:
+        for columns, matrix in groups(contents):
+            texts = [columns[name] if name == "y" else list(map(valid, columns[name])) for name in COLUMNS]
             arrays = [pa.array(values, field[1]) for values, field in zip(texts, fields, strict=False)]
-            arrays += [pa.array(column) for column in np.ascontiguousarray(block.T)]
-            waiting.append(pa.record_batch(arrays, schema=schema))
-            if sum(batch.num_rows for batch in waiting) >= group_rows:
-                writer.write_table(pa.Table.from_batches(waiting))
-                waiting = []
-        if waiting:
-            writer.write_table(pa.Table.from_batches(waiting))
+            arrays += [pa.array(column) for column in matrix]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+
+
+def groups(contents: Contents) -> Iterator[tuple[dict[str, list[Any]], NDArray[np.float32]]]:
+    """Yield about 64 MiB of X at a time, transposed: shape (n_features, n_rows); and what describes the rows."""
+    n_rows = max(1, GROUP_VALUES // len(contents.feature_names))
+    waiting: list[NDArray[np.float32]] = []
+    described: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    left = contents.n_samples
+    for columns, block in described_blocks(contents):
+        waiting.append(block)
+        for name, values in columns.items():
+            described[name] += values
+        left -= len(block)
+        if sum(map(len, waiting)) >= n_rows or not left:
+            yield described, np.concatenate([one.T for one in waiting], axis=1)
+            waiting, described = [], {name: [] for name in COLUMNS}
 
 
 def table_facts(contents: Contents) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import io
 import json
 import warnings
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,14 @@ from headstart.cache.store import open_cache
 from headstart.errors import DataError, HeadstartError, RecipeMismatchError
 from headstart.exchange import archive
 from headstart.exchange.convert import convert
-from headstart.exchange.foreign import import_features
+from headstart.exchange.descriptions import check_lengths
+from headstart.exchange.foreign import described, import_features
+from headstart.exchange.given import GivenFeatures
 from headstart.export import export_keras
 from headstart.fit import fit_head
 from headstart.predict import Predictor, evaluate_head
 from headstart.quality.inspect import inspect_quality
+from headstart.schema import ImageRef
 
 N, WIDTH = 12, 6
 
@@ -287,7 +291,7 @@ def test_x_is_read_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255), compressed=st.booleans())
-def test_a_changed_byte_is_a_sentence_or_changes_no_feature(
+def test_a_changed_byte_is_a_sentence_or_changes_nothing(
     tmp_path: Path, place: float, value: int, compressed: bool
 ) -> None:
     path = tmp_path / "x.npz"
@@ -312,7 +316,7 @@ def test_images_of_unknown_size_are_not_called_tiny(tmp_path: Path) -> None:
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.floats(0, 1, exclude_max=True), flipped=st.integers(1, 255), kind=st.sampled_from(["h5", "parquet"]))
-def test_a_changed_byte_of_a_converted_file_is_a_sentence_or_changes_no_feature(
+def test_a_changed_byte_of_a_converted_file_is_a_sentence_or_changes_nothing(
     tmp_path: Path, place: float, flipped: int, kind: str
 ) -> None:
     if kind == "parquet":
@@ -325,11 +329,10 @@ def test_a_changed_byte_of_a_converted_file_is_a_sentence_or_changes_no_feature(
     path.write_bytes(data)
     try:
         import_features(path, tmp_path / "b.h5", name="again", overwrite=True)
-        if kind == "h5":  # Parquet has no checksums unless asked for
-            with open_cache(tmp_path / "a.h5") as old, open_cache(tmp_path / "b.h5") as new:
-                expected = [b.features.mean(axis=(1, 2), dtype=np.float32) for b in old.batches()]
-                np.testing.assert_array_equal(next(iter(new.batches())).features[:, 0, 0], np.concatenate(expected))
-                assert (new.paths, new.labels.tolist()) == (old.paths, old.labels.tolist())
+        with open_cache(tmp_path / "a.h5") as old, open_cache(tmp_path / "b.h5") as new:
+            expected = [b.features.mean(axis=(1, 2), dtype=np.float32) for b in old.batches()]
+            np.testing.assert_array_equal(next(iter(new.batches())).features[:, 0, 0], np.concatenate(expected))
+            assert (new.paths, new.labels.tolist()) == (old.paths, old.labels.tolist())
     except HeadstartError:
         pass
     data[int(place * len(data))] ^= flipped
@@ -374,3 +377,21 @@ def test_a_table_of_other_programs(tmp_path: Path) -> None:
         (batch,) = cache.batches()
         assert batch.features.ravel().tolist() == [0.5, 1, 2]
         assert cache.labels.tolist() == [1, -1, 0]
+
+
+def test_fewer_rows_than_announced_are_noticed(tmp_path: Path) -> None:
+    ref = ImageRef("a", None, None, None, 0, 0)
+    given = GivenFeatures(shape=(2, 1), blocks=lambda: iter([np.ones((1, 1), np.float32)]), paths=["a", "b"])
+    with pytest.raises(DataError, match="X has 1 rows where 2 were announced"):
+        list(described(given, [ref, replace(ref, path="b")], (1, 1, 1)))
+    with pytest.raises(DataError, match="2 rows, and paths has 1"):
+        check_lengths(replace(given, paths=["a"]))
+
+
+def test_an_array_whose_name_is_damaged_is_not_taken_for_absent(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", **arrays())
+    data = (tmp_path / "x.npz").read_bytes()
+    place = data.rindex(b"y.npy", 0, data.rindex(b"PK"))  # in the directory; the other is before the array
+    (tmp_path / "x.npz").write_bytes(data[:place] + b"z" + data[place + 1 :])
+    with pytest.raises(DataError, match="directory"):
+        import_features(tmp_path / "x.npz", tmp_path / "x.h5", name="dino")
