@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 
 from caches import CLASS_NAMES, RECIPE, make_batch, make_row
 from headstart.cache.shard import ShardWriter
-from headstart.schema import POOLED_LAYERS, FeatureBatch
+from headstart.schema import POOLED_LAYERS, FeatureBatch, ImageRow
 from headstart_cli.app import COMMANDS, make_app, run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,15 +23,21 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "exchange.md").read_text(encoding="utf-8").partition("## The whole classifier")[0]
 
 
+def write_cache(path: str, numbers: Sequence[int], rows: Sequence[ImageRow] = ()) -> None:
+    """Write a cache of some rows that has VGG16's pooled layers."""
+    recipe = replace(RECIPE, pooled_layers=tuple(name for name, _ in POOLED_LAYERS))
+    pooled = np.stack([np.random.default_rng(n).random(1472, np.float32) for n in numbers])
+    with ShardWriter(Path(path), recipe=recipe, class_names=CLASS_NAMES) as writer:
+        writer.append(FeatureBatch(make_batch(numbers).features, pooled), rows or [make_row(n) for n in numbers])
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a folder with a cache that has VGG16's pooled layers, as the working folder."""
+    """Return a folder with two caches, as the working folder."""
     monkeypatch.chdir(tmp_path)
-    recipe = replace(RECIPE, pooled_layers=tuple(name for name, _ in POOLED_LAYERS))
-    pooled = np.random.default_rng(0).random((40, 1472), np.float32)
     Path("features").mkdir()
-    with ShardWriter(Path("features/data.h5"), recipe=recipe, class_names=CLASS_NAMES) as writer:
-        writer.append(FeatureBatch(make_batch(range(40)).features, pooled), [make_row(n) for n in range(40)])
+    write_cache("features/data.h5", range(40))
+    write_cache("features/more.h5", range(30, 50))
     return tmp_path
 
 
@@ -78,9 +85,7 @@ def test_what_was_written_is_said(folder: Path, capsys: pytest.CaptureFixture[st
 
 def test_caches_become_one_and_contradictions_are_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = replace(make_row(0, make_row(3).ref.path), sha256=make_row(0).sha256)
-    recipe = replace(RECIPE, pooled_layers=tuple(name for name, _ in POOLED_LAYERS))
-    with ShardWriter(Path("other.h5"), recipe=recipe, class_names=CLASS_NAMES) as writer:
-        writer.append(FeatureBatch(make_batch([0]).features, np.zeros((1, 1472), np.float32)), [other])
+    write_cache("other.h5", [0], [other])
     command = ("merge", "features/data.h5", "other.h5", "-o", "all.h5")
     assert headstart(*command) == 1
     assert f"{other.ref.path}: other bytes" in capsys.readouterr().err.replace("\n", " ")
