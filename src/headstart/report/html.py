@@ -49,8 +49,17 @@ def make_environment() -> Any:
         lstrip_blocks=True,
     )
     environment.filters["printable"] = printable
+    environment.filters["breakable"] = breakable
     environment.filters["thousands"] = "{:,}".format
     return environment
+
+
+def breakable(path: str) -> Any:
+    """Return a path as HTML in which a line may end after a slash or an underscore; whatever it contains is text."""
+    from markupsafe import Markup, escape
+
+    html = escape(printable(path))
+    return html.replace("/", Markup("/<wbr>")).replace("_", Markup("_<wbr>"))
 
 
 def pictures(thumbnails: Mapping[str, bytes]) -> Callable[[str], str]:

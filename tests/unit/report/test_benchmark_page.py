@@ -23,7 +23,7 @@ from headstart.report.text import printable
 SHAPES = odd_comparisons()
 
 #: Elements without an end.
-VOID = {"meta", "link", "img", "br"}
+VOID = {"meta", "link", "img", "br", "wbr"}
 
 
 class Reader(HTMLParser):

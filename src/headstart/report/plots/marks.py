@@ -77,11 +77,11 @@ def duration_axis(axes: Any, durations_ms: Sequence[float]) -> None:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Return three to seven round numbers between two bounds."""
+    """Return two to six round numbers between two bounds."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for steps, stride in (((1, 2, 5), 1), ((1, 3), 1), ((1,), 1), ((1,), 2), ((1,), 3)):
         ticks = [step * 10.0**power for power in decades if power % stride == 0 for step in steps]
         ticks = [tick for tick in ticks if low <= tick <= high]
-        if len(ticks) <= 7:
+        if len(ticks) <= 6:
             break
     return ticks
