@@ -66,7 +66,7 @@ def differences_table(comparison: Comparison) -> Table:
 def difference_cells(head: HeadResult) -> list[str]:
     """Return difference, interval and p-value in words; dashes where there are none."""
     if head.difference is None:
-        return ["best", "", ""]
+        return [NOTHING if head.baseline else "best", "", ""]
     difference = head.difference
     between = f"{signed(difference.low)} to {signed(difference.high)}"
     return [signed(difference.value), between, p_text(head.p_value)]

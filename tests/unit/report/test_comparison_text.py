@@ -57,6 +57,12 @@ def test_the_recommended_head_is_marked_and_the_best_has_no_difference() -> None
     assert next(line.split() for line in text.splitlines() if " best " in line)[:3] == [best, "◀", "best"]
 
 
+def test_a_baseline_without_a_difference_is_not_the_best() -> None:
+    made = make_comparison(n_samples=170)
+    heads = (*made.heads[:-1], replaced(made.heads[-1], difference=None))
+    assert terminal(replaced(made, heads=heads)).split().count("best") == 1
+
+
 def test_a_number_that_does_not_exist_is_a_dash() -> None:
     text = terminal(SHAPES["bare"])
     assert "nan" not in text.lower()
