@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from itertools import combinations
 from xml.etree import ElementTree as ET
 
 import matplotlib as mpl
+import numpy as np
 import pytest
+from numpy.typing import ArrayLike, NDArray
 
 from comparisons import HEADS, HOSTILE, make_comparison, odd_comparisons, plots_of, replaced
 from headstart.report.comparison import Comparison, Estimate
@@ -140,11 +143,47 @@ def contrast(first: str, second: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
+def page_colours(scheme: int) -> dict[str, str]:
+    style = make_environment().get_template("benchmark.css").render()
+    return dict(re.findall(r"--(\w+): (#\w{6})", re.findall(r":root \{.*?\}", style, re.DOTALL)[scheme]))
+
+
+#: Linear RGB as it is seen without one kind of cones: Machado, Oliveira and Fernandes, IEEE TVCG 15 (6), 2009, severity 1.
+VISION = {
+    "normal": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
+}
+
+#: Linear RGB → CIE XYZ over the white of D65 (IEC 61966-2-1).
+XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+XYZ /= [[0.95047], [1], [1.08883]]
+
+
+def lab(colour: str, vision: ArrayLike) -> NDArray[np.float64]:
+    """CIE L*a*b* of a colour as it is seen."""
+    shares = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
+    x, y, z = (
+        np.cbrt(t) if t > 0.008856 else 7.787 * t + 16 / 116 for t in XYZ @ np.clip(np.asarray(vision) @ linear, 0, 1)
+    )
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("vision", VISION)
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_any_colour_vision_tells_the_heads_apart(scheme: int, vision: str) -> None:
+    """A distance of 2.3 is just noticeable side by side; thin lines need several times as much."""
+    seen = [lab(page_colours(scheme)[f"c{number}"], VISION[vision]) for number in range(8)]
+    assert min(np.linalg.norm(a - b) for a, b in combinations(seen, 2)) > 14
+
+
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 def test_lines_and_letters_stand_out_from_the_page(scheme: int) -> None:
     """WCAG 2.2: 3 for what is drawn (1.4.11), 4.5 for what is read (1.4.3)."""
     style = make_environment().get_template("benchmark.css").render()
-    colours = dict(re.findall(r"--(\w+): (#\w{6})", re.findall(r":root \{.*?\}", style, re.DOTALL)[scheme]))
+    colours = page_colours(scheme)
     assert set(ROLES) <= set(colours)
     for role in ("ink", "soft", "info", "warning"):
         assert contrast(colours[role], colours["paper"]) >= 4.5

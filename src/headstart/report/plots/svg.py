@@ -19,7 +19,7 @@ from xml.etree import ElementTree as ET
 from headstart.report.text import printable
 
 #: What a colour is for: the colour without a style sheet, which is written for nothing else. The eight of the heads are Okabe
-#: and Ito's (jfly.uni-koeln.de/color, 2008), which any colour vision tells apart; the page darkens the light ones a little.
+#: and Ito's (jfly.uni-koeln.de/color, 2008), which any colour vision tells apart; the page's are near them.
 ROLES = {
     "ink": "#1c2126", "soft": "#5a646e", "line": "#d7dce1", "paper": "#ffffff", "right": "#0b6fae", "wrong": "#c9520a",
     "c0": "#0072b2", "c1": "#d55e00", "c2": "#009e73", "c3": "#cc79a7", "c4": "#e69f00", "c5": "#56b4e9",
