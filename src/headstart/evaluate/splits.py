@@ -5,7 +5,7 @@ Images with the same bytes, and images of one group, never sit on both sides.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -160,21 +160,45 @@ def labelled(labels: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
 
 def connected_units(rows: NDArray[np.int64], sha256: Sequence[str], groups: Sequence[str] | None) -> NDArray[np.intp]:
     """Return, per row, the number of what it hangs together with: rows share a unit if they share bytes or group."""
-    parent = list(range(len(rows)))
+    columns = [coded(sha256[row] for row in rows.tolist())]
+    if groups is not None:
+        columns.append(coded(groups[row] or None for row in rows.tolist()))
+    return joined_units(*columns)
 
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
 
-    first: dict[tuple[str, str], int] = {}
-    for position, row in enumerate(rows.tolist()):
-        keys = [("sha256", sha256[row])] + ([("group", groups[row])] if groups is not None and groups[row] else [])
-        for key in keys:
-            parent[root(position)] = root(first.setdefault(key, position))
-    _, units = np.unique([root(i) for i in range(len(rows))], return_inverse=True)
-    return units
+def coded(values: Iterable[Hashable]) -> NDArray[np.intp]:
+    """Return a number per value, the same for equal ones, in the order of their first appearance; −1 for None."""
+    numbers: dict[Hashable, int] = {}
+    codes = (-1 if value is None else numbers.setdefault(value, len(numbers)) for value in values)
+    return np.fromiter(codes, np.intp)
+
+
+def joined_units(*columns: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
+    """Return, per row, the number of what it hangs together with, through any chain of common values.
+
+    Parameters
+    ----------
+    *columns : ndarray of shape (n_rows,), int
+        Rows of one column with the same number belong together; a negative number is shared with nobody.
+
+    Returns
+    -------
+    ndarray of shape (n_rows,), intp
+        0, 1, 2 … in the order of the first row of each.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    n = len(columns[0])
+    edges, n_nodes = [np.empty((2, 0), np.intp)], n
+    for column in columns:  # each value is a node of its own, joined with its rows
+        rows = np.flatnonzero(np.asarray(column) >= 0)
+        values, number = np.unique(np.asarray(column)[rows], return_inverse=True)
+        edges.append(np.stack([rows, n_nodes + number]))
+        n_nodes += len(values)
+    i, j = np.concatenate(edges, axis=1)
+    graph = coo_array((np.ones(len(i), np.int8), (i, j)), shape=(n_nodes, n_nodes))
+    return coded(connected_components(graph, directed=False)[1][:n].tolist())
 
 
 def majority_class(units: NDArray[np.intp], labels: NDArray[np.integer[Any]]) -> NDArray[np.intp]:

@@ -1,0 +1,258 @@
+"""Folds for cross-validation, in which nothing that belongs together is parted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.errors import DataError
+from headstart.evaluate.placement import assign
+from headstart.evaluate.splits import coded, joined_units, labelled
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Rows to fit on, and rows to score on.
+
+    Attributes
+    ----------
+    train, test : ndarray of int64
+        Row numbers, ascending.
+    """
+
+    train: NDArray[np.int64]
+    test: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Folds:
+    """All folds of all repeats.
+
+    Attributes
+    ----------
+    splits : tuple of Fold
+        Those of the first repeat, then those of the second …; in each repeat every labelled row is tested once.
+    n_splits, n_repeats : int
+        Folds of a repeat, and repeats.
+    description : str
+        How they were made, for a person.
+    notes : tuple of str
+        What was not possible, for a person; empty as a rule.
+    """
+
+    splits: tuple[Fold, ...]
+    n_splits: int
+    n_repeats: int
+    description: str
+    notes: tuple[str, ...] = ()
+
+
+def make_folds(
+    labels: NDArray[np.integer[Any]],
+    *,
+    n_splits: int = 5,
+    n_repeats: int = 1,
+    sha256: Sequence[str] | None = None,
+    groups: Sequence[str] | None = None,
+    units: NDArray[np.integer[Any]] | None = None,
+    random_state: int = 0,
+    class_names: Sequence[str] | None = None,
+) -> Folds:
+    """Return folds, stratified by class as well as whole units allow.
+
+    A unit is what hangs together by bytes, group or given unit, and is tested as a whole. Units go one by one, the largest
+    first, to the fold that has least of their class; the order among equal ones is drawn.
+
+    A class of two or more units is in every training part, with one exception that is noted: where all of its units hold
+    other classes too, that can be impossible. A class of a single unit cannot be on both sides. It is tested all the same,
+    once, by a head that has not seen it: left out, it would be a mistake that no score shows. That is noted too.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n_rows,), int
+        −1 means unlabelled; such rows are in no fold.
+    n_splits : int
+        Folds; fewer, with a note, where a class has fewer units (but more than one).
+    n_repeats : int
+        How often they are drawn anew. The first repeat is the same for any number of them.
+    sha256, groups : sequence of str, optional
+        Digest, and group (empty for none), of each row.
+    units : ndarray of shape (n_rows,), int, optional
+        Rows of the same number stay together, whatever else is given; a negative number is shared with nobody.
+    random_state : int
+        Seeds the order.
+    class_names : sequence of str, optional
+        What the notes call the classes; without them, their numbers.
+
+    Raises
+    ------
+    DataError
+        If fewer than two folds are asked for, the columns are not of one length, or fewer than two classes can be both
+        fitted on and tested.
+    """
+    labels = np.asarray(labels)
+    if n_splits < 2 or n_repeats < 1:
+        raise DataError(f"Expected at least 2 folds and 1 repeat. Received: {n_splits} folds, {n_repeats} repeats.")
+    check_lengths(len(labels), sha256=sha256, groups=groups, units=units)
+    rows = labelled(labels)
+    together = units_of(rows, sha256, groups, units)
+    classes, y = np.unique(labels[rows], return_inverse=True)
+    names = [class_names[label] if class_names is not None else f"class {label}" for label in classes.tolist()]
+    n_units = units_per_class(together, y, len(names))
+    n_possible = possible_splits(n_units, n_splits)
+    splits = []
+    for repeat in range(n_repeats):
+        rng = np.random.default_rng([random_state, repeat])
+        number = assign(together, y, n_possible, rng)
+        splits += [Fold(rows[number != fold], rows[number == fold]) for fold in range(n_possible)]
+    notes = () if n_possible == n_splits else (fewer_folds(n_splits, n_possible, names, n_units),)
+    return Folds(
+        tuple(splits),
+        n_possible,
+        n_repeats,
+        description(n_possible, n_repeats, len(rows), together, random_state),
+        (*notes, *untrained(labels, splits, dict(zip(classes.tolist(), names, strict=True)), n_units)),
+    )
+
+
+def inner_folds(
+    rows: NDArray[np.int64],
+    labels: NDArray[np.integer[Any]],
+    units: NDArray[np.integer[Any]] | None = None,
+    *,
+    n_splits: int = 5,
+    random_state: int = 0,
+) -> Folds:
+    """Return folds of some rows, such as one fold's training part.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n_chosen,), int64
+        Rows to divide; different ones.
+    labels, units : ndarray of shape (n_rows,), int
+        Of all rows, chosen or not.
+    n_splits, random_state : int
+        As for :func:`make_folds`.
+
+    Returns
+    -------
+    Folds
+        Their numbers are those of the rows in ``labels``, like those in ``rows``: not positions within ``rows``.
+
+    Raises
+    ------
+    DataError
+        As for :func:`make_folds`.
+    """
+    rows = np.sort(rows)
+    own = None if units is None else np.asarray(units)[rows]
+    folds = make_folds(np.asarray(labels)[rows], n_splits=n_splits, units=own, random_state=random_state)
+    splits = tuple(Fold(rows[fold.train], rows[fold.test]) for fold in folds.splits)
+    return Folds(splits, folds.n_splits, folds.n_repeats, folds.description, folds.notes)
+
+
+def check_lengths(n_rows: int, **columns: Sequence[Any] | NDArray[Any] | None) -> None:
+    """Raise DataError where a column is not as long as the labels."""
+    for name, column in columns.items():
+        if column is not None and len(column) != n_rows:
+            raise DataError(f"Expected one of {name} for each of {n_rows:,} labels. Received: {len(column):,}.")
+
+
+def units_of(
+    rows: NDArray[np.int64],
+    sha256: Sequence[str] | None,
+    groups: Sequence[str] | None,
+    units: NDArray[np.integer[Any]] | None,
+) -> NDArray[np.intp]:
+    """Return the unit of each of some rows, numbered from 0."""
+    columns = [np.full(len(rows), -1, np.intp)]
+    if sha256 is not None:
+        columns.append(coded(sha256[row] for row in rows.tolist()))
+    if groups is not None:
+        columns.append(coded(groups[row] or None for row in rows.tolist()))
+    if units is not None:
+        columns.append(np.asarray(units)[rows])
+    return joined_units(*columns)
+
+
+def units_per_class(units: NDArray[np.intp], y: NDArray[np.intp], n_classes: int) -> NDArray[np.intp]:
+    """Return in how many units each class is."""
+    pairs = np.unique(units * n_classes + y)
+    return np.bincount(pairs % n_classes, minlength=n_classes)
+
+
+def possible_splits(n_units: NDArray[np.intp], n_splits: int) -> int:
+    """Return the folds that every class of two or more units can be spread over."""
+    enough = n_units[n_units >= 2]
+    if len(enough) < 2:
+        raise DataError(
+            "Cross-validation needs two classes of at least two images each that do not belong together (by bytes, group "
+            f"or likeness). Received: {len(enough)} such class(es) of {len(n_units)}. Add images, or score on images of "
+            "another folder."
+        )
+    return min(n_splits, int(enough.min()))
+
+
+def description(n_splits: int, n_repeats: int, n_rows: int, units: NDArray[np.intp], random_state: int) -> str:
+    """Return how folds were made, in words."""
+    together = n_rows - int(units.max()) - 1
+    kept = f", {together:,} of them kept together with others" if together else ""
+    often = f"{n_splits} folds" if n_repeats == 1 else f"{n_repeats} × {n_splits} folds"
+    return f"{often} of {n_rows:,} images{kept}, stratified by class, seed {random_state}"
+
+
+def fewer_folds(wanted: int, n_splits: int, names: Sequence[str], n_units: NDArray[np.intp]) -> str:
+    """Return why there are fewer folds than wanted."""
+    rarest = names[int(np.flatnonzero(n_units == n_splits)[0])]
+    return f"{n_splits} folds instead of {wanted}: {rarest} has only {n_splits} images that do not belong together."
+
+
+def untrained(
+    labels: NDArray[np.integer[Any]], splits: Sequence[Fold], names: Mapping[int, str], n_units: NDArray[np.intp]
+) -> list[str]:
+    """Return notes on classes that are tested without being fitted on; raise DataError where too few are left.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n_rows,), int
+        Of all rows.
+    splits : sequence of Fold
+        Their rows.
+    names : mapping of int to str
+        Of the classes, ascending.
+    n_units : ndarray of shape (n_classes,), intp
+        Units of each, in that order.
+    """
+    missing: set[int] = set()
+    for fold in splits:
+        present = set(np.unique(labels[fold.train]).tolist())
+        if len(present) < 2:
+            raise DataError(
+                "The images hang together so closely that a fold leaves a single class to fit on. Give them narrower "
+                "groups, or score on images of another folder."
+            )
+        missing |= set(names) - present
+    single = {label for label, n in zip(names, n_units.tolist(), strict=True) if n == 1}
+    reasons = (
+        (
+            sorted(missing & single),
+            "has a single image, or only ones that belong together: tested without being fitted on.",
+        ),
+        (
+            sorted(missing - single),
+            "hangs together with other classes so that some fold tests it without fitting on it.",
+        ),
+    )
+    return [f"{listed([names[label] for label in found])} {reason}" for found, reason in reasons if found]
+
+
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """Return the first names of many as words, with what follows in the singular."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return f"{'Each of ' if len(names) > 1 else ''}{', '.join(names[:most])}{more}"
