@@ -170,3 +170,14 @@ def test_units_hang_together_through_any_chain(rows) -> None:
                 if related and expected[i] > expected[j]:
                     expected[i], changed = expected[j], True
     np.testing.assert_array_equal(found, np.unique(expected, return_inverse=True)[1])
+
+
+def test_no_balance_is_worth_a_class_that_is_not_fitted_on() -> None:
+    # Twenty classes of 12, 9 and 8 images want the third unit beside the second, where the other image of class 0 is.
+    many = np.arange(1, 21)
+    parts = [np.repeat(many, 12), np.r_[0, np.full(200, 21)], np.repeat(many, 9), np.r_[0, np.repeat(many, 8)]]
+    units = np.repeat(np.arange(4), [len(part) for part in parts])
+    labels = np.concatenate(parts)
+    folds = make_folds(np.r_[labels, 21], n_splits=2, units=np.r_[units, 4])
+    assert all(0 in labels[fold.train[fold.train < len(labels)]] for fold in folds.splits)
+    assert folds.notes == ()
