@@ -10,10 +10,14 @@ import numpy as np
 from sklearn import metrics
 
 from headstart.errors import DataError
+from headstart.evaluate.weighted import WeightedMetrics, row_losses
 from headstart.schema import Score
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+#: What :func:`all_metrics` returns, in this order.
+METRIC_NAMES = ("accuracy", "balanced_accuracy", "f1_macro", "roc_auc_ovr", "log_loss", "ece")
 
 #: Standard normal quantile of 97.5 %.
 Z_95 = 1.959963984540054
@@ -67,10 +71,53 @@ def score(
     )
 
 
+def all_metrics(
+    y_true: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]], n_classes: int
+) -> dict[str, float]:
+    """Return every score that heads are compared by, under the names of ``report.comparison.METRICS``.
+
+    ``roc_auc_ovr`` is NaN where all rows are of one class.
+
+    Parameters
+    ----------
+    y_true, probabilities
+        As for :func:`score`.
+    n_classes : int
+        Columns of ``probabilities``.
+
+    Raises
+    ------
+    DataError
+        If there is nothing to score, the shapes do not fit together, or a probability is not finite.
+    """
+    if probabilities.shape[-1] != n_classes:
+        raise DataError(f"Expected probabilities of {n_classes} classes. Received: shape {probabilities.shape}.")
+    weighted = WeightedMetrics(y_true, probabilities)
+    once = np.ones((len(y_true), 1))
+    values = weighted(once) | {"roc_auc_ovr": weighted.roc_auc_ovr(once)}
+    return {name: float(values[name][0]) for name in METRIC_NAMES}
+
+
+def roc_auc_ovr(y_true: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]]) -> float:
+    """Return the area under the ROC curve: of two classes the second's, of more the mean of each class against the rest.
+
+    Classes without images count for nothing; NaN where all images are of one class.
+    """
+    return float(WeightedMetrics(y_true, probabilities).roc_auc_ovr(np.ones((len(y_true), 1)))[0])
+
+
+def ece(y_true: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]]) -> float:
+    """Return the expected calibration error of the most probable class, in 15 equally wide bins (evaluate/weighted.py).
+
+    The mean distance, bin by bin, between how sure a head is and how often it is right. Chance distances count as well, so
+    that it is above 0 for a head without fault, the more so the fewer images there are.
+    """
+    return float(WeightedMetrics(y_true, probabilities)(np.ones((len(y_true), 1)))["ece"][0])
+
+
 def log_loss(y_true: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]]) -> float:
     """Return the mean of −log of the true class's probability, clipped as ``sklearn.metrics.log_loss`` does."""
-    clipped = np.maximum(probabilities[np.arange(len(y_true)), y_true], np.finfo(probabilities.dtype).eps)
-    return float(-np.log(clipped).mean())
+    return float(row_losses(y_true, probabilities).mean())
 
 
 def wilson_interval(n_right: int, n_samples: int, z: float = Z_95) -> tuple[float, float]:

@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn import metrics
 
 from headstart.errors import DataError
-from headstart.evaluate.metrics import score, wilson_interval
+from headstart.evaluate.metrics import all_metrics, ece, roc_auc_ovr, score, wilson_interval
+from headstart.evaluate.weighted import WeightedMetrics
+from headstart.report.comparison import METRICS
 
 
 @pytest.fixture
@@ -58,3 +62,75 @@ def test_wilson_interval_as_published() -> None:
 def test_nothing_to_score_and_wrong_shapes_are_refused(shape: tuple[int, int]) -> None:
     with pytest.raises(DataError, match="Received"):
         score(np.zeros(shape[0], int), np.ones(shape), ("a", "b"))
+
+
+def test_all_metrics_are_those_of_scikit_learn_under_the_names_of_the_comparison(
+    example: tuple[np.ndarray, np.ndarray],
+) -> None:
+    y, probabilities = example
+    predicted = probabilities.argmax(axis=1)
+    found = all_metrics(y, probabilities, 3)
+    assert tuple(found) == tuple(metric.name for metric in METRICS)
+    assert found == pytest.approx(
+        {
+            "accuracy": metrics.accuracy_score(y, predicted),
+            "balanced_accuracy": metrics.balanced_accuracy_score(y, predicted),
+            "f1_macro": metrics.f1_score(y, predicted, average="macro"),
+            "roc_auc_ovr": metrics.roc_auc_score(y, probabilities, multi_class="ovr"),
+            "log_loss": metrics.log_loss(y, probabilities),
+            "ece": ece(y, probabilities),
+        }
+    )
+
+
+@given(st.integers(2, 4), st.integers(5, 60), st.integers(0, 10_000))
+def test_weights_are_repeated_rows(n_classes: int, n_rows: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, n_classes, n_rows)
+    # Coarse, so that scores are tied within classes and between them.
+    probabilities = rng.multinomial(6, np.ones(n_classes) / n_classes, n_rows) / 6
+    weights = rng.integers(0, 3, n_rows)
+    weights[0] = 1
+    repeated = np.repeat(np.arange(n_rows), weights)
+    weighted = WeightedMetrics(y, probabilities)
+    columns = np.stack([weights, np.ones(n_rows)], axis=1).astype(float)
+    found = weighted(columns) | {"roc_auc_ovr": weighted.roc_auc_ovr(columns)}
+    expected = all_metrics(y[repeated], probabilities[repeated], n_classes)
+    assert {name: values[0] for name, values in found.items()} == pytest.approx(expected, nan_ok=True)
+    assert {name: values[1] for name, values in found.items()} == pytest.approx(
+        all_metrics(y, probabilities, n_classes), nan_ok=True
+    )
+    areas = [
+        metrics.roc_auc_score(y[repeated] == c, probabilities[repeated, c])
+        for c in ([1] if n_classes == 2 else range(n_classes))
+        if 0 < (y[repeated] == c).sum() < len(repeated)
+    ]
+    assert expected["roc_auc_ovr"] == pytest.approx(np.mean(areas) if areas else np.nan, nan_ok=True)
+
+
+def test_two_classes_have_the_area_of_the_second_and_one_class_has_none() -> None:
+    y, probabilities = np.array([0, 0, 1, 1]), np.array([[0.9, 0.1], [0.4, 0.6], [0.65, 0.35], [0.2, 0.8]])
+    assert roc_auc_ovr(y, probabilities) == 0.75
+    assert np.isnan(roc_auc_ovr(np.zeros(4, int), probabilities))
+
+
+def test_calibration_error_by_hand() -> None:
+    # Two bins: confidence 0.60 with 1 of 2 right, 0.92 with 2 of 2 right.
+    probabilities = np.array([[0.6, 0.4], [0.6, 0.4], [0.92, 0.08], [0.08, 0.92]])
+    assert ece(np.array([0, 1, 0, 1]), probabilities) == pytest.approx(0.5 * 0.1 + 0.5 * 0.08)
+    assert ece(np.array([0, 0]), np.array([[1.0, 0.0], [1.0, 0.0]])) == 0
+
+
+@pytest.mark.parametrize(
+    ("y", "probabilities"),
+    [
+        (np.array([0, 2]), np.full((2, 2), 0.5)),
+        (np.array([0, -1]), np.full((2, 2), 0.5)),
+        (np.array([0, 1]), np.array([[0.5, 0.5], [np.nan, 0.5]])),
+        (np.array([0]), np.full((2, 2), 0.5)),
+        (np.array([0, 1]), np.full((2, 3), 0.5)),
+    ],
+)
+def test_labels_and_probabilities_that_do_not_fit_are_refused(y: np.ndarray, probabilities: np.ndarray) -> None:
+    with pytest.raises(DataError, match="Received"):
+        all_metrics(y, probabilities, 2)
