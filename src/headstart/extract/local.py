@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headstart.cache.merge import MergedRow, merge
+from headstart.cache.publish import writing
 from headstart.cache.store import FeatureCache, open_cache
-from headstart.errors import CacheError, DataError, RecipeMismatchError
+from headstart.errors import DataError, RecipeMismatchError
 from headstart.extract.lock import lock
 from headstart.extract.network import Network
 from headstart.extract.options import ExtractionSummary, ExtractOptions, Progress, Silence
 from headstart.extract.plan import KnownRow, Plan, make_plan
+from headstart.extract.shards import left_shards
 from headstart.extract.stopping import stop_on_signals
 from headstart.extract.worker import ShardJob, decoded, extract_shard
 from headstart.images.discover import ImageSet, discover
@@ -71,7 +73,7 @@ def extract_features(
     Raises
     ------
     DataError
-        If the input holds no images, or its layout is not understood.
+        If the input holds no images, its layout is not understood, or its folder vanishes in the middle of the run.
     RecipeMismatchError
         If the cache exists and was made by another recipe.
     CacheError
@@ -102,6 +104,7 @@ class Run:
     ) -> None:
         self.images, self.target, self.options, self.progress, self.network = images, target, options, progress, network
         self.parts = target.with_name(f".{target.name}.parts")
+        self.device = device_of(images.root)
         self.job = ShardJob(
             images.root, images.class_names, options.compression, options.decode_threads, options.stop_on_failure
         )
@@ -110,7 +113,8 @@ class Run:
         """Plan, compute what is new, and merge; return what was done."""
         with ExitStack() as stack, stop_on_signals() as stop:
             old = self.open_old(stack)
-            shards = self.open_parts(stack, old.recipe if old else None)
+            recipe = old.recipe if old else None
+            shards = left_shards(self.parts, recipe, self.network.wanted, self.progress, stack)
             sources = [old, *shards] if old else shards
             recipe = sources[0].recipe if sources else None
             plan = make_plan(self.images.root, self.images.refs, sources, threads=self.options.decode_threads)
@@ -146,27 +150,6 @@ class Run:
             )
         return old
 
-    def open_parts(self, stack: ExitStack, recipe: Recipe | None) -> list[FeatureCache]:
-        """Return the shards that an interrupted run left; those that are damaged or of another recipe are deleted."""
-        shards: list[FeatureCache] = []
-        for path in sorted(self.parts.iterdir() if self.parts.is_dir() else ()):
-            try:
-                shard = open_cache(path)
-            except CacheError as error:
-                self.progress.message(f"A shard of the interrupted run is not whole and is computed again ({error})")
-                path.unlink(missing_ok=True)
-                continue
-            if shard.recipe != (recipe or self.network.wanted(shard.recipe)):
-                shard.close()
-                path.unlink(missing_ok=True)
-                continue
-            recipe = shard.recipe
-            shards.append(stack.enter_context(shard))
-        if shards:
-            n_rows = sum(shard.n_images for shard in shards)
-            self.progress.message(f"Going on where an interrupted run stopped: {n_rows:,} images are done.")
-        return shards
-
     def compute(
         self, plan: Plan, summary: ExtractionSummary, recipe: Recipe | None, stop: threading.Event
     ) -> list[Path]:
@@ -176,12 +159,14 @@ class Run:
         self.progress.start(len(plan.compute))
         first = self.first_images(plan.compute)
         if not len(first):
+            self.check_input()
             summary.failures = tuple(self.failures_of(plan.compute))
             self.progress.advance(len(plan.compute))
             return []
         backbone, reason = self.network.backbone(recipe, first)
         summary.recipe, summary.precision_reason = backbone.recipe, summary.precision_reason or reason
-        self.parts.mkdir(parents=True, exist_ok=True)
+        with writing(self.target):
+            self.parts.mkdir(parents=True, exist_ok=True)
         new: list[Path] = []
         for refs in chunks(plan.compute, self.options.shard_images):
             path = self.parts / f"{time.time_ns():020d}.h5"
@@ -195,6 +180,8 @@ class Run:
                 on_images=self.progress.advance,
             )
             new.append(path)
+            if report.failures:
+                self.check_input()
             summary.n_computed += report.n_images
             summary.forward_seconds += report.forward_seconds
             summary.wait_seconds += report.wait_seconds
@@ -203,6 +190,15 @@ class Run:
                 summary.interrupted = True
                 break
         return new
+
+    def check_input(self) -> None:
+        """Raise DataError where the folder of images is gone, or its disk is: else every image of it would count as bad."""
+        device = device_of(self.images.root)
+        if device is None or device != self.device:
+            raise DataError(
+                f"{self.images.root} has vanished in the middle of the run, so its images cannot be read. {self.target} "
+                "stays as it was, and what was computed is kept: run again when the folder is back."
+            )
 
     def first_images(self, refs: Sequence[ImageRef]) -> NDArray[np.uint8]:
         """Return the first batch of decodable images, for the proof of the precision; empty where none decodes."""
@@ -273,6 +269,17 @@ class Run:
             layout=self.images.layout,
             info={"precision_reason": summary.precision_reason},
         )
+
+
+def device_of(folder: Path) -> int | None:
+    """Return the number of the disk that a folder lies on, which another one has once it is unmounted; None without one.
+
+    Not the inode: file systems over a network may give a folder another one while it stays the same.
+    """
+    try:
+        return folder.stat().st_dev if folder.is_dir() else None
+    except OSError:
+        return None
 
 
 def chunks(refs: Sequence[ImageRef], size: int) -> Iterator[Sequence[ImageRef]]:

@@ -6,12 +6,12 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from headstart.cache.publish import PARTIAL_SUFFIX
+from headstart.cache.publish import PARTIAL_SUFFIX, writing
 from headstart.errors import CacheError
 
 #: Seconds in which a process that has just taken a lock writes down who it is.
@@ -32,22 +32,27 @@ def lock(target: Path) -> Iterator[None]:
     """
     guard = FileLock(beside(target, "lock"))
     owner = beside(target, "owner")
-    try:
+    with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         acquire(guard, target, owner)
-    except CacheError:
-        raise
-    except OSError as error:
-        raise CacheError(f"{target} cannot be written: {error.strerror}.") from error
     try:
-        owner.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}), encoding="utf-8")
-        for path in target.parent.iterdir():
-            if path.name.startswith(f".{target.name}.") and path.name.endswith(PARTIAL_SUFFIX):
-                path.unlink(missing_ok=True)
+        with suppress(OSError):  # on a full disk nobody is named, and a run that has nothing to write goes on
+            owner.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}), encoding="utf-8")
+        clear_away(target)
         yield
     finally:
-        owner.unlink(missing_ok=True)
+        with suppress(OSError):
+            owner.unlink()
         guard.release()
+
+
+def clear_away(target: Path) -> None:
+    """Delete what a dead writer was writing; what cannot be deleted is in nobody's way."""
+    with suppress(OSError):
+        names = [path.name for path in target.parent.iterdir()]
+        for name in names:
+            if name.startswith(f".{target.name}.") and name.endswith(PARTIAL_SUFFIX):
+                target.with_name(name).unlink(missing_ok=True)
 
 
 def acquire(guard: FileLock, target: Path, owner: Path) -> None:

@@ -1,0 +1,73 @@
+"""The shards that an interrupted run has left: which of them can be used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headstart.cache.store import FeatureCache, open_cache
+from headstart.cache.verify import verify
+from headstart.errors import CacheError
+
+if TYPE_CHECKING:
+    from headstart.extract.options import Progress
+    from headstart.schema import Recipe
+
+
+def left_shards(
+    folder: Path, recipe: Recipe | None, wanted: Callable[[Recipe], Recipe], progress: Progress, stack: ExitStack
+) -> list[FeatureCache]:
+    """Return the shards in a folder; those that are damaged or of another recipe are deleted.
+
+    Each is read to its end and compared with its checksums: a merge moves rows as they are, damage included.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the shards lie; it may be missing.
+    recipe : Recipe or None
+        What all of them must be made by; None where the first one says it.
+    wanted : callable
+        Recipe of a shard → the recipe it should have, asked where ``recipe`` is None.
+    progress : Progress
+        Is told what is used, and what is damaged.
+    stack : ExitStack
+        Closes the shards.
+    """
+    shards: list[FeatureCache] = []
+    for path in sorted(folder.iterdir() if folder.is_dir() else ()):
+        try:
+            shard = whole(path)
+        except CacheError as error:
+            progress.message(f"A shard of the interrupted run is not whole and is computed again ({error})")
+            path.unlink(missing_ok=True)
+            continue
+        if shard.recipe != (recipe or wanted(shard.recipe)):
+            shard.close()
+            path.unlink(missing_ok=True)
+            continue
+        recipe = shard.recipe
+        shards.append(stack.enter_context(shard))
+    if shards:
+        n_rows = sum(shard.n_images for shard in shards)
+        progress.message(f"Going on where an interrupted run stopped: {n_rows:,} images are done.")
+    return shards
+
+
+def whole(path: Path) -> FeatureCache:
+    """Return a shard that is open and verified.
+
+    Raises
+    ------
+    CacheError
+        If it is damaged; it is closed then.
+    """
+    shard = open_cache(path)
+    try:
+        verify(shard)
+    except BaseException:
+        shard.close()
+        raise
+    return shard
