@@ -226,6 +226,15 @@ class HeadSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
     """How well predicted probabilities agree with the true classes; keys as scikit-learn names them.
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from headstart.schema import Estimate as Estimate  # noqa: PLC0414 - also known by this name
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -41,15 +43,6 @@ METRICS = (
     Metric("log_loss", "log-loss", higher_is_better=False),
     Metric("ece", "expected calibration error", higher_is_better=False),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A figure and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)
