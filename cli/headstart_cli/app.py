@@ -26,6 +26,7 @@ from headstart_cli.inspect import inspect
 from headstart_cli.merge import merge
 from headstart_cli.native_messages import quiet_native_messages
 from headstart_cli.predict import predict
+from headstart_cli.verify import verify
 from headstart_cli.weights import weights
 
 #: Name → function. The first two are commands of their own as well (``extract-features``, ``fit-head``).
@@ -33,6 +34,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "extract-features": extract,
     "fit-head": fit,
     "inspect": inspect,
+    "verify": verify,
     "heads": heads,
     "predict": predict,
     "evaluate": evaluate,

@@ -13,6 +13,7 @@ import pytest
 
 from fakes import FakeBackbone, FakeNetwork
 from headstart import predict
+from headstart.cache.store import open_cache
 from headstart.extract import local
 from headstart.schema import Recipe
 from headstart_cli.app import COMMANDS, make_app, run
@@ -106,6 +107,24 @@ def test_inspect_for_people_and_programs(cli: Cli, data: Path) -> None:
     assert facts["classes"] == {"ant": {"": 12}, "bee": {"": 12}}
     assert len(facts["failures"]) == 1
     assert facts["recipe"]["resize"] == "keras-bilinear"
+
+
+def test_verify_says_what_is_damaged_and_the_code_says_whether(cli: Cli, data: Path) -> None:
+    cache = Path("features/photos.h5")
+    cli("extract-features", data, "--compression", "none")
+    assert cli("verify", cache)[:2] == (0, "features/photos.h5 is whole.\n")
+    with open_cache(cache) as opened:
+        row, image = opened.read_chunk("features", 3)[1], opened.paths[3]
+    damaged = bytearray(cache.read_bytes())
+    damaged[damaged.index(row)] ^= 1
+    cache.write_bytes(damaged)
+    code, out, _ = cli("verify", cache)
+    assert code == 1
+    assert "is damaged, 1 finding:" in out.replace("\n", " ")
+    code, out, _ = cli("verify", cache, "--json")
+    found = json.loads(out)
+    assert (code, found["whole"]) == (1, False)
+    assert [(f["place"], f["row"], f["image"]) for f in found["findings"]] == [("/features", 3, image)]
 
 
 def test_too_many_failures_are_an_exit_code(cli: Cli, data: Path) -> None:

@@ -58,7 +58,7 @@ def checked_datasets(file: Any, header: Header) -> dict[str, StoredRows]:
     return {name: StoredRows(dataset) for name, dataset in found.items()}
 
 
-def expected_columns(n_images: int, n_failures: int, n_pooled: int) -> Iterator[tuple[str, Column, int | None]]:
+def expected_columns(n_images: int, n_failures: int, n_pooled: int | None) -> Iterator[tuple[str, Column, int | None]]:
     """Yield name, description and length of every column; None is any length."""
     yield CLASS_NAMES, Column(CLASS_NAMES), None
     yield POOLED_COLUMN_LAYER, Column(POOLED_COLUMN_LAYER), n_pooled

@@ -54,19 +54,29 @@ def open_cache(path: str | Path) -> FeatureCache:
     397 ('ants', 'bees')
     """
     path = Path(path)
-    if path.is_dir():
-        raise CacheError(f"{path} is a folder. Expected: a cache, a file that extract-features wrote.")
-    if not path.is_file():
-        raise CacheError(f"There is no cache at {path}. Expected: a file that extract-features wrote.")
+    check_is_file(path)
     with damage(path):
-        with path.open("rb") as start:
-            check_start(start.read(9))
-        file = h5py.File(path, "r", locking=False)
+        file = open_file(path)
     try:
         return FeatureCache(path, file)
     except BaseException:
         file.close()
         raise
+
+
+def check_is_file(path: Path) -> None:
+    """Raise CacheError where there is no file."""
+    if path.is_dir():
+        raise CacheError(f"{path} is a folder. Expected: a cache, a file that extract-features wrote.")
+    if not path.is_file():
+        raise CacheError(f"There is no cache at {path}. Expected: a file that extract-features wrote.")
+
+
+def open_file(path: Path) -> Any:
+    """Return an HDF5 file, open for reading; what it holds has not been looked at."""
+    with path.open("rb") as start:
+        check_start(start.read(9))
+    return h5py.File(path, "r", locking=False)
 
 
 class FeatureCache:
