@@ -21,9 +21,10 @@ from fakes import FakeNetwork
 from headstart.cache import shard
 from headstart.cache.shard import ShardWriter
 from headstart.errors import CacheError, DataError
+from headstart.evaluate import neighbours
 from headstart.extract.local import extract_features
 from headstart.extract.options import ExtractOptions
-from headstart.quality import duplicates, inspect_quality
+from headstart.quality import inspect_quality
 from headstart.quality.thumbnails import thumbnail
 from headstart.report.findings import QualityReport
 from headstart.report.html import quality_page
@@ -187,10 +188,10 @@ def test_near_duplicates_are_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch)
     features = np.abs(rng.normal(size=(200, 64))).astype(np.float32)
     for source, target in ((3, 150), (150, 199), (50, 51), (0, 120)):
         features[target] = features[source] + np.abs(rng.normal(scale=0.01, size=64)).astype(np.float32)
-    unit = duplicates.unit_rows(features)
-    whole = duplicates.group_by_cosine(unit, 0.95)
-    monkeypatch.setattr(duplicates, "BLOCK", 7)
-    blocks = duplicates.group_by_cosine(unit, 0.95)
+    unit = neighbours.unit_rows(features)
+    whole = neighbours.group_by_cosine(unit, 0.95)
+    monkeypatch.setattr(neighbours, "BLOCK", 7)
+    blocks = neighbours.group_by_cosine(unit, 0.95)
     for groups in (whole, blocks):
         together = {tuple(np.flatnonzero(groups == g)) for g in np.unique(groups) if (groups == g).sum() > 1}
         assert together == {(3, 150, 199), (50, 51), (0, 120)}

@@ -48,8 +48,7 @@ class WeightedMetrics:
         self._y, self._probabilities = np.asarray(y_true), probabilities
         predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1).astype(np.float64)
         right = (predicted == y_true).astype(np.float64)
-        # Bins are closed to the right, as in the paper: a probability of 1 is in the last.
-        number = np.clip(np.ceil(confidence * ECE_BINS).astype(np.intp) - 1, 0, ECE_BINS - 1)
+        number = confidence_bins(confidence, ECE_BINS)
 
         def summed(rows: NDArray[np.integer[Any]], values: Floats, n_rows: int) -> Any:
             return csr_array((values, (rows, np.arange(n))), shape=(n_rows, n))
@@ -147,19 +146,27 @@ def mean_ratio(numerator: Floats, denominator: Floats) -> Floats:
     return mean
 
 
-def check(y_true: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]]) -> None:
+def confidence_bins(confidence: Floats, n_bins: int) -> NDArray[np.intp]:
+    """Return the bin of each probability; they are closed to the right, as in the paper: 1 is in the last one."""
+    number: NDArray[np.intp] = np.clip(np.ceil(confidence * n_bins).astype(np.intp) - 1, 0, n_bins - 1)
+    return number
+
+
+def check(
+    y_true: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]], what: str = "probabilities"
+) -> None:
     """Raise DataError where labels and probabilities do not fit together."""
     if not len(y_true) or probabilities.ndim != 2 or len(probabilities) != len(y_true):
         raise DataError(
-            "Expected at least one label, and probabilities of shape (n_samples, n_classes). "
+            f"Expected at least one label, and {what} of shape (n_samples, n_classes). "
             f"Received: {len(y_true)} labels, {probabilities.shape}."
         )
     low, high = int(np.min(y_true)), int(np.max(y_true))
     if low < 0 or high >= probabilities.shape[1]:
         raise DataError(
-            f"Expected labels from 0 to {probabilities.shape[1] - 1}, one per column of probabilities. "
+            f"Expected labels from 0 to {probabilities.shape[1] - 1}, one per column of {what}. "
             f"Received: labels from {low} to {high}."
         )
     wrong = int((~np.isfinite(probabilities).all(axis=1)).sum())
     if wrong:
-        raise DataError(f"Expected finite probabilities. Received: {wrong:,} of {len(y_true):,} rows that are not.")
+        raise DataError(f"Expected finite {what}. Received: {wrong:,} of {len(y_true):,} rows that are not.")

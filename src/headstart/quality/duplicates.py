@@ -7,26 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headstart.evaluate.neighbours import SAME_SCENE_COSINE, cosine_range, group_by_cosine, unit_rows
 from headstart.quality.columns import Columns
 from headstart.report.findings import Check, Example, Finding
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-#: Cosine of two images' features, both less the mean of all images, from which on they are taken for nearly the same.
-#: Measured on 35 photographs of ants and bees: saved as JPEG of quality 60 ≥ 0.978, brightened by 15 % ≥ 0.96 in 95 %,
-#: half the size or cropped by 6 % about 0.95; different photographs ≤ 0.72. Of 3.4 million pairs of 2,624 solar cells,
-#: which look much alike, 0.07 % are above; of cosines without the mean subtracted, 14 %.
-NEAR_DUPLICATE_COSINE = 0.95
-
-#: Cosine from which on they are, the mean not subtracted: where nearly all images show one scene, that is the mean.
-SAME_SCENE_COSINE = 0.99
-
-#: Rows and columns of the block of cosines that is in memory at a time: 16 MiB.
-BLOCK = 2048
-
-#: Members of a group between which all cosines are computed, to tell the range.
-MAX_COMPARED_MEMBERS = 64
 
 IDENTICAL = Check(
     "identical-files",
@@ -141,44 +127,3 @@ def near_duplicates(
     threshold = f"cosine of the averaged features ≥ {cosine:g} with their mean subtracted, or ≥ {SAME_SCENE_COSINE:g}"
     found = [[int(rows[position]) for position in m] for m in groups]
     yield from three_findings(columns, found, (NEAR, NEAR_LABELS, NEAR_SPLITS), example, threshold)
-
-
-def unit_rows(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return square roots divided by their norm, as heads take them; rows of zeros stay zeros."""
-    rooted = np.sign(features) * np.sqrt(np.abs(features))
-    norms = np.linalg.norm(rooted, axis=1, keepdims=True)
-    unit: NDArray[np.float32] = np.divide(rooted, norms, out=np.zeros_like(rooted), where=norms > 0)
-    return unit
-
-
-def group_by_cosine(unit: NDArray[np.float32], cosine: float) -> NDArray[np.intp]:
-    """Return the number of the group of each row; rows hang together through chains of near-duplicates.
-
-    Computed in blocks, so that memory does not grow with the square of the rows; time does.
-    """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    n = len(unit)
-    component = np.arange(n)
-    mean = unit.mean(axis=0) if n else np.zeros(unit.shape[1], np.float32)
-    along, centred_norm = unit @ mean, np.maximum(np.linalg.norm(unit - mean, axis=1), 1e-6)
-    for a in range(0, n, BLOCK):
-        edges = []
-        for b in range(a, n, BLOCK):
-            raw = unit[a : a + BLOCK] @ unit[b : b + BLOCK].T
-            centred = raw - along[a : a + BLOCK, None] - along[b : b + BLOCK] + mean @ mean
-            centred /= centred_norm[a : a + BLOCK, None] * centred_norm[b : b + BLOCK]
-            i, j = np.nonzero((raw >= SAME_SCENE_COSINE) | (centred >= cosine))
-            edges.append(np.unique(np.stack([component[i + a], component[j + b]]), axis=1))
-        i, j = np.concatenate(edges, axis=1)
-        _, merged = connected_components(coo_array((np.ones(len(i), np.int8), (i, j)), shape=(n, n)), directed=False)
-        component = merged[component]
-    return component
-
-
-def cosine_range(unit: NDArray[np.float32]) -> tuple[float, float]:
-    """Return the lowest and highest cosine between different rows; between the first ones of many."""
-    few = unit[:MAX_COMPARED_MEMBERS]
-    cosines = (few @ few.T)[np.triu_indices(len(few), 1)]
-    return round(float(cosines.min()), 4), round(float(min(cosines.max(), 1.0)), 4)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headstart.cache.store import FeatureCache, open_cache
+from headstart.evaluate.neighbours import NEAR_DUPLICATE_COSINE
 from headstart.quality.columns import Columns, read_columns
-from headstart.quality.duplicates import NEAR, NEAR_DUPLICATE_COSINE, identical_files, near_duplicates
+from headstart.quality.duplicates import NEAR, identical_files, near_duplicates
 from headstart.quality.files import file_findings
 from headstart.quality.labels import LABELS, label_errors, why_not
 from headstart.report.findings import SEVERITIES, Check, Finding, QualityReport
@@ -55,7 +56,7 @@ def inspect_quality(
     data : str or Path, optional
         The folder of images, for thumbnails; without it there are none.
     near_duplicate_cosine : float
-        From where on two images are nearly the same (duplicates.py says how it was chosen).
+        From where on two images are nearly the same (evaluate/neighbours.py says how it was chosen).
     min_images_per_class : int
         Classes with fewer are named.
     max_compared : int
