@@ -252,6 +252,9 @@ class Score:
         Rows are true classes, columns predicted ones.
     class_names : tuple of str
         Names of the rows and columns.
+    roc_auc_ovr, ece : float or None
+        Area under the ROC curve, one class against the rest, and expected calibration error (evaluate/metrics.py). None where
+        there is one class only, and in scores that older versions saved.
     """
 
     n_samples: int
@@ -263,6 +266,8 @@ class Score:
     per_class: Sequence[Mapping[str, Any]]
     confusion: Sequence[Sequence[int]]
     class_names: tuple[str, ...]
+    roc_auc_ovr: float | None = None
+    ece: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, for ``metrics.json``."""

@@ -40,7 +40,7 @@ def score(
     Raises
     ------
     DataError
-        If there is nothing to score, or the shapes do not fit together.
+        If there is nothing to score, the shapes do not fit together, or a probability is not finite.
     """
     n_classes = len(class_names)
     if not len(y_true) or probabilities.shape != (len(y_true), n_classes):
@@ -48,6 +48,7 @@ def score(
             f"Expected at least one label, and probabilities of shape (n, {n_classes}). "
             f"Received: {len(y_true)} labels, {probabilities.shape}."
         )
+    area = roc_auc_ovr(y_true, probabilities)
     labels, predicted = np.arange(n_classes), probabilities.argmax(axis=1)
     precision, recall, f1, support = metrics.precision_recall_fscore_support(
         y_true, predicted, labels=labels, zero_division=0.0
@@ -68,6 +69,8 @@ def score(
         per_class=per_class,
         confusion=metrics.confusion_matrix(y_true, predicted, labels=labels).tolist(),
         class_names=tuple(class_names),
+        roc_auc_ovr=None if math.isnan(area) else area,
+        ece=ece(y_true, probabilities),
     )
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -29,6 +31,8 @@ def test_scores_are_those_of_scikit_learn(example: tuple[np.ndarray, np.ndarray]
     assert result.balanced_accuracy == pytest.approx(metrics.balanced_accuracy_score(y, predicted))
     assert result.f1_macro == pytest.approx(metrics.f1_score(y, predicted, average="macro"))
     assert result.log_loss == pytest.approx(metrics.log_loss(y, probabilities))
+    assert result.roc_auc_ovr == pytest.approx(metrics.roc_auc_score(y, probabilities, multi_class="ovr"))
+    assert result.ece == ece(y, probabilities)
     assert result.confusion == metrics.confusion_matrix(y, predicted).tolist()
     assert [row["support"] for row in result.per_class] == np.bincount(y).tolist()
 
@@ -41,6 +45,12 @@ def test_a_class_that_is_absent_counts_for_nothing() -> None:
     assert result.f1_macro == pytest.approx(metrics.f1_score(y, probabilities.argmax(axis=1), average="macro"))
     assert result.per_class[2] == {"class": "never", "precision": 0, "recall": 0, "f1": 0, "support": 0}
     assert result.log_loss == pytest.approx(metrics.log_loss(y, probabilities, labels=[0, 1, 2]))
+
+
+def test_one_class_alone_has_no_area_and_the_score_stays_valid_json() -> None:
+    result = score(np.zeros(3, int), np.full((3, 2), 0.5), ("a", "b"))
+    assert result.roc_auc_ovr is None
+    json.dumps(result.to_dict(), allow_nan=False)
 
 
 def test_a_certain_mistake_has_a_finite_loss() -> None:
