@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 an expected failure (said in one message), 2 wrong usage, 
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import Callable
@@ -64,6 +65,8 @@ def make_app(*names: str) -> typer.Typer:
 def run(app: typer.Typer) -> None:
     """Run the application and leave with its exit code; expected errors are printed without a traceback."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to fail
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with quiet_native_messages():
             app()

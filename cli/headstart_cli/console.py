@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -23,8 +25,23 @@ printable = report_text.printable
 
 
 def print_error(message: str) -> None:
-    """Print an expected error."""
-    err.print(f"[bold red]Error:[/] {escape(message)}", soft_wrap=True)
+    """Print an expected error; its own line ends stay, anything else that a terminal would act on is escaped."""
+    shown = "\n".join(map(printable, message.split("\n")))
+    err.print(f"[bold red]Error:[/] {escape(shown)}", soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON that every reader takes: bytes of names that are not UTF-8 become escapes."""
+    typer.echo(json.dumps(unicode_only(value), indent=2))
+
+
+def unicode_only(value: Any) -> Any:
+    """Return a JSON value whose texts hold no lone surrogates, which stand for bytes that are not UTF-8."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    if isinstance(value, dict):
+        return {unicode_only(key): unicode_only(inside) for key, inside in value.items()}
+    return [unicode_only(inside) for inside in value] if isinstance(value, list | tuple) else value
 
 
 class RateColumn(ProgressColumn):

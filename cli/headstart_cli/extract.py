@@ -107,9 +107,10 @@ def print_summary(summary: ExtractionSummary) -> None:
         )
         return
     print_failures(summary)
-    classes = f"{len(summary.class_names)} classes" if summary.class_names else "unlabelled"
+    n_classes = len(summary.class_names)
+    classes = f"{n_classes:,} {'class' if n_classes == 1 else 'classes'}" if n_classes else "unlabelled"
     out.print(
-        f"[bold]{summary.n_images:,} images[/] ({classes}, {summary.layout}) in {escape(str(summary.output))}",
+        f"[bold]{summary.n_images:,} images[/] ({classes}, {summary.layout}) in {escape(printable(str(summary.output)))}",
         soft_wrap=True,
     )
     reused = ", ".join(f"{count:,} {reason}" for reason, count in summary.reused.items())
@@ -131,7 +132,7 @@ def print_failures(summary: ExtractionSummary) -> None:
         return
     err.print(f"[bold yellow]{len(summary.failures):,} images could not be read[/]; they are listed in the cache:")
     for failure in summary.failures[:LISTED_FAILURES]:
-        err.print(f"  {escape(printable(failure.ref.path))}: {escape(failure.reason)}", soft_wrap=True)
+        err.print(f"  {escape(printable(failure.ref.path))}: {escape(printable(failure.reason))}", soft_wrap=True)
     rest = Counter(failure.reason.split(":")[0] for failure in summary.failures[LISTED_FAILURES:])
     for reason, count in rest.most_common():
         err.print(f"  … and {count:,} more: {escape(reason)}", soft_wrap=True)

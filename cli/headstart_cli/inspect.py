@@ -11,13 +11,16 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from headstart_cli.console import out, printable
+from headstart_cli.console import out, print_json, printable
 
 if TYPE_CHECKING:
     from headstart.cache.store import FeatureCache
 
 #: Failures shown before the rest is counted.
 LISTED_FAILURES = 20
+
+#: Classes shown before the rest is counted.
+LISTED_CLASSES = 40
 
 
 def inspect(
@@ -53,7 +56,7 @@ def inspect(
     with open_cache(cache) as opened:
         facts = describe(opened)
     if as_json:
-        typer.echo(json.dumps(facts, indent=2))
+        print_json(facts)
     else:
         print_facts(facts)
 
@@ -79,7 +82,7 @@ def describe(cache: FeatureCache) -> dict[str, Any]:
         "size_bytes": cache.size_bytes,
         "raw_float32_bytes": raw_bytes,
         "notes": dict(Counter(note for notes in cache.notes for note in notes).most_common()),
-        "failures": [{"path": printable(f.ref.path), "reason": f.reason} for f in cache.failures],
+        "failures": [{"path": f.ref.path, "reason": f.reason} for f in cache.failures],
         "created": cache.created,
         "versions": dict(cache.versions),
     }
@@ -87,7 +90,9 @@ def describe(cache: FeatureCache) -> dict[str, Any]:
 
 def print_facts(facts: dict[str, Any]) -> None:
     """Print what :func:`describe` found, for a person."""
-    out.print(f"[bold]{escape(facts['path'])}[/]: {facts['n_images']:,} images, {facts['layout']}", soft_wrap=True)
+    out.print(
+        f"[bold]{escape(printable(facts['path']))}[/]: {facts['n_images']:,} images, {facts['layout']}", soft_wrap=True
+    )
     out.print(class_table(facts["classes"]))
     recipe = Table("recipe", "", show_header=False, title="Recipe")
     for name, value in facts["recipe"].items():
@@ -109,7 +114,7 @@ def print_facts(facts: dict[str, Any]) -> None:
     failures = facts["failures"]
     out.print(f"{len(failures):,} images could not be read" + (":" if failures else "."))
     for failure in failures[:LISTED_FAILURES]:
-        out.print(f"  {escape(failure['path'])}: {escape(failure['reason'])}", soft_wrap=True)
+        out.print(f"  {escape(printable(failure['path']))}: {escape(printable(failure['reason']))}", soft_wrap=True)
     if len(failures) > LISTED_FAILURES:
         out.print(f"  … and {len(failures) - LISTED_FAILURES:,} more (--json lists all)")
 
@@ -120,9 +125,21 @@ def class_table(classes: dict[str, dict[str, int]]) -> Table:
     table = Table("class", title="Images")
     for split in splits:
         table.add_column(split or "images", justify="right")
-    for name, counts in classes.items():
-        table.add_row(escape(name) or "[dim]unlabelled[/]", *(f"{counts[split]:,}" for split in splits))
+    shown, rest = list(classes), []
+    if len(shown) > LISTED_CLASSES:
+        largest = sorted(classes, key=lambda name: -sum(classes[name].values()))
+        shown, rest = largest[: LISTED_CLASSES - 1], largest[LISTED_CLASSES - 1 :]
+    for name in shown:
+        counts = classes[name]
+        table.add_row(escape(printable(name)) or "[dim]unlabelled[/]", *(f"{counts[split]:,}" for split in splits))
+    if rest:
+        table.add_row(f"[dim]… and {len(rest):,} more (--json lists all)[/]", *sums(classes, rest, splits))
     if len(classes) > 1:
         table.add_section()
-        table.add_row("all", *(f"{sum(counts[split] for counts in classes.values()):,}" for split in splits))
+        table.add_row(f"all {len(classes):,}" if rest else "all", *sums(classes, list(classes), splits))
     return table
+
+
+def sums(classes: dict[str, dict[str, int]], names: list[str], splits: list[str]) -> list[str]:
+    """Return the images of some classes together, per split."""
+    return [f"{sum(classes[name][split] for name in names):,}" for split in splits]

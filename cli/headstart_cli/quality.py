@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
 from rich.markup import escape
 from rich.table import Table
 
-from headstart_cli.console import err, out, printable
+from headstart_cli.console import err, out, print_json, printable
 
 if TYPE_CHECKING:
     from headstart.report.findings import Example, Finding, QualityReport
@@ -28,7 +26,7 @@ def inspect_data(cache: Path, *, data: Path | None, html: Path | None, as_json: 
 
     report = inspect_quality(cache, data if html else None)
     if as_json:
-        typer.echo(json.dumps(report.to_dict(), indent=2))
+        print_json(report.to_dict())
     else:
         print_report(report)
     if html:
