@@ -95,6 +95,13 @@ def fit(
             "--early-stopping", help="dense: stop when a held-out part of the training images is at its best."
         ),
     ] = False,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(
+            help="Memory that may be taken, as 4GiB; dense, logistic and ridge are fitted on features that do not fit too. "
+            "Default: half of what is free."
+        ),
+    ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: heads/<cache>-<type>.")] = None,
 ) -> None:
     """Fit a head on cached features, score it on images it has not seen, and save it.
@@ -102,6 +109,7 @@ def fit(
     The score has a 95 % interval. Images with identical bytes never sit on both sides of the split.
     """
     from headstart.fit import fit_head
+    from headstart.memory import parse_size
 
     given: dict[str, Any] = {
         "class_weight": class_weight,
@@ -122,7 +130,8 @@ def fit(
         config, head_type, features, scaling, seed, {name: value for name, value in given.items() if value is not None}
     )
     folder = output or Path("heads") / f"{cache.stem}-{spec.type.rpartition('.')[2]}"
-    print_result(fit_head(cache, spec, validation=number_or_word(validation), output=folder))
+    bound = parse_size(max_memory) if max_memory else None
+    print_result(fit_head(cache, spec, validation=number_or_word(validation), output=folder, max_memory=bound))
 
 
 def make_spec(
@@ -177,6 +186,8 @@ def print_result(result: FitResult) -> None:
         f"{result.fit_seconds:.2f} s; scored on {escape(result.split)}",
         soft_wrap=True,
     )
+    if result.streamed:
+        out.print("The features did not fit in the memory: they were taken some at a time.")
     if result.n_dropped:
         out.print(f"{result.n_dropped:,} training images were left out: the same bytes are among the scored ones.")
     print_score(result.score)

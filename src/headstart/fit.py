@@ -17,7 +17,9 @@ from headstart.evaluate.splits import Split, split_by_caches, split_by_column, s
 from headstart.heads.bundle import Bundle, check_target, save_bundle
 from headstart.heads.by_path import fit_in_words
 from headstart.heads.catalogue import default_spec, make_head
+from headstart.heads.packed import ReadRows
 from headstart.heads.scikit import check_savable
+from headstart.heads.streaming import Memory, fit_streamed, matrix_fits
 from headstart.heads.transforms import design_matrix
 from headstart.images.discover import SPLIT_NAMES
 
@@ -52,6 +54,8 @@ class FitResult:
         What the estimator had to say, as of a fit that did not converge.
     folder : Path or None
         Where the bundle was saved.
+    streamed : bool
+        Whether the features did not fit in memory; the time of the fit then has that of reading them in it.
     """
 
     head: Any
@@ -63,6 +67,7 @@ class FitResult:
     fit_seconds: float
     warnings: tuple[str, ...]
     folder: Path | None
+    streamed: bool = False
 
 
 def fit_head(
@@ -71,6 +76,7 @@ def fit_head(
     *,
     validation: float | str | Path | None = None,
     output: str | Path | None = None,
+    max_memory: int | None = None,
 ) -> FitResult:
     """Fit a head on some images of a cache, score it on others, and save it.
 
@@ -88,6 +94,9 @@ def fit_head(
         recipe. The default is the cache's own split if it has one, else a quarter of the images.
     output : str or Path, optional
         Folder of the bundle; None saves nothing.
+    max_memory : int, optional
+        Bytes that the process may take. Where the matrix of features and the work space would not fit, dense, logistic and
+        ridge are fitted without it (:mod:`headstart.heads.streaming`). The default is half of what is free.
 
     Raises
     ------
@@ -105,8 +114,9 @@ def fit_head(
     with open_cache(Path(cache)) as train_cache:
         if is_cache(validation):
             with open_cache(Path(str(validation))) as other:
-                return fit_on(train_cache, other, divide_caches(train_cache, other), spec, output)
-        return fit_on(train_cache, train_cache, divide(train_cache, validation, spec.random_state), spec, output)
+                return fit_on(train_cache, other, divide_caches(train_cache, other), spec, output, max_memory)
+        split = divide(train_cache, validation, spec.random_state)
+        return fit_on(train_cache, train_cache, split, spec, output, max_memory)
 
 
 def is_cache(validation: float | str | Path | None) -> bool:
@@ -143,15 +153,25 @@ def divide_caches(train: FeatureCache, other: FeatureCache) -> Split:
 
 
 def fit_on(
-    train: FeatureCache, validation: FeatureCache, split: Split, spec: HeadSpec, output: str | Path | None
+    train: FeatureCache,
+    validation: FeatureCache,
+    split: Split,
+    spec: HeadSpec,
+    output: str | Path | None,
+    max_memory: int | None = None,
 ) -> FitResult:
     """Fit, score and save, with the rows already chosen."""
-    features = read_features(train, spec, split.train)
+    rows, memory = stored_rows(train, spec, split.train), Memory(max_memory)
+    streamed = not matrix_fits(spec.type, rows.shape, memory)
+    features = None if streamed else read_features(train, spec, split.train)
     head = make_head(spec)
     start = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        fit_in_words(head, spec.type, features, train.labels[split.train])
+        if streamed:
+            fit_streamed(head, spec.type, rows, train.labels[split.train], memory)
+        else:
+            fit_in_words(head, spec.type, features, train.labels[split.train])
     fit_seconds = time.perf_counter() - start
     bundle = Bundle(head=head, spec=spec, recipe=train.recipe, class_names=train.class_names)
     probabilities = bundle.predict_proba(validation.batches(split.validation), validation.recipe)
@@ -163,6 +183,7 @@ def fit_on(
             "split": split.description,
             "n_train": len(split.train),
             "fit_seconds": fit_seconds,
+            "streamed": streamed,
         }
         folder = save_bundle(Path(output), bundle, metrics=scored.to_dict() | facts)
     return FitResult(
@@ -175,7 +196,17 @@ def fit_on(
         fit_seconds=fit_seconds,
         warnings=tuple(dict.fromkeys(str(warning.message) for warning in caught)),
         folder=folder,
+        streamed=streamed,
     )
+
+
+def stored_rows(cache: FeatureCache, spec: HeadSpec, rows: NDArray[np.int64]) -> ReadRows:
+    """Return the head's input for some rows of a cache, which is read when it is asked for."""
+
+    def read(numbers: NDArray[np.int64]) -> NDArray[np.float32]:
+        return read_features(cache, spec, rows[numbers])
+
+    return ReadRows(read, (len(rows), read(np.arange(1)).shape[1]))
 
 
 def read_features(cache: FeatureCache, spec: HeadSpec, rows: NDArray[np.int64]) -> NDArray[np.float32]:

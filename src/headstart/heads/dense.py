@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +17,18 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from headstart.errors import DataError, ParameterError
 from headstart.heads.catalogue import HEAD_TYPES
-from headstart.heads.network import build_network, compile_epoch, load_network
+from headstart.heads.network import build_network, compile_epoch, compile_streamed_epoch, load_network
+from headstart.heads.packed import HeldOut, dense
 from headstart.heads.parameters import check_values
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Rows = tuple[NDArray[np.float32], NDArray[np.intp]]
+    from headstart.heads.network import EpochRunner
+    from headstart.heads.packed import Rows
+
+    Pair = tuple[NDArray[np.float32], NDArray[np.intp]]
+    Watched = HeldOut | list[Pair]
 
 
 class DenseHead(ClassifierMixin, BaseEstimator):
@@ -122,26 +127,42 @@ class DenseHead(ClassifierMixin, BaseEstimator):
         ParameterError
             If a parameter cannot have its value, or the weights have left the range of float32.
         """
-        settings = {name: value for name, value in self.get_params().items() if name != "random_state"}
-        check_values("dense", settings, HEAD_TYPES["dense"].params)
         X, y = validate_data(self, X, y, dtype=np.float32)
-        check_classification_targets(y)
-        self.classes_, codes = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise DataError(f"A classifier needs at least two classes. Received: 1 class, {self.classes_[0]!r}.")
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        class_weights = compute_class_weight(self.class_weight, classes=self.classes_, y=y).astype(np.float32)
-        self.network_ = self._network(X.shape[1], seed)
+        codes, seed = self._start(X.shape[1], y)
         train = np.arange(len(X))
         watched = self._given(X_val, y_val)
         if self.early_stopping and watched is None:
             train, held_out = self._hold_out(codes, seed)
             watched = X[held_out], codes[held_out]
-        data = (X, codes.astype(np.int32), class_weights[codes])
-        self.history_ = self._train(data, train, watched, seed)
-        self.n_iter_ = len(self.history_["loss"])
-        self._check_learned(float(class_weights[codes].mean()))
-        return self
+        weights = self._weights(codes, y)
+        data = (X, codes.astype(np.int32), weights)
+        run_epoch = compile_epoch(self.network_, self.learning_rate, self.batch_size, data)
+        return self._finish(run_epoch, train, [watched] if watched else [], seed, float(weights.mean()))
+
+    def fit_rows(self, rows: Rows, y: Any) -> DenseHead:
+        """Train as :meth:`fit` does, on rows that are taken a batch at a time, in another random order in each epoch.
+
+        Parameters
+        ----------
+        rows : Rows of shape (n_samples, n_features)
+            Scaled features.
+        y : ndarray of shape (n_samples,)
+            Labels of at least two classes.
+        """
+        self.n_features_in_ = rows.shape[1]
+        codes, seed = self._start(rows.shape[1], y)
+        train, held_out = np.arange(len(codes)), np.arange(0)
+        if self.early_stopping:
+            train, held_out = self._hold_out(codes, seed)
+        weights = self._weights(codes, y)
+
+        def take(numbers: NDArray[np.int32]) -> NDArray[np.float32]:
+            return dense(rows.take(numbers.astype(np.int64)))
+
+        targets = (codes.astype(np.int32), weights)
+        run_epoch = compile_streamed_epoch(self.network_, self.learning_rate, self.batch_size, take, targets)
+        watched: Watched = HeldOut(rows, codes, held_out) if len(held_out) else []
+        return self._finish(run_epoch, train, watched, seed, float(weights.mean()))
 
     def predict_proba(self, X: Any) -> NDArray[np.float32]:
         """Return probabilities of shape (n_samples, n_classes), float32, in the order of ``classes_``."""
@@ -167,6 +188,31 @@ class DenseHead(ClassifierMixin, BaseEstimator):
         self.network_ = load_network(path, self.n_features_in_, **self._shape())
         return self
 
+    def _start(self, n_features: int, y: Any) -> tuple[NDArray[np.intp], int]:
+        """Check the parameters and labels, make the network, and return codes and seed."""
+        settings = {name: value for name, value in self.get_params().items() if name != "random_state"}
+        check_values("dense", settings, HEAD_TYPES["dense"].params)
+        check_classification_targets(y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise DataError(f"A classifier needs at least two classes. Received: 1 class, {self.classes_[0]!r}.")
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        self.network_ = self._network(n_features, seed)
+        return codes, seed
+
+    def _weights(self, codes: NDArray[np.intp], y: Any) -> NDArray[np.float32]:
+        by_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y).astype(np.float32)
+        weights: NDArray[np.float32] = by_class[codes]
+        return weights
+
+    def _finish(
+        self, run_epoch: EpochRunner, train: NDArray[np.intp], watched: Watched, seed: int, mean_weight: float
+    ) -> DenseHead:
+        self.history_ = self._train(run_epoch, train, watched, seed)
+        self.n_iter_ = len(self.history_["loss"])
+        self._check_learned(mean_weight)
+        return self
+
     def _network(self, n_features: int, seed: int) -> Any:
         return build_network(n_features, **self._shape(), seed=seed)
 
@@ -174,7 +220,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):
         units = (*self.hidden, len(self.classes_))
         return {"units": units, "activation": self.activation, "dropout": self.dropout, "l2": self.l2}
 
-    def _given(self, X: Any, y: Any) -> Rows | None:
+    def _given(self, X: Any, y: Any) -> Pair | None:
         if X is None or y is None:
             return None
         X, y = validate_data(self, X, y, dtype=np.float32, reset=False)
@@ -196,9 +242,8 @@ class DenseHead(ClassifierMixin, BaseEstimator):
         return np.setdiff1d(np.arange(len(codes)), held_out), np.sort(held_out)
 
     def _train(
-        self, data: tuple[NDArray[Any], ...], train: NDArray[np.intp], watched: Rows | None, seed: int
+        self, run_epoch: EpochRunner, train: NDArray[np.intp], watched: Watched, seed: int
     ) -> dict[str, list[float]]:
-        run_epoch = compile_epoch(self.network_, self.learning_rate, self.batch_size, data)
         rng = np.random.default_rng(seed)
         history: dict[str, list[float]] = {"loss": [], "accuracy": []}
         best, best_weights, waited = np.inf, None, 0
@@ -206,9 +251,9 @@ class DenseHead(ClassifierMixin, BaseEstimator):
             loss, n_right = run_epoch(rng.permutation(train).astype(np.int32))
             history["loss"].append(loss / len(train))
             history["accuracy"].append(n_right / len(train))
-            if watched is None:
+            if not watched:
                 continue
-            watched_loss = self._watch(*watched, history)
+            watched_loss = self._watch(watched, history)
             if not self.early_stopping:
                 continue
             if watched_loss < best:
@@ -219,8 +264,10 @@ class DenseHead(ClassifierMixin, BaseEstimator):
             self.network_.set_weights(best_weights)
         return history
 
-    def _watch(self, X: NDArray[np.float32], codes: NDArray[np.intp], history: dict[str, list[float]]) -> float:
-        probabilities = self.predict_proba(X)
+    def _watch(self, watched: Iterable[Pair], history: dict[str, list[float]]) -> float:
+        pairs = [(self.predict_proba(X), codes) for X, codes in watched]
+        probabilities = np.concatenate([block for block, _ in pairs])
+        codes = np.concatenate([block for _, block in pairs])
         loss = float(-np.log(np.maximum(probabilities[np.arange(len(codes)), codes], 1e-7)).mean())
         history.setdefault("val_loss", []).append(loss)
         history.setdefault("val_accuracy", []).append(float((probabilities.argmax(axis=1) == codes).mean()))
@@ -240,7 +287,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):
                 f"The dense head has not learned: its loss rose from {first:.3g} to {last:.3g} in {self.n_iter_} epochs, and "
                 f"guessing has {guessing:.3g}. Lower learning_rate (received: {self.learning_rate}), or scale the features.",
                 ConvergenceWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def __getstate__(self) -> dict[str, Any]:

@@ -55,14 +55,57 @@ def compile_epoch(network: Any, learning_rate: float, batch_size: int, data: Seq
     with ``sparse_categorical_crossentropy``, the last, smaller batch included. It answers with the sum of the losses and the
     number of rows that were right.
     """
-    keras, tf = import_keras(), import_tensorflow()
+    tf = import_tensorflow()
     adam = Adam(network.trainable_variables, learning_rate)
     features, codes, weights = (tf.constant(part) for part in data)
+    train = training_step(network, adam)
 
     # Without AutoGraph: nothing here needs it, and where it cannot read a function it prints the user's whole environment.
     @tf.function(reduce_retracing=True, autograph=False)  # type: ignore[untyped-decorator]
     def step(rows: Any, powers: Any) -> tuple[Any, Any]:
-        x, y, w = tf.gather(features, rows), tf.gather(codes, rows), tf.gather(weights, rows)
+        return train(tf.gather(features, rows), tf.gather(codes, rows), tf.gather(weights, rows), powers)
+
+    def run_epoch(order: NDArray[np.int32]) -> tuple[float, float]:
+        starts = range(0, len(order), batch_size)
+        results = [step(tf.constant(order[start : start + batch_size]), adam.next_powers()) for start in starts]
+        return sum(float(loss) for loss, _ in results), sum(float(right) for _, right in results)
+
+    return run_epoch
+
+
+def compile_streamed_epoch(
+    network: Any,
+    learning_rate: float,
+    batch_size: int,
+    take: Callable[[NDArray[np.int32]], NDArray[np.float32]],
+    targets: Sequence[NDArray[Any]],
+) -> EpochRunner:
+    """Return a function as that of :func:`compile_epoch`, with the same steps, for rows that do not fit in memory.
+
+    ``take`` is asked for the features of a batch at a time; ``targets`` are codes and weights of all rows.
+    """
+    tf = import_tensorflow()
+    adam = Adam(network.trainable_variables, learning_rate)
+    step = tf.function(training_step(network, adam), reduce_retracing=True, autograph=False)
+    codes, weights = targets
+
+    def run_epoch(order: NDArray[np.int32]) -> tuple[float, float]:
+        loss, n_right = 0.0, 0.0
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            batch = (tf.constant(part) for part in (take(rows), codes[rows], weights[rows]))
+            batch_loss, batch_right = step(*batch, adam.next_powers())
+            loss, n_right = loss + float(batch_loss), n_right + float(batch_right)
+        return loss, n_right
+
+    return run_epoch
+
+
+def training_step(network: Any, adam: Adam) -> Callable[[Any, Any, Any, Any], tuple[Any, Any]]:
+    """Return a function that trains ``network`` on one batch of features, codes and weights, to be compiled."""
+    keras, tf = import_keras(), import_tensorflow()
+
+    def train(x: Any, y: Any, w: Any, powers: Any) -> tuple[Any, Any]:
         with tf.GradientTape() as tape:
             probabilities = network(x, training=True)
             losses = keras.losses.sparse_categorical_crossentropy(y, probabilities) * w
@@ -71,12 +114,7 @@ def compile_epoch(network: Any, learning_rate: float, batch_size: int, data: Seq
         right = tf.equal(tf.argmax(probabilities, axis=1, output_type=tf.int32), y)
         return tf.reduce_sum(losses), tf.reduce_sum(tf.cast(right, tf.float32))
 
-    def run_epoch(order: NDArray[np.int32]) -> tuple[float, float]:
-        starts = range(0, len(order), batch_size)
-        results = [step(tf.constant(order[start : start + batch_size]), adam.next_powers()) for start in starts]
-        return sum(float(loss) for loss, _ in results), sum(float(right) for _, right in results)
-
-    return run_epoch
+    return train
 
 
 class Adam:

@@ -102,12 +102,17 @@ class Problem:
         self.total = C * float(loss.weights.sum())
         self.penalty = np.ones((self.shape[0], 1))
         self.penalty[-1] = float(loss.penalised_intercept)
-        curvature = loss.curvature(start.scores(rows))
-        squares = rows.multiply(rows) if sparse.issparse(rows) else rows * rows
-        losses = np.concatenate([np.asarray(squares.T @ curvature), curvature.sum(axis=0, keepdims=True)])
-        diagonal = self.penalty + C * losses
+        diagonal = self.penalty + C * self.curvatures(start)
         diagonal[-1] = np.maximum(diagonal[-1], MIN_CURVATURE * self.total)
         self.steps = np.sqrt(self.total / diagonal)
+
+    def curvatures(self, start: Solution) -> NDArray[np.float64]:
+        """Return the second derivative of the loss by each weight and intercept, shape (n_features + 1, n_outputs)."""
+        return curvatures(self.rows, self.loss, start)
+
+    def slopes(self, all_weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        """Return the loss, and its derivative by each weight and intercept."""
+        return slopes(self.rows, self.loss, all_weights)
 
     def join(self, weights: NDArray[np.float64], intercept: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the coordinates of weights and intercept."""
@@ -121,10 +126,23 @@ class Problem:
     def __call__(self, coordinates: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         """Return the objective and its gradient."""
         all_weights = coordinates.reshape(self.shape) * self.steps
-        value, slope = self.loss(np.asarray(self.rows @ all_weights[:-1]) + all_weights[-1])
+        value, gradient = self.slopes(all_weights)
         penalised = self.penalty * all_weights
-        gradient = np.empty(self.shape)
-        gradient[:-1] = self.rows.T @ slope
-        gradient[-1] = slope.sum(axis=0)
         gradient = (penalised + self.C * gradient) * (self.steps / self.total)
         return (self.C * value + 0.5 * float(np.vdot(penalised, all_weights))) / self.total, gradient.ravel()
+
+
+def curvatures(rows: Any, loss: Loss, start: Solution) -> NDArray[np.float64]:
+    """Return the second derivative of the loss of some rows by each weight and, last, each intercept."""
+    curvature = loss.curvature(start.scores(rows))
+    squares = rows.multiply(rows) if sparse.issparse(rows) else rows * rows
+    return np.concatenate([np.asarray(squares.T @ curvature), curvature.sum(axis=0, keepdims=True)])
+
+
+def slopes(rows: Any, loss: Loss, all_weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    """Return the loss of some rows, and its derivative by each weight and, last, each intercept."""
+    value, slope = loss(np.asarray(rows @ all_weights[:-1]) + all_weights[-1])
+    gradient = np.empty(all_weights.shape)
+    gradient[:-1] = rows.T @ slope
+    gradient[-1] = slope.sum(axis=0)
+    return value, gradient

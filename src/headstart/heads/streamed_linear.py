@@ -1,0 +1,241 @@
+"""Logistic regression and ridge from rows that are taken a block at a time, each step one pass over all of them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.class_weight import compute_sample_weight
+
+from headstart.errors import DataError
+from headstart.heads.labels import encode
+from headstart.heads.lbfgs import minimise
+from headstart.heads.losses import Deviance
+from headstart.heads.packed import Rows, blocks
+from headstart.heads.path import Problem, Solution, curvatures, slopes
+from headstart.heads.ridge import RidgeHead, both_sides, signs
+from headstart.heads.temperature import fit_temperature
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from headstart.heads.linear import LogisticHead
+
+#: Passes over the rows at most: a few minutes for hundreds of thousands of rows of a flattened map.
+MAX_PASSES = 100
+
+#: Largest component of the gradient of the mean loss at which L-BFGS stops here (heads/linear.py has 1e-8): what is left
+#: to gain is below the third digit of a probability.
+GRADIENT_TOLERANCE = 1e-5
+
+#: Norm of the gradient, as a share of that at zero, at which conjugate gradients stop.
+RESIDUAL_TOLERANCE = 1e-6
+
+#: Share of each class whose scores choose the temperature of ridge; they are no part of a second solution.
+HELD_OUT = 0.1
+
+
+def wide_blocks(rows: Rows, order: NDArray[np.int64] | None = None) -> Iterator[tuple[NDArray[np.int64], Any]]:
+    """Yield row numbers and rows as :func:`headstart.heads.packed.blocks`, in float64."""
+    return ((numbers, block.astype(np.float64)) for numbers, block in blocks(rows, order))
+
+
+class StreamedProblem(Problem):
+    """The objective of a linear head; value and gradient are added up block by block, in float64."""
+
+    def curvatures(self, start: Solution) -> NDArray[np.float64]:
+        """Return the second derivative of the loss by each weight and intercept."""
+        total = np.zeros(self.shape)
+        for numbers, block in wide_blocks(self.rows):
+            total += curvatures(block, self.loss.take(numbers), start)
+        return total
+
+    def slopes(self, all_weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        """Return the loss, and its derivative by each weight and intercept."""
+        value, gradient = 0.0, np.zeros(self.shape)
+        for numbers, block in wide_blocks(self.rows):
+            part, slope = slopes(block, self.loss.take(numbers), all_weights)
+            value += part
+            gradient += slope
+        return value, gradient
+
+
+def fit_logistic(head: LogisticHead, rows: Rows, y: NDArray[Any]) -> LogisticHead:
+    """Return logistic regression, fitted by L-BFGS: the same objective as in memory, to ``GRADIENT_TOLERANCE``.
+
+    At most ``MAX_PASSES`` steps; a ``ConvergenceWarning`` says where they did not suffice.
+
+    Parameters
+    ----------
+    head : LogisticHead
+        Unfitted.
+    rows : Rows of shape (n_samples, n_features)
+        Scaled features.
+    y : ndarray of shape (n_samples,)
+        Labels of at least two classes.
+    """
+    head.classes_, codes = encode(y)
+    head.n_features_in_ = rows.shape[1]
+    loss = Deviance(codes, len(head.classes_), compute_sample_weight(head.class_weight, y))
+    start = Solution(0.0, np.zeros((rows.shape[1], loss.n_outputs)), np.zeros(loss.n_outputs), 0, True)
+    problem = StreamedProblem(rows, loss, head.C, start)
+    max_iter = min(head.max_iter, MAX_PASSES)
+    found = minimise(problem, problem.join(start.weights, start.intercept), tol=GRADIENT_TOLERANCE, max_iter=max_iter)
+    weights, head.intercept_ = problem.split(found.x)
+    head.coef_, head.n_iter_ = np.ascontiguousarray(weights.T), found.n_iter
+    if not found.converged:
+        warn_unfinished(f"logistic with C={head.C:g}", max_iter, "Lower C")
+    return head
+
+
+def fit_ridge(head: RidgeHead, rows: Rows, y: NDArray[Any]) -> RidgeHead:
+    """Return ridge regression, fitted by conjugate gradients on the normal equations, to ``RESIDUAL_TOLERANCE``.
+
+    The matrix of the normal equations would take n_features² numbers (5 GB for a flattened map), so it is only ever
+    multiplied by: one pass over the rows. Left-out scores of every row would need it too; the temperature comes from those
+    of ``HELD_OUT`` of the rows instead, by a second solution without them, which is found in the same passes.
+
+    Parameters
+    ----------
+    head : RidgeHead
+        Unfitted.
+    rows : Rows of shape (n_samples, n_features)
+        Scaled features.
+    y : ndarray of shape (n_samples,)
+        Labels of at least two classes, with two rows of one of them at least.
+    """
+    head.classes_, codes = encode(y)
+    head.n_features_in_ = rows.shape[1]
+    targets = signs(codes, len(head.classes_))
+    weights = compute_sample_weight(head.class_weight, y)
+    held_out = hold_out(codes)
+    without = weights.copy()
+    without[held_out] = 0.0
+    normal = NormalEquations(rows, targets, np.column_stack([weights, without]), head.alpha)
+    solution, converged = conjugate_gradients(normal, normal.right, 1.0 / normal.diagonal)
+    if not converged:
+        warn_unfinished(f"ridge with alpha={head.alpha:g}", MAX_PASSES, "Raise alpha")
+    (coef, intercept), (other, other_intercept) = normal.split(solution)
+    head.coef_, head.intercept_ = coef, intercept
+    scores = np.concatenate([np.asarray(block @ other.T) for _, block in wide_blocks(rows, held_out)]) + other_intercept
+    head.temperature_ = fit_temperature(both_sides(scores), codes[held_out], weights[held_out])
+    return head
+
+
+class NormalEquations:
+    """``(Zᵀ W Z + alpha) B = Zᵀ W T`` with ``Z = X − mean``, for several weightings ``W`` of the same rows at once.
+
+    The unknowns of all weightings stand side by side, (n_features, n_weightings · n_targets).
+
+    Parameters
+    ----------
+    rows : Rows of shape (n_samples, n_features)
+        ``X``.
+    targets : ndarray of shape (n_samples, n_targets), float64
+        ``T``.
+    weights : ndarray of shape (n_samples, n_weightings), float64
+        Diagonals of ``W``.
+    alpha : float
+        Strength of the penalty.
+    """
+
+    def __init__(self, rows: Rows, targets: NDArray[np.float64], weights: NDArray[np.float64], alpha: float) -> None:
+        self.rows, self.alpha, self.n_targets = rows, alpha, targets.shape[1]
+        self.weights = np.repeat(weights, self.n_targets, axis=1)
+        self.total = self.weights.sum(axis=0)
+        wanted = np.tile(targets, weights.shape[1])
+        self.wanted_mean = (self.weights * wanted).sum(axis=0) / self.total
+        wanted = self.weights * (wanted - self.wanted_mean)
+        self.mean, squares, self.right = (np.zeros((rows.shape[1], len(self.total))) for _ in range(3))
+        for numbers, block in wide_blocks(rows):
+            self.mean += block.T @ self.weights[numbers]
+            squares += (block.multiply(block) if sparse.issparse(block) else block * block).T @ self.weights[numbers]
+            self.right += block.T @ wanted[numbers]
+        self.mean /= self.total
+        # Zᵀ W is Xᵀ W less the mean times the sum of the weighted targets, which is 0.
+        self.diagonal = np.maximum(squares - self.total * self.mean**2, 0.0) + alpha
+
+    def __call__(self, unknowns: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the left side, by one pass over the rows."""
+        product, sums = self.alpha * unknowns, np.zeros(len(self.total))
+        by_mean = (self.mean * unknowns).sum(axis=0)
+        for numbers, block in wide_blocks(self.rows):
+            scores = self.weights[numbers] * (np.asarray(block @ unknowns) - by_mean)
+            product += block.T @ scores
+            sums += scores.sum(axis=0)
+        return product - self.mean * sums
+
+    def split(self, unknowns: NDArray[np.float64]) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """Return coefficients, (n_targets, n_features), and intercepts of each weighting."""
+        intercepts = self.wanted_mean - (self.mean * unknowns).sum(axis=0)
+        starts = range(0, len(intercepts), self.n_targets)
+        parts = [slice(start, start + self.n_targets) for start in starts]
+        return [(np.ascontiguousarray(unknowns[:, part].T), intercepts[part]) for part in parts]
+
+
+def conjugate_gradients(
+    product: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    right: NDArray[np.float64],
+    preconditioner: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], bool]:
+    """Return the solution of ``product(x) = right`` for a positive definite product, and whether it converged.
+
+    Hestenes & Stiefel, 1952, with a diagonal preconditioner; every column has steps of its own, all in the same passes.
+
+    Parameters
+    ----------
+    product : callable
+        Columns → columns.
+    right : ndarray of shape (n, n_columns), float64
+        Right sides.
+    preconditioner : ndarray of shape (n, n_columns), float64
+        About the inverse of the diagonal of the product.
+    """
+    x, residual = np.zeros_like(right), right.copy()
+    step = preconditioner * residual
+    size = start = (residual * step).sum(axis=0)
+    for _ in range(MAX_PASSES):
+        if np.all(size <= RESIDUAL_TOLERANCE**2 * start):
+            return x, True
+        turned = product(step)
+        curvature = (step * turned).sum(axis=0)
+        length = size / np.where(curvature > 0, curvature, np.inf)  # a column that is solved has no step left
+        x += length * step
+        residual -= length * turned
+        conditioned = preconditioner * residual
+        last, size = size, (residual * conditioned).sum(axis=0)
+        step = conditioned + size / np.where(last > 0, last, np.inf) * step
+    return x, bool(np.all(size <= RESIDUAL_TOLERANCE**2 * start))
+
+
+def hold_out(codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return ``HELD_OUT`` of the rows of each class, at random but always the same; never all rows of a class.
+
+    Raises
+    ------
+    DataError
+        If no class has two rows.
+    """
+    order = np.random.default_rng(0).permutation(len(codes))
+    chosen = []
+    for code in range(int(codes.max()) + 1):
+        members = order[codes[order] == code]
+        chosen.append(members[: min(max(1, round(HELD_OUT * len(members))), len(members) - 1)])
+    held_out = np.sort(np.concatenate(chosen))
+    if not len(held_out):
+        raise DataError("Ridge needs at least two images of a class to find its temperature. Received: one of each.")
+    return held_out
+
+
+def warn_unfinished(what: str, n_passes: int, remedy: str) -> None:
+    """Say that a fit has used up its passes."""
+    warnings.warn(
+        f"{what} has not converged in {n_passes} passes over the images, the most that are made of rows that do not fit in "
+        f"memory; its coefficients are not the best ones yet. {remedy}, or scale the features (sqrt-l2, l2 or standard).",
+        ConvergenceWarning,
+        stacklevel=4,
+    )

@@ -1,0 +1,44 @@
+"""Fitting a head on a cache within a bound of memory."""
+
+import numpy as np
+import pytest
+
+from caches import write_cache
+from headstart import fit
+from headstart.errors import HeadstartError
+from headstart.fit import fit_head
+from headstart.heads.bundle import load_bundle
+from headstart.heads.catalogue import default_spec
+from headstart.heads.streaming import Memory, matrix_fits
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return write_cache(tmp_path / "cache.h5", range(60))
+
+
+def test_what_fits_is_not_streamed(cache):
+    assert not fit_head(cache, "logistic", validation=0.3).streamed
+
+
+@pytest.mark.parametrize("head_type", ["logistic", "ridge", "dense"])
+def test_what_does_not_fit_is_streamed_and_saved_as_any_head(cache, tmp_path, monkeypatch, head_type):
+    spec = default_spec(head_type, features=["flatten"])
+    whole = fit_head(cache, spec, validation=0.3)
+    monkeypatch.setattr(fit, "matrix_fits", lambda *_: False)
+    result = fit_head(cache, spec, validation=0.3, output=tmp_path / "head")
+    assert result.streamed
+    assert result.score.accuracy == pytest.approx(whole.score.accuracy, abs=0.11)
+    loaded = load_bundle(tmp_path / "head").head
+    X = np.abs(np.random.default_rng(0).normal(size=(5, 24))).astype(np.float32)
+    np.testing.assert_allclose(loaded.predict_proba(X), result.head.predict_proba(X), atol=1e-6)
+
+
+def test_a_head_that_cannot_be_streamed_is_refused_before_the_features_are_read(cache, monkeypatch):
+    monkeypatch.setattr(fit, "matrix_fits", lambda kind, _, memory: matrix_fits(kind, (200_000, 25_088), memory))
+    with pytest.raises(HeadstartError, match="rbf-svm is fitted on all images at once"):
+        fit_head(cache, "rbf-svm", validation=0.3, max_memory=2**32)
+
+
+def test_the_bound_is_that_of_the_process():
+    assert Memory(2**33).left("ridge") < 2**33
