@@ -32,11 +32,22 @@ class FakeBackbone:
         return FeatureBatch(features.reshape(n, 7, 7, -1), pooled)
 
 
+class QuickBackbone(FakeBackbone):
+    """Averages that cost nothing, for folders of many images."""
+
+    def forward(self, images: NDArray[np.uint8]) -> FeatureBatch:
+        """Features of shape (n, 7, 7, 3): the mean colours."""
+        n, size = len(images), self.recipe.input_size_px
+        self.n_images += n
+        cells = images.reshape(n, 7, size // 7, 7, size // 7, 3).mean(axis=(2, 4), dtype=np.float32)
+        return FeatureBatch(cells, np.tile(cells.reshape(n, -1), (1, 11))[:, :N_POOLED])
+
+
 class FakeNetwork:
     """Stands in for ``extract.network.Network``: hands out a fake backbone, and remembers that it did."""
 
-    def __init__(self, batch_size: int = 4) -> None:
-        self.made = FakeBackbone(batch_size=batch_size)
+    def __init__(self, batch_size: int = 4, kind: type[FakeBackbone] = FakeBackbone) -> None:
+        self.made = kind(batch_size=batch_size)
         self.asked = 0
 
     def wanted(self, existing: Recipe | None) -> Recipe:

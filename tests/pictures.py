@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -26,3 +27,34 @@ def class_folders(root: Path, n_per_class: int = 6, classes: tuple[str, ...] = (
             blocks = np.random.default_rng(1000 * number + i).integers(low, high, (5, 5, 3), dtype=np.uint8)
             Image.fromarray(blocks).resize((40, 30), Image.Resampling.NEAREST).save(path)
     return root
+
+
+#: Pillow's name of a format → the modes in which a small picture of it is made.
+FORMAT_MODES = {
+    "AVIF": ("RGB", "RGBA"), "BMP": ("1", "L", "P", "RGB", "RGBA"), "DDS": ("L", "RGB", "RGBA"), "GIF": ("L", "P", "RGB"),
+    "ICNS": ("RGBA",), "ICO": ("RGBA",), "JPEG": ("L", "RGB", "CMYK"), "JPEG2000": ("L", "RGB", "RGBA"),
+    "PCX": ("1", "L", "P", "RGB"), "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"), "PPM": ("1", "L", "RGB", "F"),
+    "QOI": ("RGB", "RGBA"), "SGI": ("L", "RGB", "RGBA"), "TGA": ("1", "L", "LA", "P", "RGB", "RGBA"),
+    "TIFF": ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "LAB", "I;16", "I", "F"), "WEBP": ("RGB", "RGBA"), "XBM": ("1",),
+}  # fmt: skip
+
+
+def encoded_pictures() -> dict[str, bytes]:
+    """Return name → content of a small picture in every format and mode that this Pillow writes."""
+    Image.init()
+    blocks = np.random.default_rng(0).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+    rgb = Image.fromarray(blocks).resize((40, 30), Image.Resampling.NEAREST)
+    files = {}
+    for kind, modes in FORMAT_MODES.items():
+        for mode in modes if kind in Image.SAVE else ():
+            file = io.BytesIO()
+            in_mode(rgb, mode).save(file, kind)
+            files[f"{kind}_{mode.replace(';', '')}.{kind.lower()}"] = file.getvalue()
+    return files
+
+
+def in_mode(rgb: Image.Image, mode: str) -> Image.Image:
+    """Return the picture in one of Pillow's modes."""
+    if mode == "LAB":
+        return Image.merge("LAB", rgb.split())
+    return rgb.convert("I").convert(mode) if mode.startswith("I") else rgb.convert(mode)

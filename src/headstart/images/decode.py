@@ -45,6 +45,7 @@ from PIL import Image, ImageFile
 from headstart.errors import HeadstartError, ImageError
 from headstart.images.formats import wrong_suffix
 from headstart.images.pixels import to_rgb
+from headstart.images.png import refuse_missing_rows
 from headstart.images.reader import (
     check_size,
     ignore_pillow_warnings,
@@ -157,6 +158,7 @@ def decode_checked(data: bytes, name: str, max_pixels: int, shrink: Callable[[Pi
     notes = [f"named-{suffix}-is-{format_name}"] if (suffix := wrong_suffix(name, format_name)) else []
     large = image.width * image.height >= LARGE_PIXELS
     with _one_large_image if large else nullcontext():
+        refuse_missing_rows(image, data)
         pixels = upright_pixels(image, notes)
         if has_more_frames(image):
             notes.append("first-frame")

@@ -100,9 +100,10 @@ def from_32_bit(image: Image.Image, notes: list[str]) -> Callable[[Image.Image],
         offset, factor = low, 255 / ((high - low) or 1.0)
 
     def convert(strip: Image.Image) -> Pixels:
-        values = np.asarray(strip).astype(np.float64)
-        if not np.isfinite(values).all():
+        values = np.asarray(strip)
+        if not np.isfinite(values).all():  # before the cast, which warns of signalling NaNs
             raise ImageError("holds values that are not numbers (NaN or infinity)")
+        values = values.astype(np.float64)
         return grey_to_rgb(np.rint((values - offset) * factor).astype(np.uint8))
 
     return convert

@@ -102,7 +102,7 @@ def refuse_missing_strips(image: ImageFile.ImageFile) -> None:
     covered = max((right for _, _, right, _ in extents), default=0) * max((bottom for *_, bottom in extents), default=0)
     if extents and covered < image.width * image.height:
         raise ImageError(
-            f"damaged: it claims {image.width:,} × {image.height:,} pixels, but holds only {covered:,} of "
+            f"damaged: it claims {image.width:,} × {image.height:,} pixels, but holds only {int(covered):,} of "
             f"{image.width * image.height:,}"
         )
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fakes import FakeBackbone, FakeNetwork
+from fakes import FakeBackbone, FakeNetwork, QuickBackbone
 from headstart.cache.store import open_cache
 from headstart.errors import CacheError, DataError, ImageError, RecipeMismatchError
 from headstart.extract import local, worker
@@ -94,6 +94,26 @@ def test_only_what_is_new_goes_through_the_network(data: Path, output: Path, tmp
     assert summary.reused == {"unchanged": 12, "moved": 2, "touched": 1}
     run(data, tmp_path / "fresh.h5")
     assert contents(output) == contents(tmp_path / "fresh.h5")
+
+
+def test_of_four_hundred_images_only_the_twenty_that_changed_or_came_are_computed(tmp_path: Path, output: Path) -> None:
+    data = class_folders(tmp_path / "many", n_per_class=200)
+    run(data, output, FakeNetwork(32, QuickBackbone), shard_images=256)
+    paths = sorted(data.rglob("*.png"))
+    for number in range(10):
+        picture(paths[number], seed=5000 + number)  # changed
+        picture(data / "bee" / f"new{number}.png", seed=6000 + number)  # added
+        paths[100 + number].rename(data / "bee" / f"renamed{number}.png")
+        paths[300 + number].unlink()
+    network = FakeNetwork(32, QuickBackbone)
+    summary = run(data, output, network, shard_images=256)
+    assert (network.made.n_images, summary.n_computed, summary.n_images) == (20, 20, 400)
+    assert summary.reused == {"unchanged": 370, "moved": 10}
+    assert set(contents(output)) == {path.relative_to(data).as_posix() for path in data.rglob("*.png")}
+    before = output.stat()
+    network = FakeNetwork(32, QuickBackbone)
+    assert run(data, output, network).reused == {"unchanged": 400}
+    assert (network.asked, output.stat().st_mtime_ns, output.stat().st_ino) == (0, before.st_mtime_ns, before.st_ino)
 
 
 def test_identical_files_are_computed_once(data: Path, output: Path) -> None:

@@ -4,8 +4,10 @@ import csv
 import io
 import logging
 import struct
+import traceback
 import warnings
 import zlib
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,7 +21,10 @@ from headstart.errors import HeadstartError, ImageError
 from headstart.images.decode import decode
 from headstart.images.discover import discover
 from headstart.images.load import load_image
+from headstart.images.png import ADAM7
 from headstart.schema import ImageRef
+from mutations import PNG_START, mutated, with_checksums
+from pictures import encoded_pictures, in_mode
 
 #: Sound to Pillow's eye when it only looks at the head, but with pixels that cannot be read.
 DAMAGED_ALL_THE_SAME = {"png_1bit/testpngs__crashers_badadler.png", "png_rgb/pil__broken_data_stream.png"}
@@ -341,3 +346,87 @@ def test_awkward_files_are_rows_or_failures_with_a_reason(shared: Path) -> None:
     wrong = {path for path, result in outcomes.items() if (result == "ok") != (expected[path] == "ok")}
     assert all(result == "ok" or len(result.split()) > 1 for result in outcomes.values())
     assert wrong == DAMAGED_ALL_THE_SAME
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "I;16"])
+def test_a_png_whose_data_end_properly_but_too_soon_is_refused(mode: str) -> None:
+    whole = encoded(in_mode(quadrants(), mode), "PNG")
+    start = whole.index(b"IDAT")
+    (length,) = struct.unpack_from(">I", whole, start - 4)
+    rows = zlib.decompress(whole[start + 4 : start + 4 + length])
+    for missing, refused in ((1, True), (len(rows) // 20, True), (len(rows) // 2, True), (0, False)):
+        packed = zlib.compress(rows[: len(rows) - missing])
+        chunk = struct.pack(">I", len(packed)) + b"IDAT" + packed
+        short = with_checksums(whole[: start - 4] + chunk + b"\0\0\0\0" + whole[start + 8 + length :])
+        if refused:
+            with pytest.raises(ImageError, match="truncated: "):
+                decode(short)
+        else:
+            np.testing.assert_array_equal(decode(short).pixels, decode(whole).pixels)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (8, 8), (9, 17), (40, 20)])
+def test_an_interlaced_png_with_a_pass_too_few_is_refused(size: tuple[int, int]) -> None:
+    width, height = size
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 1)
+    rows = bytearray()
+    for left, top, x_step, y_step in ADAM7:
+        columns = len(range(left, width, x_step))
+        rows += (b"\0" + b"\x80" * columns) * len(range(top, height, y_step)) if columns else b""
+    for missing in (0, 1, len(range(0, width, 1)) + 1):
+        packed = zlib.compress(rows[: len(rows) - missing])
+        parts = [header, b"IDAT" + packed, b"IEND"]
+        data = with_checksums(PNG_START + b"".join(struct.pack(">I", len(p) - 4) + p + bytes(4) for p in parts))
+        if missing:
+            with pytest.raises(ImageError, match="truncated: "):
+                decode(data)
+        else:
+            assert (decode(data).pixels == 0x80).all()
+
+
+def test_a_black_picture_is_not_taken_for_a_short_one() -> None:
+    assert not decode(encoded(Image.new("RGB", (300, 200)), "PNG")).pixels.any()
+
+
+def test_damage_behind_the_last_row_of_a_png_does_no_harm() -> None:
+    black = encoded(Image.new("L", (40, 20)), "PNG")
+    start = black.index(b"IDAT")
+    packed = zlib.compress(bytes(41 * 25))[:-1] + b"x"  # five rows too many, and a wrong checksum
+    data = with_checksums(black[: start - 4] + struct.pack(">I", len(packed)) + b"IDAT" + packed + bytes(4))
+    assert not decode(data).pixels.any()
+
+
+def test_a_tiff_with_half_a_row_per_strip_is_refused() -> None:
+    whole = encoded(Image.new("L", (40, 20)), "TIFF")
+    entry = whole.index(struct.pack("<HHI", 278, 4, 1))  # RowsPerStrip, of type LONG
+    ratio = struct.pack("<HHII", 278, 5, 1, len(whole))  # RATIONAL, which does not fit here: where it stands
+    data = whole[:entry] + ratio + whole[entry + 12 :] + struct.pack("<II", 21, 2)
+    with pytest.raises(ImageError, match="claims 40 × 20 pixels, but holds only 420 of 800"):
+        decode(data)
+
+
+def test_a_signalling_nan_is_refused_for_what_it_is() -> None:
+    data = encoded(Image.fromarray(np.zeros((2, 2), np.float32)), "TIFF")
+    quiet = encoded(Image.fromarray(np.full((2, 2), np.nan, np.float32)), "TIFF")
+    start = next(
+        i for i in range(len(data)) if data[i : i + 16] != quiet[i : i + 16] and quiet[i + 2 : i + 4] == b"\xc0\x7f"
+    )
+    with pytest.raises(ImageError, match="not numbers"):
+        decode(data[:start] + b"\x01\x00\xa0\x7f" * 4 + data[start + 16 :])
+
+
+def test_damaged_files_are_decoded_or_refused_and_hide_no_error_of_ours() -> None:
+    corpus = encoded_pictures()
+    kinds = Counter()
+    for number in range(600):
+        name, data = mutated(corpus, seed=0, number=number)
+        try:
+            image = decode(data, name=name)
+        except ImageError as error:
+            frames = traceback.extract_tb(error.__cause__.__traceback__) if error.__cause__ else []
+            assert not frames or "headstart" not in Path(frames[-1].filename).parts, (number, name)
+            kinds["refused"] += 1
+        else:
+            assert image.pixels.shape == (image.height_px, image.width_px, 3)
+            kinds["decoded"] += 1
+    assert min(kinds.values()) > 100
