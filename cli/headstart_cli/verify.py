@@ -15,6 +15,7 @@ from headstart_cli.console import ProgressBar, out, printable
 
 if TYPE_CHECKING:
     from headstart.cache.verify import Finding
+    from headstart.verify import Verification
 
 #: Findings shown before the rest is counted.
 LISTED = 20
@@ -22,27 +23,39 @@ LISTED = 20
 
 def verify(
     cache: Annotated[Path, typer.Argument(help="A feature cache, as features/data.h5.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="The folder of images: compare every image, and compute some rows again."),
+    ] = None,
+    sample: Annotated[int, typer.Option(min=0, help="With --data: rows to compute again.")] = 16,
+    seed: Annotated[int, typer.Option(min=0, help="With --data: which rows are drawn.")] = 0,
+    weights: Annotated[str, typer.Option(help="imagenet, or the file of the cache's custom weights.")] = "imagenet",
+    device: Annotated[str, typer.Option(help="auto, cpu or gpu:N.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of sentences.")] = False,
 ) -> None:
     """Read every byte of a cache that matters and say all that is wrong with it; the exit code is 0 where nothing is.
 
-    Checksums, digests of every column and row, types, shapes, labels and finite values are compared with the format.
+    Checksums, digests of every column and row, types, shapes, labels and finite values are compared with the format. With
+    --data the images are compared too: missing and changed ones are listed, and some rows go through the network again.
 
     [bold]Examples[/]
 
     headstart verify features/data.h5
 
-    headstart verify features/data.h5 --json
+    headstart verify features/data.h5 --data data/ --sample 64
     """
-    from headstart.cache.verify import verify_file
+    from headstart.verify import verify_cache
 
     with ProgressBar("Reading") as progress:
-        findings = list(verify_file(cache, start=progress.start, advance=progress.advance))
+        found = verify_cache(
+            cache, data, n_sample=sample, seed=seed, weights=weights, device=device, progress=progress
+        )  # fmt: skip
     if as_json:
-        typer.echo(json.dumps({"path": str(cache), "whole": not findings, "findings": plain(findings)}, indent=2))
+        facts = {**asdict(found), "findings": plain(found.findings)}
+        typer.echo(json.dumps({"path": str(cache), "whole": not found.findings, **facts}, indent=2))
     else:
-        print_findings(cache, findings)
-    if findings:
+        print_verification(cache, found)
+    if found.findings:
         raise typer.Exit(1)
 
 
@@ -51,15 +64,26 @@ def plain(findings: Sequence[Finding]) -> list[dict[str, object]]:
     return [{**asdict(finding), "image": printable(finding.image)} for finding in findings]
 
 
-def print_findings(cache: Path, findings: Sequence[Finding]) -> None:
-    """Print findings for a person."""
-    if not findings:
-        out.print(f"{escape(str(cache))} is whole.", soft_wrap=True)
-        return
-    count = f"{len(findings):,} finding{'s' if len(findings) > 1 else ''}"
-    out.print(f"[bold red]{escape(str(cache))} is damaged[/], {count}:", soft_wrap=True)
+def print_verification(cache: Path, found: Verification) -> None:
+    """Print what was compared and found, for a person."""
+    name, findings = escape(str(cache)), found.findings
+    if findings:
+        count = f"{len(findings):,} finding{'s' if len(findings) > 1 else ''}"
+        out.print(f"[bold red]{name} is not as it should be[/], {count}:", soft_wrap=True)
+    else:
+        out.print(f"{name} is whole.", soft_wrap=True)
     for finding in findings[:LISTED]:
         out.print(f"  {escape(printable(str(finding)))}", soft_wrap=True)
     if len(findings) > LISTED:
         out.print(f"  … and {len(findings) - LISTED:,} more (--json lists all)")
-    out.print("Make it anew with extract-features --overwrite.")
+    if found.n_images:
+        out.print(f"{found.n_images:,} images were read and compared.")
+    if found.n_recomputed:
+        worst = (
+            f"lowest cosine {found.lowest_cosine:.5f}, largest error {found.largest_error:.2g} of a row's largest value"
+        )
+        out.print(f"{found.n_recomputed:,} rows were computed again: {worst}.", soft_wrap=True)
+    if found.not_compared:
+        out.print(escape(printable(found.not_compared)), soft_wrap=True)
+    if findings:
+        out.print("What is damaged is made anew by extract-features --overwrite; changed images by extract-features.")

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from headstart.quality import inspect_quality as inspect_quality
     from headstart.schema import HeadSpec as HeadSpec
     from headstart.schema import Recipe as Recipe
+    from headstart.verify import verify_cache as verify_cache
 
 __version__ = "0.1.0"
 
@@ -78,6 +79,7 @@ _HOMES = {
     "merge_caches": "exchange.merge",
     "open_cache": "cache.store",
     "save_bundle": "heads.bundle",
+    "verify_cache": "verify",
 }
 
 __all__ = [*_HOMES, "__version__"]  # noqa: PLE0604  # names by their homes

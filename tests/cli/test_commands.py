@@ -120,7 +120,7 @@ def test_verify_says_what_is_damaged_and_the_code_says_whether(cli: Cli, data: P
     cache.write_bytes(damaged)
     code, out, _ = cli("verify", cache)
     assert code == 1
-    assert "is damaged, 1 finding:" in out.replace("\n", " ")
+    assert "is not as it should be, 1 finding:" in out.replace("\n", " ")
     code, out, _ = cli("verify", cache, "--json")
     found = json.loads(out)
     assert (code, found["whole"]) == (1, False)

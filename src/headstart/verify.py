@@ -1,0 +1,295 @@
+"""A cache against its images: whether the files are the same, and the network gives the features that are stored.
+
+A file can be whole and still be wrong: made with another preprocessing, other weights, or by a faulty machine. Only
+computing some rows again tells.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from headstart.backbone.precision import MIN_COSINE, row_cosines
+from headstart.cache.store import FeatureCache, open_cache
+from headstart.cache.verify import Finding, verify_file
+from headstart.errors import CacheError, DataError, ImageError, ParameterError, RecipeMismatchError
+from headstart.extract.options import Progress, Silence
+from headstart.extract.worker import ShardJob, ShardReport, batches
+from headstart.images.load import read_image_bytes
+from headstart.schema import FeatureBatch, ImageRef
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from headstart.images.load import LoadedImage
+    from headstart.schema import Backbone, Recipe
+
+#: Largest difference that is accepted, as a share of the largest value of its row: the cosine is blind to the scale, and
+#: to a single value. Storage as float16 costs 2⁻¹¹ = 5e-4, and the order in which a machine sums in float32, or a GPU's
+#: TF32 (10 bits), less than 1e-2. bfloat16 has 7 bits, and machines differ in where they round: against float32 on the
+#: same photographs 0.026 was seen. RGB for BGR gives 0.9, division by 255 gives 1.
+MAX_ERROR = {"float32": 0.01, "bfloat16": 0.1, "float16": 0.1}
+
+#: Images whose digests are computed before they are asked for.
+AHEAD = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What was compared, and what is wrong.
+
+    Attributes
+    ----------
+    findings : tuple of Finding
+        Empty where all is well.
+    n_images : int
+        Rows whose image file was read; 0 without a folder of images.
+    n_recomputed : int
+        Rows that went through the network again.
+    lowest_cosine, largest_error : float
+        The worst of them; the error is a share of the row's largest value. 1 and 0 where there were none.
+    not_compared : str
+        Why images or features were not compared, in words; empty where they were, or that was not asked for.
+    """
+
+    findings: tuple[Finding, ...]
+    n_images: int = 0
+    n_recomputed: int = 0
+    lowest_cosine: float = 1.0
+    largest_error: float = 0.0
+    not_compared: str = ""
+
+
+def verify_cache(
+    path: str | Path,
+    data: str | Path | None = None,
+    *,
+    n_sample: int = 16,
+    seed: int = 0,
+    weights: str | Path = "imagenet",
+    batch_size: int | None = None,
+    device: str = "auto",
+    backbone: Backbone | None = None,
+    progress: Progress | None = None,
+) -> Verification:
+    """Return everything that is wrong with a cache; with its images, whether it still tells of them.
+
+    Parameters
+    ----------
+    path : str or Path
+        The cache; it is not changed.
+    data : str or Path, optional
+        The folder that its paths are relative to. Every image is read and its digest compared, and some rows are computed
+        again in the cache's own recipe.
+    n_sample : int
+        Rows to compute again, drawn from those whose image is unchanged; 0 for none.
+    seed : int
+        Of the draw.
+    weights : str or Path
+        ``imagenet``, or the file of the custom weights that the features were made with.
+    batch_size : int, optional
+        Images per forward pass.
+    device : str
+        ``auto``, ``cpu`` or ``gpu:N``.
+    backbone : Backbone, optional
+        One that exists already.
+    progress : Progress, optional
+        Is told how it goes on.
+
+    Raises
+    ------
+    CacheError
+        If there is no cache at ``path``, or it is of another format version.
+    DataError
+        If ``data`` is not a folder.
+    RecipeMismatchError, WeightsError
+        If the weights are not those of the recipe; before anything is read.
+    """
+    progress = progress or Silence()
+    if n_sample < 0:
+        raise ParameterError(f"The number of rows to compute again is 0 or more. Received: {n_sample}.")
+    if data is not None and not Path(data).is_dir():
+        raise DataError(f"{data} is not a folder. Expected: the folder of images that {path} was made from.")
+    why_not = ""
+    if data is not None and n_sample and backbone is None:
+        backbone, why_not = recipe_backbone(Path(path), weights, batch_size, device)
+    findings = list(verify_file(path, start=progress.start, advance=progress.advance))
+    if data is None:
+        return Verification(tuple(findings))
+    try:
+        with open_cache(path) as cache:
+            return Comparison(cache, Path(data), findings, progress).run(backbone, n_sample, seed, why_not)
+    except CacheError as error:
+        if not findings:
+            raise
+        return Verification(tuple(findings), not_compared=f"The images were not compared: {error}")
+
+
+def recipe_backbone(
+    path: Path, weights: str | Path, batch_size: int | None, device: str
+) -> tuple[Backbone | None, str]:
+    """Return the backbone of a cache's recipe; or none, and why, for features made elsewhere and for damaged files."""
+    try:
+        with open_cache(path) as cache:
+            recipe = cache.recipe
+    except CacheError as error:
+        return None, str(error)
+    if recipe.backbone.startswith("foreign:"):
+        return None, (
+            f"No row was computed again: the features were made by {recipe.backbone!r}, which headstart cannot run."
+        )
+    from headstart.backbone.vgg16 import FrozenBackbone, check_runnable
+    from headstart.backbone.weights import load_weights
+
+    check_runnable(recipe)
+    loaded = load_weights(weights, custom=str(weights) != "imagenet")
+    return FrozenBackbone.from_recipe(recipe, loaded, batch_size=batch_size, device=device), ""
+
+
+class Comparison:
+    """One cache, its folder of images, and what is found.
+
+    Parameters
+    ----------
+    cache : FeatureCache
+        Open.
+    root : Path
+        The folder that its paths are relative to.
+    findings : list of Finding
+        What was found in the file; more is added.
+    progress : Progress
+        Is told how many images were read.
+    """
+
+    def __init__(self, cache: FeatureCache, root: Path, findings: list[Finding], progress: Progress) -> None:
+        self.cache, self.root, self.findings, self.progress = cache, root, findings, progress
+        self.lowest_cosine, self.largest_error = 1.0, 0.0
+
+    def run(self, backbone: Backbone | None, n_sample: int, seed: int, why_not: str) -> Verification:
+        """Compare the images, then some features."""
+        damaged = {finding.row for finding in self.findings if finding.row is not None}
+        whole = np.array([row for row in self.unchanged() if row not in damaged], np.int64)
+        n_recomputed = 0
+        if backbone is not None and len(whole):
+            differences = self.cache.recipe.differences(backbone.recipe)
+            if differences:
+                raise RecipeMismatchError(f"The backbone makes other features: {'; '.join(differences)}.")
+            rng = np.random.default_rng(seed)
+            chosen = np.sort(rng.choice(whole, min(n_sample, len(whole)), replace=False))
+            n_recomputed = self.recompute(chosen, backbone)
+        return Verification(
+            tuple(self.findings), self.cache.n_images, n_recomputed, self.lowest_cosine, self.largest_error, why_not
+        )
+
+    def unchanged(self) -> Iterator[int]:
+        """Yield the rows whose image file has the digest that is stored; add a finding for each other one."""
+        self.progress.start(self.cache.n_images)
+        paths, digests = self.cache.rows.path, self.cache.rows.sha256
+        for row, received in enumerate(in_order(self.digest, paths, os.cpu_count() or 1)):
+            expected = digests[row]
+            if isinstance(received, ImageError):
+                self.findings.append(Finding("image", f"it cannot be read: {received}", row, paths[row]))
+            elif received != expected:
+                what = "its bytes are not those that the features were made from (SHA-256)"
+                self.findings.append(Finding("image", what, row, paths[row], expected, received))
+            else:
+                yield row
+            self.progress.advance(1)
+
+    def digest(self, path: str) -> str | ImageError:
+        """Return the digest of an image file, or why it cannot be read."""
+        try:
+            return hashlib.sha256(read_image_bytes(self.root, ref_now(self.root, path))).hexdigest()
+        except ImageError as error:
+            return error
+
+    def recompute(self, rows: NDArray[np.int64], backbone: Backbone) -> int:
+        """Compute rows again, add a finding for each that differs, and return how many were computed."""
+        refs = [ref_now(self.root, self.cache.rows.path[row]) for row in rows.tolist()]
+        row_of = {id(ref): row for ref, row in zip(refs, rows.tolist(), strict=True)}
+        job = ShardJob(self.root, (), decode_threads=os.cpu_count() or 1)
+        n_computed = n_different = 0
+        for images, failures in batches(refs, self.cache.recipe, job, lambda: backbone.batch_size, ShardReport()):
+            for failure in failures:
+                what = f"it cannot be decoded: {failure.reason}"
+                self.findings.append(Finding("image", what, row_of[id(failure.ref)], failure.ref.path))
+            if images:
+                n_computed += len(images)
+                n_different += self.compare(images, [row_of[id(image.row.ref)] for image in images], backbone)
+        if n_different and n_different == n_computed:
+            self.findings.append(Finding("recipe", all_different(n_computed, self.cache.recipe)))
+        return n_computed
+
+    def compare(self, images: Sequence[LoadedImage], rows: Sequence[int], backbone: Backbone) -> int:
+        """Add a finding for each row whose features are others now; return how many there are."""
+        computed = backbone.forward(np.stack([image.pixels for image in images]))
+        stored = FeatureBatch(*(self.cache.read_rows(name, np.asarray(rows)) for name in ("features", "pooled")))
+        different = set()
+        limit = MAX_ERROR[self.cache.recipe.precision]
+        for name in ("features", "pooled"):
+            cosines, errors = differences(getattr(stored, name), getattr(computed, name))
+            self.lowest_cosine = min(self.lowest_cosine, float(cosines.min()))
+            self.largest_error = max(self.largest_error, float(errors.max()))
+            for row, cosine, error in zip(rows, cosines, errors, strict=True):
+                if cosine >= MIN_COSINE and error <= limit:
+                    continue
+                different.add(row)
+                expected = f"cosine at least {MIN_COSINE}, error at most {limit:g} of the largest value"
+                received = f"cosine {cosine:.5f}, error {error:.3g}"
+                what = "the network gives other values for this image"
+                self.findings.append(Finding(f"/{name}", what, row, self.cache.rows.path[row], expected, received))
+        return len(different)
+
+
+def differences(
+    stored: NDArray[np.floating], computed: NDArray[np.floating]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return per row the cosine, and the largest difference as a share of the row's largest value, float64."""
+    if not stored[0].size:
+        return np.ones(len(stored)), np.zeros(len(stored))
+    x, y = (np.reshape(values, (len(values), -1)).astype(np.float64) for values in (stored, computed))
+    scale = np.maximum(np.abs(x).max(axis=1), np.abs(y).max(axis=1))
+    errors = np.abs(x - y).max(axis=1) / np.where(scale > 0, scale, 1)
+    return row_cosines(x, y), errors
+
+
+def all_different(n_rows: int, recipe: Recipe) -> str:
+    """Return what it means where not one of the recomputed rows agrees."""
+    return (
+        f"none of the {n_rows} rows computed again agrees with the stored features, although the images are unchanged: they "
+        f"were made with another preprocessing (channel order, scale, resize) or other weights than the recipe says "
+        f"({recipe.backbone}, {recipe.weights}, {recipe.layer}, {recipe.input_size_px} pixels, {recipe.resize})"
+    )
+
+
+def ref_now(root: Path, path: str) -> ImageRef:
+    """Return an image as it is on the disk now: a copy of the folder has other times, and the digest is what counts.
+
+    Where it is not there, sizes are 0, and reading it says why.
+    """
+    try:
+        found = (root / path).stat()
+    except (OSError, ValueError):
+        return ImageRef(path, None, None, None, 0, 0)
+    return ImageRef(path, None, None, None, found.st_size, found.st_mtime_ns)
+
+
+def in_order(
+    function: Callable[[str], str | ImageError], arguments: Sequence[str], threads: int
+) -> Iterator[str | ImageError]:
+    """Yield the results of a function in order, computed by threads that run a bounded number ahead."""
+    with ThreadPoolExecutor(threads, "digest") as pool:
+        remaining = iter(arguments)
+        pending = deque(pool.submit(function, argument) for argument in islice(remaining, AHEAD))
+        while pending:
+            yield pending.popleft().result()
+            pending.extend(pool.submit(function, argument) for argument in islice(remaining, 1))

@@ -1,0 +1,67 @@
+"""verify with the real network: preprocessing that is wrong is found, whatever the mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from headstart.backbone.vgg16 import FrozenBackbone
+from headstart.backbone.weights import Weights
+from headstart.extract.worker import ShardJob, extract_shard
+from headstart.images.discover import discover
+from headstart.schema import FeatureBatch
+from headstart.verify import verify_cache
+
+pytestmark = pytest.mark.weights
+
+SIZE = 96
+
+
+@pytest.fixture(scope="module")
+def backbone(imagenet: Weights) -> FrozenBackbone:
+    return FrozenBackbone(imagenet, input_size_px=SIZE, batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six pictures with smooth colours, as photographs have them."""
+    root = tmp_path_factory.mktemp("photos")
+    for number in range(6):
+        blocks = np.random.default_rng(number).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+        Image.fromarray(blocks).resize((120, 110), Image.Resampling.BICUBIC).save(root / f"{number}.png")
+    return root
+
+
+class Wrapper:
+    """The real network behind pixels that are prepared wrongly; it says the recipe of the right ones."""
+
+    def __init__(self, backbone: FrozenBackbone, mistake: str) -> None:
+        self.recipe, self.batch_size, self.inner, self.mistake = backbone.recipe, backbone.batch_size, backbone, mistake
+
+    def forward(self, images: NDArray[np.uint8]) -> FeatureBatch:
+        if self.mistake == "RGB instead of BGR":
+            images = np.ascontiguousarray(images[..., ::-1])
+        elif self.mistake == "divided by 255":
+            images = (images / 255).round().astype(np.uint8)
+        return self.inner.forward(images)
+
+
+@pytest.mark.parametrize("mistake", ["", "RGB instead of BGR", "divided by 255"])
+def test_wrong_preprocessing_is_found(photos: Path, tmp_path: Path, backbone: FrozenBackbone, mistake: str) -> None:
+    images, path = discover(photos), tmp_path / "a.h5"
+    extract_shard(images.refs, path, job=ShardJob(photos, ()), backbone=Wrapper(backbone, mistake))
+    assert verify_cache(path).findings == ()
+    found = verify_cache(path, photos, n_sample=4, backbone=backbone)
+    assert found.n_recomputed == 4
+    if not mistake:
+        assert found.findings == ()
+        assert found.lowest_cosine > 0.99999
+        assert found.largest_error < 1e-3
+        return
+    assert found.findings[-1].place == "recipe"
+    assert "channel order, scale" in found.findings[-1].what
+    assert found.lowest_cosine < 0.99
