@@ -27,6 +27,7 @@ from headstart_cli.inspect import inspect
 from headstart_cli.merge import merge
 from headstart_cli.native_messages import quiet_native_messages
 from headstart_cli.predict import predict
+from headstart_cli.repair import repair
 from headstart_cli.verify import verify
 from headstart_cli.weights import weights
 
@@ -36,6 +37,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "fit-head": fit,
     "inspect": inspect,
     "verify": verify,
+    "repair": repair,
     "heads": heads,
     "predict": predict,
     "evaluate": evaluate,

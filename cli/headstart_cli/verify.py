@@ -86,4 +86,8 @@ def print_verification(cache: Path, found: Verification) -> None:
     if found.not_compared:
         out.print(escape(printable(found.not_compared)), soft_wrap=True)
     if findings:
-        out.print("What is damaged is made anew by extract-features --overwrite; changed images by extract-features.")
+        out.print(
+            "headstart repair computes damaged rows again; extract-features brings changed images up to date, and with "
+            "--overwrite makes everything anew.",
+            soft_wrap=True,
+        )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from headstart.export import export_onnx as export_onnx
     from headstart.extract.local import extract_features as extract_features
     from headstart.extract.options import ExtractOptions as ExtractOptions
+    from headstart.extract.repair import repair_cache as repair_cache
     from headstart.fit import fit_head as fit_head
     from headstart.heads.bundle import Bundle as Bundle
     from headstart.heads.bundle import load_bundle as load_bundle
@@ -78,6 +79,7 @@ _HOMES = {
     "make_head": "heads.catalogue",
     "merge_caches": "exchange.merge",
     "open_cache": "cache.store",
+    "repair_cache": "extract.repair",
     "save_bundle": "heads.bundle",
     "verify_cache": "verify",
 }

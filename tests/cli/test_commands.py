@@ -14,7 +14,7 @@ import pytest
 from fakes import FakeBackbone, FakeNetwork
 from headstart import predict
 from headstart.cache.store import open_cache
-from headstart.extract import local
+from headstart.extract import local, repair
 from headstart.schema import Recipe
 from headstart_cli.app import COMMANDS, make_app, run
 from pictures import class_folders, picture
@@ -125,6 +125,23 @@ def test_verify_says_what_is_damaged_and_the_code_says_whether(cli: Cli, data: P
     found = json.loads(out)
     assert (code, found["whole"]) == (1, False)
     assert [(f["place"], f["row"], f["image"]) for f in found["findings"]] == [("/features", 3, image)]
+
+
+def test_repair_makes_a_damaged_cache_whole(cli: Cli, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = Path("features/photos.h5")
+    cli("extract-features", data)
+    assert "nothing was changed" in cli("repair", cache, "--data", data)[1]
+    with open_cache(cache) as opened:
+        row, image = opened.read_chunk("pooled", 5)[1], opened.paths[5]
+    damaged = bytearray(cache.read_bytes())
+    damaged[damaged.index(row)] ^= 1
+    cache.write_bytes(damaged)
+    monkeypatch.setattr(repair, "build", lambda *_arguments: FakeBackbone())
+    code, out, _ = cli("repair", cache, "--data", data)
+    assert code == 0
+    assert "is whole again: 1 of 24 rows were computed anew." in out
+    assert image in out
+    assert cli("verify", cache)[0] == 0
 
 
 def test_too_many_failures_are_an_exit_code(cli: Cli, data: Path) -> None:

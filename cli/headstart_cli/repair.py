@@ -1,0 +1,49 @@
+"""``headstart repair``: damaged rows of a cache computed again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from headstart_cli.console import ProgressBar, out, printable
+
+#: Images named before the rest is counted.
+LISTED = 10
+
+
+def repair(
+    cache: Annotated[Path, typer.Argument(help="A feature cache, as features/data.h5.")],
+    data: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder of images that it was made from.")],
+    weights: Annotated[str, typer.Option(help="imagenet, or the file of the cache's custom weights.")] = "imagenet",
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images per forward pass.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or gpu:N.")] = "auto",
+) -> None:
+    """Compute the damaged rows of a cache again from their images; all others stay as they are.
+
+    The old file stays until the new one is whole. Where more than rows of features is damaged, or an image has changed,
+    nothing is done, and it is said what to do instead.
+
+    [bold]Examples[/]
+
+    headstart repair features/data.h5 --data data/
+    """
+    from headstart.extract.repair import repair_cache
+
+    with ProgressBar("Repairing") as progress:
+        done = repair_cache(
+            cache, data, weights=weights, batch_size=batch_size, device=device, progress=progress
+        )  # fmt: skip
+    if not done.images:
+        out.print(f"{escape(str(cache))} is whole: nothing was changed.", soft_wrap=True)
+        return
+    out.print(
+        f"{escape(str(cache))} is whole again: {len(done.images):,} of {done.n_images:,} rows were computed anew.",
+        soft_wrap=True,
+    )
+    for image in done.images[:LISTED]:
+        out.print(f"  {escape(printable(image))}", soft_wrap=True)
+    if len(done.images) > LISTED:
+        out.print(f"  … and {len(done.images) - LISTED:,} more")

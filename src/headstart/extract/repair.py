@@ -1,0 +1,191 @@
+"""Damaged rows of a cache computed again from their images; the others stay as they are, byte for byte."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headstart.backbone.vgg16 import check_runnable
+from headstart.cache.format import FEATURES, POOLED
+from headstart.cache.merge import MergedRow, merge
+from headstart.cache.publish import writing
+from headstart.cache.store import FeatureCache, open_cache
+from headstart.cache.verify import Finding, verify_file
+from headstart.errors import CacheError, DataError
+from headstart.extract.lock import lock
+from headstart.extract.options import Progress, Silence
+from headstart.extract.plan import hash_file
+from headstart.extract.worker import ShardJob, extract_shard
+
+if TYPE_CHECKING:
+    from headstart.schema import Backbone, ImageRef, Recipe
+
+#: Rows named in a refusal before the rest is counted.
+NAMED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What was done.
+
+    Attributes
+    ----------
+    path : Path
+        The cache.
+    n_images : int
+        Its rows.
+    images : tuple of str
+        Paths of the rows that were computed again; empty where nothing was damaged, and the file was left alone.
+    """
+
+    path: Path
+    n_images: int
+    images: tuple[str, ...]
+
+
+def repair_cache(
+    path: str | Path,
+    data: str | Path,
+    *,
+    weights: str | Path = "imagenet",
+    batch_size: int | None = None,
+    device: str = "auto",
+    backbone: Backbone | None = None,
+    progress: Progress | None = None,
+) -> Repair:
+    """Compute the damaged rows of a cache again, and replace the file once the new one is whole.
+
+    Labels, splits and the order of the rows stay; so do the features of all other rows. Images that are new in the folder
+    are not looked at: that is what ``extract_features`` does.
+
+    Parameters
+    ----------
+    path : str or Path
+        The cache; it stays as it is until the new one is complete.
+    data : str or Path
+        The folder of images that its paths are relative to.
+    weights, batch_size, device, backbone
+        As for :func:`headstart.verify.verify_cache`.
+    progress : Progress, optional
+        Is told how it goes on.
+
+    Raises
+    ------
+    CacheError
+        If more than rows of features is damaged, an image of a damaged row is gone or has changed, the file cannot be
+        written, or another process is writing it. The cache is as it was then.
+    RecipeMismatchError
+        If the features were made elsewhere, or the weights are not those of the recipe.
+    DataError
+        If ``data`` is not a folder.
+    """
+    path, root, progress = Path(path), Path(data), progress or Silence()
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder. Expected: the folder of images that {path} was made from.")
+    with lock(path):
+        damaged = damaged_rows(path, progress)
+        with open_cache(path) as cache:
+            if not damaged:
+                return Repair(path, cache.n_images, ())
+            check_runnable(cache.recipe)
+            refs = unchanged_refs(cache, root, damaged)
+            backbone = backbone or build(cache.recipe, weights, batch_size, device)
+            replace_rows(cache, root, dict(zip(damaged, refs, strict=True)), backbone, progress)
+            return Repair(path, cache.n_images, tuple(ref.path for ref in refs))
+
+
+def damaged_rows(path: Path, progress: Progress) -> list[int]:
+    """Return the rows whose features or averages are damaged, in order.
+
+    Raises
+    ------
+    CacheError
+        If anything else is.
+    """
+    rows: set[int] = set()
+    others: list[Finding] = []
+    for finding in verify_file(path, start=progress.start, advance=progress.advance):
+        if finding.row is not None and finding.place in (f"/{FEATURES}", f"/{POOLED}"):
+            rows.add(finding.row)
+        else:
+            others.append(finding)
+    if others:
+        raise CacheError(
+            f"{path} cannot be repaired: more than rows of features is damaged ({listed([str(f) for f in others])}). "
+            "Make it anew with extract-features --overwrite."
+        )
+    return sorted(rows)
+
+
+def unchanged_refs(cache: FeatureCache, root: Path, rows: Sequence[int]) -> list[ImageRef]:
+    """Return the images of some rows with their present size and time.
+
+    Raises
+    ------
+    CacheError
+        If one is gone, or its bytes are not those that the row was made from.
+    """
+    refs, found, bad = cache.refs(), [], []
+    for row in rows:
+        try:
+            stat = (root / refs[row].path).stat()
+        except OSError as error:
+            bad.append(f"{refs[row].path}: {error.strerror}")
+            continue
+        ref = replace(refs[row], size_bytes=stat.st_size, mtime_ns=stat.st_mtime_ns)
+        found.append(ref)
+        if hash_file(root, ref)[1] != cache.rows.sha256[row]:
+            bad.append(f"{ref.path}: its bytes are not those that the row was made from")
+    if bad:
+        raise CacheError(
+            f"{cache.path} cannot be repaired from {root}: of {len(rows):,} damaged rows {len(bad):,} have no image that is "
+            f"the same as then ({listed(bad)}). Bring these images back, or make the cache anew with extract-features "
+            "--overwrite."
+        )
+    return found
+
+
+def replace_rows(
+    cache: FeatureCache, root: Path, refs: dict[int, ImageRef], backbone: Backbone, progress: Progress
+) -> None:
+    """Write the cache anew, with the rows in ``refs`` computed again."""
+    job = ShardJob(root, cache.class_names, cache.compression, stop_on_failure=True)
+    progress.start(len(refs))
+    with writing(cache.path), tempfile.TemporaryDirectory(dir=cache.path.parent, prefix=".repair-") as folder:
+        part = Path(folder) / "rows.h5"
+        extract_shard(list(refs.values()), part, job=job, backbone=backbone, on_images=progress.advance)
+        with open_cache(part) as computed:
+            if computed.recipe != cache.recipe:
+                raise CacheError(f"{cache.path} cannot be repaired: the backbone makes features of another recipe.")
+            numbers = {row: number for number, row in enumerate(refs)}
+            rows = [
+                MergedRow(1, numbers[row], refs[row]) if row in numbers else MergedRow(0, row, ref)
+                for row, ref in enumerate(cache.refs())
+            ]
+            merge(
+                cache.path,
+                sources=[cache, computed],
+                rows=rows,
+                failures=cache.failures,
+                class_names=cache.class_names,
+                layout=cache.layout,
+                info=cache.info,
+            )
+
+
+def build(recipe: Recipe, weights: str | Path, batch_size: int | None, device: str) -> Backbone:
+    """Return the backbone of a recipe."""
+    from headstart.backbone.vgg16 import FrozenBackbone
+    from headstart.backbone.weights import load_weights
+
+    loaded = load_weights(weights, custom=str(weights) != "imagenet")
+    return FrozenBackbone.from_recipe(recipe, loaded, batch_size=batch_size, device=device)
+
+
+def listed(sentences: Sequence[str]) -> str:
+    """Return the first of some sentences, and how many more there are."""
+    more = f"; and {len(sentences) - NAMED:,} more" if len(sentences) > NAMED else ""
+    return "; ".join(sentence.rstrip(".") for sentence in sentences[:NAMED]) + more

@@ -1,0 +1,119 @@
+"""repair computes the damaged rows again and touches nothing else; or it refuses and touches nothing at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import pytest
+
+from caches import everything, write_cache
+from fakes import FakeBackbone, FakeNetwork
+from headstart.cache.store import open_cache
+from headstart.errors import CacheError, DataError, HeadstartError, RecipeMismatchError
+from headstart.extract import repair as repair_module
+from headstart.extract.local import extract_features
+from headstart.extract.repair import Repair, repair_cache
+from headstart.verify import verify_cache
+from pictures import class_folders
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = class_folders(tmp_path / "photos", n_per_class=5)
+    (folder / "bee/empty.png").write_bytes(b"")
+    return folder
+
+
+@pytest.fixture
+def cache(data: Path, tmp_path: Path) -> Path:
+    extract_features(data, tmp_path / "a.h5", network=FakeNetwork())  # type: ignore[arg-type]
+    return tmp_path / "a.h5"
+
+
+def damage(path: Path, *places: tuple[str, int]) -> None:
+    with open_cache(path) as cache:
+        stored = [cache.read_chunk(name, row)[1] for name, row in places]
+    data = bytearray(path.read_bytes())
+    for chunk in stored:
+        data[data.index(chunk) + len(chunk) // 2] ^= 8
+    path.write_bytes(data)
+
+
+def repaired(path: Path, data: Path) -> tuple[Repair, FakeBackbone]:
+    backbone = FakeBackbone()
+    return repair_cache(path, data, backbone=backbone), backbone
+
+
+def without_header(path: Path) -> dict[str, Any]:
+    return {name: value for name, value in everything(path).items() if name != "header"}
+
+
+def test_only_damaged_rows_are_computed_and_the_cache_is_as_before(cache: Path, data: Path) -> None:
+    before = without_header(cache)
+    damage(cache, ("features", 2), ("pooled", 2), ("pooled", 7))
+    assert len(verify_cache(cache).findings) == 3
+    done, backbone = repaired(cache, data)
+    assert (done.n_images, done.images) == (10, ("ant/002.png", "bee/002.png"))
+    assert backbone.n_images == 2
+    assert without_header(cache) == before
+    assert verify_cache(cache, data, backbone=FakeBackbone()).findings == ()
+    assert sorted(path.name for path in cache.parent.iterdir() if "repair" in path.name) == []
+
+
+def test_swapped_rows_are_repaired_too(cache: Path, data: Path) -> None:
+    before = without_header(cache)
+    with h5py.File(cache, "r+") as file:
+        file["features"][[2, 3]] = file["features"][...][[3, 2]]
+    assert repaired(cache, data)[0].images == ("ant/002.png", "ant/003.png")
+    assert without_header(cache) == before
+
+
+def test_what_is_whole_is_left_alone(cache: Path, data: Path) -> None:
+    before = cache.read_bytes(), cache.stat().st_mtime_ns
+    done, backbone = repaired(cache, data)
+    assert (done.images, backbone.n_images) == ((), 0)
+    assert (cache.read_bytes(), cache.stat().st_mtime_ns) == before
+
+
+def refused(path: Path, data: Path, error: type[HeadstartError], match: str) -> None:
+    before = path.read_bytes()
+    with pytest.raises(error, match=match):
+        repaired(path, data)
+    assert path.read_bytes() == before
+
+
+def test_a_changed_or_missing_image_is_refused(cache: Path, data: Path) -> None:
+    damage(cache, ("features", 2), ("features", 7))
+    (data / "ant/002.png").write_bytes((data / "ant/001.png").read_bytes())
+    (data / "bee/002.png").unlink()
+    refused(cache, data, CacheError, "2 have no image.*ant/002.png: its bytes.*bee/002.png: No such file.*--overwrite")
+
+
+def test_damage_beyond_rows_is_refused_with_what_to_do(cache: Path, data: Path) -> None:
+    damage(cache, ("features", 2))
+    with h5py.File(cache, "r+") as file:
+        file["rows/label"][0] = 1
+    refused(cache, data, CacheError, "more than rows of features is damaged .*/rows/label.*--overwrite")
+    cache.write_bytes(cache.read_bytes()[:4000])
+    refused(cache, data, CacheError, "cannot be repaired.*cannot be opened.*--overwrite")
+
+
+def test_features_made_elsewhere_and_other_backbones_are_refused(cache: Path, data: Path, tmp_path: Path) -> None:
+    foreign = write_cache(tmp_path / "foreign.h5")
+    damage(foreign, ("pooled", 1))
+    refused(foreign, data, RecipeMismatchError, "which headstart cannot run")
+    refused(cache, cache, DataError, "not a folder")
+
+
+def test_the_old_file_stays_where_the_new_one_cannot_be_finished(
+    cache: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damage(cache, ("features", 2))
+
+    def full(*_arguments: object, **_options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(repair_module, "merge", full)
+    refused(cache, data, CacheError, "No space left on device")
