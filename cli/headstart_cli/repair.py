@@ -37,10 +37,10 @@ def repair(
             cache, data, weights=weights, batch_size=batch_size, device=device, progress=progress
         )  # fmt: skip
     if not done.images:
-        out.print(f"{escape(str(cache))} is whole: nothing was changed.", soft_wrap=True)
+        out.print(f"{escape(printable(str(cache)))} is whole: nothing was changed.", soft_wrap=True)
         return
     out.print(
-        f"{escape(str(cache))} is whole again: {len(done.images):,} of {done.n_images:,} rows were computed anew.",
+        f"{escape(printable(str(cache)))} is whole again: {len(done.images):,} of {done.n_images:,} rows were computed anew.",
         soft_wrap=True,
     )
     for image in done.images[:LISTED]:

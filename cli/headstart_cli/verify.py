@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from headstart_cli.console import ProgressBar, out, printable
+from headstart_cli.console import ProgressBar, out, print_json, printable
 
 if TYPE_CHECKING:
-    from headstart.cache.verify import Finding
     from headstart.verify import Verification
 
 #: Findings shown before the rest is counted.
@@ -51,22 +48,16 @@ def verify(
             cache, data, n_sample=sample, seed=seed, weights=weights, device=device, progress=progress
         )  # fmt: skip
     if as_json:
-        facts = {**asdict(found), "findings": plain(found.findings)}
-        typer.echo(json.dumps({"path": str(cache), "whole": not found.findings, **facts}, indent=2))
+        print_json({"path": str(cache), "whole": not found.findings, **asdict(found)})
     else:
         print_verification(cache, found)
     if found.findings:
         raise typer.Exit(1)
 
 
-def plain(findings: Sequence[Finding]) -> list[dict[str, object]]:
-    """Return findings as plain JSON types."""
-    return [{**asdict(finding), "image": printable(finding.image)} for finding in findings]
-
-
 def print_verification(cache: Path, found: Verification) -> None:
     """Print what was compared and found, for a person."""
-    name, findings = escape(str(cache)), found.findings
+    name, findings = escape(printable(str(cache))), found.findings
     if findings:
         count = f"{len(findings):,} finding{'s' if len(findings) > 1 else ''}"
         out.print(f"[bold red]{name} is not as it should be[/], {count}:", soft_wrap=True)
