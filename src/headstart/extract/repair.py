@@ -12,7 +12,7 @@ from headstart.backbone.vgg16 import check_runnable
 from headstart.cache.format import FEATURES, POOLED
 from headstart.cache.merge import MergedRow, merge
 from headstart.cache.publish import writing
-from headstart.cache.store import FeatureCache, open_cache
+from headstart.cache.store import FeatureCache, check_is_file, open_cache
 from headstart.cache.verify import Finding, verify_file
 from headstart.errors import CacheError, DataError
 from headstart.extract.lock import lock
@@ -85,6 +85,7 @@ def repair_cache(
     path, root, progress = Path(path), Path(data), progress or Silence()
     if not root.is_dir():
         raise DataError(f"{root} is not a folder. Expected: the folder of images that {path} was made from.")
+    check_is_file(path)  # before a lock is laid beside it
     with lock(path):
         damaged = damaged_rows(path, progress)
         with open_cache(path) as cache:

@@ -107,6 +107,12 @@ def test_features_made_elsewhere_and_other_backbones_are_refused(cache: Path, da
     refused(cache, cache, DataError, "not a folder")
 
 
+def test_nothing_is_made_where_there_is_no_cache(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(CacheError, match="There is no cache"):
+        repaired(tmp_path / "none/a.h5", data)
+    assert not (tmp_path / "none").exists()
+
+
 def test_the_old_file_stays_where_the_new_one_cannot_be_finished(
     cache: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
