@@ -14,6 +14,7 @@ from typing import Any
 import typer
 
 from headstart.errors import HeadstartError
+from headstart_cli.benchmark import benchmark
 from headstart_cli.console import print_error
 from headstart_cli.convert import convert
 from headstart_cli.demo import demo
@@ -31,10 +32,11 @@ from headstart_cli.repair import repair
 from headstart_cli.verify import verify
 from headstart_cli.weights import weights
 
-#: Name → function. The first two are commands of their own as well (``extract-features``, ``fit-head``).
+#: Name → function. The first three are commands of their own as well.
 COMMANDS: dict[str, Callable[..., Any]] = {
     "extract-features": extract,
     "fit-head": fit,
+    "benchmark-heads": benchmark,
     "inspect": inspect,
     "verify": verify,
     "repair": repair,
@@ -93,3 +95,8 @@ def extract_features() -> None:
 def fit_head() -> None:
     """Run ``fit-head``."""
     run(make_app("fit-head"))
+
+
+def benchmark_heads() -> None:
+    """Run ``benchmark-heads``."""
+    run(make_app("benchmark-heads"))

@@ -12,8 +12,12 @@ from headstart_cli.console import err, out
 from headstart_cli.evaluate import print_score
 
 if TYPE_CHECKING:
-    from headstart.fit import FitResult
+    from headstart.fit import FitResult, Search
     from headstart.schema import HeadSpec
+    from headstart.search import SearchResult
+
+#: Heads that are searched unless asked otherwise: it takes them a second or two.
+SEARCHED = frozenset({"logistic", "linear-svm", "ridge"})
 
 EPILOG = (
     "[bold]Examples[/]\n\n"
@@ -102,11 +106,21 @@ def fit(
             "Default: half of what is free."
         ),
     ] = None,
+    search: Annotated[
+        bool | None,
+        typer.Option(
+            "--search/--no-search",
+            help="Choose features and parameters that are not given by cross-validation on the training images. "
+            "Default: for logistic, linear-svm and ridge.",
+            show_default=False,
+        ),
+    ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: heads/<cache>-<type>.")] = None,
 ) -> None:
     """Fit a head on cached features, score it on images it has not seen, and save it.
 
-    The score has a 95 % interval. Images with identical bytes never sit on both sides of the split.
+    The score has a 95 % interval, and the images that it is of have no part in any choice. Images with identical bytes
+    never sit on both sides of the split.
     """
     from headstart.fit import fit_head
     from headstart.memory import parse_size
@@ -131,7 +145,17 @@ def fit(
     )
     folder = output or Path("heads") / f"{cache.stem}-{spec.type.rpartition('.')[2]}"
     bound = parse_size(max_memory) if max_memory else None
-    print_result(fit_head(cache, spec, validation=number_or_word(validation), output=folder, max_memory=bound))
+    chosen = what_to_search(spec, asked=search, features_given=features is not None, config_given=config is not None)
+    held_out = number_or_word(validation)
+    print_result(fit_head(cache, spec, validation=held_out, output=folder, search=chosen, max_memory=bound))
+
+
+def what_to_search(spec: HeadSpec, *, asked: bool | None, features_given: bool, config_given: bool) -> Search:
+    """Return what is chosen by cross-validation: by default for linear heads, unless a file says what they are."""
+    by_default = spec.type in SEARCHED and not config_given
+    if not (by_default if asked is None else asked):
+        return "none"
+    return "params" if features_given or config_given else "features"
 
 
 def make_spec(
@@ -181,6 +205,8 @@ def print_result(result: FitResult) -> None:
     for warning in result.warnings:
         err.print(f"[yellow]{escape(warning)}[/]", soft_wrap=True)
     spec = result.spec
+    if result.search:
+        print_search(result.search)
     out.print(
         f"[bold]{spec.type}[/] on {', '.join(spec.features)} (scaling {spec.scaling}), {result.n_train:,} images fitted in "
         f"{result.fit_seconds:.2f} s; scored on {escape(result.split)}",
@@ -192,6 +218,19 @@ def print_result(result: FitResult) -> None:
         out.print(f"{result.n_dropped:,} training images were left out: the same bytes are among the scored ones.")
     print_score(result.score)
     out.print(f"Saved in {escape(str(result.folder))}", soft_wrap=True)
+
+
+def print_search(search: SearchResult) -> None:
+    """Print what was chosen, among what, and what must be known of it."""
+    best = max(trial.accuracy for trial in search.trials)
+    words = ", ".join([*search.spec.features, *(f"{name} = {value}" for name, value in search.spec.params.items())])
+    out.print(
+        f"Chosen among {len(search.trials)} settings by {escape(search.folds)} in {search.seconds:.1f} s: {escape(words)} "
+        f"(accuracy {best:.3f} there)",
+        soft_wrap=True,
+    )
+    for note in search.notes:
+        err.print(f"[yellow]{escape(note)}[/]", soft_wrap=True)
 
 
 fit.__doc__ = f"{fit.__doc__}\n\n{EPILOG}"

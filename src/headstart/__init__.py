@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from headstart.backbone.vgg16 import FrozenBackbone as FrozenBackbone
     from headstart.backbone.weights import load_weights as load_weights
+    from headstart.benchmark.compare import CompareOptions as CompareOptions
+    from headstart.benchmark.compare import compare_heads as compare_heads
     from headstart.cache.store import FeatureCache as FeatureCache
     from headstart.cache.store import open_cache as open_cache
     from headstart.errors import HeadstartError as HeadstartError
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from headstart.quality import inspect_quality as inspect_quality
     from headstart.schema import HeadSpec as HeadSpec
     from headstart.schema import Recipe as Recipe
+    from headstart.search import search_head as search_head
     from headstart.verify import verify_cache as verify_cache
 
 __version__ = "0.1.0"
@@ -50,6 +53,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Bundle": "heads.bundle",
     "ClassMeanHead": "heads.class_mean",
+    "CompareOptions": "benchmark.compare",
     "DenseHead": "heads.dense",
     "ExtractOptions": "extract.options",
     "FeatureCache": "cache.store",
@@ -63,6 +67,7 @@ _HOMES = {
     "Recipe": "schema",
     "RidgeHead": "heads.ridge",
     "SqrtL2Scaler": "heads.transforms",
+    "compare_heads": "benchmark.compare",
     "convert": "exchange.convert",
     "default_spec": "heads.catalogue",
     "design_matrix": "heads.transforms",
@@ -82,6 +87,7 @@ _HOMES = {
     "repair_cache": "extract.repair",
     "save_bundle": "heads.bundle",
     "verify_cache": "verify",
+    "search_head": "search",
 }
 
 __all__ = [*_HOMES, "__version__"]  # noqa: PLE0604  # names by their homes

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -22,11 +22,15 @@ from headstart.heads.scikit import check_savable
 from headstart.heads.streaming import Memory, fit_streamed, matrix_fits
 from headstart.heads.transforms import design_matrix
 from headstart.images.discover import SPLIT_NAMES
+from headstart.search import SearchResult, candidates, search_head
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headstart.schema import HeadSpec, Score
+
+#: What a search may choose (:func:`fit_head`).
+Search = Literal["none", "params", "features"]
 
 #: Share of the images that is held out where the data has no split of its own.
 DEFAULT_FRACTION = 0.25
@@ -56,6 +60,8 @@ class FitResult:
         Where the bundle was saved.
     streamed : bool
         Whether the features did not fit in memory; the time of the fit then has that of reading them in it.
+    search : SearchResult or None
+        How its setting was chosen, on the training images alone; None where it was given.
     """
 
     head: Any
@@ -68,6 +74,7 @@ class FitResult:
     warnings: tuple[str, ...]
     folder: Path | None
     streamed: bool = False
+    search: SearchResult | None = None
 
 
 def fit_head(
@@ -77,6 +84,7 @@ def fit_head(
     validation: float | str | Path | None = None,
     output: str | Path | None = None,
     max_memory: int | None = None,
+    search: Search = "none",
 ) -> FitResult:
     """Fit a head on some images of a cache, score it on others, and save it.
 
@@ -97,6 +105,9 @@ def fit_head(
     max_memory : int, optional
         Bytes that the process may take. Where the matrix of features and the work space would not fit, dense, logistic and
         ridge are fitted without it (:mod:`headstart.heads.streaming`). The default is half of what is free.
+    search : str
+        What to choose by cross-validation on the training images, which the score has no part in: ``none``; ``params``, the
+        parameters of the catalogue's grid that the spec does not name; ``features``, those and the features too.
 
     Raises
     ------
@@ -114,9 +125,32 @@ def fit_head(
     with open_cache(Path(cache)) as train_cache:
         if is_cache(validation):
             with open_cache(Path(str(validation))) as other:
-                return fit_on(train_cache, other, divide_caches(train_cache, other), spec, output, max_memory)
+                split = divide_caches(train_cache, other)
+                return search_and_fit(train_cache, other, split, spec, output, search, max_memory)
         split = divide(train_cache, validation, spec.random_state)
-        return fit_on(train_cache, train_cache, split, spec, output, max_memory)
+        return search_and_fit(train_cache, train_cache, split, spec, output, search, max_memory)
+
+
+def search_and_fit(
+    train: FeatureCache,
+    validation: FeatureCache,
+    split: Split,
+    spec: HeadSpec,
+    output: str | Path | None,
+    search: Search,
+    max_memory: int | None,
+) -> FitResult:
+    """Choose the setting if that is asked for, then fit, score and save."""
+    given: dict[str, Any] = {
+        "features": None if search == "features" else spec.features,
+        "scaling": spec.scaling,
+        "params": spec.params,
+        "random_state": spec.random_state,
+    }
+    if search == "none" or len(candidates(train, spec.type, **given)) == 1:
+        return fit_on(train, validation, split, spec, output, max_memory)
+    found = search_head(train, spec.type, split.train, **given)
+    return replace(fit_on(train, validation, split, found.spec, output, max_memory), search=found)
 
 
 def is_cache(validation: float | str | Path | None) -> bool:

@@ -111,7 +111,7 @@ HEAD_TYPES: dict[str, HeadType] = {
             "class_weight": WEIGHTED,
             "cv": CALIBRATION,
         },
-        {"C": (1.0, 10.0, 100.0), "gamma_factor": (0.1, 0.3, 1.0, 3.0)},
+        {"C": (1.0, 10.0, 100.0, 1000.0), "gamma_factor": (0.1, 0.3, 1.0, 3.0)},
     ),
     "ridge": HeadType(
         ("avg",),

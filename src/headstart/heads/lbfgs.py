@@ -24,8 +24,11 @@ MEMORY = 10
 #: Of the decrease that the slope promises, what a step must bring (Armijo's condition; Nocedal & Wright, section 3.1).
 SUFFICIENT = 1e-4
 
-#: Halvings of a step before the function counts as flat at this point, to rounding.
-MAX_HALVINGS = 30
+#: Of the slope at the start, what may be left of it where a step ends (Wolfe's condition, same section).
+FLATTER = 0.9
+
+#: Lengths of a step that are tried before the function counts as flat at this point, to rounding.
+MAX_TRIALS = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +100,26 @@ def descent(gradient: Vector, pairs: deque[tuple[Vector, Vector, float]]) -> Vec
 def search_line(
     function: Callable[[Vector], tuple[float, Vector]], x: Vector, value: float, direction: Vector, slope: float
 ) -> tuple[Vector, float, Vector] | None:
-    """Return the point, value and gradient of a step that goes down far enough; None where rounding allows none."""
-    size, rounding = 1.0, 4 * np.finfo(np.float64).eps * abs(value)
-    for _ in range(MAX_HALVINGS):
+    """Return the point, value and gradient of a step that goes down far enough, and to where it is less steep.
+
+    The weak Wolfe conditions, by bisection: it ends for functions whose second derivative jumps as well (Lewis & Overton,
+    "Nonsmooth optimization via quasi-Newton methods", Mathematical Programming 141, 2013). None where rounding allows none.
+    """
+    size, shortest, longest = 1.0, 0.0, np.inf
+    rounding = 4 * np.finfo(np.float64).eps * abs(value)
+    for _ in range(MAX_TRIALS):
         point = x + size * direction
         reached, gradient = function(point)
-        if reached <= value + SUFFICIENT * size * slope + rounding:
+        if not reached <= value + SUFFICIENT * size * slope + rounding:
+            longest = size
+            # The parabola through both values and the slope has its minimum here; not below a tenth, not above a half.
+            parabola = -slope * size / (2 * (reached - value - slope * size)) if np.isfinite(reached) else 0.1
+            inner = shortest + min(0.5, max(0.1, parabola)) * (longest - shortest)
+        elif float(gradient @ direction) < FLATTER * slope:
+            shortest, inner = size, 0.5 * (size + longest)
+        else:
             return point, reached, gradient
-        # The parabola through both values and the slope has its minimum here; not below a tenth, not above a half.
-        parabola = -slope * size / (2 * (reached - value - slope * size)) if np.isfinite(reached) else 0.1
-        size *= min(0.5, max(0.1, parabola))
+        size = inner if np.isfinite(longest) else 2.0 * size
     return None
 
 

@@ -10,6 +10,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.class_weight import compute_class_weight
@@ -18,11 +19,15 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from headstart.errors import DataError
 from headstart.heads.losses import Deviance, Loss, SquaredHinge, softmax
-from headstart.heads.path import Solution, solve_path
-from headstart.heads.row_space import no_space, row_space
+from headstart.heads.newton import finish
+from headstart.heads.path import Solution, solve_alone
+from headstart.heads.row_space import MAX_RANK, no_space, row_space
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+#: Steps after which a linear SVM is solved by Newton's method.
+EASY_STEPS = 300
 
 
 class LinearClassifier(ClassifierMixin, BaseEstimator):
@@ -67,7 +72,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
         by_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
         loss = self._loss(codes, len(self.classes_), weights * by_class[codes])
         space = row_space(X, centred=not loss.penalised_intercept) if self.reduce else no_space(X)
-        solution = next(solve_path(space.rows, loss, [self.C], tol=self.tol, max_iter=self.max_iter))
+        solution = self._solve(space.rows, loss)
         self._take(solution, space.to_features(solution.weights), space.mean)
         return self
 
@@ -87,6 +92,9 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
 
     def _loss(self, codes: NDArray[np.intp], n_classes: int, weights: NDArray[np.float64]) -> Loss:
         raise TypeError(f"{type(self).__name__} has no loss of its own; use LogisticHead or LinearSVM.")
+
+    def _solve(self, rows: Any, loss: Any) -> Solution:
+        return solve_alone(rows, loss, self.C, tol=self.tol, max_iter=self.max_iter)
 
     def _take(self, solution: Solution, coefficients: NDArray[np.float64], mean: NDArray[np.float64]) -> None:
         self.coef_ = coefficients
@@ -182,3 +190,11 @@ class LinearSVM(LinearClassifier):
 
     def _loss(self, codes: NDArray[np.intp], n_classes: int, weights: NDArray[np.float64]) -> Loss:
         return SquaredHinge.of_classes(codes, n_classes, weights)
+
+    def _solve(self, rows: Any, loss: Any) -> Solution:
+        """Solve step by step, and exactly where steps get nowhere: margins of few rows make the objective hard to walk."""
+        steps = min(self.max_iter, EASY_STEPS)
+        if sparse.issparse(rows) or min(rows.shape) > MAX_RANK:
+            steps = self.max_iter  # too large for systems of equations
+        solution = solve_alone(rows, loss, self.C, tol=self.tol, max_iter=steps)
+        return solution if solution.converged or steps == self.max_iter else finish(rows, loss, self.C, solution)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 #: Of the mean loss by an intercept: below it (every row right and sure) a step would lead too far.
 MIN_CURVATURE = 1e-3
 
+#: Tolerance of solutions that only show the way to another.
+ROUGH_TOL = 1e-3
+
 
 @dataclass(frozen=True, slots=True)
 class Solution:
@@ -69,6 +72,18 @@ def solve_path(rows: Any, loss: Loss, Cs: Iterable[float], *, tol: float, max_it
         yield last
 
 
+def solve_alone(rows: Any, loss: Loss, C: float, *, tol: float, max_iter: int) -> Solution:
+    """Return the solution for one C; a large one is reached by way of smaller ones, in fewer steps.
+
+    Parameters are those of :func:`solve`.
+    """
+    start = Solution(0.0, np.zeros((rows.shape[1], loss.n_outputs)), np.zeros(loss.n_outputs), 0, True)
+    for on_the_way in (C / 100, C / 10):
+        if on_the_way > 1.0:
+            start = solve(rows, loss, on_the_way, start=start, tol=max(tol, ROUGH_TOL), max_iter=max_iter)
+    return solve(rows, loss, C, start=start, tol=tol, max_iter=max_iter)
+
+
 def solve(rows: Any, loss: Loss, C: float, *, start: Solution, tol: float, max_iter: int) -> Solution:
     """Return the minimum of ``C · loss + ½ ‖weights‖²``, by L-BFGS in coordinates that make the Hessian's diagonal one.
 
@@ -86,6 +101,8 @@ def solve(rows: Any, loss: Loss, C: float, *, start: Solution, tol: float, max_i
     problem = Problem(rows, loss, C, start)
     minimum = minimise(problem, problem.join(start.weights, start.intercept), tol=tol, max_iter=max_iter)
     weights, intercept = problem.split(minimum.x)
+    if not loss.penalised_intercept and loss.n_outputs > 1:
+        intercept = intercept - intercept.mean()  # all may be moved alike; scikit-learn's sum to 0
     return Solution(C, weights, intercept, minimum.n_iter, minimum.converged)
 
 

@@ -123,7 +123,7 @@ def gram(X: Any) -> NDArray[np.float64]:
     if sparse.issparse(X):
         wide = X.astype(np.float64, copy=False)
         return np.asarray((wide @ wide.T).toarray())
-    products = np.zeros((len(X), len(X)))
+    products: NDArray[np.float64] = np.zeros((len(X), len(X)))
     for block in column_blocks(X):
         products += block @ block.T
     return products
@@ -133,7 +133,9 @@ def covariance(X: Any, mean: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return ``(X − mean)ᵀ (X − mean)`` in float64, of shape (n_features, n_features)."""
     if sparse.issparse(X):
         wide = X.astype(np.float64, copy=False)
-        return np.asarray((wide.T @ wide).toarray()) - X.shape[0] * np.outer(mean, mean)
+        moments: NDArray[np.float64] = (wide.T @ wide).toarray()
+        moments -= X.shape[0] * np.outer(mean, mean)
+        return moments
     wide = X.astype(np.float64) - mean
     products: NDArray[np.float64] = wide.T @ wide
     return products

@@ -156,6 +156,8 @@ class Comparison:
         One sentence that says so, and whether the difference to the next is noise.
     leaks : tuple of str
         What was found on both sides of a split, and what was done about it; empty where nothing was.
+    left_out : mapping of str to str
+        Heads that could not be fitted on these images, and why.
     held_out : str
         How the given test split was made, in words; empty without one.
     command, machine : str
@@ -178,6 +180,7 @@ class Comparison:
     recommended: str
     recommendation: str
     leaks: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
     held_out: str = ""
     command: str = ""
     machine: str = ""

@@ -14,6 +14,7 @@ from headstart.heads import row_space as rooms
 from headstart.heads.lbfgs import minimise
 from headstart.heads.linear import LinearSVM, LogisticHead
 from headstart.heads.losses import Deviance, SquaredHinge
+from headstart.heads.newton import finish
 from headstart.heads.path import solve_path
 from headstart.heads.row_space import row_space
 
@@ -136,3 +137,30 @@ def test_the_minimiser_finds_a_minimum_far_away_and_knows_when_it_did_not() -> N
     np.testing.assert_allclose(found.x, wanted, atol=1e-6)
     assert found.converged
     assert not minimise(bowl, np.zeros(20), tol=1e-8, max_iter=3).converged
+
+
+@pytest.mark.parametrize("shape", SHAPES.values())
+def test_newton_ends_exactly_where_the_gradient_is_zero(shape: tuple[int, int]) -> None:
+    X, y = features(shape) * 20, classes(shape[0], 3)
+    weights = np.linspace(0.5, 2, shape[0])
+    loss = SquaredHinge.of_classes(y, 3, weights)
+    start = next(solve_path(X, loss, [100.0], tol=1e-2, max_iter=20))
+    found = finish(X, loss, 100.0, start)
+    _, slope = loss(found.scores(X))
+    assert found.converged
+    np.testing.assert_allclose(found.weights + 100.0 * X.T @ slope, 0, atol=1e-6)
+    np.testing.assert_allclose(found.intercept + 100.0 * slope.sum(axis=0), 0, atol=1e-6)
+
+
+def test_an_svm_that_is_hard_to_walk_to_is_solved_all_the_same() -> None:
+    """Few rows of great length, nearly no penalty: steps along the gradient get nowhere."""
+    X, y = np.random.default_rng(0).normal(size=(24, 200)), classes(24, 3)
+    ours = LinearSVM(1000.0).fit(X, y)
+    theirs = LinearSVC(C=1000.0, tol=1e-8, max_iter=200_000).fit(X, y)
+
+    def objective(svm: LinearSVM | LinearSVC) -> np.ndarray:
+        missing = np.maximum(0, 1 - np.where(y[:, None] == np.arange(3), 1, -1) * svm.decision_function(X))
+        return 0.5 * (svm.coef_**2).sum(axis=1) + 0.5 * svm.intercept_**2 + 1000.0 * (missing**2).sum(axis=0)
+
+    assert (objective(ours) <= objective(theirs) * (1 + 1e-5)).all()
+    np.testing.assert_allclose(ours.coef_, theirs.coef_, atol=5e-3 * np.abs(theirs.coef_).max())

@@ -1,0 +1,1 @@
+"""Heads compared on the same folds."""

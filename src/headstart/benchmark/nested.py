@@ -1,0 +1,147 @@
+"""Cross-validation of one type of head, its setting chosen anew inside of every fold (nested cross-validation).
+
+Varma & Simon, "Bias in error estimation when using cross-validation for model selection", BMC Bioinformatics 7, 2006: a score
+of the images that chose the setting is too good.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.evaluate.folds import Fold, Folds, inner_folds
+from headstart.heads.catalogue import make_head
+from headstart.search import Trial, best_trial, cross_validate, processors
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from headstart.heads.trials import Table
+    from headstart.schema import HeadSpec
+
+    Tables = Mapping[tuple[tuple[str, ...], str], Table]
+
+
+@dataclass(frozen=True, slots=True)
+class Nested:
+    """How one type of head did on each fold.
+
+    Attributes
+    ----------
+    specs : tuple of HeadSpec
+        Chosen inside of each fold.
+    probabilities : ndarray of shape (n_samples, n_classes), float64
+        Of each image by the head that did not see it; the mean over repeats.
+    fold_accuracy : tuple of float
+        Of each fold.
+    notes : tuple of str
+        What the fits had to say.
+    """
+
+    specs: tuple[HeadSpec, ...]
+    probabilities: NDArray[np.float64]
+    fold_accuracy: tuple[float, ...]
+    notes: tuple[str, ...] = ()
+
+
+def nested(
+    specs: Sequence[HeadSpec],
+    tables: Tables,
+    labels: NDArray[np.int64],
+    units: NDArray[np.intp],
+    folds: Folds,
+    *,
+    n_classes: int,
+    n_inner: int,
+    n_jobs: int | None = None,
+) -> Nested:
+    """Return how a type of head does on each fold, the setting chosen among ``specs`` on the fold's training rows alone.
+
+    Parameters
+    ----------
+    specs : sequence of HeadSpec
+        Settings of one type of head, the simplest first; a single one is not searched.
+    tables : mapping of (features, scaling) to Table
+        Their rows.
+    labels : ndarray of shape (n_samples,), int64
+        Of the tables' rows, 0 to ``n_classes`` − 1.
+    units : ndarray of shape (n_samples,), int
+        Rows of one unit stay together in the inner folds too.
+    folds : Folds
+        Of the tables' rows.
+    n_classes, n_inner : int
+        Classes there are; folds of each search.
+    n_jobs : int, optional
+        Folds at a time; the default is one per processor.
+    """
+    chosen = choose(specs, tables, labels, units, folds, n_inner=n_inner, n_jobs=n_jobs)
+    parts, notes = fit_folds(chosen, tables, labels, folds.splits, n_classes, n_jobs)
+    sums, counts = np.zeros((len(labels), n_classes)), np.zeros(len(labels))
+    accuracy = []
+    for split, probabilities in zip(folds.splits, parts, strict=True):
+        sums[split.test] += probabilities
+        counts[split.test] += 1
+        accuracy.append(float((probabilities.argmax(axis=1) == labels[split.test]).mean()))
+    return Nested(tuple(chosen), sums / counts[:, None], tuple(accuracy), tuple(notes))
+
+
+def choose(
+    specs: Sequence[HeadSpec],
+    tables: Tables,
+    labels: NDArray[np.int64],
+    units: NDArray[np.intp],
+    folds: Folds,
+    *,
+    n_inner: int,
+    n_jobs: int | None,
+) -> list[HeadSpec]:
+    """Return the setting that each fold's training rows choose."""
+    if len(specs) == 1:
+        return [specs[0]] * len(folds.splits)
+    inner = [
+        inner_folds(split.train, labels, units, n_splits=n_inner, random_state=specs[0].random_state)
+        for split in folds.splits
+    ]
+    trials = cross_validate(specs, tables, labels, [fold for part in inner for fold in part.splits], n_jobs=n_jobs)
+    chosen, start = [], 0
+    for part in inner:
+        end = start + len(part.splits)
+        chosen.append(best_trial([Trial(trial.spec, trial.fold_accuracy[start:end]) for trial in trials]).spec)
+        start = end
+    return chosen
+
+
+def fit_folds(
+    specs: Sequence[HeadSpec],
+    tables: Tables,
+    labels: NDArray[np.int64],
+    splits: Sequence[Fold],
+    n_classes: int,
+    n_jobs: int | None,
+) -> tuple[list[NDArray[np.float64]], list[str]]:
+    """Return each fold's probabilities of its test rows, by its own setting, and what the fits warned of."""
+    from joblib import Parallel, delayed
+    from threadpoolctl import threadpool_limits
+
+    def run(spec: HeadSpec, split: Fold) -> NDArray[np.float64]:
+        X = tables[spec.features, spec.scaling].raw
+        return probabilities_of(make_head(spec).fit(X[split.train], labels[split.train]), X[split.test], n_classes)
+
+    jobs = min(n_jobs or processors(), len(splits)) if specs[0].type != "dense" else 1
+    with threadpool_limits(1 if jobs > 1 else None), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        parts = Parallel(n_jobs=jobs, prefer="threads")(
+            delayed(run)(spec, split) for spec, split in zip(specs, splits, strict=True)
+        )
+    return parts, list(dict.fromkeys(str(warning.message) for warning in caught))
+
+
+def probabilities_of(head: Any, X: Any, n_classes: int) -> NDArray[np.float64]:
+    """Return probabilities of all classes, shape (n_samples, n_classes); 0 of those that were not fitted on."""
+    probabilities = np.zeros((len(X), n_classes))
+    probabilities[:, head.classes_] = head.predict_proba(X)
+    return probabilities

@@ -1,0 +1,53 @@
+"""Which head to take, in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from headstart.report.comparison import HeadResult
+
+#: A difference with a larger p-value is called noise.
+ALPHA = 0.05
+
+
+def ranked(results: Sequence[HeadResult]) -> list[HeadResult]:
+    """Return the results, the best accuracy first, of equal ones the best log-loss; baselines last."""
+    return sorted(results, key=lambda r: (r.baseline, -r.metrics["accuracy"].value, r.metrics["log_loss"].value))
+
+
+def recommend(results: Sequence[HeadResult]) -> tuple[str, str]:
+    """Return the name of the head to take, and one sentence that says why, and what of it is noise.
+
+    Parameters
+    ----------
+    results : sequence of HeadResult
+        Ranked, with the differences to the first and their p-values.
+    """
+    best, *others = ranked(results)
+    heads = [other for other in others if not other.baseline]
+    accuracy = best.metrics["accuracy"]
+    sentence = (
+        f"Take {best.name}: accuracy {accuracy.value:.3f} (95 % interval {accuracy.low:.3f}–{accuracy.high:.3f}) on images "
+        "it was not fitted on"
+    )
+    if not heads:
+        return best.name, f"{sentence}."
+    noise = [head for head in heads if head.p_value is None or head.p_value > ALPHA]
+    beaten = [head for head in heads if head not in noise]
+    if not noise:
+        return best.name, f"{sentence}; it is better than every other head, beyond noise."
+    sentence += f"; its lead over {listed([head.name for head in noise])} is within noise"
+    quick = min((best, *noise), key=lambda head: head.cost.fit_seconds)
+    if quick is not best and best.cost.fit_seconds > 3 * quick.cost.fit_seconds:
+        times = best.cost.fit_seconds / max(quick.cost.fit_seconds, 1e-3)
+        sentence += f" ({quick.name} fits {times:.0f} × faster)"
+    if beaten:
+        sentence += f", that over {listed([head.name for head in beaten])} is not"
+    return best.name, f"{sentence}."
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as people list them."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,85 @@
+"""``benchmark-heads`` and ``fit-head --search`` as a person runs them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from headstart_cli.app import COMMANDS, make_app, run
+from labelled import labelled_cache
+
+Cli = Callable[..., tuple[int, str, str]]
+
+LABELS = [row % 3 for row in range(90)]
+SPLITS = ["test" if row >= 60 else "train" for row in range(90)]
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Run ``headstart …`` in an empty folder; return exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["headstart", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            run(make_app(*COMMANDS))
+        except SystemExit as end:
+            code = int(end.code or 0)
+        else:
+            code = 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return labelled_cache(tmp_path / "c.h5", LABELS, splits=SPLITS)
+
+
+def test_a_comparison_in_every_form(cli: Cli, cache: Path, tmp_path: Path) -> None:
+    code, output, messages = cli(
+        "benchmark-heads", cache, "--heads", "ridge,majority", "-o", "r.csv", "--html", "pages/r.html"
+    )
+    assert code == 0, messages
+    assert "Take ridge: accuracy" in output
+    assert "latency from pixels is not measured" in messages  # features made elsewhere have no backbone here
+    rows = list(csv.DictReader((tmp_path / "r.csv").read_text(encoding="utf-8").splitlines()))
+    assert [row["head"] for row in rows] == ["ridge", "majority"]
+    page = (tmp_path / "pages" / "r.html").read_text(encoding="utf-8")
+    assert "Take ridge: accuracy" in page
+    assert "benchmark-heads" in page
+
+
+def test_json_is_all_that_is_printed(cli: Cli, cache: Path) -> None:
+    code, output, _ = cli("benchmark-heads", cache, "--heads", "ridge", "--json", "--no-latency", "--folds", "3")
+    assert code == 0
+    found = json.loads(output)
+    assert found["recommended"] == "ridge"
+    assert len(found["heads"][0]["fold_accuracy"]) == 3
+
+
+def test_wrong_usage_is_refused_before_any_work(cli: Cli, cache: Path, tmp_path: Path) -> None:
+    assert cli("benchmark-heads", cache, "-o", "r.xlsx")[0] == 2
+    assert cli("benchmark-heads", cache, "--data", tmp_path)[0] == 2
+    code, _, messages = cli("benchmark-heads", cache, "--heads", "forest", "--no-latency")
+    assert code == 1
+    assert "forest" in messages
+
+
+def test_linear_heads_are_searched_unless_told_otherwise(cli: Cli, cache: Path) -> None:
+    code, output, _ = cli("fit-head", cache)
+    assert code == 0
+    assert "Chosen among 8 settings by 5 folds of 60 images" in output
+    assert "Chosen" not in cli("fit-head", cache, "--no-search")[1]
+    assert "Chosen" not in cli("fit-head", cache, "--type", "knn")[1]
+    assert "Chosen among 6 settings" in cli("fit-head", cache, "--type", "knn", "--search")[1]
+    assert "Chosen among 1 " not in cli("fit-head", cache, "--C", "1")[1]

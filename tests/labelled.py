@@ -1,0 +1,66 @@
+"""Caches with classes that can be told apart, for tests of heads on caches."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from caches import RECIPE
+from headstart.cache.shard import ShardWriter
+from headstart.schema import FeatureBatch, ImageRef, ImageRow
+
+NAMES = ("ants", "bees", "wasps")
+
+#: Channels: enough of them that different images look different.
+WIDTH = 64
+
+
+def labelled_cache(
+    path: Path,
+    labels: Sequence[int],
+    *,
+    splits: Sequence[str | None] | None = None,
+    copies: dict[int, int] | None = None,
+    near: dict[int, int] | None = None,
+    distance: float = 1.5,
+    seed: int = 0,
+) -> Path:
+    """Write a cache whose classes lie around points of their own.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    labels : sequence of int
+        Class of each row, 0 to 2.
+    splits : sequence of str, optional
+        Split of each row.
+    copies, near : dict of int to int
+        Row → the row whose bytes it has, and the row whose features it nearly has.
+    distance : float
+        Between the classes, in standard deviations of a value.
+    seed : int
+        Of the features.
+    """
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(3, WIDTH)) * distance
+    values = np.abs(rng.normal(size=(len(labels), WIDTH)) + centres[list(labels)])
+    for row, source in {**(copies or {}), **(near or {})}.items():
+        values[row] = values[source] * (1.0 if row in (copies or {}) else 1.001)
+    rows = [
+        ImageRow(
+            ImageRef(f"{NAMES[label]}/{row}.jpg", NAMES[label], splits[row] if splits else None, None, 100, row),
+            hashlib.sha256(str((copies or {}).get(row, row)).encode()).hexdigest(),
+            300,
+            200,
+        )
+        for row, label in enumerate(labels)
+    ]
+    maps = values[:, None, None, :].astype(np.float32)
+    with ShardWriter(path, recipe=replace(RECIPE, pooled_layers=()), class_names=NAMES, compression="zstd") as writer:
+        writer.append(FeatureBatch(maps, np.empty((len(labels), 0), np.float32)), rows)
+    return path

@@ -1,0 +1,141 @@
+"""Heads on the same folds: what is compared, what is kept apart, what is said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from headstart.benchmark.compare import CompareOptions, compare_heads
+from headstart.benchmark.costs import watched_memory
+from headstart.benchmark.curve import draw
+from headstart.benchmark.verdict import recommend
+from headstart.errors import DataError, HeadstartError
+from headstart.report.comparison import METRICS, Comparison
+from headstart.schema import Estimate
+from labelled import labelled_cache
+
+LABELS = [row % 3 for row in range(120)]
+SPLITS = ["test" if row >= 90 else "train" for row in range(120)]
+QUICK = ("logistic", "ridge", "nearest-class-mean", "majority")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    cache = labelled_cache(tmp_path_factory.mktemp("compare") / "c.h5", LABELS, splits=SPLITS, distance=0.8)
+    return compare_heads(cache, heads=QUICK, learning_curve=True)
+
+
+def test_every_head_has_every_figure(found: Comparison) -> None:
+    assert {head.name for head in found.heads} == set(QUICK)
+    for head in found.heads:
+        assert set(head.metrics) == {metric.name for metric in METRICS}
+        for name, figure in head.metrics.items():
+            assert figure.low <= figure.value <= figure.high, (head.name, name)
+        assert len(head.fold_accuracy) == 5
+        assert head.probabilities.shape == (90, 3)
+        np.testing.assert_allclose(head.probabilities.sum(axis=1), 1, atol=1e-5)
+        assert head.held_out is not None
+        assert head.held_out.n_samples == 30
+        accuracy = (head.probabilities.argmax(axis=1) == found.y_true).mean()
+        assert head.metrics["accuracy"].value == pytest.approx(accuracy, abs=1e-6)
+    best = found[found.recommended]
+    assert best.metrics["accuracy"].value > 0.8
+    assert best.difference is None
+    assert all(head.difference is not None for head in found.heads if head is not best)
+    assert found["majority"].metrics["accuracy"].value < 0.4
+
+
+def test_the_cost_of_a_head_is_measured(found: Comparison) -> None:
+    cost = found["logistic"].cost
+    assert cost.fit_seconds > 0
+    assert cost.search_seconds > 0
+    assert cost.head_ms > 0
+    assert cost.total_ms is None
+    assert cost.size_bytes > 1000
+    assert found["majority"].cost.size_bytes == 0
+
+
+def test_a_learning_curve_rises_and_ends_with_all_images(found: Comparison) -> None:
+    curve = found["logistic"].learning_curve
+    assert [point.images_per_class for point in curve] == [2, 5, 10, 20, 24]
+    assert curve[-1].accuracy.value > curve[0].accuracy.value
+    rows = np.arange(90)
+    few, more = (draw(np.array(LABELS), rows, n, 0) for n in (2, 5))
+    assert set(few) <= set(more)
+
+
+def test_the_same_seed_gives_the_same_comparison(found: Comparison, tmp_path: Path) -> None:
+    cache = labelled_cache(tmp_path / "c.h5", LABELS, splits=SPLITS, distance=0.8)
+    again = compare_heads(cache, heads=QUICK[:2], n_jobs=1)
+    for head in again.heads:
+        np.testing.assert_array_equal(head.probabilities, found[head.name].probabilities)
+        assert head.metrics == found[head.name].metrics
+
+
+@pytest.mark.parametrize("kind", ["copies", "near"])
+def test_a_planted_leak_is_said_and_left_out_of_every_fit(kind: str, tmp_path: Path) -> None:
+    """A tenth of the test images stand among the training images too, with labels that are wrong: a head would notice."""
+    leaked = {row: row + 90 for row in range(3)}
+    labels = LABELS.copy()
+    for row, source in leaked.items():
+        labels[row] = (LABELS[source] + 1) % 3
+    cache = labelled_cache(tmp_path / "c.h5", labels, splits=SPLITS, distance=0.8, **{kind: leaked})
+    found = compare_heads(cache, heads=("logistic", "majority"))
+    words = "have the same bytes as" if kind == "copies" else "look nearly the same as"
+    assert any(f"3 of the 30 test images (10.0%) {words} 3 train images" in leak for leak in found.leaks)
+    assert len(found.y_true) == 87
+    assert not {path.split("/")[1] for path in found.paths} & {"0.jpg", "1.jpg", "2.jpg"}
+    assert "3 training images" in found.held_out
+
+
+def test_images_that_look_the_same_stay_in_one_fold(tmp_path: Path) -> None:
+    """Classes that cannot be told apart, every image twice: a neighbour knows the answer unless its twin is kept away."""
+    twins = {row + 60: row for row in range(60)}
+    labels = [row % 60 % 3 for row in range(120)]
+    cache = labelled_cache(tmp_path / "c.h5", labels, near=twins, distance=0.0)
+    apart, mixed = (
+        compare_heads(cache, heads=("knn",), near_duplicates=kept)["knn"].metrics["accuracy"].value
+        for kept in (True, False)
+    )
+    assert mixed > 0.7
+    assert apart < 0.55
+
+
+def test_a_head_that_cannot_be_fitted_is_left_out_with_its_reason(tmp_path: Path) -> None:
+    labels = [row % 2 for row in range(40)] + [2]
+    cache = labelled_cache(tmp_path / "c.h5", labels)
+    found = compare_heads(cache, heads=("ridge", "linear-svm"))
+    assert found.recommended == "ridge"
+    assert list(found.left_out) == ["linear-svm"]
+    assert "wasps" in " ".join(found.leaks)
+
+
+def test_wrong_questions_are_refused(tmp_path: Path) -> None:
+    cache = labelled_cache(tmp_path / "c.h5", LABELS, splits=SPLITS)
+    with pytest.raises(HeadstartError, match="forest"):
+        compare_heads(cache, heads=("forest",))
+    with pytest.raises(DataError, match="nothing"):
+        compare_heads(cache, heads=("ridge",), held_out="nothing")
+    assert compare_heads(cache, CompareOptions(heads=("majority",), held_out="")).held_out == ""
+
+
+def test_the_recommendation_tells_noise_from_a_difference(found: Comparison) -> None:
+    best, other = found.heads[:2]
+    high, low = Estimate(0.9, 0.85, 0.95), Estimate(0.7, 0.6, 0.8)
+    best = replace(best, metrics={**best.metrics, "accuracy": high}, cost=replace(best.cost, fit_seconds=10.0))
+    other = replace(other, metrics={**other.metrics, "accuracy": low}, cost=replace(other.cost, fit_seconds=1.0))
+    name, noise = recommend([best, replace(other, p_value=0.4)])
+    assert name == best.name
+    assert f"its lead over {other.name} is within noise ({other.name} fits 10 × faster)" in noise
+    assert "beyond noise" in recommend([best, replace(other, p_value=0.001)])[1]
+    assert recommend([best])[1].endswith("fitted on.")
+
+
+def test_memory_is_watched_while_a_block_runs() -> None:
+    with watched_memory() as peak:
+        block = np.ones((4000, 4000))
+        del block
+    assert peak.bytes is None or peak.bytes > 50e6
