@@ -9,6 +9,7 @@ same run on a folder of few images.
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import sys
 import tempfile
@@ -118,6 +119,7 @@ def measure(folder: Path, n_images: int) -> dict[str, Any]:
         "target_images_per_second": TARGET_PER_SECOND,
         "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "rounds": ROUNDS,
+        "load_average": [round(load, 1) for load in os.getloadavg()],
     }
 
 

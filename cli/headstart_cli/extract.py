@@ -65,6 +65,9 @@ def extract(
         float, typer.Option(min=0, max=1, help="Share of images that may fail before the exit code is 1.")
     ] = MAX_FAILURES,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Make the cache anew, whatever is there.")] = False,
+    keep_missing: Annotated[
+        bool, typer.Option("--keep-missing", help="Keep the rows of images that are gone.")
+    ] = False,
 ) -> None:
     """Run every image through a frozen VGG16 once, and keep the features.
 
@@ -86,6 +89,7 @@ def extract(
         device=device,
         stop_on_failure=on_error == "fail",
         overwrite=overwrite,
+        keep_missing=keep_missing,
         **({"decode_threads": decode_threads} if decode_threads else {}),
     )
     with ProgressBar("Extracting") as progress:
@@ -114,14 +118,25 @@ def print_summary(summary: ExtractionSummary) -> None:
         soft_wrap=True,
     )
     reused = ", ".join(f"{count:,} {reason}" for reason, count in summary.reused.items())
+    why = ", ".join(f"{count:,} {reason}" for reason, count in summary.computed.items())
     rate = (
-        f" at {summary.n_computed / summary.forward_seconds:.1f} images/s in the network" if summary.n_computed else ""
+        f" ({why}) at {summary.n_computed / summary.forward_seconds:.1f} images/s in the network"
+        if summary.n_computed
+        else ""
     )
     out.print(
         f"{summary.n_computed:,} went through the network{rate}; {f'reused: {reused}' if reused else 'none reused'}; "
         f"{summary.seconds:.1f} s in all",
         soft_wrap=True,
     )
+    if summary.ignored or summary.hidden_count:
+        from headstart.images.discover import kinds_of
+
+        kinds = kinds_of(summary.ignored) or "nothing"
+        out.print(
+            f"Ignored, since they are no images: {escape(printable(kinds))} ({summary.hidden_count:,} hidden)",
+            soft_wrap=True,
+        )
     if summary.precision_reason:
         out.print(f"Precision {escape(summary.precision_reason)}", soft_wrap=True)
 

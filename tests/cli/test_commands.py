@@ -79,6 +79,15 @@ def test_nothing_to_do_says_so(cli: Cli, data: Path, head: Path) -> None:
     assert "24 unchanged" in out
 
 
+def test_a_run_says_what_it_computed_kept_and_ignored(cli: Cli, data: Path) -> None:
+    (data / "readme.txt").write_text("x")
+    out = cli("extract-features", data)[1]
+    assert "24 went through the network (24 new)" in out
+    assert "Ignored, since they are no images: 1 × .txt (0 hidden)" in out
+    next(data.rglob("*.png")).unlink()
+    assert "1 kept though missing" in cli("extract-features", data, "--keep-missing")[1]
+
+
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
 def test_predictions_for_programs(cli: Cli, head: Path, tmp_path: Path, form: str) -> None:
     picture(tmp_path / "new" / "one.png", 5)

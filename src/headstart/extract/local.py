@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -18,14 +19,15 @@ from headstart.cache.merge import MergedRow, merge
 from headstart.cache.publish import writing
 from headstart.cache.store import FeatureCache, open_cache
 from headstart.errors import DataError, RecipeMismatchError
+from headstart.extract.assembly import assemble, is_current, with_missing
 from headstart.extract.lock import lock
 from headstart.extract.network import Network
 from headstart.extract.options import ExtractionSummary, ExtractOptions, Progress, Silence
-from headstart.extract.plan import KnownRow, Plan, make_plan
+from headstart.extract.plan import Plan, make_plan
 from headstart.extract.shards import left_shards
 from headstart.extract.stopping import stop_on_signals
 from headstart.extract.worker import ShardJob, decoded, extract_shard
-from headstart.images.discover import ImageSet, discover
+from headstart.images.discover import ImageSet, classes_of, discover
 from headstart.images.load import LoadedImage
 from headstart.schema import Failure
 
@@ -81,6 +83,10 @@ def extract_features(
     """
     started = time.perf_counter()
     options, progress = replace(options or ExtractOptions(), **overrides), progress or Silence()
+    if options.keep_missing and options.overwrite:
+        raise DataError(
+            "--keep-missing keeps rows of the cache that --overwrite replaces with all its rows. Give one of them."
+        )
     images = discover(Path(data), manifest=Path(manifest) if manifest else None)
     target = Path(output) if output else default_output(images.root if Path(data).is_dir() else Path(data))
     with lock(target):
@@ -121,12 +127,18 @@ class Run:
             summary = ExtractionSummary(self.target, recipe, self.images.layout, self.images.class_names)
             summary.reused = plan.reasons
             summary.precision_reason = str(sources[0].info.get("precision_reason", "")) if sources else ""
+            summary.ignored, summary.hidden_count = self.images.ignored, self.images.hidden_count
             new = self.compute(plan, summary, recipe, stop)
+            failed = {failure.ref.path for failure in summary.failures}
+            summary.computed = Counter(reason for path, reason in plan.why.items() if path not in failed)
             if summary.interrupted:
                 return summary
             sources += [stack.enter_context(open_cache(path)) for path in new]
-            rows = self.assemble(plan, sources, first_new=len(sources) - len(new), summary=summary)
-            if old is None or not self.is_current(old, rows, summary):
+            images = self.images
+            rows = assemble(images.refs, plan, sources, first_new=len(sources) - len(new), summary=summary)
+            rows = self.keep_missing(rows, old, summary)
+            summary.n_images = len(rows)
+            if old is None or not is_current(old, rows, summary.failures, self.images.class_names, images.layout):
                 self.publish(sources, rows, summary)
         shutil.rmtree(self.parts, ignore_errors=True)
         return summary
@@ -214,38 +226,18 @@ class Run:
         results = decoded(refs, self.network.wanted(None), self.job, ahead=self.job.decode_threads)
         return (result for result in results if isinstance(result, Failure))
 
-    def assemble(
-        self, plan: Plan, sources: Sequence[FeatureCache], *, first_new: int, summary: ExtractionSummary
+    def keep_missing(
+        self, rows: list[MergedRow], old: FeatureCache | None, summary: ExtractionSummary
     ) -> list[MergedRow]:
-        """Return the rows of the new cache in the order of the scan; copies of an image that failed fail with it."""
-        computed = {
-            path: KnownRow(number, row)
-            for number, source in enumerate(sources)
-            if number >= first_new
-            for row, path in enumerate(source.rows.path)
-        }
-        reasons = {failure.ref.path: failure.reason for failure in summary.failures}
-        rows = []
-        for ref in self.images.refs:
-            original = plan.copies.get(ref.path, ref.path)
-            known = plan.known.get(ref.path) or computed.get(original)
-            if known is not None:
-                rows.append(MergedRow(known.source, known.row, ref))
-            elif ref.path in plan.copies:
-                summary.failures += (Failure(ref, reasons[original]),)
-        summary.n_images = len(rows)
-        return rows
-
-    def is_current(self, old: FeatureCache, rows: Sequence[MergedRow], summary: ExtractionSummary) -> bool:
-        """Return whether the old cache already says exactly this."""
-        return (
-            all(row.source == 0 and row.row == number for number, row in enumerate(rows))
-            and old.n_images == len(rows)
-            and old.class_names == self.images.class_names
-            and old.layout == self.images.layout
-            and old.refs() == [row.ref for row in rows]
-            and old.failures == summary.failures
-        )
+        """Return the rows and, if that is asked for, those of images that are gone; their classes stay too."""
+        if old is None or not self.options.keep_missing:
+            return rows
+        kept = with_missing(rows, old, {ref.path for ref in self.images.refs})
+        if len(kept) > len(rows):
+            summary.reused["kept though missing"] = len(kept) - len(rows)
+        self.images = replace(self.images, class_names=classes_of(row.ref for row in kept))
+        summary.class_names = self.images.class_names
+        return kept
 
     def publish(self, sources: Sequence[FeatureCache], rows: Sequence[MergedRow], summary: ExtractionSummary) -> None:
         """Write the cache.

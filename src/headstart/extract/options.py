@@ -71,6 +71,8 @@ class ExtractOptions:
         Stop at the first image that cannot be read.
     overwrite : bool
         Make the cache anew, whatever is there.
+    keep_missing : bool
+        Keep the rows of images that are gone, unless they lie under another name now.
     shard_images : int
         Images per shard.
     """
@@ -88,6 +90,7 @@ class ExtractOptions:
     decode_threads: int = field(default_factory=lambda: os.cpu_count() or 1)
     stop_on_failure: bool = False
     overwrite: bool = False
+    keep_missing: bool = False
     shard_images: int = SHARD_IMAGES
 
 
@@ -109,6 +112,12 @@ class ExtractionSummary:
         Rows of the cache, and those of them that went through the network in this run.
     reused : Counter
         Rows that did not, per reason (extract/plan.py).
+    computed : Counter
+        Why the others went through it (extract/plan.py).
+    ignored : tuple of str
+        Files that are no images (images/discover.py).
+    hidden_count : int
+        Hidden files and folders that were passed over.
     failures : tuple of Failure
         Images that could not be read.
     seconds, forward_seconds, wait_seconds : float
@@ -126,6 +135,9 @@ class ExtractionSummary:
     n_images: int = 0
     n_computed: int = 0
     reused: Counter[str] = field(default_factory=Counter)
+    computed: Counter[str] = field(default_factory=Counter)
+    ignored: tuple[str, ...] = ()
+    hidden_count: int = 0
     failures: tuple[Failure, ...] = ()
     seconds: float = 0.0
     forward_seconds: float = 0.0

@@ -50,12 +50,15 @@ class Plan:
         Path → path of an image with the same bytes that is being computed.
     reasons : Counter
         How many rows are reused, per reason (:data:`REASONS`).
+    why : dict of str to str
+        Path → why the image is computed: ``new``, ``changed``, or ``unreadable before``.
     """
 
     known: dict[str, KnownRow] = field(default_factory=dict)
     compute: list[ImageRef] = field(default_factory=list)
     copies: dict[str, str] = field(default_factory=dict)
     reasons: Counter[str] = field(default_factory=Counter)
+    why: dict[str, str] = field(default_factory=dict)
 
 
 def make_plan(root: Path, refs: Sequence[ImageRef], sources: Sequence[FeatureCache], *, threads: int = 2) -> Plan:
@@ -86,6 +89,7 @@ def make_plan(root: Path, refs: Sequence[ImageRef], sources: Sequence[FeatureCac
             doubtful.append(ref)
     digests = hash_candidates(root, doubtful, sizes, threads=threads)
     first_with: dict[str, str] = {}
+    unreadable = {failure.ref.path for source in sources for failure in source.failures}
     for ref in doubtful:
         digest = digests.get(ref.path)
         if digest is not None and digest in by_sha256:
@@ -96,6 +100,8 @@ def make_plan(root: Path, refs: Sequence[ImageRef], sources: Sequence[FeatureCac
             plan.reasons["identical"] += 1
         else:
             plan.compute.append(ref)
+            before = "unreadable before" if ref.path in unreadable else "new"
+            plan.why[ref.path] = "changed" if ref.path in by_path else before
             if digest is not None:
                 first_with[digest] = ref.path
     return plan

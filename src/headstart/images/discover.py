@@ -39,6 +39,9 @@ SPLIT_NAMES = {
 #: Files and folders named in an error before the rest is counted.
 LISTED = 3
 
+#: Kinds of ignored files that are counted one by one.
+LISTED_KINDS = 5
+
 
 @dataclass(frozen=True, slots=True)
 class ImageSet:
@@ -166,9 +169,16 @@ def listed(names: Iterable[str]) -> str:
 
 def nothing_found(root: Path, found: Walk) -> str:
     """Return what was looked for in vain, and what was there instead."""
-    kinds = Counter(suffix_of(path) or "no suffix" for path in found.ignored)
-    instead = ", ".join(f"{count:,} × {kind}" for kind, count in kinds.most_common(5)) or "nothing"
+    instead = kinds_of(found.ignored) or "nothing"
     return (
         f"{root} holds no images. Found instead: {instead} ({found.hidden_count:,} hidden). "
         "Expected: JPEG, PNG, TIFF, WebP, … in one folder per class, or directly in the folder."
     )
+
+
+def kinds_of(ignored: Iterable[str]) -> str:
+    """Return how many files were ignored of each suffix, the most frequent ones first; nothing if there are none."""
+    kinds = Counter("link" if path.endswith(")") else suffix_of(path) or "no suffix" for path in ignored)
+    more = kinds.total() - sum(count for _, count in kinds.most_common(LISTED_KINDS))
+    listed_kinds = [f"{count:,} × {kind}" for kind, count in kinds.most_common(LISTED_KINDS)]
+    return ", ".join([*listed_kinds, *([f"{more:,} others"] if more else [])])

@@ -116,6 +116,41 @@ def test_of_four_hundred_images_only_the_twenty_that_changed_or_came_are_compute
     assert (network.asked, output.stat().st_mtime_ns, output.stat().st_ino) == (0, before.st_mtime_ns, before.st_ino)
 
 
+def test_rows_of_images_that_are_gone_are_kept_where_that_is_asked_for(data: Path, output: Path) -> None:
+    shutil.copytree(data / "bee", data / "cat")
+    picture(data / "cat" / "only.png", seed=99)
+    run(data, output)
+    before = contents(output)
+    shutil.rmtree(data / "cat")
+    (data / "ant" / "000.png").unlink()
+    (data / "ant" / "001.png").rename(data / "bee" / "moved.png")
+    summary = run(data, output, keep_missing=True)
+    assert summary.reused == {"unchanged": 14, "moved": 1, "kept though missing": 10}
+    assert summary.class_names == ("ant", "bee", "cat")
+    after = contents(output)
+    assert list(after) == sorted(after)
+    assert set(after) == set(before) - {"ant/001.png"} | {"bee/moved.png"}
+    assert all(after[path] == before[path] for path in ("ant/000.png", "cat/only.png", "cat/000.png", "bee/000.png"))
+    stamp = output.stat().st_mtime_ns
+    assert run(data, output, keep_missing=True).n_images == 25
+    assert output.stat().st_mtime_ns == stamp
+    assert run(data, output).n_images == 15
+    with pytest.raises(DataError, match="Give one of them"):
+        run(data, output, keep_missing=True, overwrite=True)
+
+
+def test_it_says_why_images_were_computed_and_what_was_ignored(data: Path, output: Path) -> None:
+    (data / "ant" / "bad.png").write_bytes(b"bad")
+    (data / "ant" / "notes.txt").write_text("x")
+    (data / "ant" / ".hidden").write_text("x")
+    summary = run(data, output)
+    assert (summary.computed, summary.ignored, summary.hidden_count) == ({"new": 16}, ("ant/notes.txt",), 1)
+    picture(data / "ant" / "bad.png", seed=50)
+    picture(data / "ant" / "001.png", seed=51)
+    picture(data / "ant" / "new.png", seed=52)
+    assert run(data, output).computed == {"new": 1, "changed": 1, "unreadable before": 1}
+
+
 def test_identical_files_are_computed_once(data: Path, output: Path) -> None:
     for i in range(3):
         shutil.copy(data / "ant" / "000.png", data / "bee" / f"copy{i}.png")
