@@ -1,6 +1,6 @@
 """Heads on more features than the memory holds: 200,000 flattened maps, 20 GB in float32, under a limit of 4 GiB.
 
-python benchmarks/large_cache.py [--rows 200000] [--limit 4GiB] [--epochs 2] [--keep FILE]
+python benchmarks/large_cache.py [--rows 200000] [--limit 4GiB] [--epochs 2] [--keep FILE] [--together]
 
 The cache is made of planted classes: maps of 7 × 7 × 512, nine of ten values zero, the same from the same seed. Each head is
 fitted by ``fit-head``'s own code in a process of its own, under RLIMIT_DATA: the kernel refuses that process any writable
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -141,6 +142,23 @@ def probe(limit: int) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
+def fit_all(options: argparse.Namespace, path: Path) -> list[dict[str, Any]]:
+    """Fit the heads, each in a process of its own; one after the other, or all at once."""
+    command = [sys.executable, __file__, "--keep", str(path), "--limit", options.limit, "--epochs", str(options.epochs)]
+    fits, runs = [], []
+    for head_type in options.heads:
+        runs.append(subprocess.Popen([*command, "--one", head_type], stdout=subprocess.PIPE, text=True))
+        if not options.together:
+            runs[-1].wait()
+    for head_type, run in zip(options.heads, runs, strict=True):
+        output = run.communicate()[0]
+        if run.returncode:
+            raise SystemExit(f"{head_type} ended with {run.returncode} under the limit of {options.limit}.")
+        fits.append(json.loads(output.splitlines()[-1]))
+        print(fits[-1], file=sys.stderr, flush=True)
+    return fits
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=200_000)
@@ -148,6 +166,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2, help="of the dense head")
     parser.add_argument("--keep", type=Path, help="where the cache lies, or is made and stays")
     parser.add_argument("--heads", nargs="+", default=list(HEADS))
+    parser.add_argument(
+        "--together", action="store_true", help="all heads at once; their times are not comparable then"
+    )
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     limit = parse_size(options.limit)
@@ -160,14 +181,7 @@ def main() -> None:
         if not path.exists():
             make_cache(path, options.rows)
         made_seconds = round(time.perf_counter() - start, 1)
-        fits = []
-        for head_type in options.heads:
-            command = [sys.executable, __file__, "--one", head_type, "--keep", str(path), "--limit", options.limit]
-            run = subprocess.run(
-                [*command, "--epochs", str(options.epochs)], stdout=subprocess.PIPE, text=True, check=True
-            )
-            fits.append(json.loads(run.stdout.splitlines()[-1]))
-            print(fits[-1], file=sys.stderr, flush=True)
+        fits = fit_all(options, path)
         result = {
             "rows": options.rows,
             "columns": int(np.prod(SHAPE)),
@@ -177,6 +191,8 @@ def main() -> None:
             "made_seconds": made_seconds,
             "read_rows_per_second": read_rate(path),
             "limit": {"bytes": limit, "enforced_by": "RLIMIT_DATA", "a_request_of_all_of_it": probe(limit)},
+            "fitted_at_once": options.together,
+            "load_average": os.getloadavg()[1],
             "fits": fits,
         }
     write_result("large-cache", result)

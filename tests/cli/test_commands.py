@@ -280,3 +280,16 @@ def test_weights_says_what_is_found(cli: Cli) -> None:
     code, out, _ = cli("weights", "--no-check")
     assert code in {0, 1}
     assert "Keras' cache" in out
+
+
+def test_a_bound_of_memory_is_a_size(cli: Cli, data: Path) -> None:
+    cli("extract-features", data, "-o", "photos.h5")
+    code, _, err = cli("fit-head", "photos.h5", "--max-memory", "much")
+    assert code == 1
+    assert "'much' is no size of memory" in err
+    code, _, err = cli("fit-head", "photos.h5", "--max-memory", "1MiB")
+    assert code == 1
+    assert "a bound of 1 MiB" in err
+    code, out, _ = cli("fit-head", "photos.h5", "--max-memory", "4GiB")
+    assert code == 0
+    assert "some at a time" not in out

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headstart.errors import HeadstartError
-from headstart.heads.packed import BLOCK_VALUES, Rows, ScaledRows, blocks, dense, pack
+from headstart.heads.packed import BLOCK_VALUES, N_THREADS, Rows, ScaledRows, blocks, dense, pack
 from headstart.memory import free_bytes, size_text, used_bytes
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ KEPT = {"logistic": 30, "ridge": 24}
 #: What TensorFlow takes before it has trained anything: libraries, threads, compiled functions.
 TENSORFLOW_BYTES = 900 * 2**20
 
-#: Blocks of rows in float32 and float64, with what becomes of them.
-BLOCK_BYTES = 8 * 4 * BLOCK_VALUES
+#: Blocks of rows in float32 and float64, with what becomes of them, in every thread.
+BLOCK_BYTES = 8 * 4 * BLOCK_VALUES * N_THREADS
 
 
 class Memory:
@@ -135,7 +135,7 @@ def fit_streamed(pipeline: Any, head_type: str, rows: Rows, y: NDArray[Any], mem
 
 def work_bytes(head_type: str, classifier: Any, n_features: int, n_classes: int) -> int:
     """Return what a streamed fit takes beside the features, bytes."""
-    row_bytes = 8 * 4 * n_features  # a block has one row at least
+    row_bytes = 8 * 4 * n_features * N_THREADS  # a block has one row at least
     block = max(BLOCK_BYTES, row_bytes)
     n_outputs = 1 if n_classes == 2 else n_classes
     if head_type == "dense":
@@ -143,7 +143,8 @@ def work_bytes(head_type: str, classifier: Any, n_features: int, n_classes: int)
         batch = 4 * 4 * n_features * int(classifier.batch_size)
         # Weights, two moments of Adam, a gradient, and a copy of the weights for each of what starts and what was best.
         return block + batch + 6 * 4 * n_features * width
-    return block + KEPT[head_type] * 8 * n_features * n_outputs
+    # Every thread has sums of its own, three of them for ridge with two weightings each.
+    return block + (KEPT[head_type] + 6 * N_THREADS) * 8 * n_features * n_outputs
 
 
 def fit_scaler(scaler: Any, rows: Rows) -> None:

@@ -10,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 from headstart.errors import HeadstartError
 from headstart.heads import packed, streamed_linear
 from headstart.heads.catalogue import default_spec, make_head
-from headstart.heads.packed import PackedRows, ReadRows, pack
+from headstart.heads.packed import PackedRows, ReadRows, pack, packed_block
 from headstart.heads.streaming import Memory, fit_streamed, matrix_fits
 
 
@@ -96,7 +96,7 @@ def test_packed_rows_are_the_rows(X, numbers):
 def test_packed_rows_of_a_cache_take_four_bytes_a_value():
     X = problem()[0]
     rows = PackedRows(X.shape[1])
-    rows.append(X)
+    rows.append(packed_block(X))
     assert rows.n_bytes == 4 * np.count_nonzero(X) + 8 * (len(X) + 1)
 
 
