@@ -1,0 +1,129 @@
+"""The dense head against the Keras tutorial's own training, on the same rows of the same caches.
+
+python benchmarks/dense_head.py CACHE [CACHE ...]      accuracy over seeds, and seconds of a fit measured by turns
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.cache.store import open_cache
+from headstart.fit import divide, read_features
+from headstart.heads.catalogue import default_spec
+from headstart.heads.dense import DenseHead
+from headstart.runtime import import_keras
+from machine import median, write_result
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """Seconds, accuracy and log-loss of the fits of one way, a value for each seed."""
+
+    seconds: list[float] = field(default_factory=list)
+    accuracy: list[float] = field(default_factory=list)
+    log_loss: list[float] = field(default_factory=list)
+
+    def add(self, seconds: float, probabilities: NDArray[np.float32], y: NDArray[np.int64]) -> None:
+        """Keep one fit, scored on held-out rows."""
+        self.seconds.append(seconds)
+        self.accuracy.append(float((probabilities.argmax(axis=1) == y).mean()))
+        of_label = probabilities[np.arange(len(y)), y]
+        self.log_loss.append(float(-np.log(np.maximum(of_label, 1e-7)).mean()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every value, and means with the spread over seeds."""
+        return {
+            "seconds": self.seconds,
+            "accuracy": self.accuracy,
+            "accuracy_mean": statistics.fmean(self.accuracy),
+            "accuracy_spread": statistics.stdev(self.accuracy),
+            "log_loss_mean": statistics.fmean(self.log_loss),
+        }
+
+
+def train_tutorial(X: NDArray[np.float32], y: NDArray[np.int64], seed: int, epochs: int = 10) -> Any:
+    """Return the tutorial's network, trained as it trains: Flatten, Dense 256, softmax; ``model.fit`` on arrays.
+
+    It gets its maps with shape (n, 7, 7, 512) and its one-hot labels as the tutorial has them.
+    """
+    keras = import_keras()
+    keras.utils.set_random_seed(seed)
+    one_hot = keras.utils.to_categorical(y)
+    model = keras.Sequential(
+        [
+            keras.Input(X.shape[1:]),
+            keras.layers.Flatten(),
+            keras.layers.Dense(256, activation="relu"),
+            keras.layers.Dense(one_hot.shape[1], activation="softmax"),
+        ]
+    )
+    model.compile(optimizer="adam", loss="categorical_crossentropy", metrics=["accuracy"])
+    model.fit(X, one_hot, epochs=epochs, batch_size=32, verbose=0)
+    return model
+
+
+def compare(path: Path, n_seeds: int) -> dict[str, Any]:
+    """Fit both ways by turns on one cache: its own split, or three quarters of it."""
+    spec = default_spec("dense")  # raw maps, flattened, as the tutorial has them
+    with open_cache(path) as cache:
+        split = divide(cache, None, random_state=0)
+        X, X_test = (read_features(cache, spec, rows) for rows in (split.train, split.validation))
+        y, y_test = cache.labels[split.train], cache.labels[split.validation]
+    maps, maps_test = X.reshape(-1, 7, 7, 512), X_test.reshape(-1, 7, 7, 512)
+    few = np.arange(64) % 2
+    train_tutorial(maps[:64], few, seed=0, epochs=1)  # what a process does once belongs to no fit
+    DenseHead(epochs=1, random_state=0).fit(X[:64], few)
+    ours, theirs = Runs(), Runs()
+    for seed in range(n_seeds):
+        start = time.perf_counter()
+        model = train_tutorial(maps, y, seed)
+        theirs.add(time.perf_counter() - start, model.predict(maps_test, verbose=0), y_test)
+        start = time.perf_counter()
+        head = DenseHead(random_state=seed).fit(X, y)
+        ours.add(time.perf_counter() - start, head.predict_proba(X_test), y_test)
+    return {
+        "split": split.description,
+        "n_train": len(y),
+        "n_test": len(y_test),
+        "baseline": theirs.to_dict(),
+        "dense": ours.to_dict(),
+        "accuracy_gain": statistics.fmean(ours.accuracy) - statistics.fmean(theirs.accuracy),
+        "accuracy_gain_standard_error": standard_error(ours.accuracy, theirs.accuracy),
+        "ratio": median(theirs.seconds) / median(ours.seconds),
+    }
+
+
+def standard_error(ours: list[float], theirs: list[float]) -> float:
+    """Return the standard error, over seeds, of the difference of two means; the same seed makes no pair of them."""
+    return float(np.sqrt(statistics.variance(ours) / len(ours) + statistics.variance(theirs) / len(theirs)))
+
+
+def main() -> None:
+    """Compare on every cache that is named."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("caches", type=Path, nargs="+", metavar="CACHE")
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args()
+    if options.seeds < 2:
+        parser.error("a spread needs at least two seeds")
+    write_result(
+        "dense-head",
+        {
+            "baseline": "Flatten → Dense 256 → softmax on raw maps, Adam, 10 epochs of 32, model.fit on arrays, same run",
+            "caches": {path.stem: compare(path, options.seeds) for path in options.caches},
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
