@@ -34,8 +34,8 @@ first-frame                others follow
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -78,7 +78,12 @@ ORIENTATIONS: dict[int, tuple[Callable[[Pixels], Pixels], str]] = {
     8: (lambda pixels: pixels[:, ::-1].swapaxes(0, 1), "exif-rotated-270"),
 }
 
-_one_large_image = threading.Lock()
+#: Pillow's memory for a large image comes in blocks of this size, above the 32 MiB (M_MMAP_THRESHOLD of glibc, at most)
+#: below which the C library keeps what a thread has freed for that thread: eight threads that decode one large image after
+#: the other would in the end hold the memory of five.
+BLOCK_BYTES = 64 * 2**20
+
+_large_image = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +162,7 @@ def decode_checked(data: bytes, name: str, max_pixels: int, shrink: Callable[[Pi
     format_name = image.format or ""
     notes = [f"named-{suffix}-is-{format_name}"] if (suffix := wrong_suffix(name, format_name)) else []
     large = image.width * image.height >= LARGE_PIXELS
-    with _one_large_image if large else nullcontext():
+    with one_large_image() if large else nullcontext():
         refuse_missing_rows(image, data)
         pixels = upright_pixels(image, notes)
         if has_more_frames(image):
@@ -166,6 +171,19 @@ def decode_checked(data: bytes, name: str, max_pixels: int, shrink: Callable[[Pi
         height, width = pixels.shape[:2]
         pixels = shrink(pixels) if shrink else np.ascontiguousarray(pixels)
     return DecodedImage(pixels, tuple(notes), width, height, format_name)
+
+
+@contextmanager
+def one_large_image() -> Iterator[None]:
+    """Wait until no other thread has a large image, and see to it that its memory goes back to the system afterwards."""
+    with _large_image:
+        allocator = Image.core  # type: ignore[attr-defined]
+        before = allocator.get_block_size()
+        allocator.set_block_size(max(before, BLOCK_BYTES))
+        try:
+            yield
+        finally:
+            allocator.set_block_size(before)
 
 
 def upright_pixels(image: ImageFile.ImageFile, notes: list[str]) -> Pixels:
