@@ -16,7 +16,10 @@ LISTED = 10
 
 def repair(
     cache: Annotated[Path, typer.Argument(help="A feature cache, as features/data.h5.")],
-    data: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder of images that it was made from.")],
+    folder: Annotated[Path | None, typer.Argument(metavar="[DATA]", help="The same as --data.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The folder of images that it was made from.")
+    ] = None,
     weights: Annotated[str, typer.Option(help="imagenet, or the file of the cache's custom weights.")] = "imagenet",
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images per forward pass.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or gpu:N.")] = "auto",
@@ -28,13 +31,16 @@ def repair(
 
     [bold]Examples[/]
 
-    headstart repair features/data.h5 --data data/
+    headstart repair features/data.h5 data/
     """
+    images = folder or data
+    if images is None or (folder and data):
+        raise typer.BadParameter("Name the folder of images, once: headstart repair features/data.h5 data/")
     from headstart.extract.repair import repair_cache
 
     with ProgressBar("Repairing") as progress:
         done = repair_cache(
-            cache, data, weights=weights, batch_size=batch_size, device=device, progress=progress
+            cache, images, weights=weights, batch_size=batch_size, device=device, progress=progress
         )  # fmt: skip
     if not done.images:
         out.print(f"{escape(printable(str(cache)))} is whole: nothing was changed.", soft_wrap=True)

@@ -20,6 +20,7 @@ LISTED = 20
 
 def verify(
     cache: Annotated[Path, typer.Argument(help="A feature cache, as features/data.h5.")],
+    folder: Annotated[Path | None, typer.Argument(metavar="[DATA]", help="The same as --data.")] = None,
     data: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="The folder of images: compare every image, and compute some rows again."),
@@ -39,13 +40,15 @@ def verify(
 
     headstart verify features/data.h5
 
-    headstart verify features/data.h5 --data data/ --sample 64
+    headstart verify features/data.h5 data/ --sample 64
     """
+    if folder and data:
+        raise typer.BadParameter("The folder of images is given twice.")
     from headstart.verify import verify_cache
 
     with ProgressBar("Reading") as progress:
         found = verify_cache(
-            cache, data, n_sample=sample, seed=seed, weights=weights, device=device, progress=progress
+            cache, folder or data, n_sample=sample, seed=seed, weights=weights, device=device, progress=progress
         )  # fmt: skip
     if as_json:
         print_json({"path": str(cache), "whole": not found.findings, **asdict(found)})

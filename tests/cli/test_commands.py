@@ -139,7 +139,9 @@ def test_verify_says_what_is_damaged_and_the_code_says_whether(cli: Cli, data: P
 def test_repair_makes_a_damaged_cache_whole(cli: Cli, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = Path("features/photos.h5")
     cli("extract-features", data)
-    assert "nothing was changed" in cli("repair", cache, "--data", data)[1]
+    assert "nothing was changed" in cli("repair", cache, data)[1]
+    assert cli("repair", cache)[0] == cli("repair", cache, data, "--data", data)[0] == 2
+    assert cli("verify", cache, data, "--data", data)[0] == 2
     with open_cache(cache) as opened:
         row, image = opened.read_chunk("pooled", 5)[1], opened.paths[5]
     damaged = bytearray(cache.read_bytes())
