@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-#: Rows that are packed together; few enough that they are never much beside the whole.
+#: Rows that are packed together at most; fewer where they are more than ``BLOCK_VALUES`` numbers.
 PACKED_ROWS = 512
 
 #: Numbers in a block of rows in float32: 16 MiB.
@@ -106,10 +106,11 @@ class PackedRows:
 
     def __init__(self, n_features: int) -> None:
         self.shape, self.n_bytes = (0, n_features), 0
+        self.block_rows = min(PACKED_ROWS, max(1, BLOCK_VALUES // max(1, n_features)))
         self._blocks: list[PackedBlock] = []
 
     def append(self, block: PackedBlock) -> None:
-        """Add ``PACKED_ROWS`` rows more, or the last ones."""
+        """Add ``block_rows`` rows more, or the last ones."""
         self._blocks.append(block)
         self.shape = (self.shape[0] + len(block[0]) - 1, self.shape[1])
         self.n_bytes += sum(part.nbytes for part in block)
@@ -118,8 +119,8 @@ class PackedRows:
         """Return some rows in the order asked for."""
         values, columns, lengths = [], [], []
         for row in rows.tolist():
-            starts, all_columns, all_values = self._blocks[row // PACKED_ROWS]
-            place = row % PACKED_ROWS
+            starts, all_columns, all_values = self._blocks[row // self.block_rows]
+            place = row % self.block_rows
             part = slice(starts[place], starts[place + 1])
             columns.append(all_columns[part])
             values.append(all_values[part])
@@ -133,10 +134,8 @@ def pack(rows: Rows, max_bytes: float) -> PackedRows | None:
     """Return a compact copy of rows, all of them read once; None as soon as it is seen not to fit in ``max_bytes``."""
     n_samples, n_features = rows.shape
     packed = PackedRows(n_features)
-    starts = range(0, n_samples, PACKED_ROWS)
-    for block in in_threads(
-        lambda start: packed_block(dense(rows.take(np.arange(start, min(start + PACKED_ROWS, n_samples))))), starts
-    ):
+    groups = parts(np.arange(n_samples), packed.block_rows)
+    for block in in_threads(lambda group: packed_block(dense(rows.take(group))), groups):
         packed.append(block)
         if packed.n_bytes * n_samples > max_bytes * packed.shape[0]:
             return None
@@ -157,19 +156,24 @@ def packed_block(rows: NDArray[np.float32]) -> PackedBlock:
 
 def blocks(rows: Rows, order: Indices | None = None) -> Iterator[tuple[Indices, Any]]:
     """Yield row numbers and the rows, as many at a time as take 16 MiB in float32; in the order given, or their own."""
-    return ((part, rows.take(part)) for part in parts(rows, order))
+    return ((part, rows.take(part)) for part in block_numbers(rows, order))
 
 
 def of_blocks(function: Callable[[Indices, Any], Result], rows: Rows, order: Indices | None = None) -> Iterator[Result]:
     """Yield what a function makes of row numbers and rows in float64, for each of :func:`blocks`; by several threads."""
-    return in_threads(lambda part: function(part, rows.take(part).astype(np.float64)), parts(rows, order))
+    numbers = block_numbers(rows, order)
+    return in_threads(lambda part: function(part, rows.take(part).astype(np.float64)), numbers)
 
 
-def parts(rows: Rows, order: Indices | None) -> list[Indices]:
+def block_numbers(rows: Rows, order: Indices | None) -> list[Indices]:
     """Return the row numbers of each block."""
     order = np.arange(rows.shape[0]) if order is None else order
-    step = max(1, BLOCK_VALUES // max(1, rows.shape[1]))
-    return [order[start : start + step] for start in range(0, len(order), step)]
+    return parts(order, max(1, BLOCK_VALUES // max(1, rows.shape[1])))
+
+
+def parts(numbers: Indices, length: int) -> list[Indices]:
+    """Return numbers in parts of a length."""
+    return [numbers[start : start + length] for start in range(0, len(numbers), length)]
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

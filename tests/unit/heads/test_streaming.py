@@ -100,6 +100,14 @@ def test_packed_rows_of_a_cache_take_four_bytes_a_value():
     assert rows.n_bytes == 4 * np.count_nonzero(X) + 8 * (len(X) + 1)
 
 
+def test_wide_rows_are_packed_a_few_at_a_time():
+    asked = []
+    X = np.eye(5, 100, dtype=np.float32)  # 240 numbers at a time here: two rows
+    rows = pack(ReadRows(lambda some: asked.append(len(some)) or X[some], X.shape), np.inf)
+    assert asked == [2, 2, 1]
+    np.testing.assert_array_equal(rows.take(np.array([4, 0])).toarray(), X[[4, 0]])
+
+
 def test_rows_that_do_not_fit_are_not_packed():
     X = problem()[0]
     rows = ReadRows(lambda some: X[some], X.shape)
