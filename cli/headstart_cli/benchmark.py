@@ -82,7 +82,8 @@ def benchmark(
     if data and not html:
         raise typer.BadParameter("--data goes with --html.")
     writer_of(output)
-    from headstart.benchmark.compare import CompareOptions, compare_heads
+    from headstart.benchmark.compare import compare_heads
+    from headstart.benchmark.shared import CompareOptions
 
     options = CompareOptions(
         features=words(features),

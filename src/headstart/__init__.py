@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from headstart.backbone.vgg16 import FrozenBackbone as FrozenBackbone
     from headstart.backbone.weights import load_weights as load_weights
-    from headstart.benchmark.compare import CompareOptions as CompareOptions
     from headstart.benchmark.compare import compare_heads as compare_heads
+    from headstart.benchmark.shared import CompareOptions as CompareOptions
     from headstart.cache.store import FeatureCache as FeatureCache
     from headstart.cache.store import open_cache as open_cache
     from headstart.errors import HeadstartError as HeadstartError
@@ -53,7 +53,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Bundle": "heads.bundle",
     "ClassMeanHead": "heads.class_mean",
-    "CompareOptions": "benchmark.compare",
+    "CompareOptions": "benchmark.shared",
     "DenseHead": "heads.dense",
     "ExtractOptions": "extract.options",
     "FeatureCache": "cache.store",

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart.benchmark.compare import CompareOptions, compare_heads
+from headstart.benchmark.compare import compare_heads
 from headstart.benchmark.costs import watched_memory
 from headstart.benchmark.curve import draw
+from headstart.benchmark.shared import CompareOptions
 from headstart.benchmark.verdict import recommend
 from headstart.errors import DataError, HeadstartError
 from headstart.report.comparison import METRICS, Comparison
