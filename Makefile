@@ -51,7 +51,7 @@ clean:
 	rm -rf $(VENV) .demo
 
 # Installed once; again only when pyproject.toml has changed.
-$(VENV)/demo.stamp: EXTRAS := demo,weights
+$(VENV)/demo.stamp: EXTRAS := demo,weights,ncnn,openvino
 $(VENV)/dev.stamp: EXTRAS := demo,dev,weights
 $(VENV)/bench.stamp: EXTRAS := bench,demo,weights
 $(VENV)/bench.stamp: ALSO := "$(TORCH)"

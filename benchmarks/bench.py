@@ -30,7 +30,7 @@ from ways import BATCH, WAYS
 HERE = Path(__file__).parent
 
 #: What the features of every way are compared with.
-REFERENCE = "bare-float32"
+REFERENCE = "tensorflow-float32"
 
 #: What can be measured; with one alone, the other stays in the results as it is.
 PARTS = ("extraction", "heads")

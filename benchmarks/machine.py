@@ -16,7 +16,7 @@ RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("headstart", "tensorflow", "keras", "numpy", "pillow", "h5py", "hdf5plugin", "scikit-learn")
 
 #: Named where they are installed.
-ENGINES = ("torch", "openvino", "nncf", "onnxruntime")
+ENGINES = ("torch", "ncnn", "openvino", "nncf", "onnxruntime")
 
 
 def machine() -> dict[str, Any]:

@@ -22,6 +22,7 @@ START, END = "<!-- make bench: start -->", "<!-- make bench: end -->"
 
 #: What a reader sees of each way.
 TITLES = {
+    "tensorflow-float32": "TensorFlow, compiled function, float32",
     "bare-float32": "bare forward function, float32",
     "bare-auto": "bare forward function, `auto`",
     "worker-auto": "**headstart**, `auto`",
@@ -87,7 +88,7 @@ def extraction_rows(result: Mapping[str, Any]) -> Iterator[str]:
             share(images, bare(result, precision)),
             share(images, tutorial),
             share(images, roof(result, precision)),
-            "–" if name.startswith("bare-") else f"{median(way['whole_seconds']):.1f}",
+            "–" if name.startswith(("bare-", "tensorflow-")) else f"{median(way['whole_seconds']):.1f}",
             *(
                 [
                     f"{way['relative_error']:.1e}" if way["relative_error"] else "0",

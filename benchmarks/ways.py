@@ -106,7 +106,10 @@ class Bare(Way):
     """The compiled forward function on images that are decoded already: no file is read, none is written."""
 
     def load(self) -> Callable[[Pixels], Features]:
-        backbone = backbone_of(self.images, self.precision)
+        return self.on_decoded(backbone_of(self.images, self.precision))
+
+    def on_decoded(self, backbone: Backbone) -> Callable[[Pixels], Features]:
+        """Decode every image, and return the function of a backbone."""
         self.precision = backbone.recipe.precision
         decoded = list(super().batches(self.images.refs))
         self.batches = lambda refs: islice(cycle(decoded), len(refs) // BATCH)  # type: ignore[method-assign]
@@ -117,6 +120,15 @@ class BareAuto(Bare):
     """The same in the precision that ``auto`` chooses."""
 
     precision = "auto"
+
+
+class TensorFlow(Bare):
+    """The compiled function of TensorFlow, which computes where no other engine is installed."""
+
+    def load(self) -> Callable[[Pixels], Features]:
+        from headstart.backbone.vgg16 import FrozenBackbone
+
+        return self.on_decoded(FrozenBackbone(batch_size=BATCH, device="cpu"))
 
 
 def backbone_of(images: ImageSet, precision: str) -> Backbone:
@@ -320,6 +332,7 @@ class OpenVinoInt8(OpenVino):
 
 #: By the name on the command line.
 WAYS: dict[str, type[Way]] = {
+    "tensorflow-float32": TensorFlow,
     "bare-float32": Bare,
     "bare-auto": BareAuto,
     "worker-auto": Worker,

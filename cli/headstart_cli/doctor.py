@@ -63,10 +63,7 @@ def facts(found: Examination) -> list[tuple[str, str]]:
     rows = [
         ("processor", f"{machine.processor}; {machine.cores} cores; {', '.join(machine.flags) or 'no flags known'}"),
         *((f"device {name}", ", ".join(types)) for name, types in machine.precisions.items()),
-        (
-            "int8 engine",
-            "OpenVINO is installed" if machine.int8 else "not installed: pip install 'headstart[openvino]'",
-        ),
+        ("engines", engines_text(found)),
         ("memory", f"{size_text(machine.free_memory_bytes)} free"),
         ("disk", f"{size_text(machine.free_disk_bytes)} free in {machine.folder}"),
     ]
@@ -74,6 +71,16 @@ def facts(found: Examination) -> list[tuple[str, str]]:
         rows.append(("weights", weights_text(found)))
     rows.append(("versions", ", ".join(f"{name} {version}" for name, version in machine.versions.items())))
     return rows
+
+
+def engines_text(found: Examination) -> str:
+    """Return what computes in which type by default, and what could."""
+    from headstart.backbone.build import ENGINE_NAMES
+
+    installed = found.machine.engines
+    missing = [name for name in ENGINE_NAMES if name not in installed]
+    extras = f"; not installed: {', '.join(ENGINE_NAMES[name] for name in missing)}" if missing else ""
+    return ", ".join(ENGINE_NAMES[name] for name in installed) + extras
 
 
 def weights_text(found: Examination) -> str:

@@ -51,3 +51,8 @@ def thread_limit() -> int | None:
     """Return how many threads a network may use in this process; None for all cores."""
     limit = os.environ.get(THREAD_VARIABLES[0], "")
     return int(limit) if limit.isdigit() and int(limit) else None
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use, which may be fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

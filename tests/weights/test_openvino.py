@@ -12,6 +12,7 @@ from PIL import Image
 from headstart.backbone import build
 from headstart.backbone.build import build_backbone
 from headstart.backbone.device import Device
+from headstart.backbone.graph import averaged_block
 from headstart.backbone.openvino import OpenVinoBackbone
 from headstart.backbone.precision import row_cosines
 from headstart.backbone.vgg16 import FrozenBackbone
@@ -34,10 +35,12 @@ def test_the_reference_image_has_the_published_features(shared: Path, imagenet: 
     assert np.abs(features[0] - expected).max() < 1e-3
 
 
-@pytest.mark.parametrize("layer", ["block5_pool", "block3_pool", "block5_conv1"])
-def test_float32_gives_the_features_of_tensorflow(imagenet: Weights, layer: str) -> None:
-    options = {"layer": layer, "input_size_px": 64, "batch_size": 2}
-    images = some_images(3, 64)
+@pytest.mark.parametrize(
+    ("layer", "size_px"), [("block5_pool", 64), ("block5_pool", 75), ("block3_pool", 64), ("block5_conv1", 64)]
+)
+def test_float32_gives_the_features_of_tensorflow(imagenet: Weights, layer: str, size_px: int) -> None:
+    options = {"layer": layer, "input_size_px": size_px, "batch_size": 2}
+    images = some_images(3, size_px)
     expected = FrozenBackbone(imagenet, **options).forward(images)
     received = OpenVinoBackbone(imagenet, **options).forward(images)
     np.testing.assert_allclose(received.features, expected.features, rtol=1e-4, atol=1e-3)
@@ -65,20 +68,20 @@ def test_bfloat16_agrees_with_float32(imagenet: Weights) -> None:
     assert row_cosines(exact.pooled, reduced.pooled).min() > 0.999
 
 
-def test_bfloat16_runs_on_it_where_it_is_installed_and_native(
-    imagenet: Weights, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_recipe_chooses_the_engine(imagenet: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = OpenVinoBackbone(imagenet, input_size_px=32, batch_size=1).recipe
     reduced = replace(plain, precision="bfloat16")
-    native = Device("cpu", "/CPU:0", 32, "bfloat16")
-    monkeypatch.setattr(build, "pick_device", lambda _name: native)
+    monkeypatch.setattr(build, "pick_device", lambda _name: Device("cpu", "/CPU:0", 32, "bfloat16"))
+    monkeypatch.setattr(build, "is_installed", lambda engine: engine == "openvino")
     assert isinstance(build_backbone(reduced, imagenet, device="cpu"), OpenVinoBackbone)
-    assert isinstance(build_backbone(plain, imagenet, device="cpu"), FrozenBackbone)
-    monkeypatch.setattr(build, "pick_device", lambda _name: replace(native, reduced_precision=None))
+    assert isinstance(build_backbone(plain, imagenet, device="cpu"), OpenVinoBackbone)
+    monkeypatch.setattr(build, "is_installed", lambda _engine: False)
     assert isinstance(build_backbone(reduced, imagenet, device="cpu"), FrozenBackbone)
-    monkeypatch.setattr(build, "pick_device", lambda _name: native)
-    monkeypatch.setattr(build, "has_openvino", lambda: False)
-    assert isinstance(build_backbone(reduced, imagenet, device="cpu"), FrozenBackbone)
+
+
+@pytest.mark.parametrize(("size_px", "block"), [(224, 16), (112, 16), (56, 14), (28, 14), (14, 14), (75, 15), (37, 1)])
+def test_averages_are_taken_over_the_largest_blocks_that_fit(size_px: int, block: int) -> None:
+    assert averaged_block(size_px) == block
 
 
 def test_other_arrays_and_other_recipes_are_refused(imagenet: Weights) -> None:

@@ -15,9 +15,33 @@ if TYPE_CHECKING:
     from headstart.schema import Backbone, Recipe
 
 
-def has_openvino() -> bool:
-    """Return whether OpenVINO is installed; it is not imported for it."""
-    return importlib.util.find_spec("openvino") is not None
+#: The engines that a CPU can have, by precision, the fastest first (decision 0003); TensorFlow is always there.
+CPU_ENGINES = {"float32": ("ncnn", "openvino"), "bfloat16": ("openvino",), "int8": ("openvino",)}
+
+#: As they write themselves.
+ENGINE_NAMES = {"ncnn": "ncnn", "openvino": "OpenVINO", "tensorflow": "TensorFlow"}
+
+
+def is_installed(engine: str) -> bool:
+    """Return whether an engine is installed; it is not imported for it."""
+    return importlib.util.find_spec(engine) is not None
+
+
+def pick_engine(precision: str, device: str) -> str:
+    """Return which engine computes in a precision on a device: ``ncnn``, ``openvino`` or ``tensorflow``.
+
+    Raises
+    ------
+    HeadstartError
+        If there is no such device.
+    """
+    if precision == "int8":
+        check_cpu(device)
+        return "openvino"
+    picked = pick_device(device)
+    if picked.name != "cpu" or precision not in {"float32", picked.reduced_precision}:
+        return "tensorflow"
+    return next(filter(is_installed, CPU_ENGINES.get(precision, ())), "tensorflow")
 
 
 def build_backbone(
@@ -29,8 +53,8 @@ def build_backbone(
 ) -> Backbone:
     """Return the backbone that makes the features of a recipe.
 
-    int8 runs on OpenVINO. So does bfloat16 on a CPU that computes in it, where OpenVINO is installed: it is faster there, and
-    within bfloat16's own rounding the same (decision 0003). Everything else runs on TensorFlow.
+    int8 runs on OpenVINO. On a CPU, float32 runs on ncnn or OpenVINO and bfloat16 on OpenVINO, where these are installed:
+    they are faster there, and within the rounding of the type the same (decision 0003). Everything else runs on TensorFlow.
 
     Parameters
     ----------
@@ -51,12 +75,12 @@ def build_backbone(
         If the recipe needs OpenVINO and it is not installed, or the device is none of its.
     """
     check_runnable(recipe)  # before weights are looked for
-    if recipe.precision == "int8":
-        from headstart.backbone.openvino import OpenVinoBackbone
+    engine = pick_engine(recipe.precision, device)
+    if engine == "ncnn":
+        from headstart.backbone.ncnn import NcnnBackbone
 
-        check_cpu(device)
-        return OpenVinoBackbone.from_recipe(recipe, loaded(weights), batch_size=batch_size)
-    if recipe.precision == "bfloat16" and has_openvino() and pick_device(device).reduced_precision == "bfloat16":
+        return NcnnBackbone(recipe, loaded(weights), batch_size=batch_size)
+    if engine == "openvino":
         from headstart.backbone.openvino import OpenVinoBackbone
 
         return OpenVinoBackbone.from_recipe(recipe, loaded(weights), batch_size=batch_size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from headstart.runtime import import_tensorflow
 #: Flags by which Linux tells of bfloat16 multiply-add units (Intel SDM vol. 2, VDPBF16PS and TDPBF16PS).
 BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16")
 
-#: What the drivers of GPUs show where there is one: Nvidia's, AMD's, and that of Windows' Linux.
+#: What the drivers of GPUs show on Linux where there is one: Nvidia's, AMD's, and that of Windows' Linux.
 GPU_DRIVERS = ("/dev/nvidiactl", "/proc/driver/nvidia/gpus", "/dev/kfd", "/dev/dxg")
 
 
@@ -78,7 +79,7 @@ def gpu(index: int) -> Device:
 
 def has_gpu_driver() -> bool:
     """Return whether there may be GPUs; TensorFlow, whose import takes seconds, need not be asked where there are none."""
-    return any(Path(path).exists() for path in GPU_DRIVERS)
+    return sys.platform != "linux" or any(Path(path).exists() for path in GPU_DRIVERS)
 
 
 def count_gpus() -> int:
@@ -87,6 +88,8 @@ def count_gpus() -> int:
     Side effect where there are any: float32 is multiplied as float32, and not rounded to 19 bits (TensorFloat-32), since a
     recipe names the type that is multiplied in, and a reduced one is compared with it.
     """
+    if not has_gpu_driver():
+        return 0
     tf = import_tensorflow()
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:

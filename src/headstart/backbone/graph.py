@@ -114,8 +114,18 @@ class Graph:
         """
         ov, op = import_openvino(), self.op
         features = op.transpose(self.exact[recipe.layer], np.array([0, 2, 3, 1]))
-        averages = [op.reduce_mean(self.passed_on[name], np.array([2, 3]), False) for name in recipe.pooled_layers]
+        averages = [self.average(self.passed_on[name]) for name in recipe.pooled_layers]
         return ov.Model([op.result(features), op.result(op.concat(averages, 1))], [self.images], "vgg16")
+
+    def average(self, values: Any) -> Any:
+        """Return the average of each channel, shape (n_images, n_channels).
+
+        OpenVINO averages blocks of a map as it lies in the memory, whole maps only after it has moved them: hence two steps.
+        """
+        op, block = self.op, averaged_block(values.get_shape()[2])
+        if block > 1:
+            values = op.avg_pool(values, [block, block], [0, 0], [0, 0], [block, block], True).output(0)
+        return op.reduce_mean(values, np.array([2, 3]), False)
 
     def maxima(self) -> Any:
         """Return the model from images to the largest value of each convolution, shape (n_images, 13)."""
@@ -123,3 +133,8 @@ class Graph:
         axes = np.array([1, 2, 3])
         largest = [op.unsqueeze(op.reduce_max(self.exact[name], axes, False), np.array(1)) for name in CONVOLUTIONS]
         return ov.Model([op.result(op.concat(largest, 1))], [self.images], "vgg16-maxima")
+
+
+def averaged_block(size_px: int, largest: int = 16) -> int:
+    """Return the height and width of the blocks that a map of this height and width is averaged by: the largest that fit."""
+    return max(block for block in range(1, largest + 1) if size_px % block == 0)

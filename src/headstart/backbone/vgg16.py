@@ -284,6 +284,27 @@ def check_same(wanted: Recipe, available: Recipe) -> None:
         )
 
 
+def remade(recipe: Recipe, weights: Weights) -> Recipe:
+    """Return what a recipe becomes with these weights and the rules of this version: the same, where they fit.
+
+    Raises
+    ------
+    RecipeMismatchError
+        If the features were made elsewhere.
+    """
+    check_runnable(recipe)
+    return make_recipe(
+        weights=weights.name,
+        weights_sha256=weights.sha256,
+        layer=recipe.layer,
+        input_size_px=recipe.input_size_px,
+        resize=recipe.resize,
+        precision=recipe.precision,
+        storage=recipe.storage,
+        quantization=recipe.quantization,
+    )
+
+
 def check_runnable(recipe: Recipe) -> None:
     """Check that images can be turned into features of this recipe at all; nothing is loaded for it.
 

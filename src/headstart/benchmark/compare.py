@@ -26,7 +26,8 @@ from headstart.heads.bundle import Bundle, versions
 from headstart.heads.catalogue import HEAD_TYPES, default_spec, make_head
 from headstart.heads.transforms import design_matrix
 from headstart.report.comparison import Comparison, Cost, HeadResult
-from headstart.search.pool import make_pool, processors
+from headstart.runtime import usable_cores
+from headstart.search.pool import make_pool
 from headstart.search.settings import N_SPLITS, candidates, make_tables
 from headstart.search.trials import best_trial, cross_validate, is_number, search_notes
 
@@ -254,4 +255,4 @@ def setting(spec: HeadSpec, specs: Sequence[HeadSpec]) -> str:
 
 def machine() -> str:
     """Return the machine in words."""
-    return f"{processors()} × {platform.processor() or platform.machine()}, {platform.system()} {platform.release()}"
+    return f"{usable_cores()} × {platform.processor() or platform.machine()}, {platform.system()} {platform.release()}"

@@ -23,7 +23,7 @@ from headstart.errors import CacheError
 from headstart.schema import Recipe
 
 #: Packages whose version is kept; the first ones only where they took part, which is to say, where they are imported.
-PACKAGES_IN_USE = ("tensorflow", "keras", "openvino")
+PACKAGES_IN_USE = ("tensorflow", "keras", "openvino", "ncnn")
 PACKAGES = ("headstart", "numpy", "h5py", "hdf5plugin", "pillow")
 
 #: What a file of each form is, in words.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from headstart.backbone.build import CPU_ENGINES, ENGINE_NAMES
 from headstart.memory import size_text
 
 if TYPE_CHECKING:
@@ -100,13 +101,18 @@ def int8(_machine: Machine, rates: Rates) -> str:
     )
 
 
-def no_openvino(machine: Machine) -> str:
-    """Return what OpenVINO would bring where it is missing."""
-    if machine.int8 or on_gpu(machine) or not machine.devices or machine.devices[0].reduced_precision != "bfloat16":
+def faster_engine(machine: Machine) -> str:
+    """Return which engine would make the type that ``auto`` takes faster, where it is missing."""
+    if on_gpu(machine) or not machine.devices:
         return ""
+    precision = machine.devices[0].reduced_precision or "float32"
+    engine = CPU_ENGINES[precision][0]
+    if engine in machine.engines:
+        return ""
+    also = ", and int8 with it" if engine == "openvino" else ""
     return (
-        "OpenVINO, which is not installed, may compute faster on this processor, in bfloat16 and in int8: pip install "
-        "'headstart[openvino]', then look again."
+        f"{ENGINE_NAMES[engine]}, which is not installed, computes {precision} faster on most processors{also}: pip install "
+        f"'headstart[{engine}]', then look again."
     )
 
 
@@ -121,7 +127,7 @@ def writing(_machine: Machine, rates: Rates) -> str:
 def no_reduced_precision(machine: Machine) -> str:
     """Return what a processor without a native reduced type means."""
     if machine.devices and not on_gpu(machine) and machine.devices[0].reduced_precision is None:
-        return "This processor has no native bfloat16, so float32 is the fastest type that TensorFlow has for it."
+        return "This processor has no native bfloat16, so float32 is its fastest type that gives the same features."
     return ""
 
 
@@ -151,4 +157,4 @@ def disk(machine: Machine) -> str:
 
 #: Advice that needs rates, then advice that does not, in the order in which it is given.
 MEASURED: tuple[Callable[[Machine, Rates], str], ...] = (bound, draft, reduced_precision, int8, writing)
-KNOWN: tuple[Callable[[Machine], str], ...] = (no_openvino, no_reduced_precision, hidden_gpu, memory, disk)
+KNOWN: tuple[Callable[[Machine], str], ...] = (faster_engine, no_reduced_precision, hidden_gpu, memory, disk)

@@ -97,7 +97,7 @@ def measure(machine: Machine, state: WeightsState, on_step: Callable[[str], None
     device = machine.devices[-1] if len(machine.devices) == 1 else machine.devices[1]
     forward, recipe = forward_rates(state.weights, device)
     int8_seconds = 0.0
-    if machine.int8 and device.name == "cpu":
+    if "openvino" in machine.engines and device.name == "cpu":
         with suppress(HeadstartError):  # a processor that cannot
             forward["int8"], int8_seconds = int8_rate(state.weights, recipe)
     on_step("Writing features")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
-import os
 import platform
 import re
 import shutil
@@ -12,12 +10,15 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from headstart.backbone.build import ENGINE_NAMES, is_installed
 from headstart.backbone.device import BFLOAT16_FLAGS, Device, count_gpus, cpu, cpu_flags, gpu
 from headstart.memory import free_bytes
+from headstart.runtime import usable_cores
 
 #: Packages whose versions decide about results or speed.
 PACKAGES = (
-    "headstart", "tensorflow", "keras", "numpy", "pillow", "h5py", "hdf5plugin", "scikit-learn", "skops", "onnx", "openvino"
+    "headstart", "tensorflow", "keras", "numpy", "pillow", "h5py", "hdf5plugin", "scikit-learn", "skops", "onnx", "openvino",
+    "ncnn",
 )  # fmt: skip
 
 #: Flags of a CPU that say how fast it multiplies.
@@ -49,8 +50,8 @@ class Machine:
         Where features go by default, or the folder above it.
     devices : tuple of Device
         The CPU, then every GPU that TensorFlow sees; empty where TensorFlow cannot be imported.
-    int8 : bool
-        Whether the optional engine of ``int8``, OpenVINO, is installed.
+    engines : tuple of str
+        Those of the network that are installed, by their module (backbone/build.py).
     hidden_gpu : bool
         Whether the system has an Nvidia GPU and TensorFlow sees none.
     versions : dict of str to str
@@ -67,7 +68,7 @@ class Machine:
     free_disk_bytes: int
     folder: Path
     devices: tuple[Device, ...]
-    int8: bool
+    engines: tuple[str, ...]
     hidden_gpu: bool
     versions: dict[str, str]
     broken: tuple[str, ...]
@@ -84,7 +85,7 @@ class Machine:
 
 
 def look_at_machine(folder: Path = Path("features")) -> Machine:
-    """Return what there is. Imports TensorFlow, which takes seconds."""
+    """Return what there is. May import TensorFlow, which takes seconds."""
     broken = tuple(filter(None, (broken_import(name, purpose) for name, purpose in NEEDED.items())))
     n_gpus = 0 if broken else count_gpus()
     existing = folder if folder.is_dir() else Path()
@@ -98,7 +99,7 @@ def look_at_machine(folder: Path = Path("features")) -> Machine:
         free_disk_bytes=shutil.disk_usage(existing).free,
         folder=existing.resolve(),
         devices=() if broken else (cpu(), *map(gpu, range(n_gpus))),
-        int8=importlib.util.find_spec("openvino") is not None,
+        engines=tuple(filter(is_installed, ENGINE_NAMES)),
         hidden_gpu=not n_gpus and Path("/proc/driver/nvidia/gpus").is_dir(),
         versions=installed_versions(),
         broken=broken,
@@ -129,11 +130,6 @@ def installed_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use, which may be fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

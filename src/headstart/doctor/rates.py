@@ -14,7 +14,7 @@ import numpy as np
 
 from headstart.backbone.build import build_backbone
 from headstart.backbone.quantize import CALIBRATION_IMAGES
-from headstart.backbone.vgg16 import FrozenBackbone
+from headstart.backbone.vgg16 import make_recipe
 from headstart.images.load import decode_resized
 from headstart.images.synthetic import photograph
 from headstart.schema import FeatureBatch, ImageRef, ImageRow
@@ -90,12 +90,10 @@ def decode_rates(
 
 def forward_rates(weights: Weights, device: Device, *, seconds: float = SECONDS) -> tuple[dict[str, float], Recipe]:
     """Return images/s in float32 and in the device's reduced type, and the recipe of the former."""
-    exact = FrozenBackbone(weights, input_size_px=INPUT_SIZE_PX, device=device.name)
-    rates = {"float32": forward_rate(exact, seconds=seconds)}
-    if device.reduced_precision:
-        reduced = build_backbone(replace(exact.recipe, precision=device.reduced_precision), weights, device=device.name)
-        rates[device.reduced_precision] = forward_rate(reduced, seconds=seconds)
-    return rates, exact.recipe
+    recipe = make_recipe(weights=weights.name, weights_sha256=weights.sha256, input_size_px=INPUT_SIZE_PX)
+    types = filter(None, ("float32", device.reduced_precision))
+    backbones = (build_backbone(replace(recipe, precision=name), weights, device=device.name) for name in types)
+    return {backbone.recipe.precision: forward_rate(backbone, seconds=seconds) for backbone in backbones}, recipe
 
 
 def int8_rate(weights: Weights, recipe: Recipe, *, seconds: float = SECONDS) -> tuple[float, float]:

@@ -7,10 +7,10 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from headstart.backbone.build import build_backbone, check_cpu
+from headstart.backbone.build import ENGINE_NAMES, build_backbone, check_cpu, pick_engine
 from headstart.backbone.device import pick_device
 from headstart.backbone.precision import choose_precision, row_cosines
-from headstart.backbone.vgg16 import FrozenBackbone, make_recipe
+from headstart.backbone.vgg16 import make_recipe
 from headstart.backbone.weights import Weights, imagenet_sha256, load_weights, local_sources
 
 if TYPE_CHECKING:
@@ -87,8 +87,8 @@ class Network:
             return self.build(self.options.precision), f"{self.options.precision}: as asked for"
         device = pick_device(self.options.first_device)
         choice = choose_precision(self.build, device.reduced_precision, device.name, images)
-        engine = "" if isinstance(choice.backbone, FrozenBackbone) else "; on OpenVINO"
-        return choice.backbone, f"{choice.reason}{engine}"
+        engine = ENGINE_NAMES[pick_engine(choice.backbone.recipe.precision, device.name)]
+        return choice.backbone, f"{choice.reason}; on {engine}"
 
     def quantized(self, images: NDArray[np.uint8], sample: Callable[[], Sample]) -> tuple[Backbone, str]:
         """Return the network in 8-bit integers, and how near its features come to those of float32 on these images."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from headstart.errors import HeadstartError
+from headstart.runtime import usable_cores
 
 
 class Pool(Protocol):
@@ -70,7 +70,7 @@ class LocalPool:
         from joblib import Parallel, delayed
         from threadpoolctl import threadpool_limits
 
-        jobs = min(self._n_jobs or processors(), len(tasks)) if in_threads else 1
+        jobs = min(self._n_jobs or usable_cores(), len(tasks)) if in_threads else 1
         # One processor per task beats all of them on one task's small products.
         with threadpool_limits(1 if jobs > 1 else None), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -102,8 +102,3 @@ def make_pool(engine: str = "local", address: str | None = None, n_jobs: int | N
 
         return RayPool(address, n_jobs)
     raise HeadstartError(f"Unknown engine {engine!r}. Expected local or ray.")
-
-
-def processors() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -14,7 +14,9 @@ from headstart.doctor.rates import Rates
 
 CPU = Device("cpu", "/CPU:0", 32, "bfloat16")
 GPU = Device("gpu:0", "/GPU:0", 128, "float16")
-MACHINE = Machine("a processor", "Linux", ("avx2",), 2, 8 * 2**30, 2**40, Path("/data"), (CPU,), True, False, {}, ())
+MACHINE = Machine(
+    "a processor", "Linux", ("avx2",), 2, 8 * 2**30, 2**40, Path("/data"), (CPU,), ("ncnn", "openvino"), False, {}, ()
+)
 RATES = Rates({0.1: 300.0, 1.0: 80.0, 12.0: 8.0}, {12.0: 24.0}, {"float32": 16.0, "bfloat16": 32.0}, 3000.0)
 WITH_INT8 = replace(RATES, forward={**RATES.forward, "int8": 64.0}, int8_seconds=5.0)
 
@@ -53,7 +55,12 @@ def test_a_slow_network_bounds_whatever_the_size() -> None:
         (MACHINE, replace(RATES, write=20.0), "write to a local disk (-o)"),
         (MACHINE, replace(RATES, forward={"float32": 16.0, "bfloat16": 16.8}), "--precision float32 loses nothing"),
         (replace(MACHINE, devices=(replace(CPU, reduced_precision=None),)), None, "no native bfloat16"),
-        (replace(MACHINE, int8=False), RATES, "pip install 'headstart[openvino]', then look again"),
+        (replace(MACHINE, engines=("ncnn",)), RATES, "OpenVINO, which is not installed, computes bfloat16 faster"),
+        (
+            replace(MACHINE, engines=("openvino",), devices=(replace(CPU, reduced_precision=None),)),
+            None,
+            "pip install 'headstart[ncnn]', then look again",
+        ),
         (MACHINE, WITH_INT8, "int8 is 2.0 times as fast again (64 images/s) and pays from about 320 images on"),
         (replace(MACHINE, hidden_gpu=True), None, "tensorflow[and-cuda]"),
         (replace(MACHINE, free_memory_bytes=2**30), None, "Only 1.0 GiB of memory are free"),

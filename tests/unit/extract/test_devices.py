@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from deadly import Deadly, Lethal
 from fakes import FakeNetwork
 from headstart.backbone import device as devices
+from headstart.backbone.device import pick_device
 from headstart.cache.store import open_cache
 from headstart.errors import HeadstartError, ImageError
 from headstart.extract.devices import engine as devices_engine
@@ -163,7 +165,6 @@ def test_no_more_processes_than_shards(data: Path, tmp_path: Path) -> None:
 
 
 def test_auto_is_every_gpu_and_int8_asks_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(names, "has_gpu_driver", lambda: True)
     monkeypatch.setattr(names, "count_gpus", lambda: 3)
     assert devices_of(ExtractOptions(), None) == ["gpu:0", "gpu:1", "gpu:2"]
     assert devices_of(ExtractOptions(precision="int8"), None) == ["auto"]
@@ -174,9 +175,11 @@ def test_auto_is_every_gpu_and_int8_asks_for_none(monkeypatch: pytest.MonkeyPatc
 
 
 def test_where_no_gpu_can_be_tensorflow_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(devices, "GPU_DRIVERS", ())
-    monkeypatch.setattr(names, "count_gpus", lambda: pytest.fail("asked"))
+    monkeypatch.setattr(devices, "import_tensorflow", lambda: pytest.fail("asked"))
     assert devices_of(ExtractOptions(), None) == ["auto"]
+    assert pick_device("auto").name == "cpu"
 
 
 def test_devices_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from headstart.backbone.device import count_gpus, has_gpu_driver, pick_device
+from headstart.backbone.device import count_gpus, pick_device
 from headstart.runtime import THREAD_VARIABLES
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def devices_of(options: ExtractOptions, existing: Recipe | None) -> list[str]:
     precision = options.precision if existing is None else existing.precision
     if names != ["auto"] or precision == "int8":
         return names
-    n_gpus = count_gpus() if has_gpu_driver() else 0
+    n_gpus = count_gpus()
     return [f"gpu:{number}" for number in range(n_gpus)] if n_gpus > 1 else names
 
 

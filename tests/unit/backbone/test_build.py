@@ -1,0 +1,44 @@
+"""Which engine computes what."""
+
+from __future__ import annotations
+
+import pytest
+
+from headstart.backbone import build
+from headstart.backbone.build import pick_engine
+from headstart.backbone.device import Device
+from headstart.errors import HeadstartError
+
+NATIVE = Device("cpu", "/CPU:0", 32, "bfloat16")
+PLAIN = Device("cpu", "/CPU:0", 32, None)
+GPU = Device("gpu:0", "/GPU:0", 64, "float16")
+ALL = {"ncnn", "openvino", "tensorflow"}
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "installed", "expected"),
+    [
+        ("float32", NATIVE, ALL, "ncnn"),
+        ("float32", PLAIN, ALL, "ncnn"),
+        ("float32", PLAIN, ALL - {"ncnn"}, "openvino"),
+        ("float32", PLAIN, {"tensorflow"}, "tensorflow"),
+        ("float32", GPU, ALL, "tensorflow"),
+        ("bfloat16", NATIVE, ALL, "openvino"),
+        ("bfloat16", NATIVE, ALL - {"openvino"}, "tensorflow"),
+        ("bfloat16", PLAIN, ALL, "tensorflow"),  # OpenVINO would compute it in float32 there
+        ("float16", GPU, ALL, "tensorflow"),
+        ("float16", PLAIN, ALL, "tensorflow"),
+        ("int8", PLAIN, set(), "openvino"),  # and say that it is missing
+    ],
+)
+def test_the_fastest_that_is_installed_and_computes_the_type(
+    precision: str, device: Device, installed: set[str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "pick_device", lambda _name: device)
+    monkeypatch.setattr(build, "is_installed", lambda engine: engine in installed)
+    assert pick_engine(precision, "auto") == expected
+
+
+def test_int8_on_a_gpu_is_refused() -> None:
+    with pytest.raises(HeadstartError, match=r"runs on the CPU\. Received: --device gpu:0"):
+        pick_engine("int8", "gpu:0")

@@ -1,0 +1,76 @@
+"""ncnn's network against the published features and TensorFlow's, with real weights."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from headstart.backbone.ncnn import NcnnBackbone, import_ncnn
+from headstart.backbone.vgg16 import FrozenBackbone, make_recipe
+from headstart.backbone.weights import Weights
+from headstart.errors import HeadstartError, RecipeMismatchError
+from headstart.schema import Recipe
+
+pytest.importorskip("ncnn")
+pytestmark = pytest.mark.weights
+
+
+def recipe_of(weights: Weights, layer: str = "block5_pool", size_px: int = 64) -> Recipe:
+    return make_recipe(weights_sha256=weights.sha256, layer=layer, input_size_px=size_px)
+
+
+def some_images(n: int, size: int = 64) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (n, size, size, 3), np.uint8)
+
+
+def test_the_reference_image_has_the_published_features(shared: Path, imagenet: Weights) -> None:
+    folder = shared / "reference/vgg16"
+    image = np.asarray(Image.open(folder / "persian_cat_224_exact.png").convert("RGB"))
+    expected = np.load(folder / "persian_cat_block5_pool_7x7x512_f64.npy")
+    features = NcnnBackbone(recipe_of(imagenet, size_px=224), imagenet).forward(image[None]).features
+    assert np.abs(features[0] - expected).max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("layer", "size_px"),
+    [("block5_pool", 64), ("block5_pool", 75), ("block3_pool", 64), ("block5_conv1", 75), ("block5_conv3", 33)],
+)
+def test_it_gives_the_features_of_tensorflow(imagenet: Weights, layer: str, size_px: int) -> None:
+    images = some_images(3, size_px)
+    expected = FrozenBackbone(imagenet, layer=layer, input_size_px=size_px, batch_size=3).forward(images)
+    received = NcnnBackbone(recipe_of(imagenet, layer, size_px), imagenet).forward(images)
+    assert received.features.dtype == received.pooled.dtype == np.float32
+    for ours, theirs in (received.features, expected.features), (received.pooled, expected.pooled):
+        assert np.abs(ours - theirs).max() < 5e-6 * theirs.max()
+
+
+def test_a_row_depends_on_its_image_alone(imagenet: Weights) -> None:
+    backbone = NcnnBackbone(recipe_of(imagenet), imagenet)
+    images = some_images(5)
+    first, second = backbone.start(images), backbone.start(images[::-1])  # on their way at the same time
+    together, backwards = first(), second()
+    alone = backbone.forward(images[4:])
+    np.testing.assert_array_equal(together.features[4:], alone.features)
+    np.testing.assert_array_equal(together.pooled[4:], alone.pooled)
+    np.testing.assert_array_equal(together.features, backwards.features[::-1])
+    strided = np.zeros((5, 64, 128, 3), np.uint8)
+    strided[:, :, ::2] = images
+    np.testing.assert_array_equal(backbone.forward(strided[:, :, ::2]).features, together.features)
+
+
+def test_what_is_not_its_work_is_refused(imagenet: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = recipe_of(imagenet, size_px=32)
+    with pytest.raises(HeadstartError, match="Received: float32"):
+        NcnnBackbone(recipe, imagenet).forward(np.zeros((1, 32, 32, 3), np.float32))
+    with pytest.raises(RecipeMismatchError, match="weights_sha256"):
+        NcnnBackbone(replace(recipe, weights_sha256="f" * 64), imagenet)
+    with pytest.raises(HeadstartError, match="Received: bfloat16"):
+        NcnnBackbone(replace(recipe, precision="bfloat16"), imagenet)
+    monkeypatch.setitem(sys.modules, "ncnn", None)
+    with pytest.raises(HeadstartError, match=r"pip install 'headstart\[ncnn\]'"):
+        import_ncnn()
