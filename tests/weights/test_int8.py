@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from headstart.backbone.build import build_backbone
+from headstart.backbone.device import cpu_flags
 from headstart.backbone.openvino import BATCH_SIZE, OpenVinoBackbone, calibrate
 from headstart.backbone.precision import row_cosines
-from headstart.backbone.quantize import CALIBRATION_IMAGES, INPUT_RANGE
+from headstart.backbone.quantize import CALIBRATION_IMAGES, INPUT_RANGE, INT8_FLAGS
 from headstart.backbone.vgg16 import FrozenBackbone
 from headstart.backbone.weights import Weights
 from headstart.cache.store import open_cache
@@ -23,7 +24,13 @@ from headstart.schema import Quantization
 from headstart.verify import verify_cache
 
 pytest.importorskip("openvino")
-pytestmark = pytest.mark.weights
+pytestmark = [
+    pytest.mark.weights,
+    pytest.mark.skipif(
+        bool(cpu_flags()) and cpu_flags().isdisjoint(INT8_FLAGS),
+        reason=f"this processor has none of {', '.join(INT8_FLAGS)}, and int8 is refused on it",
+    ),
+]
 SIZE = 64
 
 

@@ -122,7 +122,7 @@ class Graph:
 
         OpenVINO averages blocks of a map as it lies in the memory, whole maps only after it has moved them: hence two steps.
         """
-        op, block = self.op, averaged_block(values.get_shape()[2])
+        op, block = self.op, averaged_block(values.output(0).get_shape()[2])
         if block > 1:
             values = op.avg_pool(values, [block, block], [0, 0], [0, 0], [block, block], True).output(0)
         return op.reduce_mean(values, np.array([2, 3]), False)
