@@ -60,6 +60,12 @@ def test_a_row_depends_on_its_image_alone(imagenet: Weights, backbone: FrozenBac
     np.testing.assert_array_equal(together.features, other_size.features)
 
 
+def assert_same_rows(received: FeatureBatch, expected: FeatureBatch) -> None:
+    """Compare rows of batches of different size, which some processors add up in another order."""
+    for ours, theirs in (received.features, expected.features), (received.pooled, expected.pooled):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=5e-6 * theirs.max())
+
+
 def test_out_of_memory_halves_the_batch_and_goes_on(imagenet: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
     tf = import_tensorflow()
     backbone = FrozenBackbone(imagenet, input_size_px=32, batch_size=4)
@@ -78,7 +84,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(imagenet: Weights, monkeypat
     monkeypatch.setattr(Program, "run", with_room_for(2))
     batch = backbone.forward(images)
     assert backbone.batch_size == 2
-    np.testing.assert_array_equal(batch.features, expected.features)
+    assert_same_rows(batch, expected)
     monkeypatch.setattr(Program, "run", with_room_for(0))
     with pytest.raises(HeadstartError, match="smaller --input-size"):
         backbone.forward(images)
@@ -106,8 +112,7 @@ def test_out_of_memory_with_two_batches_in_flight_costs_neither(
     in_flight = [backbone.start(first), backbone.start(second)]
     for fetch, wanted in zip(in_flight, expected, strict=True):
         batch = fetch()
-        np.testing.assert_array_equal(batch.features, wanted.features)
-        np.testing.assert_array_equal(batch.pooled, wanted.pooled)
+        assert_same_rows(batch, wanted)
     assert backbone.batch_size == 2  # halved once, though it failed twice
 
 
