@@ -12,7 +12,7 @@ from headstart.backbone.build import build_backbone
 from headstart.backbone.device import cpu_flags
 from headstart.backbone.openvino import BATCH_SIZE, OpenVinoBackbone, calibrate
 from headstart.backbone.precision import row_cosines
-from headstart.backbone.quantize import CALIBRATION_IMAGES, INPUT_RANGE, INT8_FLAGS
+from headstart.backbone.quantize import CALIBRATION_IMAGES, INPUT_RANGE, INT8_FLAGS, adds_up_int8
 from headstart.backbone.vgg16 import FrozenBackbone
 from headstart.backbone.weights import Weights
 from headstart.cache.store import open_cache
@@ -27,7 +27,7 @@ pytest.importorskip("openvino")
 pytestmark = [
     pytest.mark.weights,
     pytest.mark.skipif(
-        bool(cpu_flags()) and cpu_flags().isdisjoint(INT8_FLAGS),
+        not adds_up_int8(cpu_flags()),
         reason=f"this processor has none of {', '.join(INT8_FLAGS)}, and int8 is refused on it",
     ),
 ]

@@ -44,6 +44,12 @@ def pick_engine(precision: str, device: str) -> str:
     return next(filter(is_installed, CPU_ENGINES.get(precision, ())), "tensorflow")
 
 
+def faster_engine(precision: str) -> str | None:
+    """Return the engine that would compute in a precision the fastest on a CPU, where it is not installed."""
+    engine = CPU_ENGINES.get(precision, ("tensorflow",))[0]
+    return None if is_installed(engine) else engine
+
+
 def build_backbone(
     recipe: Recipe,
     weights: str | Path | Weights = "imagenet",

@@ -117,13 +117,18 @@ def images_to_pay(seconds: float, rate: float, int8_rate: float) -> float:
     return max(seconds, 0.0) / (1 / rate - 1 / int8_rate) if int8_rate > rate else float("inf")
 
 
+def adds_up_int8(flags: frozenset[str]) -> bool:
+    """Return whether a CPU with these flags adds up 8-bit products as they are; so it is taken to do where none are known."""
+    return not flags or not flags.isdisjoint(INT8_FLAGS)
+
+
 def check_int8_cpu(flags: frozenset[str] | None = None) -> None:
     """Raise HeadstartError where the CPU is known to clip sums of 8-bit products.
 
     Nothing is known, and nothing refused, where the system does not list flags; ``verify`` compares features there.
     """
     flags = cpu_flags() if flags is None else flags
-    if flags and flags.isdisjoint(INT8_FLAGS):
+    if not adds_up_int8(flags):
         raise HeadstartError(
             f"This processor has none of {', '.join(INT8_FLAGS)}: it clips sums of 8-bit products, which gives other "
             "features. Use --precision auto, or a machine that has one of them for features of precision int8."

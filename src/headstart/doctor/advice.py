@@ -101,7 +101,7 @@ def int8(_machine: Machine, rates: Rates) -> str:
     )
 
 
-def faster_engine(machine: Machine) -> str:
+def missing_engine(machine: Machine) -> str:
     """Return which engine would make the type that ``auto`` takes faster, where it is missing."""
     if on_gpu(machine) or not machine.devices:
         return ""
@@ -157,4 +157,4 @@ def disk(machine: Machine) -> str:
 
 #: Advice that needs rates, then advice that does not, in the order in which it is given.
 MEASURED: tuple[Callable[[Machine, Rates], str], ...] = (bound, draft, reduced_precision, int8, writing)
-KNOWN: tuple[Callable[[Machine], str], ...] = (faster_engine, no_reduced_precision, hidden_gpu, memory, disk)
+KNOWN: tuple[Callable[[Machine], str], ...] = (missing_engine, no_reduced_precision, hidden_gpu, memory, disk)

@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from headstart.backbone.build import ENGINE_NAMES, faster_engine
+from headstart.backbone.device import cpu, cpu_flags
+from headstart.backbone.quantize import adds_up_int8
+
 if TYPE_CHECKING:
     from headstart.extract.options import ExtractionSummary, ExtractOptions
 
@@ -53,14 +57,18 @@ def faster_network(summary: ExtractionSummary, options: ExtractOptions) -> str:
     """Return what makes the network faster."""
     if summary.device.startswith("gpu"):
         return "A faster GPU would help; if its memory is not full, a larger --batch-size."
-    if options.precision == "float32":
-        return "--precision auto may help: it takes a faster type where that gives the same features; so would a GPU."
-    if options.precision == "int8":
-        return "A GPU (--device gpu:0) would help."
-    return (
-        "A GPU (--device gpu:0) would help; or --precision int8, whose features are near these, not equal to them, in a "
-        "cache of its own: headstart doctor says what it would bring, and fit-head with both caches which predicts better."
-    )
+    ways = ["A GPU (--device gpu:0) would help"]
+    engine = faster_engine(summary.recipe.precision) if summary.recipe else None
+    if engine:
+        ways.append(f"so may {ENGINE_NAMES[engine]}, with the same features: pip install 'headstart[{engine}]'")
+    if options.precision == "float32" and cpu().reduced_precision:
+        ways.append("so may --precision auto: it takes a faster type where that gives the same features")
+    if options.precision == "auto" and adds_up_int8(cpu_flags()):
+        ways.append(
+            "or --precision int8, whose features are near these, not equal to them, in a cache of its own: headstart doctor "
+            "says what it would bring, and fit-head with both caches which predicts better"
+        )
+    return "; ".join(ways) + "."
 
 
 def faster_writing(options: ExtractOptions) -> str:

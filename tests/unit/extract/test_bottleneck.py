@@ -5,6 +5,9 @@ from typing import Any
 
 import pytest
 
+from headstart.backbone import build, device
+from headstart.backbone.vgg16 import make_recipe
+from headstart.extract import bottleneck as module
 from headstart.extract.bottleneck import bottleneck
 from headstart.extract.options import ExtractionSummary, ExtractOptions
 from headstart.extract.stages import RunTimes, StageTime
@@ -15,7 +18,15 @@ def summary(
 ) -> ExtractionSummary:
     """A run in which each stage was waited for so long."""
     times = RunTimes(StageTime(2, 15.0, decode), StageTime(1, 9.0, forward), StageTime(1, 2.0, write), seconds)
-    return ExtractionSummary(Path("x.h5"), None, "flat", (), n_computed=n_computed, times=times, device="cpu")
+    recipe = make_recipe(weights_sha256="0" * 64)
+    return ExtractionSummary(Path("x.h5"), recipe, "flat", (), n_computed=n_computed, times=times, device="cpu")
+
+
+def on_processor(monkeypatch: pytest.MonkeyPatch, flags: str, *, installed: bool = True) -> None:
+    found = frozenset(flags.split())
+    monkeypatch.setattr(device, "cpu_flags", lambda: found)
+    monkeypatch.setattr(module, "cpu_flags", lambda: found)
+    monkeypatch.setattr(build, "is_installed", lambda _engine: installed)
 
 
 @pytest.mark.parametrize(
@@ -25,23 +36,46 @@ def summary(
         ({"decode": 8}, {"decode_threads": 16}, "More cores would help; where the files come over a network, more"),
         ({"decode": 8}, {"decode_threads": 16}, "; for large JPEGs --resize jpeg-draft, in a cache of its own."),
         ({"decode": 8}, {"decode_threads": 16, "resize": "jpeg-draft"}, "more --decode-threads than cores."),
-        ({"forward": 8}, {"precision": "float32"}, "--precision auto may help"),
-        ({"forward": 8}, {}, "A GPU (--device gpu:0) would help; or --precision int8"),
-        ({"forward": 8}, {"precision": "int8"}, "A GPU (--device gpu:0) would help."),
+        ({"forward": 8}, {}, "A GPU (--device gpu:0) would help."),
         ({"write": 8}, {"compression": "gzip"}, "--compression zstd would help."),
         ({"write": 8}, {"compression": "zstd"}, "--compression none"),
         ({"write": 8}, {"compression": "none"}, "A faster disk for -o would help."),
     ],
 )
 def test_the_stage_that_was_waited_for_and_what_would_help(
-    waits: dict[str, float], options: dict[str, Any], expected: str
+    waits: dict[str, float], options: dict[str, Any], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    on_processor(monkeypatch, "avx2")
     sentence = bottleneck(summary(**waits), ExtractOptions(**options), n_cores=16)
     assert expected in sentence
     words = {"decode": "reading and decoding, at work 75%", "forward": "the network, at work 90%"}
     assert sentence.startswith(
         f"Bounded by {words.get(next(iter(waits)), 'compressing and writing, at work 20%')} of the time ("
     )
+
+
+@pytest.mark.parametrize(
+    ("flags", "installed", "precision", "expected"),
+    [
+        ("avx2", True, "auto", "would help."),
+        ("avx2", True, "float32", "would help."),
+        ("avx2", False, "auto", "would help; so may ncnn, with the same features: pip install 'headstart[ncnn]'."),
+        ("avx2 avx_vnni", True, "auto", "would help; or --precision int8, whose features are near these"),
+        (
+            "avx512_vnni avx512_bf16",
+            True,
+            "float32",
+            "would help; so may --precision auto: it takes a faster type where",
+        ),
+        ("avx512_vnni", True, "int8", "would help."),
+    ],
+)
+def test_what_would_make_the_network_faster_depends_on_the_processor(
+    flags: str, installed: bool, precision: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_processor(monkeypatch, flags, installed=installed)
+    said = bottleneck(summary(forward=8), ExtractOptions(precision=precision))
+    assert f"A GPU (--device gpu:0) {expected}" in said
 
 
 def test_a_gpu_is_not_told_to_use_a_gpu() -> None:
