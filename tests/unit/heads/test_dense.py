@@ -40,6 +40,33 @@ def test_an_epoch_is_what_model_fit_computes(data: tuple[np.ndarray, np.ndarray]
         np.testing.assert_allclose(mine, keras_own, atol=1e-5)
 
 
+def test_a_fit_is_the_tutorials_from_the_same_start_in_the_same_orders(data: tuple[np.ndarray, np.ndarray]) -> None:
+    """All ten epochs, by the estimator's own defaults, against layers, optimizer and loss as a tutorial writes them."""
+    keras = import_keras()
+    X, y = data
+    head = DenseHead(random_state=7).fit(X, y)
+    seed = int(np.random.RandomState(7).randint(2**31 - 1))
+    theirs = keras.Sequential(
+        [
+            keras.Input((12,)),
+            keras.layers.Dense(256, activation="relu"),
+            keras.layers.Dense(3, activation="softmax"),
+        ]
+    )
+    start = build_network(12, (256, 3), activation="relu", dropout=0.0, l2=0.0, seed=seed)
+    for mine, keras_own in zip(start.layers, theirs.layers, strict=True):
+        assert type(mine.kernel_initializer) is type(keras_own.kernel_initializer)
+        assert type(mine.bias_initializer) is type(keras_own.bias_initializer)
+    theirs.set_weights(start.get_weights())
+    theirs.compile(optimizer="adam", loss="categorical_crossentropy")
+    orders, one_hot = np.random.default_rng(seed), np.eye(3, dtype=np.float32)[y]
+    for _ in range(10):
+        order = orders.permutation(len(X))
+        theirs.fit(X[order], one_hot[order], shuffle=False, verbose=0)
+    for mine, keras_own in zip(head.network_.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, keras_own, atol=1e-5)
+
+
 def test_class_weights_are_sample_weights_of_model_fit(data: tuple[np.ndarray, np.ndarray]) -> None:
     keras = import_keras()
     X, y = data
