@@ -32,6 +32,7 @@ from headstart.cache.folder import MANIFEST
 from headstart.cache.shard import ShardWriter
 from headstart.cluster.connection import ClusterOptions
 from headstart.extract import alike, local
+from headstart.extract import run as extraction
 from headstart.extract.cluster import engine
 from headstart.extract.local import extract_features
 from headstart.extract.options import SHARD_IMAGES, ExtractOptions
@@ -135,10 +136,10 @@ def run(folder: Path, output: Path, layout: str) -> dict[str, Any]:
     engine.Worker = SynthWorker  # type: ignore[misc, assignment]
     phases = Phases()
     phases.watch(local, "discover", "scan")
-    phases.watch(local, "make_plan", "plan")
-    phases.watch(local.Run, "compute", "shards")
-    phases.watch(local, "assemble", "assembly")
-    phases.watch(local.Run, "publish", "publish")
+    phases.watch(extraction, "make_plan", "plan")
+    phases.watch(extraction.Run, "compute", "shards")
+    phases.watch(extraction, "assemble", "assembly")
+    phases.watch(extraction.Run, "publish", "publish")
     options = ExtractOptions(
         engine="ray",
         cluster=ClusterOptions(workers=1, cpus_per_worker=1),

@@ -21,9 +21,9 @@ from headstart.backbone.precision import row_cosines
 from headstart.backbone.quantize import images_to_pay
 from headstart.cache.store import open_cache
 from headstart.evaluate.folds import make_folds
-from headstart.extract.local import chunks
 from headstart.extract.network import Network
 from headstart.extract.options import ExtractOptions
+from headstart.extract.run import chunks
 from headstart.extract.sample import draw_sample
 from headstart.extract.shard import Shard, ShardJob
 from headstart.extract.worker import Pipeline

@@ -30,9 +30,9 @@ from headstart.backbone.device import cpu, gpu
 from headstart.backbone.vgg16 import make_recipe
 from headstart.backbone.weights import imagenet_sha256
 from headstart.extract import reading
-from headstart.extract.local import chunks
 from headstart.extract.options import SHARD_IMAGES, ExtractOptions
 from headstart.extract.reading import decoded, images_ahead
+from headstart.extract.run import chunks
 from headstart.extract.shard import Shard, ShardJob
 from headstart.extract.worker import Pipeline
 from headstart.images.discover import ImageSet, discover

@@ -206,5 +206,11 @@ def odd_comparisons() -> dict[str, Comparison]:
 
 @cache
 def plots_of(name: str) -> dict[str, Plot]:
-    """Return the plots of one of them; they take a second."""
+    """Return the plots of one of them; they take seconds, and no test changes them."""
     return comparison_plots(odd_comparisons()[name])
+
+
+def drawn_once(comparison: Comparison) -> dict[str, Plot]:
+    """Return a comparison's plots; those of one of the odd comparisons are drawn once for all tests."""
+    name = next((name for name, odd in odd_comparisons().items() if odd is comparison), None)
+    return comparison_plots(comparison) if name is None else plots_of(name)

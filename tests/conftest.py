@@ -10,11 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 from buckets import CREDENTIALS, client, forget_buckets, forget_connections, s3_server
 
 if TYPE_CHECKING:
     from headstart.backbone.weights import Weights
+
+
+# A busy machine is no failure: no example is timed.
+settings.register_profile("headstart", deadline=None)
+settings.load_profile("headstart")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -4,40 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from headstart_cli.app import COMMANDS, make_app, run
+from commands import Cli
 from labelled import labelled_cache
-
-Cli = Callable[..., tuple[int, str, str]]
 
 LABELS = [row % 3 for row in range(90)]
 SPLITS = ["test" if row >= 60 else "train" for row in range(90)]
-
-
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Run ``headstart …`` in an empty folder; return exit code, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["headstart", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            run(make_app(*COMMANDS))
-        except SystemExit as end:
-            code = int(end.code or 0)
-        else:
-            code = 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

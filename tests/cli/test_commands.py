@@ -2,72 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from fakes import FakeBackbone, FakeNetwork
-from headstart import predict
+from commands import Cli
+from fakes import FakeBackbone
 from headstart.cache.store import open_cache
-from headstart.extract import forecast, local, repair
+from headstart.extract import repair
 from headstart.schema import Recipe
-from headstart_cli.app import COMMANDS, make_app, run
-from pictures import class_folders, picture
-
-Cli = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Run ``headstart …`` in an empty folder; return exit code, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    for module in (local, forecast):
-        monkeypatch.setattr(module, "Network", lambda _options: FakeNetwork())
-    monkeypatch.setattr(forecast, "MEASURED_SECONDS", 0.0)
-    monkeypatch.setattr(predict, "build_backbone", lambda *_arguments, **_options: FakeBackbone())
-
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["headstart", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            run(make_app(*COMMANDS))
-        except SystemExit as end:
-            code = int(end.code or 0)
-        else:
-            code = 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return class_folders(tmp_path / "photos", n_per_class=12)
-
-
-@pytest.fixture
-def head(cli: Cli, data: Path) -> Path:
-    assert cli("extract-features", data)[0] == 0
-    assert cli("fit-head", "features/photos.h5", "--type", "logistic")[0] == 0
-    return Path("heads/photos-logistic")
-
-
-def test_several_caches_of_the_same_images_are_chosen_among(cli: Cli, data: Path) -> None:
-    for name in ("one.h5", "two.h5"):
-        assert cli("extract-features", data, "-o", name)[0] == 0
-    code, out, err = cli("fit-head", "one.h5", "two.h5", "--type", "ridge")
-    assert code == 0, err
-    assert "Cache: one.h5 (best accuracy: one.h5 1.000, two.h5 1.000)" in out
-    code, _, err = cli("fit-head", "one.h5", "two.h5", "--type", "ridge", "--no-search")
-    assert code == 1
-    assert "found by a search" in err
+from pictures import picture
 
 
 def test_from_photos_to_predictions(cli: Cli, data: Path, head: Path, tmp_path: Path) -> None:
@@ -123,23 +68,6 @@ def test_a_run_for_programs(cli: Cli, data: Path) -> None:
     assert (facts["n_images"], facts["n_computed"], facts["computed"]) == (24, 24, {"new": 24})
     assert [failure["path"] for failure in facts["failures"]] == ["ant/bad.png"]
     assert (facts["output"], facts["shares"], facts["interrupted"]) == ("features/photos.h5", [], False)
-
-
-@pytest.mark.parametrize("form", ["csv", "jsonl"])
-def test_predictions_for_programs(cli: Cli, head: Path, tmp_path: Path, form: str) -> None:
-    picture(tmp_path / "new" / "one.png", 5)
-    (tmp_path / "new" / "bad.jpg").write_bytes(b"no")
-    code, out, err = cli("predict", head, "new", "--format", form, "-k", "1")
-    assert code == 1
-    assert "new/bad.jpg: " in err
-    if form == "csv":
-        rows = list(csv.DictReader(io.StringIO(out)))
-        assert [row["path"] for row in rows] == ["new/one.png"]
-        assert set(rows[0]) == {"path", "class_1", "probability_1"}
-    else:
-        (line,) = out.splitlines()
-        assert json.loads(line)["path"] == "new/one.png"
-        assert len(json.loads(line)["predictions"]) == 1
 
 
 def test_inspect_for_people_and_programs(cli: Cli, data: Path) -> None:
@@ -228,70 +156,6 @@ def test_errors_are_one_sentence_and_a_code(cli: Cli, arguments: tuple[str, ...]
     assert "Traceback" not in err
 
 
-def test_wrong_parameters_of_a_head_are_named(cli: Cli, head: Path) -> None:
-    code, _, err = cli("fit-head", "features/photos.h5", "--type", "logistic", "--epochs", "3")
-    assert code == 1
-    assert "A logistic head takes no epochs" in err
-
-
-def test_a_classifier_by_its_import_path(cli: Cli, head: Path) -> None:
-    code, out, err = cli("fit-head", "features/photos.h5", "--type", "sklearn.naive_bayes.GaussianNB")
-    assert code == 0, err
-    assert "sklearn.naive_bayes.GaussianNB on avg (scaling sqrt-l2)" in out
-    assert cli("evaluate", "heads/photos-GaussianNB", "features/photos.h5")[0] == 0
-    code, _, err = cli("fit-head", "features/photos.h5", "--type", "sklearn.tree.DecisionTreeClassifier")
-    assert code == 1
-    assert "cannot be saved" in err
-    assert "Traceback" not in err
-
-
-def test_a_head_as_a_config_file(cli: Cli, head: Path) -> None:
-    Path("head.toml").write_text('type = "knn"\nfeatures = ["max"]\nscaling = "l2"\n[params]\nn_neighbors = 3\n')
-    assert (
-        cli("fit-head", "features/photos.h5", "--config", "head.toml", "--scaling", "none", "--metric", "euclidean")[0]
-        == 0
-    )
-    spec = json.loads(Path("heads/photos-knn/bundle.json").read_text())["spec"]
-    assert (spec["features"], spec["scaling"]) == (["max"], "none")
-    assert spec["params"] == {"n_neighbors": 3, "metric": "euclidean"}
-    code, _, err = cli("fit-head", "features/photos.h5", "--config", "head.toml", "--type", "ridge")
-    assert code == 2
-    assert "head.toml is of knn" in err
-    Path("head.toml").write_text('type = "knn"\nneighbours = 3\n')
-    code, _, err = cli("fit-head", "features/photos.h5", "--config", "head.toml")
-    assert code == 1
-    assert "holds neighbours, which no head has" in err
-
-
-def test_saved_heads_are_listed(cli: Cli, head: Path) -> None:
-    cli("fit-head", "features/photos.h5", "--type", "ridge", "--alpha", "2", "-o", "heads/[red]")
-    code, out, _ = cli("heads")
-    assert code == 0
-    assert "photos-logistic" in out
-    assert "[red]" in out
-    assert "features/photos.h5" in out
-    (head / "head.skops").unlink()
-    code, out, _ = cli("heads")
-    assert code == 0
-    assert "broken photos-logistic" in out
-    code, out, _ = cli("heads", "--json")
-    red, logistic = json.loads(out)
-    assert (red["type"], red["params"], red["cache"]) == ("ridge", {"alpha": 2.0}, "features/photos.h5")
-    assert red["accuracy_interval"][0] <= red["accuracy"] <= red["accuracy_interval"][1]
-    assert "head.skops" in logistic["problem"]
-
-
-def test_no_saved_heads_is_said(cli: Cli, tmp_path: Path) -> None:
-    code, _, err = cli("heads")
-    assert code == 1
-    assert "heads cannot be listed" in err
-    (tmp_path / "heads").mkdir()
-    code, out, err = cli("heads")
-    assert (code, out) == (0, "")
-    assert "No saved heads" in err
-    assert json.loads(cli("heads", "--json")[1]) == []
-
-
 def test_another_recipe_is_refused(cli: Cli, data: Path, head: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = json.loads((head / "bundle.json").read_text())
     bundle["recipe"]["input_size_px"] = 224
@@ -302,36 +166,10 @@ def test_another_recipe_is_refused(cli: Cli, data: Path, head: Path, monkeypatch
     assert "input_size_px: 224 ≠ 35" in err
 
 
-def test_splits_of_the_data_are_used(cli: Cli, tmp_path: Path) -> None:
-    class_folders(tmp_path / "data" / "train", n_per_class=8)
-    class_folders(tmp_path / "data" / "val", n_per_class=4)
-    cli("extract-features", "data")
-    code, out, _ = cli("fit-head", "features/data.h5", "--type", "linear-svm", "--class-weight", "balanced")
-    assert code == 0
-    assert "the 8 images of the split validation" in out
-    assert "8 training images were left out" in out  # the same pictures stand in both
-    assert cli("fit-head", "features/data.h5", "--validation", "test")[0] == 1
-    code, out, _ = cli("fit-head", "features/data.h5", "--validation", "val", "--type", "rbf-svm", "--C", "2")
-    assert "split validation" in out
-
-
 def test_weights_says_what_is_found(cli: Cli) -> None:
     code, out, _ = cli("weights", "--no-check")
     assert code in {0, 1}
     assert "Keras' cache" in out
-
-
-def test_a_bound_of_memory_is_a_size(cli: Cli, data: Path) -> None:
-    cli("extract-features", data, "-o", "photos.h5")
-    code, _, err = cli("fit-head", "photos.h5", "--max-memory", "much")
-    assert code == 1
-    assert "'much' is no size of memory" in err
-    code, _, err = cli("fit-head", "photos.h5", "--max-memory", "1MiB")
-    assert code == 1
-    assert "a bound of 1 MiB" in err
-    code, out, _ = cli("fit-head", "photos.h5", "--max-memory", "4GiB")
-    assert code == 0
-    assert "some at a time" not in out
 
 
 def test_every_command_reads_a_folder_of_shards_as_it_reads_a_file(cli: Cli, data: Path) -> None:

@@ -7,7 +7,6 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from commands import Cli, exit_code
 from fakes import FakeBackbone, FakeNetwork
 from headstart.cache.store import open_cache
 from headstart.extract import local
 from headstart.schema import FeatureBatch
-from headstart_cli.app import COMMANDS, make_app, run
 from pictures import class_folders, picture
-
-Cli = Callable[..., tuple[int, str, str]]
 
 #: Folders and files may be called so on Linux.
 NAMES = (
@@ -58,15 +55,9 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
     def call(*arguments: str | Path) -> tuple[int, str, str]:
         streams = StrictOutput(), StrictOutput()
         with monkeypatch.context() as context:
-            context.setattr(sys, "argv", ["headstart", *map(str, arguments)])
             context.setattr(sys, "stdout", streams[0])
             context.setattr(sys, "stderr", streams[1])
-            try:
-                run(make_app(*COMMANDS))
-            except SystemExit as end:
-                code = int(end.code or 0)
-            else:
-                code = 0
+            code = exit_code(context, *arguments)
         return code, *(stream.bytes.getvalue().decode() for stream in streams)
 
     return call

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,37 +11,15 @@ import pytest
 from PIL import Image
 
 from browser import browse, screenshot
+from commands import Cli
 from fakes import FakeNetwork
 from headstart.extract.local import extract_features
 from headstart.extract.options import ExtractOptions
-from headstart_cli.app import COMMANDS, make_app, run
 
 HOSTILE = "<img src=x onerror=alert(1)>.png"
 
 #: Colour of the hostile image; the page itself has none like it.
 MAGENTA = (255, 0, 255)
-
-Cli = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Run ``headstart …``; return exit code, standard output and standard error."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["headstart", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            run(make_app(*COMMANDS))
-        except SystemExit as end:
-            code = int(end.code or 0)
-        else:
-            code = 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

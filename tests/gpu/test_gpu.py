@@ -18,8 +18,9 @@ from headstart.backbone.weights import Weights
 from headstart.cache.store import open_cache
 from headstart.extract import reading
 from headstart.extract.engine import first_images
-from headstart.extract.local import chunks, extract_features
+from headstart.extract.local import extract_features
 from headstart.extract.options import SHARD_IMAGES, ExtractOptions
+from headstart.extract.run import chunks
 from headstart.extract.shard import Shard, ShardJob
 from headstart.extract.worker import Pipeline
 from headstart.images.discover import ImageSet, discover

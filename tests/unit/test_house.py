@@ -82,3 +82,11 @@ def test_imports_only_go_down() -> None:
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "0 broken" in result.stdout
+
+
+def test_every_decision_has_a_number_of_its_own() -> None:
+    decisions = sorted((ROOT / "docs" / "adr").glob("[0-9]*.md"))
+    numbers = [path.name.partition("-")[0] for path in decisions]
+    assert numbers == [f"{number:04d}" for number in range(1, len(decisions) + 1)]
+    for path, number in zip(decisions, numbers, strict=True):
+        assert path.read_text(encoding="utf-8").startswith(f"# {number}. ")

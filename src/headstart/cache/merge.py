@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,12 +13,12 @@ from numpy.typing import NDArray
 from headstart.cache.descriptions import Descriptions
 from headstart.cache.features import check_storage, create_features
 from headstart.cache.format import FEATURES, POOLED
-from headstart.cache.index import grouped
 from headstart.cache.publish import published, writing
 from headstart.cache.reading import filters
 from headstart.cache.shard import write_descriptions
-from headstart.cache.store import FeatureCache, open_cache
-from headstart.errors import CacheError, RecipeMismatchError
+from headstart.cache.sources import check_recipe, check_shape, opened_sources
+from headstart.cache.store import FeatureCache
+from headstart.errors import CacheError
 from headstart.schema import Failure, ImageRef, Recipe
 
 #: Rows that are copied between two looks at whether the disk still takes them.
@@ -112,13 +111,8 @@ def merge(
     columns = rows if isinstance(rows, MergedRows) else MergedRows.of(rows)
     with published(Path(output)) as (file, below), writing(Path(output)):
         merger = Merger(file, columns, recipe, compression)
-        for number, places in grouped(columns.sources):
-            if not 0 <= number < len(sources):
-                raise CacheError(f"A row is to come from source {number}; there are {len(sources)}.")
-            with ExitStack() as stack:
-                source = sources[number]
-                opened = source if isinstance(source, FeatureCache) else stack.enter_context(open_cache(source))
-                merger.take(opened, places, below.check)
+        for source, places in opened_sources(sources, columns.sources):
+            merger.take(source, places, below.check)
         merger.finish(failures, class_names, layout, info or {})
 
 
@@ -142,24 +136,14 @@ class Merger:
             check()
 
     def _check(self, source: FeatureCache) -> None:
-        if self.first is None:
-            self.recipe = self.recipe or source.recipe
-            self.compression = self.compression or source.compression
-        differences = (self.recipe or source.recipe).differences(source.recipe)
-        if differences:
-            raise RecipeMismatchError(
-                f"{source.path} was made by another recipe (wanted ≠ there): {'; '.join(differences)}."
-            )
-        if self.first is None:
-            check_storage(source.recipe, str(self.compression))
-            shape, n_pooled = source.map_shape, source.n_pooled
-            create_features(self.file, source.recipe, shape, n_pooled, str(self.compression), len(self.rows))
-            self.first = source
-        elif (source.map_shape, source.n_pooled) != (self.first.map_shape, self.first.n_pooled):
-            raise CacheError(
-                f"{source.path} has rows of shape {source.map_shape} and {source.n_pooled} averages; {self.first.path} "
-                f"has {self.first.map_shape} and {self.first.n_pooled}."
-            )
+        self.recipe = self.recipe or source.recipe
+        check_recipe(source, self.recipe)
+        if self.first is not None:
+            check_shape(source, self.first)
+            return
+        self.first, self.compression = source, self.compression or source.compression
+        check_storage(source.recipe, self.compression)
+        create_features(self.file, source.recipe, source.map_shape, source.n_pooled, self.compression, len(self.rows))
 
     def finish(
         self, failures: Sequence[Failure], class_names: Sequence[str], layout: str, info: Mapping[str, Any]

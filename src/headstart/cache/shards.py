@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ from headstart.cache.index import grouped
 from headstart.cache.manifest import Places, write_manifest
 from headstart.cache.merge import MergedRows
 from headstart.cache.sharded import ShardTable
-from headstart.cache.store import FeatureCache, open_cache
-from headstart.errors import CacheError, RecipeMismatchError
+from headstart.cache.sources import check_recipe, check_shape, opened_sources
+from headstart.cache.store import FeatureCache
+from headstart.errors import CacheError
 from headstart.schema import Failure
 
 
@@ -53,7 +53,8 @@ def publish_shards(
     if not len(rows):
         raise CacheError(f"There is no row to write to {folder.path}.")
     publication = Publication(folder, rows)
-    publication.take_all(sources)
+    for source, places in opened_sources(sources, rows.sources):
+        publication.take(source, places)
     publication.finish(failures, class_names, layout, info or {})
 
 
@@ -66,16 +67,6 @@ class Publication:
         self.shards: dict[str, tuple[int, int, int, bytes]] = {}
         self.shard = np.empty(len(rows), np.int32)
         self.shard_row = np.empty(len(rows), np.int32)
-
-    def take_all(self, sources: Sequence[Path | FeatureCache]) -> None:
-        """Take the rows of all sources; paths are opened one at a time."""
-        for number, places in grouped(self.rows.sources):
-            if not 0 <= number < len(sources):
-                raise CacheError(f"A row is to come from source {number}; there are {len(sources)}.")
-            with ExitStack() as stack:
-                source = sources[number]
-                opened = source if isinstance(source, FeatureCache) else stack.enter_context(open_cache(source))
-                self.take(opened, places)
 
     def take(self, source: FeatureCache, places: NDArray[np.int64]) -> None:
         """Take the rows of one source."""
@@ -105,17 +96,8 @@ class Publication:
                 f"{source.path} does not lie in {self.folder.path}: its rows cannot be a part of that cache."
             )
         self.first = self.first or source
-        differences = self.first.recipe.differences(source.recipe)
-        if differences:
-            raise RecipeMismatchError(
-                f"{source.path} was made by another recipe (wanted ≠ there): {'; '.join(differences)}."
-            )
-        shapes = [(cache.map_shape, cache.n_pooled) for cache in (self.first, source)]
-        if shapes[0] != shapes[1]:
-            raise CacheError(
-                f"{source.path} has rows of shape {shapes[1][0]} and {shapes[1][1]} averages; {self.first.path} has "
-                f"{shapes[0][0]} and {shapes[0][1]}."
-            )
+        check_recipe(source, self.first.recipe)
+        check_shape(source, self.first)
 
     def finish(
         self, failures: Sequence[Failure], class_names: Sequence[str], layout: str, info: Mapping[str, Any]

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-import time
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,53 +13,20 @@ from headstart.cache.merge import MergedRows
 from headstart.errors import DataError
 from headstart.extract.assembly import is_current, with_missing
 from headstart.extract.destination import destination
-from headstart.extract.devices.names import devices_of
-from headstart.extract.engine import PROOF_IMAGES, first_images
+from headstart.extract.disk import bytes_per_row, free_disk_bytes
 from headstart.extract.known import KnownRows
-from headstart.extract.local import Run, default_output
+from headstart.extract.local import default_output
 from headstart.extract.network import Network
 from headstart.extract.options import ExtractOptions, Progress, Silence
 from headstart.extract.plan import Plan, make_plan
-from headstart.extract.sample import draw_sample
+from headstart.extract.rate import Rate, measured_rate
+from headstart.extract.run import Run
 from headstart.extract.shards import left_shards
 from headstart.images.discover import classes_of, discover
-from headstart.schema import POOLED_LAYERS
 from headstart.storage.address import Location, location
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from headstart.cache.store import FeatureCache
-    from headstart.schema import Backbone, Recipe
-
-#: The rate of the network is measured for so long, seconds, once it is compiled: some batches on a CPU.
-MEASURED_SECONDS = 3.0
-
-#: A compressed row of block5_pool, as a share of what it is without: 0.12 to 0.17 on photographs (hymenoptera, flowers17)
-#: and solar cells, float16 and zstd, since nine of ten values are zero. Other layers are counted as they are.
-COMPRESSED_SHARE = 1 / 6
-
-#: Digest, path, size, time and the like of a row, bytes, about.
-DESCRIPTION_BYTES = 250
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """How fast images would be computed.
-
-    Attributes
-    ----------
-    start_seconds : float
-        Weights read, network built, compiled and, where that is asked for, its precision proven.
-    images_per_second : float
-        Afterwards.
-    reason : str
-        Where the figures come from.
-    """
-
-    start_seconds: float
-    images_per_second: float
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,76 +206,3 @@ def unchanged(run: Run, old: FeatureCache, rows: MergedRows) -> bool:
     """Return whether the old cache would be left alone, where nothing has to be computed."""
     class_names = classes_of(rows.refs) if run.options.keep_missing else run.images.class_names
     return is_current(old, rows, (), class_names, run.images.layout)
-
-
-def measured_rate(run: Run, plan: Plan, recipe: Recipe | None) -> tuple[Rate | None, str]:
-    """Return the rate of the first images that would be computed; or None, and why it is not known."""
-    if not plan.compute:
-        return None, "no image would go through the network"
-    if not run.network.is_at_hand():
-        return (
-            None,
-            "the ImageNet weights are not on this machine: the run would download them first (headstart weights)",
-        )
-    started = time.perf_counter()
-    images = first_images(
-        plan.compute, run.network.wanted(None), run.job, run.options.batch_size or PROOF_IMAGES
-    )  # fmt: skip
-    decode_seconds = time.perf_counter() - started
-    if not len(images):
-        return None, "none of the images that would be computed can be read"
-    backbone, precision_reason = run.network.backbone(
-        recipe, images, lambda: draw_sample(plan.compute, run.network.wanted(None), run.job)
-    )
-    batch = images[: backbone.batch_size]
-    backbone.forward(batch)  # compiles
-    start_seconds = time.perf_counter() - started
-    forward, decode = seconds_per_image(backbone, batch), decode_seconds / len(images)
-    # On a CPU the network and the decoder share the cores; a GPU computes while the CPU decodes.
-    on_cpu = getattr(backbone, "device", "cpu") == "cpu"
-    n_gpus = max(1, sum(name.startswith("gpu") for name in devices_of(run.options, recipe)))
-    per_image = forward + decode if on_cpu else max(forward / n_gpus, decode)
-    of_several = f", on one of {n_gpus} GPUs" if n_gpus > 1 else ""
-    reason = f"measured now, on the first {len(images)} of these images{of_several}; precision {precision_reason}"
-    return Rate(start_seconds, 1 / per_image, reason), ""
-
-
-def seconds_per_image(backbone: Backbone, images: NDArray[np.uint8]) -> float:
-    """Return what the compiled network takes for an image of a full batch."""
-    full = (
-        images if len(images) == backbone.batch_size else images.repeat(backbone.batch_size, 0)[: backbone.batch_size]
-    )
-    n_passes, started = 0, time.perf_counter()
-    while n_passes == 0 or time.perf_counter() - started < MEASURED_SECONDS:
-        backbone.forward(full)
-        n_passes += 1
-    return (time.perf_counter() - started) / (n_passes * len(full))
-
-
-def bytes_per_row(recipe: Recipe, compression: str, sources: Sequence[KnownRows]) -> tuple[float, str]:
-    """Return the disk that a row needs, and where that figure comes from."""
-    n_rows = sum(map(len, sources))
-    if n_rows:
-        files = (source.file for source in sources)
-        sizes = (file.stat().st_size if isinstance(file, Path) else file.size_bytes for file in files)
-        return sum(sizes) / n_rows, f"as the {n_rows:,} rows that exist"
-    map_bytes = values_of(recipe) * (2 if recipe.storage == "float16" else 4)
-    pooled_bytes = 4 * sum(channels for _, channels in POOLED_LAYERS)
-    if compression != "none" and recipe.layer == "block5_pool":
-        share = f"as photographs need on average: {recipe.layer} in a sixth by {compression}, and its averages"
-        return map_bytes * COMPRESSED_SHARE + pooled_bytes + DESCRIPTION_BYTES, share
-    at_most = "" if compression == "none" else f" at most: {recipe.layer} before {compression}"
-    return map_bytes + pooled_bytes + DESCRIPTION_BYTES, f"{recipe.storage}{at_most}"
-
-
-def values_of(recipe: Recipe) -> int:
-    """Return how many values a row of the recipe's layer has: each block of VGG16 ends by halving height and width."""
-    block = int(recipe.layer.removeprefix("block")[0])
-    side = recipe.input_size_px >> (block if recipe.layer.endswith("pool") else block - 1)
-    return int(side**2 * POOLED_LAYERS[block - 1][1])
-
-
-def free_disk_bytes(target: Path) -> int:
-    """Return the disk that is free where a file would lie, whose folder need not be there yet."""
-    folder = next(parent for parent in target.absolute().parents if parent.is_dir())
-    return shutil.disk_usage(folder).free

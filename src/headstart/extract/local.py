@@ -1,38 +1,20 @@
-"""Extraction: scan, plan, shards, merge."""
+"""Extraction: a folder of images and the name of a cache → a run, alone with the cache."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from headstart.cache.folder import is_cache
-from headstart.cache.merge import MergedRows
-from headstart.cache.store import FeatureCache, open_cache
-from headstart.errors import DataError, RecipeMismatchError
-from headstart.extract.assembly import assemble, is_current, with_missing
-from headstart.extract.destination import Destination, destination, first_number
-from headstart.extract.engine import Engine, check_engine, make_engine
-from headstart.extract.known import KnownRows
+from headstart.errors import DataError
+from headstart.extract.destination import destination
 from headstart.extract.network import Network
 from headstart.extract.options import ExtractionSummary, ExtractOptions, Progress, Silence
-from headstart.extract.plan import Plan, make_plan
-from headstart.extract.reading import decoded
-from headstart.extract.shard import Shard, ShardJob
-from headstart.extract.shards import left_shards
-from headstart.extract.stopping import stop_on_signals
-from headstart.images.discover import ImageSet, classes_of, discover
-from headstart.schema import Failure
-from headstart.storage import bucket
+from headstart.extract.run import Run
+from headstart.images.discover import discover
 from headstart.storage.address import Address, Location, location
-
-if TYPE_CHECKING:
-    from headstart.schema import ImageRef, Recipe
 
 
 def extract_features(
@@ -108,183 +90,3 @@ def default_output(data: Location, layout: str = "auto") -> Path:
     file = folder.with_name(f"{folder.name}.h5")
     there = is_cache(folder) and not file.exists()
     return folder if layout == "shards" or (layout == "auto" and there) else file
-
-
-class Run:
-    """One extraction into one cache that is locked for it."""
-
-    def __init__(
-        self, images: ImageSet, place: Destination, options: ExtractOptions, progress: Progress, network: Network
-    ) -> None:
-        self.images, self.destination, self.options, self.progress, self.network = (
-            images, place, options, progress, network,
-        )  # fmt: skip
-        self.target = place.target
-        self.device = device_of(images.root)
-        compression = None if options.overwrite else self.destination.compression()
-        self.job = ShardJob(
-            images.root, images.class_names, compression or options.compression, options.decode_threads,
-            options.stop_on_failure, place.shards_at,
-        )  # fmt: skip
-        check_engine(options)
-
-    def execute(self) -> ExtractionSummary:
-        """Plan, compute what is new, and merge; return what was done."""
-        with ExitStack() as stack, stop_on_signals() as stop:
-            old = self.open_old(stack)
-            recipe = old.recipe if old else None
-            shards = left_shards(self.destination.left(), recipe, self.network.wanted, self.progress)
-            sources = [KnownRows.of_open(old), *shards] if old else shards
-            recipe = sources[0].recipe if sources else None
-            plan = make_plan(self.images.root, self.images.refs, sources, threads=self.options.decode_threads)
-            summary = ExtractionSummary(self.target, recipe, self.images.layout, self.images.class_names)
-            summary.reused = plan.reasons
-            summary.precision_reason = str(sources[0].info.get("precision_reason", "")) if sources else ""
-            summary.ignored, summary.hidden_count = self.images.ignored, self.images.hidden_count
-            new = self.compute(plan, summary, recipe, stop)
-            failed = {failure.ref.path for failure in summary.failures}
-            summary.computed = Counter(reason for path, reason in plan.why.items() if path not in failed)
-            if summary.interrupted:
-                return summary
-            sources += map(KnownRows.of_file, new)
-            images = self.images
-            rows = assemble(images.refs, plan, sources, first_new=len(sources) - len(new), summary=summary)
-            rows = self.keep_missing(rows, old, summary)
-            summary.n_images = len(rows)
-            if old is None or not is_current(old, rows, summary.failures, self.images.class_names, images.layout):
-                self.publish([source.file for source in sources], rows, summary)
-        self.destination.clear()
-        return summary
-
-    def open_old(self, stack: ExitStack) -> FeatureCache | None:
-        """Return the cache that is to be brought up to date; None where there is none, or it is to be made anew.
-
-        Raises
-        ------
-        RecipeMismatchError
-            If it was made by another recipe.
-        """
-        if self.options.overwrite or not self.destination.exists():
-            return None
-        old = stack.enter_context(open_cache(self.destination.old()))
-        differences = old.recipe.differences(self.network.wanted(old.recipe))
-        if differences:
-            raise RecipeMismatchError(
-                f"{self.target} was made by another recipe (there ≠ now): {'; '.join(differences)}. "
-                "Write elsewhere with -o, or replace it with --overwrite."
-            )
-        return old
-
-    def compute(
-        self, plan: Plan, summary: ExtractionSummary, recipe: Recipe | None, stop: threading.Event
-    ) -> list[Path]:
-        """Run the network over what the plan leaves, shard by shard; return the new files."""
-        if not plan.compute:
-            return []
-        self.progress.start(len(plan.compute))
-        with make_engine(self.network, self.job, self.options, recipe) as engine:
-            return self.compute_by(engine, plan, summary, recipe, stop)
-
-    def compute_by(
-        self, engine: Engine, plan: Plan, summary: ExtractionSummary, recipe: Recipe | None, stop: threading.Event
-    ) -> list[Path]:
-        """Compute with an engine that has started."""
-        prepared = engine.prepare(recipe, plan.compute)
-        if prepared is None:
-            self.check_input()
-            summary.failures = tuple(self.failures_of(plan.compute))
-            self.progress.advance(len(plan.compute))
-            return []
-        summary.recipe, reason = prepared
-        summary.precision_reason = summary.precision_reason or reason
-        summary.device = engine.device
-        self.destination.prepare()
-        info = {"precision_reason": summary.precision_reason}
-        new: list[Path] = []
-        running = engine.run(
-            self.shards(plan.compute), info=info, stop=stop, on_images=self.progress.advance, times=summary.times
-        )
-        with closing(running) as reports:
-            for report in reports:
-                self.destination.settle(report.path)
-                new.append(report.path)
-                if report.failures:
-                    self.check_input()
-                summary.n_computed += report.n_images
-                summary.failures += tuple(report.failures)
-        self.destination.settled()
-        summary.interrupted = stop.is_set()
-        summary.shares = engine.shares()
-        return new
-
-    def shards(self, refs: Sequence[ImageRef]) -> Iterator[Shard]:
-        """Yield the shards of a run, whose names sort behind those that an earlier run has left."""
-        start = first_number(self.destination.parts)
-        for number, chunk in enumerate(chunks(refs, self.options.file_images)):
-            yield Shard(self.destination.parts / f"{start + number:020d}.h5", chunk)
-
-    def check_input(self) -> None:
-        """Raise DataError where the folder of images is gone, or its disk is: else every image of it would count as bad."""
-        device = device_of(self.images.root)
-        if device is None or device != self.device:
-            raise DataError(
-                f"{self.images.root} has vanished in the middle of the run, so its images cannot be read. {self.target} "
-                "stays as it was, and what was computed is kept: run again when the folder is back."
-            )
-
-    def failures_of(self, refs: Sequence[ImageRef]) -> Iterator[Failure]:
-        """Yield why each of these images cannot be read."""
-        results = decoded(refs, self.network.wanted(None), self.job, ahead=self.job.decode_threads)
-        return (result for result in results if isinstance(result, Failure))
-
-    def keep_missing(self, rows: MergedRows, old: FeatureCache | None, summary: ExtractionSummary) -> MergedRows:
-        """Return the rows and, if that is asked for, those of images that are gone; their classes stay too."""
-        if old is None or not self.options.keep_missing:
-            return rows
-        kept = with_missing(rows, old, [ref.path for ref in self.images.refs])
-        if len(kept) > len(rows):
-            summary.reused["kept though missing"] = len(kept) - len(rows)
-        self.images = replace(self.images, class_names=classes_of(kept.refs))
-        summary.class_names = self.images.class_names
-        return kept
-
-    def publish(self, sources: Sequence[Path | FeatureCache], rows: MergedRows, summary: ExtractionSummary) -> None:
-        """Write the cache.
-
-        Raises
-        ------
-        DataError
-            If not one image could be read.
-        """
-        if not len(rows):
-            examples = "; ".join(f"{f.ref.path}: {f.reason}" for f in summary.failures[:3])
-            raise DataError(
-                f"None of the {len(summary.failures)} images in {self.images.root} could be read. {examples}"
-            )
-        self.destination.publish(
-            sources,
-            rows,
-            failures=summary.failures,
-            class_names=self.images.class_names,
-            layout=self.images.layout,
-            info={"precision_reason": summary.precision_reason},
-        )
-
-
-def device_of(folder: Location) -> int | None:
-    """Return the number of the disk that a folder lies on, which another one has once it is unmounted; None without one.
-
-    Not the inode: file systems over a network may give a folder another one while it stays the same. A bucket that can be
-    listed has 0.
-    """
-    if isinstance(folder, Address):
-        return 0 if bucket.is_there(folder) else None
-    try:
-        return folder.stat().st_dev if folder.is_dir() else None
-    except OSError:
-        return None
-
-
-def chunks(refs: Sequence[ImageRef], size: int) -> Iterator[Sequence[ImageRef]]:
-    """Yield consecutive runs of at most ``size`` images."""
-    return (refs[start : start + size] for start in range(0, len(refs), size))

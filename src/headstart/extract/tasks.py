@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headstart.cache.shard import ShardWriter
@@ -14,10 +15,13 @@ from headstart.schema import Failure
 
 if TYPE_CHECKING:
     from headstart.extract.shard import ShardJob
-    from headstart.schema import Recipe
+    from headstart.schema import ImageRef, Recipe
 
 #: Deaths over the same images after which these are divided, and a single one is given up.
 MAX_DEATHS = 2
+
+#: Images among which a worker looks for some that it can decode, to choose the precision by.
+CHOICE_IMAGES = 256
 
 #: Parts that such a shard is divided into: of 256 images, two divisions lead to a single one.
 PARTS = 16
@@ -73,6 +77,12 @@ class Tasks:
         else:
             return again.shard
         return None
+
+
+def to_choose_by(refs: Sequence[ImageRef]) -> Tasks:
+    """Return parts of the images, one of which a worker chooses the precision by: the first with images it can decode."""
+    starts = range(0, len(refs), CHOICE_IMAGES)
+    return Tasks(Shard(Path("none"), refs[start : start + CHOICE_IMAGES]) for start in starts)
 
 
 def divided(task: Task) -> Iterator[Task]:

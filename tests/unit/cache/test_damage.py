@@ -63,9 +63,7 @@ def test_a_flipped_byte_never_gives_other_values(original: Path) -> None:
     assert sum(outcomes) > 0.8 * len(outcomes)
 
 
-@settings(
-    max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=100, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(start=st.floats(0, 1), length=st.integers(1, 700), value=st.sampled_from([0x00, 0xFF, 0xA5]))
 def test_an_overwritten_stretch_never_gives_other_values(folder: Path, start: float, length: int, value: int) -> None:
     """As by a sector that was never written, or by another file's."""

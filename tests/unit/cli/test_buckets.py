@@ -11,7 +11,7 @@ import pytest
 
 from buckets import KEY, SECRET, put_folder
 from fakes import FakeNetwork
-from headstart.extract import forecast, local
+from headstart.extract import forecast, local, rate
 from headstart.heads.bundle import load_bundle
 from headstart_cli.app import COMMANDS, make_app
 from headstart_cli.app import run as run_app
@@ -39,6 +39,7 @@ def data(tmp_path: Path, s3: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("COLUMNS", "200")
     for module in (local, forecast):
         monkeypatch.setattr(module, "Network", lambda _options: FakeNetwork())
+    monkeypatch.setattr(rate, "MEASURED_SECONDS", 0.0)
     assert command(monkeypatch, "extract-features", "s3://photos/set", "-o", CACHE) == 0
     return folder
 

@@ -289,7 +289,7 @@ def test_x_is_read_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert cache.paths == arrays()["paths"].tolist()
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255), compressed=st.booleans())
 def test_a_changed_byte_is_a_sentence_or_changes_nothing(
     tmp_path: Path, place: float, value: int, compressed: bool
@@ -314,7 +314,7 @@ def test_images_of_unknown_size_are_not_called_tiny(tmp_path: Path) -> None:
     assert "tiny" not in found
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.floats(0, 1, exclude_max=True), flipped=st.integers(1, 255), kind=st.sampled_from(["h5", "parquet"]))
 def test_a_changed_byte_of_a_converted_file_is_a_sentence_or_changes_nothing(
     tmp_path: Path, place: float, flipped: int, kind: str

@@ -204,7 +204,7 @@ ROWS = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(first=ROWS, second=ROWS)
 def test_a_merge_says_nothing_that_neither_cache_said(tmp_path: Path, first: list[Said], second: list[Said]) -> None:
     a, b = cache_of(tmp_path / "a.h5", first), cache_of(tmp_path / "b.h5", second)

@@ -37,7 +37,7 @@ def resizer(size_px: int) -> onnxruntime.InferenceSession:
 RESIZERS = {size_px: resizer(size_px) for size_px in (32, 61, 224)}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     size_px=st.sampled_from(list(RESIZERS)),
     height=st.integers(1, 400), width=st.integers(1, 400), n_images=st.integers(1, 2), seed=st.integers(0, 9),

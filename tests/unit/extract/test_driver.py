@@ -14,7 +14,7 @@ import pytest
 from caches import RECIPE
 from headstart.cache.shard import ShardWriter
 from headstart.cache.store import open_cache
-from headstart.extract import local
+from headstart.extract import run as extraction
 from headstart.extract.cluster.crew import Answer, Crew
 from headstart.extract.cluster.engine import RayEngine
 from headstart.extract.local import extract_features
@@ -25,7 +25,7 @@ from headstart.schema import FeatureBatch, ImageRow, Recipe
 #: Bytes an image at most that a driver holds at its peak: 0.75 GiB of a million, beside what starts any of them.
 LIMIT = 800
 
-FEW, MANY = 2_000, 8_000
+FEW, MANY = 1_500, 4_500
 
 
 class Recipes:
@@ -104,7 +104,7 @@ def peak_bytes(data: Path) -> int:
 
 @pytest.mark.alone
 def test_a_driver_holds_few_bytes_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "make_engine", lambda network, job, options, *_: DeskEngine(network, job, options))
+    monkeypatch.setattr(extraction, "make_engine", lambda network, job, options, *_: DeskEngine(network, job, options))
     peak_bytes(make_images(tmp_path / "first", 300))  # imports, and what is made once
     few, many = (peak_bytes(make_images(tmp_path / str(n), n)) for n in (FEW, MANY))
     with open_cache(tmp_path / f"{MANY}.h5") as cache:

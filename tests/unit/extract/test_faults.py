@@ -19,7 +19,7 @@ import pytest
 from fakes import FakeBackbone, FakeNetwork
 from headstart.cache.store import open_cache
 from headstart.errors import CacheError, DataError
-from headstart.extract import local
+from headstart.extract import run as extraction
 from headstart.extract.local import extract_features
 from headstart.extract.lock import beside, lock
 from headstart.extract.options import Silence
@@ -148,14 +148,14 @@ def test_a_folder_that_vanishes_before_the_first_image(
     data: Path, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = output.read_bytes()
-    plan = local.make_plan
+    plan = extraction.make_plan
 
     def plan_and_delete(*args: Any, **options: Any) -> Any:
         made = plan(*args, **options)
         shutil.rmtree(data)
         return made
 
-    monkeypatch.setattr(local, "make_plan", plan_and_delete)
+    monkeypatch.setattr(extraction, "make_plan", plan_and_delete)
     with pytest.raises(DataError, match="has vanished"):
         run(data, output)
     assert output.read_bytes() == before
@@ -167,7 +167,7 @@ def test_another_disk_at_the_place_of_the_folder_counts_as_vanished(
     def unmount() -> None:
         shutil.rmtree(data)
         data.mkdir()
-        monkeypatch.setattr(local, "device_of", lambda _folder: -1)
+        monkeypatch.setattr(extraction, "device_of", lambda _folder: -1)
 
     monkeypatch.setattr(FakeBackbone, "forward", after(6, unmount))
     with pytest.raises(DataError, match="has vanished"):

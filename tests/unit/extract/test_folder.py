@@ -13,6 +13,7 @@ from fakes import FakeNetwork
 from headstart.cache.folder import MANIFEST
 from headstart.cache.store import open_cache
 from headstart.errors import CacheError, HeadstartError
+from headstart.extract import rate
 from headstart.extract.forecast import forecast_extraction
 from headstart.extract.local import default_output, extract_features
 from headstart.extract.options import ExtractionSummary, ExtractOptions, Silence
@@ -233,7 +234,8 @@ def test_the_default_name(data: Path, output: Path, monkeypatch: pytest.MonkeyPa
     assert default_output(data) == Path("features/data.h5")
 
 
-def test_a_forecast_of_a_folder_counts_no_copy(data: Path, output: Path) -> None:
+def test_a_forecast_of_a_folder_counts_no_copy(data: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate, "MEASURED_SECONDS", 0.0)
     options = {"shard_images": 10, "decode_threads": 2, "network": FakeNetwork()}
     folder = forecast_extraction(data, output, cache_layout="shards", **options)
     file = forecast_extraction(data, output.with_suffix(".h5"), **options)

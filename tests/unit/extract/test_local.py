@@ -14,7 +14,8 @@ import pytest
 from fakes import FakeBackbone, FakeNetwork, QuickBackbone
 from headstart.cache.store import open_cache
 from headstart.errors import CacheError, DataError, ImageError, RecipeMismatchError
-from headstart.extract import destination, local, shard, worker
+from headstart.extract import destination, shard, worker
+from headstart.extract import run as extraction
 from headstart.extract.local import extract_features
 from headstart.extract.lock import lock
 from headstart.extract.options import ExtractionSummary, ExtractOptions
@@ -218,7 +219,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(data: Path, output: Path, m
 def test_asked_to_stop_it_keeps_what_it_has(data: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     forward = FakeBackbone.forward
     stops: list[threading.Event] = []
-    original = local.stop_on_signals
+    original = extraction.stop_on_signals
 
     @contextmanager
     def remember() -> Iterator[threading.Event]:
@@ -231,7 +232,7 @@ def test_asked_to_stop_it_keeps_what_it_has(data: Path, output: Path, monkeypatc
         assert stops[-1].wait(60)  # the handler runs in the main thread
         return forward(self, images)
 
-    monkeypatch.setattr(local, "stop_on_signals", remember)
+    monkeypatch.setattr(extraction, "stop_on_signals", remember)
     monkeypatch.setattr(FakeBackbone, "forward", stop_at_once)
     summary = run(data, output)
     assert summary.interrupted

@@ -35,29 +35,40 @@ from headstart.schema import FeatureBatch, ImageRef, ImageRow
 from headstart_cli.inspect import describe
 from pictures import class_folders
 
-N_ROWS, SHARD_ROWS = 20_000, 5_000
-
 #: Bytes a row that bookkeeping may take beside the scan, at its peak.
 LIMIT = 300
 
+#: Where memory is measured, and where it is not.
+MANY, FEW = 20_000, 2_000
 
-def scan(start: int = 0, end: int = N_ROWS) -> list[ImageRef]:
+
+def scan(n_rows: int) -> list[ImageRef]:
     """Return what a scan says of some images: paths of 29 characters, of which each is a string of its own."""
     return [
         ImageRef(
             f"{CLASS_NAMES[i % 2]}/folder {i % 50:03}/IMG_{i:08}.jpg", CLASS_NAMES[i % 2], None, None, 50_000 + i, i
         )
-        for i in range(start, end)
+        for i in range(n_rows)
     ]
 
 
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    folder, rng = tmp_path_factory.mktemp("shards"), np.random.default_rng(0)
-    paths = []
-    for first in range(0, N_ROWS, SHARD_ROWS):
+class Kept:
+    """Rows in shards and in one file; in a folder, once they are published there."""
+
+    def __init__(self, folder: Path, n_rows: int) -> None:
+        self.refs, self.folder = scan(n_rows), folder
+        self.shards = write_shards(folder, self.refs)
+        self.cache = folder / "all" / "cache.h5"
+        self.cache.parent.mkdir()
+        merge_all(self.shards, self.refs, self.cache)
+
+
+def write_shards(folder: Path, refs: list[ImageRef]) -> list[Path]:
+    """Return four shards."""
+    rng, paths = np.random.default_rng(0), []
+    for first in range(0, len(refs), len(refs) // 4):
         paths.append(folder / f"{first:06}.h5")
-        rows = [ImageRow(ref, rng.bytes(32).hex(), 640, 480) for ref in scan(first, first + SHARD_ROWS)]
+        rows = [ImageRow(ref, rng.bytes(32).hex(), 640, 480) for ref in refs[first : first + len(refs) // 4]]
         batch = FeatureBatch(np.ones((len(rows), 1, 1, 2), np.float32), np.ones((len(rows), 1), np.float32))
         with ShardWriter(paths[-1], recipe=RECIPE, class_names=CLASS_NAMES, layout="flat") as writer:
             writer.append(batch, rows)
@@ -65,17 +76,8 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def cache(shards: list[Path]) -> Path:
-    output = shards[0].parent / "all" / "cache.h5"
-    output.parent.mkdir()
-    merge_all(shards, scan(), output)
-    return output
-
-
-@pytest.fixture(scope="module")
-def folder(shards: list[Path]) -> Path:
-    publish_all(shards, scan())
-    return shards[0].parent
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
+    return Kept(tmp_path_factory.mktemp("kept"), FEW)
 
 
 def publish_all(shards: list[Path], refs: list[ImageRef]) -> None:
@@ -100,13 +102,13 @@ def plan_unchanged(path: Path, refs: list[ImageRef]) -> None:
         sources = [KnownRows.of_open(opened)]
         plan = make_plan(path.parent, refs, sources)
         rows = assemble(refs, plan, sources, first_new=1, summary=summary_of(path))
-        assert plan.reasons == Counter(unchanged=N_ROWS)
+        assert plan.reasons == Counter(unchanged=len(refs))
         assert is_current(opened, rows, (), CLASS_NAMES, "flat")
 
 
 def open_and_describe(path: Path) -> None:
     with open_cache(path) as opened:
-        assert describe(opened)["n_images"] == N_ROWS
+        assert describe(opened)["n_images"] == opened.n_images
 
 
 def look_for_odd_files(path: Path) -> None:
@@ -116,61 +118,64 @@ def look_for_odd_files(path: Path) -> None:
         assert not any(found.count for found in (*file_findings(columns, 20), *identical_files(columns)))
 
 
+def new_folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
 def summary_of(output: Path) -> ExtractionSummary:
     return ExtractionSummary(output, RECIPE, "flat", CLASS_NAMES)
 
 
-def bytes_a_row(action: Callable[[], Any]) -> float:
+def bytes_a_row(action: Callable[[Kept], Any], kept: Kept) -> float:
     """Return the peak of what Python and NumPy allocate for it."""
-    action()  # imports, and what is made once
     gc.collect()
     tracemalloc.start()
     try:
-        action()
-        return tracemalloc.get_traced_memory()[1] / N_ROWS
+        action(kept)
+        return tracemalloc.get_traced_memory()[1] / len(kept.refs)
     finally:
         tracemalloc.stop()
 
 
 @pytest.mark.alone
-def test_a_row_takes_few_bytes(shards: list[Path], cache: Path, tmp_path: Path) -> None:
-    refs = scan()
-    taken = {
-        "plan": bytes_a_row(lambda: plan_unchanged(cache, refs)),
-        "merge": bytes_a_row(lambda: merge_all(shards, refs, tmp_path / "merged.h5")),
-        "inspect": bytes_a_row(lambda: open_and_describe(cache)),
-        "quality": bytes_a_row(lambda: look_for_odd_files(cache)),
-        "verify": bytes_a_row(lambda: list(verify_file(cache))),
+def test_a_row_takes_few_bytes(tmp_path: Path) -> None:
+    actions: dict[str, Callable[[Kept], Any]] = {
+        "plan": lambda kept: plan_unchanged(kept.cache, kept.refs),
+        "merge": lambda kept: merge_all(kept.shards, kept.refs, tmp_path / "merged.h5"),
+        "inspect": lambda kept: open_and_describe(kept.cache),
+        "quality": lambda kept: look_for_odd_files(kept.cache),
+        "verify": lambda kept: list(verify_file(kept.cache)),
+        "publish a folder": lambda kept: publish_all(kept.shards, kept.refs),
+        "plan for a folder": lambda kept: plan_unchanged(kept.folder, kept.refs),
+        "inspect a folder": lambda kept: open_and_describe(kept.folder),
+        "quality of a folder": lambda kept: look_for_odd_files(kept.folder),
+        "verify a folder": lambda kept: list(verify_file(kept.folder)),
+        "open": lambda kept: open_cache(kept.cache).close(),
+        "open a folder": lambda kept: open_cache(kept.folder).close(),
     }
+    few, many = (Kept(new_folder(tmp_path / str(n_rows)), n_rows) for n_rows in (FEW, MANY))
+    taken = {}
+    for name, action in actions.items():
+        action(few)  # imports, and what is made once
+        taken[name] = bytes_a_row(action, many)
     print(taken)
+    assert taken["open"] < 60
+    assert taken["open a folder"] < 100
     assert {name: peak for name, peak in taken.items() if peak > LIMIT} == {}
-    assert bytes_a_row(lambda: open_cache(cache).close()) < 60
 
 
-@pytest.mark.alone
-def test_a_row_of_a_folder_takes_few_bytes(shards: list[Path], folder: Path) -> None:
-    refs = scan()
-    taken = {
-        "plan": bytes_a_row(lambda: plan_unchanged(folder, refs)),
-        "publish": bytes_a_row(lambda: publish_all(shards, refs)),
-        "inspect": bytes_a_row(lambda: open_and_describe(folder)),
-        "quality": bytes_a_row(lambda: look_for_odd_files(folder)),
-        "verify": bytes_a_row(lambda: list(verify_file(folder))),
-    }
-    print(taken)
-    assert {name: peak for name, peak in taken.items() if peak > LIMIT} == {}
-    assert bytes_a_row(lambda: open_cache(folder).close()) < 100
-
-
-def test_merged_shards_are_the_rows_of_the_scan(shards: list[Path], cache: Path) -> None:
-    whole, parts = everything(cache), [everything(path) for path in shards]
+def test_merged_shards_are_the_rows_of_the_scan(kept: Kept) -> None:
+    whole, parts = everything(kept.cache), [everything(path) for path in kept.shards]
     for name in ("refs", "sha256", "features_sha256", "notes"):
         assert whole[name] == [value for part in parts for value in part[name]]
 
 
-@pytest.mark.parametrize(("action", "most"), [(open_and_describe, 64), (lambda path: plan_unchanged(path, scan()), 0)])
+@pytest.mark.parametrize(
+    ("action", "most"), [(open_and_describe, 64), (lambda path: plan_unchanged(path, scan(FEW)), 0)]
+)
 def test_features_are_not_read(
-    action: Callable[[Path], None], most: int, cache: Path, monkeypatch: pytest.MonkeyPatch
+    action: Callable[[Path], None], most: int, kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """But for the 64 rows that inspect estimates the share of zeros from."""
     chunks: Counter[str] = Counter()
@@ -181,7 +186,7 @@ def test_features_are_not_read(
         return read_chunk(self, first)
 
     monkeypatch.setattr(StoredRows, "read_chunk", counted)
-    action(cache)
+    action(kept.cache)
     assert chunks["rows/label"] > 0
     assert (chunks[FEATURES], chunks[POOLED]) == (most, 0)
 

@@ -34,7 +34,7 @@ def test_coefficients_are_those_of_scikit_learn(form, class_weight, shape: tuple
     np.testing.assert_array_equal(ours.predict(form(X)), theirs.predict(X))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     n_samples=st.integers(4, 25),
     n_features=st.integers(1, 30),

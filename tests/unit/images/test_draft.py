@@ -45,7 +45,7 @@ def exact(data: bytes, name: str = "a.jpg") -> DecodedImage:
     return decode_resized(data, name, SIZE, "pillow-antialias")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.integers(1, 2 * SIZE),
     st.integers(1, 6 * SIZE),
@@ -63,7 +63,7 @@ def test_up_to_twice_the_size_nothing_changes(
     assert draft(data).notes == exact(data).notes
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.integers(2 * SIZE + 1, 20 * SIZE),
     st.integers(2 * SIZE + 1, 20 * SIZE),

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import zlib
+from functools import cache
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -15,9 +16,8 @@ import pytest
 from PIL import Image
 
 from browser import DARK, browse, run, screenshot
-from comparisons import FLOWERS, HEADS, HOSTILE, make_comparison, odd_comparisons, plots_of
+from comparisons import FLOWERS, HEADS, HOSTILE, drawn_once, make_comparison, odd_comparisons, plots_of
 from headstart.report.benchmark_page import benchmark_page, image_link, page_mistakes
-from headstart.report.comparison import Comparison
 from headstart.report.text import printable
 
 SHAPES = odd_comparisons()
@@ -62,22 +62,27 @@ def jpeg(colour: tuple[int, int, int] = (200, 30, 90)) -> bytes:
     return written.getvalue()
 
 
-def with_thumbnails(comparison: Comparison) -> str:
-    thumbnails = {mistake.path: jpeg() for mistake in page_mistakes(comparison)}
-    return benchmark_page(comparison, thumbnails=thumbnails, image_root="../data set")
+@pytest.fixture(autouse=True)
+def _plots_are_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headstart.report.benchmark_page.comparison_plots", drawn_once)
 
 
-PAGES = {name: with_thumbnails(comparison) for name, comparison in SHAPES.items()}
-PAGES["hostile without links"] = benchmark_page(SHAPES["hostile"])
+@cache
+def page_of(shape: str) -> str:
+    """Return the page of a comparison, with thumbnails and links."""
+    if shape == "hostile without links":
+        return benchmark_page(SHAPES["hostile"])
+    thumbnails = {mistake.path: jpeg() for mistake in page_mistakes(SHAPES[shape])}
+    return benchmark_page(SHAPES[shape], thumbnails=thumbnails, image_root="../data set")
 
 
-@pytest.fixture(params=PAGES)
+@pytest.fixture(params=[*SHAPES, "hostile without links"])
 def shape(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 def test_the_page_is_whole_and_shows_every_plot(shape: str) -> None:
-    page = Reader(PAGES[shape])
+    page = Reader(page_of(shape))
     assert {f"plot-{name}-title plot-{name}-desc" for name in plots_of(shape.removesuffix(" without links"))} == {
         attributes["aria-labelledby"] for attributes in page.all("svg")
     }
@@ -90,20 +95,20 @@ def test_the_page_is_whole_and_shows_every_plot(shape: str) -> None:
 
 
 def test_headings_go_down_one_step_at_a_time(shape: str) -> None:
-    levels = [int(tag[1]) for tag, _ in Reader(PAGES[shape]).elements if re.fullmatch(r"h\d", tag)]
+    levels = [int(tag[1]) for tag, _ in Reader(page_of(shape)).elements if re.fullmatch(r"h\d", tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
 def test_every_picture_has_a_text(shape: str) -> None:
-    page = Reader(PAGES[shape])
+    page = Reader(page_of(shape))
     assert all(attributes.get("alt") for attributes in page.all("img"))
     assert all(attributes.get("role") == "img" for attributes in page.all("svg"))
 
 
 def test_nothing_runs_and_nothing_is_fetched(shape: str) -> None:
-    page = Reader(PAGES[shape])
+    page = Reader(page_of(shape))
     assert not page.all("script", "iframe", "object", "embed", "form", "base")
     policy = next(a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
     assert policy is not None
@@ -115,14 +120,14 @@ def test_nothing_runs_and_nothing_is_fetched(shape: str) -> None:
 
 @pytest.mark.parametrize("shape", ["hostile", "hostile without links"])
 def test_names_of_others_are_text(shape: str) -> None:
-    page = Reader(PAGES[shape])
+    page = Reader(page_of(shape))
     for name in HOSTILE:
         assert printable(name) in page.text
     assert not {attributes.get("src") for attributes in page.all("img")} & {"x", None}
 
 
 def test_numbers_and_words_of_the_comparison_are_there() -> None:
-    comparison, page = SHAPES["usual"], Reader(PAGES["usual"])
+    comparison, page = SHAPES["usual"], Reader(page_of("usual"))
     text = " ".join(page.text.split())
     for words in (comparison.recommendation, comparison.folds, comparison.interval, comparison.test, *comparison.leaks):
         assert words in text
@@ -142,10 +147,11 @@ def test_without_thumbnails_and_root_mistakes_are_paths() -> None:
     assert page_mistakes(SHAPES["usual"])[0].path in page.text
 
 
-def test_too_many_classes_are_pairs_and_the_worst() -> None:
-    text = Reader(PAGES["many classes"]).text
+def test_too_many_classes_are_pairs_and_the_worst(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = Reader(page_of("many classes")).text
     assert "Most frequent confusions" in text
     many = make_comparison(class_names=[f"species {i:03d}" for i in range(300)], n_samples=600, heads=HEADS[:1])
+    monkeypatch.setattr("headstart.report.benchmark_page.comparison_plots", lambda _: {})  # plots have no say in it
     page = Reader(benchmark_page(many))
     assert "The 250 classes with the lowest F1 are listed." in " ".join(page.text.split())
 
@@ -200,7 +206,7 @@ def written(folder: Path, text: str) -> Path:
 
 @pytest.mark.parametrize("shape", ["usual", "hostile", "hostile without links"])
 def test_a_browser_has_nothing_to_complain_about(shape: str, tmp_path: Path) -> None:
-    document, console = browse(written(tmp_path, PAGES[shape]), tmp_path / "profile")
+    document, console = browse(written(tmp_path, page_of(shape)), tmp_path / "profile")
     assert console == []
     assert "<script" not in document
     assert document.count("<svg") == len(plots_of(shape.removesuffix(" without links")))
@@ -209,7 +215,7 @@ def test_a_browser_has_nothing_to_complain_about(shape: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("width", [390, 1200])
 def test_every_plot_has_a_size_and_the_page_is_as_wide_as_the_window(width: int, tmp_path: Path) -> None:
     for number, shape in enumerate(("usual", "hostile")):
-        open_page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", PAGES[shape]).replace(
+        open_page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page_of(shape)).replace(
             "</body>", f"{MEASURE}</body>"
         )
         # A browser's window is at least 500 pixels wide; a frame is as narrow as one likes.
@@ -232,7 +238,7 @@ def lightness(shot: Path) -> float:
 
 
 def test_the_dark_is_dark_and_paper_is_white(tmp_path: Path) -> None:
-    file = written(tmp_path, PAGES["usual"])
+    file = written(tmp_path, page_of("usual"))
     assert lightness(screenshot(file, tmp_path / "light")) > 250
     assert lightness(screenshot(file, tmp_path / "dark", DARK)) < 40
     run(file, tmp_path / "print", DARK, f"--print-to-pdf={tmp_path / 'page.pdf'}", "--no-pdf-header-footer")

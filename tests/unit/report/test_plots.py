@@ -14,14 +14,20 @@ from numpy.typing import ArrayLike, NDArray
 from comparisons import HEADS, HOSTILE, make_comparison, odd_comparisons, plots_of, replaced
 from headstart.report.comparison import Comparison, Estimate
 from headstart.report.html import make_environment
+from headstart.report.plots.calibration import reliability
 from headstart.report.plots.collection import comparison_plots
 from headstart.report.plots.marks import log_ticks, look
-from headstart.report.plots.scores import pareto_optimal
+from headstart.report.plots.probabilities import confusion, curves
+from headstart.report.plots.scores import pareto_fit, pareto_latency, pareto_optimal
 from headstart.report.plots.svg import COLOURS, ROLES, Plot, draw
 
 SHAPES = odd_comparisons()
-PLOTS = {name: plots_of(name) for name in SHAPES}
-ALL = [pytest.param(plot, id=f"{shape}: {name}") for shape, made in PLOTS.items() for name, plot in made.items()]
+
+
+@pytest.fixture(params=SHAPES)
+def plots(request: pytest.FixtureRequest) -> list[Plot]:
+    """Every plot of a comparison."""
+    return list(plots_of(request.param).values())
 
 
 def test_every_comparison_has_the_plots_that_it_has_figures_for() -> None:
@@ -29,43 +35,44 @@ def test_every_comparison_has_the_plots_that_it_has_figures_for() -> None:
         "pareto-fit", "pareto-latency", "differences", "learning-curve", "confusion", "roc-macro", "roc-micro",
         "precision-recall-macro", "precision-recall-micro", "reliability", "calibration",
     }  # fmt: skip
-    assert set(PLOTS["usual"]) == set(PLOTS["hostile"]) == usual
-    assert set(PLOTS["bare"]) == usual - {"learning-curve"}
-    assert set(PLOTS["one head"]) == usual - {"differences", "calibration"}
-    assert set(PLOTS["many classes"]) == usual - {"confusion"}
-    assert set(PLOTS["two classes"]) == {name for name in usual if "cro" not in name} | {"roc", "precision-recall"}
+    assert set(plots_of("usual")) == set(plots_of("hostile")) == usual
+    assert set(plots_of("bare")) == usual - {"learning-curve"}
+    assert set(plots_of("one head")) == usual - {"differences", "calibration"}
+    assert set(plots_of("many classes")) == usual - {"confusion"}
+    assert set(plots_of("two classes")) == {name for name in usual if "cro" not in name} | {"roc", "precision-recall"}
 
 
-@pytest.mark.parametrize("plot", ALL)
-def test_a_strict_policy_lets_a_plot_through(plot: Plot) -> None:
+def test_a_strict_policy_lets_a_plot_through(plots: list[Plot]) -> None:
     """No style, no script, nothing from elsewhere, no id that another plot has, nothing that refers to nothing."""
-    root = ET.fromstring(plot.svg)
-    elements = list(root.iter())
-    tags = {element.tag.rpartition("}")[2] for element in elements}
-    assert tags <= {"svg", "title", "desc", "g", "path", "defs", "clipPath", "use", "text", "tspan", "rect"}
-    ids = [element.attrib["id"] for element in elements if "id" in element.attrib]
-    assert len(ids) == len(set(ids))
-    assert all(key.startswith(f"plot-{plot.name}-") for key in ids)
-    for element in elements:
-        assert not {key for key in element.attrib if key == "style" or key.startswith("on") or ":" in key}
-        references = [element.get("href", "#").removeprefix("#"), *re.findall(r"url\(#(.*?)\)", str(element.attrib))]
-        assert set(references) - {""} <= set(ids)
+    known = {"svg", "title", "desc", "g", "path", "defs", "clipPath", "use", "text", "tspan", "rect"}
+    for plot in plots:
+        elements = list(ET.fromstring(plot.svg).iter())
+        assert {element.tag.rpartition("}")[2] for element in elements} <= known, plot.name
+        ids = [element.attrib["id"] for element in elements if "id" in element.attrib]
+        assert len(ids) == len(set(ids)), plot.name
+        assert all(key.startswith(f"plot-{plot.name}-") for key in ids)
+        for element in elements:
+            assert not {key for key in element.attrib if key == "style" or key.startswith("on") or ":" in key}, (
+                plot.name
+            )
+            references = re.findall(r"url\(#(.*?)\)", str(element.attrib))
+            references.append(element.get("href", "#").removeprefix("#"))
+            assert set(references) - {""} <= set(ids), plot.name
 
 
-@pytest.mark.parametrize("plot", ALL)
-def test_a_plot_says_in_words_what_it_shows(plot: Plot) -> None:
-    root = ET.fromstring(plot.svg)
-    assert root.get("role") == "img"
-    texts = {element.get("id"): element.text for element in root if element.tag.endswith(("title", "desc"))}
-    assert root.get("aria-labelledby", "").split() == list(texts)
-    assert re.search(r"\d", texts[f"plot-{plot.name}-desc"] or "")
-    assert "nan" not in plot.svg.lower().replace("dominant", "")
+def test_a_plot_says_in_words_what_it_shows(plots: list[Plot]) -> None:
+    for plot in plots:
+        root = ET.fromstring(plot.svg)
+        assert root.get("role") == "img"
+        texts = {element.get("id"): element.text for element in root if element.tag.endswith(("title", "desc"))}
+        assert root.get("aria-labelledby", "").split() == list(texts)
+        assert re.search(r"\d", texts[f"plot-{plot.name}-desc"] or "")
+        assert "nan" not in plot.svg.lower().replace("dominant", ""), plot.name
 
 
-@pytest.mark.parametrize("plot", ALL)
-def test_every_colour_has_its_class(plot: Plot) -> None:
+def test_every_colour_has_its_class(plots: list[Plot]) -> None:
     """Otherwise it stays what it is in the dark."""
-    for element in ET.fromstring(plot.svg).iter():
+    for element in (element for plot in plots for element in ET.fromstring(plot.svg).iter()):
         for key in ("fill", "stroke"):
             colour = element.get(key, "none")
             assert colour == "none" or f"{key[0]}-{COLOURS[colour]}" in element.get("class", "").split()
@@ -77,11 +84,11 @@ def test_the_same_comparison_gives_the_same_text_whatever_the_users_settings_are
     with mpl.rc_context({"axes.grid": False, "font.size": 30, "text.color": "red", "svg.fonttype": "path"}):
         again = comparison_plots(make_comparison())
         assert mpl.rcParams["font.size"] == 30
-    assert {name: plot.svg for name, plot in again.items()} == {name: plot.svg for name, plot in PLOTS["usual"].items()}
+    assert again == plots_of("usual")
 
 
 def test_the_numbers_are_those_of_the_comparison() -> None:
-    comparison, plots = SHAPES["usual"], PLOTS["usual"]
+    comparison, plots = SHAPES["usual"], plots_of("usual")
     best, second = comparison.heads[:2]
     accuracy = best.metrics["accuracy"]
     assert (
@@ -98,7 +105,7 @@ def test_the_numbers_are_those_of_the_comparison() -> None:
 
 def test_a_confusion_matrix_shows_every_count() -> None:
     comparison = SHAPES["two classes"]
-    texts = [element.text for element in ET.fromstring(PLOTS["two classes"]["confusion"].svg).iter() if element.text]
+    texts = [element.text for element in ET.fromstring(plots_of("two classes")["confusion"].svg).iter() if element.text]
     predicted = comparison[comparison.recommended].probabilities.argmax(axis=1)
     for i in range(2):
         for j in range(2):
@@ -107,7 +114,7 @@ def test_a_confusion_matrix_shows_every_count() -> None:
 
 
 def test_names_of_classes_are_text_and_no_formula() -> None:
-    svg = PLOTS["hostile"]["confusion"].svg
+    svg = plots_of("hostile")["confusion"].svg
     assert "<script" not in svg
     texts = {element.text for element in ET.fromstring(svg).iter()}
     assert "$\\frac{a}{$" in texts
@@ -220,16 +227,17 @@ def test_a_head_that_another_beats_in_both_is_not_worth_its_time() -> None:
 
 
 def test_a_baseline_far_below_does_not_push_the_others_into_a_corner() -> None:
-    description = PLOTS["usual"]["pareto-fit"].description
+    description = plots_of("usual")["pareto-fit"].description
     assert re.search(r"majority 0\.\d+ \(.*\) lies below the plot", description)
-    svg = ET.fromstring(PLOTS["usual"]["pareto-fit"].svg)
+    svg = ET.fromstring(plots_of("usual")["pareto-fit"].svg)
     assert "majority" not in {element.text for element in svg.iter() if element.tag.endswith("text")}
 
 
 def test_a_search_that_took_no_time_can_be_drawn() -> None:
     made = make_comparison(n_samples=40)
     free = [replaced(head, cost=replaced(head.cost, fit_seconds=0.0, head_ms=0.0)) for head in made.heads]
-    assert comparison_plots(replaced(made, heads=tuple(free)))
+    assert pareto_fit(replaced(made, heads=tuple(free)))
+    assert pareto_latency(replaced(made, heads=tuple(free)))
 
 
 def test_a_letter_that_no_font_has_is_no_warning() -> None:
@@ -244,5 +252,7 @@ def only(comparison: Comparison, label: int) -> Comparison:
 
 @pytest.mark.parametrize("n_classes", [2, 4])
 def test_images_of_one_class_have_no_curves(n_classes: int) -> None:
-    made = make_comparison(class_names=[f"c{i}" for i in range(n_classes)], n_samples=40)
-    assert not {"roc", "roc-macro"} & set(comparison_plots(only(made, 1)))
+    made = only(make_comparison(class_names=[f"c{i}" for i in range(n_classes)], n_samples=40), 1)
+    assert not curves(made)
+    assert confusion(made)
+    assert reliability(made)

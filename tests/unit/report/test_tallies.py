@@ -31,7 +31,7 @@ seeds = st.integers(0, 10_000)
 
 
 @given(seeds)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_roc_is_scikit_learns(seed: int) -> None:
     y_true, scores = data(seed)
     truth, score = y_true == 1, scores[:, 1]
@@ -42,7 +42,7 @@ def test_roc_is_scikit_learns(seed: int) -> None:
 
 
 @given(seeds)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_precision_and_recall_are_scikit_learns(seed: int) -> None:
     y_true, scores = data(seed)
     truth, score = y_true == 1, scores[:, 1]
@@ -53,7 +53,7 @@ def test_precision_and_recall_are_scikit_learns(seed: int) -> None:
 
 
 @given(seeds)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_averages_over_classes_are_scikit_learns(seed: int) -> None:
     y_true, scores = data(seed)
     one_hot = np.eye(4)[y_true]
@@ -78,7 +78,7 @@ def test_a_class_without_images_is_left_out() -> None:
 
 
 @given(seeds)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_classes_are_counted_as_scikit_learn_does(seed: int) -> None:
     y_true, scores = data(seed, n_classes=6, n_samples=20)
     y_true[y_true == 5] = 0
@@ -106,7 +106,7 @@ def test_mistakes_come_by_confidence() -> None:
 
 
 @given(seeds)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_bins_hold_every_image_once_where_its_confidence_lies(seed: int) -> None:
     y_true, scores = data(seed)
     bins = tallies.reliability(y_true, scores, n_bins=10)

@@ -6,7 +6,6 @@ import threading
 from collections import Counter
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from headstart.cluster.connection import check_installed, connected, nodes, room
@@ -15,7 +14,7 @@ from headstart.extract.cluster.crew import Answer, Crew
 from headstart.extract.cluster.worker import Worker
 from headstart.extract.shard import Shard, ShardJob, ShardReport
 from headstart.extract.shares import Share, Shares
-from headstart.extract.tasks import Tasks, given_up
+from headstart.extract.tasks import Tasks, given_up, to_choose_by
 
 if TYPE_CHECKING:
     from headstart.extract.network import Network
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
     from headstart.extract.shares import OnImages
     from headstart.extract.stages import RunTimes
     from headstart.schema import ImageRef, Recipe
-
-#: Images among which an actor looks for some that it can decode, to choose the precision by.
-CHOICE_IMAGES = 256
 
 
 class RayEngine:
@@ -81,9 +77,7 @@ class RayEngine:
                 "A network is quantised on a sample of all images, which a cluster does not draw. Make a cache of some "
                 "with --precision int8 and no --engine first; --engine ray then adds the others to it, by the same network."
             )
-        starts = range(0, len(refs), CHOICE_IMAGES)
-        waiting = Tasks(Shard(Path("none"), refs[start : start + CHOICE_IMAGES]) for start in starts)
-        crew = self._crew
+        waiting, crew = to_choose_by(refs), self._crew
         while waiting or crew.at_work:
             for member in crew.idle[: 0 if crew.at_work else 1]:
                 task = waiting.next()

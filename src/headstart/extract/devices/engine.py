@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,7 +16,7 @@ from headstart.extract.devices.process import DeviceProcess
 from headstart.extract.options import cores
 from headstart.extract.shard import Shard, ShardJob, ShardReport
 from headstart.extract.shares import Share, Shares
-from headstart.extract.tasks import Task, Tasks, given_up
+from headstart.extract.tasks import Task, Tasks, given_up, to_choose_by
 
 if TYPE_CHECKING:
     from headstart.extract.network import Network
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
 
 #: Seconds that messages are waited for at a time, between looks at whether the run is to stop.
 LOOK_SECONDS = 0.5
-
-#: Images among which a process looks for some that it can decode, to choose the precision by.
-CHOICE_IMAGES = 256
 
 #: Deaths in a row, per device, with nothing finished in between, before it is given up. One image that ends every process
 #: takes four: two over its shard, one over the part, one over itself.
@@ -83,8 +79,7 @@ class DevicesEngine:
         if existing is not None:
             self._recipe = existing
             return existing, f"{existing.precision}: as the rows that exist"
-        starts = range(0, len(refs), CHOICE_IMAGES)
-        return self._chosen(Tasks(Shard(Path("none"), refs[start : start + CHOICE_IMAGES]) for start in starts))
+        return self._chosen(to_choose_by(refs))
 
     def _chosen(self, waiting: Tasks) -> tuple[Recipe, str] | None:
         """Return what the first process that finds images to choose by has chosen."""

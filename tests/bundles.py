@@ -1,0 +1,60 @@
+"""Small fitted heads as bundles, and changes to what lies in one."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fakes import FakeBackbone
+from headstart.heads import bundle as bundles
+from headstart.heads.bundle import Bundle, load_bundle
+from headstart.heads.catalogue import default_spec, make_head
+from headstart.heads.transforms import design_matrix
+from headstart.schema import FeatureBatch
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (24, 35, 35, 3), dtype=np.uint8)
+LABELS = np.repeat([0, 2], 12)  # class 1 has no image
+
+
+def fitted(name: str, batch: FeatureBatch) -> Bundle:
+    spec = default_spec(name, params={"epochs": 2, "learning_rate": 1e-5} if name == "dense" else None)
+    head = make_head(spec).fit(design_matrix([batch], spec.features), LABELS)
+    return Bundle(head, spec, FakeBackbone().recipe, ("ant", "bee", "cat"))
+
+
+def refresh_digest(folder: Path, name: str) -> None:
+    """An attacker can write digests too."""
+    facts = json.loads((folder / "bundle.json").read_text())
+    facts["files"][name] = bundles.digest(folder / name)
+    (folder / "bundle.json").write_text(json.dumps(facts))
+
+
+def change_facts(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    facts = json.loads((folder / "bundle.json").read_text())
+    change(facts)
+    (folder / "bundle.json").write_text(json.dumps(facts))
+
+
+def resave(folder: Path, change: Callable[[Any], object]) -> None:
+    """Save the head of a bundle again with something in its classifier changed, as another version could have left it."""
+    import skops.io
+
+    head = load_bundle(folder).head
+    change(head.steps[-1][1])
+    skops.io.dump(head, folder / "head.skops")
+    refresh_digest(folder, "head.skops")
+
+
+def rewrite(path: Path, *, member: str, data: bytes | None = None, compress: bool = False) -> None:
+    with zipfile.ZipFile(path) as archive:
+        members = {info.filename: archive.read(info) for info in archive.infolist()}
+    members[member] = data if data is not None else members[member]
+    kind = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
+    with zipfile.ZipFile(path, "w", kind) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
