@@ -84,10 +84,10 @@ def test_the_command_that_is_recommended_works(
 def test_the_choice_inside_of_a_fold_never_sees_its_test_rows() -> None:
     """One cache knows the labels of the test rows, and of no others: it may not be chosen for that."""
     rng = np.random.default_rng(0)
-    labels = np.arange(90) % 3
-    test, train = np.arange(60, 90), np.arange(60)
-    told = np.eye(3)[labels] + rng.normal(size=(90, 3)) * 0.6
-    leaky = rng.normal(size=(90, 3))
+    labels = np.arange(180) % 3
+    test, train = np.arange(60, 180), np.arange(60)
+    told = np.eye(3)[labels] + rng.normal(size=(180, 3))
+    leaky = rng.normal(size=(180, 3))
     leaky[test] = 10 * np.eye(3)[labels[test]]
     spec = default_spec("ridge", scaling="none")
     tables = [{(spec.features, "none"): Table(X.astype(np.float32), spec.features, "none")} for X in (leaky, told)]
@@ -95,7 +95,7 @@ def test_the_choice_inside_of_a_fold_never_sees_its_test_rows() -> None:
         [[spec], [spec]],
         tables.__getitem__,
         labels,
-        np.arange(90),
+        np.arange(180),
         Folds((Fold(train, test),), 1, 1, "one"),
         n_inner=5,
         pool=LocalPool(1),
