@@ -11,7 +11,7 @@ import numpy as np
 
 from caches import RECIPE
 from headstart.cache.shard import ShardWriter
-from headstart.schema import FeatureBatch, ImageRef, ImageRow
+from headstart.schema import FeatureBatch, ImageRef, ImageRow, Recipe
 
 NAMES = ("ants", "bees", "wasps")
 
@@ -28,6 +28,7 @@ def labelled_cache(
     near: dict[int, int] | None = None,
     distance: float = 1.5,
     seed: int = 0,
+    recipe: Recipe = RECIPE,
 ) -> Path:
     """Write a cache whose classes lie around points of their own.
 
@@ -45,6 +46,8 @@ def labelled_cache(
         Between the classes, in standard deviations of a value.
     seed : int
         Of the features.
+    recipe : Recipe
+        Said to have made them, without its pooled layers.
     """
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(3, WIDTH)) * distance
@@ -61,6 +64,6 @@ def labelled_cache(
         for row, label in enumerate(labels)
     ]
     maps = values[:, None, None, :].astype(np.float32)
-    with ShardWriter(path, recipe=replace(RECIPE, pooled_layers=()), class_names=NAMES, compression="zstd") as writer:
+    with ShardWriter(path, recipe=replace(recipe, pooled_layers=()), class_names=NAMES, compression="zstd") as writer:
         writer.append(FeatureBatch(maps, np.empty((len(labels), 0), np.float32)), rows)
     return path

@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 
 
 def benchmark(
-    cache: Annotated[str, typer.Argument(help="A feature cache with labels, as features/data.h5.")],
+    caches: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CACHE...",
+            help="A feature cache with labels, as features/data.h5; several of the same images, as of two input sizes, are "
+            "chosen among for each head.",
+        ),
+    ],
     heads: Annotated[
         str | None,
         typer.Option(help="Which ones, by commas, as logistic,ridge,majority. Default: all, and two baselines."),
@@ -79,11 +86,14 @@ def benchmark(
     Each head's setting is chosen anew inside of every fold, so no figure comes from images that chose the setting. Images
     with identical bytes, of one group, or that look the same never sit on both sides.
 
+    Of several caches, which one to take is chosen inside of every fold too, on the images that lie in all of them.
+
     [bold]Examples[/]
 
     benchmark-heads features/data.h5
     benchmark-heads features/data.h5 --html report.html --data data/ --learning-curve
     benchmark-heads features/data.h5 --heads logistic,ridge,rbf-svm --repeats 5 -o results.csv
+    benchmark-heads features/data-224.h5 features/data-300.h5
     benchmark-heads features/data.h5 --engine ray --address auto
     """
     if address and engine == "local":
@@ -114,13 +124,14 @@ def benchmark(
         def say(name: str) -> None:
             status.update(f"Comparing heads: {escape(name)} …")
 
-        found = compare_heads(cache, options, progress=say, backbone_ms=backbone_ms(cache) if latency else None)
+        times = [backbone_ms(cache) if latency else None for cache in caches]
+        found = compare_heads(caches[0], options, among=caches[1:], progress=say, backbone_ms=times)
     found = replace(found, command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
     show(found, as_json=as_json)
     if output:
         write(output, writer_of(output)(found))
     if html:
-        write_page(found, html, cache, data)
+        write_page(found, html, caches[0], data)
 
 
 def words(text: str | None) -> tuple[str, ...] | None:
@@ -153,9 +164,15 @@ def show(found: Comparison, *, as_json: bool) -> None:
         return
     for table in comparison_tables(found):
         out.print(table)
-    for sentence in (*found.leaks, *(f"{name} is left out: {why}" for name, why in found.left_out.items())):
+    for sentence in (
+        *found.not_in_all,
+        *found.leaks,
+        *(f"{name} is left out: {why}" for name, why in found.left_out.items()),
+    ):
         out.print(f"[yellow]{escape(printable(sentence))}[/]", soft_wrap=True)
     out.print(f"[bold]{escape(found.recommendation)}[/]", soft_wrap=True)
+    if found.fit_command:
+        out.print(f"Fit it: {escape(printable(found.fit_command))}", soft_wrap=True)
 
 
 def writer_of(output: Path | None) -> Any:

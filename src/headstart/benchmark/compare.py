@@ -1,4 +1,4 @@
-"""Compare heads on the same folds of one cache."""
+"""Compare heads on the same folds of one cache, or of several of the same images."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import platform
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from headstart.benchmark.costs import head_milliseconds, saved_bytes, watched_memory
 from headstart.benchmark.curve import learning_curve
-from headstart.benchmark.nested import nested, probabilities_of
+from headstart.benchmark.nested import nested, probabilities_of, try_all
 from headstart.benchmark.shared import BASELINES, MAJORITY, Bench, CompareOptions, prepare
-from headstart.benchmark.verdict import ranked, recommend
+from headstart.benchmark.sources import described, join
+from headstart.benchmark.verdict import fit_command, ranked, recommend
 from headstart.cache.store import open_cache
 from headstart.errors import DataError
 from headstart.evaluate.intervals import BOOTSTRAP_METHOD, paired_differences
@@ -28,11 +29,14 @@ from headstart.heads.transforms import design_matrix
 from headstart.report.comparison import Comparison, Cost, HeadResult
 from headstart.runtime import usable_cores
 from headstart.search.pool import make_pool
-from headstart.search.settings import N_SPLITS, candidates, make_tables
-from headstart.search.trials import best_trial, cross_validate, is_number, search_notes
+from headstart.search.settings import N_SPLITS, candidates
+from headstart.search.trials import Trial, best_trial, is_number, search_notes
 
 if TYPE_CHECKING:
+    from headstart.benchmark.nested import Tables, TablesOf
+    from headstart.report.comparison import Candidate
     from headstart.schema import HeadSpec, Score
+    from headstart.storage.address import Location
 
 #: Heads whose setting is searched unless asked otherwise; a dense head takes too long.
 SEARCHED = frozenset(HEAD_TYPES) - {"dense"}
@@ -43,10 +47,11 @@ def silent(_: str) -> None:
 
 
 def compare_heads(
-    cache: str | Path,
+    cache: str | Location,
     options: CompareOptions | None = None,
     *,
-    backbone_ms: float | None = None,
+    among: Sequence[str | Location] = (),
+    backbone_ms: float | Sequence[float | None] | None = None,
     progress: Callable[[str], None] = silent,
     **overrides: Any,
 ) -> Comparison:
@@ -61,28 +66,38 @@ def compare_heads(
         A cache with labels.
     options : CompareOptions, optional
         What to compare, and how; keyword arguments override its fields.
-    backbone_ms : float, optional
-        Milliseconds per image of the frozen backbone here (benchmark/costs.py), for the latency from pixels.
+    among : sequence of str or Path
+        Other caches of the same images, as of another input size: which to take is chosen as every other setting is, for each
+        head and anew inside of every fold. Compared on the images that lie in all of them, with the labels, splits and groups
+        of the first.
+    backbone_ms : float or sequence of float, optional
+        Milliseconds per image of the frozen backbone here (benchmark/costs.py), for the latency from pixels; of each cache
+        where there are several.
     progress : callable
         Told in words what goes on.
 
     Raises
     ------
     DataError
-        If there are no labels, too few images, or no such split.
+        If there are no labels, too few images, or no such split; if no image lies in all caches, or they call one by
+        different classes.
     HeadstartError
         If there is no such head, feature or scaling.
     """
     options = replace(options or CompareOptions(), **overrides)
     start = time.perf_counter()
     pool = make_pool(options.engine, options.address, options.n_jobs)
-    with open_cache(cache) as opened, pool:
-        bench, leaks, held_out = prepare(opened, options, backbone_ms, pool)
+    times = backbone_ms if isinstance(backbone_ms, Sequence) else [backbone_ms] * (1 + len(among))
+    with ExitStack() as stack, pool:
+        caches = [stack.enter_context(open_cache(path)) for path in (cache, *among)]
+        sources, not_in_all = join(caches, times)
+        named = described(caches)
+        bench, leaks, held_out = prepare(sources, options, pool)
         results, left_out = [], {}
         for name in options.heads:
             progress(name)
             try:
-                results.append(compare_one(bench, name))
+                results.append(compare_one(bench, name, named))
             except DataError as error:  # as of a class with too few images for this head alone
                 left_out[name] = str(error)
         if not results:
@@ -91,10 +106,10 @@ def compare_heads(
         recommended, sentence = recommend(results)
         return Comparison(
             cache=str(cache),
-            recipe=opened.recipe,
-            class_names=opened.class_names,
+            recipe=caches[0].recipe,
+            class_names=bench.class_names,
             y_true=bench.labels,
-            paths=[opened.paths[row] for row in bench.rows],
+            paths=[bench.images.paths[row] for row in bench.rows],
             folds=bench.folds.description,
             interval=BOOTSTRAP_METHOD,
             test=TEST_METHOD,
@@ -107,57 +122,62 @@ def compare_heads(
             machine=machine(),
             versions=versions(),
             seconds=time.perf_counter() - start,
+            caches=named,
+            not_in_all=tuple(not_in_all),
+            fit_command=fit_command(
+                results[0], named, options.features, options.scaling, bench.scored, joined=not not_in_all
+            ),
         )
 
 
-def compare_one(bench: Bench, name: str) -> HeadResult:
+def compare_one(bench: Bench, name: str, named: Sequence[Candidate]) -> HeadResult:
     """Return how one head does: on the folds, on the held-out images, and what it costs."""
     if name == MAJORITY:
         return majority(bench)
-    options = bench.options
-    specs = specs_of(bench, name)
-    bench.tables |= make_tables(
-        bench.cache, [s for s in specs if (s.features, s.scaling) not in bench.tables], bench.rows
-    )
-    labels, n_classes = bench.labels, len(bench.cache.class_names)
+    options, labels = bench.options, bench.labels
+    specs = [specs_of(bench, name, number) for number in range(len(bench.sources))]
+
+    def tables(source: int) -> Tables:
+        return bench.tables(source, specs[source])
+
     found = nested(
         specs,
-        bench.tables,
+        tables,
         labels,
         bench.units,
         bench.folds,
-        n_classes=n_classes,
+        n_classes=len(bench.class_names),
         n_inner=N_SPLITS,
         pool=bench.pool,
     )
-    start = time.perf_counter()
-    trials = cross_validate(specs, bench.tables, labels, bench.folds.splits, pool=bench.pool) if len(specs) > 1 else []
-    search_seconds = time.perf_counter() - start if trials else 0.0
-    spec = best_trial(trials).spec if trials else specs[0]
-    head, cost = fit_and_measure(bench, spec, search_seconds)
+    several = sum(map(len, specs)) > 1
+    trials, search_seconds = try_all(specs, tables, labels, bench.folds.splits, bench.pool) if several else ([], 0.0)
+    best = best_trial(trials) if several else Trial(specs[0][0], ())
+    head, cost = fit_and_measure(bench, best, tables, search_seconds)
     return HeadResult(
         name=name,
         baseline=name in BASELINES,
-        spec=spec,
+        spec=best.spec,
         metrics=bench.metrics(found.probabilities),
         fold_accuracy=found.fold_accuracy,
         probabilities=found.probabilities.astype(np.float32),
         cost=cost,
-        fold_settings=tuple(setting(one, specs) for one in found.specs) if trials else (),
-        held_out=held_out_score(bench, spec, head),
-        learning_curve=learning_curve(bench.tables, found.specs, labels, bench.folds, options.random_state)
+        fold_settings=tuple(setting(one, specs[one.source], named) for one in found.chosen) if several else (),
+        held_out=held_out_score(bench, best, head),
+        learning_curve=learning_curve(tables, found.chosen, labels, bench.folds, options.random_state)
         if options.learning_curve
         else (),
-        notes=(*found.notes, *(search_notes(trials, best_trial(trials)) if trials else ())),
+        notes=(*found.notes, *(search_notes(trials, best) if several else ())),
+        cache=named[best.source].title if named else "",
     )
 
 
-def specs_of(bench: Bench, name: str) -> list[HeadSpec]:
-    """Return the settings of a head to choose among, the simplest first."""
+def specs_of(bench: Bench, name: str, source: int) -> list[HeadSpec]:
+    """Return the settings of a head to choose among on one cache, the simplest first."""
     options = bench.options
     if name in SEARCHED:
         return candidates(
-            bench.cache,
+            bench.sources[source].cache,
             name,
             features=options.features,
             scaling=options.scaling,
@@ -167,9 +187,10 @@ def specs_of(bench: Bench, name: str) -> list[HeadSpec]:
     return [default_spec(name, features=options.features, scaling=options.scaling, random_state=options.random_state)]
 
 
-def fit_and_measure(bench: Bench, spec: HeadSpec, search_seconds: float) -> tuple[Any, Cost]:
-    """Return a head fitted on all rows of the folds, and what it costs."""
-    X, labels = bench.tables[spec.features, spec.scaling].raw, bench.labels
+def fit_and_measure(bench: Bench, best: Trial, tables: TablesOf, search_seconds: float) -> tuple[Any, Cost]:
+    """Return a head fitted on all rows of the folds, and what it costs, with the backbone of its cache."""
+    spec, source = best.spec, bench.sources[best.source]
+    X, labels = tables(best.source)[spec.features, spec.scaling].raw, bench.labels
     head = make_head(spec)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # said by the folds' fits already
@@ -178,29 +199,30 @@ def fit_and_measure(bench: Bench, spec: HeadSpec, search_seconds: float) -> tupl
             head.fit(X, labels)
             fit_seconds = time.perf_counter() - start
     head_ms = head_milliseconds(head, X)
-    bundle = Bundle(head=head, spec=spec, recipe=bench.cache.recipe, class_names=bench.cache.class_names)
-    total_ms = None if bench.backbone_ms is None else bench.backbone_ms + head_ms
+    bundle = Bundle(head=head, spec=spec, recipe=source.cache.recipe, class_names=bench.class_names)
+    total_ms = None if source.backbone_ms is None else source.backbone_ms + head_ms
     return head, Cost(fit_seconds, search_seconds, head_ms, total_ms, saved_bytes(bundle), peak.bytes)
 
 
-def held_out_score(bench: Bench, spec: HeadSpec, head: Any) -> Score | None:
+def held_out_score(bench: Bench, best: Trial, head: Any) -> Score | None:
     """Return the score of a fitted head on the given held-out images; None without any."""
     if not len(bench.held_out):
         return None
-    cache = bench.cache
+    source = bench.sources[best.source]
+    cache = source.cache
     X = design_matrix(
-        cache.batches(bench.held_out),
-        spec.features,
+        cache.batches(source.rows[bench.held_out]),
+        best.spec.features,
         pooled_layers=cache.recipe.pooled_layers,
         n_samples=len(bench.held_out),
     )
-    probabilities = probabilities_of(head, X, len(cache.class_names))
-    return score(cache.labels[bench.held_out], probabilities, cache.class_names)
+    probabilities = probabilities_of(head, X, len(bench.class_names))
+    return score(bench.images.labels[bench.held_out], probabilities, bench.class_names)
 
 
 def majority(bench: Bench) -> HeadResult:
     """Return how it does to know nothing but the classes' shares."""
-    labels, n_classes = bench.labels, len(bench.cache.class_names)
+    labels, n_classes = bench.labels, len(bench.class_names)
     probabilities = np.zeros((len(labels), n_classes))
     for split in bench.folds.splits:
         probabilities[split.test] += np.bincount(labels[split.train], minlength=n_classes) / len(split.train)
@@ -209,7 +231,7 @@ def majority(bench: Bench) -> HeadResult:
     if len(bench.held_out):
         shares = np.bincount(labels, minlength=n_classes) / len(labels)
         held_out = score(
-            bench.cache.labels[bench.held_out], np.tile(shares, (len(bench.held_out), 1)), bench.cache.class_names
+            bench.images.labels[bench.held_out], np.tile(shares, (len(bench.held_out), 1)), bench.class_names
         )
     return HeadResult(
         name=MAJORITY,
@@ -221,7 +243,7 @@ def majority(bench: Bench) -> HeadResult:
             for split in bench.folds.splits
         ),
         probabilities=probabilities.astype(np.float32),
-        cost=Cost(0.0, 0.0, 0.0, bench.backbone_ms, 0, None),
+        cost=Cost(0.0, 0.0, 0.0, bench.sources[0].backbone_ms if len(bench.sources) == 1 else None, 0, None),
         held_out=held_out,
     )
 
@@ -245,11 +267,14 @@ def with_differences(bench: Bench, results: Sequence[HeadResult]) -> list[HeadRe
     ]
 
 
-def setting(spec: HeadSpec, specs: Sequence[HeadSpec]) -> str:
-    """Return what of a spec was chosen, in words."""
+def setting(chosen: Trial, specs: Sequence[HeadSpec], named: Sequence[Candidate] = ()) -> str:
+    """Return what was chosen, in words: of several caches the name of one, what of the features, and the parameters."""
+    spec = chosen.spec
     words = [f"{name} {value:g}" if is_number(value) else f"{name} {value}" for name, value in spec.params.items()]
     if len({other.features for other in specs}) > 1:
         words.insert(0, " + ".join(spec.features))
+    if named:
+        words.insert(0, named[chosen.source].name)
     return ", ".join(words)
 
 

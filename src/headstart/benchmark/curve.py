@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import stats
 
-from headstart.benchmark.nested import probabilities_of
+from headstart.benchmark.nested import by_source, probabilities_of
 from headstart.heads.catalogue import make_head
 from headstart.report.comparison import CurvePoint
 from headstart.schema import Estimate
@@ -17,29 +17,26 @@ from headstart.schema import Estimate
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from headstart.evaluate.folds import Folds
-    from headstart.heads.trials import Table
+    from headstart.benchmark.nested import Tables, TablesOf
+    from headstart.evaluate.folds import Fold, Folds
     from headstart.schema import HeadSpec
+    from headstart.search.trials import Trial
 
 #: Images per class of the points; those with fewer than two are no training, and the last point is all there are.
 STEPS = (2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
 def learning_curve(
-    tables: Mapping[tuple[tuple[str, ...], str], Table],
-    specs: Sequence[HeadSpec],
-    labels: NDArray[np.int64],
-    folds: Folds,
-    random_state: int,
+    tables: TablesOf, chosen: Sequence[Trial], labels: NDArray[np.int64], folds: Folds, random_state: int
 ) -> tuple[CurvePoint, ...]:
     """Return accuracy on the folds' test images, fitted on some images of each class of their training rows.
 
     Parameters
     ----------
-    tables : mapping of (features, scaling) to Table
-        The rows.
-    specs : sequence of HeadSpec
-        What each fold chose with all of its images.
+    tables : callable
+        Returns the rows of a cache (benchmark/nested.py).
+    chosen : sequence of Trial
+        Setting and cache that each fold chose with all of its images.
     labels : ndarray of shape (n_samples,), int64
         Of the tables' rows.
     folds : Folds
@@ -53,32 +50,33 @@ def learning_curve(
         Ascending. The interval is that of the mean over the folds (Student's t), which knows nothing of their common images.
     """
     largest = int(np.bincount(labels[folds.splits[0].train]).max())
-    steps = [step for step in STEPS if step < largest]
-    return tuple(point(tables, specs, labels, folds, step, random_state) for step in (*steps, largest))
+    steps = [*(step for step in STEPS if step < largest), largest]
+    accuracy, sizes = np.zeros((len(steps), len(chosen))), np.zeros((len(steps), len(chosen)))
+    for source, of_source in by_source(chosen).items():
+        own = tables(source)
+        for fold in of_source:
+            for number, step in enumerate(steps):
+                accuracy[number, fold], sizes[number, fold] = fit_some(
+                    own, chosen[fold].spec, labels, folds.splits[fold], step, random_state
+                )
+    return tuple(
+        CurvePoint(float(np.median(sizes[number])), t_interval(accuracy[number].tolist()))
+        for number in range(len(steps))
+    )
 
 
-def point(
-    tables: Mapping[tuple[tuple[str, ...], str], Table],
-    specs: Sequence[HeadSpec],
-    labels: NDArray[np.int64],
-    folds: Folds,
-    per_class: int,
-    random_state: int,
-) -> CurvePoint:
-    """Return one point of the curve."""
-    accuracy, sizes, n_classes = [], [], int(labels.max()) + 1
+def fit_some(
+    tables: Tables, spec: HeadSpec, labels: NDArray[np.int64], split: Fold, per_class: int, random_state: int
+) -> tuple[float, float]:
+    """Return the accuracy on a fold's test images, fitted on some training rows, and how many of a class those were."""
+    train = draw(labels, split.train, per_class, random_state)
+    X = tables[spec.features, spec.scaling].raw
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # few images end few solvers early; the whole fits have said what there is to say
-        for spec, split in zip(specs, folds.splits, strict=True):
-            train = draw(labels, split.train, per_class, random_state)
-            X = tables[spec.features, spec.scaling].raw
-            head = make_head(spec).fit(X[train], labels[train])
-            predicted = probabilities_of(head, X[split.test], n_classes).argmax(axis=1)
-            accuracy.append(float((predicted == labels[split.test]).mean()))
-            sizes.append(len(train) / len(np.unique(labels[train])))
-    return CurvePoint(float(np.median(sizes)), t_interval(accuracy))
+        # Few images end few solvers early; the whole fits have said what there is to say.
+        warnings.simplefilter("ignore")
+        head = make_head(spec).fit(X[train], labels[train])
+        predicted = probabilities_of(head, X[split.test], int(labels.max()) + 1).argmax(axis=1)
+    return float((predicted == labels[split.test]).mean()), len(train) / len(np.unique(labels[train]))
 
 
 def draw(labels: NDArray[np.int64], train: NDArray[np.int64], per_class: int, random_state: int) -> NDArray[np.int64]:

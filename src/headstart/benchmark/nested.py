@@ -1,13 +1,16 @@
 """Cross-validation of one type of head, its setting chosen anew inside of every fold (nested cross-validation).
 
+Which of several caches of the same images to take is a part of the setting.
+
 Varma & Simon, "Bias in error estimation when using cross-validation for model selection", BMC Bioinformatics 7, 2006: a score
 of the images that chose the setting is too good.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from headstart.search.pool import Pool
 
     Tables = Mapping[tuple[tuple[str, ...], str], Table]
+    #: Number of a cache → its rows.
+    TablesOf = Callable[[int], Tables]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +37,8 @@ class Nested:
 
     Attributes
     ----------
-    specs : tuple of HeadSpec
-        Chosen inside of each fold.
+    chosen : tuple of Trial
+        Inside of each fold: the setting and its cache.
     probabilities : ndarray of shape (n_samples, n_classes), float64
         Of each image by the head that did not see it; the mean over repeats.
     fold_accuracy : tuple of float
@@ -42,15 +47,15 @@ class Nested:
         What the fits had to say.
     """
 
-    specs: tuple[HeadSpec, ...]
+    chosen: tuple[Trial, ...]
     probabilities: NDArray[np.float64]
     fold_accuracy: tuple[float, ...]
     notes: tuple[str, ...] = ()
 
 
 def nested(
-    specs: Sequence[HeadSpec],
-    tables: Tables,
+    specs: Sequence[Sequence[HeadSpec]],
+    tables: TablesOf,
     labels: NDArray[np.int64],
     units: NDArray[np.intp],
     folds: Folds,
@@ -63,10 +68,10 @@ def nested(
 
     Parameters
     ----------
-    specs : sequence of HeadSpec
-        Settings of one type of head, the simplest first; a single one is not searched.
-    tables : mapping of (features, scaling) to Table
-        Their rows.
+    specs : sequence of sequence of HeadSpec
+        Of each cache, settings of one type of head, the simplest first; a single one in all is not searched.
+    tables : callable
+        Returns the rows of a cache, a Table for each (features, scaling); images in the same order in all caches.
     labels : ndarray of shape (n_samples,), int64
         Of the tables' rows, 0 to ``n_classes`` − 1.
     units : ndarray of shape (n_samples,), int
@@ -79,40 +84,66 @@ def nested(
         Runs the folds.
     """
     chosen = choose(specs, tables, labels, units, folds, n_inner=n_inner, pool=pool)
-    parts, notes = fit_folds(chosen, tables, labels, folds.splits, n_classes, pool)
     sums, counts = np.zeros((len(labels), n_classes)), np.zeros(len(labels))
-    accuracy = []
-    for split, probabilities in zip(folds.splits, parts, strict=True):
-        sums[split.test] += probabilities
-        counts[split.test] += 1
-        accuracy.append(float((probabilities.argmax(axis=1) == labels[split.test]).mean()))
-    return Nested(tuple(chosen), sums / counts[:, None], tuple(accuracy), tuple(notes))
+    accuracy, notes = np.zeros(len(chosen)), []
+    for source, of_source in by_source(chosen).items():
+        splits = [folds.splits[fold] for fold in of_source]
+        own = [chosen[fold].spec for fold in of_source]
+        parts, said = fit_folds(own, tables(source), labels, splits, n_classes, pool)
+        notes += said
+        for fold, split, probabilities in zip(of_source, splits, parts, strict=True):
+            sums[split.test] += probabilities
+            counts[split.test] += 1
+            accuracy[fold] = float((probabilities.argmax(axis=1) == labels[split.test]).mean())
+    return Nested(tuple(chosen), sums / counts[:, None], tuple(accuracy.tolist()), tuple(dict.fromkeys(notes)))
+
+
+def by_source(chosen: Sequence[Trial]) -> dict[int, list[int]]:
+    """Return the folds that chose each cache, so that one cache's rows at a time are needed."""
+    sources = sorted({one.source for one in chosen})
+    return {source: [fold for fold, one in enumerate(chosen) if one.source == source] for source in sources}
 
 
 def choose(
-    specs: Sequence[HeadSpec],
-    tables: Tables,
+    specs: Sequence[Sequence[HeadSpec]],
+    tables: TablesOf,
     labels: NDArray[np.int64],
     units: NDArray[np.intp],
     folds: Folds,
     *,
     n_inner: int,
     pool: Pool,
-) -> list[HeadSpec]:
-    """Return the setting that each fold's training rows choose."""
-    if len(specs) == 1:
-        return [specs[0]] * len(folds.splits)
+) -> list[Trial]:
+    """Return the setting and the cache that each fold's training rows choose."""
+    only, *more = [spec for of_source in specs for spec in of_source]
+    if not more:
+        return [Trial(only, ())] * len(folds.splits)
     inner = [
-        inner_folds(split.train, labels, units, n_splits=n_inner, random_state=specs[0].random_state)
+        inner_folds(split.train, labels, units, n_splits=n_inner, random_state=only.random_state)
         for split in folds.splits
     ]
-    trials = cross_validate(specs, tables, labels, [fold for part in inner for fold in part.splits], pool=pool)
+    trials, _ = try_all(specs, tables, labels, [fold for part in inner for fold in part.splits], pool)
     chosen, start = [], 0
     for part in inner:
         end = start + len(part.splits)
-        chosen.append(best_trial([Trial(trial.spec, trial.fold_accuracy[start:end]) for trial in trials]).spec)
+        chosen.append(best_trial([replace(trial, fold_accuracy=trial.fold_accuracy[start:end]) for trial in trials]))
         start = end
     return chosen
+
+
+def try_all(
+    specs: Sequence[Sequence[HeadSpec]], tables: TablesOf, labels: NDArray[np.int64], splits: Sequence[Fold], pool: Pool
+) -> tuple[list[Trial], float]:
+    """Return a trial for each setting of each cache, and the seconds that they took, features in memory."""
+    trials: list[Trial] = []
+    seconds = 0.0
+    for source, of_source in enumerate(specs):
+        own = tables(source)
+        start = time.perf_counter()
+        found = cross_validate(of_source, own, labels, splits, pool=pool)
+        seconds += time.perf_counter() - start
+        trials += [replace(trial, source=source) for trial in found]
+    return trials, seconds
 
 
 def fit_folds(
@@ -127,8 +158,7 @@ def fit_folds(
     matrices = {(spec.features, spec.scaling): tables[spec.features, spec.scaling].raw for spec in specs}
     shared = Fits(specs, matrices, labels, splits, n_classes)
     tasks = [(fold,) for fold in range(len(splits))]
-    parts, said = pool.map(fit_fold, shared, tasks, in_threads=specs[0].type != "dense")
-    return parts, list(dict.fromkeys(said))
+    return pool.map(fit_fold, shared, tasks, in_threads=specs[0].type != "dense")
 
 
 @dataclass(frozen=True, slots=True)

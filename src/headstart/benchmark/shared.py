@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,9 +21,10 @@ from headstart.search.settings import N_SPLITS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from headstart.benchmark.nested import Tables
+    from headstart.benchmark.sources import Source
     from headstart.cache.store import FeatureCache
-    from headstart.heads.trials import Table
-    from headstart.schema import Estimate
+    from headstart.schema import Estimate, HeadSpec
     from headstart.search.pool import Pool
 
 #: What is there only to be beaten.
@@ -75,24 +77,83 @@ class CompareOptions:
     address: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Images:
+    """What the first cache says of the images that lie in all caches; a value of each, in its order."""
+
+    labels: NDArray[np.int64]
+    splits: list[str]
+    groups: list[str]
+    sha256: list[str]
+    paths: list[str]
+    class_names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, source: Source) -> Images:
+        """Return them as they lie in a cache."""
+        cache, rows = source.cache, source.rows.tolist()
+        splits, groups, sha256, paths = cache.splits, cache.groups, cache.sha256, cache.paths
+        return cls(
+            labels=cache.labels[rows],
+            splits=[splits[row] for row in rows],
+            groups=[groups[row] for row in rows],
+            sha256=[sha256[row] for row in rows],
+            paths=[paths[row] for row in rows],
+            class_names=cache.class_names,
+        )
+
+
 @dataclass(slots=True)
 class Bench:
-    """What all heads of one comparison share."""
+    """What all heads of one comparison share.
 
-    cache: FeatureCache
+    Attributes
+    ----------
+    sources : sequence of Source
+        The caches that each head chooses among.
+    options : CompareOptions
+        What was asked for.
+    images : Images
+        That lie in all caches.
+    rows, held_out : ndarray of int64
+        Images of the folds, and those that are scored at the end, by their place among ``images``.
+    scored : str
+        Split of the latter; empty for none.
+    units : ndarray of shape (n_rows,), intp
+        Images of the folds that stay together.
+    folds : Folds
+        Of ``rows``, the same for every head and cache.
+    pool : Pool
+        Runs the folds.
+    """
+
+    sources: Sequence[Source]
     options: CompareOptions
+    images: Images
     rows: NDArray[np.int64]
     held_out: NDArray[np.int64]
+    scored: str
     units: NDArray[np.intp]
     folds: Folds
-    backbone_ms: float | None
     pool: Pool
-    tables: dict[tuple[tuple[str, ...], str], Table] = field(default_factory=dict)
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """Of the rows that are fitted on."""
-        return self.cache.labels[self.rows]
+        """Of the images that are fitted on."""
+        return self.images.labels[self.rows]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names that the labels index."""
+        return self.images.class_names
+
+    def tables(self, number: int, specs: Sequence[HeadSpec]) -> Tables:
+        """Return what some settings need of a cache; the large tables of the other caches are let go first."""
+        for other in self.sources:
+            if other is not self.sources[number]:
+                other.let_go()
+        self.sources[number].read(specs, self.rows)
+        return self.sources[number].tables
 
     def metrics(self, probabilities: NDArray[np.float64]) -> dict[str, Estimate]:
         """Return the scores of out-of-fold probabilities, as they are stored: in float32."""
@@ -100,26 +161,32 @@ class Bench:
         return bootstrap_metrics(self.labels, stored, self.units, random_state=self.options.random_state)
 
 
-def prepare(
-    cache: FeatureCache, options: CompareOptions, backbone_ms: float | None, pool: Pool
-) -> tuple[Bench, list[str], str]:
-    """Return what all heads share, the leaks between given splits, and how the held-out images were chosen."""
-    pooled = last_block(cache) if options.near_duplicates else None
-    units = connected_units(np.arange(cache.n_images), cache.sha256, cache.groups)
-    if pooled is not None:
-        units = joined_units(units, near_units(pooled))
-    rows, held_out, description = divide(cache, units, scored_split(cache, options.held_out))
-    leaks = find_leaks(cache.labels, cache.splits, sha256=cache.sha256, groups=cache.groups, pooled=pooled)
+def prepare(sources: Sequence[Source], options: CompareOptions, pool: Pool) -> tuple[Bench, list[str], str]:
+    """Return what all heads share, the leaks between given splits, and how the held-out images were chosen.
+
+    Images look the same where they do by the features of any of the caches.
+    """
+    images = Images.of(sources[0])
+    units = connected_units(np.arange(len(images.labels)), images.sha256, images.groups)
+    leaks: list[str] = []
+    for source in sources:
+        pooled = last_block(source.cache)[source.rows] if options.near_duplicates else None
+        if pooled is not None:
+            units = joined_units(units, near_units(pooled))
+        found = find_leaks(images.labels, images.splits, sha256=images.sha256, groups=images.groups, pooled=pooled)
+        leaks += [leak.sentence for leak in found]
+    scored = scored_split(images.splits, options.held_out)
+    rows, held_out, description = divide(images, units, scored)
     folds = make_folds(
-        cache.labels[rows],
+        images.labels[rows],
         n_splits=options.n_splits,
         n_repeats=options.n_repeats,
         units=units[rows],
         random_state=options.random_state,
-        class_names=cache.class_names,
+        class_names=images.class_names,
     )
-    bench = Bench(cache, options, rows, held_out, units[rows], folds, backbone_ms, pool)
-    return bench, [leak.sentence for leak in leaks], description
+    bench = Bench(sources, options, images, rows, held_out, scored, units[rows], folds, pool)
+    return bench, list(dict.fromkeys(leaks)), description
 
 
 def last_block(cache: FeatureCache) -> NDArray[np.float32]:
@@ -130,25 +197,23 @@ def last_block(cache: FeatureCache) -> NDArray[np.float32]:
     return cache.pooled()[:, np.array(cache.pooled_column_layer, object) == layers[-1]]
 
 
-def scored_split(cache: FeatureCache, held_out: str | None) -> str:
+def scored_split(splits: Sequence[str], held_out: str | None) -> str:
     """Return the split that is scored at the end; empty for none."""
-    names = set(cache.splits)
+    names = set(splits)
     if held_out is None:
         return next((name for name in ("test", "validation") if name in names and "train" in names), "")
     return SPLIT_NAMES.get(held_out.lower(), held_out)
 
 
-def divide(
-    cache: FeatureCache, units: NDArray[np.intp], scored: str
-) -> tuple[NDArray[np.int64], NDArray[np.int64], str]:
+def divide(images: Images, units: NDArray[np.intp], scored: str) -> tuple[NDArray[np.int64], NDArray[np.int64], str]:
     """Return the rows for the folds, those that are scored at the end, and how they were divided, in words."""
     if not scored:
-        return labelled(cache.labels), np.empty(0, np.int64), ""
+        return labelled(images.labels), np.empty(0, np.int64), ""
     split = split_by_column(
-        cache.labels,
-        [own if own == scored else "train" for own in cache.splits],
+        images.labels,
+        [own if own == scored else "train" for own in images.splits],
         validation=scored,
-        sha256=cache.sha256,
+        sha256=images.sha256,
         groups=[str(unit) for unit in units],
     )
     dropped = f"; {split.n_dropped:,} training images that belong to them were left out" if split.n_dropped else ""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from headstart.report.comparison import HeadResult
+    from headstart.report.comparison import Candidate, HeadResult
 
 #: A difference with a larger p-value is called noise.
 ALPHA = 0.05
@@ -28,9 +29,10 @@ def recommend(results: Sequence[HeadResult]) -> tuple[str, str]:
     best, *others = ranked(results)
     heads = [other for other in others if not other.baseline]
     accuracy = best.metrics["accuracy"]
+    where = f" on {best.cache}" if best.cache else ""
     sentence = (
-        f"Take {best.name}: accuracy {accuracy.value:.3f} (95 % interval {accuracy.low:.3f}–{accuracy.high:.3f}) on images "
-        "it was not fitted on"
+        f"Take {best.name}{where}: accuracy {accuracy.value:.3f} (95 % interval {accuracy.low:.3f}–{accuracy.high:.3f}) on "
+        "images it was not fitted on"
     )
     if not heads:
         return best.name, f"{sentence}."
@@ -51,3 +53,38 @@ def recommend(results: Sequence[HeadResult]) -> tuple[str, str]:
 def listed(names: Sequence[str]) -> str:
     """Return names as people list them."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def fit_command(
+    best: HeadResult,
+    caches: Sequence[Candidate],
+    features: Sequence[str] | None,
+    scaling: str | None,
+    scored: str,
+    *,
+    joined: bool,
+) -> str:
+    """Return what fits the recommended head; empty of one cache alone, and where there is nothing to fit.
+
+    Parameters
+    ----------
+    best : HeadResult
+        The recommended head.
+    caches : sequence of Candidate
+        That it chose among.
+    features, scaling
+        That were given for every head.
+    scored : str
+        Split that is held out; empty for none.
+    joined : bool
+        Whether the same images lie in all caches. Otherwise ``fit-head`` refuses to choose among them, and is given the one
+        that was chosen here.
+    """
+    if not caches or best.spec is None:
+        return ""
+    paths = [cache.path for cache in caches if joined or cache.title == best.cache]
+    words = ["fit-head", *paths, "--type", best.spec.type]
+    words += ["--features", ",".join(features)] if features else []
+    words += ["--scaling", scaling] if scaling else []
+    words += ["--validation", scored] if scored else []
+    return shlex.join([*words, "--search"])

@@ -74,6 +74,31 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
+class Candidate:
+    """One of several caches of the same images, among which each head chose.
+
+    Attributes
+    ----------
+    name, path : str
+        What it is called here, and where it lies.
+    differs : str
+        What of its recipe is not the same in all of them, in words.
+    recipe : Recipe
+        How its features were made.
+    """
+
+    name: str
+    path: str
+    differs: str
+    recipe: Recipe
+
+    @property
+    def title(self) -> str:
+        """Name and what differs."""
+        return f"{self.name} ({self.differs})"
+
+
+@dataclass(frozen=True, slots=True)
 class CurvePoint:
     """One point of a learning curve: images per class (median of the folds), and accuracy on the folds' held-out images."""
 
@@ -113,6 +138,9 @@ class HeadResult:
         Empty unless asked for.
     notes : tuple of str
         What a reader must know: no convergence, a search that ended at the edge of its grid …
+    cache : str
+        Name of the cache chosen on all training images, and what differs in its recipe; empty where there was one alone, or
+        for a baseline that looks at no features.
     """
 
     name: str
@@ -128,16 +156,17 @@ class HeadResult:
     held_out: Score | None = None
     learning_curve: tuple[CurvePoint, ...] = ()
     notes: tuple[str, ...] = ()
+    cache: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Heads compared on the same folds of one cache.
+    """Heads compared on the same folds of one cache, or of several of the same images.
 
     Attributes
     ----------
     cache : str
-        Path of the cache.
+        Path of the cache, the first of several.
     recipe : Recipe
         How its features were made.
     class_names : tuple of str
@@ -166,6 +195,12 @@ class Comparison:
         Of the packages that matter.
     seconds : float
         That it took.
+    caches : tuple of Candidate
+        That each head chose among; empty where there was one alone.
+    not_in_all : tuple of str
+        Images that were left out because they do not lie in all of the caches, in words.
+    fit_command : str
+        Fits the recommended head, the cache chosen by a search; empty where there was one cache alone.
     """
 
     cache: str
@@ -186,6 +221,9 @@ class Comparison:
     machine: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    caches: tuple[Candidate, ...] = ()
+    not_in_all: tuple[str, ...] = ()
+    fit_command: str = ""
 
     def __getitem__(self, name: str) -> HeadResult:
         """Return the result of a head; KeyError where it was not compared."""

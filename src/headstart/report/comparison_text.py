@@ -43,7 +43,12 @@ SHORT_TITLES = {
 
 def comparison_tables(comparison: Comparison) -> list[Table]:
     """Return the scores, the differences to the best head, and the costs; each fits into 80 columns."""
-    tables = [scores_table(comparison), differences_table(comparison), costs_table(comparison)]
+    tables = [
+        scores_table(comparison),
+        differences_table(comparison),
+        costs_table(comparison),
+        caches_table(comparison),
+    ]
     return [table for table in tables if table.row_count]
 
 
@@ -106,6 +111,17 @@ def cost_cells(head: HeadResult) -> list[str]:
     return [*once, *per_image, size(cost.size_bytes), memory(cost.peak_bytes)]
 
 
+def caches_table(comparison: Comparison) -> Table:
+    """Return the cache that each head took; empty where there was one alone."""
+    table = Table("head", "cache", title="Chosen caches", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in table.columns:
+        column.overflow = "fold"
+    for head in comparison.heads if comparison.caches else ():
+        cells = (shown_name(head, comparison), escape(printable(head.cache or NOTHING)))
+        table.add_row(*cells, style="dim" if head.baseline else None)
+    return table
+
+
 def slim_table(title: str, columns: Sequence[str]) -> Table:
     """Return a table with its first column to the left and numbers, which stay whole, to the right."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
@@ -134,7 +150,12 @@ def comparison_markdown(comparison: Comparison) -> str:
     parts.append(markdown_table(header, rows))
     header = ["head", "fit", "search", "per image: head", "per image: in all", "size", "peak memory"]
     parts.append(markdown_table(header, ([mark(head, comparison), *cost_cells(head)] for head in comparison.heads)))
+    if comparison.caches:
+        rows = ([mark(head, comparison), markdown_text(head.cache or NOTHING)] for head in comparison.heads)
+        parts.append(markdown_table(["head", "cache"], rows))
     parts.append("\n".join(f"- {markdown_text(line)}" for line in remarks(comparison)))
+    if comparison.fit_command:
+        parts.append(f"    {printable(comparison.fit_command)}")
     if comparison.command:
         parts.append(f"    {printable(comparison.command)}")
     return "\n\n".join(parts) + "\n"
@@ -146,6 +167,8 @@ def remarks(comparison: Comparison) -> list[str]:
     named = {"Folds": comparison.folds, "Intervals": comparison.interval, "p-values": comparison.test}
     named |= {"Held out": comparison.held_out, "Machine": comparison.machine}
     lines += [f"{name}: {text}" for name, text in named.items() if text]
+    lines += [f"Cache: {cache.title}, {cache.path}" for cache in comparison.caches]
+    lines += comparison.not_in_all
     lines += [f"Leak: {leak}" for leak in comparison.leaks]
     lines += [f"{head.name}: {note}" for head in comparison.heads for note in head.notes]
     if comparison.versions:
@@ -196,6 +219,8 @@ def csv_row(head: HeadResult, comparison: Comparison) -> dict[str, Any]:
     """Return the columns of one head; empty where a figure does not exist."""
     row: dict[str, Any] = {"head": printable(head.name), "baseline": head.baseline}
     row["recommended"] = head.name == comparison.recommended
+    if comparison.caches:
+        row["cache"] = printable(head.cache)
     for name, estimate in {**head.metrics, "difference": head.difference}.items():
         bounds = (None, None, None) if estimate is None else (estimate.value, estimate.low, estimate.high)
         row |= dict(zip((name, f"{name}_low", f"{name}_high"), map(or_empty, bounds), strict=True))
