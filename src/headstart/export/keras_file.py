@@ -92,7 +92,7 @@ def join(bundle: Bundle, maps: dict[str, Any]) -> Any:
     parts = []
     for name in bundle.spec.features:
         if name in POOLING_LAYERS:
-            parts.append(getattr(keras.layers, POOLING_LAYERS[name])(name=name)(maps[bundle.recipe.layer]))
+            parts.append(getattr(keras.layers, POOLING_LAYERS[name])(name=f"pool_{name}")(maps[bundle.recipe.layer]))
         elif name == "gem":
             parts.append(generalised_mean(maps[bundle.recipe.layer]))
         else:
