@@ -25,6 +25,7 @@ EPILOG = (
     "extract-features cells.csv -o features/cells.h5 --input-size 300   [dim](columns path, label, split, group)[/]\n\n"
     "extract-features /shared/data -o /shared/features/data.h5 --engine ray --address auto   [dim](a cluster)[/]\n\n"
     "extract-features /shared/data -o /shared/features/data --layout shards   [dim](a folder; nothing is copied)[/]\n\n"
+    "extract-features data/ -o features/data-mirrored.h5 --views mirrored   [dim](fit-head takes both, and chooses)[/]\n\n"
     "extract-features data/ --precision float32 --on-error fail\n\n"
     "extract-features data/ --dry-run   [dim](nothing is written)[/]"
 )
@@ -65,6 +66,13 @@ def extract(
             "averages over all their pixels, as pillow-antialias does."
         ),
     ] = "keras-bilinear",
+    views: Annotated[
+        Literal["single", "mirrored"],
+        typer.Option(
+            help="mirrored: the features are the mean of those of the image and of its mirror image, for twice the time in "
+            "the network. For images whose class is the same in a mirror."
+        ),
+    ] = "single",
     precision: Annotated[
         Literal["auto", "float32", "bfloat16", "float16", "int8"],
         typer.Option(
@@ -75,7 +83,8 @@ def extract(
     storage: Annotated[Literal["float16", "float32"], typer.Option(help="Type of the stored layer.")] = "float16",
     compression: Annotated[Literal["zstd", "gzip", "none"], typer.Option(help="gzip is read everywhere.")] = "zstd",
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images per forward pass. Default: fits the device.")
+        int | None,
+        typer.Option(min=1, help="Images per forward pass, mirror images included. Default: fits the device."),
     ] = None,
     device: Annotated[
         str, typer.Option(help="auto (every GPU, or else the CPU), cpu, gpu:N, or several, as gpu:0,gpu:1.")
@@ -126,6 +135,7 @@ def extract(
         layer=layer,
         input_size_px=input_size,
         resize=resize,
+        views=views,
         precision=precision,
         storage=storage,
         compression=compression,

@@ -29,6 +29,10 @@ POOLED_LAYERS: tuple[tuple[str, int], ...] = (
 #: Their names alone.
 POOLED_LAYER_NAMES = tuple(name for name, _ in POOLED_LAYERS)
 
+#: What features may be the mean of: an image as it is, which is not written; or that and its mirror image
+#: (backbone/views.py).
+VIEWS = ("single", "mirrored")
+
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
@@ -167,6 +171,8 @@ class Recipe:
         Version of the cache format.
     quantization : Quantization or None
         How the network was made one of ``int8``; None in every other precision, and the field is not written then.
+    views : str
+        One of :data:`VIEWS`; ``single`` is not written.
     """
 
     backbone: str
@@ -181,6 +187,7 @@ class Recipe:
     storage: str
     format_version: int = 1
     quantization: Quantization | None = None
+    views: str = "single"
 
     @property
     def fingerprint(self) -> str:
@@ -190,8 +197,9 @@ class Recipe:
     def to_json(self) -> str:
         """One line of JSON with sorted keys: the same text for the same recipe, always."""
         values = asdict(self)
-        if self.quantization is None:
-            del values["quantization"]
+        for name, unwritten in UNWRITTEN.items():
+            if values[name] == unwritten:
+                del values[name]
         return json.dumps(values, sort_keys=True)
 
     @classmethod
@@ -204,8 +212,8 @@ class Recipe:
             If a field is missing, unknown or of the wrong type.
         """
         values = json.loads(text)
-        expected = {f.name for f in fields(cls)} - {"quantization"}
-        if not isinstance(values, dict) or set(values) - {"quantization"} != expected:
+        expected = {f.name for f in fields(cls)} - set(UNWRITTEN)
+        if not isinstance(values, dict) or set(values) - set(UNWRITTEN) != expected:
             received = sorted(values) if isinstance(values, dict) else type(values).__name__
             raise ValueError(f"a recipe needs exactly the fields {sorted(expected)}. Received: {received}")
         layers = values["pooled_layers"]
@@ -217,12 +225,19 @@ class Recipe:
                 raise ValueError(f"{name} must be {wanted.__name__}. Received: {values[name]!r}")
         if "quantization" in values:
             values["quantization"] = Quantization.from_dict(values["quantization"])
+        if "views" in values and values["views"] not in VIEWS[1:]:
+            raise ValueError(f"views, where it is written, is {' or '.join(VIEWS[1:])}. Received: {values['views']!r}")
         return cls(**{**values, "pooled_layers": tuple(layers)})
 
     def differences(self, other: Recipe) -> tuple[str, ...]:
         """Return ``field: mine ≠ theirs`` for every field that differs; empty when the recipes are equal."""
         pairs = ((f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
         return tuple(f"{name}: {mine} ≠ {theirs}" for name, mine, theirs in pairs if mine != theirs)
+
+
+#: Fields that a recipe is written without while they have these values: those that came after the first recipes, whose
+#: text, and so their fingerprints, stay what they were.
+UNWRITTEN: Mapping[str, Any] = {"quantization": None, "views": VIEWS[0]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +267,11 @@ class Backbone(Protocol):
     """
 
     recipe: Recipe
-    batch_size: int
+
+    @property
+    def batch_size(self) -> int:
+        """Images that fill a forward pass; fewer after memory has run out."""
+        ...
 
     def forward(self, images: NDArray[np.uint8]) -> FeatureBatch:
         """Features of ``images``, uint8 of shape (n_images, size, size, 3), RGB, 0–255; any n_images ≥ 1; float32."""

@@ -270,8 +270,9 @@ def all_different(n_rows: int, recipe: Recipe) -> str:
     """Return what it means where not one of the recomputed rows agrees."""
     return (
         f"none of the {n_rows} rows computed again agrees with the stored features, although the images are unchanged: they "
-        f"were made with another preprocessing (channel order, scale, resize) or other weights than the recipe says "
-        f"({recipe.backbone}, {recipe.weights}, {recipe.layer}, {recipe.input_size_px} pixels, {recipe.resize})"
+        f"were made with another preprocessing (channel order, scale, resize, views) or other weights than the recipe says "
+        f"({recipe.backbone}, {recipe.weights}, {recipe.layer}, {recipe.input_size_px} pixels, {recipe.resize}, "
+        f"{recipe.views} views)"
     )
 
 

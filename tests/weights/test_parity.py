@@ -38,7 +38,7 @@ HEADS = {
     "l2": default_spec("logistic", features=("flatten",), scaling="l2"),
     "linear-svm": default_spec("linear-svm"),
     "ridge": default_spec("ridge"),
-    "gem": default_spec("ridge", features=("gem", "avg")),
+    "gem": default_spec("ridge", features=("gem", "avg", "max")),
     "nearest-class-mean": default_spec("nearest-class-mean"),
 }
 

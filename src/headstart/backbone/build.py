@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headstart.backbone.device import pick_device
 from headstart.backbone.vgg16 import FrozenBackbone, check_runnable
+from headstart.backbone.views import in_views
 from headstart.backbone.weights import Weights, load_weights
 from headstart.errors import HeadstartError
 
@@ -69,7 +71,7 @@ def build_backbone(
     weights : str, Path or Weights
         ``imagenet``, the file of the custom weights that the features were made with, or weights that were loaded before.
     batch_size : int, optional
-        Images per forward pass; the default fits the device.
+        Images per forward pass, mirror images included; the default fits the device.
     device : str
         ``auto``, ``cpu`` or ``gpu:N``; int8 runs on the CPU alone.
 
@@ -81,6 +83,11 @@ def build_backbone(
         If the recipe needs OpenVINO and it is not installed, or the device is none of its.
     """
     check_runnable(recipe)  # before weights are looked for
+    return in_views(engine_backbone(replace(recipe, views="single"), weights, batch_size, device), recipe.views)
+
+
+def engine_backbone(recipe: Recipe, weights: str | Path | Weights, batch_size: int | None, device: str) -> Backbone:
+    """Return the backbone of a recipe of single views. Parameters and errors as of :func:`build_backbone`."""
     engine = pick_engine(recipe.precision, device)
     if engine == "ncnn":
         from headstart.backbone.ncnn import NcnnBackbone

@@ -17,7 +17,7 @@ from headstart.backbone.weights import Weights, load_weights
 from headstart.errors import HeadstartError, RecipeMismatchError
 from headstart.images.decode import DECODE_RULES
 from headstart.runtime import import_keras, import_tensorflow
-from headstart.schema import POOLED_LAYER_NAMES, FeatureBatch, Quantization, Recipe
+from headstart.schema import POOLED_LAYER_NAMES, VIEWS, FeatureBatch, Quantization, Recipe
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,6 +55,7 @@ def make_recipe(
     precision: str = "float32",
     storage: str = "float16",
     quantization: Quantization | None = None,
+    views: str = "single",
 ) -> Recipe:
     """Return the recipe of VGG16 features with these options.
 
@@ -73,6 +74,8 @@ def make_recipe(
         )
     if storage not in {"float16", "float32"}:
         raise HeadstartError(f"Unknown storage type {storage!r}. Expected float16 or float32.")
+    if views not in VIEWS:
+        raise HeadstartError(f"Unknown views {views!r}. Expected {' or '.join(VIEWS)}.")
     return Recipe(
         backbone="vgg16",
         weights=weights,
@@ -85,6 +88,7 @@ def make_recipe(
         precision=precision,
         storage=storage,
         quantization=quantization,
+        views=views,
     )
 
 

@@ -16,6 +16,9 @@ OPSET, IR_VERSION = 18, 8
 #: A protobuf message cannot be larger.
 MAX_BYTES = 2**31 - 1
 
+#: Beyond the end of every axis, as a slice takes it.
+BEYOND = 2**62
+
 
 class Graph:
     """Nodes and constants of a graph under way; values are known by their names."""
@@ -104,6 +107,23 @@ def neighbours(graph: Graph, shape: str, axis: int, size_px: int) -> tuple[str, 
 def blend(graph: Graph, start: str, end: str, weight: str) -> str:
     """Add ``start + (end − start) · weight``."""
     return graph.add("Add", graph.add("Mul", graph.add("Sub", end, start), weight), start)
+
+
+def mirror(graph: Graph, maps: str) -> str:
+    """Add the mirror images of maps, channels first: their columns from the last to the first."""
+    return cut(graph, maps, graph.constant([-1], np.int64), graph.constant([-BEYOND], np.int64), axis=3, step=-1)
+
+
+def mean_of_views(graph: Graph, maps: str, n_images: str) -> str:
+    """Add the mean of the maps of some images and of those of their mirror images behind them, turned back."""
+    start, end = (graph.constant([value], np.int64) for value in (0, BEYOND))
+    seen, mirrored = cut(graph, maps, start, n_images, axis=0), cut(graph, maps, n_images, end, axis=0)
+    return graph.add("Mul", graph.add("Add", seen, mirror(graph, mirrored)), graph.constant(0.5))
+
+
+def cut(graph: Graph, value: str, start: str, end: str, *, axis: int, step: int = 1) -> str:
+    """Add a slice along one axis."""
+    return graph.add("Slice", value, start, end, *(graph.constant([number], np.int64) for number in (axis, step)))
 
 
 def as_float(graph: Graph, value: str) -> str:

@@ -66,16 +66,22 @@ def export_keras(
 
 def build_classifier(request: Request) -> Any:
     """Return the Keras model of a head: images of shape (n, height, width, 3) to probabilities of shape (n, n_classes)."""
-    bundle, recipe = request.bundle, request.bundle.recipe
-    keras = import_keras()
-    backbone = build_model(replace(recipe, precision="float32"), request.weights)
+    bundle, keras = request.bundle, import_keras()
     images = keras.Input((None, None, 3), name="images")
-    maps = dict(
-        zip((recipe.layer, *recipe.pooled_layers), backbone(preprocess(images, recipe.input_size_px)), strict=False)
-    )
-    features = join(bundle, maps)
+    features = join(bundle, layer_outputs(request, preprocess(images, bundle.recipe.input_size_px)))
     outputs = classify(request.layers, len(bundle.class_names), scale(bundle, features))
     return keras.Model(images, outputs, name="headstart_classifier")
+
+
+def layer_outputs(request: Request, pixels: Any) -> dict[str, Any]:
+    """Return what the stored layer and the pooled ones give, by their names: the mean over the recipe's views."""
+    recipe, ops = request.bundle.recipe, import_keras().ops
+    backbone = build_model(replace(recipe, precision="float32"), request.weights)
+    outputs = backbone(pixels)
+    if recipe.views == "mirrored":
+        mirrored = [ops.flip(output, axis=2) for output in backbone(ops.flip(pixels, axis=2))]
+        outputs = [(seen + turned) / 2 for seen, turned in zip(outputs, mirrored, strict=True)]
+    return dict(zip((recipe.layer, *recipe.pooled_layers), outputs, strict=True))
 
 
 def preprocess(images: Any, size_px: int) -> Any:
@@ -92,7 +98,7 @@ def join(bundle: Bundle, maps: dict[str, Any]) -> Any:
     parts = []
     for name in bundle.spec.features:
         if name in POOLING_LAYERS:
-            parts.append(getattr(keras.layers, POOLING_LAYERS[name])(name=name)(maps[bundle.recipe.layer]))
+            parts.append(getattr(keras.layers, POOLING_LAYERS[name])(name=f"pool_{name}")(maps[bundle.recipe.layer]))
         elif name == "gem":
             parts.append(generalised_mean(maps[bundle.recipe.layer]))
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ import numpy as np
 from headstart.backbone.vgg16 import BGR_MEANS
 from headstart.cache.publish import published_bytes
 from headstart.errors import HeadstartError
-from headstart.export.graph import Graph, import_onnx, linear_resize
+from headstart.export.graph import Graph, import_onnx, linear_resize, mean_of_views, mirror
 from headstart.export.request import Request, open_request
 from headstart.heads.names import GEM_POWER, POOLINGS
 
@@ -68,7 +68,7 @@ def build(request: Request) -> bytes:
     """Return the file of a head and its backbone."""
     bundle, graph = request.bundle, Graph()
     pixels = linear_resize(graph, "images", bundle.recipe.input_size_px)
-    maps = backbone(graph, preprocess(graph, pixels), request)
+    maps = layer_outputs(graph, preprocess(graph, pixels), request)
     features = scale(graph, join(graph, maps, request), request)
     classify(graph, features, request)
     return graph.to_bytes(
@@ -90,10 +90,20 @@ def preprocess(graph: Graph, pixels: str) -> str:
     return graph.add("Transpose", centred, perm=[0, 3, 1, 2])
 
 
-def backbone(graph: Graph, value: str, request: Request) -> Mapping[str, str]:
-    """Add VGG16 as deep as the head needs it; return the outputs of its layers by their Keras names, channels first."""
+def layer_outputs(graph: Graph, pixels: str, request: Request) -> Mapping[str, str]:
+    """Add VGG16; return what the layers that the head needs give, by their Keras names: the mean over the recipe's views."""
     recipe, spec = request.bundle.recipe, request.bundle.spec
-    needed = {recipe.layer if name in POOLINGS else name for name in spec.features}
+    needed = sorted({recipe.layer if name in POOLINGS else name for name in spec.features})
+    if recipe.views == "single":
+        return backbone(graph, pixels, needed, request)
+    both = graph.add("Concat", pixels, mirror(graph, pixels), axis=0)
+    n_images = graph.add("Shape", pixels, end=1)
+    outputs = backbone(graph, both, needed, request)
+    return {name: mean_of_views(graph, output, n_images) for name, output in outputs.items()}
+
+
+def backbone(graph: Graph, value: str, needed: Collection[str], request: Request) -> Mapping[str, str]:
+    """Add VGG16 as deep as it is needed; return the outputs of the needed layers by their Keras names, channels first."""
     names = list(request.weights.tensors)
     outputs: dict[str, str] = {}
     for name, following in zip(names, [*names[1:], ""], strict=True):
@@ -104,9 +114,9 @@ def backbone(graph: Graph, value: str, request: Request) -> Mapping[str, str]:
         if following.partition("_")[0] != block:
             pool = f"{block}_pool"
             value = outputs[pool] = graph.add("MaxPool", value, name=pool, kernel_shape=[2, 2], strides=[2, 2])
-        if needed <= set(outputs):
-            return outputs
-    raise HeadstartError(f"VGG16 has no layers {', '.join(sorted(needed - set(outputs)))}.")
+        if outputs.keys() >= set(needed):
+            return {name: outputs[name] for name in needed}
+    raise HeadstartError(f"VGG16 has no layers {', '.join(sorted(set(needed) - outputs.keys()))}.")
 
 
 def convolution(kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,7 @@ from headstart.backbone.build import ENGINE_NAMES, build_backbone, check_cpu, pi
 from headstart.backbone.device import pick_device
 from headstart.backbone.precision import choose_precision, row_cosines
 from headstart.backbone.vgg16 import make_recipe
+from headstart.backbone.views import in_views
 from headstart.backbone.weights import Weights, imagenet_sha256, load_weights, local_sources
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Network:
             precision=precision,
             storage=options.storage,
             quantization=existing.quantization if existing is not None and precision == "int8" else None,
+            views=options.views,
         )
 
     def backbone(
@@ -95,7 +97,8 @@ class Network:
         check_cpu(self.options.first_device)
         from headstart.backbone.openvino import OpenVinoBackbone, calibrate
 
-        exact = OpenVinoBackbone.from_recipe(replace(self.wanted(None), precision="float32"), self.weights)
+        plain = replace(self.wanted(None), precision="float32", views="single")
+        exact = in_views(OpenVinoBackbone.from_recipe(plain, self.weights), self.options.views)
         drawn = sample()
         quantization = calibrate(self.weights, drawn.pixels, drawn.sha256)
         backbone = self.build("int8", quantization)

@@ -66,14 +66,14 @@ class ExtractOptions:
         ``imagenet`` or a Keras weights file.
     custom_weights : bool
         Accept a file that does not hold the ImageNet weights.
-    layer, input_size_px, resize, storage
+    layer, input_size_px, resize, storage, views
         As in :class:`headstart.schema.Recipe`.
     precision : str
         ``auto``, ``float32``, ``bfloat16``, ``float16`` or ``int8``; ``auto`` takes what is proven equal, never ``int8``.
     compression : str
         ``zstd``, ``gzip`` or ``none``.
     batch_size : int, optional
-        Images per forward pass; the default fits the device.
+        Images per forward pass, mirror images included; the default fits the device.
     device : str
         ``auto``, every GPU or else the CPU; ``cpu`` or ``gpu:N``; or several with commas between, as ``gpu:0,gpu:1``.
     decode_threads : int
@@ -102,6 +102,7 @@ class ExtractOptions:
     resize: str = "keras-bilinear"
     precision: str = "auto"
     storage: str = "float16"
+    views: str = "single"
     compression: str = "zstd"
     batch_size: int | None = None
     device: str = "auto"

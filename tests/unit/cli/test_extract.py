@@ -19,7 +19,7 @@ def test_the_end_of_a_run_says_what_bounded_it(capsys: pytest.CaptureFixture[str
     expected = (
         "Bounded by the network, at work 97% of the time (reading and decoding 20%, compressing and writing 10%). "
     )
-    assert capsys.readouterr().out.startswith(f"{expected}A GPU (--device gpu:0) would help; or --precision int8")
+    assert capsys.readouterr().out.startswith(f"{expected}A GPU (--device gpu:0) would help")
 
 
 def test_a_short_or_interrupted_run_says_nothing_of_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from headstart.errors import HeadstartError, MissingExtraError
 from headstart.export import export_model
-from headstart.export.graph import Graph, linear_resize
+from headstart.export.graph import Graph, as_float, linear_resize, mean_of_views, mirror
 from headstart.export.onnx_file import activate
 from headstart.heads.layers import Layer
 from headstart.heads.parameters import ACTIVATIONS
@@ -67,6 +67,19 @@ def test_what_is_not_known_is_refused_not_left_out() -> None:
     layer = Layer(np.zeros((1, 1), np.float32), np.zeros(1, np.float32), "swoosh")
     with pytest.raises(HeadstartError, match="swoosh"):
         activate(Graph(), layer, "images")
+
+
+def test_the_mean_of_two_views_turns_the_second_back() -> None:
+    graph, lopsided = Graph(), np.arange(1, 5, dtype=np.float32)
+    pixels = graph.add("Transpose", as_float(graph, "images"), perm=[0, 3, 1, 2])
+    both = graph.add("Concat", pixels, mirror(graph, pixels), axis=0)
+    maps = graph.add("Mul", both, graph.constant(lopsided))
+    mean = mean_of_views(graph, maps, graph.add("Shape", pixels, end=1))
+    graph.add("Flatten", mean, axis=1, name="probabilities")
+    images = np.random.default_rng(0).integers(0, 256, (3, 2, 4, 3), np.uint8)
+    (found,) = session(graph.to_bytes(24, description="", metadata={})).run(None, {"images": images})
+    expected = images.transpose(0, 3, 1, 2) * (lopsided + lopsided[::-1]) / 2
+    np.testing.assert_array_equal(found, expected.reshape(3, -1))
 
 
 def test_metadata_are_in_the_file() -> None:

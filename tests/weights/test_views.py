@@ -1,0 +1,166 @@
+"""Mirrored views of the real network, from images to the exported model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from headstart.backbone import build
+from headstart.backbone.build import build_backbone
+from headstart.backbone.device import Device, cpu_flags
+from headstart.backbone.quantize import adds_up_int8
+from headstart.backbone.vgg16 import make_recipe
+from headstart.backbone.views import MirroredBackbone
+from headstart.backbone.weights import Weights
+from headstart.cache.store import open_cache
+from headstart.errors import RecipeMismatchError
+from headstart.export import export_keras, export_onnx
+from headstart.extract.local import extract_features
+from headstart.extract.options import ExtractOptions
+from headstart.fit import fit_head
+from headstart.heads.catalogue import default_spec
+from headstart.predict import Predictor, evaluate_head
+from headstart.runtime import import_keras
+from headstart.schema import Backbone, FeatureBatch
+from headstart.verify import verify_cache
+from pictures import class_folders, picture
+
+pytestmark = pytest.mark.weights
+
+SIZE = 64
+
+#: Probabilities agree to this in float32.
+TOLERANCE = 1e-4
+
+
+def backbone(imagenet: Weights, views: str = "mirrored") -> Backbone:
+    recipe = make_recipe(weights_sha256=imagenet.sha256, input_size_px=SIZE, views=views)
+    return build_backbone(recipe, imagenet, batch_size=8, device="cpu")
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), np.uint8)
+
+
+def near(ours: FeatureBatch, theirs: FeatureBatch, share: float = 1e-5) -> None:
+    for found, expected in (ours.features, theirs.features), (ours.pooled, theirs.pooled):
+        assert np.abs(found - expected).max() <= share * np.abs(expected).max()
+
+
+def test_a_symmetric_image_has_its_own_averages_and_a_symmetric_map(imagenet: Weights, images: np.ndarray) -> None:
+    half = images[:, :, : SIZE // 2]
+    symmetric = np.concatenate([half, half[:, :, ::-1]], axis=2)
+    single, mirrored = backbone(imagenet, "single").forward(symmetric), backbone(imagenet).forward(symmetric)
+    np.testing.assert_array_equal(mirrored.pooled, single.pooled)
+    np.testing.assert_array_equal(mirrored.features, mirrored.features[:, :, ::-1])
+    near(mirrored, FeatureBatch((single.features + single.features[:, :, ::-1]) / 2, single.pooled))
+
+
+def test_an_image_and_its_mirror_image_have_mirrored_features(imagenet: Weights, images: np.ndarray) -> None:
+    both = backbone(imagenet)
+    seen, turned = both.forward(images), both.forward(images[:, :, ::-1])
+    np.testing.assert_array_equal(turned.features, seen.features[:, :, ::-1])
+    np.testing.assert_array_equal(turned.pooled, seen.pooled)
+    single = backbone(imagenet, "single").forward(images)
+    assert np.abs(single.features - seen.features).max() > 0.1 * seen.features.max()
+
+
+@pytest.mark.parametrize("engine", ["ncnn", "openvino"])
+def test_every_engine_gives_the_same(
+    imagenet: Weights, images: np.ndarray, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(engine)
+    monkeypatch.setattr(build, "is_installed", lambda name: name == engine)
+    received = backbone(imagenet).forward(images)
+    monkeypatch.setattr(build, "is_installed", lambda _name: False)
+    near(received, backbone(imagenet).forward(images))
+
+
+def test_bfloat16_is_chosen_by_its_proof(
+    imagenet: Weights, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headstart.extract import network
+
+    pytest.importorskip("openvino")
+    native = Device("cpu", "/CPU:0", 8, "bfloat16")
+    for module in (network, build):
+        monkeypatch.setattr(module, "pick_device", lambda _name: native)
+    run = network.Network(ExtractOptions(input_size_px=SIZE, views="mirrored"))
+    chosen, reason = run.backbone(None, images, lambda: pytest.fail("no sample is needed"))
+    assert isinstance(chosen, MirroredBackbone)
+    assert (chosen.recipe.precision, chosen.recipe.views) == ("bfloat16", "mirrored")
+    assert "lowest cosine to float32" in reason
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return class_folders(tmp_path_factory.mktemp("views") / "data", n_per_class=6)
+
+
+@pytest.fixture(scope="module")
+def cache(data: Path, imagenet: Weights) -> Path:
+    output = data.parent / "mirrored.h5"
+    extract_features(data, output, views="mirrored", precision="float32", input_size_px=SIZE, batch_size=8)
+    return output
+
+
+def test_a_cache_grows_and_is_verified_by_its_own_views(tmp_path: Path, imagenet: Weights) -> None:
+    data, output = class_folders(tmp_path / "data", n_per_class=6), tmp_path / "grown.h5"
+    options = ExtractOptions(precision="float32", input_size_px=SIZE, batch_size=8)
+    extract_features(data, output, options=options, views="mirrored")
+    picture(data / "bee" / "new.png", 99)
+    with pytest.raises(RecipeMismatchError, match="views: mirrored ≠ single"):
+        extract_features(data, output, options=options)
+    assert extract_features(data, output, options=options, views="mirrored").n_computed == 1
+    found = verify_cache(output, data)
+    assert (found.findings, found.n_recomputed) == ((), 13)
+
+
+@pytest.mark.skipif(not adds_up_int8(cpu_flags()), reason="int8 is refused on this processor")
+def test_int8_is_quantised_and_proven(data: Path, tmp_path: Path, imagenet: Weights) -> None:
+    pytest.importorskip("openvino")
+    output = tmp_path / "int8.h5"
+    done = extract_features(data, output, views="mirrored", precision="int8", input_size_px=SIZE)
+    assert done.precision_reason.startswith("int8: as asked for")
+    assert verify_cache(output, data).findings == ()
+    with open_cache(output) as opened:
+        assert opened.recipe.quantization is not None
+        assert opened.recipe.views == "mirrored"
+
+
+def test_new_images_are_predicted_in_the_same_views(cache: Path, data: Path, tmp_path: Path) -> None:
+    head = fit_head(cache, default_spec("logistic"), output=tmp_path / "head").folder
+    predictor = Predictor(head, batch_size=8)
+    assert isinstance(predictor.backbone, MirroredBackbone)
+    from_cache, _ = evaluate_head(head, cache)
+    from_folder, _ = evaluate_head(head, data, batch_size=8)
+    assert from_folder.log_loss == pytest.approx(from_cache.log_loss, abs=1e-3)  # the cache stores float16
+    with open_cache(cache) as opened:
+        batch = next(opened.batches())
+        with pytest.raises(RecipeMismatchError, match="views: mirrored ≠ single"):
+            predictor.bundle.predict_proba([batch], replace(opened.recipe, views="single"))
+
+
+@pytest.mark.parametrize("features", [("avg",), ("flatten",), ("block4_conv3", "max", "gem")])
+def test_an_exported_model_sees_both_views(cache: Path, data: Path, tmp_path: Path, features: tuple[str, ...]) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    head = fit_head(cache, default_spec("ridge", features=features), output=tmp_path / "head").folder
+    paths = sorted(data.rglob("*.png"))[:5]
+    expected = np.stack([p.probabilities for p in Predictor(head, batch_size=8).predict(paths)])
+    pixels = np.stack([np.asarray(Image.open(path)) for path in paths])
+    session = onnxruntime.InferenceSession(
+        export_onnx(head, tmp_path / "model.onnx"), providers=["CPUExecutionProvider"]
+    )
+    (found,) = session.run(None, {"images": pixels})
+    assert np.abs(found - expected).max() < TOLERANCE
+    (mirrored,) = session.run(None, {"images": pixels[:, :, ::-1]})
+    if features != ("flatten",):
+        assert np.abs(mirrored - expected).max() < TOLERANCE
+    export_keras(head, tmp_path / "model.keras")
+    model = import_keras().saving.load_model(tmp_path / "model.keras")
+    assert np.abs(model.predict(pixels, verbose=0) - expected).max() < TOLERANCE
