@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     Watched = HeldOut | list[Pair]
     History = dict[str, list[float]]
 
+#: Rows that are predicted at a time.
+ROWS_AT_ONCE = 1024
+
 
 def hold_out(
     codes: NDArray[np.intp], validation_fraction: float, seed: int
@@ -104,6 +107,15 @@ def watch(network: Any, watched: Watched, history: History) -> float:
 
 
 def probabilities(network: Any, X: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return what a network predicts, shape (n_samples, n_classes), float32, taken some rows at a time."""
-    chunks = (network(X[start : start + 1024], training=False) for start in range(0, len(X), 1024))
-    return np.concatenate([chunk.numpy() for chunk in chunks])
+    """Return what a network predicts, shape (n_samples, n_classes), float32, taken some rows at a time.
+
+    Computed in float64: on some processors the last digit of a float32 product depends on a row's place among the others.
+    """
+    layers = [(layer.activation, *layer.get_weights()) for layer in network.layers if layer.get_weights()]
+    chunks = []
+    for start in range(0, len(X), ROWS_AT_ONCE):
+        values = X[start : start + ROWS_AT_ONCE].astype(np.float64)
+        for activation, kernel, bias in layers:
+            values = activation(values @ kernel.astype(np.float64) + bias).numpy()
+        chunks.append(values.astype(np.float32))
+    return np.concatenate(chunks)
