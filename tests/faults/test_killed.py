@@ -105,7 +105,7 @@ def old_shards(old: Path) -> Path:
     return root / "features"
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(15))
 def test_a_killed_run_into_a_folder_of_shards_costs_at_most_a_shard(
     old: Path, old_shards: Path, undisturbed: tuple[dict[str, tuple[Any, ...]], int], tmp_path: Path, seed: int
 ) -> None:

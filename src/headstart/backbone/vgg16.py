@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,11 +172,6 @@ class FrozenBackbone:
         )
         check_same(recipe, backbone.recipe)
         return backbone
-
-    def with_precision(self, precision: str, weights: Weights) -> FrozenBackbone:
-        """Return the same backbone computing in another precision."""
-        recipe = replace(self.recipe, precision=precision)
-        return type(self).from_recipe(recipe, weights, batch_size=self.batch_size, device=self.device)
 
     def forward(self, images: NDArray[np.uint8]) -> FeatureBatch:
         """Return the features of images.

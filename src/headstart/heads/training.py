@@ -111,11 +111,12 @@ def probabilities(network: Any, X: NDArray[np.float32]) -> NDArray[np.float32]:
 
     Computed in float64: on some processors the last digit of a float32 product depends on a row's place among the others.
     """
-    layers = [(layer.activation, *layer.get_weights()) for layer in network.layers if layer.get_weights()]
+    weighted = [layer for layer in network.layers if layer.get_weights()]
+    layers = [(layer.activation, *(part.astype(np.float64) for part in layer.get_weights())) for layer in weighted]
     chunks = []
     for start in range(0, len(X), ROWS_AT_ONCE):
         values = X[start : start + ROWS_AT_ONCE].astype(np.float64)
         for activation, kernel, bias in layers:
-            values = activation(values @ kernel.astype(np.float64) + bias).numpy()
+            values = activation(values @ kernel + bias).numpy()
         chunks.append(values.astype(np.float32))
     return np.concatenate(chunks)
