@@ -56,3 +56,8 @@ def thread_limit() -> int | None:
 def usable_cores() -> int:
     """Return how many cores this process may use, which may be fewer than there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def available_threads() -> int:
+    """Return how many threads a network is to use in this process: those it is limited to, or one for each usable core."""
+    return thread_limit() or usable_cores()

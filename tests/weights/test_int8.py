@@ -76,9 +76,8 @@ def test_the_ranges_are_those_of_nncf(imagenet: Weights, images: np.ndarray) -> 
     from headstart.backbone.quantize import CONVOLUTIONS
 
     sample = images[:8]
-    recipe = OpenVinoBackbone(imagenet, input_size_px=SIZE).recipe
     found = nncf.quantize(
-        Graph(SIZE, 1, imagenet).features(recipe),
+        Graph(SIZE, 1, imagenet).maxima(),
         nncf.Dataset([image[None] for image in sample]),
         subset_size=len(sample),
         advanced_parameters=nncf.AdvancedQuantizationParameters(

@@ -11,10 +11,11 @@ from PIL import Image
 
 from headstart.backbone import build
 from headstart.backbone.build import build_backbone
-from headstart.backbone.device import Device
-from headstart.backbone.graph import averaged_block
-from headstart.backbone.openvino import OpenVinoBackbone
+from headstart.backbone.device import Device, cpu_flags, has_bfloat16
+from headstart.backbone.graph import Graph, averaged_block
+from headstart.backbone.openvino import OpenVinoBackbone, compile_model
 from headstart.backbone.precision import row_cosines
+from headstart.backbone.quantize import CONVOLUTIONS
 from headstart.backbone.vgg16 import FrozenBackbone
 from headstart.backbone.weights import Weights
 from headstart.errors import HeadstartError, RecipeMismatchError
@@ -56,6 +57,25 @@ def test_a_row_depends_on_its_image_alone_and_keeps_its_values(imagenet: Weights
     np.testing.assert_array_equal(together.features, before)
     np.testing.assert_array_equal(together.features[4:], alone.features)
     np.testing.assert_array_equal(together.pooled[4:], alone.pooled)
+
+
+def test_batches_may_follow_each_other_before_they_are_fetched(imagenet: Weights) -> None:
+    backbone = OpenVinoBackbone(imagenet, input_size_px=64, batch_size=2)
+    images = some_images(6, 64)
+    expected = backbone.forward(images)
+    fetches = [backbone.start(images[start : start + 3]) for start in (0, 3)]
+    last, first = fetches[1](), fetches[0]()
+    np.testing.assert_array_equal(np.concatenate([first.features, last.features]), expected.features)
+    np.testing.assert_array_equal(np.concatenate([first.pooled, last.pooled]), expected.pooled)
+
+
+@pytest.mark.skipif(not has_bfloat16(cpu_flags()), reason="this processor has no bfloat16")
+def test_maps_stay_in_bfloat16_whatever_is_averaged(imagenet: Weights) -> None:
+    recipe = OpenVinoBackbone(imagenet, input_size_px=64, precision="bfloat16").recipe
+    compiled = compile_model(Graph(64, 1, imagenet).features(recipe), "bfloat16")
+    layers = [op.get_rt_info() for op in compiled.get_runtime_model().get_ordered_ops()]
+    written = [info["outputPrecisions"] for info in layers if info["layerType"] == "Convolution"]
+    assert written.count("bf16") >= len(CONVOLUTIONS)
 
 
 def test_bfloat16_agrees_with_float32(imagenet: Weights) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from headstart.backbone.quantize import (
 from headstart.backbone.vgg16 import check_images, check_runnable, check_same, make_recipe
 from headstart.backbone.weights import Weights, load_weights
 from headstart.errors import HeadstartError, RecipeMismatchError
-from headstart.runtime import thread_limit
+from headstart.runtime import available_threads
 from headstart.schema import FeatureBatch, Quantization, Recipe
 
 if TYPE_CHECKING:
@@ -32,12 +33,15 @@ if TYPE_CHECKING:
 #: OpenVINO's names for the precisions; of an int8 network, for what is not in integers.
 INFERENCE_PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
 
-#: Images per forward pass.
-BATCH_SIZE = 32
+#: Images that are given at a time, at least, and for each thread. More would gain nothing and keep Ctrl-C waiting.
+BATCH_SIZE, IMAGES_A_THREAD = 32, 2
 
 
 class OpenVinoBackbone:
     """VGG16 up to a layer, frozen, compiled by OpenVINO for the CPU; images in, features out.
+
+    Every image goes through the network alone, in one thread: its maps stay in the caches of one core, no thread waits for
+    another, and its row depends on nothing else.
 
     Parameters
     ----------
@@ -46,7 +50,7 @@ class OpenVinoBackbone:
     layer, input_size_px, resize, precision, storage
         As in :class:`headstart.schema.Recipe`.
     batch_size : int, optional
-        Images per forward pass.
+        Images that are given at a time.
     quantization : Quantization, optional
         How the network becomes one of precision ``int8``: from :func:`calibrate`, or from the recipe of features that exist.
 
@@ -93,14 +97,16 @@ class OpenVinoBackbone:
             storage=storage,
             quantization=quantization,
         )
-        self.batch_size = batch_size or BATCH_SIZE
         self.device = "cpu"
-        self._compiled = compile_model(self._graph(loaded).features(self.recipe), precision)
+        self.batch_size = batch_size or max(BATCH_SIZE, IMAGES_A_THREAD * available_threads())
+        graph = self._graph(loaded).features(self.recipe)
+        self._compiled = compile_model(graph, precision, n_at_once=available_threads())
+        self._idle: list[Any] = []
 
     def _graph(self, weights: Weights) -> Graph:
         size, quantization = self.recipe.input_size_px, self.recipe.quantization
         if quantization is None:
-            return Graph(size, self.batch_size, weights)
+            return Graph(size, 1, weights)
         check_int8_cpu()
         layers = quantize_layers(weights)
         received = network_sha256(layers, quantization.ranges)
@@ -109,7 +115,7 @@ class OpenVinoBackbone:
                 f"The quantised network of these features cannot be made again: its digest is {received[:12]}…. Expected: "
                 f"{quantization.network_sha256[:12]}…. Extract the features anew."
             )
-        return Graph(size, self.batch_size, None, layers, quantization.ranges)
+        return Graph(size, 1, None, layers, quantization.ranges)
 
     @classmethod
     def from_recipe(
@@ -142,12 +148,12 @@ class OpenVinoBackbone:
         Parameters
         ----------
         images : ndarray of shape (n_images, input_size_px, input_size_px, 3), uint8
-            RGB, 0–255. Any number of images; each pass takes ``batch_size`` of them, the last one padded.
+            RGB, 0–255. Any number of images.
 
         Returns
         -------
         FeatureBatch
-            Rows in the order of the images, float32. A row does not depend on the other images of its batch.
+            Rows in the order of the images, float32. A row does not depend on other images.
 
         Raises
         ------
@@ -155,13 +161,49 @@ class OpenVinoBackbone:
             If shape or dtype are not these.
         """
         check_images(images, self.recipe.input_size_px)
-        parts = []
-        for start in range(0, len(images), self.batch_size):
-            chunk = images[start : start + self.batch_size]
-            # The outputs belong to the compiled network and are overwritten by the next pass, hence the copies.
-            features, pooled = self._compiled(padded(chunk, self.batch_size), share_inputs=True).to_tuple()
-            parts.append((features[: len(chunk)].copy(), pooled[: len(chunk)].copy()))
-        return FeatureBatch(*(np.concatenate(part) if len(part) > 1 else part[0] for part in zip(*parts, strict=True)))
+        parts: list[FeatureBatch] = []
+        waiting: deque[Callable[[], FeatureBatch]] = deque()
+        for start in range(0, len(images) or 1, self.batch_size):
+            waiting.append(self.start(images[start : start + self.batch_size]))
+            if len(waiting) > 1:  # one more than is fetched, so that no thread waits for it
+                parts.append(waiting.popleft()())
+        parts += [fetch() for fetch in waiting]
+        return joined(parts)
+
+    def start(self, images: NDArray[np.uint8]) -> Callable[[], FeatureBatch]:
+        """Send images on their way; return what waits for their features. Those of the next batch can follow at once.
+
+        They wait in OpenVINO, whose threads so begin the next one without a word from Python, which may be busy.
+        """
+        check_images(images, self.recipe.input_size_px)
+        requests = [self._started(image) for image in images]
+
+        def fetch() -> FeatureBatch:
+            rows = [self._fetched(request) for request in requests]
+            return FeatureBatch(np.stack([features for features, _ in rows]), np.stack([pooled for _, pooled in rows]))
+
+        return fetch
+
+    def _started(self, image: NDArray[np.uint8]) -> Any:
+        """Return a request for the features of an image."""
+        request = self._idle.pop() if self._idle else self._compiled.create_infer_request()
+        request.start_async([image[np.newaxis]], share_inputs=True)
+        return request
+
+    def _fetched(self, request: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Wait for a request; return the stored layer, channels last, and the averages of the pooled layers."""
+        request.wait()
+        # The outputs belong to the request and are overwritten by its next image, hence the copies.
+        features, pooled = (output.data[0].copy() for output in request.output_tensors)
+        self._idle.append(request)
+        return features, pooled
+
+
+def joined(parts: Sequence[FeatureBatch]) -> FeatureBatch:
+    """Return the rows of some batches, one behind the other."""
+    if len(parts) == 1:
+        return parts[0]
+    return FeatureBatch(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("features", "pooled")))
 
 
 def calibrate(
@@ -205,8 +247,8 @@ def calibrate(
     )
 
 
-def compile_model(model: Any, precision: str) -> Any:
-    """Return the model compiled for the CPU: one pass at a time, on all cores or on as many as the process is to use.
+def compile_model(model: Any, precision: str, *, n_at_once: int = 1) -> Any:
+    """Return the model compiled for the CPU: so many passes at once, each with its share of the threads.
 
     OpenVINO would bind its threads to cores, from the first one on, in every process: several that share a machine would
     all compute on the same cores, the others idle, and a bound thread waits where one that decodes has its core.
@@ -214,8 +256,8 @@ def compile_model(model: Any, precision: str) -> Any:
     options = {
         "INFERENCE_PRECISION_HINT": INFERENCE_PRECISIONS[precision],
         "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": "1",
-        "INFERENCE_NUM_THREADS": str(thread_limit() or 0),  # 0: all cores
+        "NUM_STREAMS": str(n_at_once),
+        "INFERENCE_NUM_THREADS": str(available_threads()),
         "ENABLE_CPU_PINNING": False,
     }
     return import_openvino().Core().compile_model(model, "CPU", options)
