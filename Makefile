@@ -27,7 +27,7 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/headstart demo
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check

@@ -10,6 +10,7 @@ from commands import Cli, exit_code
 from fakes import FakeBackbone, FakeNetwork
 from headstart import predict
 from headstart.extract import forecast, local, rate
+from headstart_cli import console
 from pictures import class_folders
 
 
@@ -17,7 +18,8 @@ from pictures import class_folders
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
     """Run ``headstart …`` in an empty folder; return exit code, standard output and standard error."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
+    for stream in (console.out, console.err):  # whatever the terminal's own width was when they were made
+        monkeypatch.setattr(stream, "width", 200)
     for module in (local, forecast):
         monkeypatch.setattr(module, "Network", lambda _options: FakeNetwork())
     monkeypatch.setattr(rate, "MEASURED_SECONDS", 0.0)

@@ -46,7 +46,8 @@ def test_it_gives_the_features_of_tensorflow(imagenet: Weights, layer: str, size
     received = NcnnBackbone(recipe_of(imagenet, layer, size_px), imagenet).forward(images)
     assert received.features.dtype == received.pooled.dtype == np.float32
     for ours, theirs in (received.features, expected.features), (received.pooled, expected.pooled):
-        assert np.abs(ours - theirs).max() < 5e-6 * theirs.max()
+        # Winograd's rounding differs from processor to processor: 5.2e-6 at most was seen, with AVX-512.
+        assert np.abs(ours - theirs).max() < 1e-5 * theirs.max()
 
 
 def test_a_row_depends_on_its_image_alone(imagenet: Weights) -> None:
