@@ -127,7 +127,8 @@ def extract(
         raise typer.BadParameter("--address, --workers, --cpus-per-worker and --gpus-per-worker go with --engine ray.")
     from headstart.cluster.connection import ClusterOptions
     from headstart.extract.local import extract_features
-    from headstart.extract.options import ExtractOptions, cores
+    from headstart.extract.options import ExtractOptions
+    from headstart.runtime import usable_cores
 
     options = ExtractOptions(
         weights=weights,
@@ -144,7 +145,7 @@ def extract(
         stop_on_failure=on_error == "fail",
         overwrite=overwrite,
         keep_missing=keep_missing,
-        decode_threads=decode_threads or cores(),
+        decode_threads=decode_threads or usable_cores(),
         cache_layout=layout or "auto",
         engine=engine,
         cluster=ClusterOptions(address, workers, cpus_per_worker, gpus_per_worker),

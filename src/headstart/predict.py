@@ -19,6 +19,7 @@ from headstart.extract.reading import batches
 from headstart.extract.shard import ShardJob
 from headstart.heads.bundle import Bundle, load_bundle
 from headstart.images.discover import ImageSet, discover
+from headstart.runtime import usable_cores
 from headstart.schema import Failure, ImageRef
 from headstart.storage.address import Location, location
 
@@ -139,7 +140,7 @@ class Predictor:
         return self.bundle.predict_proba([features], self.bundle.recipe)
 
     def _batches(self, root: Location, refs: Sequence[ImageRef]) -> Iterator[tuple[list[LoadedImage], list[Failure]]]:
-        job = ShardJob(root, (), decode_threads=os.cpu_count() or 1)
+        job = ShardJob(root, (), decode_threads=usable_cores())
         return batches(refs, self.recipe, job, lambda: self.backbone.batch_size)
 
 

@@ -7,7 +7,6 @@ computing some rows again tells.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +28,7 @@ from headstart.extract.options import Progress, Silence
 from headstart.extract.reading import batches
 from headstart.extract.shard import ShardJob
 from headstart.images.load import read_image_bytes
+from headstart.runtime import usable_cores
 from headstart.schema import FeatureBatch, ImageRef
 from headstart.storage import bucket
 from headstart.storage.address import Address, Location, location
@@ -198,7 +198,7 @@ class Comparison:
         """Yield the rows whose image file has the digest that is stored; add a finding for each other one."""
         self.progress.start(self.cache.n_images)
         paths, digests = self.cache.rows.path, self.cache.rows.sha256
-        for row, received in enumerate(in_order(self.digest, paths, os.cpu_count() or 1)):
+        for row, received in enumerate(in_order(self.digest, paths, usable_cores())):
             expected = digests[row]
             if isinstance(received, ImageError):
                 self.findings.append(Finding("image", f"it cannot be read: {received}", row, paths[row]))
@@ -220,7 +220,7 @@ class Comparison:
         """Compute rows again, add a finding for each that differs, and return how many were computed."""
         refs = [ref_now(self.root, self.cache.rows.path[row]) for row in rows.tolist()]
         row_of = {id(ref): row for ref, row in zip(refs, rows.tolist(), strict=True)}
-        job = ShardJob(self.root, (), decode_threads=os.cpu_count() or 1)
+        job = ShardJob(self.root, (), decode_threads=usable_cores())
         n_computed = n_different = 0
         for images, failures in batches(refs, self.cache.recipe, job, lambda: backbone.batch_size):
             for failure in failures:

@@ -21,7 +21,7 @@ from headstart.backbone.quantize import (
     quantize_layers,
     sample_sha256,
 )
-from headstart.backbone.vgg16 import check_images, check_runnable, check_same, make_recipe
+from headstart.backbone.vgg16 import check_images, check_runnable, check_same, joined, make_recipe
 from headstart.backbone.weights import Weights, load_weights
 from headstart.errors import HeadstartError, RecipeMismatchError
 from headstart.runtime import available_threads
@@ -197,13 +197,6 @@ class OpenVinoBackbone:
         features, pooled = (output.data[0].copy() for output in request.output_tensors)
         self._idle.append(request)
         return features, pooled
-
-
-def joined(parts: Sequence[FeatureBatch]) -> FeatureBatch:
-    """Return the rows of some batches, one behind the other."""
-    if len(parts) == 1:
-        return parts[0]
-    return FeatureBatch(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("features", "pooled")))
 
 
 def calibrate(

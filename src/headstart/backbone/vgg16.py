@@ -21,6 +21,8 @@ from headstart.schema import POOLED_LAYER_NAMES, VIEWS, FeatureBatch, Quantizati
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from headstart.schema import Backbone
+
 log = logging.getLogger(__name__)
 
 #: Blue, green, red means of the ImageNet training set, subtracted without scaling (``preprocess_input`` of
@@ -257,6 +259,12 @@ def joined(batches: Sequence[FeatureBatch]) -> FeatureBatch:
     if len(batches) == 1:
         return batches[0]
     return FeatureBatch(*(np.concatenate([getattr(b, name) for b in batches]) for name in ("features", "pooled")))
+
+
+def started(backbone: Backbone, images: NDArray[np.uint8]) -> Callable[[], FeatureBatch]:
+    """Return what waits for the features of images; a backbone that has no ``start`` has computed them by then."""
+    begin: Callable[[NDArray[np.uint8]], Callable[[], FeatureBatch]] | None = getattr(backbone, "start", None)
+    return at_once(backbone.forward(images)) if begin is None else begin(images)
 
 
 def at_once(features: FeatureBatch) -> Callable[[], FeatureBatch]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headstart.backbone.vgg16 import at_once
+from headstart.backbone.vgg16 import started
 from headstart.schema import FeatureBatch
 
 if TYPE_CHECKING:
@@ -53,9 +53,7 @@ class MirroredBackbone:
 
     def start(self, images: NDArray[np.uint8]) -> Callable[[], FeatureBatch]:
         """Start a pass, where the backbone can, and compute it otherwise; return what waits for the features."""
-        begin = getattr(self._backbone, "start", None)
-        both = with_mirror_images(images)
-        fetch: Callable[[], FeatureBatch] = begin(both) if begin else at_once(self._backbone.forward(both))
+        fetch = started(self._backbone, with_mirror_images(images))
         return lambda: mean_of_views(fetch())
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from headstart.backbone.build import ENGINE_NAMES, faster_engine
 from headstart.backbone.device import cpu, cpu_flags
 from headstart.backbone.quantize import adds_up_int8
+from headstart.runtime import usable_cores
 
 if TYPE_CHECKING:
     from headstart.extract.options import ExtractionSummary, ExtractOptions
@@ -38,7 +38,7 @@ def bottleneck(summary: ExtractionSummary, options: ExtractOptions, n_cores: int
     shares = {name: f"{times.share(getattr(times, name)):.0%}" for name in NAMES}
     others = ", ".join(f"{NAMES[name]} {shares[name]}" for name in NAMES if name != bound)
     helps = {
-        "decode": lambda: faster_decoding(options, n_cores or os.cpu_count() or 1),
+        "decode": lambda: faster_decoding(options, n_cores or usable_cores()),
         "forward": lambda: faster_network(summary, options),
         "write": lambda: faster_writing(options),
     }

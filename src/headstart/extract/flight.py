@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from headstart.backbone.vgg16 import started
 from headstart.extract.stages import StageTime
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Flight:
         if self._stop.is_set():
             return None
         begin = self._clock()
-        return begin, (lambda: None) if batch.pixels is None else start(self._backbone, batch.pixels)
+        return begin, (lambda: None) if batch.pixels is None else started(self._backbone, batch.pixels)
 
     def _fetch(
         self, batch: Batch, started: Future[tuple[float, Callable[[], FeatureBatch | None]] | None]
@@ -103,12 +104,3 @@ class Flight:
     ) -> None:
         self._starter.shutdown(wait=True, cancel_futures=True)
         self._fetcher.shutdown(wait=True)
-
-
-def start(backbone: Backbone, images: Any) -> Callable[[], FeatureBatch]:
-    """Return what waits for the features of images; a backbone that has no ``start`` has computed them by then."""
-    begin: Callable[[Any], Callable[[], FeatureBatch]] | None = getattr(backbone, "start", None)
-    if begin is not None:
-        return begin(images)
-    features = backbone.forward(images)
-    return lambda: features

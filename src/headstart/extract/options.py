@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from headstart.cluster.connection import ClusterOptions
 from headstart.extract.shares import Share
 from headstart.extract.stages import RunTimes
+from headstart.runtime import usable_cores
 
 if TYPE_CHECKING:
     from headstart.schema import Failure, Recipe
@@ -22,11 +22,6 @@ log = logging.getLogger(__name__)
 
 #: What a crash costs at most, in images. Some seconds of work on a CPU.
 SHARD_IMAGES = 256
-
-
-def cores() -> int:
-    """Return how many cores there are."""
-    return os.cpu_count() or 1
 
 
 class Progress(Protocol):
@@ -106,7 +101,7 @@ class ExtractOptions:
     compression: str = "zstd"
     batch_size: int | None = None
     device: str = "auto"
-    decode_threads: int = field(default_factory=cores)
+    decode_threads: int = field(default_factory=usable_cores)
     stop_on_failure: bool = False
     overwrite: bool = False
     keep_missing: bool = False

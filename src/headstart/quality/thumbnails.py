@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -16,6 +15,7 @@ from PIL import Image
 from headstart.errors import DataError, ImageError
 from headstart.images.decode import decode
 from headstart.images.load import read_image_bytes
+from headstart.runtime import usable_cores
 from headstart.schema import ImageRef
 
 #: Longer side of a thumbnail.
@@ -43,7 +43,7 @@ def make_thumbnails(data: Path, digests: Mapping[str, str]) -> dict[str, bytes]:
     root = data.parent if data.is_file() else data
     if not root.is_dir():
         raise DataError(f"There is no folder {data}. Expected: the one that the features were extracted from.")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         made = pool.map(lambda path: thumbnail(root, path, digests[path]), digests)
         return {path: jpeg for path, jpeg in zip(digests, made, strict=True) if jpeg is not None}
 

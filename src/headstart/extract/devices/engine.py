@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Self
 from headstart.errors import HeadstartError
 from headstart.extract.devices.names import environment
 from headstart.extract.devices.process import DeviceProcess
-from headstart.extract.options import cores
 from headstart.extract.shard import Shard, ShardJob, ShardReport
 from headstart.extract.shares import Share, Shares
 from headstart.extract.tasks import Task, Tasks, given_up, to_choose_by
+from headstart.runtime import usable_cores
 
 if TYPE_CHECKING:
     from headstart.extract.network import Network
@@ -204,7 +204,7 @@ class DevicesEngine:
 
     def _start(self, name: str) -> DeviceProcess:
         n_devices = len(self._names)
-        n_threads = max(1, cores() // n_devices)
+        n_threads = max(1, usable_cores() // n_devices)
         job = replace(self.job, decode_threads=max(1, self.job.decode_threads // n_devices))
         setup = name, self.network, job, n_threads, self.options.shard_images
         return DeviceProcess(name, environment(name, n_threads), setup, self._inbox)
