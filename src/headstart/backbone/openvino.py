@@ -101,6 +101,7 @@ class OpenVinoBackbone:
         self.batch_size = batch_size or max(BATCH_SIZE, IMAGES_A_THREAD * available_threads())
         graph = self._graph(loaded).features(self.recipe)
         self._compiled = compile_model(graph, precision, n_at_once=available_threads())
+        self._shapes = [tuple(output.shape)[1:] for output in self._compiled.outputs]
         self._idle: list[Any] = []
 
     def _graph(self, weights: Weights) -> Graph:
@@ -179,8 +180,13 @@ class OpenVinoBackbone:
         requests = [self._started(image) for image in images]
 
         def fetch() -> FeatureBatch:
-            rows = [self._fetched(request) for request in requests]
-            return FeatureBatch(np.stack([features for features, _ in rows]), np.stack([pooled for _, pooled in rows]))
+            features, pooled = (np.empty((len(images), *shape), np.float32) for shape in self._shapes)
+            for number, request in enumerate(requests):
+                request.wait()
+                # The outputs belong to the request and are overwritten by its next image, hence the copies.
+                features[number], pooled[number] = (output.data[0] for output in request.output_tensors)
+                self._idle.append(request)
+            return FeatureBatch(features, pooled)
 
         return fetch
 
@@ -189,14 +195,6 @@ class OpenVinoBackbone:
         request = self._idle.pop() if self._idle else self._compiled.create_infer_request()
         request.start_async([image[np.newaxis]], share_inputs=True)
         return request
-
-    def _fetched(self, request: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Wait for a request; return the stored layer, channels last, and the averages of the pooled layers."""
-        request.wait()
-        # The outputs belong to the request and are overwritten by its next image, hence the copies.
-        features, pooled = (output.data[0].copy() for output in request.output_tensors)
-        self._idle.append(request)
-        return features, pooled
 
 
 def calibrate(

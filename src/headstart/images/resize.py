@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 #: Rows computed at a time, so that what lies between stays in the processor's cache: twice as fast as all at once.
 BLOCK_ROWS = 32
+
+#: Sizes whose positions are remembered: those of one camera, or most of a mixed folder's.
+SIZES_KEPT = 256
 
 #: Threads that resize at the same time would hand Python's lock to each other at each of a hundred short operations: two
 #: of them do less than one alone. While one resizes, the others read and decode, which needs no such lock.
@@ -63,9 +66,8 @@ def keras_bilinear(pixels: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]
     if (height, width) == (size_px, size_px):
         return pixels
     top, bottom, y = neighbours(height, size_px)
-    first, second, x = neighbours(width, size_px)
-    left, right = ((column[:, None] * 3 + np.arange(3)).ravel() for column in (first, second))
-    blend = partial(blend_columns, left=left, right=right, weight=x.repeat(3))
+    left, right, weight = value_neighbours(width, size_px)
+    blend = partial(blend_columns, left=left, right=right, weight=weight)
     resized = np.empty((size_px, size_px * 3), np.uint8)
     with _one_at_a_time:
         for start in range(0, size_px, BLOCK_ROWS):
@@ -89,7 +91,8 @@ def blend_rows(
     if end - first > 2 * len(top):
         return blend(pixels[top]), blend(pixels[bottom])
     blended = blend(pixels[first:end])
-    return blended[top - first], blended[bottom - first]
+    # "clip" spares a copy; nothing is out of range.
+    return blended.take(top - first, axis=0, mode="clip"), blended.take(bottom - first, axis=0, mode="clip")
 
 
 def blend_columns(
@@ -107,7 +110,7 @@ def blend_columns(
         Weight of the right one.
     """
     values = rows.reshape(len(rows), -1)
-    start = values.take(left, axis=1, mode="clip").astype(np.float32)  # "clip" spares a copy; nothing is out of range
+    start = values.take(left, axis=1, mode="clip").astype(np.float32)
     end = values.take(right, axis=1, mode="clip").astype(np.float32)
     end -= start
     end *= weight
@@ -115,8 +118,20 @@ def blend_columns(
     return end
 
 
+@lru_cache(SIZES_KEPT)
+def value_neighbours(width: int, size_px: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+    """Return what :func:`neighbours` does for every value of a row of RGB pixels; each shape (size_px * 3,)."""
+    first, second, weight = neighbours(width, size_px)
+    left, right = ((column[:, None] * 3 + np.arange(3)).ravel() for column in (first, second))
+    return left, right, weight.repeat(3)
+
+
+@lru_cache(SIZES_KEPT)
 def neighbours(n_in: int, n_out: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
-    """Return, for each output position, the two input positions around it and the weight of the second, float32."""
+    """Return, for each output position, the two input positions around it and the weight of the second, float32.
+
+    They are the same for all images of a size, and not to be written to.
+    """
     scale = np.float32(n_in) / np.float32(n_out)
     positions = (np.arange(n_out, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
     floor = np.floor(positions)
