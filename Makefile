@@ -27,7 +27,8 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/headstart demo
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -n 2 --dist loadscope
+	$(BIN)/python -m pytest -n 2 --dist loadscope -m "not faults and not cluster"
+	$(BIN)/python -m pytest -m "faults or cluster"
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check

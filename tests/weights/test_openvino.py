@@ -69,6 +69,15 @@ def test_batches_may_follow_each_other_before_they_are_fetched(imagenet: Weights
     np.testing.assert_array_equal(np.concatenate([first.pooled, last.pooled]), expected.pooled)
 
 
+def test_images_may_lie_anyhow_in_the_memory_and_be_let_go(imagenet: Weights) -> None:
+    backbone = OpenVinoBackbone(imagenet, input_size_px=64, batch_size=2)
+    images = some_images(6, 64)
+    expected = backbone.forward(np.ascontiguousarray(images[:, :, ::-1]))
+    fetch = backbone.start(images[:, :, ::-1])
+    del images
+    np.testing.assert_array_equal(fetch().features, expected.features)
+
+
 @pytest.mark.skipif(not has_bfloat16(cpu_flags()), reason="this processor has no bfloat16")
 def test_maps_stay_in_bfloat16_whatever_is_averaged(imagenet: Weights) -> None:
     recipe = OpenVinoBackbone(imagenet, input_size_px=64, precision="bfloat16").recipe

@@ -192,8 +192,11 @@ class OpenVinoBackbone:
 
     def _started(self, image: NDArray[np.uint8]) -> Any:
         """Return a request for the features of an image."""
-        request = self._idle.pop() if self._idle else self._compiled.create_infer_request()
-        request.start_async([image[np.newaxis]], share_inputs=True)
+        try:
+            request = self._idle.pop()
+        except IndexError:  # asked for, not looked up first: another thread may take the last one
+            request = self._compiled.create_infer_request()
+        request.start_async([image[np.newaxis]])  # copied: nothing else would keep it alive until it is read
         return request
 
 
