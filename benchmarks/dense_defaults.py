@@ -55,7 +55,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "avg,max": {"features": ["avg", "max"]},
     "block5_conv3": {"features": ["block5_conv3"]},
     "block4_conv3,avg": {"features": ["block4_conv3", "avg"]},
-    "block5_conv3,avg": {"features": ["block5_conv3", "avg"]},
 }
 
 

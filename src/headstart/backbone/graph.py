@@ -128,9 +128,8 @@ class Graph:
         op, (_, n_channels, size, _) = self.op, values.output(0).get_shape()
         block = averaged_block(size)
         ones = op.convert(op.constant(np.ones((n_channels, 1, 1, block, block), np.int8)), np.float32)
-        ones = op.multiply(
-            ones, op.constant(np.ones((n_channels, 1, 1, 1, 1), np.float32))
-        )  # as integers have their scale
+        # In integers a kernel is known by its scale.
+        ones = op.multiply(ones, op.constant(np.ones((n_channels, 1, 1, 1, 1), np.float32)))
         blocks = op.group_convolution(values, ones, [block, block], [0, 0], [0, 0], [1, 1])
         return op.multiply(op.reduce_sum(blocks, np.array([2, 3]), False), op.constant(np.float32(1 / size**2)))
 

@@ -20,7 +20,7 @@ import numpy as np
 from headstart.backbone.vgg16 import BGR_MEANS, LAYERS, check_images, check_same, remade
 from headstart.backbone.weights import Weights, load_weights
 from headstart.errors import HeadstartError
-from headstart.runtime import thread_limit, usable_cores
+from headstart.runtime import available_threads
 from headstart.schema import FeatureBatch, Recipe
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class NcnnBackbone:
         loaded = weights if isinstance(weights, Weights) else load_weights(weights)
         check_same(recipe, remade(recipe, loaded))
         self.recipe, self.device = recipe, "cpu"
-        n_threads = thread_limit() or usable_cores()
+        n_threads = available_threads()
         self.batch_size = batch_size or max(MIN_BATCH_SIZE, IMAGES_A_THREAD * n_threads)
         self._net = load_network(recipe, loaded)
         self._threads = ThreadPoolExecutor(n_threads, "ncnn")

@@ -164,7 +164,7 @@ class OpenVinoBackbone:
         check_images(images, self.recipe.input_size_px)
         parts: list[FeatureBatch] = []
         waiting: deque[Callable[[], FeatureBatch]] = deque()
-        for start in range(0, len(images) or 1, self.batch_size):
+        for start in range(0, len(images), self.batch_size):
             waiting.append(self.start(images[start : start + self.batch_size]))
             if len(waiting) > 1:  # one more than is fetched, so that no thread waits for it
                 parts.append(waiting.popleft()())

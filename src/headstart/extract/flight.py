@@ -65,8 +65,8 @@ class Flight:
 
     def submit(self, batch: Batch) -> None:
         """Give a batch."""
-        started = self._starter.submit(self._start, batch)
-        self._pending.append(self._fetcher.submit(self._fetch, batch, started))
+        sent = self._starter.submit(self._start, batch)
+        self._pending.append(self._fetcher.submit(self._fetch, batch, sent))
 
     def take(self) -> Any:
         """Return the result of the oldest batch, waiting for it; what it raised is raised here."""
@@ -83,10 +83,8 @@ class Flight:
         begin = self._clock()
         return begin, (lambda: None) if batch.pixels is None else started(self._backbone, batch.pixels)
 
-    def _fetch(
-        self, batch: Batch, started: Future[tuple[float, Callable[[], FeatureBatch | None]] | None]
-    ) -> Any | None:
-        found = started.result()
+    def _fetch(self, batch: Batch, sent: Future[tuple[float, Callable[[], FeatureBatch | None]] | None]) -> Any | None:
+        found = sent.result()
         if found is None:
             return None
         begin, fetch = found
