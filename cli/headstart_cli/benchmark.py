@@ -33,7 +33,7 @@ def benchmark(
     ] = None,
     features: Annotated[
         str | None,
-        typer.Option(help="For every head, as block4_conv3,avg. Default: chosen for each (dense: avg)."),
+        typer.Option(help="For every head, as block4_conv3,avg. Default: chosen for each (dense: crops)."),
     ] = None,
     scaling: Annotated[
         Literal["sqrt-l2", "l2", "standard", "none"] | None,

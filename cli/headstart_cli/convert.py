@@ -17,7 +17,7 @@ def convert(
     features: Annotated[
         str,
         typer.Option(
-            help="avg, max, gem or flatten of the stored layer, or a pooled layer as block4_conv3; several by commas."
+            help="avg, max, gem, crops or flatten of the stored layer, or a pooled layer as block4_conv3; several by commas."
         ),
     ] = "avg",
     portable: Annotated[

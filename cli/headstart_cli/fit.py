@@ -70,7 +70,7 @@ def fit(
     features: Annotated[
         str | None,
         typer.Option(
-            help="avg, max, gem or flatten of the stored layer, or a pooled layer as block4_conv3; several by commas."
+            help="avg, max, gem, crops or flatten of the stored layer, or a pooled layer as block4_conv3; several by commas."
         ),
     ] = None,
     scaling: Annotated[

@@ -287,7 +287,8 @@ class HeadSpec:
     type : str
         Name in the catalogue (heads/catalogue.py), or import path of a scikit-learn classifier.
     features : tuple of str
-        ``avg``, ``max``, ``gem`` or ``flatten`` of the stored layer, or names of pooled layers; joined in this order.
+        ``avg``, ``max``, ``gem``, ``crops`` or ``flatten`` of the stored layer, or names of pooled layers; joined in this
+        order.
     scaling : str
         ``sqrt-l2``, ``l2``, ``standard`` or ``none``.
     random_state : int

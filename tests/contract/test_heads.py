@@ -62,7 +62,7 @@ def test_scikit_learn_conventions(estimator: object, check: object) -> None:
 @pytest.mark.parametrize("name", list(HEAD_TYPES))
 def test_probabilities(name: str, data: tuple[np.ndarray, np.ndarray]) -> None:
     X, y = data
-    head = make_head(default_spec(name)).fit(X, y)
+    head = make_head(default_spec(name, features=["avg"])).fit(X, y)
     probabilities = head.predict_proba(X)
     assert probabilities.shape == (len(X), 3)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
@@ -73,14 +73,16 @@ def test_probabilities(name: str, data: tuple[np.ndarray, np.ndarray]) -> None:
 @pytest.mark.parametrize("name", list(HEAD_TYPES))
 def test_the_same_seed_gives_the_same_head(name: str, data: tuple[np.ndarray, np.ndarray]) -> None:
     X, y = data
-    first, second = (make_head(default_spec(name, random_state=3)).fit(X, y).predict_proba(X) for _ in range(2))
+    first, second = (
+        make_head(default_spec(name, features=["avg"], random_state=3)).fit(X, y).predict_proba(X) for _ in range(2)
+    )
     np.testing.assert_array_equal(first, second)
 
 
 @pytest.mark.parametrize("name", list(HEAD_TYPES))
 def test_heads_work_inside_scikit_learn(name: str, data: tuple[np.ndarray, np.ndarray]) -> None:
     X, y = data
-    head = make_head(default_spec(name))
+    head = make_head(default_spec(name, features=["avg"]))
     search = GridSearchCV(head, GRIDS[name], cv=2, n_jobs=2 if name == "logistic" else 1).fit(X, y)
     assert set(search.best_params_) == set(GRIDS[name])
     assert cross_val_score(make_pipeline(StandardScaler(), clone(head)), X, y, cv=2).shape == (2,)
@@ -90,14 +92,14 @@ def test_heads_work_inside_scikit_learn(name: str, data: tuple[np.ndarray, np.nd
 def test_labels_of_any_kind(name: str, data: tuple[np.ndarray, np.ndarray]) -> None:
     X, y = data
     words = np.array(["ant", "bee", "cat"])[y]
-    head = make_head(default_spec(name)).fit(X, words)
+    head = make_head(default_spec(name, features=["avg"])).fit(X, words)
     assert set(head.predict(X)) <= {"ant", "bee", "cat"}
 
 
 @pytest.mark.parametrize("name", list(HEAD_TYPES))
 def test_an_unknown_parameter_is_refused_with_those_that_exist(name: str) -> None:
     with pytest.raises(HeadstartError, match=r"takes no depth\. It takes: \w+"):
-        default_spec(name, params={"depth": 3})
+        default_spec(name, features=["avg"], params={"depth": 3})
 
 
 def test_an_unknown_head_is_refused_with_those_that_exist() -> None:

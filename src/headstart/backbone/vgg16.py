@@ -36,6 +36,13 @@ LAYERS = tuple(
     for kind in (*(f"conv{i + 1}" for i in range(n_convolutions)), "pool")
 )
 
+
+def map_side(recipe: Recipe) -> int:
+    """Return how many rows and columns the output of a recipe's layer has: each pooling halves them."""
+    halvings = sum(name.endswith("_pool") for name in LAYERS[: LAYERS.index(recipe.layer) + 1])
+    return recipe.input_size_px >> halvings
+
+
 #: The smallest input that five poolings by two leave anything of.
 MIN_INPUT_SIZE_PX = 32
 

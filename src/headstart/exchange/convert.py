@@ -78,7 +78,7 @@ def convert(
     output : str or Path
         The file to write; the end of its name says which kind: ``.npz``, ``.h5`` (plain HDF5), ``.parquet`` or ``.csv``.
     features : sequence of str
-        Columns of X, as a head is fitted on them: ``avg``, ``max``, ``gem`` or ``flatten`` of the stored layer, or
+        Columns of X, as a head is fitted on them: ``avg``, ``max``, ``gem``, ``crops`` or ``flatten`` of the stored layer, or
         pooled layers.
     overwrite : bool
         Replace an existing file.

@@ -13,6 +13,7 @@ import numpy as np
 from headstart.backbone.vgg16 import BGR_MEANS, build_model
 from headstart.export.request import open_request
 from headstart.heads.names import GEM_POWER
+from headstart.heads.transforms import corners
 from headstart.runtime import import_keras
 
 if TYPE_CHECKING:
@@ -101,9 +102,18 @@ def join(bundle: Bundle, maps: dict[str, Any]) -> Any:
             parts.append(getattr(keras.layers, POOLING_LAYERS[name])(name=f"pool_{name}")(maps[bundle.recipe.layer]))
         elif name == "gem":
             parts.append(generalised_mean(maps[bundle.recipe.layer]))
+        elif name == "crops":
+            parts.append(average_crops(maps[bundle.recipe.layer]))
         else:
             parts.append(keras.layers.GlobalAveragePooling2D(name=f"average_{name}")(maps[name]))
     return keras.layers.Concatenate(name="features")(parts) if len(parts) > 1 else parts[0]
+
+
+def average_crops(features: Any) -> Any:
+    """Return what heads/transforms.py makes of a layer's output under the name ``crops``."""
+    ops = import_keras().ops
+    parts = [features, *(features[:, rows, columns] for rows, columns in corners(*features.shape[1:3]))]
+    return ops.concatenate([ops.mean(part, axis=(1, 2)) for part in parts], axis=1)
 
 
 def generalised_mean(features: Any) -> Any:
@@ -133,11 +143,15 @@ def scale(bundle: Bundle, features: Any) -> Any:
 def classify(form: HeadLayers, n_classes: int, features: Any) -> Any:
     """Return probabilities, one column per class name, from scaled features."""
     keras = import_keras()
+    if form.views > 1:
+        features = keras.layers.Reshape((form.views, -1), name="views")(features)
     for number, layer in enumerate(form.layers):
         name = "head" if number == len(form.layers) - 1 else f"hidden_{number}"
         features = dense(layer.kernel, layer.bias, layer.activation, name)(features)
     if form.normalised:
         features = features / keras.ops.sum(features, axis=-1, keepdims=True)
+    if form.views > 1:
+        features = keras.layers.GlobalAveragePooling1D(name="mean_of_views")(features)
     placement = form.placement(n_classes)
     if placement is not None:
         features = dense(placement, np.zeros(n_classes, np.float32), "linear", "columns")(features)

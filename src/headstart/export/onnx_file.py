@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headstart.backbone.vgg16 import BGR_MEANS
+from headstart.backbone.vgg16 import BGR_MEANS, map_side
 from headstart.cache.publish import published_bytes
 from headstart.errors import HeadstartError
-from headstart.export.graph import Graph, import_onnx, linear_resize, mean_of_views, mirror
+from headstart.export.graph import Graph, cut, import_onnx, linear_resize, mean_of_views, mirror
 from headstart.export.request import Request, open_request
 from headstart.heads.names import GEM_POWER, POOLINGS
+from headstart.heads.transforms import corners
 
 if TYPE_CHECKING:
     from headstart.heads.layers import Layer
+    from headstart.schema import Recipe
 
 #: Least norm that a row is divided by: a row of zeros stays one.
 TINY = 1e-30
@@ -128,13 +130,13 @@ def join(graph: Graph, maps: Mapping[str, str], request: Request) -> str:
     """Add the head's features from the layers' outputs, as heads/transforms.py makes them from a cache."""
     stored = maps.get(request.bundle.recipe.layer, "")
     parts = [
-        pool(graph, name, stored) if name in POOLINGS else reduce(graph, "Mean", maps[name])
+        pool(graph, name, stored, request.bundle.recipe) if name in POOLINGS else reduce(graph, "Mean", maps[name])
         for name in request.bundle.spec.features
     ]
     return graph.add("Concat", *parts, axis=1) if len(parts) > 1 else parts[0]
 
 
-def pool(graph: Graph, name: str, maps: str) -> str:
+def pool(graph: Graph, name: str, maps: str, recipe: Recipe) -> str:
     """Add one pooling of the stored layer, shape (n, width).
 
     Raises
@@ -148,7 +150,21 @@ def pool(graph: Graph, name: str, maps: str) -> str:
         return reduce(graph, {"avg": "Mean", "max": "Max"}[name], maps)
     if name == "gem":
         return generalised_mean(graph, maps)
+    if name == "crops":
+        return average_crops(graph, maps, map_side(recipe))
     raise HeadstartError(f"The pooling {name} cannot be exported to ONNX.")
+
+
+def average_crops(graph: Graph, maps: str, side: int) -> str:
+    """Add what heads/transforms.py makes of a layer's output, ``side`` rows and columns, under the name ``crops``."""
+    parts = [maps]
+    for rows, columns in corners(side, side):
+        corner = maps
+        for axis, part in (2, rows), (3, columns):
+            start, end = (graph.constant([bound], np.int64) for bound in (part.start, part.stop))
+            corner = cut(graph, corner, start, end, axis=axis)
+        parts.append(corner)
+    return graph.add("Concat", *(reduce(graph, "Mean", part) for part in parts), axis=1)
 
 
 def reduce(graph: Graph, how: str, maps: str, *, keepdims: int = 0) -> str:
@@ -191,11 +207,18 @@ def scale(graph: Graph, features: str, request: Request) -> str:
 def classify(graph: Graph, features: str, request: Request) -> None:
     """Add the head's layers, up to ``probabilities``."""
     form = request.layers
+    if form.views > 1:
+        width = len(form.layers[0].kernel)
+        features = graph.add("Reshape", features, graph.constant([-1, width], np.int64))
     for layer in form.layers:
         features = activate(graph, layer, graph.add("Gemm", features, *map(graph.constant, (layer.kernel, layer.bias))))
     if form.normalised:
         sums = graph.add("ReduceSum", features, graph.constant([1], np.int64), keepdims=1)
         features = graph.add("Div", features, sums)
+    if form.views > 1:
+        n_outputs = len(form.columns)
+        features = graph.add("Reshape", features, graph.constant([-1, form.views, n_outputs], np.int64))
+        features = graph.add("ReduceMean", features, graph.constant([1], np.int64), keepdims=0)
     placement = form.placement(len(request.bundle.class_names))
     if placement is not None:
         features = graph.add("MatMul", features, graph.constant(placement))

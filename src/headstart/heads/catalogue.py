@@ -11,7 +11,7 @@ from typing import Any
 from headstart.errors import HeadstartError, ParameterError
 from headstart.heads.by_path import check_path, is_path, make_by_path
 from headstart.heads.kinds import DENSE, TUTORIAL, WEIGHTED, HeadType
-from headstart.heads.names import SCALINGS
+from headstart.heads.names import SCALINGS, count_views
 from headstart.heads.parameters import (
     COUNT,
     FOLDS,
@@ -176,9 +176,16 @@ def make_head(spec: HeadSpec) -> Any:
 
     from headstart.heads.transforms import make_scaler
 
-    defaults = {name: parameter.default for name, parameter in head_kind(spec.type, spec.scaling).params.items()}
-    params = {**defaults, **spec.params, "random_state": spec.random_state}
+    params = {**full_params(spec.type, spec.features, spec.scaling, spec.params), "random_state": spec.random_state}
     return Pipeline([("scale", make_scaler(spec.scaling)), ("classifier", make_classifier(spec.type, params))])
+
+
+def full_params(head_type: str, features: Sequence[str], scaling: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return every parameter of a head: what is given, else the default that it has on such features."""
+    defaults = {name: parameter.default for name, parameter in head_kind(head_type, scaling).params.items()}
+    if "views" in defaults:
+        defaults["views"] = count_views(features)
+    return {**defaults, **params}
 
 
 def make_classifier(head_type: str, params: Mapping[str, Any]) -> Any:

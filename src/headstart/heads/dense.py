@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import StratifiedKFold
 from sklearn.utils import check_random_state
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
@@ -21,7 +22,8 @@ from headstart.heads.catalogue import HEAD_TYPES
 from headstart.heads.network import build_network, compile_epoch, compile_streamed_epoch, load_network
 from headstart.heads.packed import HeldOut, dense
 from headstart.heads.parameters import check_values
-from headstart.heads.training import hold_out, probabilities, run_epochs
+from headstart.heads.temperature import fit_temperature
+from headstart.heads.training import as_views, hold_out, probabilities, run_epochs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from headstart.heads.network import EpochRunner
     from headstart.heads.packed import Rows
     from headstart.heads.training import Pair, Watched
+
+#: The smallest probability whose logarithm is a score: float32's smallest normal number.
+TINY = float(np.finfo(np.float32).tiny)
 
 
 class DenseHead(ClassifierMixin, BaseEstimator):
@@ -60,6 +65,13 @@ class DenseHead(ClassifierMixin, BaseEstimator):
         Share of the rows held out for early stopping.
     patience : int
         Epochs to wait for a better one.
+    cv : int
+        Folds of the temperature: as many heads are fitted without one fold each, and what they say of it chooses the number
+        that the scores of the head of all rows are divided by. It changes no prediction of a single view, but how sure it is.
+        0: none.
+    views : int
+        Parts of a row, as wide each, that show the same image, as crops of it: every step sees one of them, drawn at random,
+        and the prediction is the mean over all.
     class_weight : None, "balanced" or mapping
         As in scikit-learn.
     random_state : int, RandomState or None
@@ -70,11 +82,13 @@ class DenseHead(ClassifierMixin, BaseEstimator):
     classes_ : ndarray of shape (n_classes,)
         The labels.
     network_ : keras.Model
-        The fitted network; rows of features in, probabilities out.
+        The fitted network; rows of features in (of several views: one of them), probabilities out.
     history_ : dict of str to list of float
         Loss and accuracy per epoch; those of the held-out rows too, where there are any.
     n_iter_ : int
         Epochs that were run.
+    temperature_ : float
+        What the scores were divided by; it is in the weights of ``network_`` already.
 
     Examples
     --------
@@ -96,6 +110,8 @@ class DenseHead(ClassifierMixin, BaseEstimator):
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         patience: int = 5,
+        cv: int = 0,
+        views: int = 1,
         class_weight: Any = None,
         random_state: Any = None,
     ) -> None:
@@ -110,6 +126,8 @@ class DenseHead(ClassifierMixin, BaseEstimator):
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.patience = patience
+        self.cv = cv
+        self.views = views
         self.class_weight = class_weight
         self.random_state = random_state
 
@@ -130,7 +148,8 @@ class DenseHead(ClassifierMixin, BaseEstimator):
         DataError
             If there are fewer than two classes, or too few rows to hold some out.
         ParameterError
-            If a parameter cannot have its value, or the weights have left the range of float32.
+            If a parameter cannot have its value, the columns cannot be divided into so many views, or the weights have left
+            the range of float32.
         """
         X, y = validate_data(self, X, y, dtype=np.float32)
         codes, seed = self._start(X.shape[1], y)
@@ -140,9 +159,12 @@ class DenseHead(ClassifierMixin, BaseEstimator):
             train, held_out = hold_out(codes, self.validation_fraction, seed)
             watched = X[held_out], codes[held_out]
         weights = self._weights(codes, y)
-        data = (X, codes.astype(np.int32), weights)
+        data = (as_views(X, self.views), codes.astype(np.int32).repeat(self.views), weights.repeat(self.views))
         run_epoch = compile_epoch(self.network_, self._descent(len(train)), data)
-        return self._finish(run_epoch, train, [watched] if watched else [], seed, float(weights.mean()))
+        self._finish(run_epoch, train, [watched] if watched else [], seed, float(weights.mean()))
+        if self.cv:
+            self._temper(X, y, codes, weights, seed)
+        return self
 
     def fit_rows(self, rows: Rows, y: Any) -> DenseHead:
         """Train as :meth:`fit` does, on rows that are taken a batch at a time, in another random order in each epoch.
@@ -153,7 +175,17 @@ class DenseHead(ClassifierMixin, BaseEstimator):
             Scaled features.
         y : ndarray of shape (n_samples,)
             Labels of at least two classes.
+
+        Raises
+        ------
+        ParameterError
+            If a temperature is asked for, which takes rows in memory; and as of :meth:`fit`.
         """
+        if self.cv:
+            raise ParameterError(
+                f"A temperature is chosen on features in memory, and these do not fit. Received: cv={self.cv}. Set "
+                "cv=0, take fewer columns, or raise the bound of memory."
+            )
         self.n_features_in_ = rows.shape[1]
         codes, seed = self._start(rows.shape[1], y)
         train, held_out = np.arange(len(codes)), np.arange(0)
@@ -162,9 +194,10 @@ class DenseHead(ClassifierMixin, BaseEstimator):
         weights = self._weights(codes, y)
 
         def take(numbers: NDArray[np.int32]) -> NDArray[np.float32]:
-            return dense(rows.take(numbers.astype(np.int64)))
+            row, view = np.divmod(numbers.astype(np.int64), self.views)
+            return as_views(dense(rows.take(row)), self.views)[np.arange(len(row)) * self.views + view]
 
-        targets = (codes.astype(np.int32), weights)
+        targets = (codes.astype(np.int32).repeat(self.views), weights.repeat(self.views))
         run_epoch = compile_streamed_epoch(self.network_, self._descent(len(train)), take, targets)
         watched: Watched = HeldOut(rows, codes, held_out) if len(held_out) else []
         return self._finish(run_epoch, train, watched, seed, float(weights.mean()))
@@ -173,7 +206,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):
         """Return probabilities of shape (n_samples, n_classes), float32, in the order of ``classes_``."""
         check_is_fitted(self, "network_")
         X = validate_data(self, X, dtype=np.float32, reset=False)
-        return probabilities(self.network_, X)
+        return probabilities(self.network_, X, self.views)
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the most probable label of each row."""
@@ -189,7 +222,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):
         BundleError
             If the file is damaged, or holds another network than this head's.
         """
-        self.network_ = load_network(path, self.n_features_in_, **self._shape())
+        self.network_ = load_network(path, self.n_features_in_ // self.views, **self._shape())
         return self
 
     def _start(self, n_features: int, y: Any) -> tuple[NDArray[np.intp], int]:
@@ -200,6 +233,10 @@ class DenseHead(ClassifierMixin, BaseEstimator):
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise DataError(f"A classifier needs at least two classes. Received: 1 class, {self.classes_[0]!r}.")
+        if n_features % self.views:
+            raise ParameterError(
+                f"{n_features} columns cannot be divided into views of the same width. Received: views={self.views}."
+            )
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         self.network_ = self._network(n_features, seed)
         return codes, seed
@@ -220,17 +257,37 @@ class DenseHead(ClassifierMixin, BaseEstimator):
             epochs=self.epochs,
             patience=self.patience if self.early_stopping else None,
             seed=seed,
+            views=self.views,
         )
         self.n_iter_ = len(self.history_["loss"])
+        self.temperature_ = 1.0
         self._check_learned(mean_weight)
         return self
+
+    def _temper(
+        self, X: NDArray[np.float32], y: Any, codes: NDArray[np.intp], weights: NDArray[np.float32], seed: int
+    ) -> None:
+        """Divide the scores by the temperature that heads without a fold each have on it (Guo et al., ICML 2017)."""
+        n_folds = min(self.cv, int(np.bincount(codes).min()))
+        if n_folds < 2:
+            raise DataError(
+                f"A temperature needs at least two rows of each class. Received: 1 of one of them, cv={self.cv}. Set cv=0."
+            )
+        scores = np.empty((len(X), self.views, len(self.classes_)))
+        for train, test in StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(X, codes):
+            head = clone(self).set_params(cv=0, random_state=seed).fit(X[train], y[train])
+            predicted = probabilities(head.network_, as_views(X[test], self.views))
+            scores[test] = np.log(np.maximum(predicted, TINY)).reshape(len(test), self.views, -1)
+        self.temperature_ = fit_temperature(scores, codes, weights.astype(np.float64))
+        *before, kernel, bias = self.network_.get_weights()
+        self.network_.set_weights([*before, kernel / self.temperature_, bias / self.temperature_])
 
     def _descent(self, n_rows: int) -> Descent:
         n_steps = int(self.epochs) * -(-n_rows // int(self.batch_size))
         return Descent(self.learning_rate, self.batch_size, n_steps, self.schedule)
 
     def _network(self, n_features: int, seed: int) -> Any:
-        return build_network(n_features, **self._shape(), seed=seed)
+        return build_network(n_features // self.views, **self._shape(), seed=seed)
 
     def _shape(self) -> dict[str, Any]:
         units = (*self.hidden, len(self.classes_))
@@ -271,7 +328,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         weights = state.pop("_network_weights", None)
-        before = {"activation": "relu", "schedule": "constant"}
+        before = {"activation": "relu", "schedule": "constant", "cv": 0, "views": 1}
         state = before | state  # heads that were saved before there was a choice
         super().__setstate__(state)
         if weights is not None:

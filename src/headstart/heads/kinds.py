@@ -10,6 +10,7 @@ from headstart.heads.parameters import (
     ACTIVATION,
     CLASS_WEIGHT,
     COUNT,
+    FOLDS_OR_NONE,
     NOT_NEGATIVE,
     POSITIVE,
     RATE,
@@ -60,15 +61,17 @@ def dense_params(*, epochs: int, learning_rate: float, schedule: str) -> dict[st
         "early_stopping": Parameter(False, SWITCH, "Stop when held-out images are predicted best."),
         "validation_fraction": Parameter(0.1, SHARE, "Share of the images held out for early stopping."),
         "patience": Parameter(5, COUNT, "Epochs to wait for a better one before stopping early."),
+        "cv": Parameter(0, FOLDS_OR_NONE, "Folds of a temperature for the probabilities, each a fit more; 0 for none."),
+        "views": Parameter(1, COUNT, "Parts of a row that show the same image, as wide each; 5 on crops unless set."),
         "class_weight": WEIGHTED,
     }
 
 
 #: The dense head as it predicts best (docs/adr/0005-dense-head.md).
 DENSE = HeadType(
-    ("avg",),
+    ("crops",),
     "l2",
-    dense_params(epochs=20, learning_rate=0.003, schedule="linear"),
+    dense_params(epochs=40, learning_rate=0.003, schedule="linear"),
     {"learning_rate": (0.001, 0.003, 0.01), "epochs": (20, 40)},
 )
 

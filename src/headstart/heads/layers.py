@@ -47,11 +47,14 @@ class HeadLayers:
         Whether each row of the last one's outputs is to be divided by its sum.
     columns : ndarray of shape (n_outputs,), int64
         The class, as an index into the bundle's class names, of each output; a class without a training image has none.
+    views : int
+        Parts of a row, as wide each, that go through the layers one by one; the outputs are the mean.
     """
 
     layers: tuple[Layer, ...]
     normalised: bool
     columns: NDArray[np.int64]
+    views: int = 1
 
     def placement(self, n_classes: int) -> NDArray[np.float32] | None:
         """Return the matrix that brings outputs to the columns of their classes; None where they are there already."""
@@ -90,7 +93,7 @@ def as_layers(classifier: Any) -> HeadLayers:
             f"A {kind} head cannot be expressed exactly as layers of a network, so it cannot be exported. Those that can: "
             f"{', '.join(EXPRESSIBLE)}."
         )
-    return HeadLayers(layers, normalised, np.asarray(classifier.classes_, np.int64))
+    return HeadLayers(layers, normalised, np.asarray(classifier.classes_, np.int64), getattr(classifier, "views", 1))
 
 
 def dense_layers(classifier: Any) -> tuple[Layer, ...]:

@@ -64,6 +64,9 @@ def are_units(value: Any) -> bool:
 
 COUNT = Kind("a whole number, 1 or more", is_count)
 FOLDS = Kind("a whole number, 2 or more", lambda value: is_count(value, 2))
+FOLDS_OR_NONE = Kind(
+    "0, or a whole number, 2 or more", lambda value: is_count(value, 2) or (is_count(value, 0) and value == 0)
+)
 POSITIVE = Kind("a number above 0", lambda value: is_number(value) and value > 0)
 NOT_NEGATIVE = Kind("a number, 0 or more", lambda value: is_number(value) and value >= 0)
 RATE = Kind("a number from 0 to below 1", lambda value: is_number(value) and 0 <= value < 1)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
+from scipy.special import log_softmax, logsumexp
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,7 +18,7 @@ LOG_BOUNDS = (-12.0, 12.0)
 def fit_temperature(
     scores: NDArray[np.float64], labels: NDArray[np.int64], weights: NDArray[np.float64] | None = None
 ) -> float:
-    """Return the temperature ``t`` for which ``softmax(scores / t)`` has the smallest log-loss.
+    """Return the temperature ``t`` for which ``softmax(scores / t)``, or its mean over views, has the smallest log-loss.
 
     Guo et al., "On calibration of modern neural networks", ICML 2017; the targets are smoothed as in Platt, "Probabilistic
     outputs for support vector machines", 1999 (n + 1 of n + k rows, for k classes), so that scores without a mistake have a
@@ -26,26 +26,29 @@ def fit_temperature(
 
     Parameters
     ----------
-    scores : ndarray of shape (n_samples, n_classes), float64
+    scores : ndarray of shape (n_samples, n_classes) or (n_samples, n_views, n_classes), float64
         Of rows that have no part in them: left out, or held out.
     labels : ndarray of shape (n_samples,), int64
         Columns of the true classes.
     weights : ndarray of shape (n_samples,), float64, optional
         Of the rows.
     """
-    n_samples, n_classes = scores.shape
-    centred = scores - scores.mean(axis=1, keepdims=True)
+    if scores.ndim == 2:
+        scores = scores[:, None]
+    n_samples, n_views, n_classes = scores.shape
+    centred = scores - scores.mean(axis=-1, keepdims=True)
     spread = float(np.sqrt(np.mean(centred**2)))
     if not spread > 0:  # no score, no row: any temperature gives the same probabilities
         return 1.0
     others = 1.0 / (n_samples + n_classes)
-    targets = np.full(scores.shape, others)
+    targets = np.full((n_samples, n_classes), others)
     targets[np.arange(n_samples), labels] = 1.0 - others * (n_classes - 1)
     if weights is not None:
         targets *= weights[:, None]
 
     def log_loss(log_temperature: float) -> float:
-        return -float(np.sum(targets * log_softmax(centred / (spread * np.exp(log_temperature)), axis=1)))
+        of_views = log_softmax(centred / (spread * np.exp(log_temperature)), axis=-1)
+        return -float(np.sum(targets * (logsumexp(of_views, axis=1) - np.log(n_views))))
 
     found = minimize_scalar(log_loss, bounds=LOG_BOUNDS, method="bounded", options={"xatol": 1e-6})
     return spread * float(np.exp(found.x))

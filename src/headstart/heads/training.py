@@ -53,6 +53,7 @@ def run_epochs(
     epochs: int,
     patience: int | None,
     seed: int,
+    views: int = 1,
 ) -> History:
     """Train for some epochs, the rows in a new order in each; return loss and accuracy of each.
 
@@ -61,7 +62,7 @@ def run_epochs(
     network : keras.Model
         What ``run_epoch`` trains.
     run_epoch : callable
-        As of :func:`headstart.heads.network.compile_epoch`.
+        As of :func:`headstart.heads.network.compile_epoch`; of rows with several views it is given numbers of views.
     train : ndarray of int
         The rows to train on.
     watched : blocks of (X, codes)
@@ -73,17 +74,22 @@ def run_epochs(
         end, whatever is watched.
     seed : int
         Of the orders.
+    views : int
+        Of each row: in every epoch, each goes by one of them, drawn at random. Watched rows are predicted by all.
     """
     rng = np.random.default_rng(seed)
     history: History = {"loss": [], "accuracy": []}
     best, best_weights, waited = np.inf, None, 0
     for _ in range(epochs):
-        loss, n_right = run_epoch(rng.permutation(train).astype(np.int32))
+        order = rng.permutation(train)
+        if views > 1:
+            order = order * views + rng.integers(views, size=len(order))
+        loss, n_right = run_epoch(order.astype(np.int32))
         history["loss"].append(loss / len(train))
         history["accuracy"].append(n_right / len(train))
         if not watched:
             continue
-        watched_loss = watch(network, watched, history)
+        watched_loss = watch(network, watched, history, views)
         if patience is None:
             continue
         if watched_loss < best:
@@ -95,9 +101,9 @@ def run_epochs(
     return history
 
 
-def watch(network: Any, watched: Watched, history: History) -> float:
+def watch(network: Any, watched: Watched, history: History, views: int) -> float:
     """Add loss and accuracy of the watched rows to the history; return the loss."""
-    pairs = [(probabilities(network, X), codes) for X, codes in watched]
+    pairs = [(probabilities(network, X, views), codes) for X, codes in watched]
     predicted = np.concatenate([block for block, _ in pairs])
     codes = np.concatenate([block for _, block in pairs])
     loss = float(-np.log(np.maximum(predicted[np.arange(len(codes)), codes], 1e-7)).mean())
@@ -106,8 +112,10 @@ def watch(network: Any, watched: Watched, history: History) -> float:
     return loss
 
 
-def probabilities(network: Any, X: NDArray[np.float32]) -> NDArray[np.float32]:
+def probabilities(network: Any, X: NDArray[np.float32], views: int = 1) -> NDArray[np.float32]:
     """Return what a network predicts, shape (n_samples, n_classes), float32, taken some rows at a time.
+
+    Of rows with several views, the mean of what it predicts for each.
 
     Computed in float64: on some processors the last digit of a float32 product depends on a row's place among the others.
     """
@@ -115,8 +123,14 @@ def probabilities(network: Any, X: NDArray[np.float32]) -> NDArray[np.float32]:
     layers = [(layer.activation, *(part.astype(np.float64) for part in layer.get_weights())) for layer in weighted]
     chunks = []
     for start in range(0, len(X), ROWS_AT_ONCE):
-        values = X[start : start + ROWS_AT_ONCE].astype(np.float64)
+        rows = X[start : start + ROWS_AT_ONCE].astype(np.float64)
+        values = as_views(rows, views)
         for activation, kernel, bias in layers:
             values = activation(values @ kernel + bias).numpy()
-        chunks.append(values.astype(np.float32))
+        chunks.append(values.reshape(len(rows), views, -1).mean(axis=1).astype(np.float32))
     return np.concatenate(chunks)
+
+
+def as_views(X: NDArray[Any], views: int) -> NDArray[Any]:
+    """Return the views of each row one below the other, shape (n_samples * views, n_features / views)."""
+    return X.reshape(-1, X.shape[1] // views)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.utils.class_weight import compute_class_weight
 
-from headstart.heads.catalogue import head_kind, make_classifier
+from headstart.heads.catalogue import full_params, make_classifier
 from headstart.heads.losses import Deviance, SquaredHinge
 from headstart.heads.path import solve_path
 from headstart.heads.ridge import ridge_path, signs
@@ -127,8 +127,7 @@ def outcomes(
         Seeds what is random.
     """
     rows = table.rows(head_type, train)
-    defaults = {name: parameter.default for name, parameter in head_kind(head_type, table.scaling).params.items()}
-    full = [{**defaults, **setting} for setting in settings]
+    full = [full_params(head_type, table.features, table.scaling, setting) for setting in settings]
     if head_type in {"logistic", "linear-svm"}:
         return along_paths(head_type, rows[train], labels[train], rows[test], full)
     if head_type == "ridge":

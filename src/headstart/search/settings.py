@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from headstart.cache.store import FeatureCache
     from headstart.schema import HeadSpec
 
-#: Features tried where none are named, the simplest first: on photographs the last block's average is best, on textures (as
-#: solar cells) the fourth block joined to it is (benchmarks/results).
+#: Features tried where none are named, beside a head's own, the fewest columns first: on photographs the last block's average
+#: is best, on textures (as solar cells) the fourth block joined to it is (benchmarks/results).
 SEARCHED_FEATURES = (("avg",), ("block4_conv3", "avg"))
 
 #: Images a search looks at, at most; drawn by class. Kernels take time and memory that grow with their square.
@@ -47,7 +47,7 @@ def candidates(
     grid = {name: values for name, values in kind.grid.items() if name not in params}
     known = {"avg", *cache.recipe.pooled_layers}
     searched = [names for names in SEARCHED_FEATURES if known.issuperset(names)]
-    default = [kind.features] if kind.features != ("avg",) else searched
+    default = [kind.features] if kind.features == ("flatten",) else [*searched, kind.features]
     return [
         default_spec(
             head_type,
@@ -56,7 +56,7 @@ def candidates(
             random_state=random_state,
             params={**params, **dict(zip(grid, values, strict=True))},
         )
-        for names in ([tuple(features)] if features else default)
+        for names in ([tuple(features)] if features else dict.fromkeys(default))
         for values in product(*grid.values())
     ]
 

@@ -43,8 +43,22 @@ def test_on_features_that_are_not_scaled_a_dense_head_is_the_tutorials_in_full()
 def test_the_dense_head_is_otherwise_trained_as_it_predicts_best() -> None:
     spec = default_spec("dense")
     head = make_head(spec).named_steps["classifier"]
-    assert (spec.features, spec.scaling, head.hidden) == (("avg",), "l2", (256,))
-    assert (head.epochs, head.learning_rate, head.schedule) == (20, 0.003, "linear")
+    assert (spec.features, spec.scaling, head.hidden) == (("crops",), "l2", (256,))
+    assert (head.epochs, head.learning_rate, head.schedule) == (40, 0.003, "linear")
+
+
+@pytest.mark.parametrize(
+    ("features", "params", "views"),
+    [
+        (["crops"], {}, 5),
+        (["crops"], {"views": 1}, 1),
+        (["avg"], {}, 1),
+        (["crops", "block4_conv3"], {}, 1),  # what is joined is no view
+    ],
+)
+def test_crops_alone_are_views_of_an_image(features: list[str], params: dict[str, int], views: int) -> None:
+    spec = default_spec("dense", features=features, params=params)
+    assert make_head(spec).named_steps["classifier"].views == views
 
 
 def test_the_tutorials_grid_has_the_tutorials_values() -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import log_loss
 
+from headstart.errors import DataError, ParameterError
 from headstart.heads.adam import Descent
 from headstart.heads.dense import DenseHead
 from headstart.heads.network import build_network, compile_epoch
@@ -155,3 +157,74 @@ def test_a_fit_prints_nothing(tmp_path: Path) -> None:
     assert "do-not-print-me" not in run.stdout + run.stderr
     assert "AutoGraph" not in run.stdout + run.stderr
     assert not list(tmp_path.glob("__autograph_generated_file*"))
+
+
+@pytest.fixture(scope="module")
+def viewed() -> tuple[np.ndarray, np.ndarray]:
+    """Return rows of four views: the class lies in the first of each view's three columns, the rest is noise."""
+    rng = np.random.default_rng(3)
+    y = rng.integers(0, 2, 120)
+    X = rng.normal(size=(120, 4, 3))
+    X[:, :, 0] += 2 * y[:, None]
+    return X.reshape(120, 12).astype(np.float32), y
+
+
+def test_the_views_of_a_row_are_predicted_one_by_one(viewed: tuple[np.ndarray, np.ndarray]) -> None:
+    X, y = viewed
+    head = DenseHead((8,), views=4, learning_rate=0.01, epochs=20, random_state=0).fit(X, y)
+    assert head.network_.input_shape == (None, 3)
+    one_by_one = [head.network_(X[:, start : start + 3]).numpy() for start in (0, 3, 6, 9)]
+    np.testing.assert_allclose(head.predict_proba(X), np.mean(one_by_one, axis=0), atol=1e-6)
+    turned = X.reshape(-1, 4, 3)[:, ::-1].reshape(X.shape)
+    np.testing.assert_allclose(head.predict_proba(turned), head.predict_proba(X), atol=1e-6)
+    assert head.score(X, y) > 0.9
+
+
+def test_every_view_is_learned_from(viewed: tuple[np.ndarray, np.ndarray]) -> None:
+    """Of two views, the class is seen in the second alone: a head that went by the first would have to guess."""
+    X, y = viewed
+    X = np.concatenate([np.zeros((len(X), 3), np.float32), X[:, :3]], axis=1)
+    head = DenseHead((8,), views=2, learning_rate=0.01, epochs=60, random_state=0).fit(X, y)
+    assert head.score(X, y) > 0.8
+
+
+def test_columns_that_are_no_views_are_refused(viewed: tuple[np.ndarray, np.ndarray]) -> None:
+    with pytest.raises(ParameterError, match=r"12 columns cannot be divided .* Received: views=5"):
+        DenseHead(views=5).fit(*viewed)
+
+
+def test_a_head_with_views_is_copied_whole(viewed: tuple[np.ndarray, np.ndarray]) -> None:
+    X, y = viewed
+    head = DenseHead((8,), views=4, early_stopping=True, random_state=0).fit(X, y)
+    copied = pickle.loads(pickle.dumps(head))
+    np.testing.assert_array_equal(copied.predict_proba(X), head.predict_proba(X))
+
+
+@pytest.mark.parametrize("views", [1, 4])
+def test_a_temperature_is_in_the_network_and_corrects_how_sure_it_is(
+    viewed: tuple[np.ndarray, np.ndarray], views: int
+) -> None:
+    """A head that fits labels of which many are drawn at random is too sure; the mean of views that differ too unsure."""
+    rng = np.random.default_rng(5)
+    (X, _), params = viewed, {"views": views, "learning_rate": 0.02, "epochs": 60, "random_state": 0}
+    y = np.where(rng.random(len(X)) < 0.4, rng.integers(0, 2, len(X)), (X[:, 0] > 1).astype(int))
+    train, test = np.arange(80), np.arange(80, 120)
+    plain = DenseHead((64,), **params).fit(X[train], y[train])
+    tempered = DenseHead((64,), cv=4, **params).fit(X[train], y[train])
+    assert plain.temperature_ == 1.0
+    assert (tempered.temperature_ > 1.5) if views == 1 else (tempered.temperature_ < 0.7)
+    for before, after in zip(plain.network_.get_weights()[-2:], tempered.network_.get_weights()[-2:], strict=True):
+        np.testing.assert_allclose(after, before / tempered.temperature_, rtol=1e-6)
+    if views == 1:
+        assert log_loss(y[test], tempered.predict_proba(X[test])) < log_loss(y[test], plain.predict_proba(X[test]))
+        np.testing.assert_array_equal(tempered.predict(X), plain.predict(X))
+
+
+def test_a_temperature_that_cannot_be_chosen_is_refused(viewed: tuple[np.ndarray, np.ndarray]) -> None:
+    X, y = viewed
+    few = y.copy()
+    few[0] = 2
+    with pytest.raises(DataError, match=r"two rows of each class.*Set cv=0"):
+        DenseHead(cv=5).fit(X, few)
+    with pytest.raises(ParameterError, match=r"0, or a whole number, 2 or more"):
+        DenseHead(cv=1).fit(X, y)

@@ -30,8 +30,11 @@ def apply(form: HeadLayers, X: np.ndarray) -> np.ndarray:
         "sigmoid": lambda v: 1 / (1 + np.exp(-v)),
         "softmax": lambda v: np.exp(v) / np.exp(v).sum(axis=1, keepdims=True),
     }
+    n_rows = len(X)
+    X = X.reshape(n_rows * form.views, -1)
     for layer in form.layers:
         X = functions[layer.activation](X @ layer.kernel + layer.bias)
+    X = X.reshape(n_rows, form.views, -1).mean(axis=1)
     return X / X.sum(axis=1, keepdims=True) if form.normalised else X
 
 
@@ -47,6 +50,13 @@ def test_layers_give_the_probabilities_of_the_head(head_type: str, n_classes: in
     placed = apply(form, X) @ placement
     np.testing.assert_array_equal(placed[:, ::2], apply(form, X))
     assert not placed[:, 1::2].any()
+
+
+def test_layers_give_the_mean_over_the_views_of_a_row() -> None:
+    classifier, X = fitted("dense", 3, {"epochs": 20, "hidden": (5,), "views": 4})
+    form = as_layers(classifier)
+    assert (form.views, form.layers[0].kernel.shape) == (4, (2, 5))
+    np.testing.assert_allclose(apply(form, X), classifier.predict_proba(X), atol=2e-6)
 
 
 def test_columns_that_are_in_place_need_no_matrix() -> None:

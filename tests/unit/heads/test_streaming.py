@@ -65,7 +65,10 @@ def test_ridge_is_that_of_the_whole_matrix(scaling, n_classes):
     assert 1 / 3 < ours[-1].temperature_ / theirs[-1].temperature_ < 3
 
 
-@pytest.mark.parametrize("params", [{}, {"early_stopping": True, "class_weight": "balanced"}])
+@pytest.mark.parametrize(
+    "params",
+    [{"views": 1}, {"views": 1, "early_stopping": True, "class_weight": "balanced"}, {"views": 3, "epochs": 20}],
+)
 def test_dense_takes_the_same_steps(params):
     X, y = problem()
     params = {"hidden": [8], "epochs": 5, **params}

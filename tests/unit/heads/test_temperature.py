@@ -35,3 +35,13 @@ def test_scores_without_a_mistake_have_a_temperature() -> None:
 
 def test_scores_that_say_nothing_have_temperature_1() -> None:
     assert fit_temperature(np.full((4, 3), 7.0), np.array([0, 1, 2, 0])) == 1.0
+
+
+def test_the_temperature_of_views_is_that_of_their_mean() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.normal(scale=2.0, size=(20_000, 3, 4))
+    drawn = softmax(scores / 0.5, axis=-1).mean(axis=1).cumsum(axis=1)
+    labels = (rng.random((len(scores), 1)) < drawn).argmax(axis=1)
+    assert fit_temperature(scores, labels) == pytest.approx(0.5, rel=0.1)
+    same = np.repeat(scores[:, :1], 3, axis=1)
+    assert fit_temperature(same, labels) == pytest.approx(fit_temperature(scores[:, 0], labels))

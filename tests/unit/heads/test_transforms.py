@@ -8,7 +8,8 @@ from hypothesis.extra.numpy import arrays
 from scipy import sparse
 
 from headstart.errors import HeadstartError
-from headstart.heads.transforms import SqrtL2Scaler, design_matrix, generalised_mean, make_scaler
+from headstart.heads.names import N_CROPS
+from headstart.heads.transforms import SqrtL2Scaler, average_crops, design_matrix, generalised_mean, make_scaler
 from headstart.schema import POOLED_LAYERS, FeatureBatch
 
 
@@ -55,6 +56,23 @@ def test_the_generalised_mean_lies_between_average_and_maximum(maps: np.ndarray,
     np.testing.assert_allclose(generalised_mean(maps * np.float32(factor)), pooled * factor, rtol=1e-4, atol=1e-37)
 
 
+def test_crops_are_averages_of_the_map_and_its_corners(batch: FeatureBatch) -> None:
+    maps = batch.features.astype(np.float32)
+    views = [maps, maps[:, :6, :6], maps[:, :6, 1:], maps[:, 1:, :6], maps[:, 1:, 1:]]
+    expected = np.concatenate([view.mean(axis=(1, 2)) for view in views], axis=1)
+    np.testing.assert_allclose(design_matrix([batch], ("crops",)), expected, rtol=1e-6)
+    assert expected.shape == (5, N_CROPS * 16)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 4), (4, 1), (2, 2)])
+def test_crops_of_the_smallest_maps_are_not_empty(shape: tuple[int, int]) -> None:
+    maps = np.arange(3 * np.prod(shape), dtype=np.float32).reshape(1, *shape, 3)
+    crops = average_crops(maps).reshape(N_CROPS, 3)
+    assert np.isfinite(crops).all()
+    np.testing.assert_allclose(crops[0], maps.mean(axis=(0, 1, 2)))
+    np.testing.assert_allclose(crops[1:].mean(axis=0), crops[0], rtol=1e-6)
+
+
 def test_pooled_layers_are_their_columns(batch: FeatureBatch) -> None:
     start = 0
     for name, width in POOLED_LAYERS:
@@ -84,7 +102,7 @@ def test_a_wrong_number_of_rows_is_refused(batch: FeatureBatch, n_samples: int) 
 
 @pytest.mark.parametrize("features", [("mean",), (), ("avg", "block6_conv1")])
 def test_unknown_features_are_refused_with_those_that_exist(batch: FeatureBatch, features: tuple[str, ...]) -> None:
-    with pytest.raises(HeadstartError, match="flatten, avg, max, gem, block1_conv2"):
+    with pytest.raises(HeadstartError, match="flatten, avg, max, gem, crops, block1_conv2"):
         design_matrix([batch], features)
 
 
