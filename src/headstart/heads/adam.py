@@ -61,11 +61,18 @@ class Adam:
         self._descent = descent
         self._n_steps = 0
 
-    def next_pace(self) -> Any:
-        """Return what the step that begins goes by: learning rate, and both betas to its power, which take the bias away."""
-        rate = self._descent.rate(self._n_steps)
-        self._n_steps += 1
-        return import_tensorflow().constant([rate, *(beta**self._n_steps for beta in self.BETAS)])
+    def next_paces(self, n_steps: int) -> Any:
+        """Return what the next steps go by, a row each: learning rate, and both betas to its power, which take the bias away.
+
+        A tensor of shape (n_steps, 3), float32.
+        """
+        first = self._n_steps
+        self._n_steps += n_steps
+        paces = [
+            [self._descent.rate(step), *(beta ** (step + 1) for beta in self.BETAS)]
+            for step in range(first, self._n_steps)
+        ]
+        return import_tensorflow().constant(paces)
 
     def apply(self, gradients: Sequence[Any], pace: Any) -> None:
         """Update every variable by its gradient."""

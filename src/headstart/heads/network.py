@@ -52,9 +52,9 @@ def build_network(
 def compile_epoch(network: Any, descent: Descent, data: Sequence[Any]) -> EpochRunner:
     """Return a function that trains ``network`` for one epoch, on rows in the order it is given.
 
-    Features, codes and weights stay on the device; a step gathers its rows there. The arithmetic is that of ``model.fit``
-    with ``sparse_categorical_crossentropy``, the last, smaller batch included. It answers with the sum of the losses and the
-    number of rows that were right.
+    Features, codes and weights stay on the device; a step gathers its rows there, and all steps of an epoch but the last,
+    whose batch may be smaller, are one call. The arithmetic is that of ``model.fit`` with
+    ``sparse_categorical_crossentropy``. It answers with the sum of the losses and the number of rows that were right.
     """
     tf = import_tensorflow()
     adam, batch_size = Adam(network.trainable_variables, descent), descent.batch_size
@@ -63,12 +63,21 @@ def compile_epoch(network: Any, descent: Descent, data: Sequence[Any]) -> EpochR
 
     # Without AutoGraph: nothing here needs it, and where it cannot read a function it prints the user's whole environment.
     @tf.function(reduce_retracing=True, autograph=False)  # type: ignore[untyped-decorator]
-    def step(rows: Any, pace: Any) -> tuple[Any, Any]:
-        return train(tf.gather(features, rows), tf.gather(codes, rows), tf.gather(weights, rows), pace)
+    def steps(batches: Any, paces: Any) -> tuple[Any, Any]:
+        def step(number: Any, loss: Any, n_right: Any) -> tuple[Any, Any, Any]:
+            rows = batches[number]
+            found = train(tf.gather(features, rows), tf.gather(codes, rows), tf.gather(weights, rows), paces[number])
+            of_batch, right = (tf.cast(value, tf.float64) for value in found)
+            return number + 1, loss + of_batch, n_right + right
+
+        zero = tf.constant(0.0, tf.float64)
+        n_steps = tf.shape(batches)[0]
+        return tf.while_loop(lambda number, *_: number < n_steps, step, (0, zero, zero), parallel_iterations=1)[1:]
 
     def run_epoch(order: NDArray[np.int32]) -> tuple[float, float]:
-        starts = range(0, len(order), batch_size)
-        results = [step(tf.constant(order[start : start + batch_size]), adam.next_pace()) for start in starts]
+        n_whole = len(order) // batch_size * batch_size
+        whole, rest = order[:n_whole].reshape(-1, batch_size), order[n_whole:][None]
+        results = [steps(part, adam.next_paces(len(part))) for part in (whole, rest) if part.size]
         return sum(float(loss) for loss, _ in results), sum(float(right) for _, right in results)
 
     return run_epoch
@@ -94,7 +103,7 @@ def compile_streamed_epoch(
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             batch = (tf.constant(part) for part in (take(rows), codes[rows], weights[rows]))
-            batch_loss, batch_right = step(*batch, adam.next_pace())
+            batch_loss, batch_right = step(*batch, adam.next_paces(1)[0])
             loss, n_right = loss + float(batch_loss), n_right + float(batch_right)
         return loss, n_right
 
