@@ -72,7 +72,10 @@ def compile_epoch(network: Any, descent: Descent, data: Sequence[Any]) -> EpochR
 
         zero = tf.constant(0.0, tf.float64)
         n_steps = tf.shape(batches)[0]
-        return tf.while_loop(lambda number, *_: number < n_steps, step, (0, zero, zero), parallel_iterations=1)[1:]
+        _, loss, n_right = tf.while_loop(
+            lambda number, *_: number < n_steps, step, (0, zero, zero), parallel_iterations=1
+        )
+        return loss, n_right
 
     def run_epoch(order: NDArray[np.int32]) -> tuple[float, float]:
         n_whole = len(order) // batch_size * batch_size
