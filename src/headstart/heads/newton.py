@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 #: Steps of one class at most; some ten are enough.
 MAX_STEPS = 100
 
+#: How near to the margin a row may lie on either side of it: what it adds to the gradient is rounding.
+ON_MARGIN = 1e-9
+
 #: Halvings of a step at most.
 MAX_HALVINGS = 30
 
@@ -55,16 +58,26 @@ def finish(rows: NDArray[np.float64], loss: SquaredHinge, C: float, start: Solut
 
 
 def one_class(X: NDArray[np.float64], targets: Vector, costs: Vector, weights: Vector) -> tuple[Vector, int, bool]:
-    """Return the weights of one class against the rest, the steps taken, and whether they are exact."""
+    """Return the weights of one class against the rest, the steps taken, and whether they are exact.
+
+    They are when the same rows lie within the margin before and after a full step; those on its edge may change sides.
+    """
+
+    def missing(at: Vector) -> Vector:
+        return 1.0 - targets * (X @ at)
 
     def objective(at: Vector) -> float:
-        missing = np.maximum(0.0, 1.0 - targets * (X @ at))
-        return float(0.5 * at @ at + costs @ missing**2)
+        return float(0.5 * at @ at + costs @ np.maximum(0.0, missing(at)) ** 2)
 
     value = objective(weights)
+    costly = costs > 0.0  # a row that costs nothing would make the equations singular
     for step in range(1, MAX_STEPS + 1):
-        within = targets * (X @ weights) < 1.0
+        within = costly & (missing(weights) > 0.0)
         goal = minimum_of(X[within], targets[within], costs[within])
+        left = missing(goal)
+        moved = costly & ((left > 0.0) != within)
+        if np.all(np.abs(left[moved]) <= ON_MARGIN):
+            return goal, step, True
         size, direction = 1.0, goal - weights
         for _ in range(MAX_HALVINGS):
             reached = objective(weights + size * direction)
@@ -74,8 +87,6 @@ def one_class(X: NDArray[np.float64], targets: Vector, costs: Vector, weights: V
         else:
             return weights, step, False
         weights, value = weights + size * direction, reached
-        if size == 1.0 and np.array_equal(within, targets * (X @ weights) < 1.0):
-            return weights, step, True
     return weights, MAX_STEPS, False
 
 
@@ -84,7 +95,7 @@ def minimum_of(X: NDArray[np.float64], targets: Vector, costs: Vector) -> Vector
     n_rows, n_columns = X.shape
     if n_rows <= n_columns:
         inner = X @ X.T
-        inner[np.diag_indices(n_rows)] += 1.0 / (2.0 * np.maximum(costs, np.finfo(np.float64).tiny))
+        inner[np.diag_indices(n_rows)] += 1.0 / (2.0 * costs)
         return np.asarray(X.T @ solved(inner, targets))
     weighted = 2.0 * costs[:, None] * X
     outer = X.T @ weighted
@@ -94,5 +105,5 @@ def minimum_of(X: NDArray[np.float64], targets: Vector, costs: Vector) -> Vector
 
 def solved(matrix: NDArray[np.float64], right: Vector) -> Vector:
     """Return the solution of a positive definite system."""
-    solution: Any = linalg.solve(matrix, right, assume_a="pos", overwrite_a=True, check_finite=False)
-    return np.asarray(solution, np.float64)
+    factor: Any = linalg.cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
+    return np.asarray(linalg.cho_solve(factor, right, check_finite=False), np.float64)

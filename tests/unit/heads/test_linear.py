@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
 from sklearn.svm import LinearSVC
 
+from headstart.heads import linear
 from headstart.heads import row_space as rooms
 from headstart.heads.lbfgs import minimise
 from headstart.heads.linear import LinearSVM, LogisticHead
@@ -164,3 +165,18 @@ def test_an_svm_that_is_hard_to_walk_to_is_solved_all_the_same() -> None:
 
     assert (objective(ours) <= objective(theirs) * (1 + 1e-5)).all()
     np.testing.assert_allclose(ours.coef_, theirs.coef_, atol=5e-3 * np.abs(theirs.coef_).max())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_exact_way_from_any_start_leaves_out_rows_of_no_weight(shape, monkeypatch) -> None:
+    """Their equations would be singular; and a walk that ends on a margin's edge must not pass for unfinished."""
+    monkeypatch.setattr(linear, "EASY_STEPS", 1)
+    X, y = features(SHAPES[shape]), classes(SHAPES[shape][0], 4)
+    weights = (np.arange(len(y)) % 7 > 0).astype(float)
+    for C in (0.1, 30.0, 1e4):
+        ours = LinearSVM(C).fit(X, y, sample_weight=weights)
+        without = LinearSVM(C).fit(X[weights > 0], y[weights > 0])
+        plain_svm = LinearSVC(C=C, tol=1e-10, max_iter=200_000).fit(X[weights > 0], y[weights > 0])
+        scale = np.abs(plain_svm.coef_).max()
+        np.testing.assert_allclose(ours.coef_, without.coef_, rtol=0, atol=1e-9 * scale)
+        np.testing.assert_allclose(ours.coef_, plain_svm.coef_, rtol=0, atol=TOLERANCE * scale)
