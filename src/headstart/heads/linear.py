@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 #: Steps after which a linear SVM is solved by Newton's method.
-EASY_STEPS = 100
+EASY_STEPS = 50
 
 
 class LinearClassifier(ClassifierMixin, BaseEstimator):
