@@ -1,6 +1,6 @@
 """The network in 8-bit integers: how fast it is, from how many images on it pays, and what it does to heads.
 
-python benchmarks/int8.py rates FOLDER                    by turns: bare int8, the workers, the tutorial's predict loop
+python benchmarks/int8.py rates FOLDER                    by turns: bare networks, the workers, the tutorial's predict loop
 python benchmarks/int8.py heads FLOAT32.h5 INT8.h5 …      caches of the same images, in pairs: cross-validated linear SVM
 """
 
@@ -55,13 +55,15 @@ def rates(folder: Path, rounds: int, n_images: int, n_loop: int) -> None:
     cosines = row_cosines(exact.forward(pixels).features, int8.forward(pixels).features)
     model = tutorial_model(keras)
     loop = lambda: predict_loop(keras, model, paths[:n_loop])  # noqa: E731
-    measured: dict[str, list[float]] = {"bare int8": [], "int8 worker": [], "auto worker": [], "predict loop": []}
+    names = ("bare int8", "int8 worker", "bare auto", "auto worker", "predict loop")
+    measured: dict[str, list[float]] = {name: [] for name in names}
     for backbone in (auto, int8):
         backbone.forward(pixels[:BATCH])
     predict_loop(keras, model, paths[:BATCH])
     for _ in range(rounds):
         measured["bare int8"].append(rate(len(refs), lambda: int8.forward(pixels)))
         measured["int8 worker"].append(rate(len(refs), lambda: work(refs, job, int8)))
+        measured["bare auto"].append(rate(len(refs), lambda: auto.forward(pixels)))
         measured["auto worker"].append(rate(len(refs), lambda: work(refs, job, auto)))
         measured["predict loop"].append(rate(len(paths[:n_loop]), loop))
     medians = {name: median(values) for name, values in measured.items()}
@@ -74,6 +76,7 @@ def rates(folder: Path, rounds: int, n_images: int, n_loop: int) -> None:
             "images_per_second": measured,
             "medians": medians,
             "int8_worker_of_bare": medians["int8 worker"] / medians["bare int8"],
+            "auto_worker_of_bare": medians["auto worker"] / medians["bare auto"],
             "int8_worker_of_auto_worker": medians["int8 worker"] / medians["auto worker"],
             "int8_worker_of_predict_loop": medians["int8 worker"] / medians["predict loop"],
             "seconds_to_first_batch": {"int8": int8_seconds, "auto": auto_seconds},

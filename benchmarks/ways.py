@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 BATCH, THREADS = 32, 2
 
 #: Seconds that a steady pass takes, about.
-STEADY_SECONDS = 6.0
+STEADY_SECONDS = 12.0
 
 #: Images on which int8 is calibrated, at most.
 CALIBRATION_IMAGES = 100
