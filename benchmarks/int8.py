@@ -62,9 +62,9 @@ def rates(folder: Path, rounds: int, n_images: int, n_loop: int) -> None:
     predict_loop(keras, model, paths[:BATCH])
     for _ in range(rounds):
         measured["bare int8"].append(rate(len(refs), lambda: int8.forward(pixels)))
-        measured["int8 worker"].append(rate(len(refs), lambda: work(refs, job, int8)))
+        measured["int8 worker"].append(steady_rate(refs, job, int8))
         measured["bare auto"].append(rate(len(refs), lambda: auto.forward(pixels)))
-        measured["auto worker"].append(rate(len(refs), lambda: work(refs, job, auto)))
+        measured["auto worker"].append(steady_rate(refs, job, auto))
         measured["predict loop"].append(rate(len(paths[:n_loop]), loop))
     medians = {name: median(values) for name, values in measured.items()}
     extra = int8_seconds - auto_seconds
@@ -96,14 +96,26 @@ def network(precision: str, refs: Any, job: ShardJob, pixels: Any) -> tuple[Back
     return backbone, time.perf_counter() - start, reason
 
 
-def work(refs: Any, job: ShardJob, backbone: Backbone) -> None:
-    """Decode, compute and write all images, as ``extract-features`` does."""
+def steady_rate(refs: Any, job: ShardJob, backbone: Backbone) -> float:
+    """Decode, compute and write all images, as ``extract-features`` does; return images per second from the first batch on.
+
+    Until the first batch is done the pipeline fills: the network has nothing to do before some images are decoded.
+    """
+    done: list[tuple[float, int]] = []
     with tempfile.TemporaryDirectory() as out:
         options = ExtractOptions()
         parts = chunks(refs, options.file_images)
         shards = [Shard(Path(out) / f"{number}.h5", part) for number, part in enumerate(parts)]
-        for _ in Pipeline(job, backbone, max_unpublished=options.shard_images).run(shards):
+        pipeline = Pipeline(
+            job,
+            backbone,
+            max_unpublished=options.shard_images,
+            on_images=lambda n_images: done.append((time.perf_counter(), n_images)),
+        )
+        for _ in pipeline.run(shards):
             pass
+        end = time.perf_counter()
+    return sum(n_images for _, n_images in done[1:]) / (end - done[0][0])
 
 
 def tutorial_model(keras: Any) -> Any:
