@@ -1,7 +1,7 @@
 """The network in 8-bit integers: how fast it is, from how many images on it pays, and what it does to heads.
 
 python benchmarks/int8.py rates FOLDER                    by turns: bare networks, the workers, the tutorial's predict loop
-python benchmarks/int8.py heads FLOAT32.h5 INT8.h5 …      caches of the same images, in pairs: cross-validated linear SVM
+python benchmarks/int8.py heads CACHE.h5 INT8.h5 …        caches of the same images, in pairs: cross-validated linear SVM
 """
 
 from __future__ import annotations
@@ -163,7 +163,8 @@ def compare(exact: Path, rounded: Path) -> dict[str, Any]:
                 for i in range(0, len(rows), 256)
             ]
         )
-        for name, cache in (("float32", first), ("int8", second)):
+        other = first.recipe.precision
+        for name, cache in ((other, first), ("int8", second)):
             spec = default_spec("linear-svm")
             X = design_matrix(
                 cache.batches(rows), spec.features, pooled_layers=cache.recipe.pooled_layers, n_samples=len(rows)
@@ -175,7 +176,7 @@ def compare(exact: Path, rounded: Path) -> dict[str, Any]:
                 cross_val_predict(make_head(spec), X, y, cv=repeat, method="predict_proba") for repeat in folds
             ]
     right = {name: np.mean([(p.argmax(axis=1) == y) for p in ps], axis=0) for name, ps in probabilities.items()}
-    difference = right["int8"] - right["float32"]
+    difference = right["int8"] - right[other]
     rng = np.random.default_rng(0)
     drawn = difference[rng.integers(0, len(y), (10_000, len(y)))].mean(axis=1)
     return {
@@ -183,7 +184,7 @@ def compare(exact: Path, rounded: Path) -> dict[str, Any]:
         "accuracy": {name: float(values.mean()) for name, values in right.items()},
         "difference": float(difference.mean()),
         "paired_95_interval": [float(value) for value in np.quantile(drawn, (0.025, 0.975))],
-        "cosine_to_float32": {"mean": float(cosines.mean()), "lowest": float(cosines.min())},
+        f"cosine_to_{other}": {"mean": float(cosines.mean()), "lowest": float(cosines.min())},
     }
 
 
