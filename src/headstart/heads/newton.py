@@ -70,7 +70,7 @@ def one_class(X: NDArray[np.float64], targets: Vector, costs: Vector, weights: V
         return float(0.5 * at @ at + costs @ np.maximum(0.0, missing(at)) ** 2)
 
     value = objective(weights)
-    costly = costs > 0.0  # a row that costs nothing would make the equations singular
+    costly = costs > np.finfo(np.float64).tiny  # a row that costs nothing would make the equations singular
     for step in range(1, MAX_STEPS + 1):
         within = costly & (missing(weights) > 0.0)
         goal = minimum_of(X[within], targets[within], costs[within])
