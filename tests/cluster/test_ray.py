@@ -18,6 +18,7 @@ from fakes import FakeNetwork
 from headstart.cache.store import open_cache
 from headstart.cluster.connection import ClusterOptions
 from headstart.extract import local
+from headstart.extract.cluster.engine import RayEngine
 from headstart.extract.local import extract_features
 from headstart.extract.options import ExtractionSummary, ExtractOptions
 from headstart_cli.app import COMMANDS, make_app
@@ -138,6 +139,15 @@ def test_a_node_that_is_lost_costs_what_was_under_way(cluster: Any, data: Path, 
 def test_the_command_says_who_did_how_much(
     cluster: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    enter = RayEngine.__enter__
+
+    def with_all_there(engine: RayEngine) -> RayEngine:
+        """Begin when both workers have arrived: one alone may be done before the other is there."""
+        entered = enter(engine)
+        wait_for(lambda: engine._crew.answers() == [] and len(engine._crew.idle) == 2)
+        return entered
+
+    monkeypatch.setattr(RayEngine, "__enter__", with_all_there)
     monkeypatch.setattr(local, "Network", lambda _options: FakeNetwork())
     monkeypatch.setenv("COLUMNS", "200")
     command = [
