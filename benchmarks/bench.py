@@ -25,7 +25,8 @@ import numpy as np
 from headstart.backbone.precision import row_cosines
 from headstart.images.discover import discover
 from machine import RESULTS, machine
-from ways import BATCH, WAYS
+from way import BATCH
+from ways import WAYS
 
 HERE = Path(__file__).parent
 
