@@ -9,13 +9,16 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.model_selection import cross_val_predict
 
+from headstart.backbone.device import cpu
 from headstart.backbone.openvino import OpenVinoBackbone
 from headstart.backbone.precision import row_cosines
 from headstart.backbone.quantize import images_to_pay
@@ -50,23 +53,26 @@ def rates(folder: Path, rounds: int, n_images: int, n_loop: int) -> None:
     )
     auto, auto_seconds, auto_reason = network("auto", refs, job, pixels)
     int8, int8_seconds, _ = network("int8", refs, job, pixels)
+    backbones = {"int8": int8, auto.recipe.precision: auto}
+    reduced = cpu().reduced_precision
+    if reduced and reduced not in backbones:
+        backbones[reduced] = network(reduced, refs, job, pixels)[0]
     keras = import_keras()
     exact = OpenVinoBackbone()
     cosines = row_cosines(exact.forward(pixels).features, int8.forward(pixels).features)
     model = tutorial_model(keras)
-    loop = lambda: predict_loop(keras, model, paths[:n_loop])  # noqa: E731
-    names = ("bare int8", "int8 worker", "bare auto", "auto worker", "predict loop")
-    measured: dict[str, list[float]] = {name: [] for name in names}
-    for backbone in (auto, int8):
+    measured: dict[str, list[float]] = defaultdict(list)
+    for backbone in backbones.values():
         backbone.forward(pixels[:BATCH])
     predict_loop(keras, model, paths[:BATCH])
     for _ in range(rounds):
-        measured["bare int8"].append(rate(len(refs), lambda: int8.forward(pixels)))
-        measured["int8 worker"].append(steady_rate(refs, job, int8))
-        measured["bare auto"].append(rate(len(refs), lambda: auto.forward(pixels)))
-        measured["auto worker"].append(steady_rate(refs, job, auto))
+        for name, backbone in backbones.items():
+            measured[f"bare {name}"].append(rate(len(refs), partial(backbone.forward, pixels)))
+            measured[f"{name} worker"].append(steady_rate(refs, job, backbone))
+        loop = partial(predict_loop, keras, model, paths[:n_loop])
         measured["predict loop"].append(rate(len(paths[:n_loop]), loop))
     medians = {name: median(values) for name, values in measured.items()}
+    worker = {name: medians[f"{name} worker"] for name in backbones}
     extra = int8_seconds - auto_seconds
     write_result(
         f"int8-rates-{folder.name}",
@@ -75,12 +81,11 @@ def rates(folder: Path, rounds: int, n_images: int, n_loop: int) -> None:
             "auto": auto_reason,
             "images_per_second": measured,
             "medians": medians,
-            "int8_worker_of_bare": medians["int8 worker"] / medians["bare int8"],
-            "auto_worker_of_bare": medians["auto worker"] / medians["bare auto"],
-            "int8_worker_of_auto_worker": medians["int8 worker"] / medians["auto worker"],
-            "int8_worker_of_predict_loop": medians["int8 worker"] / medians["predict loop"],
+            "worker_of_bare": {name: rate / medians[f"bare {name}"] for name, rate in worker.items()},
+            "int8_worker_of_worker": {name: worker["int8"] / rate for name, rate in worker.items() if name != "int8"},
+            "int8_worker_of_predict_loop": worker["int8"] / medians["predict loop"],
             "seconds_to_first_batch": {"int8": int8_seconds, "auto": auto_seconds},
-            "images_from_which_int8_pays": images_to_pay(extra, medians["auto worker"], medians["int8 worker"]),
+            "images_from_which_int8_pays": images_to_pay(extra, worker[auto.recipe.precision], worker["int8"]),
             "cosine_to_float32": {"mean": float(cosines.mean()), "lowest": float(cosines.min())},
         },
     )

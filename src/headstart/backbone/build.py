@@ -14,6 +14,7 @@ from headstart.backbone.weights import Weights, load_weights
 from headstart.errors import HeadstartError
 
 if TYPE_CHECKING:
+    from headstart.backbone.device import Device
     from headstart.schema import Backbone, Recipe
 
 
@@ -44,6 +45,11 @@ def pick_engine(precision: str, device: str) -> str:
     if picked.name != "cpu" or precision not in {"float32", picked.reduced_precision}:
         return "tensorflow"
     return next(filter(is_installed, CPU_ENGINES.get(precision, ())), "tensorflow")
+
+
+def type_to_prove(device: Device) -> str | None:
+    """Return the reduced type that ``auto`` tries on a device; None where float32 is as fast, or it has none."""
+    return None if device.winograd and is_installed("ncnn") else device.reduced_precision
 
 
 def faster_engine(precision: str) -> str | None:

@@ -43,7 +43,7 @@ def choose_precision(
     build : callable
         Precision → backbone.
     reduced : str or None
-        The reduced type that the device computes natively.
+        A reduced type that is faster on the device; None where there is none.
     device : str
         Name of the device, for the reason.
     images : ndarray of shape (n_images, size, size, 3), uint8
@@ -51,7 +51,7 @@ def choose_precision(
     """
     exact = build("float32")
     if reduced is None:
-        return PrecisionChoice(exact, f"float32: the {device} of this machine has no native bfloat16 or float16")
+        return PrecisionChoice(exact, f"float32: no type that is faster on this {device} gives the same features")
     candidate = build(reduced)
     cosines = row_cosines(exact.forward(images).features, candidate.forward(images).features)
     lowest = float(cosines.min())

@@ -78,6 +78,15 @@ def reduced_precision(machine: Machine, rates: Rates) -> str:
     if reduced is None:
         return ""
     factor = rates.forward[reduced] / rates.forward["float32"]
+    if machine.device.winograd and "ncnn" in machine.engines:
+        return (
+            ""
+            if factor < WORTH
+            else (
+                f"{reduced} is {factor:.1f} times as fast as float32 here, which --precision auto takes on this processor: "
+                f"--precision {reduced} is worth a try."
+            )
+        )
     if factor < WORTH:
         return f"{reduced} is only {factor:.2f} times as fast as float32 here: --precision float32 loses nothing."
     return (
@@ -105,7 +114,8 @@ def missing_engine(machine: Machine) -> str:
     """Return which engine would make the type that ``auto`` takes faster, where it is missing."""
     if on_gpu(machine) or not machine.devices:
         return ""
-    precision = machine.devices[0].reduced_precision or "float32"
+    cpu = machine.devices[0]
+    precision = "float32" if cpu.winograd else cpu.reduced_precision or "float32"
     engine = CPU_ENGINES[precision][0]
     if engine in machine.engines:
         return ""

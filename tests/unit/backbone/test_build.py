@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from headstart.backbone import build
-from headstart.backbone.build import pick_engine
+from headstart.backbone.build import pick_engine, type_to_prove
 from headstart.backbone.device import Device
 from headstart.errors import HeadstartError
 
@@ -37,6 +39,23 @@ def test_the_fastest_that_is_installed_and_computes_the_type(
     monkeypatch.setattr(build, "pick_device", lambda _name: device)
     monkeypatch.setattr(build, "is_installed", lambda engine: engine in installed)
     assert pick_engine(precision, "auto") == expected
+
+
+@pytest.mark.parametrize(
+    ("device", "installed", "expected"),
+    [
+        (NATIVE, ALL, "bfloat16"),
+        (PLAIN, ALL, None),
+        (GPU, ALL, "float16"),
+        (replace(NATIVE, winograd=True), ALL, None),
+        (replace(NATIVE, winograd=True), ALL - {"ncnn"}, "bfloat16"),
+    ],
+)
+def test_auto_tries_a_type_where_it_is_faster(
+    device: Device, installed: set[str], expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "is_installed", lambda engine: engine in installed)
+    assert type_to_prove(device) == expected
 
 
 def test_int8_on_a_gpu_is_refused() -> None:

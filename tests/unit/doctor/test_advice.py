@@ -13,6 +13,7 @@ from headstart.doctor.machine import Machine
 from headstart.doctor.rates import Rates
 
 CPU = Device("cpu", "/CPU:0", 32, "bfloat16")
+ZEN4 = replace(CPU, winograd=True)
 GPU = Device("gpu:0", "/GPU:0", 128, "float16")
 MACHINE = Machine(
     "a processor", "Linux", ("avx2",), 2, 8 * 2**30, 2**40, Path("/data"), (CPU,), ("ncnn", "openvino"), False, {}, ()
@@ -61,6 +62,16 @@ def test_a_slow_network_bounds_whatever_the_size() -> None:
             None,
             "pip install 'headstart[ncnn]', then look again",
         ),
+        (
+            replace(MACHINE, devices=(ZEN4,)),
+            RATES,
+            "which --precision auto takes on this processor: --precision bfloat16",
+        ),
+        (
+            replace(MACHINE, engines=("openvino",), devices=(ZEN4,)),
+            None,
+            "ncnn, which is not installed, computes float32 faster",
+        ),
         (MACHINE, WITH_INT8, "int8 is 2.0 times as fast again (64 images/s) and pays from about 320 images on"),
         (replace(MACHINE, hidden_gpu=True), None, "tensorflow[and-cuda]"),
         (replace(MACHINE, free_memory_bytes=2**30), None, "Only 1.0 GiB of memory are free"),
@@ -74,6 +85,12 @@ def test_what_would_help_is_said_where_it_would(machine: Machine, rates: Rates |
 
 def test_a_sound_machine_needs_no_advice_unmeasured() -> None:
     assert advise(MACHINE, None) == []
+
+
+def test_a_slower_type_that_auto_does_not_take_needs_no_word() -> None:
+    rates = replace(RATES, forward={"float32": 16.6, "bfloat16": 14.7})
+    said = advise(replace(MACHINE, devices=(ZEN4,)), rates)
+    assert not any("bfloat16" in sentence for sentence in said)
 
 
 def test_features_that_are_only_near_bound_nothing() -> None:

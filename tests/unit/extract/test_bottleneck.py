@@ -22,9 +22,10 @@ def summary(
     return ExtractionSummary(Path("x.h5"), recipe, "flat", (), n_computed=n_computed, times=times, device="cpu")
 
 
-def on_processor(monkeypatch: pytest.MonkeyPatch, flags: str, *, installed: bool = True) -> None:
+def on_processor(monkeypatch: pytest.MonkeyPatch, flags: str, *, installed: bool = True, family: int = 6) -> None:
     found = frozenset(flags.split())
     monkeypatch.setattr(device, "cpu_flags", lambda: found)
+    monkeypatch.setattr(device, "cpu_family", lambda: ("AuthenticAMD", family))
     monkeypatch.setattr(module, "cpu_flags", lambda: found)
     monkeypatch.setattr(build, "is_installed", lambda _engine: installed)
 
@@ -76,6 +77,11 @@ def test_what_would_make_the_network_faster_depends_on_the_processor(
     on_processor(monkeypatch, flags, installed=installed)
     said = bottleneck(summary(forward=8), ExtractOptions(precision=precision))
     assert f"A GPU (--device gpu:0) {expected}" in said
+
+
+def test_where_auto_is_float32_it_is_not_advised(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_processor(monkeypatch, "avx512_vnni avx512_bf16", family=25)
+    assert "auto" not in bottleneck(summary(forward=8), ExtractOptions(precision="float32"))
 
 
 def test_a_gpu_is_not_told_to_use_a_gpu() -> None:
