@@ -7,8 +7,7 @@ They are written as shards by the project's own writer and merged as an extracti
 unchanged folder is one whose scan says what the cache says.
 
 Each step runs in a process of its own. Its memory is the peak of the resident set (VmHWM) less what was resident before
-the step began, imports and the scan (a million ``ImageRef``, measured by itself) included; so it counts what HDF5 and the
-allocator hold, too.
+the scan that the step is given, imports included; so it counts what HDF5 and the allocator hold, too.
 """
 
 from __future__ import annotations
@@ -34,12 +33,13 @@ from headstart.extract.assembly import assemble, is_current
 from headstart.extract.known import KnownRows
 from headstart.extract.options import SHARD_IMAGES, ExtractionSummary
 from headstart.extract.plan import make_plan
+from headstart.images.refs import ImageRefs
 from headstart.schema import FeatureBatch, ImageRef, ImageRow, Recipe
 from machine import write_result
 
 ROWS, N_CLASSES, SHAPE, N_POOLED, BATCH_ROWS, READ_ROWS = (10_000, 100_000, 1_000_000), 1000, (1, 1, 8), 5, 250, 1000
 
-#: Bytes a row that are allowed beside the scan.
+#: Bytes a row that are allowed, the scan counted.
 LIMIT_BYTES = 300
 
 RECIPE = Recipe(
@@ -71,7 +71,7 @@ def write_shards(folder: Path, n_rows: int) -> None:
                 writer.append(FeatureBatch(maps, rng.random((len(rows), N_POOLED), np.float32)), rows)
 
 
-def merge_shards(folder: Path, refs: tuple[ImageRef, ...], output: Path) -> None:
+def merge_shards(folder: Path, refs: ImageRefs, output: Path) -> None:
     """Plan on shards alone and merge them, as an extraction that was interrupted at its very end."""
     sources = [KnownRows.of_file(path) for path in sorted((folder / "shards").iterdir())]
     plan = make_plan(folder, refs, sources)
@@ -81,7 +81,7 @@ def merge_shards(folder: Path, refs: tuple[ImageRef, ...], output: Path) -> None
     merge(output, sources=files, rows=rows, failures=(), class_names=CLASS_NAMES, layout="class-folders")
 
 
-def plan_unchanged(cache: FeatureCache, folder: Path, refs: tuple[ImageRef, ...]) -> None:
+def plan_unchanged(cache: FeatureCache, folder: Path, refs: ImageRefs) -> None:
     """Find that nothing is to be done."""
     sources = [KnownRows.of_open(cache)]
     plan = make_plan(folder, refs, sources)
@@ -111,7 +111,7 @@ def verify_whole(path: Path) -> None:
         raise SystemExit(f"{path} is not whole: {finding}")
 
 
-def steps(folder: Path, n_rows: int) -> dict[str, Callable[[tuple[ImageRef, ...]], None]]:
+def steps(folder: Path, n_rows: int) -> dict[str, Callable[[ImageRefs], None]]:
     """Return what is measured, by name; each is given the scan, which is empty where the step needs none."""
     path = folder / "cache.h5"
 
@@ -140,8 +140,7 @@ def measure(name: str, folder: Path, n_rows: int, profiled: bool) -> dict[str, f
     import headstart_cli.inspect  # noqa: F401  (imports are no part of a step)
 
     before = status("VmRSS")
-    refs = tuple(scan(n_rows)) if name == "merge" or name.startswith("plan") else ()
-    resident = status("VmRSS")
+    refs = ImageRefs.of(scan(n_rows) if name == "merge" or name.startswith("plan") else ())
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew (proc(5))
     action, start = steps(folder, n_rows)[name], time.perf_counter()
     if profiled:
@@ -149,7 +148,7 @@ def measure(name: str, folder: Path, n_rows: int, profiled: bool) -> dict[str, f
     else:
         action(refs)
     seconds = time.perf_counter() - start
-    return {"seconds": seconds, "bytes": status("VmHWM") - resident, "scan_bytes": resident - before}
+    return {"seconds": seconds, "bytes": status("VmHWM") - before}
 
 
 def profile(action: Callable[[], object]) -> None:
@@ -171,7 +170,6 @@ def run(name: str, folder: Path, n_rows: int, profiled: bool) -> dict[str, float
         "seconds": round(found["seconds"], 3),
         "peak_mib": round(found["bytes"] / 2**20, 1),
         "bytes_a_row": round(found["bytes"] / n_rows),
-        **({"scan_bytes_a_row": round(found["scan_bytes"] / n_rows)} if found["scan_bytes"] > 2**20 else {}),
     }
     print(f"{n_rows:>9,}  {name:30}  {result}", file=sys.stderr, flush=True)
     return result

@@ -22,6 +22,7 @@ from headstart.cache.folder import MANIFEST, ShardFolder
 from headstart.cache.merge import MergedRow, MergedRows, merge
 from headstart.cache.shards import publish_shards
 from headstart.cache.store import FeatureCache, open_cache
+from headstart.images.refs import ImageRefs
 from machine import write_result
 
 SHARD_ROWS, BATCH_ROWS = 128, 256
@@ -48,7 +49,7 @@ def rows_of(paths: list[Path]) -> MergedRows:
             refs += cache.refs()
             sources += [number] * cache.n_images
             rows += range(cache.n_images)
-    return MergedRows(np.array(sources, np.int32), np.array(rows), refs)
+    return MergedRows(np.array(sources, np.int32), np.array(rows), ImageRefs.of(refs))
 
 
 def seconds(action: Callable[[], object]) -> float:

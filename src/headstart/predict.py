@@ -19,6 +19,7 @@ from headstart.extract.reading import batches
 from headstart.extract.shard import ShardJob
 from headstart.heads.bundle import Bundle, load_bundle
 from headstart.images.discover import ImageSet, discover
+from headstart.images.refs import ImageRefs
 from headstart.runtime import usable_cores
 from headstart.schema import Failure, ImageRef
 from headstart.storage.address import Location, location
@@ -200,7 +201,7 @@ def evaluate_head(
         with open_cache(data) as cache:
             return score_cache(bundle, cache, split), list(cache.failures)
     images = discover(location(data))
-    chosen = replace(images, refs=tuple(ref for ref in images.refs if split in (None, ref.split)))
+    chosen = replace(images, refs=ImageRefs.of(ref for ref in images.refs if split in (None, ref.split)))
     if not any(ref.label for ref in chosen.refs):
         raise DataError(f"There are no labelled images in {data}{f' of the split {split}' if split else ''}.")
     return Predictor(head, **backbone_options).evaluate(chosen)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, overload
 
@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 from headstart.cache.format import COLUMN_CHUNK_BYTES, DIGEST, GZIP_LEVEL, MAX_TEXT_BYTES, Column
 from headstart.cache.reading import StoredRows
 from headstart.errors import CacheError
-
-#: Rows of which Python objects are made at once.
-BLOCK_ROWS = 4096
+from headstart.texts import TextColumn
 
 #: The values of a text column, encoded; called twice, once to find the longest.
 Texts = Callable[[], Iterable[bytes]]
@@ -41,67 +39,6 @@ def encode(text: str, what: str) -> bytes:
         )
         raise CacheError(f"The {what} {text[:80]!r} cannot be stored: it {problem}.")
     return data
-
-
-class TextColumn(Sequence[str]):
-    """Strings as one block of bytes; a Python string is made when it is asked for.
-
-    Parameters
-    ----------
-    data : bytes
-        All strings, end to end.
-    ends : ndarray of shape (n_rows,), int64
-        Where each one ends.
-    """
-
-    def __init__(self, data: bytes, ends: NDArray[np.int64]) -> None:
-        self._data, self._ends = data, ends
-
-    @classmethod
-    def from_bytes(cls, values: Iterable[bytes]) -> TextColumn:
-        """Return the column of some encoded strings."""
-        parts = list(values)
-        return cls(b"".join(parts), np.cumsum([len(part) for part in parts], dtype=np.int64))
-
-    @classmethod
-    def joined(cls, columns: Sequence[TextColumn]) -> TextColumn:
-        """Return some columns end to end; a single one as it is."""
-        if len(columns) == 1:
-            return columns[0]
-        starts = np.cumsum([0, *(len(column._data) for column in columns)])
-        ends = [column._ends + start for column, start in zip(columns, starts[:-1], strict=True)]
-        return cls(b"".join([column._data for column in columns]), np.concatenate([np.empty(0, np.int64), *ends]))
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def take(self, rows: NDArray[np.int64]) -> Iterator[str]:
-        """Yield the strings of some rows, in the order asked for."""
-        for block in range(0, len(rows), BLOCK_ROWS):
-            part = rows[block : block + BLOCK_ROWS]
-            starts = np.where(part > 0, self._ends[part - 1], 0)
-            for start, end in zip(starts.tolist(), self._ends[part].tolist(), strict=True):
-                yield self._data[start:end].decode("utf-8", "surrogateescape")
-
-    def raw(self, row: int) -> bytes:
-        """Return the bytes of one string."""
-        return self._data[int(self._ends[row - 1]) if row else 0 : int(self._ends[row])]
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[row] for row in range(*index.indices(len(self)))]
-        return self.raw(range(len(self))[index]).decode("utf-8", "surrogateescape")
-
-    def __iter__(self) -> Iterator[str]:
-        start = 0
-        for block in range(0, len(self), BLOCK_ROWS):
-            for end in self._ends[block : block + BLOCK_ROWS].tolist():
-                yield self._data[start:end].decode("utf-8", "surrogateescape")
-                start = end
 
 
 class HexColumn(Sequence[str]):

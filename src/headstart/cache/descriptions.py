@@ -10,17 +10,21 @@ from numpy.typing import NDArray
 
 from headstart.cache.format import ROWS
 from headstart.cache.header import Header, now, versions
-from headstart.cache.shard import label_indices, ref_columns
+from headstart.cache.shard import label_indices, ref_columns, tag_texts
 from headstart.errors import CacheError
 from headstart.schema import Failure, Recipe
+from headstart.texts import TextColumn
 
 if TYPE_CHECKING:
-    from headstart.cache.columns import TextColumn
     from headstart.cache.merge import MergedRows
     from headstart.cache.store import FeatureCache
+    from headstart.images.refs import ImageRefs
 
 #: Numeric columns that come with a row of a source; everything else is said anew.
 INHERITED = {"sha256": ("|u1", 32), "features_sha256": ("|u1", 32), "width_px": ("<i4", 0), "height_px": ("<i4", 0)}
+
+#: In place of the index of a class that there is not.
+UNKNOWN = -2
 
 
 class Descriptions:
@@ -67,18 +71,38 @@ class Descriptions:
         CacheError
             If a label is not among the classes.
         """
-        labels, refs = label_indices(class_names), self.rows.refs
-        unknown = next((ref for ref in refs if ref.label not in labels), None)
-        if unknown is not None:
+        refs = self.rows.refs
+        numbers = class_numbers(refs, class_names)
+        if UNKNOWN in numbers:
+            unknown = refs[int(np.argmax(numbers == UNKNOWN))]
             raise CacheError(f"{unknown.path} has the label {unknown.label!r}, which is not among the classes.")
         return {
             **ref_columns(refs),
             **self.columns,
             "notes": lambda: self.notes,
-            "label": np.fromiter((labels[ref.label] for ref in refs), np.int32, len(refs)),
+            "label": numbers,
         }
 
     def header(self, recipe: Recipe, failures: Sequence[Failure], layout: str, info: Mapping[str, Any]) -> Header:
         """Return the root attributes of the new cache; its versions are those of all sources, and of now."""
         made_by = {**self.versions, **versions()}
         return Header(recipe, len(self.rows), len(failures), layout, made_by, info, created=now())
+
+
+def class_numbers(refs: ImageRefs, class_names: Sequence[str]) -> NDArray[np.int32]:
+    """Return the index of each image's class, −1 where it is unlabelled, :data:`UNKNOWN` where there is no such class."""
+    labels = label_indices(class_names)
+    return np.array([labels.get(label, UNKNOWN) for label, _, _ in refs.tags], np.int32)[refs.codes]
+
+
+def says(cache: FeatureCache, refs: ImageRefs) -> bool:
+    """Return whether the rows of a cache say exactly this of their images."""
+    rows = cache.rows
+    return (
+        rows.path == refs.paths
+        and np.array_equal(rows.size_bytes, refs.sizes)
+        and np.array_equal(rows.mtime_ns, refs.times)
+        and np.array_equal(rows.label, class_numbers(refs, cache.class_names))
+        and rows.split == TextColumn.from_bytes(tag_texts(refs, 1, "split")())
+        and rows.group == TextColumn.from_bytes(tag_texts(refs, 2, "group")())
+    )

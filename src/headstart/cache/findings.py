@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.cache.check import check_labels
-from headstart.cache.columns import HexColumn, TextColumn, read_column
+from headstart.cache.columns import HexColumn, read_column
 from headstart.cache.features import row_digest
 from headstart.cache.format import CLASS_NAMES, DIGEST, FEATURES, POOLED, POOLED_COLUMN_LAYER, ROWS, column_layers
 from headstart.cache.header import Header, read_text_attribute
 from headstart.cache.reading import H5PY_ERRORS, StoredRows, first_line
 from headstart.cache.sharded import ShardedRows
 from headstart.errors import CacheError
+from headstart.texts import TextColumn
 
 Datasets = Mapping[str, StoredRows | ShardedRows]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.cache.columns import TextColumn
+from headstart.texts import TextColumn
 
 
 class PathIndex:

@@ -19,6 +19,7 @@ from headstart.cache.shard import write_descriptions
 from headstart.cache.sources import check_recipe, check_shape, opened_sources
 from headstart.cache.store import FeatureCache
 from headstart.errors import CacheError
+from headstart.images.refs import ImageRefs
 from headstart.schema import Failure, ImageRef, Recipe
 
 #: Rows that are copied between two looks at whether the disk still takes them.
@@ -51,19 +52,21 @@ class MergedRows:
         Index of the cache among the sources.
     rows : ndarray of shape (n_rows,), int64
         Row in it.
-    refs : sequence of ImageRef
+    refs : ImageRefs
         What is said of it in the new file.
     """
 
     sources: NDArray[np.int32]
     rows: NDArray[np.int64]
-    refs: Sequence[ImageRef]
+    refs: ImageRefs
 
     @classmethod
     def of(cls, rows: Sequence[MergedRow]) -> MergedRows:
         """Return the columns of some rows."""
         sources = np.fromiter((row.source for row in rows), np.int32, len(rows))
-        return cls(sources, np.fromiter((row.row for row in rows), np.int64, len(rows)), [row.ref for row in rows])
+        return cls(
+            sources, np.fromiter((row.row for row in rows), np.int64, len(rows)), ImageRefs.of(row.ref for row in rows)
+        )
 
     def __len__(self) -> int:
         return len(self.refs)

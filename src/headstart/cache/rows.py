@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.cache.columns import HexColumn, TextColumn
+from headstart.cache.columns import HexColumn
+from headstart.texts import TextColumn
 
 
 class Rows:

@@ -27,6 +27,7 @@ from headstart.cache.format import (
 from headstart.cache.header import Header, now, versions, write_header
 from headstart.cache.publish import published, writing
 from headstart.errors import CacheError
+from headstart.images.refs import ImageRefs
 from headstart.schema import Failure, FeatureBatch, ImageRef, ImageRow, Recipe
 
 #: A reason is for a person; what is longer is cut.
@@ -195,13 +196,20 @@ def check_row(row: ImageRow, labels: Mapping[str | None, int]) -> None:
 
 def ref_columns(refs: Sequence[ImageRef]) -> dict[str, Any]:
     """Return the columns that ``/rows`` and ``/failures`` share."""
+    columns = ImageRefs.of(refs)
     return {
-        "path": texts(refs, lambda ref: ref.path, "path"),
-        "split": texts(refs, lambda ref: ref.split, "split"),
-        "group": texts(refs, lambda ref: ref.group, "group"),
-        "size_bytes": np.fromiter((ref.size_bytes for ref in refs), np.int64, len(refs)),
-        "mtime_ns": np.fromiter((ref.mtime_ns for ref in refs), np.int64, len(refs)),
+        "path": texts(columns.paths, str, "path"),
+        "split": tag_texts(columns, 1, "split"),
+        "group": tag_texts(columns, 2, "group"),
+        "size_bytes": columns.sizes,
+        "mtime_ns": columns.times,
     }
+
+
+def tag_texts(refs: ImageRefs, place: int, what: str) -> Texts:
+    """Return one part of each image's tag, encoded, as often as it is asked for."""
+    known = [encode(tag[place] or "", what) for tag in refs.tags]
+    return lambda: map(known.__getitem__, refs.codes)
 
 
 def failure_columns(failures: Sequence[Failure]) -> dict[str, Any]:

@@ -20,9 +20,9 @@ from headstart.cache.reading import H5PY_ERRORS, StoredRows, first_line
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from headstart.cache.columns import TextColumn
     from headstart.cache.folder import ShardFolder
     from headstart.schema import Recipe
+    from headstart.texts import TextColumn
 
 
 def most_open() -> int:

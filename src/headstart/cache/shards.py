@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.cache.columns import TextColumn, encode
+from headstart.cache.columns import encode
 from headstart.cache.descriptions import Descriptions
 from headstart.cache.folder import ShardFolder
 from headstart.cache.index import grouped
@@ -20,6 +20,7 @@ from headstart.cache.sources import check_recipe, check_shape, opened_sources
 from headstart.cache.store import FeatureCache
 from headstart.errors import CacheError
 from headstart.schema import Failure
+from headstart.texts import TextColumn
 
 
 def publish_shards(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.cache.check import check_labels
-from headstart.cache.columns import BLOCK_ROWS, read_column
+from headstart.cache.columns import read_column
 from headstart.cache.format import (
     CLASS_NAMES,
     DIGEST,
@@ -31,6 +31,7 @@ from headstart.cache.sharded import ShardedRows
 from headstart.errors import CacheError
 from headstart.schema import Failure, FeatureBatch, ImageRef
 from headstart.storage.address import Address, Location, location
+from headstart.texts import BLOCK_ROWS
 
 #: No batch is larger, whatever number of rows is asked for: early layers have rows of megabytes.
 MAX_BATCH_BYTES = 256 * 2**20

@@ -15,6 +15,7 @@ from headstart.cache.merge import MergedRows, merge
 from headstart.cache.store import FeatureCache, open_cache
 from headstart.errors import DataError, HeadstartError, RecipeMismatchError
 from headstart.exchange.union import Union, united_classes, united_failures
+from headstart.images.refs import ImageRefs
 
 #: What may be done where caches contradict each other.
 ON_CONFLICT = ("refuse", "later")
@@ -115,7 +116,7 @@ def merge_caches(
 def one_file_of(folder: Path, target: Path) -> Merged:
     """Write a folder of shards as one file that says the same; features move as they lie on the disk."""
     with open_cache(folder) as cache:
-        refs, numbers = cache.refs(), np.arange(cache.n_images)
+        refs, numbers = ImageRefs.of(cache.iter_refs()), np.arange(cache.n_images)
         merge(
             target,
             sources=[cache],

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from operator import eq
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from headstart.cache.descriptions import says
 from headstart.cache.index import PathIndex
 from headstart.cache.merge import MergedRows
+from headstart.images.refs import ImageRefs
 from headstart.schema import Failure
 
 if TYPE_CHECKING:
@@ -18,17 +19,16 @@ if TYPE_CHECKING:
     from headstart.extract.known import KnownRows
     from headstart.extract.options import ExtractionSummary
     from headstart.extract.plan import Plan
-    from headstart.schema import ImageRef
 
 
 def assemble(
-    refs: Sequence[ImageRef], plan: Plan, sources: Sequence[KnownRows], *, first_new: int, summary: ExtractionSummary
+    refs: ImageRefs, plan: Plan, sources: Sequence[KnownRows], *, first_new: int, summary: ExtractionSummary
 ) -> MergedRows:
     """Return the rows of the new cache in the order of the scan; copies of an image that failed fail with it.
 
     Parameters
     ----------
-    refs : sequence of ImageRef
+    refs : ImageRefs
         The scan.
     plan : Plan
         How each image comes to its row.
@@ -43,17 +43,16 @@ def assemble(
     if not len(missing):
         return MergedRows(plan.sources, plan.rows, refs)
     index = PathIndex([source.rows.path for source in sources[first_new:]])
-    paths = [refs[place].path for place in map(int, missing)]
-    numbers, rows = index.split(index.find([plan.copies.get(path, path) for path in paths]))
+    numbers, rows = index.split(index.find([plan.copies.get(path, path) for path in refs.paths.take(missing)]))
     all_sources, all_rows = plan.sources.copy(), plan.rows.copy()
     all_sources[missing], all_rows[missing] = np.where(numbers < 0, -1, numbers + first_new), rows
     reasons = {failure.ref.path: failure.reason for failure in summary.failures}
-    without = [refs[place] for place in map(int, missing[numbers < 0])]
+    without = refs.taken(missing[numbers < 0])
     summary.failures += tuple(
         Failure(ref, reasons[plan.copies[ref.path]]) for ref in without if ref.path in plan.copies
     )
     kept = all_sources >= 0
-    return MergedRows(all_sources[kept], all_rows[kept], [refs[place] for place in map(int, np.flatnonzero(kept))])
+    return MergedRows(all_sources[kept], all_rows[kept], refs.taken(np.flatnonzero(kept)))
 
 
 def with_missing(rows: MergedRows, old: FeatureCache, scanned: Sequence[str]) -> MergedRows:
@@ -72,13 +71,13 @@ def with_missing(rows: MergedRows, old: FeatureCache, scanned: Sequence[str]) ->
     """
     index, digests = PathIndex([old.rows.path]), old.rows.sha256.array
     gone = np.flatnonzero(~np.isin(index.find(old.rows.path), index.find(scanned)))
-    renamed = (rows.sources == 0) & (index.find([ref.path for ref in rows.refs]) < 0)
+    renamed = (rows.sources == 0) & (index.find(rows.refs.paths) < 0)
     moved = {digests[row].tobytes() for row in rows.rows[renamed]}
     missing = np.array([row for row in gone if digests[row].tobytes() not in moved], np.int64)
-    refs = [*rows.refs, *old.iter_refs(missing)]
-    order = np.array(sorted(range(len(refs)), key=lambda place: os.fsencode(refs[place].path)), np.int64)
+    refs = ImageRefs.of(chain(rows.refs, old.iter_refs(missing)))
+    order = np.array(sorted(range(len(refs)), key=refs.paths.raw), np.int64)
     sources = np.concatenate([rows.sources, np.zeros(len(missing), np.int32)])
-    return MergedRows(sources[order], np.concatenate([rows.rows, missing])[order], [refs[place] for place in order])
+    return MergedRows(sources[order], np.concatenate([rows.rows, missing])[order], refs.taken(order))
 
 
 def is_current(
@@ -95,6 +94,6 @@ def is_current(
         and old.layout == layout
         and not rows.sources.any()
         and np.array_equal(rows.rows, np.arange(len(rows)))
-        and all(map(eq, old.iter_refs(), rows.refs))
+        and says(old, rows.refs)
         and old.failures == tuple(failures)
     )

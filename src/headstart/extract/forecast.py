@@ -195,10 +195,10 @@ def forecast(run: Run, stack: ExitStack) -> Forecast:
 def rows_that_stay(run: Run, plan: Plan, old: FeatureCache | None) -> tuple[MergedRows, int]:
     """Return the rows of finished files that the new cache would take, and how many rows of the old one have no image."""
     refs, known = run.images.refs, np.flatnonzero(plan.sources >= 0)
-    rows = MergedRows(plan.sources[known], plan.rows[known], [refs[place] for place in map(int, known)])
+    rows = MergedRows(plan.sources[known], plan.rows[known], refs.taken(known))
     if old is None:
         return rows, 0
-    with_gone = with_missing(rows, old, [ref.path for ref in refs])
+    with_gone = with_missing(rows, old, refs.paths)
     return with_gone if run.options.keep_missing else rows, len(with_gone) - len(rows)
 
 

@@ -16,6 +16,7 @@ from headstart.cache.index import PathIndex
 from headstart.extract.alike import alike
 from headstart.extract.reading import threads_of
 from headstart.images.load import read_image_bytes
+from headstart.images.refs import ImageRefs
 from headstart.storage.address import Address
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Plan:
         Index of the file among the sources whose row is reused for each image of the scan; −1 where there is none.
     rows : ndarray of shape (n_refs,), int64
         Row in that file, or −1.
-    compute : list of ImageRef
+    compute : ImageRefs
         Images to run through the network, in the order of the scan.
     copies : dict of str to str
         Path → path of an image with the same bytes that is being computed.
@@ -54,13 +55,13 @@ class Plan:
 
     sources: NDArray[np.int32]
     rows: NDArray[np.int64]
-    compute: list[ImageRef] = field(default_factory=list)
+    compute: ImageRefs = field(default_factory=lambda: ImageRefs.of(()))
     copies: dict[str, str] = field(default_factory=dict)
     reasons: Counter[str] = field(default_factory=Counter)
     why: dict[str, str] = field(default_factory=dict)
 
 
-def make_plan(root: Location, refs: Sequence[ImageRef], sources: Sequence[KnownRows], *, threads: int = 2) -> Plan:
+def make_plan(root: Location, refs: ImageRefs, sources: Sequence[KnownRows], *, threads: int = 2) -> Plan:
     """Return which images are known by path, size and time, or by their content, and which are new.
 
     Only files that could be equal to another are read for it: whole where a known one has their size, or where a new one has
@@ -70,7 +71,7 @@ def make_plan(root: Location, refs: Sequence[ImageRef], sources: Sequence[KnownR
     ----------
     root : Path or Address
         Folder that the paths are relative to.
-    refs : sequence of ImageRef
+    refs : ImageRefs
         The scan.
     sources : sequence of KnownRows
         The old cache and the shards of an interrupted run, all of the same recipe; earlier ones win.
@@ -78,18 +79,17 @@ def make_plan(root: Location, refs: Sequence[ImageRef], sources: Sequence[KnownR
         Files hashed at the same time.
     """
     index = PathIndex([source.rows.path for source in sources])
-    at = index.find([ref.path for ref in refs])
-    sizes = np.fromiter((ref.size_bytes for ref in refs), np.int64, len(refs))
+    at = index.find(refs.paths)
     known_sizes = joined([source.rows.size_bytes for source in sources])
-    rows = np.where(is_unchanged(at, refs, sizes, known_sizes, sources), at, -1)
+    rows = np.where(is_unchanged(at, refs, known_sizes, sources), at, -1)
     doubtful = np.flatnonzero(rows < 0)
     plan = Plan(*index.split(rows))
     if len(doubtful) < len(refs):
         plan.reasons["unchanged"] = len(refs) - len(doubtful)
     if len(doubtful):
         known_times = joined([source.rows.mtime_ns for source in sources])
-        keys, known_keys = contents_keys(root, sizes, times_of(refs)), contents_keys(root, known_sizes, known_times)
-        possible = could_be_equal(root, [refs[n] for n in doubtful.tolist()], keys[doubtful], known_keys, threads)
+        keys, known_keys = contents_keys(root, refs.sizes, refs.times), contents_keys(root, known_sizes, known_times)
+        possible = could_be_equal(root, refs.taken(doubtful), keys[doubtful], known_keys, threads)
         candidates = doubtful[possible | of_known_path(root, at[doubtful])]
         digests = hash_files(root, (refs[number] for number in candidates), threads=threads_of(root, threads))
         rows[doubtful] = look_up(plan, refs, doubtful, at, digests, sources)
@@ -98,22 +98,13 @@ def make_plan(root: Location, refs: Sequence[ImageRef], sources: Sequence[KnownR
 
 
 def is_unchanged(
-    at: NDArray[np.int64],
-    refs: Sequence[ImageRef],
-    sizes: NDArray[np.int64],
-    known_sizes: NDArray[np.int64],
-    sources: Sequence[KnownRows],
+    at: NDArray[np.int64], refs: ImageRefs, known_sizes: NDArray[np.int64], sources: Sequence[KnownRows]
 ) -> NDArray[np.bool_]:
     """Return whether each image has size and time of the row of its path, shape (n_refs,)."""
     same = at >= 0
-    same[same] = known_sizes[at[same]] == sizes[same]
-    same[same] = joined([source.rows.mtime_ns for source in sources])[at[same]] == times_of(refs)[same]
+    same[same] = known_sizes[at[same]] == refs.sizes[same]
+    same[same] = joined([source.rows.mtime_ns for source in sources])[at[same]] == refs.times[same]
     return same
-
-
-def times_of(refs: Sequence[ImageRef]) -> NDArray[np.int64]:
-    """Return when each image changed, in nanoseconds, shape (n_refs,)."""
-    return np.fromiter((ref.mtime_ns for ref in refs), np.int64, len(refs))
 
 
 def contents_keys(root: Location, sizes: NDArray[np.int64], times: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -131,7 +122,7 @@ def of_known_path(root: Location, at: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def could_be_equal(
-    root: Location, refs: Sequence[ImageRef], sizes: NDArray[np.int64], known_sizes: NDArray[np.int64], threads: int
+    root: Location, refs: ImageRefs, sizes: NDArray[np.int64], known_sizes: NDArray[np.int64], threads: int
 ) -> NDArray[np.bool_]:
     """Return whether each file has the size of a known one, or is like another of these (:mod:`.alike`).
 
@@ -140,13 +131,13 @@ def could_be_equal(
     _, which, counts = np.unique(sizes, return_inverse=True, return_counts=True)
     possible: NDArray[np.bool_] = np.isin(sizes, known_sizes)
     several = np.flatnonzero(~possible & (counts[which] > 1))
-    possible[several] = alike(root, [refs[number] for number in several.tolist()], sizes[several], threads=threads)
+    possible[several] = alike(root, refs.taken(several), sizes[several], threads=threads)
     return possible
 
 
 def look_up(
     plan: Plan,
-    refs: Sequence[ImageRef],
+    refs: ImageRefs,
     doubtful: NDArray[np.int64],
     at: NDArray[np.int64],
     digests: Mapping[str, bytes],
@@ -156,22 +147,22 @@ def look_up(
     by_digest = rows_with(digests.values(), sources)
     first_with: dict[bytes, str] = {}
     unreadable = {failure.ref.path for source in sources for failure in source.failures}
-    found = np.full(len(doubtful), -1, np.int64)
-    for place, number in enumerate(doubtful):
-        ref, has_row = refs[number], at[number] >= 0
-        digest = digests.get(ref.path)
+    found, new = np.full(len(doubtful), -1, np.int64), []
+    for place, (number, path) in enumerate(zip(doubtful.tolist(), refs.paths.take(doubtful), strict=True)):
+        has_row, digest = at[number] >= 0, digests.get(path)
         if digest is not None and digest in by_digest:
             found[place] = by_digest[digest]
             plan.reasons["touched" if has_row else "moved"] += 1
         elif digest is not None and digest in first_with:
-            plan.copies[ref.path] = first_with[digest]
+            plan.copies[path] = first_with[digest]
             plan.reasons["identical"] += 1
         else:
-            plan.compute.append(ref)
-            before = "unreadable before" if ref.path in unreadable else "new"
-            plan.why[ref.path] = "changed" if has_row else before
+            new.append(number)
+            before = "unreadable before" if path in unreadable else "new"
+            plan.why[path] = "changed" if has_row else before
             if digest is not None:
-                first_with[digest] = ref.path
+                first_with[digest] = path
+    plan.compute = refs.taken(np.array(new, np.int64))
     return found
 
 

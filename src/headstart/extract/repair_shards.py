@@ -12,6 +12,7 @@ from headstart.cache.merge import MergedRow, MergedRows, merge
 from headstart.cache.shards import publish_shards
 from headstart.errors import CacheError
 from headstart.extract.destination import first_number
+from headstart.images.refs import ImageRefs
 
 if TYPE_CHECKING:
     from headstart.cache.folder import ShardFolder
@@ -65,5 +66,5 @@ def replace_shards(
     sources, rows = np.zeros(len(refs), np.int32), np.arange(len(refs))
     sources[affected], rows[affected] = 1, np.arange(len(affected))
     publish_shards(
-        folder, sources=[cache, new], rows=MergedRows(sources, rows, refs), failures=cache.failures, **described
+        folder, sources=[cache, new], rows=MergedRows(sources, rows, ImageRefs.of(refs)), failures=cache.failures, **described
     )  # fmt: skip

@@ -164,7 +164,7 @@ class Run:
         """Return the rows and, if that is asked for, those of images that are gone; their classes stay too."""
         if old is None or not self.options.keep_missing:
             return rows
-        kept = with_missing(rows, old, [ref.path for ref in self.images.refs])
+        kept = with_missing(rows, old, self.images.refs.paths)
         if len(kept) > len(rows):
             summary.reused["kept though missing"] = len(kept) - len(rows)
         self.images = replace(self.images, class_names=classes_of(kept.refs))

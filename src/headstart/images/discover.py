@@ -29,6 +29,7 @@ from headstart.errors import DataError
 from headstart.images.formats import suffix_of
 from headstart.images.manifest import is_manifest, read_manifest
 from headstart.images.objects import walk_objects
+from headstart.images.refs import ImageRefs
 from headstart.images.walk import Walk, walk
 from headstart.schema import ImageRef
 from headstart.storage.address import Address, Location
@@ -55,7 +56,7 @@ class ImageSet:
     ----------
     root : Path or Address
         Folder that the paths are relative to, on a disk or in a bucket.
-    refs : tuple of ImageRef
+    refs : ImageRefs
         The images, sorted by the bytes of their paths.
     class_names : tuple of str
         Names of the classes, sorted; empty if the images are unlabelled.
@@ -68,7 +69,7 @@ class ImageSet:
     """
 
     root: Location
-    refs: tuple[ImageRef, ...]
+    refs: ImageRefs
     class_names: tuple[str, ...]
     layout: str
     ignored: tuple[str, ...] = ()
@@ -99,7 +100,7 @@ def discover(root: Location, *, manifest: Location | None = None) -> ImageSet:
         raise DataError(f"There is no folder at {root}. Expected: a folder of images, or a CSV manifest.")
     if manifest is not None:
         named = sorted(read_manifest(manifest, root, SPLIT_NAMES), key=lambda ref: os.fsencode(ref.path))
-        return ImageSet(root, tuple(named), classes_of(named), "manifest")
+        return ImageSet(root, ImageRefs.of(named), classes_of(named), "manifest")
     found = walk_objects(root) if isinstance(root, Address) else walk(os.fspath(root))
     if found.unreadable:
         raise DataError(
@@ -110,13 +111,14 @@ def discover(root: Location, *, manifest: Location | None = None) -> ImageSet:
         raise DataError(nothing_found(root, found))
     found.images.sort(key=lambda image: os.fsencode(image[0]))
     layout, place = layout_of(root, [path for path, _, _ in found.images])
-    refs = tuple(ImageRef(path, *place(path), None, size, mtime) for path, size, mtime in found.images)
+    refs = ImageRefs.of(ImageRef(path, *place(path), None, size, mtime) for path, size, mtime in found.images)
     return ImageSet(root, refs, classes_of(refs), layout, tuple(sorted(found.ignored)), found.hidden_count)
 
 
 def classes_of(refs: Iterable[ImageRef]) -> tuple[str, ...]:
     """Return the names of the classes, sorted."""
-    return tuple(sorted({ref.label for ref in refs if ref.label is not None}, key=os.fsencode))
+    labels = (label for label, _, _ in refs.tags) if isinstance(refs, ImageRefs) else (ref.label for ref in refs)
+    return tuple(sorted({label for label in labels if label is not None}, key=os.fsencode))
 
 
 def layout_of(root: Location, paths: list[str]) -> tuple[str, Callable[[str], tuple[str | None, str | None]]]:

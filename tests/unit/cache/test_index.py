@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headstart.cache import index as index_module
-from headstart.cache.columns import TextColumn
 from headstart.cache.index import PathIndex
+from headstart.texts import TextColumn
 
 #: Few different ones, so that caches share some, and one that is not UTF-8.
 PATHS = st.sampled_from(["a", "b/ü.jpg", "b", "", os.fsdecode(b"b/\xff.jpg"), "b/1.jpg", "c"])

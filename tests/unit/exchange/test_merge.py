@@ -21,6 +21,7 @@ from headstart.cache.shards import publish_shards
 from headstart.cache.store import open_cache
 from headstart.errors import DataError, HeadstartError, RecipeMismatchError
 from headstart.exchange.merge import merge_caches
+from headstart.images.refs import ImageRefs
 from headstart.schema import Failure, ImageRef, ImageRow
 
 #: Path, number of the image (its features and digest follow from it), label, split, group.
@@ -226,7 +227,7 @@ def test_a_folder_of_shards_becomes_a_file_that_says_the_same(tmp_path: Path) ->
     folder.mkdir()
     shards = [cache_of(folder / f"{number:020d}.h5", [(f"{number}.jpg", number, *said[2:])]) for number in (1, 2)]
     refs = [ImageRef("b.jpg", "ants", None, "g", 5, 6), ImageRef("a.jpg", "ants", "test", None, 5, 6)]
-    rows = MergedRows(np.array([1, 0], np.int32), np.zeros(2, np.int64), refs)
+    rows = MergedRows(np.array([1, 0], np.int32), np.zeros(2, np.int64), ImageRefs.of(refs))
     publish_shards(
         ShardFolder(folder), sources=shards, rows=rows, failures=[failure()], class_names=["ants", "bees"], layout="flat",
         info={"precision_reason": "test"},

@@ -15,6 +15,7 @@ from headstart.extract import alike as module
 from headstart.extract import plan
 from headstart.extract.alike import SAMPLE_BYTES, alike
 from headstart.extract.plan import make_plan
+from headstart.images.refs import ImageRefs
 from headstart.schema import ImageRef
 
 
@@ -65,7 +66,7 @@ def test_a_first_run_reads_whole_only_what_is_alike(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(module, "SAMPLED_AT_ONCE", 3)
     refs = written(tmp_path, [b"%04d" % number for number in range(20)] + [b"0007"])
     refs = [ImageRef(r.path, None, None, None, 4, (tmp_path / r.path).stat().st_mtime_ns) for r in refs]
-    made = make_plan(tmp_path, refs, [])
+    made = make_plan(tmp_path, ImageRefs.of(refs), [])
     assert sorted(read) == ["20.jpg", "7.jpg"]
     assert made.copies == {"20.jpg": "7.jpg"}
     assert len(made.compute) == 20

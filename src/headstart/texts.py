@@ -1,0 +1,84 @@
+"""Many strings, compact in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Rows of which Python objects are made at once.
+BLOCK_ROWS = 4096
+
+
+class TextColumn(Sequence[str]):
+    """Strings as one block of bytes; a Python string is made when it is asked for.
+
+    Parameters
+    ----------
+    data : bytes
+        All strings, end to end.
+    ends : ndarray of shape (n_rows,), int64
+        Where each one ends.
+    """
+
+    def __init__(self, data: bytes, ends: NDArray[np.int64]) -> None:
+        self._data, self._ends = data, ends
+
+    @classmethod
+    def from_bytes(cls, values: Iterable[bytes]) -> TextColumn:
+        """Return the column of some encoded strings."""
+        parts = list(values)
+        return cls(b"".join(parts), np.cumsum([len(part) for part in parts], dtype=np.int64))
+
+    @classmethod
+    def joined(cls, columns: Sequence[TextColumn]) -> TextColumn:
+        """Return some columns end to end; a single one as it is."""
+        if len(columns) == 1:
+            return columns[0]
+        starts = np.cumsum([0, *(len(column._data) for column in columns)])
+        ends = [column._ends + start for column, start in zip(columns, starts[:-1], strict=True)]
+        return cls(b"".join([column._data for column in columns]), np.concatenate([np.empty(0, np.int64), *ends]))
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def taken(self, rows: NDArray[np.int64]) -> TextColumn:
+        """Return the column of some rows, in the order asked for."""
+        return TextColumn.from_bytes(map(self.raw, rows.tolist()))
+
+    def take(self, rows: NDArray[np.int64]) -> Iterator[str]:
+        """Yield the strings of some rows, in the order asked for."""
+        for block in range(0, len(rows), BLOCK_ROWS):
+            part = rows[block : block + BLOCK_ROWS]
+            starts = np.where(part > 0, self._ends[part - 1], 0)
+            for start, end in zip(starts.tolist(), self._ends[part].tolist(), strict=True):
+                yield self._data[start:end].decode("utf-8", "surrogateescape")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TextColumn):
+            return NotImplemented
+        return self._data == other._data and np.array_equal(self._ends, other._ends)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def raw(self, row: int) -> bytes:
+        """Return the bytes of one string."""
+        return self._data[int(self._ends[row - 1]) if row else 0 : int(self._ends[row])]
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[row] for row in range(*index.indices(len(self)))]
+        return self.raw(range(len(self))[index]).decode("utf-8", "surrogateescape")
+
+    def __iter__(self) -> Iterator[str]:
+        start = 0
+        for block in range(0, len(self), BLOCK_ROWS):
+            for end in self._ends[block : block + BLOCK_ROWS].tolist():
+                yield self._data[start:end].decode("utf-8", "surrogateescape")
+                start = end
