@@ -73,6 +73,11 @@ def rates(folder: Path, rounds: int, n_images: int, n_loop: int) -> None:
         measured["predict loop"].append(rate(len(paths[:n_loop]), loop))
     medians = {name: median(values) for name, values in measured.items()}
     worker = {name: medians[f"{name} worker"] for name in backbones}
+
+    def ratio(one: str, other: str) -> float:
+        """By turns, the median of the rounds: the clock of a shared machine drifts from one to the next."""
+        return median([a / b for a, b in zip(measured[one], measured[other], strict=True)])
+
     extra = int8_seconds - auto_seconds
     write_result(
         f"int8-rates-{folder.name}",
@@ -81,9 +86,11 @@ def rates(folder: Path, rounds: int, n_images: int, n_loop: int) -> None:
             "auto": auto_reason,
             "images_per_second": measured,
             "medians": medians,
-            "worker_of_bare": {name: rate / medians[f"bare {name}"] for name, rate in worker.items()},
-            "int8_worker_of_worker": {name: worker["int8"] / rate for name, rate in worker.items() if name != "int8"},
-            "int8_worker_of_predict_loop": worker["int8"] / medians["predict loop"],
+            "worker_of_bare": {name: ratio(f"{name} worker", f"bare {name}") for name in backbones},
+            "int8_worker_of_worker": {
+                name: ratio("int8 worker", f"{name} worker") for name in backbones if name != "int8"
+            },
+            "int8_worker_of_predict_loop": ratio("int8 worker", "predict loop"),
             "seconds_to_first_batch": {"int8": int8_seconds, "auto": auto_seconds},
             "images_from_which_int8_pays": images_to_pay(extra, worker[auto.recipe.precision], worker["int8"]),
             "cosine_to_float32": {"mean": float(cosines.mean()), "lowest": float(cosines.min())},
