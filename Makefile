@@ -18,7 +18,7 @@ BENCH_IMAGES := 64
 BENCH_ROUNDS := 3
 TORCH := torch>=2.6
 
-.PHONY: help demo test check docs bench hooks clean
+.PHONY: help demo test check cover docs bench hooks clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -35,6 +35,9 @@ check: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -n 2 --dist loadscope -m "not weights and not faults and not cluster and not slow"
+
+cover: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m "not weights and not faults and not cluster" --cov
 
 docs: $(VENV)/dev.stamp

@@ -14,6 +14,8 @@ from headstart.extract import repair
 from headstart.schema import Recipe
 from pictures import picture
 
+pytestmark = pytest.mark.slow
+
 
 def test_from_photos_to_predictions(cli: Cli, data: Path, head: Path, tmp_path: Path) -> None:
     metrics = json.loads((head / "metrics.json").read_text())

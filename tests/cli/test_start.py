@@ -14,6 +14,8 @@ from headstart.extract.network import Network
 from headstart.extract.options import ExtractOptions
 from pictures import class_folders
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).parents[1]
 
 #: Runs a statement, then says on the last line which of the packages that take long to import it needed.

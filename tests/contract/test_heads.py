@@ -21,6 +21,8 @@ from headstart.heads.ridge import RidgeHead
 from headstart.heads.svm import LinearSVMHead, RBFSVMHead
 from headstart.heads.transforms import SqrtL2Scaler
 
+pytestmark = pytest.mark.slow
+
 #: A grid of two for each type.
 GRIDS = {
     "dense": {"classifier__hidden": [(), (8,)]},

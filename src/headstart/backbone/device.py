@@ -14,7 +14,7 @@ from headstart.runtime import import_tensorflow
 BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16")
 
 #: AMD's family of Zen 3 and Zen 4, as Linux writes it. Zen 4 alone of the two has bfloat16, in halves of a register: float32
-#: by Winograd's way is 13 % faster there. Zen 5 (family 26) multiplies whole registers (docs/adr/0003-faster-cpu-engines.md).
+#: by Winograd's way is some 10 % faster there. Zen 5 (family 26) multiplies whole registers (decision 0003).
 WINOGRAD_PROCESSORS = frozenset({("AuthenticAMD", 25)})
 
 #: What the drivers of GPUs show on Linux where there is one: Nvidia's, AMD's, and that of Windows' Linux.

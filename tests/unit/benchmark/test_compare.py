@@ -18,6 +18,8 @@ from headstart.report.comparison import METRICS, Comparison
 from headstart.schema import Estimate
 from labelled import labelled_cache
 
+pytestmark = pytest.mark.slow
+
 LABELS = [row % 3 for row in range(120)]
 SPLITS = ["test" if row >= 90 else "train" for row in range(120)]
 QUICK = ("logistic", "ridge", "nearest-class-mean", "majority")

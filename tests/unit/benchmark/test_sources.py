@@ -26,6 +26,8 @@ from headstart.search.pool import LocalPool
 from headstart_cli.app import COMMANDS, make_app
 from labelled import labelled_cache
 
+pytestmark = pytest.mark.slow
+
 LABELS = [row % 3 for row in range(90)]
 SPLITS = ["test" if row >= 72 else "train" for row in range(90)]
 HEADS = ("logistic", "knn", "nearest-class-mean", "majority")

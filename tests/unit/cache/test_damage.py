@@ -14,6 +14,8 @@ from headstart.cache.merge import MergedRow, merge
 from headstart.cache.store import open_cache
 from headstart.errors import CacheError
 
+pytestmark = pytest.mark.slow
+
 #: Prime, so that the positions fall differently into every structure.
 STRIDE = 113
 

@@ -20,6 +20,8 @@ from headstart.cache.store import open_cache
 from headstart.cache.verify import verify_file
 from headstart.errors import CacheError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("harm", "sentence"),

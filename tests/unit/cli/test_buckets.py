@@ -17,7 +17,7 @@ from headstart_cli.app import COMMANDS, make_app
 from headstart_cli.app import run as run_app
 from pictures import class_folders
 
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
 CACHE = "s3://photos/features/set.h5"
 

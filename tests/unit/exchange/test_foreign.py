@@ -30,6 +30,8 @@ from headstart.predict import Predictor, evaluate_head
 from headstart.quality.inspect import inspect_quality
 from headstart.schema import ImageRef
 
+pytestmark = pytest.mark.slow
+
 N, WIDTH = 12, 6
 
 

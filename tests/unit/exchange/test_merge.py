@@ -24,6 +24,8 @@ from headstart.exchange.merge import merge_caches
 from headstart.images.refs import ImageRefs
 from headstart.schema import Failure, ImageRef, ImageRow
 
+pytestmark = pytest.mark.slow
+
 #: Path, number of the image (its features and digest follow from it), label, split, group.
 Said = tuple[str, int, str | None, str | None, str | None]
 

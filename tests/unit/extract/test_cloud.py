@@ -22,7 +22,7 @@ from headstart.storage.address import location
 from headstart.storage.faults import DeniedError, NotReachedError
 from pictures import class_folders, picture
 
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
 ADDRESS = "s3://photos/set"
 

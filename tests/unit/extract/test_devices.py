@@ -25,6 +25,8 @@ from headstart.extract.options import ExtractionSummary, ExtractOptions
 from headstart.runtime import THREAD_VARIABLES
 from pictures import class_folders, picture
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:

@@ -22,6 +22,8 @@ from headstart.extract.options import ExtractOptions
 from headstart.extract.shard import Shard, ShardJob, ShardReport
 from headstart.schema import FeatureBatch, ImageRow, Recipe
 
+pytestmark = pytest.mark.slow
+
 #: Bytes an image at most that a driver holds at its peak: 0.75 GiB of a million, beside what starts any of them.
 LIMIT = 800
 

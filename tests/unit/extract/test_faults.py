@@ -26,6 +26,8 @@ from headstart.extract.options import Silence
 from headstart.schema import FeatureBatch
 from pictures import class_folders, picture
 
+pytestmark = pytest.mark.slow
+
 SHARD = 5  # images of a file: half of what a crash may cost
 
 

@@ -19,6 +19,8 @@ from headstart.extract.local import default_output, extract_features
 from headstart.extract.options import ExtractionSummary, ExtractOptions, Silence
 from pictures import class_folders, picture
 
+pytestmark = pytest.mark.slow
+
 
 def run(data: Path, output: Path, network: FakeNetwork | None = None, **options: Any) -> ExtractionSummary:
     options = {"shard_images": 10, "decode_threads": 2, "cache_layout": "shards"} | options

@@ -37,6 +37,8 @@ from headstart.schema import FeatureBatch, ImageRef, ImageRow
 from headstart_cli.inspect import describe
 from pictures import class_folders
 
+pytestmark = pytest.mark.slow
+
 #: Bytes a row that bookkeeping may take at its peak, the scan counted.
 LIMIT = 300
 

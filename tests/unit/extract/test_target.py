@@ -23,7 +23,7 @@ from headstart.storage.address import location
 from headstart.storage.faults import ExistsError
 from pictures import class_folders, picture
 
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
 OUTPUT = "s3://photos/features/set.h5"
 KEY_OF_OUTPUT = "features/set.h5"

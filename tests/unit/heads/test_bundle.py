@@ -20,6 +20,8 @@ from headstart.heads.bundle import load_bundle, save_bundle
 from headstart.heads.catalogue import HEAD_TYPES
 from headstart.schema import FeatureBatch
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("name", list(HEAD_TYPES))
 def test_a_head_comes_back_as_it_was(name: str, batch: FeatureBatch, tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from headstart.heads.dense import DenseHead
 from headstart.heads.network import build_network, compile_epoch
 from headstart.runtime import import_keras
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def data() -> tuple[np.ndarray, np.ndarray]:

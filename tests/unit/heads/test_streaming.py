@@ -13,6 +13,8 @@ from headstart.heads.catalogue import default_spec, make_head
 from headstart.heads.packed import PackedRows, ReadRows, pack, packed_block
 from headstart.heads.streaming import Memory, fit_streamed, matrix_fits
 
+pytestmark = pytest.mark.slow
+
 
 def problem(n_classes=3, n_samples=240, n_features=30, seed=0):
     """Return rows, most of their values zero and all of them exact in float16, and labels."""

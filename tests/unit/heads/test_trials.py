@@ -9,6 +9,8 @@ from headstart.heads import trials
 from headstart.heads.catalogue import HEAD_TYPES, default_spec, make_head
 from headstart.heads.trials import Table, outcomes
 
+pytestmark = pytest.mark.slow
+
 
 def rows(n: int, d: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)

@@ -17,6 +17,8 @@ from headstart.images.load import decode_resized
 from headstart.images.synthetic import photograph
 from pictures import encoded_pictures
 
+pytestmark = pytest.mark.slow
+
 SIZE = 32
 
 

@@ -20,6 +20,8 @@ from comparisons import FLOWERS, HEADS, HOSTILE, drawn_once, make_comparison, od
 from headstart.report.benchmark_page import benchmark_page, image_link, page_mistakes
 from headstart.report.text import printable
 
+pytestmark = pytest.mark.slow
+
 SHAPES = odd_comparisons()
 
 #: Elements without an end.

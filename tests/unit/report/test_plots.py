@@ -21,6 +21,8 @@ from headstart.report.plots.probabilities import confusion, curves
 from headstart.report.plots.scores import pareto_fit, pareto_latency, pareto_optimal
 from headstart.report.plots.svg import COLOURS, ROLES, Plot, draw
 
+pytestmark = pytest.mark.slow
+
 SHAPES = odd_comparisons()
 
 

@@ -13,7 +13,7 @@ from headstart.storage import bucket
 from headstart.storage.address import location
 from headstart.storage.faults import DeniedError, GoneError, NotReachedError, explained
 
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
 
 def test_no_such_bucket(s3: Any) -> None:
