@@ -195,7 +195,7 @@ def main() -> None:
     parser.add_argument("--compression", default="zstd")
     options = parser.parse_args()
     images = discover(options.folder)
-    refs = images.refs * options.repeat
+    refs = list(images.refs) * options.repeat
     images = replace(images, refs=refs[: len(refs) // SHARD_IMAGES * SHARD_IMAGES])
     job = ShardJob(images.root, images.class_names, options.compression, options.threads)
     write_result("pipeline", measure(images, job, options.rounds))
