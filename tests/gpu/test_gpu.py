@@ -110,7 +110,7 @@ def test_the_device_is_kept_busy(
     monkeypatch.setattr(
         reading, "load_image", lambda _root, ref, **_: LoadedImage(one.pixels, replace(one.row, ref=ref))
     )
-    refs = (photographs.refs * (n_images // len(photographs.refs) + 1))[:n_images]
+    refs = (list(photographs.refs) * (n_images // len(photographs.refs) + 1))[:n_images]
     options, job = ExtractOptions(), ShardJob(photographs.root, photographs.class_names)
     shards = [Shard(tmp_path / f"{i}.h5", part) for i, part in enumerate(chunks(refs, options.file_images))]
     backbone.forward(pixels[: backbone.batch_size])  # compiles
