@@ -85,6 +85,9 @@ def as_layers(classifier: Any) -> HeadLayers:
         layers = (softmax_layer(factor * classifier.coef_, factor * classifier.intercept_),)
     elif kind == "ClassMeanHead":
         layers = (softmax_layer(*classifier.linear_form()),)
+    elif hasattr(classifier, "temperature_") and kind == "LinearSVMHead":
+        svm, factor = classifier.svm_, 1.0 / classifier.temperature_
+        layers = (softmax_layer(factor * svm.coef_, factor * svm.intercept_),)
     elif kind == "LinearSVMHead":
         layers = (calibrated_layer(classifier.calibrated_.calibrated_classifiers_[0]),)
         normalised = len(classifier.classes_) > 2
@@ -114,7 +117,7 @@ def softmax_layer(coefficients: Any, intercepts: Any) -> Layer:
 
 
 def calibrated_layer(fitted: Any) -> Layer:
-    """Return a linear SVM with Platt's sigmoid for each class; of two classes the first has 1 minus the second."""
+    """Return a linear SVM with Platt's sigmoid; of more than two classes, as heads had it once, a sigmoid for each."""
     a = np.array([sigmoid.a_ for sigmoid in fitted.calibrators])[:, None]
     b = np.array([sigmoid.b_ for sigmoid in fitted.calibrators])
     svm = fitted.estimator

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
+from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.svm import SVC
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
@@ -17,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from headstart.errors import DataError
 from headstart.heads.linear import LinearSVM
 from headstart.heads.row_space import row_space
+from headstart.heads.temperature import fit_temperature
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,17 +30,23 @@ SVM_TOL = 1e-6
 
 
 class CalibratedSVM(ClassifierMixin, BaseEstimator):
-    """An SVM whose decisions are turned into probabilities by a sigmoid that cross-validation has fitted.
+    """An SVM on all rows, whose decisions are turned into probabilities by what cross-validation says of them.
 
-    Platt, "Probabilistic outputs for support vector machines", 1999, by scikit-learn's ``CalibratedClassifierCV`` with one
-    SVM on all rows (``ensemble=False``); not ``SVC(probability=True)``, which is slower and does not agree with ``predict``.
+    Of two classes, by a sigmoid: Platt, "Probabilistic outputs for support vector machines", 1999, by scikit-learn's
+    ``CalibratedClassifierCV``. Of more, by one temperature (heads/temperature.py): a sigmoid for each class against the rest,
+    scaled to add up to 1, is much too unsure (docs/heads.md). Not ``SVC(probability=True)``, which is slower and does not
+    agree with ``predict``.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
         The labels.
     calibrated_ : CalibratedClassifierCV
-        The fitted SVM with its sigmoids.
+        Of two classes: the fitted SVM with its sigmoid.
+    svm_ : estimator
+        Of more than two: the fitted SVM.
+    temperature_ : float
+        What its decisions are divided by, before the softmax.
     n_iter_ : int
         Iterations of its solver.
     """
@@ -51,7 +59,7 @@ class CalibratedSVM(ClassifierMixin, BaseEstimator):
         X : array-like or CSR matrix of shape (n_samples, n_features)
             Features.
         y : array-like of shape (n_samples,)
-            Labels, at least two rows of each: the sigmoids are fitted by cross-validation.
+            Labels, at least two rows of each: the probabilities come from cross-validation.
         """
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64)
         check_classification_targets(y)
@@ -65,17 +73,22 @@ class CalibratedSVM(ClassifierMixin, BaseEstimator):
                 "Use logistic, or leave the class out."
             )
         folds = StratifiedKFold(min(self.cv, int(counts.min())), shuffle=True, random_state=self.random_state)
-        # The sigmoids are weighted as the SVM is: unweighted, they would undo what class_weight does.
+        # The probabilities are weighted as the SVM is: unweighted, they would undo what class_weight does.
         weights = compute_sample_weight(self.class_weight, y) if self.class_weight is not None else None
-        self.calibrated_ = self._calibrate(X, y, folds, weights)
-        self.n_iter_ = int(np.max(self.calibrated_.calibrated_classifiers_[0].estimator.n_iter_))
+        for name in ("calibrated_", "svm_", "temperature_"):  # of an earlier fit, to another number of classes
+            self.__dict__.pop(name, None)
+        self.n_iter_ = int(np.max(self._calibrate(X, y, folds, weights).n_iter_))
         return self
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Return probabilities of shape (n_samples, n_classes), float64, in the order of ``classes_``."""
-        check_is_fitted(self, "calibrated_")
+        check_is_fitted(self, "classes_")
         X = validate_data(self, X, accept_sparse="csr", dtype=np.float64, reset=False)
-        probabilities: NDArray[np.float64] = self.calibrated_.predict_proba(X)
+        probabilities: NDArray[np.float64]
+        if hasattr(self, "temperature_"):
+            probabilities = softmax(self.svm_.decision_function(X) / self.temperature_, axis=1)
+        else:  # two classes, or a head that was saved when every number of them had sigmoids
+            probabilities = self.calibrated_.predict_proba(X)
         return probabilities
 
     def predict(self, X: Any) -> NDArray[Any]:
@@ -85,7 +98,15 @@ class CalibratedSVM(ClassifierMixin, BaseEstimator):
         return labels
 
     def _calibrate(self, X: Any, y: Any, folds: Any, weights: Any) -> Any:
-        return CalibratedClassifierCV(self._svm(), ensemble=False, cv=folds).fit(X, y, weights)
+        """Fit the SVM, and what its decisions become probabilities by; return the former."""
+        if len(self.classes_) == 2:
+            self.calibrated_ = CalibratedClassifierCV(self._svm(), ensemble=False, cv=folds).fit(X, y, weights)
+            return self.calibrated_.calibrated_classifiers_[0].estimator
+        given = {} if weights is None else {"sample_weight": weights}
+        scores = cross_val_predict(self._svm(), X, y, cv=folds, method="decision_function", params=given)
+        self.temperature_ = fit_temperature(scores, np.searchsorted(self.classes_, y), weights)
+        self.svm_ = self._svm().fit(X, y, **given)
+        return self.svm_
 
     def _svm(self) -> Any:
         raise TypeError(f"{type(self).__name__} is no SVM of its own; use LinearSVMHead or RBFSVMHead.")
@@ -124,11 +145,11 @@ class LinearSVMHead(CalibratedSVM):
 
     def _calibrate(self, X: Any, y: Any, folds: Any, weights: Any) -> Any:
         space = row_space(X, centred=False)  # one for the SVM and all folds of its calibration
-        calibrated = super()._calibrate(space.rows, y, folds, weights)
-        svm = calibrated.calibrated_classifiers_[0].estimator
-        svm.coef_ = space.to_features(svm.coef_.T)
-        calibrated.n_features_in_ = svm.n_features_in_ = X.shape[1]
-        return calibrated
+        svm = super()._calibrate(space.rows, y, folds, weights)
+        svm.coef_, svm.n_features_in_ = space.to_features(svm.coef_.T), X.shape[1]
+        if len(self.classes_) == 2:
+            self.calibrated_.n_features_in_ = X.shape[1]
+        return svm
 
     def _svm(self) -> LinearSVM:
         return LinearSVM(C=self.C, tol=SVM_TOL, max_iter=self.max_iter, reduce=False)

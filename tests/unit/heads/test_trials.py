@@ -35,8 +35,7 @@ def test_shared_work_changes_no_prediction(
         head = make_head(default_spec(name, scaling=scaling, params=setting)).fit(X[train], y[train])
         classifier = head.steps[-1][1]
         if name in ("linear-svm", "rbf-svm"):  # a search has no use for their probabilities, and decides without
-            svm = classifier.calibrated_.calibrated_classifiers_[0].estimator
-            expected = svm.predict(head.steps[0][1].transform(X[test]))
+            expected = classifier.svm_.predict(head.steps[0][1].transform(X[test]))
         else:
             expected = head.predict(X[test])
         wrong = int((found[number].predicted != expected).sum())
