@@ -99,8 +99,9 @@ def discover(root: Location, *, manifest: Location | None = None) -> ImageSet:
     if isinstance(root, Path) and not root.is_dir():
         raise DataError(f"There is no folder at {root}. Expected: a folder of images, or a CSV manifest.")
     if manifest is not None:
-        named = sorted(read_manifest(manifest, root, SPLIT_NAMES), key=lambda ref: os.fsencode(ref.path))
-        return ImageSet(root, ImageRefs.of(named), classes_of(named), "manifest")
+        named = read_manifest(manifest, root, SPLIT_NAMES)
+        refs = ImageRefs.of(sorted(named, key=lambda ref: os.fsencode(ref.path)))
+        return ImageSet(root, refs, classes_of(refs), "manifest")
     found = walk_objects(root) if isinstance(root, Address) else walk(os.fspath(root))
     if found.unreadable:
         raise DataError(
@@ -115,10 +116,9 @@ def discover(root: Location, *, manifest: Location | None = None) -> ImageSet:
     return ImageSet(root, refs, classes_of(refs), layout, tuple(sorted(found.ignored)), found.hidden_count)
 
 
-def classes_of(refs: Iterable[ImageRef]) -> tuple[str, ...]:
+def classes_of(refs: ImageRefs) -> tuple[str, ...]:
     """Return the names of the classes, sorted."""
-    labels = (label for label, _, _ in refs.tags) if isinstance(refs, ImageRefs) else (ref.label for ref in refs)
-    return tuple(sorted({label for label in labels if label is not None}, key=os.fsencode))
+    return tuple(sorted({label for label, _, _ in refs.tags if label is not None}, key=os.fsencode))
 
 
 def layout_of(root: Location, paths: list[str]) -> tuple[str, Callable[[str], tuple[str | None, str | None]]]:
