@@ -1,16 +1,18 @@
 """The network in 8-bit integers: how fast it is, from how many images on it pays, and what it does to heads.
 
 python benchmarks/int8.py rates FOLDER                    by turns: bare networks, the workers, the tutorial's predict loop
+python benchmarks/int8.py rates FOLDER --precisions auto --loop-images 0
 python benchmarks/int8.py heads CACHE.h5 INT8.h5 …        caches of the same images, in pairs: cross-validated linear SVM
 """
 
 from __future__ import annotations
 
 import argparse
-import tempfile
+import random
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,6 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import cross_val_predict
 
-from headstart.backbone.device import cpu
 from headstart.backbone.openvino import OpenVinoBackbone
 from headstart.backbone.precision import row_cosines
 from headstart.backbone.quantize import images_to_pay
@@ -26,10 +27,8 @@ from headstart.cache.store import open_cache
 from headstart.evaluate.folds import make_folds
 from headstart.extract.network import Network
 from headstart.extract.options import ExtractOptions
-from headstart.extract.run import chunks
 from headstart.extract.sample import draw_sample
-from headstart.extract.shard import Shard, ShardJob
-from headstart.extract.worker import Pipeline
+from headstart.extract.shard import ShardJob
 from headstart.heads.catalogue import default_spec, make_head
 from headstart.heads.transforms import design_matrix
 from headstart.images.discover import discover
@@ -37,65 +36,85 @@ from headstart.images.load import load_image
 from headstart.runtime import import_keras
 from headstart.schema import Backbone
 from machine import median, write_result
+from turns import HeldWorker, bare_turns
 
 BATCH = 32
+
+#: Images that are taken of a folder, and that go through a network in a turn: whole batches, some 2 to 4 s on two cores.
+IMAGES, TURN_IMAGES = 256, 64
+
 REPEATS, SPLITS = 5, 4
 
 
-def rates(folder: Path, rounds: int, n_images: int, n_loop: int) -> None:
+def rates(folder: Path, minutes: float, precisions: list[str], n_loop: int) -> None:
     """Time everything by turns on the same images, in one process."""
     images = discover(folder)
-    refs = images.refs[:: max(1, len(images.refs) // n_images)][: n_images // BATCH * BATCH]
+    refs = images.refs[:: max(1, len(images.refs) // IMAGES)][:IMAGES]
     job = ShardJob(images.root, images.class_names)
-    paths = [str(images.root / ref.path) for ref in refs]
     pixels = np.stack(
         [load_image(images.root, ref, size_px=224, resize_preset="keras-bilinear").pixels for ref in refs]
     )
-    auto, auto_seconds, auto_reason = network("auto", refs, job, pixels)
-    int8, int8_seconds, _ = network("int8", refs, job, pixels)
-    backbones = {"int8": int8, auto.recipe.precision: auto}
-    reduced = cpu().reduced_precision
-    if reduced and reduced not in backbones:
-        backbones[reduced] = network(reduced, refs, job, pixels)[0]
+    made = {asked: network(asked, refs, job, pixels) for asked in precisions}
+    backbones = {backbone.recipe.precision: backbone for backbone, *_ in made.values()}
+    names, measured = list(backbones), turns(refs, job, pixels, backbones, minutes * 60, n_loop)
+    result: dict[str, Any] = {
+        "images_a_turn": TURN_IMAGES,
+        "images_per_second": {name: summary(values) for name, values in measured.items()},
+        "worker_of_bare": {name: ratios(measured[f"{name} worker"], measured[f"bare {name}"]) for name in names},
+        "seconds_to_first_batch": {asked: seconds for asked, (_, seconds, _) in made.items()},
+    }
+    if "auto" in made:
+        result["auto"] = made["auto"][2]
+    if "int8" in made:
+        rounded = measured["int8 worker"]
+        others = {f"{name} worker" for name in names if name != "int8"} | {"predict loop"}
+        result["int8_worker_of"] = {name: ratios(rounded, measured[name]) for name in sorted(others)}
+        cosines = row_cosines(OpenVinoBackbone().forward(pixels).features, made["int8"][0].forward(pixels).features)
+        result["cosine_to_float32"] = {"mean": float(cosines.mean()), "lowest": float(cosines.min())}
+    if {"auto", "int8"} <= made.keys():
+        auto = made["auto"][0].recipe.precision
+        extra = made["int8"][1] - made["auto"][1]
+        workers = [median(measured[f"{name} worker"]) for name in (auto, "int8")]
+        result["images_from_which_int8_pays"] = images_to_pay(extra, *workers)
+    write_result(f"int8-rates-{folder.name}" if len(names) > 1 else f"worker-rates-{folder.name}", result)
+
+
+def turns(
+    refs: Any, job: ShardJob, pixels: Any, backbones: dict[str, Backbone], seconds: float, n_loop: int
+) -> dict[str, list[float]]:
+    """Return images per second of every way in every round; the order of a round is drawn anew."""
     keras = import_keras()
-    exact = OpenVinoBackbone()
-    cosines = row_cosines(exact.forward(pixels).features, int8.forward(pixels).features)
     model = tutorial_model(keras)
+    paths = [str(job.root / ref.path) for ref in refs[:n_loop]]
     measured: dict[str, list[float]] = defaultdict(list)
-    for backbone in backbones.values():
-        backbone.forward(pixels[:BATCH])
-    predict_loop(keras, model, paths[:BATCH])
-    for _ in range(rounds):
+    draw, end = random.Random(0), time.perf_counter() + seconds
+    with ExitStack() as stack:
+        ways: dict[str, Callable[[], float]] = {}
         for name, backbone in backbones.items():
-            measured[f"bare {name}"].append(rate(len(refs), partial(backbone.forward, pixels)))
-            measured[f"{name} worker"].append(steady_rate(refs, job, backbone))
-        loop = partial(predict_loop, keras, model, paths[:n_loop])
-        measured["predict loop"].append(rate(len(paths[:n_loop]), loop))
-    medians = {name: median(values) for name, values in measured.items()}
-    worker = {name: medians[f"{name} worker"] for name in backbones}
+            n_batches = max(1, TURN_IMAGES // backbone.batch_size)
+            ways[f"bare {name}"] = bare_turns(backbone, pixels, n_batches * backbone.batch_size)
+            ways[f"{name} worker"] = partial(stack.enter_context(HeldWorker(refs, job, backbone)).turn, n_batches)
+        if n_loop:
+            ways["predict loop"] = lambda: rate(n_loop, partial(predict_loop, keras, model, paths))
+        for way in ways.values():
+            way()
+        while time.perf_counter() < end:
+            for name in draw.sample(list(ways), len(ways)):
+                measured[name].append(ways[name]())
+    return measured
 
-    def ratio(one: str, other: str) -> float:
-        """By turns, the median of the rounds: the clock of a shared machine drifts from one to the next."""
-        return median([a / b for a, b in zip(measured[one], measured[other], strict=True)])
 
-    extra = int8_seconds - auto_seconds
-    write_result(
-        f"int8-rates-{folder.name}",
-        {
-            "images": len(refs),
-            "auto": auto_reason,
-            "images_per_second": measured,
-            "medians": medians,
-            "worker_of_bare": {name: ratio(f"{name} worker", f"bare {name}") for name in backbones},
-            "int8_worker_of_worker": {
-                name: ratio("int8 worker", f"{name} worker") for name in backbones if name != "int8"
-            },
-            "int8_worker_of_predict_loop": ratio("int8 worker", "predict loop"),
-            "seconds_to_first_batch": {"int8": int8_seconds, "auto": auto_seconds},
-            "images_from_which_int8_pays": images_to_pay(extra, worker[auto.recipe.precision], worker["int8"]),
-            "cosine_to_float32": {"mean": float(cosines.mean()), "lowest": float(cosines.min())},
-        },
-    )
+def summary(values: list[float]) -> dict[str, float]:
+    """Return the median of some rates, and the range of their middle half."""
+    low, high = np.quantile(values, (0.25, 0.75))
+    return {"median": median(values), "quarter": float(low), "three_quarters": float(high)}
+
+
+def ratios(one: list[float], other: list[float]) -> dict[str, float]:
+    """Return how many rounds there were, and the median, mean and standard error of the ratio in a round."""
+    found = np.array(one) / np.array(other)
+    error = float(found.std(ddof=1) / len(found) ** 0.5)
+    return {"rounds": len(found), "median": median(list(found)), "mean": float(found.mean()), "error": error}
 
 
 def network(precision: str, refs: Any, job: ShardJob, pixels: Any) -> tuple[Backbone, float, str]:
@@ -106,28 +125,6 @@ def network(precision: str, refs: Any, job: ShardJob, pixels: Any) -> tuple[Back
     start = time.perf_counter()
     backbone, reason = found.backbone(None, pixels[:BATCH], lambda: draw_sample(refs, wanted, job))
     return backbone, time.perf_counter() - start, reason
-
-
-def steady_rate(refs: Any, job: ShardJob, backbone: Backbone) -> float:
-    """Decode, compute and write all images, as ``extract-features`` does; return images per second from the first batch on.
-
-    Until the first batch is done the pipeline fills: the network has nothing to do before some images are decoded.
-    """
-    done: list[tuple[float, int]] = []
-    with tempfile.TemporaryDirectory() as out:
-        options = ExtractOptions()
-        parts = chunks(refs, options.file_images)
-        shards = [Shard(Path(out) / f"{number}.h5", part) for number, part in enumerate(parts)]
-        pipeline = Pipeline(
-            job,
-            backbone,
-            max_unpublished=options.shard_images,
-            on_images=lambda n_images: done.append((time.perf_counter(), n_images)),
-        )
-        for _ in pipeline.run(shards):
-            pass
-        end = time.perf_counter()
-    return sum(n_images for _, n_images in done[1:]) / (end - done[0][0])
 
 
 def tutorial_model(keras: Any) -> Any:
@@ -205,12 +202,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("rates", "heads"))
     parser.add_argument("paths", type=Path, nargs="+")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--images", type=int, default=512)
-    parser.add_argument("--loop-images", type=int, default=192)
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--precisions", nargs="+", default=["auto", "bfloat16", "int8"])
+    parser.add_argument("--loop-images", type=int, default=TURN_IMAGES)
     options = parser.parse_args()
     if options.what == "rates":
-        rates(options.paths[0], options.rounds, options.images, options.loop_images)
+        rates(options.paths[0], options.minutes, options.precisions, options.loop_images)
     else:
         heads(options.paths)
 
