@@ -69,8 +69,9 @@ class HeldWorker:
     def _quiet_since(self) -> float:
         """Wait until what was sent on its way has arrived; return when that was."""
         while True:
-            # There is no public way to wait for batches without taking them.
-            wait([*self._pipeline._forward._pending, *self._pipeline._write._pending])
+            # There is no public way to wait for batches without taking them. A batch is written once it is computed.
+            wait(list(self._pipeline._forward._pending))
+            wait(list(self._pipeline._write._pending))
             now, busy = time.perf_counter(), self._busy()
             time.sleep(QUIET)
             if busy == self._busy():
