@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import wait
-from itertools import count
+from itertools import count, cycle
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -32,7 +32,10 @@ PATIENCE = 60
 
 
 class HeldWorker:
-    """A worker that extracts the same images again and again, a turn at a time. Use it in a ``with`` block."""
+    """A worker that extracts the same images again and again, a turn at a time. Use it in a ``with`` block.
+
+    Turns are equal where whole batches fill the files of a run.
+    """
 
     def __init__(self, refs: Sequence[ImageRef], job: ShardJob, backbone: Backbone) -> None:
         options = ExtractOptions()
@@ -55,7 +58,8 @@ class HeldWorker:
             raise SystemExit("The worker has ended, or hangs.")
 
     def _run(self) -> None:
-        shards = (Shard(Path(self._folder.name, f"{number}.h5"), part) for number in count() for part in self._parts)
+        parts = enumerate(cycle(self._parts))
+        shards = (Shard(Path(self._folder.name, f"{number}.h5"), part) for number, part in parts)
         for report in self._pipeline.run(shards):
             report.path.unlink()
 

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fakes import FakeBackbone
+from headstart.extract.shard import ShardJob
 from headstart.images.discover import discover
 from headstart.schema import POOLED_LAYERS
 
@@ -199,3 +201,18 @@ def test_the_page_says_what_the_committed_results_say(script: Any) -> None:
     svg = (page.PAGE.parent / "engines.svg").read_text(encoding="utf-8")
     assert page.plot_description(result) in svg
     assert "](engines.svg)" in text
+
+
+def test_each_turn_of_a_worker_has_the_whole_work_of_its_images(tmp_path: Path, script: Any) -> None:
+    for number in range(12):
+        Image.new("RGB", (35, 35), (20 * number, 0, 0)).save(tmp_path / f"{number:02}.png")
+    images, decoded = discover(tmp_path), []
+    backbone, turns = FakeBackbone(batch_size=4), script("turns")
+    with turns.HeldWorker(list(images.refs) * 30, ShardJob(tmp_path, ()), backbone) as worker:
+        before = backbone.n_images
+        for turn in range(1, 41):  # more than once through all of them, and through several files
+            assert worker.turn(4) > 0
+            assert backbone.n_images == before + 16 * turn
+            decoded.append(worker._pipeline.times.decode.busy_seconds)
+    assert np.all(np.diff(decoded) > 0)
+    assert script("turns").bare_turns(backbone, np.zeros((5, 35, 35, 3), np.uint8), 3)() > 0

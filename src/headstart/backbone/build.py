@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,9 +48,14 @@ def pick_engine(precision: str, device: str) -> str:
     return next(filter(is_installed, CPU_ENGINES.get(precision, ())), "tensorflow")
 
 
-def type_to_prove(device: Device) -> str | None:
-    """Return the reduced type that ``auto`` tries on a device; None where float32 is as fast, or it has none."""
-    return None if device.winograd and is_installed("ncnn") else device.reduced_precision
+def installed_engines() -> tuple[str, ...]:
+    """Return the engines that are installed; none is imported for it."""
+    return tuple(filter(is_installed, ENGINE_NAMES))
+
+
+def type_to_prove(device: Device, engines: Collection[str]) -> str | None:
+    """Return the reduced type that ``auto`` tries on a device with these engines; None: float32 is as fast, or all it has."""
+    return None if device.winograd and "ncnn" in engines else device.reduced_precision
 
 
 def faster_engine(precision: str) -> str | None:

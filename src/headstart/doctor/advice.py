@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from headstart.backbone.build import CPU_ENGINES, ENGINE_NAMES
+from headstart.backbone.build import CPU_ENGINES, ENGINE_NAMES, type_to_prove
 from headstart.memory import size_text
 
 if TYPE_CHECKING:
@@ -78,14 +78,12 @@ def reduced_precision(machine: Machine, rates: Rates) -> str:
     if reduced is None:
         return ""
     factor = rates.forward[reduced] / rates.forward["float32"]
-    if machine.device.winograd and "ncnn" in machine.engines:
+    if type_to_prove(machine.device, machine.engines) is None:  # auto has taken float32 as the faster one
+        if factor < WORTH:
+            return ""
         return (
-            ""
-            if factor < WORTH
-            else (
-                f"{reduced} is {factor:.1f} times as fast as float32 here, which --precision auto takes on this processor: "
-                f"--precision {reduced} is worth a try."
-            )
+            f"{reduced} is {factor:.1f} times as fast as float32 here, which --precision auto takes on this processor: "
+            f"--precision {reduced} is worth a try."
         )
     if factor < WORTH:
         return f"{reduced} is only {factor:.2f} times as fast as float32 here: --precision float32 loses nothing."
@@ -115,7 +113,7 @@ def missing_engine(machine: Machine) -> str:
     if on_gpu(machine) or not machine.devices:
         return ""
     cpu = machine.devices[0]
-    precision = "float32" if cpu.winograd else cpu.reduced_precision or "float32"
+    precision = type_to_prove(cpu, ENGINE_NAMES) or "float32"
     engine = CPU_ENGINES[precision][0]
     if engine in machine.engines:
         return ""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from headstart.backbone.build import ENGINE_NAMES, is_installed
+from headstart.backbone.build import installed_engines
 from headstart.backbone.device import BFLOAT16_FLAGS, Device, count_gpus, cpu, cpu_flags, gpu
 from headstart.memory import free_bytes
 from headstart.runtime import usable_cores
@@ -99,7 +99,7 @@ def look_at_machine(folder: Path = Path("features")) -> Machine:
         free_disk_bytes=shutil.disk_usage(existing).free,
         folder=existing.resolve(),
         devices=() if broken else (cpu(), *map(gpu, range(n_gpus))),
-        engines=tuple(filter(is_installed, ENGINE_NAMES)),
+        engines=installed_engines(),
         hidden_gpu=not n_gpus and Path("/proc/driver/nvidia/gpus").is_dir(),
         versions=installed_versions(),
         broken=broken,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headstart.backbone.build import ENGINE_NAMES, faster_engine, type_to_prove
+from headstart.backbone.build import ENGINE_NAMES, faster_engine, installed_engines, type_to_prove
 from headstart.backbone.device import cpu, cpu_flags
 from headstart.backbone.quantize import adds_up_int8
 from headstart.runtime import usable_cores
@@ -61,7 +61,7 @@ def faster_network(summary: ExtractionSummary, options: ExtractOptions) -> str:
     engine = faster_engine(summary.recipe.precision) if summary.recipe else None
     if engine:
         ways.append(f"so may {ENGINE_NAMES[engine]}, with the same features: pip install 'headstart[{engine}]'")
-    if options.precision == "float32" and type_to_prove(cpu()):
+    if options.precision == "float32" and type_to_prove(cpu(), installed_engines()):
         ways.append("so may --precision auto: it takes a faster type where that gives the same features")
     if options.precision == "auto" and adds_up_int8(cpu_flags()):
         ways.append(

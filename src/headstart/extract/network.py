@@ -7,7 +7,14 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from headstart.backbone.build import ENGINE_NAMES, build_backbone, check_cpu, pick_engine, type_to_prove
+from headstart.backbone.build import (
+    ENGINE_NAMES,
+    build_backbone,
+    check_cpu,
+    installed_engines,
+    pick_engine,
+    type_to_prove,
+)
 from headstart.backbone.device import pick_device
 from headstart.backbone.precision import choose_precision, row_cosines
 from headstart.backbone.vgg16 import make_recipe
@@ -88,7 +95,7 @@ class Network:
         if self.options.precision != "auto":
             return self.build(self.options.precision), f"{self.options.precision}: as asked for"
         device = pick_device(self.options.first_device)
-        choice = choose_precision(self.build, type_to_prove(device), device.name, images)
+        choice = choose_precision(self.build, type_to_prove(device, installed_engines()), device.name, images)
         engine = ENGINE_NAMES[pick_engine(choice.backbone.recipe.precision, device.name)]
         return choice.backbone, f"{choice.reason}; on {engine}"
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from headstart.backbone import build
-from headstart.backbone.build import pick_engine, type_to_prove
+from headstart.backbone.build import installed_engines, pick_engine, type_to_prove
 from headstart.backbone.device import Device
 from headstart.errors import HeadstartError
 
@@ -51,11 +51,13 @@ def test_the_fastest_that_is_installed_and_computes_the_type(
         (replace(NATIVE, winograd=True), ALL - {"ncnn"}, "bfloat16"),
     ],
 )
-def test_auto_tries_a_type_where_it_is_faster(
-    device: Device, installed: set[str], expected: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(build, "is_installed", lambda engine: engine in installed)
-    assert type_to_prove(device) == expected
+def test_auto_tries_a_type_where_it_is_faster(device: Device, installed: set[str], expected: str | None) -> None:
+    assert type_to_prove(device, installed) == expected
+
+
+def test_the_engines_that_are_installed_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "is_installed", lambda engine: engine != "openvino")
+    assert installed_engines() == ("ncnn", "tensorflow")
 
 
 def test_int8_on_a_gpu_is_refused() -> None:
