@@ -76,7 +76,7 @@ def rates(folder: Path, minutes: float, precisions: list[str], n_loop: int) -> N
         extra = made["int8"][1] - made["auto"][1]
         workers = [median(measured[f"{name} worker"]) for name in (auto, "int8")]
         result["images_from_which_int8_pays"] = images_to_pay(extra, *workers)
-    write_result(f"int8-rates-{folder.name}" if len(names) > 1 else f"worker-rates-{folder.name}", result)
+    write_result(f"int8-rates-{folder.name}" if len(names) > 1 else f"worker-rates-{names[0]}-{folder.name}", result)
 
 
 def turns(
