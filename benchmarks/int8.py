@@ -67,8 +67,8 @@ def rates(folder: Path, minutes: float, precisions: list[str], n_loop: int) -> N
         result["auto"] = made["auto"][2]
     if "int8" in made:
         rounded = measured["int8 worker"]
-        others = {f"{name} worker" for name in names if name != "int8"} | {"predict loop"}
-        result["int8_worker_of"] = {name: ratios(rounded, measured[name]) for name in sorted(others)}
+        others = sorted(name for name in measured if name != "int8 worker" and not name.startswith("bare "))
+        result["int8_worker_of"] = {name: ratios(rounded, measured[name]) for name in others}
         cosines = row_cosines(OpenVinoBackbone().forward(pixels).features, made["int8"][0].forward(pixels).features)
         result["cosine_to_float32"] = {"mean": float(cosines.mean()), "lowest": float(cosines.min())}
     if {"auto", "int8"} <= made.keys():

@@ -24,9 +24,6 @@ from headstart.extract.shard import Shard, ShardJob
 from headstart.extract.worker import Pipeline
 from headstart.schema import Backbone, ImageRef
 
-#: A turn is over when no image was decoded for so many seconds, and nothing else is on its way.
-QUIET = 0.05
-
 #: Seconds in which a batch comes back, at the least.
 PATIENCE = 60
 
@@ -51,7 +48,8 @@ class HeldWorker:
         for _ in range(n_batches):
             self._may_go_on.release()
             self._await_batch()
-        return (self._n_images - before) / (self._quiet_since() - start)
+        self._settle()
+        return (self._n_images - before) / (time.perf_counter() - start)
 
     def _await_batch(self) -> None:
         if not self._has_stopped.acquire(timeout=PATIENCE):
@@ -70,24 +68,18 @@ class HeldWorker:
         if not self._ends:
             self._may_go_on.acquire()
 
-    def _quiet_since(self) -> float:
-        """Wait until what was sent on its way has arrived; return when that was."""
-        while True:
-            # There is no public way to wait for batches without taking them. A batch is written once it is computed.
-            wait(list(self._pipeline._forward._pending))
-            wait(list(self._pipeline._write._pending))
-            now, busy = time.perf_counter(), self._busy()
-            time.sleep(QUIET)
-            if busy == self._busy():
-                return now
+    def _settle(self) -> None:
+        """Wait until what was sent on its way is written; the next images are decoded by then: a batch takes longer.
 
-    def _busy(self) -> tuple[float, float]:
-        return self._pipeline.times.decode.busy_seconds, self._pipeline.times.write.busy_seconds
+        There is no public way to wait for batches without taking them. A batch is written once it is computed.
+        """
+        wait(list(self._pipeline._forward._pending))
+        wait(list(self._pipeline._write._pending))
 
     def __enter__(self) -> Self:
         self._thread.start()
         self._await_batch()
-        self._quiet_since()
+        self._settle()
         return self
 
     def __exit__(
