@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ from headstart.errors import HeadstartError, ImageError
 from headstart.extract.devices import engine as devices_engine
 from headstart.extract.devices import names
 from headstart.extract.devices.names import devices_of, environment
+from headstart.extract.devices.process import write_message
 from headstart.extract.local import extract_features
 from headstart.extract.network import Network
 from headstart.extract.options import ExtractionSummary, ExtractOptions
+from headstart.extract.shard import ShardJob
 from headstart.runtime import THREAD_VARIABLES
 from pictures import class_folders, picture
 
@@ -160,6 +163,30 @@ class _Once:
         self.n_calls += 1
         if self.n_calls == 1:
             self.progress.advance(n_images, place)
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_a_process_whose_answers_nobody_reads_ends_without_a_word(tmp_path: Path, works: bool) -> None:
+    """As where the one that has started it is being killed, and its messages to this one have not ended yet."""
+    network, job = FakeNetwork(), ShardJob(tmp_path, ("ant", "bee"))
+    program = [sys.executable, "-m", "headstart.extract.devices.worker"]
+    paths = os.pathsep.join([str(Path(__file__).parents[2]), *(path for path in sys.path if path)])
+    with subprocess.Popen(
+        program,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": paths},
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        write_message(process.stdin, ("cpu", network, job, 1, 8) if works else ("cpu",))
+        if works:
+            write_message(process.stdin, ("extract", network.made.recipe, {}))
+        assert process.stderr.read() == b""
+        assert process.wait() == 1
 
 
 def test_no_more_processes_than_shards(data: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import closing
 from queue import SimpleQueue
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from headstart.backbone.device import pick_device
 from headstart.errors import HeadstartError
@@ -99,7 +99,7 @@ class DeviceWorker(Worker):
             pick_device("gpu:0")
 
     def _send(self, *message: Any) -> None:
-        write_message(self._out, message)
+        tell(self._out, message)
 
     def _listen(self) -> None:
         while (message := read_message(self._in)) is not None:
@@ -107,7 +107,23 @@ class DeviceWorker(Worker):
                 self.stop()
             else:
                 self._inbox.put(message)
-        os._exit(1)  # nobody is left to compute for; what is unfinished is discarded as after any kill
+        leave()
+
+
+def tell(stream: IO[bytes], message: tuple[Any, ...]) -> None:
+    """Send a message to the process that has started this one; where that has ended, so does this one."""
+    try:
+        write_message(stream, message)
+    except OSError:
+        leave()
+
+
+def leave() -> NoReturn:
+    """End at once, since nobody is left to compute for: what is unfinished is discarded as after any kill.
+
+    Without a word, and without the end of an interpreter, which would wait for threads that read and compute.
+    """
+    os._exit(1)
 
 
 def sendable(error: Exception) -> Exception:
@@ -125,7 +141,7 @@ def main() -> None:
             return
         worker = DeviceWorker(*setup, stream_in, stream_out)
     except Exception as error:
-        write_message(stream_out, ("error", sendable(error)))
+        tell(stream_out, ("error", sendable(error)))
         raise
     worker.serve()
 
