@@ -1,6 +1,6 @@
 # make demo   the whole way, on real images        make test    every test
 # make check  what a change must pass, in short    make docs    the reference of commands and heads
-# make bench  speed against other engines, written to docs/performance.md (ten minutes or so)
+# make bench  speed against other engines, written to docs/performance.md (twenty minutes or so)
 #
 # make bench BENCH_DATA=folder BENCH_IMAGES=256 BENCH_ROUNDS=5    other images, more of them, more rounds
 # make bench TORCH=torch==2.13.0    another PyTorch, such as a build for CPUs alone

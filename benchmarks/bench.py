@@ -3,8 +3,9 @@
 python benchmarks/bench.py [--data FOLDER] [--images 64] [--rounds 3] [--ways NAME,NAME] [--parts extraction,heads]
 
 Every way of extracting features gets the same copies of the same images, in a process of its own, the ways by turns, round
-after round. Then heads are fitted, and features stored, in our way and in the plain one. The results are written as JSON;
-``python benchmarks/performance_page.py`` makes tables and plot of them.
+after round; then our worker and its bare network share a process, by turns of seconds. Then heads are fitted, and features
+stored, in our way and in the plain one. The results are written as JSON; ``python benchmarks/performance_page.py`` makes
+tables and plot of them.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ HERE = Path(__file__).parent
 
 #: What the features of every way are compared with.
 REFERENCE = "tensorflow-float32"
+
+#: What is measured once more, beside its bare network.
+WORKER = "worker-auto"
 
 #: What can be measured; with one alone, the other stays in the results as it is.
 PARTS = ("extraction", "heads")
@@ -141,6 +145,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder of images; default: the demo's solar cells")
     parser.add_argument("--images", type=int, default=2 * BATCH, help=f"at most so many, in batches of {BATCH}")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=4, help="of the worker beside its bare network")
     parser.add_argument("--ways", type=lambda text: text.split(","), default=list(WAYS), help="only these")
     parser.add_argument("--parts", type=lambda text: text.split(","), default=list(PARTS), help="only these")
     parser.add_argument("--results", type=Path, default=RESULTS / "bench.json")
@@ -154,12 +159,31 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def extraction(data: Path | None, n_images: int, names: Sequence[str], rounds: int, folder: Path) -> dict[str, Any]:
-    """Return the figures of every way, and of the roof above them."""
-    described = lay_out(data, n_images, folder)
-    print(f"extraction: {described}; {rounds} rounds", flush=True)
-    roof = run([str(HERE / "peak.py")])
-    return {"images": described, "rounds": rounds, **roof, "ways": measure(names, rounds, folder)}
+def extraction(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Return the figures of every way, of the roof above them, and of the worker beside its bare network."""
+    described = lay_out(options.data, options.images, folder)
+    print(f"extraction: {described}; {options.rounds} rounds", flush=True)
+    found = {"images": described, "rounds": options.rounds, **run([str(HERE / "peak.py")])}
+    found["ways"] = measure(options.ways, options.rounds, folder)
+    if WORKER in options.ways:
+        print(f"worker and bare network by turns: {options.minutes:g} minutes", flush=True)
+        found["by_turns"] = by_turns(folder / "images", options.minutes)
+    return found
+
+
+def by_turns(images: Path, minutes: float) -> dict[str, Any]:
+    """Return the rates of the worker and of its bare network, by turns in one process, and their ratio."""
+    asked = ["--precisions", "auto", "--loop-images", "0", "--minutes", str(minutes), "--brief"]
+    found = run([str(HERE / "int8.py"), "rates", str(images), *asked])
+    ((precision, ratio),) = found["worker_of_bare"].items()
+    rates = {name: rate["median"] for name, rate in found["images_per_second"].items()}
+    return {
+        "images_a_turn": found["images_a_turn"],
+        "precision": precision,
+        "worker": rates[f"{precision} worker"],
+        "bare": rates[f"bare {precision}"],
+        "worker_of_bare": ratio,
+    }
 
 
 def main() -> None:
@@ -170,7 +194,7 @@ def main() -> None:
         result = json.loads(options.results.read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as name:
         if "extraction" in options.parts:
-            result |= extraction(options.data, options.images, options.ways, options.rounds, Path(name))
+            result |= extraction(options, Path(name))
     with tempfile.TemporaryDirectory() as name:
         if "heads" in options.parts:
             result["heads"] = heads_and_storage(options.data, options.rounds, Path(name))

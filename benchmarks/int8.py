@@ -11,7 +11,7 @@ import argparse
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -43,11 +43,14 @@ BATCH = 32
 #: Images that are taken of a folder, and that go through a network in a turn: whole batches, some 2 to 4 s on two cores.
 IMAGES, TURN_IMAGES = 256, 64
 
+#: So many rounds there are however few minutes are given: of one, no error can be known.
+FEWEST_ROUNDS = 2
+
 REPEATS, SPLITS = 5, 4
 
 
-def rates(folder: Path, minutes: float, precisions: list[str], n_loop: int) -> None:
-    """Time everything by turns on the same images, in one process."""
+def rates(folder: Path, minutes: float, precisions: list[str], n_loop: int, *, keep: bool) -> None:
+    """Time everything by turns on the same images, in one process; keep the figures, or say them in one line."""
     images = discover(folder)
     refs = images.refs[:: max(1, len(images.refs) // IMAGES)][:IMAGES]
     job = ShardJob(images.root, images.class_names)
@@ -76,18 +79,16 @@ def rates(folder: Path, minutes: float, precisions: list[str], n_loop: int) -> N
         extra = made["int8"][1] - made["auto"][1]
         workers = [median(measured[f"{name} worker"]) for name in (auto, "int8")]
         result["images_from_which_int8_pays"] = images_to_pay(extra, *workers)
-    write_result(f"int8-rates-{folder.name}" if len(names) > 1 else f"worker-rates-{names[0]}-{folder.name}", result)
+    name = f"int8-rates-{folder.name}" if len(names) > 1 else f"worker-rates-{names[0]}-{folder.name}"
+    write_result(name, result, keep=keep)
 
 
 def turns(
     refs: Any, job: ShardJob, pixels: Any, backbones: dict[str, Backbone], seconds: float, n_loop: int
 ) -> dict[str, list[float]]:
     """Return images per second of every way in every round; the order of a round is drawn anew."""
-    keras = import_keras()
-    model = tutorial_model(keras)
-    paths = [str(job.root / ref.path) for ref in refs[:n_loop]]
     measured: dict[str, list[float]] = defaultdict(list)
-    draw, end = random.Random(0), time.perf_counter() + seconds
+    draw, n_rounds = random.Random(0), 0
     with ExitStack() as stack:
         ways: dict[str, Callable[[], float]] = {}
         for name, backbone in backbones.items():
@@ -95,12 +96,14 @@ def turns(
             ways[f"bare {name}"] = bare_turns(backbone, pixels, n_batches * backbone.batch_size)
             ways[f"{name} worker"] = partial(stack.enter_context(HeldWorker(refs, job, backbone)).turn, n_batches)
         if n_loop:
-            ways["predict loop"] = lambda: rate(n_loop, partial(predict_loop, keras, model, paths))
+            ways["predict loop"] = predict_loop([str(job.root / ref.path) for ref in refs[:n_loop]])
         for way in ways.values():
             way()
-        while time.perf_counter() < end:
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end or n_rounds < FEWEST_ROUNDS:
             for name in draw.sample(list(ways), len(ways)):
                 measured[name].append(ways[name]())
+            n_rounds += 1
     return measured
 
 
@@ -127,27 +130,22 @@ def network(precision: str, refs: Any, job: ShardJob, pixels: Any) -> tuple[Back
     return backbone, time.perf_counter() - start, reason
 
 
-def tutorial_model(keras: Any) -> Any:
-    """Return VGG16 as the tutorials have it, with the checked weights."""
+def predict_loop(paths: list[str]) -> Callable[[], float]:
+    """Return what predicts batch by batch, as the Keras tutorials do, and returns images per second."""
+    keras = import_keras()
     model = keras.applications.VGG16(weights=None, include_top=False, input_shape=(224, 224, 3))
-    for layer, tensors in Network(ExtractOptions()).weights.tensors.items():
+    for layer, tensors in Network(ExtractOptions()).weights.tensors.items():  # the checked weights
         model.get_layer(layer).set_weights(tensors)
-    return model
 
+    def run() -> float:
+        begin = time.perf_counter()
+        for start in range(0, len(paths), BATCH):
+            loaded = [keras.utils.load_img(path, target_size=(224, 224)) for path in paths[start : start + BATCH]]
+            batch = np.stack([keras.utils.img_to_array(image) for image in loaded])
+            model.predict(keras.applications.vgg16.preprocess_input(batch), verbose=0)
+        return len(paths) / (time.perf_counter() - begin)
 
-def predict_loop(keras: Any, model: Any, paths: list[str]) -> None:
-    """Load, preprocess and predict batch by batch, as the Keras tutorials do."""
-    for start in range(0, len(paths), BATCH):
-        loaded = [keras.utils.load_img(path, target_size=(224, 224)) for path in paths[start : start + BATCH]]
-        batch = np.stack([keras.utils.img_to_array(image) for image in loaded])
-        model.predict(keras.applications.vgg16.preprocess_input(batch), verbose=0)
-
-
-def rate(n_images: int, run: Callable[[], Any]) -> float:
-    """Return images per second of a run."""
-    start = time.perf_counter()
-    run()
-    return n_images / (time.perf_counter() - start)
+    return run
 
 
 def heads(caches: list[Path]) -> None:
@@ -197,17 +195,23 @@ def compare(exact: Path, rounded: Path) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Run one of the two."""
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("rates", "heads"))
     parser.add_argument("paths", type=Path, nargs="+")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--precisions", nargs="+", default=["auto", "bfloat16", "int8"])
     parser.add_argument("--loop-images", type=int, default=TURN_IMAGES)
-    options = parser.parse_args()
+    parser.add_argument("--brief", action="store_true", help="rates: say the figures in one line, and keep no file")
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    """Run one of the two."""
+    options = parse()
     if options.what == "rates":
-        rates(options.paths[0], options.minutes, options.precisions, options.loop_images)
+        rates(options.paths[0], options.minutes, options.precisions, options.loop_images, keep=not options.brief)
     else:
         heads(options.paths)
 

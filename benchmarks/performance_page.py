@@ -101,6 +101,18 @@ def extraction_rows(result: Mapping[str, Any]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
+def turns_sentence(result: Mapping[str, Any]) -> str:
+    """Return how fast the worker is beside its bare network, by turns in one process."""
+    found = result["by_turns"]
+    ratio = found["worker_of_bare"]
+    return (
+        f"By turns of {found['images_a_turn']} images in one process, **headstart** and its bare function in "
+        f"{found['precision']}, {ratio['rounds']} rounds: {found['worker']:.1f} and {found['bare']:.1f} images/s. The ratio "
+        f"in a round has the median {ratio['median']:.3f} and the mean {ratio['mean']:.3f}, of standard error "
+        f"{ratio['error']:.3f}."
+    )
+
+
 def roof_sentences(result: Mapping[str, Any]) -> Iterator[str]:
     """Yield what the roofs are made of."""
     layers = result["multiply_adds"]
@@ -178,6 +190,7 @@ def tables(result: Mapping[str, Any]) -> str:
         [
             *extraction_rows(result),
             "",
+            *([turns_sentence(result), ""] if "by_turns" in result else []),
             *roof_sentences(result),
             "",
             *head_rows(heads),

@@ -30,8 +30,13 @@ def start(data: Path, output: Path, layout: str = "auto") -> subprocess.Popen[st
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, dict[str, Any]]:
-    """Images that went through the network, and what the run said at its end."""
-    lines = process.communicate(timeout=120)[0].splitlines()
+    """Images that went through the network, and what the run said at its end.
+
+    Not by ``communicate``, which passes over what ``readline`` has read ahead.
+    """
+    assert process.stdout is not None
+    with process:
+        lines = process.stdout.read().splitlines()
     n_forward = sum(int(line.split()[1]) for line in lines if line.startswith("forward"))
     return n_forward, json.loads(lines[-1])
 
@@ -69,7 +74,9 @@ def undisturbed(old: Path) -> tuple[dict[str, tuple[Any, ...]], int]:
     """What a run that nothing disturbs ends with, and how many lines it prints on the way."""
     shutil.copytree(old / "features", old / "whole")
     process = start(old / "data", old / "whole" / "data.h5")
-    lines = process.communicate(timeout=120)[0].splitlines()
+    assert process.stdout is not None
+    with process:
+        lines = process.stdout.read().splitlines()
     return contents(old / "whole" / "data.h5"), len(lines) - 1
 
 

@@ -47,6 +47,10 @@ RESULT: dict[str, Any] = {
         "tutorial-predict": {"precision": "float32", "images_per_second": [7.0], "whole_seconds": [20.0]},
         "openvino-int8": {"precision": "int8", "images_per_second": [140.0], "whole_seconds": [20.0]},
     },
+    "by_turns": {
+        "images_a_turn": 64, "precision": "bfloat16", "worker": 48.76, "bare": 50.02,
+        "worker_of_bare": {"rounds": 21, "median": 0.9749, "mean": 0.9712, "error": 0.0049},
+    },
     "heads": {
         "images": "256 images of somewhere",
         "search": {
@@ -93,6 +97,35 @@ def test_ratios_are_to_the_bare_function_of_the_same_type_and_to_the_tutorial(sc
     ]  # fmt: skip
     assert cells["bare forward function, float32"][1:5] == ["11.0", "1.00", "1.57", "0.55"]
     assert cells["OpenVINO, int8 (NNCF)"] == ["int8", "140.0", "–", "20.00", "–", "20.0", "–", "–"]
+
+
+def test_the_worker_beside_its_bare_network_is_in_words(script: Any) -> None:
+    page = script("performance_page")
+    assert page.turns_sentence(RESULT) == (
+        "By turns of 64 images in one process, **headstart** and its bare function in bfloat16, 21 rounds: 48.8 and 50.0 "
+        "images/s. The ratio in a round has the median 0.975 and the mean 0.971, of standard error 0.005."
+    )
+    assert page.turns_sentence(RESULT) in page.tables(RESULT)
+    assert "By turns" not in page.tables({name: value for name, value in RESULT.items() if name != "by_turns"})
+
+
+def test_of_the_turns_the_worker_and_its_bare_network_are_kept(
+    script: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = []
+
+    def run(arguments: list[str]) -> dict[str, Any]:
+        asked.extend(arguments)
+        rates = {"bare float32": {"median": 16.0}, "float32 worker": {"median": 15.5}}
+        return {"images_a_turn": 64, "images_per_second": rates, "worker_of_bare": {"float32": {"median": 0.97}}}
+
+    monkeypatch.setattr(script("bench"), "run", run)
+    assert script("bench").by_turns(tmp_path, 0.5) == {
+        "images_a_turn": 64, "precision": "float32", "worker": 15.5, "bare": 16.0, "worker_of_bare": {"median": 0.97},
+    }  # fmt: skip
+    options = script("int8").parse(asked[1:])
+    assert (options.what, options.paths, options.minutes) == ("rates", [tmp_path], 0.5)
+    assert (options.precisions, options.loop_images, options.brief) == (["auto"], 0, True)
 
 
 def test_heads_and_storage_stand_beside_the_plain_ways(script: Any) -> None:
@@ -215,4 +248,16 @@ def test_each_turn_of_a_worker_has_the_whole_work_of_its_images(tmp_path: Path, 
             assert backbone.n_images == before + 16 * turn
             decoded.append(worker._pipeline.times.decode.busy_seconds)
     assert np.all(np.diff(decoded) > 0)
-    assert script("turns").bare_turns(backbone, np.zeros((5, 35, 35, 3), np.uint8), 3)() > 0
+    assert turns.bare_turns(backbone, np.zeros((5, 35, 35, 3), np.uint8), 3)() > 0
+
+
+def test_however_few_minutes_there_are_rounds_enough_to_know_an_error(tmp_path: Path, script: Any) -> None:
+    for number in range(8):
+        Image.new("RGB", (35, 35), (20 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    images, int8 = discover(tmp_path), script("int8")
+    pixels, job = np.zeros((8, 35, 35, 3), np.uint8), ShardJob(tmp_path, ())
+    measured = int8.turns(list(images.refs), job, pixels, {"float32": FakeBackbone(batch_size=4)}, 0.0, 0)
+    assert {name: len(values) for name, values in measured.items()} == {"bare float32": 2, "float32 worker": 2}
+    found = int8.ratios(measured["float32 worker"], measured["bare float32"])
+    assert found["rounds"] == 2
+    assert found["error"] >= 0
