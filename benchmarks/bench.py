@@ -165,14 +165,13 @@ def extraction(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     print(f"extraction: {described}; {options.rounds} rounds", flush=True)
     found = {"images": described, "rounds": options.rounds, **run([str(HERE / "peak.py")])}
     found["ways"] = measure(options.ways, options.rounds, folder)
-    if WORKER in options.ways:
-        print(f"worker and bare network by turns: {options.minutes:g} minutes", flush=True)
-        found["by_turns"] = by_turns(folder / "images", options.minutes)
+    found["by_turns"] = by_turns(folder / "images", options.minutes) if WORKER in options.ways else None
     return found
 
 
 def by_turns(images: Path, minutes: float) -> dict[str, Any]:
     """Return the rates of the worker and of its bare network, by turns in one process, and their ratio."""
+    print(f"worker and bare network by turns: {minutes:g} minutes", flush=True)
     asked = ["--precisions", "auto", "--loop-images", "0", "--minutes", str(minutes), "--brief"]
     found = run([str(HERE / "int8.py"), "rates", str(images), *asked])
     ((precision, ratio),) = found["worker_of_bare"].items()

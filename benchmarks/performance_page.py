@@ -190,7 +190,7 @@ def tables(result: Mapping[str, Any]) -> str:
         [
             *extraction_rows(result),
             "",
-            *([turns_sentence(result), ""] if "by_turns" in result else []),
+            *([turns_sentence(result), ""] if result.get("by_turns") else []),
             *roof_sentences(result),
             "",
             *head_rows(heads),

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import numpy as np
@@ -29,14 +30,24 @@ def start(data: Path, output: Path, layout: str = "auto") -> subprocess.Popen[st
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
-def finish(process: subprocess.Popen[str]) -> tuple[int, dict[str, Any]]:
-    """Images that went through the network, and what the run said at its end.
+def said(process: subprocess.Popen[str]) -> list[str]:
+    """What a run still says until its end, for which it has two minutes.
 
     Not by ``communicate``, which passes over what ``readline`` has read ahead.
     """
     assert process.stdout is not None
+    end = Timer(120, process.kill)
+    end.start()
     with process:
         lines = process.stdout.read().splitlines()
+    end.cancel()
+    assert process.returncode != -signal.SIGKILL, "it took longer than two minutes"
+    return lines
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, dict[str, Any]]:
+    """Images that went through the network, and what the run said at its end."""
+    lines = said(process)
     n_forward = sum(int(line.split()[1]) for line in lines if line.startswith("forward"))
     return n_forward, json.loads(lines[-1])
 
@@ -74,10 +85,8 @@ def undisturbed(old: Path) -> tuple[dict[str, tuple[Any, ...]], int]:
     """What a run that nothing disturbs ends with, and how many lines it prints on the way."""
     shutil.copytree(old / "features", old / "whole")
     process = start(old / "data", old / "whole" / "data.h5")
-    assert process.stdout is not None
-    with process:
-        lines = process.stdout.read().splitlines()
-    return contents(old / "whole" / "data.h5"), len(lines) - 1
+    n_lines = len(said(process)) - 1
+    return contents(old / "whole" / "data.h5"), n_lines
 
 
 def no_orphans(folder: Path) -> bool:

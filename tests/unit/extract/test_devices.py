@@ -185,8 +185,11 @@ def test_a_process_whose_answers_nobody_reads_ends_without_a_word(tmp_path: Path
         write_message(process.stdin, ("cpu", network, job, 1, 8) if works else ("cpu",))
         if works:
             write_message(process.stdin, ("extract", network.made.recipe, {}))
+        try:
+            assert process.wait(timeout=120) == 1
+        finally:
+            process.kill()
         assert process.stderr.read() == b""
-        assert process.wait() == 1
 
 
 def test_no_more_processes_than_shards(data: Path, tmp_path: Path) -> None:
