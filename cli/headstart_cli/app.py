@@ -15,6 +15,7 @@ import typer
 
 from headstart.errors import HeadstartError
 from headstart_cli.benchmark import benchmark
+from headstart_cli.cluster import class_folders, cluster
 from headstart_cli.console import print_error
 from headstart_cli.convert import convert
 from headstart_cli.demo import demo
@@ -47,6 +48,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "export": export,
     "convert": convert,
     "merge": merge,
+    "cluster": cluster,
+    "class-folders": class_folders,
     "import": import_features,
     "weights": weights,
     "doctor": doctor,

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from headstart.benchmark.shared import CompareOptions as CompareOptions
     from headstart.cache.store import FeatureCache as FeatureCache
     from headstart.cache.store import open_cache as open_cache
+    from headstart.clustering.class_folders import make_class_folders as make_class_folders
+    from headstart.clustering.kmeans import cluster_images as cluster_images
     from headstart.doctor.examine import examine_machine as examine_machine
     from headstart.errors import HeadstartError as HeadstartError
     from headstart.exchange.convert import convert as convert
@@ -69,6 +71,7 @@ _HOMES = {
     "Recipe": "schema",
     "RidgeHead": "heads.ridge",
     "SqrtL2Scaler": "heads.transforms",
+    "cluster_images": "clustering.kmeans",
     "compare_heads": "benchmark.compare",
     "convert": "exchange.convert",
     "default_spec": "heads.catalogue",
@@ -85,6 +88,7 @@ _HOMES = {
     "list_heads": "heads.listing",
     "load_bundle": "heads.bundle",
     "load_weights": "backbone.weights",
+    "make_class_folders": "clustering.class_folders",
     "make_head": "heads.catalogue",
     "merge_caches": "exchange.merge",
     "open_cache": "cache.store",

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 #: Blocks of each language. A new block is counted here, so that none can go unseen.
-BLOCKS = {"console": 2, "bash": 2, "python": 2, "text": 1}
+BLOCKS = {"console": 2, "bash": 3, "python": 2, "text": 1}
 
 #: What runs a block of this language.
 RUN = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-W", "error::UserWarning", "-c"]}
@@ -42,6 +42,8 @@ def test_every_block_is_seen() -> None:
 def test_every_bash_and_python_block_runs(tmp_path: Path, imagenet: Weights) -> None:
     class_folders(tmp_path / "photos", n_per_class=12)
     picture(tmp_path / "new-photos" / "one.png", seed=7)
+    for number in range(12):
+        picture(tmp_path / "loose" / f"{number}.png", seed=number)
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     executed = [(language, text) for language, text in blocks() if language in RUN]
     assert len(executed) == BLOCKS["bash"] + BLOCKS["python"]

@@ -1,0 +1,1 @@
+"""Images without labels → clusters of images that the network finds similar → class folders."""

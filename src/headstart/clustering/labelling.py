@@ -1,0 +1,125 @@
+"""The folder that a person labels clusters in: a page of thumbnails, and two CSV files to fill in."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from headstart.clustering.kmeans import Clustering
+from headstart.errors import DataError
+from headstart.quality.thumbnails import make_thumbnails
+from headstart.report.html import pictures, render_page
+
+#: One row for each cluster; ``label`` is empty, to be filled in.
+NAMES, NAMES_COLUMNS = "names.csv", ("cluster", "n_images", "label")
+
+#: One row for each image; a ``label`` here counts for more than that of the cluster.
+IMAGES, IMAGES_COLUMNS = "images.csv", ("path", "cluster", "distance", "label")
+
+#: The page of thumbnails.
+PAGE = "clusters.html"
+
+#: Thumbnails of a cluster: those nearest to its centre, and those farthest from it.
+NEAREST, FARTHEST = 24, 8
+
+
+def write_clusters(folder: Path, clustering: Clustering, *, title: str, data: Path | None = None) -> tuple[Path, ...]:
+    """Write what a person labels the clusters with, and return the files: two CSV files and, given ``data``, a page.
+
+    Parameters
+    ----------
+    folder : Path
+        Is created; must not hold labels already.
+    clustering : Clustering
+        Of the images of a cache.
+    title : str
+        What the page is headed with.
+    data : Path, optional
+        The folder of images, for thumbnails; without it there is no page.
+
+    Raises
+    ------
+    DataError
+        If the folder holds a labelled or unlabelled ``names.csv``, or cannot be written; if there is no folder ``data``.
+    """
+    if (folder / NAMES).exists():
+        raise DataError(f"{folder / NAMES} exists, and may hold your labels. Name another folder, or remove it.")
+    page = clusters_page(clustering, title, data) if data else ""
+    members = [clustering.members(cluster) for cluster in range(clustering.n_clusters)]
+    names = [(number, len(rows), "") for number, rows in enumerate(members)]
+    images = [
+        (clustering.paths[row], number, f"{clustering.distances[row]:.4f}", "")
+        for number, rows in enumerate(members)
+        for row in rows
+    ]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if page:
+            (folder / PAGE).write_text(page, encoding="utf-8")
+        write_rows(folder / IMAGES, IMAGES_COLUMNS, images)
+        write_rows(folder / NAMES, NAMES_COLUMNS, names)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written: {error.strerror}. Name another folder.") from error
+    return tuple(folder / name for name in (PAGE, NAMES, IMAGES) if name != PAGE or page)
+
+
+def clusters_page(clustering: Clustering, title: str, data: Path) -> str:
+    """Return a page of HTML with thumbnails of every cluster."""
+    shown = []
+    for cluster in range(clustering.n_clusters):
+        rows = clustering.members(cluster).tolist()
+        cut = len(rows) > NEAREST + FARTHEST
+        nearest, farthest = (rows[:NEAREST], rows[-FARTHEST:]) if cut else (rows, [])
+        shown.append({"number": cluster, "n_images": len(rows), "nearest": nearest, "farthest": farthest})
+    wanted = {
+        clustering.paths[row]: clustering.sha256[row] for one in shown for row in (*one["nearest"], *one["farthest"])
+    }
+    return render_page(
+        "clusters", title=title, clusters=shown, paths=clustering.paths, picture=pictures(make_thumbnails(data, wanted))
+    )
+
+
+def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Write a CSV file; bytes of paths that are not UTF-8 are written as they are."""
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([columns, *rows])
+
+
+def read_labels(folder: Path) -> dict[str, str]:
+    """Return path → label of the images that have one, their own or that of their cluster.
+
+    Raises
+    ------
+    DataError
+        If a file is missing or has other columns, a cluster is unknown, or nothing is labelled.
+    """
+    names = {row["cluster"]: row["label"].strip() for row in read_rows(folder / NAMES, NAMES_COLUMNS)}
+    labels = {}
+    for row in read_rows(folder / IMAGES, IMAGES_COLUMNS):
+        if row["cluster"] not in names:
+            raise DataError(f"{folder / NAMES} has no cluster {row['cluster']!r}, which {folder / IMAGES} names.")
+        label = row["label"].strip() or names[row["cluster"]]
+        if label:
+            labels[row["path"]] = label
+    if not labels:
+        raise DataError(f"Nothing is labelled yet. Fill in the column label of {folder / NAMES}.")
+    return labels
+
+
+def read_rows(path: Path, columns: Sequence[str]) -> list[Mapping[str, str]]:
+    """Return the rows of a CSV file, separated by commas or, as spreadsheets may save it, by semicolons or tabs."""
+    try:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            header = file.readline()
+            separator = max(",;\t", key=header.count)
+            received = next(csv.reader([header], delimiter=separator), [])
+            if [name.strip().lower() for name in received] != list(columns):
+                raise DataError(
+                    f"{path} should have the columns {', '.join(columns)}. Received: {', '.join(received)}."
+                )
+            return list(csv.DictReader(file, columns, delimiter=separator, restval="", strict=True))
+    except (OSError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
