@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from headstart.report import text as report_text
+from headstart import texts
 
 #: Results.
 out = Console()
@@ -30,7 +30,7 @@ out = Console()
 err = Console(stderr=True)
 
 #: Text of others, as of file names, in a form that any terminal can show.
-printable = report_text.printable
+printable = texts.printable
 
 
 def print_error(message: str) -> None:

@@ -1,15 +1,51 @@
-"""Many strings, compact in memory."""
+"""Text from others: in a form that can be shown, in a cell of a CSV file, and many strings compact in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 #: Rows of which Python objects are made at once.
 BLOCK_ROWS = 4096
+
+
+#: First characters of a cell that Excel, LibreOffice or Google Sheets may take for a formula, their full-width forms
+#: included (OWASP, CSV Injection: https://owasp.org/www-community/attacks/CSV_Injection).
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+
+
+def printable(text: str) -> str:
+    """Return a text that any terminal and any page can show: undecodable bytes and control characters become escapes.
+
+    Control characters include line ends and those that change the direction of writing; letters written from right to
+    left stay.
+    """
+    decoded = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in decoded)
+
+
+def csv_cell(value: Any, *, raw: bool = False) -> Any:
+    """Return a value for a cell of a CSV file: text that a spreadsheet would take for a formula begins with ``'``.
+
+    Parameters
+    ----------
+    value : object
+        Text is changed where it begins, after spaces, with one of ``= + - @``, a tab or a line end; anything that is not
+        a str stays as it is, so numbers stay numbers.
+    raw : bool
+        Return text as it is, for programs that read the file and are no spreadsheets.
+
+    Examples
+    --------
+    >>> csv_cell("=1+1"), csv_cell("ant"), csv_cell(-0.5)
+    ("'=1+1", 'ant', -0.5)
+    """
+    if raw or not isinstance(value, str) or not value.lstrip(" ").startswith(FORMULA_STARTS):
+        return value
+    return f"'{value}"
 
 
 class TextColumn(Sequence[str]):

@@ -25,7 +25,7 @@ from headstart.report.figures import (
     size,
     value_text,
 )
-from headstart.report.text import printable
+from headstart.texts import printable
 
 if TYPE_CHECKING:
     from headstart.report.comparison import Comparison, HeadResult

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from headstart.report.text import printable
+from headstart.texts import printable
 
 if TYPE_CHECKING:
     from headstart.report.findings import QualityReport

@@ -18,7 +18,7 @@ from PIL import Image
 from browser import DARK, browse, run, screenshot
 from comparisons import FLOWERS, HEADS, HOSTILE, drawn_once, make_comparison, odd_comparisons, plots_of
 from headstart.report.benchmark_page import benchmark_page, image_link, page_mistakes
-from headstart.report.text import printable
+from headstart.texts import printable
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from headstart.report.figures import milliseconds
 from headstart.report.plots.svg import ROLES
-from headstart.report.text import printable
+from headstart.texts import printable
 
 if TYPE_CHECKING:
     from headstart.report.comparison import Comparison, HeadResult

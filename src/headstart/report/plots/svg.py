@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from headstart.report.text import printable
+from headstart.texts import printable
 
 #: What a colour is for: the colour without a style sheet, which is written for nothing else. The eight of the heads are Okabe
 #: and Ito's (jfly.uni-koeln.de/color, 2008), which any colour vision tells apart; the page's are near them.

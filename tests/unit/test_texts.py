@@ -1,0 +1,27 @@
+"""Text from others, as it is shown and as it is written to CSV files."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from headstart.texts import csv_cell, printable
+
+HARMFUL = ["=1+1", "+1", "-1+2", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "  =1", '=HYPERLINK("http://x")']
+
+
+@pytest.mark.parametrize("text", HARMFUL)
+def test_a_cell_that_a_spreadsheet_would_compute_is_text(text: str) -> None:
+    assert csv_cell(text) == "'" + text
+    assert csv_cell(text, raw=True) == text
+
+
+@pytest.mark.parametrize("value", ["ant", "", "a=b", "1-2", "'=1", -1, -0.5, np.float32(-2), None, True])
+def test_other_cells_stay_as_they_are(value: object) -> None:
+    assert csv_cell(value) is value
+
+
+def test_nothing_of_a_terminal_is_left() -> None:
+    hostile = "a\x1b[31m\x1b]0;title\x07\u202eb\x9b\r\n\x7f\u2028\u2066\udcff"
+    assert printable(hostile).isprintable()
+    assert printable("größe 日本 שלום") == "größe 日本 שלום"
