@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caches import RECIPE
-from headstart.report.comparison import Comparison, Cost, CurvePoint, Estimate, HeadResult
+from headstart.report.comparison import Comparison, Cost, CurvePoint, HeadResult
 from headstart.report.plots.collection import comparison_plots
 from headstart.report.plots.svg import Plot
-from headstart.schema import HeadSpec, Score
+from headstart.schema import Estimate, HeadSpec, Score
 
 FLOWERS = (
     "bluebell", "buttercup", "colts_foot", "cowslip", "crocus", "daffodil", "daisy", "dandelion", "fritillary", "iris",
@@ -119,6 +119,7 @@ def head_result(
         "roc_auc_ovr": around(0.998 - 0.001 * number if sharpness else 0.5, 0.002 if sharpness else 0)
         if auc
         else Estimate(np.nan, np.nan, np.nan),
+        "average_precision": around(value, 0.01) if auc else Estimate(np.nan, np.nan, np.nan),
         "log_loss": Estimate(loss, loss * 0.9, loss * 1.1),
         "ece": around(0.02 + 0.004 * number, 0.008),
     }

@@ -331,9 +331,10 @@ class Score:
         Rows are true classes, columns predicted ones.
     class_names : tuple of str
         Names of the rows and columns.
-    roc_auc_ovr, ece : float or None
-        Area under the ROC curve, one class against the rest, and expected calibration error (evaluate/metrics.py). None where
-        there is one class only, and in scores that older versions saved.
+    roc_auc_ovr, ece, average_precision : float or None
+        Area under the ROC curve, one class against the rest; expected calibration error; average precision, of the positive
+        class or the mean of all (evaluate/metrics.py). None where there is one class only, and in scores that older versions
+        saved.
     """
 
     n_samples: int
@@ -347,6 +348,7 @@ class Score:
     class_names: tuple[str, ...]
     roc_auc_ovr: float | None = None
     ece: float | None = None
+    average_precision: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, for ``metrics.json``."""

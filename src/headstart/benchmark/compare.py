@@ -19,6 +19,7 @@ from headstart.benchmark.shared import BASELINES, MAJORITY, Bench, CompareOption
 from headstart.benchmark.sources import described, join
 from headstart.benchmark.verdict import fit_command, ranked, recommend
 from headstart.cache.store import open_cache
+from headstart.criteria import metric_named
 from headstart.errors import DataError
 from headstart.evaluate.intervals import BOOTSTRAP_METHOD, paired_differences
 from headstart.evaluate.metrics import score
@@ -85,6 +86,7 @@ def compare_heads(
         If there is no such head, feature or scaling.
     """
     options = replace(options or CompareOptions(), **overrides)
+    metric = metric_named(options.metric)
     start = time.perf_counter()
     pool = make_pool(options.engine, options.address, options.n_jobs)
     times = backbone_ms if isinstance(backbone_ms, Sequence) else [backbone_ms] * (1 + len(among))
@@ -102,8 +104,8 @@ def compare_heads(
                 left_out[name] = str(error)
         if not results:
             raise DataError(f"No head could be fitted. {next(iter(left_out.values()), '')}")
-        results = with_differences(bench, ranked(results))
-        recommended, sentence = recommend(results)
+        results = with_differences(bench, ranked(results, metric))
+        recommended, sentence = recommend(results, metric)
         return Comparison(
             cache=str(cache),
             recipe=caches[0].recipe,
@@ -114,6 +116,7 @@ def compare_heads(
             interval=BOOTSTRAP_METHOD,
             test=TEST_METHOD,
             heads=tuple(results),
+            metric=metric.name,
             recommended=recommended,
             recommendation=sentence,
             leaks=(*leaks, *bench.folds.notes),

@@ -53,6 +53,8 @@ class CompareOptions:
         Keep images that look the same together, beside those of the same bytes or group.
     learning_curve : bool
         Accuracy against images per class as well.
+    metric : str
+        What heads are ranked, compared and recommended by: one of ``criteria.CHOICE_METRICS``.
     random_state : int
         Seeds everything random.
     n_jobs : int, optional
@@ -71,6 +73,7 @@ class CompareOptions:
     held_out: str | None = None
     near_duplicates: bool = True
     learning_curve: bool = False
+    metric: str = "accuracy"
     random_state: int = 0
     n_jobs: int | None = None
     engine: str = "local"

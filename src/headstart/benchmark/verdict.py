@@ -2,36 +2,45 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from headstart.criteria import Metric
     from headstart.report.comparison import Candidate, HeadResult
 
 #: A difference with a larger p-value is called noise.
 ALPHA = 0.05
 
 
-def ranked(results: Sequence[HeadResult]) -> list[HeadResult]:
-    """Return the results, the best accuracy first, of equal ones the best log-loss; baselines last."""
-    return sorted(results, key=lambda r: (r.baseline, -r.metrics["accuracy"].value, r.metrics["log_loss"].value))
+def ranked(results: Sequence[HeadResult], metric: Metric) -> list[HeadResult]:
+    """Return the results, the best by a metric first, of equal ones the best log-loss; baselines last."""
+
+    def place(result: HeadResult) -> tuple[bool, float, float]:
+        gain = metric.gain(result.metrics[metric.name].value)
+        return result.baseline, math.inf if math.isnan(gain) else -gain, result.metrics["log_loss"].value
+
+    return sorted(results, key=place)
 
 
-def recommend(results: Sequence[HeadResult]) -> tuple[str, str]:
+def recommend(results: Sequence[HeadResult], metric: Metric) -> tuple[str, str]:
     """Return the name of the head to take, and one sentence that says why, and what of it is noise.
 
     Parameters
     ----------
     results : sequence of HeadResult
-        Ranked, with the differences to the first and their p-values.
+        With the differences to the best and their p-values.
+    metric : Metric
+        By which the best is chosen.
     """
-    best, *others = ranked(results)
+    best, *others = ranked(results, metric)
     heads = [other for other in others if not other.baseline]
-    accuracy = best.metrics["accuracy"]
+    figure = best.metrics[metric.name]
     where = f" on {best.cache}" if best.cache else ""
     sentence = (
-        f"Take {best.name}{where}: accuracy {accuracy.value:.3f} (95 % interval {accuracy.low:.3f}–{accuracy.high:.3f}) on "
+        f"Take {best.name}{where}: {metric.title} {figure.value:.3f} (95 % interval {figure.low:.3f}–{figure.high:.3f}) on "
         "images it was not fitted on"
     )
     if not heads:

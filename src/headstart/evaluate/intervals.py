@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from headstart.criteria import METRICS
 from headstart.errors import DataError
-from headstart.evaluate.metrics import METRIC_NAMES, Z_95, wilson_interval
+from headstart.evaluate.metrics import Z_95, wilson_interval
 from headstart.evaluate.weighted import WeightedMetrics, check
 from headstart.schema import Estimate
 
@@ -49,7 +50,7 @@ def bootstrap_metrics(
     n_resamples: int = N_RESAMPLES,
     random_state: int = 0,
 ) -> dict[str, Estimate]:
-    """Return every score and its interval, under the names of ``report.comparison.METRICS`` (:data:`BOOTSTRAP_METHOD`).
+    """Return every score and its interval, under the names of ``criteria.METRICS`` (:data:`BOOTSTRAP_METHOD`).
 
     Parameters
     ----------
@@ -81,7 +82,7 @@ def bootstrap_metrics(
     n_areas = min(n_resamples, max(MIN_AREA_DRAWS, int(n_resamples * MAX_AREA_WORK / work)))
 
     def scores(weights: Floats, areas: int) -> dict[str, Floats]:
-        return weighted(weights) | {"roc_auc_ovr": weighted.roc_auc_ovr(weights[:, :areas])}
+        return weighted(weights) | weighted.ranking(weights[:, :areas])
 
     value = {name: float(found[0]) for name, found in scores(np.ones((len(y_true), 1)), 1).items()}
     drawn, done = [], 0
@@ -89,7 +90,10 @@ def bootstrap_metrics(
         drawn.append(scores(weights, max(0, n_areas - done)))
         done += weights.shape[1]
     without = [scores(weights, weights.shape[1]) for weights in left_out(inverse, n_units, random_state)]
-    estimates = {name: estimate(name, value[name], joined(drawn, name), joined(without, name)) for name in METRIC_NAMES}
+    estimates = {
+        metric.name: estimate(metric.name, value[metric.name], joined(drawn, metric.name), joined(without, metric.name))
+        for metric in METRICS
+    }
     if value["accuracy"] == 1.0:
         estimates["accuracy"] = Estimate(1.0, wilson_interval(n_units, n_units)[0], 1.0)
     return estimates

@@ -6,7 +6,6 @@ a few sums.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
+#: The expected calibration error is the mean distance, bin by bin, between how sure a head is of its prediction and how often
+#: it is right. Chance distances count as well, so that it is above 0 for a head without fault, the more so the fewer images.
 #: Bins of the largest probability, equally wide: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, sec. 5.
 #: Bins of equal mass are a little less biased (Nixon et al., "Measuring Calibration in Deep Learning", CVPR workshops 2019);
 #: these are the ones of published figures, and those that a reliability diagram shows.
@@ -25,7 +26,7 @@ ECE_BINS = 15
 
 
 class WeightedMetrics:
-    """Accuracy, balanced accuracy, macro F1, log-loss, calibration error and ROC-AUC of any weights of the same rows.
+    """Every score, of any weights of the same rows.
 
     Parameters
     ----------
@@ -33,6 +34,8 @@ class WeightedMetrics:
         Index of the true class.
     probabilities : ndarray of shape (n_samples, n_classes)
         Of each class. The prediction is the largest, the first of equal ones.
+    positive : int, optional
+        The class whose average precision it is; the default is the mean of all.
 
     Raises
     ------
@@ -40,12 +43,17 @@ class WeightedMetrics:
         If there are no rows, the shapes do not fit together, a label has no column, or a probability is not finite.
     """
 
-    def __init__(self, y_true: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]]) -> None:
+    def __init__(
+        self,
+        y_true: NDArray[np.integer[Any]],
+        probabilities: NDArray[np.floating[Any]],
+        positive: int | None = None,
+    ) -> None:
         from scipy.sparse import csr_array, vstack
 
         check(y_true, probabilities)
         n, self.n_classes = probabilities.shape
-        self._y, self._probabilities = np.asarray(y_true), probabilities
+        self._y, self._probabilities, self._positive = np.asarray(y_true), probabilities, positive
         predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1).astype(np.float64)
         right = (predicted == y_true).astype(np.float64)
         number = confidence_bins(confidence, ECE_BINS)
@@ -65,7 +73,7 @@ class WeightedMetrics:
         )
 
     def __call__(self, weights: Floats) -> dict[str, Floats]:
-        """Return every score but ROC-AUC, each of shape (n_resamples,).
+        """Return every score that needs no order of the rows, each of shape (n_resamples,).
 
         Parameters
         ----------
@@ -84,27 +92,27 @@ class WeightedMetrics:
             "ece": np.abs(gaps).sum(axis=0) / total,
         }
 
-    def roc_auc_ovr(self, weights: Floats) -> Floats:
-        """Return the area under the ROC curve, shape (n_resamples,): one class against the rest, the mean of all classes.
+    def ranking(self, weights: Floats) -> dict[str, Floats]:
+        """Return ``roc_auc_ovr`` and ``average_precision``, each of shape (n_resamples,).
 
-        Of two classes it is the area of the second; NaN where only one class has weight.
+        Both are of one class against the rest, the mean of all classes that have weight; NaN where only one class has.
+        The area of two classes is that of the second, the average precision that of the positive class where there is one.
         """
-        areas = np.stack([area @ weights for area in self._areas()])
-        found = np.isfinite(areas)
-        sums = np.where(found, areas, 0.0).sum(axis=0)
-        mean: Floats = np.divide(sums, found.sum(axis=0), out=np.full(len(sums), np.nan), where=found.any(axis=0))
-        return mean
-
-    def _areas(self) -> Iterator[WeightedArea]:
-        for label in [1] if self.n_classes == 2 else range(self.n_classes):
-            yield WeightedArea(self._y == label, self._probabilities[:, label])
+        areas, precisions = [], []
+        for label in range(self.n_classes):
+            area, precision = WeightedRanking(self._y == label, self._probabilities[:, label])(weights)
+            areas += [area] if self.n_classes != 2 or label == 1 else []
+            precisions += [precision] if self._positive in (None, label) else []
+        return {"roc_auc_ovr": mean_found(areas), "average_precision": mean_found(precisions)}
 
 
-class WeightedArea:
-    """Area under the ROC curve of one class, for any weights (``area @ weights``).
+class WeightedRanking:
+    """Area under the ROC curve and average precision of one class, for any weights.
 
-    It is the probability that a row of the class scores above one that is not, ties counting half (Hanley & McNeil,
-    Radiology 143, 1982): sums of weights between the places of the class's own rows in the order of scores.
+    The area is the probability that a row of the class scores above one that is not, ties counting half (Hanley & McNeil,
+    Radiology 143, 1982): sums of weights between the places of the class's own rows in the order of scores. Average precision
+    is the mean over the class's own rows of the share that the class has of all rows that score at least as much, as
+    ``sklearn.metrics.average_precision_score`` has it.
     """
 
     def __init__(self, positive: NDArray[np.bool_], scores: NDArray[np.floating[Any]]) -> None:
@@ -119,16 +127,31 @@ class WeightedArea:
         self._between = csr_array((np.ones(n), (2 * left + tied, np.arange(n))), shape=shape)
         self._own = csr_array((np.ones(len(rows)), (own, rows)), shape=(len(places), n))
 
-    def __matmul__(self, weights: Floats) -> Floats:
+    def __call__(self, weights: Floats) -> tuple[Floats, Floats]:
+        """Return area and average precision, each of shape (n_resamples,); NaN without rows of the class, or of others."""
         upto = np.cumsum(self._between @ weights, axis=0)
         own = self._own @ weights
-        n_own = own.sum(axis=0)
-        n_others = upto[-1] - n_own
+        n_own, n_all = own.sum(axis=0), upto[-1]
+        pairs = n_own * (n_all - n_own)
         # Pairs of the class's own rows are half of each order.
         won = (own * (upto[0:-1:2] + upto[1::2])).sum(axis=0) / 2 - n_own**2 / 2
-        pairs = n_own * n_others
-        area: Floats = np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
-        return area
+        own_above, above = n_own - np.cumsum(own, axis=0) + own, n_all - upto[0:-1:2]
+        shares = np.divide(own_above, above, out=np.zeros_like(own), where=own > 0)
+        return ratio(won, pairs, pairs > 0), ratio((own * shares).sum(axis=0), n_own, pairs > 0)
+
+
+def ratio(numerator: Floats, denominator: Floats, where: NDArray[np.bool_]) -> Floats:
+    """Return quotients; NaN elsewhere."""
+    found: Floats = np.divide(numerator, denominator, out=np.full(len(numerator), np.nan), where=where)
+    return found
+
+
+def mean_found(values: list[Floats]) -> Floats:
+    """Return the mean of those that are not NaN, of each column; NaN where all are."""
+    stacked = np.stack(values)
+    found = np.isfinite(stacked)
+    n_found = found.sum(axis=0).astype(np.float64)
+    return ratio(np.where(found, stacked, 0.0).sum(axis=0), n_found, n_found > 0)
 
 
 def row_losses(y_true: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]]) -> Floats:

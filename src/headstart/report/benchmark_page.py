@@ -9,8 +9,8 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from headstart.criteria import METRICS
 from headstart.report import figures, tallies
-from headstart.report.comparison import METRICS
 from headstart.report.html import pictures, render_page
 from headstart.report.plots.collection import comparison_plots
 

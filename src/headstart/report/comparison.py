@@ -6,43 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from headstart.schema import Estimate as Estimate  # noqa: PLC0414 - also known by this name
-
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from headstart.schema import HeadSpec, Recipe, Score
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """A score that heads are compared by.
-
-    Attributes
-    ----------
-    name : str
-        As scikit-learn spells it: ``accuracy``, ``balanced_accuracy``, ``f1_macro``, ``roc_auc_ovr``, ``log_loss``, ``ece``.
-    title : str
-        For a person.
-    higher_is_better : bool
-        Whether more is better.
-    """
-
-    name: str
-    title: str
-    higher_is_better: bool = True
-
-
-#: In the order in which they are shown.
-METRICS = (
-    Metric("accuracy", "accuracy"),
-    Metric("balanced_accuracy", "balanced accuracy"),
-    Metric("f1_macro", "macro F1"),
-    Metric("roc_auc_ovr", "ROC-AUC (one-vs-rest)"),
-    Metric("log_loss", "log-loss", higher_is_better=False),
-    Metric("ece", "expected calibration error", higher_is_better=False),
-)
+    from headstart.schema import Estimate, HeadSpec, Recipe, Score
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +146,7 @@ class Comparison:
     folds, interval, test : str
         How the folds were made, what the intervals are, and which test gave the p-values (with its source), in words.
     heads : tuple of HeadResult
-        The best accuracy first, baselines last.
+        The best by ``metric`` first, baselines last.
     recommended : str
         Name of the head to take.
     recommendation : str
@@ -201,6 +169,8 @@ class Comparison:
         Images that were left out because they do not lie in all of the caches, in words.
     fit_command : str
         Fits the recommended head, the cache chosen by a search; empty where there was one cache alone.
+    metric : str
+        By which the heads are ranked, compared and recommended.
     """
 
     cache: str
@@ -224,6 +194,7 @@ class Comparison:
     caches: tuple[Candidate, ...] = ()
     not_in_all: tuple[str, ...] = ()
     fit_command: str = ""
+    metric: str = "accuracy"
 
     def __getitem__(self, name: str) -> HeadResult:
         """Return the result of a head; KeyError where it was not compared."""

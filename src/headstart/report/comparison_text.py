@@ -13,7 +13,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from headstart.report.comparison import METRICS
+from headstart.criteria import METRICS
 from headstart.report.figures import (
     NOTHING,
     interval_text,
@@ -36,6 +36,7 @@ SHORT_TITLES = {
     "balanced_accuracy": "bal.\nacc.",
     "f1_macro": "macro\nF1",
     "roc_auc_ovr": "ROC-\nAUC",
+    "average_precision": "avg.\nprec.",
     "log_loss": "log-\nloss",
     "ece": "ECE",
 }

@@ -13,8 +13,9 @@ from headstart.benchmark.costs import watched_memory
 from headstart.benchmark.curve import draw
 from headstart.benchmark.shared import CompareOptions
 from headstart.benchmark.verdict import recommend
+from headstart.criteria import METRICS
 from headstart.errors import DataError, HeadstartError
-from headstart.report.comparison import METRICS, Comparison
+from headstart.report.comparison import Comparison
 from headstart.schema import Estimate
 from labelled import labelled_cache
 
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.slow
 
 LABELS = [row % 3 for row in range(120)]
 SPLITS = ["test" if row >= 90 else "train" for row in range(120)]
+ACCURACY = METRICS[0]
 QUICK = ("logistic", "ridge", "nearest-class-mean", "majority")
 
 
@@ -116,8 +118,20 @@ def test_a_head_that_cannot_be_fitted_is_left_out_with_its_reason(tmp_path: Path
     assert "wasps" in " ".join(found.leaks)
 
 
+def test_heads_are_ranked_by_the_metric_that_is_asked_for(tmp_path: Path) -> None:
+    cache = labelled_cache(tmp_path / "c.h5", [0] * 50 + [1] * 10, distance=0.5)
+    for metric in METRICS[:-1]:
+        found = compare_heads(cache, heads=("ridge", "knn", "logistic"), metric=metric.name)
+        gains = [metric.gain(head.metrics[metric.name].value) for head in found.heads]
+        assert gains == sorted(gains, reverse=True)
+        assert (found.metric, found.recommended) == (metric.name, found.heads[0].name)
+        assert metric.title in found.recommendation
+
+
 def test_wrong_questions_are_refused(tmp_path: Path) -> None:
     cache = labelled_cache(tmp_path / "c.h5", LABELS, splits=SPLITS)
+    with pytest.raises(HeadstartError, match=r"average_precision, log_loss\. Received: 'ece'"):
+        compare_heads(cache, heads=("majority",), metric="ece")
     with pytest.raises(HeadstartError, match="forest"):
         compare_heads(cache, heads=("forest",))
     with pytest.raises(DataError, match="nothing"):
@@ -130,11 +144,11 @@ def test_the_recommendation_tells_noise_from_a_difference(found: Comparison) -> 
     high, low = Estimate(0.9, 0.85, 0.95), Estimate(0.7, 0.6, 0.8)
     best = replace(best, metrics={**best.metrics, "accuracy": high}, cost=replace(best.cost, fit_seconds=10.0))
     other = replace(other, metrics={**other.metrics, "accuracy": low}, cost=replace(other.cost, fit_seconds=1.0))
-    name, noise = recommend([best, replace(other, p_value=0.4)])
+    name, noise = recommend([best, replace(other, p_value=0.4)], ACCURACY)
     assert name == best.name
     assert f"its lead over {other.name} is within noise ({other.name} fits 10 × faster)" in noise
-    assert "beyond noise" in recommend([best, replace(other, p_value=0.001)])[1]
-    assert recommend([best])[1].endswith("fitted on.")
+    assert "beyond noise" in recommend([best, replace(other, p_value=0.001)], ACCURACY)[1]
+    assert recommend([best], ACCURACY)[1].endswith("fitted on.")
 
 
 def test_memory_is_watched_while_a_block_runs() -> None:

@@ -9,8 +9,7 @@ from scipy import stats
 from headstart.errors import DataError
 from headstart.evaluate import intervals
 from headstart.evaluate.intervals import bca_levels, bootstrap_metrics, draws, left_out, paired_differences
-from headstart.evaluate.metrics import all_metrics, wilson_interval
-from headstart.report import comparison
+from headstart.evaluate.metrics import metric_values, wilson_interval
 from headstart.schema import Estimate
 
 
@@ -29,7 +28,7 @@ def sample(seed: int, n: int = 200, n_classes: int = 3, sharpness: float = 1.5) 
 def test_every_score_lies_in_its_interval(seed: int, n: int, n_classes: int) -> None:
     y, probabilities = sample(seed, n, n_classes)
     found = bootstrap_metrics(y, probabilities, np.arange(n) // 2, n_resamples=40, random_state=seed)
-    expected = all_metrics(y, probabilities, n_classes)
+    expected = metric_values(y, probabilities)
     assert {name: estimate.value for name, estimate in found.items()} == pytest.approx(expected, nan_ok=True)
     for name, estimate in found.items():
         assert np.isnan(estimate.value) or estimate.low <= estimate.value <= estimate.high, name
@@ -46,7 +45,7 @@ def test_the_interval_of_accuracy_is_near_the_binomial_one() -> None:
 
 
 def test_intervals_hold_the_true_value_as_often_as_they_say() -> None:
-    truth = all_metrics(*sample(1, 200_000), 3)
+    truth = metric_values(*sample(1, 200_000))
     held = dict.fromkeys(truth, 0)
     for seed in range(100):
         y, probabilities = sample(1000 + seed, 150)
@@ -140,7 +139,3 @@ def test_what_does_not_fit_is_refused(units: np.ndarray, n_resamples: int) -> No
 def test_a_best_head_that_is_not_there_is_refused_with_those_that_are() -> None:
     with pytest.raises(DataError, match=r"among those compared, ridge\. Received: 'svm'"):
         paired_differences(np.array([0, 1]), {"ridge": np.full((2, 2), 0.5)}, np.arange(2), "svm")
-
-
-def test_the_comparison_knows_estimates_by_its_own_name() -> None:
-    assert comparison.Estimate is Estimate

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics
 
+from headstart.criteria import METRICS
 from headstart.errors import DataError
-from headstart.evaluate.metrics import all_metrics, ece, roc_auc_ovr, score, wilson_interval
+from headstart.evaluate.metrics import metric_values, score, wilson_interval
 from headstart.evaluate.weighted import WeightedMetrics
-from headstart.report.comparison import METRICS
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_scores_are_those_of_scikit_learn(example: tuple[np.ndarray, np.ndarray]
     assert result.f1_macro == pytest.approx(metrics.f1_score(y, predicted, average="macro"))
     assert result.log_loss == pytest.approx(metrics.log_loss(y, probabilities))
     assert result.roc_auc_ovr == pytest.approx(metrics.roc_auc_score(y, probabilities, multi_class="ovr"))
-    assert result.ece == ece(y, probabilities)
+    assert result.average_precision == pytest.approx(metrics.average_precision_score(np.eye(3)[y], probabilities))
     assert result.confusion == metrics.confusion_matrix(y, predicted).tolist()
     assert [row["support"] for row in result.per_class] == np.bincount(y).tolist()
 
@@ -74,12 +74,10 @@ def test_nothing_to_score_and_wrong_shapes_are_refused(shape: tuple[int, int]) -
         score(np.zeros(shape[0], int), np.ones(shape), ("a", "b"))
 
 
-def test_all_metrics_are_those_of_scikit_learn_under_the_names_of_the_comparison(
-    example: tuple[np.ndarray, np.ndarray],
-) -> None:
+def test_every_metric_has_the_value_of_scikit_learn(example: tuple[np.ndarray, np.ndarray]) -> None:
     y, probabilities = example
     predicted = probabilities.argmax(axis=1)
-    found = all_metrics(y, probabilities, 3)
+    found = metric_values(y, probabilities)
     assert tuple(found) == tuple(metric.name for metric in METRICS)
     assert found == pytest.approx(
         {
@@ -87,10 +85,19 @@ def test_all_metrics_are_those_of_scikit_learn_under_the_names_of_the_comparison
             "balanced_accuracy": metrics.balanced_accuracy_score(y, predicted),
             "f1_macro": metrics.f1_score(y, predicted, average="macro"),
             "roc_auc_ovr": metrics.roc_auc_score(y, probabilities, multi_class="ovr"),
+            "average_precision": metrics.average_precision_score(np.eye(3)[y], probabilities, average="macro"),
             "log_loss": metrics.log_loss(y, probabilities),
-            "ece": ece(y, probabilities),
+            "ece": found["ece"],
         }
     )
+
+
+def test_average_precision_is_of_the_positive_class_where_one_is_named(example: tuple[np.ndarray, np.ndarray]) -> None:
+    y, probabilities = example
+    expected = metrics.average_precision_score(y == 2, probabilities[:, 2])
+    assert metric_values(y, probabilities, positive=2)["average_precision"] == pytest.approx(expected)
+    assert score(y, probabilities, ("a", "b", "c"), positive=2).average_precision == pytest.approx(expected)
+    assert score(np.zeros(3, int), np.full((3, 2), 0.5), ("a", "b"), positive=1).average_precision is None
 
 
 @given(st.integers(2, 4), st.integers(5, 60), st.integers(0, 10_000))
@@ -104,31 +111,31 @@ def test_weights_are_repeated_rows(n_classes: int, n_rows: int, seed: int) -> No
     repeated = np.repeat(np.arange(n_rows), weights)
     weighted = WeightedMetrics(y, probabilities)
     columns = np.stack([weights, np.ones(n_rows)], axis=1).astype(float)
-    found = weighted(columns) | {"roc_auc_ovr": weighted.roc_auc_ovr(columns)}
-    expected = all_metrics(y[repeated], probabilities[repeated], n_classes)
+    found = weighted(columns) | weighted.ranking(columns)
+    expected = metric_values(y[repeated], probabilities[repeated])
     assert {name: values[0] for name, values in found.items()} == pytest.approx(expected, nan_ok=True)
     assert {name: values[1] for name, values in found.items()} == pytest.approx(
-        all_metrics(y, probabilities, n_classes), nan_ok=True
+        metric_values(y, probabilities), nan_ok=True
     )
-    areas = [
-        metrics.roc_auc_score(y[repeated] == c, probabilities[repeated, c])
-        for c in ([1] if n_classes == 2 else range(n_classes))
-        if 0 < (y[repeated] == c).sum() < len(repeated)
-    ]
+    classes = [c for c in range(n_classes) if 0 < (y[repeated] == c).sum() < len(repeated)]
+    rows = {c: (y[repeated] == c, probabilities[repeated, c]) for c in classes}
+    areas = [metrics.roc_auc_score(*rows[c]) for c in classes if n_classes > 2 or c == 1]
+    precisions = [metrics.average_precision_score(*rows[c]) for c in classes]
+    assert expected["average_precision"] == pytest.approx(np.mean(precisions) if classes else np.nan, nan_ok=True)
     assert expected["roc_auc_ovr"] == pytest.approx(np.mean(areas) if areas else np.nan, nan_ok=True)
 
 
 def test_two_classes_have_the_area_of_the_second_and_one_class_has_none() -> None:
     y, probabilities = np.array([0, 0, 1, 1]), np.array([[0.9, 0.1], [0.4, 0.6], [0.65, 0.35], [0.2, 0.8]])
-    assert roc_auc_ovr(y, probabilities) == 0.75
-    assert np.isnan(roc_auc_ovr(np.zeros(4, int), probabilities))
+    assert metric_values(y, probabilities)["roc_auc_ovr"] == 0.75
+    assert np.isnan(metric_values(np.zeros(4, int), probabilities)["roc_auc_ovr"])
 
 
 def test_calibration_error_by_hand() -> None:
     # Two bins: confidence 0.60 with 1 of 2 right, 0.92 with 2 of 2 right.
     probabilities = np.array([[0.6, 0.4], [0.6, 0.4], [0.92, 0.08], [0.08, 0.92]])
-    assert ece(np.array([0, 1, 0, 1]), probabilities) == pytest.approx(0.5 * 0.1 + 0.5 * 0.08)
-    assert ece(np.array([0, 0]), np.array([[1.0, 0.0], [1.0, 0.0]])) == 0
+    assert metric_values(np.array([0, 1, 0, 1]), probabilities)["ece"] == pytest.approx(0.5 * 0.1 + 0.5 * 0.08)
+    assert metric_values(np.array([0, 0]), np.array([[1.0, 0.0], [1.0, 0.0]]))["ece"] == 0
 
 
 @pytest.mark.parametrize(
@@ -138,9 +145,8 @@ def test_calibration_error_by_hand() -> None:
         (np.array([0, -1]), np.full((2, 2), 0.5)),
         (np.array([0, 1]), np.array([[0.5, 0.5], [np.nan, 0.5]])),
         (np.array([0]), np.full((2, 2), 0.5)),
-        (np.array([0, 1]), np.full((2, 3), 0.5)),
     ],
 )
 def test_labels_and_probabilities_that_do_not_fit_are_refused(y: np.ndarray, probabilities: np.ndarray) -> None:
     with pytest.raises(DataError, match="Received"):
-        all_metrics(y, probabilities, 2)
+        metric_values(y, probabilities)

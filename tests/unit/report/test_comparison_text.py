@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from comparisons import make_comparison, odd_comparisons, replaced
-from headstart.report.comparison import METRICS, Comparison
+from headstart.criteria import METRICS
+from headstart.report.comparison import Comparison
 from headstart.report.comparison_text import (
     comparison_csv,
     comparison_json,

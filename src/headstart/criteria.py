@@ -1,0 +1,59 @@
+"""The scores that heads are compared by, and those that a choice of settings or heads may go by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from headstart.errors import ParameterError
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A score that heads are compared by.
+
+    Attributes
+    ----------
+    name : str
+        As scikit-learn spells it: ``accuracy``, ``balanced_accuracy``, ``f1_macro``, ``roc_auc_ovr``, ``average_precision``,
+        ``log_loss``; and ``ece``.
+    title : str
+        For a person.
+    higher_is_better : bool
+        Whether more is better.
+    """
+
+    name: str
+    title: str
+    higher_is_better: bool = True
+
+    def gain(self, value: float) -> float:
+        """Return the value with the sign under which more is better."""
+        return value if self.higher_is_better else -value
+
+
+#: In the order in which they are shown.
+METRICS = (
+    Metric("accuracy", "accuracy"),
+    Metric("balanced_accuracy", "balanced accuracy"),
+    Metric("f1_macro", "macro F1"),
+    Metric("roc_auc_ovr", "ROC-AUC (one-vs-rest)"),
+    Metric("average_precision", "average precision"),
+    Metric("log_loss", "log-loss", higher_is_better=False),
+    Metric("ece", "expected calibration error", higher_is_better=False),
+)
+
+#: What a choice of settings or heads may go by: a head that gives the class shares has no calibration error.
+CHOICE_METRICS = tuple(metric.name for metric in METRICS if metric.name != "ece")
+
+
+def metric_named(name: str) -> Metric:
+    """Return the metric of a name that a choice may go by.
+
+    Raises
+    ------
+    ParameterError
+        If there is no such metric, or it is not for choosing.
+    """
+    if name not in CHOICE_METRICS:
+        raise ParameterError(f"Expected a metric among {', '.join(CHOICE_METRICS)}. Received: {name!r}.")
+    return {metric.name: metric for metric in METRICS}[name]
