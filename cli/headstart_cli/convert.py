@@ -23,6 +23,12 @@ def convert(
     portable: Annotated[
         bool, typer.Option("--portable", help="With .h5: plain HDF5, gzip and float32, that needs no plug-in.")
     ] = False,
+    raw: Annotated[
+        bool,
+        typer.Option(
+            "--raw", help="With .csv: text as it is. By default cells that begin with = + - @ get a ' for spreadsheets."
+        ),
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
 ) -> None:
     r"""Write a cache's features, labels, paths, splits and recipe as a file that other programs read.
@@ -45,7 +51,7 @@ def convert(
     from headstart.exchange.convert import convert as convert_cache
 
     names = tuple(name.strip() for name in features.split(","))
-    written = convert_cache(cache, output, features=names, overwrite=overwrite)
+    written = convert_cache(cache, output, features=names, raw=raw, overwrite=overwrite)
     out.print(
         f"Wrote {escape(str(written.output))}: {written.n_samples:,} images × {written.n_features:,} features "
         f"({', '.join(written.features)}), {written.size_bytes / 1e6:.1f} MB",

@@ -6,13 +6,15 @@ import csv
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
+from headstart.texts import csv_cell
 from headstart_cli.console import err, out, printable
 
 if TYPE_CHECKING:
@@ -26,6 +28,13 @@ def predict(
     output_format: Annotated[
         Literal["table", "csv", "jsonl"], typer.Option("--format", help="jsonl is one JSON object per line.")
     ] = "table",
+    raw: Annotated[
+        bool,
+        typer.Option(
+            "--raw",
+            help="With --format csv: text as it is. By default cells that begin with = + - @ get a ' for spreadsheets.",
+        ),
+    ] = False,
     weights: Annotated[str, typer.Option(help="imagenet, or the file of the head's custom weights.")] = "imagenet",
     precision: Annotated[
         Literal["float32", "bfloat16", "float16"] | None,
@@ -48,10 +57,10 @@ def predict(
 
     predictor = Predictor(head, weights=weights, precision=precision, batch_size=batch_size, device=device)
     failed: list[Prediction] = []
-    show = {"table": print_table, "csv": print_csv, "jsonl": print_jsonl}[output_format]
+    show = {"table": print_table, "csv": partial(print_csv, raw=raw), "jsonl": print_jsonl}[output_format]
     show(readable(predictor.predict(images), failed), predictor.class_names, top)
     for prediction in failed:
-        err.print(f"{escape(printable(prediction.path))}: {escape(prediction.failure)}", soft_wrap=True)
+        err.print(f"{escape(printable(prediction.path))}: {escape(printable(prediction.failure))}", soft_wrap=True)
     if failed:
         err.print(f"[bold yellow]{len(failed):,} images could not be read.[/]")
         raise typer.Exit(1)
@@ -70,18 +79,28 @@ def print_table(predictions: Iterable[Prediction], class_names: Sequence[str], t
     """Print a table with the most probable classes, best first."""
     table = Table("image", *(f"class {i + 1}" for i in range(min(top, len(class_names)))))
     for prediction in predictions:
-        best = (f"{escape(name)} [dim]{probability:.3f}[/]" for name, probability in prediction.top(class_names, top))
-        table.add_row(escape(printable(prediction.path)), *best)
+        best = prediction.top(class_names, top)
+        cells = (f"{escape(printable(name))} [dim]{probability:.3f}[/]" for name, probability in best)
+        table.add_row(escape(printable(prediction.path)), *cells)
     out.print(table)
 
 
-def print_csv(predictions: Iterable[Prediction], class_names: Sequence[str], top: int) -> None:
-    """Print one line per image: path, then class and probability of the most probable classes."""
+def print_csv(predictions: Iterable[Prediction], class_names: Sequence[str], top: int, *, raw: bool = False) -> None:
+    """Print one line per image: path, then class and probability of the most probable classes.
+
+    Unless ``raw``, text that a spreadsheet would take for a formula begins with ``'``, and control characters are escaped.
+    """
     writer = csv.writer(sys.stdout)
     columns = [f"{part}_{i + 1}" for i in range(min(top, len(class_names))) for part in ("class", "probability")]
     writer.writerow(["path", *columns])
     for prediction in predictions:
-        writer.writerow([printable(prediction.path), *(x for pair in prediction.top(class_names, top) for x in pair)])
+        row = [prediction.path, *(cell for pair in prediction.top(class_names, top) for cell in pair)]
+        writer.writerow(row if raw else map(safe_cell, row))
+
+
+def safe_cell(value: Any) -> Any:
+    """Return a value that neither a terminal nor a spreadsheet takes for something else than text or a number."""
+    return csv_cell(printable(value)) if isinstance(value, str) else value
 
 
 def print_jsonl(predictions: Iterable[Prediction], class_names: Sequence[str], top: int) -> None:

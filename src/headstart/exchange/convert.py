@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from headstart.cache.portable import write_portable
@@ -67,7 +68,12 @@ WRITERS: dict[str, Callable[[Path, Contents], None]] = {
 
 
 def convert(
-    cache: str | Path, output: str | Path, *, features: Sequence[str] = ("avg",), overwrite: bool = False
+    cache: str | Path,
+    output: str | Path,
+    *,
+    features: Sequence[str] = ("avg",),
+    raw: bool = False,
+    overwrite: bool = False,
 ) -> Conversion:
     """Write a cache's features and all that belongs to them for other programs; memory does not grow with the features.
 
@@ -80,6 +86,9 @@ def convert(
     features : sequence of str
         Columns of X, as a head is fitted on them: ``avg``, ``max``, ``gem``, ``crops`` or ``flatten`` of the stored layer, or
         pooled layers.
+    raw : bool
+        Write text to ``.csv`` as it is. By default a cell that a spreadsheet would take for a formula, as ``=1+1``, begins
+        with ``'``; the other kinds of file always hold text as it is.
     overwrite : bool
         Replace an existing file.
 
@@ -99,15 +108,16 @@ def convert(
     >>> convert("features/data.h5", "data.npz", features=("avg", "block4_conv3"))     # doctest: +SKIP
     """
     target = Path(output)
-    check_target(Path(cache), target, overwrite)
+    check_target(Path(cache), target, raw, overwrite)
     with open_cache(cache) as opened:
         contents = contents_of(opened, features)
-        WRITERS[target.suffix](target, contents)
+        write = partial(write_csv, raw=True) if raw else WRITERS[target.suffix]
+        write(target, contents)
     width = len(contents.feature_names)
     return Conversion(target, contents.n_samples, width, contents.features, target.stat().st_size)
 
 
-def check_target(cache: Path, target: Path, overwrite: bool) -> None:
+def check_target(cache: Path, target: Path, raw: bool, overwrite: bool) -> None:
     """Raise DataError where a file may not be written, before anything is read."""
     if target.suffix not in WRITERS:
         raise DataError(f"The end of the name says what is written: {', '.join(WRITERS)}. Received: {target}.")
@@ -115,5 +125,7 @@ def check_target(cache: Path, target: Path, overwrite: bool) -> None:
         raise DataError(f"{target} is the cache itself. Give the new file another name.")
     if target.exists() and not overwrite:
         raise DataError(f"{target} exists already. Use --overwrite to replace it.")
+    if raw and target.suffix != ".csv":
+        raise DataError(f"--raw is for .csv; other files hold text as it is. Received: {target}.")
     if target.suffix == ".parquet":
         import_pyarrow()

@@ -15,6 +15,7 @@ import numpy as np
 from headstart.cache.publish import published_bytes
 from headstart.errors import MissingExtraError
 from headstart.exchange import FORMAT, FORMAT_VERSION
+from headstart.texts import csv_cell
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,10 +32,11 @@ METADATA = b"headstart"
 GROUP_VALUES = 2**24
 
 
-def write_csv(path: Path, contents: Contents) -> None:
+def write_csv(path: Path, contents: Contents, *, raw: bool = False) -> None:
     """Write UTF-8 with a header; each number in as few digits as give the same float32 again.
 
-    Paths whose bytes are not UTF-8 are written as those bytes.
+    Paths whose bytes are not UTF-8 are written as those bytes. Text that a spreadsheet would take for a formula begins
+    with ``'``, unless ``raw``.
 
     Raises
     ------
@@ -46,7 +48,7 @@ def write_csv(path: Path, contents: Contents) -> None:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow([*COLUMNS, *contents.feature_names])
         for columns, block in described_blocks(contents):
-            described = zip(*(columns[name] for name in COLUMNS), strict=True)
+            described = zip(*([csv_cell(cell, raw=raw) for cell in columns[name]] for name in COLUMNS), strict=True)
             writer.writerows([*row, *map(str, values)] for row, values in zip(described, block, strict=True))
         text.flush()
         text.detach()

@@ -25,7 +25,7 @@ from headstart.report.figures import (
     size,
     value_text,
 )
-from headstart.texts import printable
+from headstart.texts import csv_cell, printable
 
 if TYPE_CHECKING:
     from headstart.report.comparison import Comparison, HeadResult
@@ -230,7 +230,8 @@ def csv_row(head: HeadResult, comparison: Comparison) -> dict[str, Any]:
     cost = head.cost
     row |= {"fit_seconds": cost.fit_seconds, "search_seconds": cost.search_seconds, "head_ms": cost.head_ms}
     row |= {"total_ms": cost.total_ms, "size_bytes": cost.size_bytes, "peak_bytes": cost.peak_bytes}
-    return row | {"notes": "; ".join(map(printable, head.notes))}
+    row["notes"] = "; ".join(map(printable, head.notes))
+    return {name: csv_cell(value) for name, value in row.items()}
 
 
 def or_empty(value: float | None) -> float | None:

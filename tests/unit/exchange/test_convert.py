@@ -20,7 +20,7 @@ from headstart.cache.store import open_cache
 from headstart.errors import CacheError, DataError, HeadstartError, MissingExtraError
 from headstart.exchange import npz, tables
 from headstart.exchange.convert import WRITERS, convert
-from headstart.schema import POOLED_LAYERS, FeatureBatch
+from headstart.schema import POOLED_LAYERS, FeatureBatch, ImageRef
 
 N = 150  # more than two batches
 
@@ -152,6 +152,17 @@ def test_odd_paths_go_through(tmp_path: Path, kind: str) -> None:
         assert pyarrow.parquet.read_table(output)["path"].to_pylist() == [path.replace("\udcff", "\\xff")]
 
 
+def test_csv_text_is_no_formula_unless_asked_for_raw(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "a.h5", recipe=RECIPE, class_names=("=1+1", "@b")) as writer:
+        writer.append(make_batch([0]), [replace(make_row(0), ref=ImageRef("+x.jpg", "=1+1", None, "-g", 1, 1))])
+    for raw, mark in ((False, "'"), (True, "")):
+        convert(tmp_path / "a.h5", tmp_path / "b.csv", raw=raw, overwrite=True)
+        with (tmp_path / "b.csv").open(newline="") as file:
+            row = next(csv.DictReader(file))
+        assert [row[name] for name in ("path", "label", "group")] == [f"{mark}+x.jpg", f"{mark}=1+1", f"{mark}-g"]
+        assert float(row["y"]) == 0
+
+
 @pytest.mark.parametrize("kind", [*WRITERS])
 def test_equal_content_gives_equal_bytes_and_nothing_is_replaced_unasked(
     cache: Path, tmp_path: Path, kind: str
@@ -186,6 +197,7 @@ def test_a_row_that_cannot_be_read_leaves_nothing(tmp_path: Path, kind: str) -> 
     [
         ({"output": "b.mat"}, r"\.npz, \.h5, \.parquet, \.csv"),
         ({"output": "a.h5", "overwrite": True}, "the cache itself"),
+        ({"raw": True}, "other files hold text as it is"),
         ({"features": ("depth",)}, "depth"),
         ({"features": ("avg", "avg")}, "named twice"),
         ({"output": "absent/b.npz"}, "No such file"),
