@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -19,6 +19,9 @@ from headstart_cli.console import err, out, printable
 
 if TYPE_CHECKING:
     from headstart.predict import Prediction
+
+#: What prints predictions, given them, the names of the classes, and how many classes to show.
+Show = Callable[["Iterable[Prediction]", Sequence[str], int], None]
 
 
 def predict(
@@ -57,8 +60,8 @@ def predict(
 
     predictor = Predictor(head, weights=weights, precision=precision, batch_size=batch_size, device=device)
     failed: list[Prediction] = []
-    show = {"table": print_table, "csv": partial(print_csv, raw=raw), "jsonl": print_jsonl}[output_format]
-    show(readable(predictor.predict(images), failed), predictor.class_names, top)
+    kinds: dict[str, Show] = {"table": print_table, "csv": partial(print_csv, raw=raw), "jsonl": print_jsonl}
+    kinds[output_format](readable(predictor.predict(images), failed), predictor.class_names, top)
     for prediction in failed:
         err.print(f"{escape(printable(prediction.path))}: {escape(printable(prediction.failure))}", soft_wrap=True)
     if failed:
