@@ -38,7 +38,7 @@ def evaluate(
 
     headstart evaluate heads/data-logistic new-images/
     """
-    from headstart.predict import evaluate_head
+    from headstart.evaluation import evaluate_head
 
     score, failures = evaluate_head(
         head, data, split=split, weights=weights, precision=precision, batch_size=batch_size, device=device

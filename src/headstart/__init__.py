@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from headstart.clustering.kmeans import cluster_images as cluster_images
     from headstart.doctor.examine import examine_machine as examine_machine
     from headstart.errors import HeadstartError as HeadstartError
+    from headstart.evaluation import evaluate_head as evaluate_head
     from headstart.exchange.convert import convert as convert
     from headstart.exchange.foreign import import_features as import_features
     from headstart.exchange.merge import merge_caches as merge_caches
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from headstart.heads.transforms import SqrtL2Scaler as SqrtL2Scaler
     from headstart.heads.transforms import design_matrix as design_matrix
     from headstart.predict import Predictor as Predictor
-    from headstart.predict import evaluate_head as evaluate_head
     from headstart.quality import inspect_quality as inspect_quality
     from headstart.schema import HeadSpec as HeadSpec
     from headstart.schema import Recipe as Recipe
@@ -76,7 +76,7 @@ _HOMES = {
     "convert": "exchange.convert",
     "default_spec": "heads.catalogue",
     "design_matrix": "heads.transforms",
-    "evaluate_head": "predict",
+    "evaluate_head": "evaluation",
     "examine_machine": "doctor.examine",
     "export_keras": "export",
     "export_onnx": "export",

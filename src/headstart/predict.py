@@ -6,29 +6,25 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from headstart.backbone.build import build_backbone
-from headstart.cache.folder import is_cache
-from headstart.cache.store import open_cache
 from headstart.errors import DataError, RecipeMismatchError
-from headstart.evaluate.metrics import score
 from headstart.extract.reading import batches
 from headstart.extract.shard import ShardJob
 from headstart.heads.bundle import Bundle, load_bundle
-from headstart.images.discover import ImageSet, discover
-from headstart.images.refs import ImageRefs
+from headstart.images.discover import discover
 from headstart.runtime import usable_cores
 from headstart.schema import Failure, ImageRef
-from headstart.storage.address import Location, location
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headstart.images.load import LoadedImage
-    from headstart.schema import Backbone, Score
+    from headstart.schema import Backbone
+    from headstart.storage.address import Location
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,33 +110,19 @@ class Predictor:
         """
         root, found = collect_images(inputs)
         names = {id(ref): name for name, ref in found}
-        for images, failures in self._batches(root, [ref for _, ref in found]):
+        for images, failures in self.batches(root, [ref for _, ref in found]):
             if images:
-                rows = self._probabilities(images)
+                rows = self.probabilities(images)
                 yield from (Prediction(names[id(i.row.ref)], p) for i, p in zip(images, rows, strict=True))
             yield from (Prediction(names[id(f.ref)], None, f.reason) for f in failures)
 
-    def evaluate(self, data: ImageSet) -> tuple[Score, list[Failure]]:
-        """Return the score on a labelled set of images, and the images that could not be read."""
-        refs = [ref for ref in data.refs if ref.label is not None]
-        check_classes(self.class_names, data.class_names)
-        labels: list[int] = []
-        rows: list[NDArray[np.float64]] = []
-        failed: list[Failure] = []
-        for images, failures in self._batches(data.root, refs):
-            failed += failures
-            if images:
-                rows.append(self._probabilities(images))
-                labels += [self.class_names.index(str(image.row.ref.label)) for image in images]
-        if not rows:
-            raise DataError(f"{data.root} holds no labelled image that can be read.")
-        return score(np.array(labels), np.concatenate(rows), self.class_names), failed
-
-    def _probabilities(self, images: Sequence[LoadedImage]) -> NDArray[np.float64]:
+    def probabilities(self, images: Sequence[LoadedImage]) -> NDArray[np.float64]:
+        """Return probabilities of decoded images, shape (n_images, n_classes), float64."""
         features = self.backbone.forward(np.stack([image.pixels for image in images]))
         return self.bundle.predict_proba([features], self.bundle.recipe)
 
-    def _batches(self, root: Location, refs: Sequence[ImageRef]) -> Iterator[tuple[list[LoadedImage], list[Failure]]]:
+    def batches(self, root: Location, refs: Sequence[ImageRef]) -> Iterator[tuple[list[LoadedImage], list[Failure]]]:
+        """Yield batches of images decoded as the head needs them, with the failures met on the way."""
         job = ShardJob(root, (), decode_threads=usable_cores())
         return batches(refs, self.recipe, job, lambda: self.backbone.batch_size)
 
@@ -164,58 +146,3 @@ def collect_images(inputs: Sequence[str | Path]) -> tuple[Path, list[tuple[str, 
         else:
             raise DataError(f"There is no image or folder at {name}.")
     return root, found
-
-
-def check_classes(known: Sequence[str], found: Sequence[str]) -> None:
-    """Raise DataError where the data has a class that the head does not know."""
-    unknown = sorted(set(found) - set(known))
-    if unknown:
-        raise DataError(f"The head does not know the class(es) {', '.join(unknown)}. It knows: {', '.join(known)}.")
-
-
-def evaluate_head(
-    head: str | Path, data: str | Location, *, split: str | None = None, **backbone_options: Any
-) -> tuple[Score, list[Failure]]:
-    """Return the score of a saved head on a cache or a folder, and the images that could not be read.
-
-    Parameters
-    ----------
-    head : str or Path
-        A bundle's folder.
-    data : str, Path or Address
-        A cache, or what ``extract-features`` takes.
-    split : str, optional
-        Score on the images of this split only.
-    **backbone_options
-        As :class:`Predictor` takes them; used for a folder.
-
-    Raises
-    ------
-    RecipeMismatchError
-        If a cache was made by another recipe; the message names the fields.
-    DataError
-        If there is nothing to score, or a class that the head does not know.
-    """
-    if is_cache(data):
-        bundle = load_bundle(Path(head))
-        with open_cache(data) as cache:
-            return score_cache(bundle, cache, split), list(cache.failures)
-    images = discover(location(data))
-    chosen = replace(images, refs=ImageRefs.of(ref for ref in images.refs if split in (None, ref.split)))
-    if not any(ref.label for ref in chosen.refs):
-        raise DataError(f"There are no labelled images in {data}{f' of the split {split}' if split else ''}.")
-    return Predictor(head, **backbone_options).evaluate(chosen)
-
-
-def score_cache(bundle: Bundle, cache: Any, split: str | None) -> Score:
-    """Return the score of a head on the labelled rows of a cache."""
-    check_classes(bundle.class_names, cache.class_names)
-    labels = np.asarray(cache.labels)
-    chosen = labels >= 0
-    if split is not None:
-        chosen &= np.array([name == split for name in cache.splits])
-    rows = np.flatnonzero(chosen)
-    if not len(rows):
-        raise DataError(f"{cache.path} holds no labelled image{f' of the split {split}' if split else ''}.")
-    positions = np.array([bundle.class_names.index(name) for name in cache.class_names])
-    return score(positions[labels[rows]], bundle.predict_proba(cache.batches(rows), cache.recipe), bundle.class_names)

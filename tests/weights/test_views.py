@@ -18,12 +18,13 @@ from headstart.backbone.views import MirroredBackbone
 from headstart.backbone.weights import Weights
 from headstart.cache.store import open_cache
 from headstart.errors import RecipeMismatchError
+from headstart.evaluation import evaluate_head
 from headstart.export import export_keras, export_onnx
 from headstart.extract.local import extract_features
 from headstart.extract.options import ExtractOptions
 from headstart.fit import fit_head
 from headstart.heads.catalogue import default_spec
-from headstart.predict import Predictor, evaluate_head
+from headstart.predict import Predictor
 from headstart.runtime import import_keras
 from headstart.schema import Backbone, FeatureBatch
 from headstart.verify import verify_cache

@@ -15,6 +15,7 @@ from caches import write_cache
 from foreign_arrays import WIDTH, N, arrays, imported
 from headstart.cache.store import open_cache
 from headstart.errors import DataError, HeadstartError, RecipeMismatchError
+from headstart.evaluation import evaluate_head
 from headstart.exchange import archive
 from headstart.exchange.convert import convert
 from headstart.exchange.descriptions import check_lengths
@@ -22,7 +23,7 @@ from headstart.exchange.foreign import described, import_features
 from headstart.exchange.given import GivenFeatures
 from headstart.export import export_keras
 from headstart.fit import fit_head
-from headstart.predict import Predictor, evaluate_head
+from headstart.predict import Predictor
 from headstart.quality.inspect import inspect_quality
 from headstart.schema import ImageRef
 
