@@ -33,6 +33,9 @@ POOLED_LAYER_NAMES = tuple(name for name, _ in POOLED_LAYERS)
 #: (backbone/views.py).
 VIEWS = ("single", "mirrored")
 
+#: How several pages of a file become one picture, other than by choosing one of them (images/pages.py).
+PROJECTIONS = ("max", "mean")
+
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
@@ -173,6 +176,11 @@ class Recipe:
         How the network was made one of ``int8``; None in every other precision, and the field is not written then.
     views : str
         One of :data:`VIEWS`; ``single`` is not written.
+    page : int, str or None
+        Page of a file of several that was taken, counted from 1, or one of :data:`PROJECTIONS`. None, which is not written:
+        the first.
+    intensity : tuple of float or None
+        The sample values of more than 8 bits that became 0 and 255. None, which is not written: those of the image's type.
     """
 
     backbone: str
@@ -188,6 +196,8 @@ class Recipe:
     format_version: int = 1
     quantization: Quantization | None = None
     views: str = "single"
+    page: int | str | None = None
+    intensity: tuple[float, float] | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -227,6 +237,10 @@ class Recipe:
             values["quantization"] = Quantization.from_dict(values["quantization"])
         if "views" in values and values["views"] not in VIEWS[1:]:
             raise ValueError(f"views, where it is written, is {' or '.join(VIEWS[1:])}. Received: {values['views']!r}")
+        if "page" in values:
+            values["page"] = checked_page(values["page"])
+        if "intensity" in values:
+            values["intensity"] = checked_intensity(values["intensity"])
         return cls(**{**values, "pooled_layers": tuple(layers)})
 
     def differences(self, other: Recipe) -> tuple[str, ...]:
@@ -237,7 +251,23 @@ class Recipe:
 
 #: Fields that a recipe is written without while they have these values: those that came after the first recipes, whose
 #: text, and so their fingerprints, stay what they were.
-UNWRITTEN: Mapping[str, Any] = {"quantization": None, "views": VIEWS[0]}
+UNWRITTEN: Mapping[str, Any] = {"quantization": None, "views": VIEWS[0], "page": None, "intensity": None}
+
+
+def checked_page(value: Any) -> int | str:
+    """Return the page of a recipe; raise ValueError where it is neither a number from 2 on nor a projection."""
+    if value in PROJECTIONS or (type(value) is int and value >= 2):
+        return value  # type: ignore[no-any-return]
+    raise ValueError(f"page, where it is written, is 2 or more, {' or '.join(PROJECTIONS)}. Received: {value!r}")
+
+
+def checked_intensity(value: Any) -> tuple[float, float]:
+    """Return the two sample values of a recipe; raise ValueError where they are not finite and ascending."""
+    if isinstance(value, list | tuple) and len(value) == 2 and all(type(v) in {int, float} for v in value):
+        low, high = map(float, value)
+        if -math.inf < low < high < math.inf:
+            return low, high
+    raise ValueError(f"intensity, where it is written, is two finite numbers, the lower first. Received: {value!r}")
 
 
 @dataclass(frozen=True, slots=True)

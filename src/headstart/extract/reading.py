@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from headstart.errors import ImageError
 from headstart.extract.stages import Stage, StageTime
 from headstart.images.load import LoadedImage, load_image
+from headstart.images.rules import DecodeRules
 from headstart.schema import Failure
 from headstart.storage.address import Address
 
@@ -32,10 +33,11 @@ def decoded(
     ImageError
         With ``job.stop_on_failure``, for the first image that cannot be read, after those before it.
     """
+    rules = DecodeRules.of(recipe)
 
     def load(ref: ImageRef) -> LoadedImage | Failure:
         try:
-            return load_image(job.root, ref, size_px=recipe.input_size_px, resize_preset=recipe.resize)
+            return load_image(job.root, ref, size_px=recipe.input_size_px, resize_preset=recipe.resize, rules=rules)
         except ImageError as error:
             if job.stop_on_failure:
                 raise ImageError(f"{ref.path}: {error}") from error

@@ -46,19 +46,15 @@ from PIL import Image, ImageFile
 from headstart.errors import HeadstartError, ImageError
 from headstart.images.draft import held_pixels, start_draft
 from headstart.images.formats import wrong_suffix
-from headstart.images.pixels import to_rgb
-from headstart.images.png import refuse_missing_rows
-from headstart.images.reader import (
-    check_size,
-    ignore_pillow_warnings,
-    open_image,
-    refuse_camera_raw,
-    refuse_missing_strips,
-)
+from headstart.images.opened import PillowFile, orientation_of
+from headstart.images.pages import PictureFile, chosen_picture
+from headstart.images.reader import check_size, ignore_pillow_warnings, open_image, refuse_camera_raw
 from headstart.images.reasons import explain
+from headstart.images.rules import DEFAULT_RULES, DecodeRules
+from headstart.images.samples import to_rgb8
 
 if TYPE_CHECKING:
-    from headstart.images.pixels import Pixels
+    from headstart.images.samples import Pixels
 
 #: Version of the rules above; part of every recipe.
 DECODE_RULES = "pillow-1"
@@ -68,17 +64,6 @@ MAX_PIXELS = 250_000_000
 
 #: From this many pixels on, images are decoded one at a time, so that threads do not multiply the memory.
 LARGE_PIXELS = 40_000_000
-
-#: EXIF orientation → what shows the image upright, and what it is called in the notes (EXIF 2.32, tag 0x0112).
-ORIENTATIONS: dict[int, tuple[Callable[[Pixels], Pixels], str]] = {
-    2: (lambda pixels: pixels[:, ::-1], "exif-mirrored"),
-    3: (lambda pixels: pixels[::-1, ::-1], "exif-rotated-180"),
-    4: (lambda pixels: pixels[::-1], "exif-flipped"),
-    5: (lambda pixels: pixels.swapaxes(0, 1), "exif-transposed"),
-    6: (lambda pixels: pixels[::-1].swapaxes(0, 1), "exif-rotated-90"),
-    7: (lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1), "exif-transversed"),
-    8: (lambda pixels: pixels[:, ::-1].swapaxes(0, 1), "exif-rotated-270"),
-}
 
 #: Pillow's memory for a large image comes in blocks of this size, above the 32 MiB (M_MMAP_THRESHOLD of glibc, at most)
 #: below which the C library keeps what a thread has freed for that thread: eight threads that decode one large image after
@@ -118,6 +103,7 @@ def decode(
     max_pixels: int = MAX_PIXELS,
     shrink: Callable[..., Pixels] | None = None,
     draft_px: int | None = None,
+    rules: DecodeRules = DEFAULT_RULES,
 ) -> DecodedImage:
     """Return the pixels of an image file. Safe to call from many threads.
 
@@ -140,6 +126,8 @@ def decode(
         Let the JPEG decoder halve the image up to three times, as often as both sides stay longer than this. Other formats
         are decoded in full. ``shrink`` of a JPEG is then told by ``box`` where in the pixels the image lies: left, upper,
         right and lower edge, not whole pixels.
+    rules : DecodeRules
+        Those of the recipe: which page, and which sample values are black and white.
 
     Raises
     ------
@@ -157,7 +145,7 @@ def decode(
         raise ImageError("empty file")
     ignore_pillow_warnings()
     try:
-        return decode_checked(data, name, max_pixels, shrink, draft_px)
+        return decode_checked(data, name, max_pixels, shrink, draft_px, rules)
     except HeadstartError:
         raise
     except Exception as error:  # Pillow's readers raise nearly everything on a hostile file
@@ -165,29 +153,37 @@ def decode(
 
 
 def decode_checked(
-    data: bytes, name: str, max_pixels: int, shrink: Callable[..., Pixels] | None, draft_px: int | None
+    data: bytes,
+    name: str,
+    max_pixels: int,
+    shrink: Callable[..., Pixels] | None,
+    draft_px: int | None,
+    rules: DecodeRules,
 ) -> DecodedImage:
-    """Return what :func:`decode` does, with Pillow's own errors."""
-    image = open_image(data, name)
-    check_size(image, max_pixels)
-    refuse_camera_raw(image, name)
-    refuse_missing_strips(image)
-    format_name = image.format or ""
-    notes = [f"named-{suffix}-is-{format_name}"] if (suffix := wrong_suffix(name, format_name)) else []
-    draft = None if draft_px is None else start_draft(image, draft_px)
-    large = held_pixels(image, draft) >= LARGE_PIXELS
+    """Return what :func:`decode` does, with the readers' own errors."""
+    file = open_file(data, name, max_pixels)
+    notes = [f"named-{suffix}-is-{file.format}"] if (suffix := wrong_suffix(name, file.format)) else []
+    image = file.image if isinstance(file, PillowFile) else None
+    draft = start_draft(image, draft_px) if image is not None and draft_px is not None else None
+    large = (held_pixels(image, draft) if image is not None else file.size[0] * file.size[1]) >= LARGE_PIXELS
     with one_large_image() if large else nullcontext():
-        refuse_missing_rows(image, data)
-        pixels = upright_pixels(image, notes)
-        if has_more_frames(image):
-            notes.append("first-frame")
-        del image
+        pixels = to_rgb8(chosen_picture(file, rules, max_pixels, notes), rules, notes)
+        format_name = file.format
+        del image, file
         height, width = pixels.shape[:2]
         if draft is not None:
             box, (width, height) = draft.upright(orientation_of(notes))
             shrink = shrink and partial(shrink, box=box)
         pixels = shrink(pixels) if shrink else np.ascontiguousarray(pixels)
     return DecodedImage(pixels, tuple(notes), width, height, format_name)
+
+
+def open_file(data: bytes, name: str, max_pixels: int) -> PictureFile:
+    """Return the file, opened by the reader of its content, with the size of its first picture checked."""
+    image = open_image(data, name)
+    check_size(image, max_pixels)
+    refuse_camera_raw(image, name)
+    return PillowFile(image, data, name, max_pixels)
 
 
 @contextmanager
@@ -201,40 +197,3 @@ def one_large_image() -> Iterator[None]:
             yield
         finally:
             allocator.set_block_size(before)
-
-
-def upright_pixels(image: ImageFile.ImageFile, notes: list[str]) -> Pixels:
-    """Return the pixels turned as the EXIF orientation says; a view, not a copy."""
-    if image.format == "TIFF":  # Pillow turns these while it loads them, and forgets that it did
-        note_orientation(image, notes)
-        image.load()
-        return to_rgb(image, notes)
-    image.load()
-    pixels = to_rgb(image, notes)
-    orientation = note_orientation(image, notes)
-    return ORIENTATIONS[orientation][0](pixels) if orientation in ORIENTATIONS else pixels
-
-
-def note_orientation(image: Image.Image, notes: list[str]) -> int:
-    """Return the EXIF orientation, and note it if it is not upright."""
-    try:
-        orientation = image.getexif().get(0x0112, 1)
-        if orientation in ORIENTATIONS:
-            notes.append(ORIENTATIONS[orientation][1])
-            return int(orientation)
-    except Exception:  # damaged metadata beside a sound picture; noted, since the rotation is then not known
-        notes.append("exif-unreadable")
-    return 1
-
-
-def orientation_of(notes: list[str]) -> int:
-    """Return the EXIF orientation that was noted."""
-    return next((number for number, (_, note) in ORIENTATIONS.items() if note in notes), 1)
-
-
-def has_more_frames(image: ImageFile.ImageFile) -> bool:
-    """Return whether other frames or pages follow; a Photoshop file's layers are parts of one picture."""
-    try:
-        return image.format != "PSD" and bool(getattr(image, "is_animated", False))
-    except Exception:  # the second frame is damaged, the first is sound
-        return True

@@ -14,6 +14,7 @@ from headstart.errors import ImageError
 from headstart.images.decode import DecodedImage, decode
 from headstart.images.objects import read_object
 from headstart.images.resize import DRAFT_PRESETS, resize
+from headstart.images.rules import DEFAULT_RULES, DecodeRules
 from headstart.schema import ImageRef, ImageRow
 from headstart.storage.address import Address, Location
 
@@ -41,7 +42,9 @@ class LoadedImage:
     row: ImageRow
 
 
-def load_image(root: Location, ref: ImageRef, *, size_px: int, resize_preset: str) -> LoadedImage:
+def load_image(
+    root: Location, ref: ImageRef, *, size_px: int, resize_preset: str, rules: DecodeRules = DEFAULT_RULES
+) -> LoadedImage:
     """Return an image, read once: its digest is that of the very bytes that were decoded.
 
     Raises
@@ -50,15 +53,18 @@ def load_image(root: Location, ref: ImageRef, *, size_px: int, resize_preset: st
         If the file cannot be read or decoded; the message is the reason.
     """
     data = read_image_bytes(root, ref)
-    image = decode_resized(data, ref.path, size_px, resize_preset)
+    image = decode_resized(data, ref.path, size_px, resize_preset, rules)
     row = ImageRow(ref, hashlib.sha256(data).hexdigest(), image.width_px, image.height_px, image.notes)
     return LoadedImage(image.pixels, row)
 
 
-def decode_resized(data: bytes, name: str, size_px: int, preset: str = "keras-bilinear") -> DecodedImage:
+def decode_resized(
+    data: bytes, name: str, size_px: int, preset: str = "keras-bilinear", rules: DecodeRules = DEFAULT_RULES
+) -> DecodedImage:
     """Return an image file as a square; raises what ``decode`` and ``resize`` do."""
     draft_px = size_px if preset in DRAFT_PRESETS else None
-    return decode(data, name=name, shrink=partial(resize, size_px=size_px, preset=preset), draft_px=draft_px)
+    shrink = partial(resize, size_px=size_px, preset=preset)
+    return decode(data, name=name, shrink=shrink, draft_px=draft_px, rules=rules)
 
 
 def read_image_bytes(root: Location, ref: ImageRef) -> bytes:

@@ -86,17 +86,18 @@ def test_16_bit_grey_is_scaled_not_clipped() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "expected"),
+    ("values", "expected", "notes"),
     [
-        (np.array([[0.0, 0.5, 1.0]], np.float32), [0, 128, 255]),
-        (np.array([[0.0, 100.0, 255.0]], np.float32), [0, 100, 255]),
-        (np.array([[0.0, 25700.0, 65535.0]], np.float32), [0, 100, 255]),
-        (np.array([[-1.0, 0.0, 1.0]], np.float32), [0, 128, 255]),
-        (np.array([[-5, 0, 100_000]], np.int32), [0, 0, 255]),
+        (np.array([[0.0, 0.5, 1.0]], np.float32), [0, 128, 255], ()),
+        (np.array([[0.0, 0.5, 100.0]], np.float32), [0, 128, 255], ("clipped",)),
+        (np.array([[-1.0, 0.5, 1.0]], np.float32), [0, 128, 255], ("clipped",)),
+        (np.array([[-(2**31), 0, 2**31 - 1]], np.int32), [0, 128, 255], ()),
     ],
 )
-def test_32_bit_values_by_their_range(values: np.ndarray, expected: list[int]) -> None:
-    assert decode(encoded(Image.fromarray(values), "TIFF")).pixels[0, :, 1].tolist() == expected
+def test_32_bit_values_are_scaled_by_their_type(values: np.ndarray, expected: list[int], notes: tuple[str]) -> None:
+    result = decode(encoded(Image.fromarray(values), "TIFF"))
+    assert result.pixels[0, :, 1].tolist() == expected
+    assert result.notes == (f"from-{values.dtype}", *notes)
 
 
 def test_values_that_are_no_numbers_are_refused() -> None:
@@ -141,7 +142,7 @@ def test_12_bit_tiff_and_data_that_use_little_of_their_range() -> None:
     data = data.ljust(122, b"\0") + packed
     assert decode(data).pixels[..., 0].tolist() == [[255, 0], [0, 0]]
     dark = decode(encoded(Image.fromarray(np.array([[0, 4095]], np.uint16)), "PNG"))
-    assert dark.notes == ("from-I;16", "low-range")
+    assert dark.notes == ("from-uint16", "low-range")
 
 
 def test_an_alpha_channel_that_nobody_wrote_is_ignored() -> None:
@@ -164,7 +165,7 @@ def test_large_images_are_converted_in_strips_to_the_same(monkeypatch: pytest.Mo
     ]
     files = [encoded(image, "TIFF") for image in images]
     whole = [decode(data) for data in files]
-    monkeypatch.setattr("headstart.images.pixels.STRIP_PIXELS", 70)
+    monkeypatch.setattr("headstart.images.samples.STRIP_PIXELS", 70)
     monkeypatch.setattr("headstart.images.decode.LARGE_PIXELS", 1)
     for data, expected in zip(files, whole, strict=True):
         result = decode(data)
@@ -241,7 +242,7 @@ def test_the_first_frame_is_taken() -> None:
     for kind in ("GIF", "PNG", "TIFF", "WEBP"):
         result = decode(encoded(frames[0], kind, save_all=True, append_images=frames[1:]))
         assert result.pixels[0, 0, 0] > 200
-        assert "first-frame" in result.notes
+        assert ("first-page" if kind == "TIFF" else "first-frame") in result.notes
 
 
 def test_a_wrong_suffix_is_noted_and_the_content_decides() -> None:

@@ -1,0 +1,148 @@
+"""Samples of more than 8 bits as Pillow's readers find them, before Pillow makes 8 bits of them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.errors import ImageError
+from headstart.images.samples import Samples
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL import ImageFile
+
+    Reopen = Callable[[], ImageFile.ImageFile]
+
+#: Tags of TIFF 6.0, and the values of the last that are signed integers.
+BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT, SIGNED = 258, 262, 339, 2
+
+#: Pillow's names of the orders of two bytes: what unpacks the upper byte in one order unpacks the lower one in the other.
+OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+
+
+def rawmode_of(image: ImageFile.ImageFile) -> str:
+    """Return how the bytes of an image that is not loaded yet become Pillow's pixels, as ``RGB;16B``."""
+    args = image.tile[0].args if image.tile else None
+    rawmode = args[0] if isinstance(args, tuple) and args else args
+    return rawmode if isinstance(rawmode, str) else ""
+
+
+def is_16_bit_colour(image: ImageFile.ImageFile, rawmode: str) -> bool:
+    """Return whether Pillow would keep but the upper bytes of 16 bit colours, or of grey and alpha."""
+    deep = rawmode[:-1] in {"RGB;16", "RGBA;16", "RGBX;16", "RGBa;16"} or rawmode == "LA;16B"
+    return deep and image.format in {"PNG", "TIFF"} and not (image.format == "PNG" and is_animated(image))
+
+
+def is_animated(image: ImageFile.ImageFile) -> bool:
+    """Return whether Pillow finds further frames."""
+    return bool(getattr(image, "is_animated", False))
+
+
+def deep_samples(image: ImageFile.ImageFile) -> Samples | None:
+    """Return the samples of a loaded image of one channel; None where it has 8 bits, which Pillow knows how to show."""
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    signed = SIGNED in tags.get(SAMPLE_FORMAT, ())
+    bits = tags.get(BITS_PER_SAMPLE, (16,))[0]
+    values = np.asarray(image) if image.mode in {"I", "F", "L"} or image.mode.startswith("I;16") else None
+    limits = None
+    if values is None or (image.mode == "L" and not (signed and bits == 8)):
+        return None
+    if image.mode == "L":
+        values = values.view(np.int8)
+    elif image.mode.startswith("I;16"):
+        values = values.astype(np.uint16, copy=False)
+        limits = (0.0, 2.0**bits - 1) if bits < 16 else None
+    elif image.mode == "I":
+        values = values.astype(integer_type(image, signed, bits), copy=False)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        values = with_alpha(values[:, :, None], values != transparent)
+    return Samples(values, limits, white_is_zero=tags.get(PHOTOMETRIC) == 0)
+
+
+def integer_type(image: ImageFile.ImageFile, signed: bool, bits: int) -> type[np.integer[Any]]:
+    """Return the type of the integers that Pillow holds in 32 bits."""
+    if image.format == "PPM":
+        return np.uint16
+    if image.format != "TIFF" or (signed and bits != 16):
+        return np.int32
+    return np.int16 if signed else np.uint32
+
+
+def colour_16_bit(rawmode: str, reopen: Reopen) -> Samples:
+    """Return 16 bit colours, from the upper and the lower bytes that Pillow unpacks one after the other.
+
+    Parameters
+    ----------
+    rawmode : str
+        As :func:`rawmode_of`.
+    reopen : callable
+        Returns the image, at its page and not loaded.
+    """
+    if rawmode == "LA;16B":
+        return grey_and_alpha(reopen())
+    straight_mode = rawmode.replace("RGBa", "RGBA")
+    upper, info = unpacked(reopen(), straight_mode)
+    lower, _ = unpacked(reopen(), straight_mode[:-1] + OTHER_ORDER[straight_mode[-1]])
+    values = upper.astype(np.uint16)
+    values <<= 8
+    values |= lower
+    if rawmode.startswith("RGBa"):
+        values = straight(values)
+    transparent = info.get("transparency")
+    if isinstance(transparent, tuple):
+        values = with_alpha(values, (values != np.array(transparent, np.uint16)).any(axis=2))
+    return Samples(values)
+
+
+def unpacked(image: ImageFile.ImageFile, rawmode: str) -> tuple[NDArray[np.uint8], dict[Any, Any]]:
+    """Return the pixels as another raw mode unpacks them, and what Pillow says of the image."""
+    image.tile = [
+        tile._replace(args=(rawmode, *tile.args[1:]) if isinstance(tile.args, tuple) else rawmode)
+        for tile in image.tile
+    ]
+    image.load()
+    return np.asarray(image), image.info
+
+
+def grey_and_alpha(image: ImageFile.ImageFile) -> Samples:
+    """Return 16 bit grey and alpha of a PNG: four bytes a pixel, as RGBA has them."""
+    image._mode = "RGBA"
+    pixels, _ = unpacked(image, "RGBA")
+    return Samples(np.ascontiguousarray(pixels).view(">u2").astype(np.uint16))
+
+
+def netpbm_samples(image: ImageFile.ImageFile, data: bytes) -> Samples | None:
+    """Return the samples of a binary PGM or PPM of two bytes each; None where it is another file."""
+    if image.format != "PPM" or data[:2] not in {b"P5", b"P6"} or not image.tile:
+        return None
+    tile = image.tile[0]
+    args = tile.args if isinstance(tile.args, tuple) else (tile.args,)
+    largest = args[-1] if tile.codec_name == "ppm" else 65535 if image.mode == "I" else 255
+    if largest <= 255:
+        return None
+    n_channels = 3 if data[:2] == b"P6" else 1
+    n_values = image.height * image.width * n_channels
+    if len(data) < tile.offset + 2 * n_values:
+        raise ImageError("truncated: the file ends before the picture does")
+    values = np.frombuffer(data, ">u2", n_values, tile.offset).astype(np.uint16)
+    return Samples(values.reshape(image.height, image.width, n_channels), (0.0, float(largest)))
+
+
+def with_alpha(values: NDArray[Any], opaque: NDArray[np.bool_]) -> NDArray[Any]:
+    """Return samples of shape (height, width, n_channels) with alpha behind them: full where opaque, else zero."""
+    alpha = np.where(opaque, np.iinfo(values.dtype).max, 0).astype(values.dtype)
+    return np.concatenate([values, alpha[:, :, None]], axis=2)
+
+
+def straight(values: NDArray[Any]) -> NDArray[Any]:
+    """Return samples of shape (height, width, n_channels) without the alpha, the last, that they were multiplied with."""
+    full = np.iinfo(values.dtype).max if values.dtype.kind in "iu" else 1.0
+    alpha = values[:, :, -1:].astype(np.float64)
+    colours = values[:, :, :-1] * np.divide(full, alpha, out=np.zeros_like(alpha), where=alpha > 0)
+    colours = np.rint(np.clip(colours, 0, full)) if values.dtype.kind in "iu" else colours
+    return np.concatenate([colours.astype(values.dtype), values[:, :, -1:]], axis=2)

@@ -1,0 +1,176 @@
+"""Samples of more than 8 bits → RGB, by one rule for all images of a data set; and several pages → one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from headstart.errors import ImageError
+from headstart.images.rules import DecodeRules
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Pixels: TypeAlias = NDArray[np.uint8]
+
+#: Larger images are converted in strips of so many pixels, so that no second and third copy of them is made in float64.
+STRIP_PIXELS = 4_000_000
+
+#: A picture has ``low-range`` where it uses fewer of the 256 levels, and either all of them lie within half as many, or it
+#: has at least twice as many different values. 14 bits in a type of 16 use 64 levels, 12 bits 16.
+LOW_LEVELS = 128
+
+#: At most so many values of an image are looked at to count the different ones.
+COUNTED_VALUES = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Samples as a file stores them.
+
+    Attributes
+    ----------
+    values : ndarray of shape (height, width) or (height, width, n_channels)
+        Booleans, integers or floats. One channel is grey, two are grey and alpha, three RGB, four RGB and alpha. uint8 are
+        pixels already: no rule changes them.
+    limits : tuple of float or None
+        The values that are black and white where the file says so, as 0 and 4,095 for 12 bits in 16; None: those of the
+        type.
+    white_is_zero : bool
+        Whether the lower value is white (TIFF: PhotometricInterpretation 0; DICOM: MONOCHROME1).
+    """
+
+    values: NDArray[Any]
+    limits: tuple[float, float] | None = None
+    white_is_zero: bool = False
+
+    @property
+    def n_colours(self) -> int:
+        """Channels besides alpha: 1 or 3."""
+        return 1 if self.values.ndim == 2 or self.values.shape[2] < 3 else 3
+
+    @property
+    def colours(self) -> NDArray[Any]:
+        """The channels besides alpha, shape (height, width, 1 or 3)."""
+        return self.values.reshape(*self.values.shape[:2], -1)[:, :, : self.n_colours]
+
+    @property
+    def alpha(self) -> NDArray[Any] | None:
+        """The alpha channel, shape (height, width)."""
+        has_alpha = self.values.ndim == 3 and self.values.shape[2] in {2, 4}
+        return self.values[:, :, -1] if has_alpha else None
+
+
+def type_limits(dtype: np.dtype[Any]) -> tuple[float, float]:
+    """Return the values of a type that are black and white: its whole range for integers, 0 and 1 for floats."""
+    if dtype.kind in "iu":
+        return float(np.iinfo(dtype).min), float(np.iinfo(dtype).max)
+    return 0.0, 1.0
+
+
+def to_rgb8(samples: Samples, rules: DecodeRules, notes: list[str]) -> Pixels:
+    """Return samples as RGB, shape (height, width, 3), uint8, and note what that cost.
+
+    ``LOW`` becomes 0, ``HIGH`` becomes 255, and what lies between is proportional, rounded to the next level: the values of
+    ``rules.intensity``, else the limits of the file or the type. What lies outside is clipped. Alpha is composited over
+    white.
+
+    Raises
+    ------
+    ImageError
+        If there are NaNs or infinities among the values.
+    """
+    colours, alpha = samples.colours, samples.alpha
+    check_kind(samples.values)
+    if samples.values.dtype == np.uint8:
+        levels = 255 - colours if samples.white_is_zero else colours
+    else:
+        notes.append(f"from-{samples.values.dtype}")
+        levels = to_levels(colours, rules.intensity or samples.limits or type_limits(colours.dtype), notes)
+        if uses_few_levels(levels, colours):
+            notes.append("low-range")
+        if samples.white_is_zero:
+            np.subtract(255, levels, out=levels)
+    if alpha is not None:
+        levels = on_white(levels, alpha, notes)
+    return np.repeat(levels, 3, axis=2) if samples.n_colours == 1 else np.ascontiguousarray(levels)
+
+
+def check_kind(values: NDArray[Any]) -> None:
+    """Raise ImageError for what is no picture: complex numbers, more than four channels."""
+    if values.dtype.kind not in "biuf":
+        raise ImageError(f"{values.dtype} values are not supported: convert it to 8-bit JPEG, PNG or TIFF")
+    if values.ndim not in {2, 3} or (values.ndim == 3 and not 1 <= values.shape[2] <= 4):
+        shape = " × ".join(map(str, values.shape))
+        raise ImageError(f"a picture of shape {shape} is not supported: convert it to grey or RGB")
+
+
+def to_levels(values: NDArray[Any], limits: tuple[float, float], notes: list[str]) -> Pixels:
+    """Return values of shape (height, width, n_channels) as levels from 0 to 255; noted where some had to be clipped."""
+    low, high = limits
+    levels = np.empty(values.shape, np.uint8)
+    rows, clipped = max(1, STRIP_PIXELS // max(1, values.shape[1])), False
+    for top in range(0, len(values), rows):
+        strip = values[top : top + rows]
+        if strip.dtype.kind == "f" and not np.isfinite(strip).all():  # before the cast, which warns of signalling NaNs
+            raise ImageError(
+                "holds values that are not numbers (NaN or infinity): replace them, or leave the image out"
+            )
+        strip = strip.astype(np.float64)
+        clipped |= bool(strip.size) and bool(strip.min() < low or strip.max() > high)
+        strip = (np.clip(strip, low, high) - low) * (255 / (high - low))
+        levels[top : top + rows] = np.rint(strip)
+    if clipped:
+        notes.append("clipped")
+    return levels
+
+
+def uses_few_levels(levels: Pixels, values: NDArray[Any]) -> bool:
+    """Return whether a picture is left with few of the 256 levels, by the rule of :data:`LOW_LEVELS`."""
+    n_levels = int(np.count_nonzero(np.bincount(levels.ravel(), minlength=256)))
+    if n_levels >= LOW_LEVELS:
+        return False
+    if int(levels.max()) - int(levels.min()) < LOW_LEVELS // 2 + 1:
+        return bool(values.max() > values.min())
+    flat = values.ravel()
+    return len(np.unique(flat[:: -(-flat.size // COUNTED_VALUES)])) >= 2 * n_levels
+
+
+def on_white(levels: Pixels, alpha: NDArray[Any], notes: list[str]) -> Pixels:
+    """Return levels of shape (height, width, n_channels) composited over white; noted if some pixel is not opaque."""
+    opaque = type_limits(alpha.dtype)[1]
+    if (alpha >= opaque).all():
+        return levels
+    notes.append("alpha-on-white")
+    share = np.clip(alpha.astype(np.float64) / opaque, 0, 1)[:, :, None]
+    return np.rint(255 - (255 - levels.astype(np.float64)) * share).astype(np.uint8)
+
+
+def project(pages: Iterable[Samples], how: str) -> Samples:
+    """Return the largest (``max``) or the mean (``mean``) of each sample over some pages, which are read one by one.
+
+    Raises
+    ------
+    ImageError
+        If they differ in size, type or what their values mean.
+    """
+    first, total, count = None, np.empty(0), 0
+    for page in pages:
+        count += 1
+        if first is None:
+            first, total = page, page.values.astype(np.float64 if how == "mean" else page.values.dtype)
+        elif (page.values.shape, page.values.dtype) != (first.values.shape, first.values.dtype) or (
+            (page.limits, page.white_is_zero) != (first.limits, first.white_is_zero)
+        ):
+            raise ImageError("its pages differ in size or type, so that they have no common picture: use --page NUMBER")
+        else:
+            np.add(total, page.values, out=total) if how == "mean" else np.maximum(total, page.values, out=total)
+    if first is None:
+        raise ImageError("holds no pages")
+    if how == "mean":
+        mean = total / count
+        total = (np.rint(mean) if first.values.dtype.kind in "iub" else mean).astype(first.values.dtype)
+    return replace(first, values=total)
