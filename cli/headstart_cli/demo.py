@@ -88,7 +88,9 @@ def fit(cache: Path, head_type: str, output: Path) -> FitResult:
     from headstart.heads.catalogue import default_spec
 
     with err.status(f"Fitting {head_type} …"):
-        return fit_head(cache, default_spec(head_type, random_state=SEED), validation=HELD_OUT, output=output)
+        return fit_head(
+            cache, default_spec(head_type, random_state=SEED), validation=HELD_OUT, output=output, overwrite=True
+        )
 
 
 def print_heads(results: list[FitResult]) -> None:

@@ -136,6 +136,7 @@ def fit(
         str | None, typer.Option(help="ray: the cluster, as auto. Default: one that is started on this machine.")
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: heads/<cache>-<type>.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a head that is saved there already.")] = False,
 ) -> None:
     """Fit a head on cached features, score it on images it has not seen, and save it.
 
@@ -182,6 +183,7 @@ def fit(
         among=others,
         engine=engine,
         address=address,
+        overwrite=overwrite,
     )
     print_result(result)
 

@@ -24,6 +24,7 @@ from headstart.heads.catalogue import default_spec, make_head
 from headstart.heads.packed import ReadRows
 from headstart.heads.scikit import check_savable
 from headstart.heads.streaming import Memory, fit_streamed, matrix_fits
+from headstart.heads.training_images import short_digests
 from headstart.heads.transforms import design_matrix
 from headstart.images.discover import SPLIT_NAMES
 from headstart.search.choose import SearchResult, search_head
@@ -97,6 +98,7 @@ def fit_head(
     among: Sequence[str | Location] = (),
     engine: str = "local",
     address: str | None = None,
+    overwrite: bool = False,
 ) -> FitResult:
     """Fit a head on some images of a cache, score it on others, and save it.
 
@@ -127,6 +129,8 @@ def fit_head(
         Who searches: ``local``, this process; or ``ray``, the workers of a cluster. The head itself is fitted here.
     address : str, optional
         Of the cluster, as ``auto``; the default starts one on this machine.
+    overwrite : bool
+        Replace a head that is saved in ``output`` already.
 
     Raises
     ------
@@ -135,17 +139,17 @@ def fit_head(
     RecipeMismatchError
         If the other cache was made by another recipe; the message names the fields.
     BundleError
-        If something else than a saved head lies where it is to be saved, or the head cannot be saved.
+        If something lies where the head is to be saved that is not to be replaced, or it cannot be saved.
     """
     spec = default_spec(spec) if isinstance(spec, str) else spec
-    if output is not None:
-        check_target(Path(output))  # before the fit, not after it
-        check_savable(spec)
     if among and (search == "none" or is_another_cache(validation)):
         raise DataError(
             "Which of several caches is best is found by a search, on images that lie in all of them. Leave out --no-search, "
             "and hold out a split or a fraction of the images instead of another cache."
         )
+    if output is not None:
+        check_target(Path(output), overwrite=overwrite)  # before the fit, not after it
+        check_savable(spec)
     with ExitStack() as stack:
         train, *others = (stack.enter_context(open_cache(path)) for path in (cache, *among))
         if is_another_cache(validation):
@@ -155,10 +159,10 @@ def fit_head(
             sides = Sides(train, train, divide(train, validation, spec.random_state))
         found = choose(sides, others, spec, search, engine, address)
         if found is None:
-            return fit_on(sides, spec, output, max_memory)
+            return fit_on(sides, spec, output, max_memory, overwrite=overwrite)
         if found.source:
             sides = sides.within(others[found.source - 1])
-        result = fit_on(sides, found.spec, output, max_memory)
+        result = fit_on(sides, found.spec, output, max_memory, overwrite=overwrite)
         return replace(result, search=found, caches=(train.path, *(other.path for other in others)))
 
 
@@ -240,7 +244,9 @@ def divide_caches(train: FeatureCache, other: FeatureCache) -> Split:
     return split_by_caches(train.labels, other.labels, sha256=train.sha256, other_sha256=other.sha256)
 
 
-def fit_on(sides: Sides, spec: HeadSpec, output: str | Path | None, max_memory: int | None = None) -> FitResult:
+def fit_on(
+    sides: Sides, spec: HeadSpec, output: str | Path | None, max_memory: int | None = None, *, overwrite: bool = False
+) -> FitResult:
     """Fit, score and save, with the rows already chosen."""
     train, validation, split = sides.train, sides.validation, sides.split
     rows, memory = stored_rows(train, spec, split.train), Memory(max_memory)
@@ -255,7 +261,13 @@ def fit_on(sides: Sides, spec: HeadSpec, output: str | Path | None, max_memory: 
         else:
             fit_in_words(head, spec.type, features, train.labels[split.train])
     fit_seconds = time.perf_counter() - start
-    bundle = Bundle(head=head, spec=spec, recipe=train.recipe, class_names=train.class_names)
+    bundle = Bundle(
+        head=head,
+        spec=spec,
+        recipe=train.recipe,
+        class_names=train.class_names,
+        training_digests=short_digests(train.sha256[row] for row in split.train.tolist()),
+    )
     probabilities = bundle.predict_proba(validation.batches(split.validation), validation.recipe)
     scored = score(validation.labels[split.validation], probabilities, train.class_names)
     folder = None
@@ -267,7 +279,7 @@ def fit_on(sides: Sides, spec: HeadSpec, output: str | Path | None, max_memory: 
             "fit_seconds": fit_seconds,
             "streamed": streamed,
         }
-        folder = save_bundle(Path(output), bundle, metrics=scored.to_dict() | facts)
+        folder = save_bundle(Path(output), bundle, metrics=scored.to_dict() | facts, overwrite=overwrite)
     return FitResult(
         head=head,
         spec=spec,

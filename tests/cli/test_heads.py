@@ -13,6 +13,17 @@ from commands import Cli
 from pictures import class_folders, picture
 
 
+def test_a_saved_head_is_replaced_when_asked_alone(cli: Cli, head: Path) -> None:
+    saved = (head / "bundle.json").read_bytes()
+    for arguments in (["--type", "logistic", "--C", "3"], ["--type", "ridge", "-o", head]):
+        code, _, err = cli("fit-head", "features/photos.h5", *arguments)
+        assert code == 1
+        assert f"{head} is a saved head already. Use --overwrite to replace it, or choose another folder" in err
+        assert (head / "bundle.json").read_bytes() == saved
+    assert cli("fit-head", "features/photos.h5", "--type", "ridge", "-o", head, "--overwrite")[0] == 0
+    assert json.loads((head / "bundle.json").read_text())["spec"]["type"] == "ridge"
+
+
 def test_several_caches_of_the_same_images_are_chosen_among(cli: Cli, data: Path) -> None:
     for name in ("one.h5", "two.h5"):
         assert cli("extract-features", data, "-o", name)[0] == 0

@@ -24,8 +24,9 @@ from headstart.errors import DataError
 from headstart.evaluate.intervals import BOOTSTRAP_METHOD, paired_differences
 from headstart.evaluate.metrics import score
 from headstart.evaluate.significance import TEST_METHOD, compare
-from headstart.heads.bundle import Bundle, versions
+from headstart.heads.bundle import Bundle
 from headstart.heads.catalogue import HEAD_TYPES, default_spec, make_head
+from headstart.heads.compatibility import versions
 from headstart.heads.transforms import design_matrix
 from headstart.report.comparison import Comparison, Cost, HeadResult
 from headstart.runtime import usable_cores

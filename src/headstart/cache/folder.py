@@ -13,9 +13,10 @@ from typing import Any
 import h5py
 
 from headstart.cache.check import check_start
-from headstart.cache.publish import PARTIAL_SUFFIX, PartialFile, published, sync_folder, writing
+from headstart.cache.publish import PARTIAL_SUFFIX, PartialFile, published, writing
 from headstart.errors import CacheError
 from headstart.storage.address import Location
+from headstart.storage.replacement import sync_folder
 
 #: Name of the manifest in its folder. It does not end in .h5, as the caches do that lie beside each other in a folder.
 MANIFEST = "cache.manifest"

@@ -15,6 +15,7 @@ import h5py
 from h5py import h5f, h5fd, h5p
 
 from headstart.errors import CacheError, HeadstartError
+from headstart.storage.replacement import sync_folder
 
 #: End of the name of a file that is being written. One that nobody writes any more may be deleted.
 PARTIAL_SUFFIX = ".partial"
@@ -218,17 +219,6 @@ def create(below: PartialFile, versions: tuple[int, int]) -> Any:
     creation.set_attr_phase_change(MAX_COMPACT_ATTRIBUTES, 0)
     creation.set_obj_track_times(False)
     return h5py.File(h5f.create(repr(below).encode(), h5f.ACC_EXCL, creation, access))
-
-
-def sync_folder(folder: Path) -> None:
-    """Return when the names in the folder are on the disk; Windows does it by itself and cannot open folders."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def reason(error: BaseException) -> str:

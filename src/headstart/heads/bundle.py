@@ -1,20 +1,16 @@
 """Save a fitted head with everything that is needed to predict, and load it without running any code from it.
 
 A bundle is a folder: ``bundle.json`` (what it is), ``metrics.json`` (how good it is), ``head.skops`` (the scikit-learn
-parts) and, for a dense head, ``network.keras`` (Keras v3).
+parts), ``training.digests`` (which images it was fitted on) and, for a dense head, ``network.keras`` (Keras v3).
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,19 +18,19 @@ import numpy as np
 
 from headstart.errors import BundleError, RecipeMismatchError
 from headstart.heads.archive import digest, read_json
-from headstart.heads.facts import FACTS, HEAD, METRICS, NETWORK, Facts, check_files, read_facts
+from headstart.heads.compatibility import check_works, version_difference, versions
+from headstart.heads.facts import FACTS, HEAD, METRICS, NETWORK, TRAINING, Facts, check_files, read_facts
 from headstart.heads.scikit import check_form, load_skops, not_savable, unknown_types
+from headstart.heads.training_images import read_digests, write_digests
 from headstart.heads.transforms import design_matrix
 from headstart.schema import FeatureBatch, HeadSpec, Recipe
+from headstart.storage.replacement import replacing, restore
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 #: What desktops leave in every folder that they show.
 LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
-
-#: A row of them is 64 MiB; whatever a damaged file says, no more is allocated to see whether a head works.
-MAX_TRIAL_FEATURES = 2**24
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +46,10 @@ class Bundle:
     recipe : Recipe
         What the features must be made by.
     class_names : tuple of str
-        The classes of the cache, in the order of the probabilities.
+        The classes, in the order of the probabilities.
+    training_digests : ndarray of shape (n_images,), uint64, or None
+        Of the images it was fitted on, ascending (heads/training_images.py); None where they are not known, as of a head that
+        an older version saved.
     metrics : mapping
         What was measured when the head was fitted.
     versions : mapping
@@ -63,6 +62,7 @@ class Bundle:
     spec: HeadSpec
     recipe: Recipe
     class_names: tuple[str, ...]
+    training_digests: NDArray[np.uint64] | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     created: str = ""
@@ -92,31 +92,40 @@ class Bundle:
         return probabilities
 
 
-def save_bundle(folder: Path, bundle: Bundle, *, metrics: Mapping[str, Any]) -> Path:
-    """Write a bundle; it appears whole or not at all, and replaces nothing but another bundle.
+def save_bundle(folder: Path, bundle: Bundle, *, metrics: Mapping[str, Any], overwrite: bool = False) -> Path:
+    """Write a bundle; it appears whole or not at all.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to.
+    bundle : Bundle
+        The head.
+    metrics : mapping
+        What is known of how good it is; JSON types only.
+    overwrite : bool
+        Replace a saved head that is there already. Nothing else is ever replaced.
 
     Raises
     ------
     BundleError
-        If something else lies there, or it cannot be written.
+        If something lies there that is not to be replaced, or it cannot be written.
     """
-    check_target(folder)
-    target = folder.resolve()  # a link to a bundle stays a link
+    check_target(folder, overwrite=overwrite)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        try:
+        with replacing(folder.resolve()) as partial:  # a link to a bundle stays a link
             write_files(partial, bundle, metrics)
-            put_in_place(partial, target)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise BundleError(f"{folder} cannot be written: {error}") from error
     return folder
 
 
-def check_target(folder: Path) -> None:
-    """Raise BundleError where a bundle may not be written: over anything but a bundle or an empty folder."""
+def check_target(folder: Path, *, overwrite: bool = False) -> None:
+    """Raise BundleError where a bundle may not be written: over anything but a bundle or an empty folder.
+
+    A bundle is replaced with ``overwrite`` only.
+    """
+    restore(folder.resolve())
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     files = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
@@ -131,27 +140,14 @@ def check_target(folder: Path) -> None:
             f"{folder} is a saved head, but holds other files too, so it is not replaced: {', '.join(sorted(others))}. "
             "Move them, or choose another folder with -o."
         )
-
-
-def put_in_place(partial: Path, folder: Path) -> None:
-    """Move a finished folder to its name; an old bundle of that name is removed once the new one stands."""
-    partial.chmod(0o755)  # mkdtemp is stricter than a result should be
-    old = partial.with_name(f"{partial.name}.old")
-    had_one = folder.exists()
-    if had_one:
-        folder.rename(old)
-    try:
-        partial.rename(folder)
-    except OSError:
-        if had_one:
-            old.rename(folder)
-        raise
-    sync(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    if not overwrite:
+        raise BundleError(
+            f"{folder} is a saved head already. Use --overwrite to replace it, or choose another folder with -o."
+        )
 
 
 def write_files(folder: Path, bundle: Bundle, metrics: Mapping[str, Any]) -> None:
-    """Write the files of a bundle, their digests in ``bundle.json``, and have the system put them on the disk."""
+    """Write the files of a bundle, their digests in ``bundle.json``."""
     import skops.io
 
     head = bundle.head
@@ -167,6 +163,8 @@ def write_files(folder: Path, bundle: Bundle, metrics: Mapping[str, Any]) -> Non
         raise not_savable(bundle.spec.type, f"it holds types that are not loaded from a file: {', '.join(unknown)}.")
     if network is not None:
         network.save(folder / NETWORK)
+    if bundle.training_digests is not None:
+        write_digests(folder / TRAINING, bundle.training_digests)
     (folder / METRICS).write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     facts = Facts(
         spec=bundle.spec,
@@ -178,17 +176,6 @@ def write_files(folder: Path, bundle: Bundle, metrics: Mapping[str, Any]) -> Non
         files={path.name: digest(path) for path in sorted(folder.iterdir())},
     )
     (folder / FACTS).write_text(facts.to_json(), encoding="utf-8")
-    for path in (*folder.iterdir(), folder):
-        sync(path)
-
-
-def sync(path: Path) -> None:
-    """Have the system put a file, or the names in a folder, on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def load_bundle(folder: Path) -> Bundle:
@@ -202,6 +189,30 @@ def load_bundle(folder: Path) -> Bundle:
         If it is missing, damaged, of a newer version, holds a type that a head does not need, or does not work with this
         scikit-learn.
     """
+    restore(folder.resolve())
+    while True:
+        before = identity(folder)
+        try:
+            bundle = read_bundle(folder)
+        except (BundleError, OSError):
+            if identity(folder) == before:
+                raise
+        else:
+            if identity(folder) == before:  # else it was replaced meanwhile, and its files may be of two heads
+                return bundle
+
+
+def identity(folder: Path) -> tuple[int, int]:
+    """Return what differs between a folder and the one that took its place; zeros where there is none."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return 0, 0
+    return found.st_dev, found.st_ino
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Return what lies in a folder; raise as :func:`load_bundle` does."""
     facts = read_facts(folder)
     check_files(folder, facts.files)
     difference = version_difference(facts.versions)
@@ -211,48 +222,20 @@ def load_bundle(folder: Path) -> Bundle:
         if NETWORK in facts.files:
             head.steps[-1][1].load_network(folder / NETWORK)
         if difference:
-            check_works(folder, head, facts.n_features)
+            check_works(folder / HEAD, head, facts.n_features)
     except BundleError as error:
         raise BundleError(f"{error}{difference and f' It {difference}.'}") from error
     if difference:
         warnings.warn(
-            f"{folder} {difference}. Score it again with `headstart evaluate`, or fit it again.", stacklevel=2
+            f"{folder} {difference}. Score it again with `headstart evaluate`, or fit it again.", stacklevel=3
         )
     return Bundle(
         head=head,
         spec=facts.spec,
         recipe=facts.recipe,
         class_names=facts.class_names,
+        training_digests=read_digests(folder / TRAINING) if TRAINING in facts.files else None,
         metrics=read_json(folder / METRICS),
         versions=facts.versions,
         created=facts.created,
     )
-
-
-def version_difference(saved: Mapping[str, str]) -> str:
-    """Return in words that scikit-learn has changed since a head was saved, beyond corrections; empty where it has not."""
-    now = versions()["scikit-learn"]
-    then = str(saved.get("scikit-learn", now))
-    same = then.rpartition(".")[0] == now.rpartition(".")[0]
-    return "" if same else f"was fitted with scikit-learn {then}, and is used with {now}"
-
-
-def check_works(folder: Path, head: Any, n_features: int | None) -> None:
-    """Raise BundleError where a head of another scikit-learn cannot predict a row: what it needs is called otherwise now."""
-    if n_features is None or n_features > MAX_TRIAL_FEATURES:
-        return
-    try:
-        head.predict_proba(np.zeros((1, n_features), np.float32))
-    except Exception as error:  # another version's attributes: anything may be missing
-        raise BundleError(f"{folder / HEAD} does not work here ({error}). Fit the head again.") from error
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what a head depends on."""
-    found = {}
-    for name in ("headstart", "scikit-learn", "skops", "numpy", "keras", "tensorflow"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

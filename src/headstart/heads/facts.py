@@ -15,9 +15,20 @@ from headstart.heads.catalogue import check_spec
 from headstart.schema import HeadSpec, Recipe
 
 FORMAT = "headstart-bundle"
-FORMAT_VERSION = 1
+#: Raised by one when a program that knows the version before could not read what is written now; all older ones are read.
+#: 2: ``training.digests``.
+FORMAT_VERSION = 2
 
-FACTS, METRICS, HEAD, NETWORK = "bundle.json", "metrics.json", "head.skops", "network.keras"
+FACTS, METRICS, HEAD, NETWORK, TRAINING = (
+    "bundle.json",
+    "metrics.json",
+    "head.skops",
+    "network.keras",
+    "training.digests",
+)
+
+#: Files that every saved head has beside ``bundle.json``, and those that only some have.
+REQUIRED, OPTIONAL = frozenset({METRICS, HEAD}), frozenset({NETWORK, TRAINING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +97,7 @@ def read_facts(folder: Path) -> Facts:
             f"{folder} has format version {version}; this program reads up to {FORMAT_VERSION}. Update it."
         )
     try:
-        if version != FORMAT_VERSION:
+        if version not in range(1, FORMAT_VERSION + 1) or isinstance(version, bool):
             raise ValueError(f"there is no format version {version!r}")
         return facts_from(values)
     except KeyError as error:
@@ -110,9 +121,11 @@ def facts_from(values: Mapping[str, Any]) -> Facts:
     if len(set(class_names)) != len(class_names):
         raise ValueError(f"class_names holds a name twice: {', '.join(class_names)}.")
     files = mapping_of_words(values, "files")
-    unknown = set(files) - {METRICS, HEAD, NETWORK}
-    if unknown or not {METRICS, HEAD} <= set(files):
-        raise ValueError(f"files are {METRICS}, {HEAD} and perhaps {NETWORK}. Received: {', '.join(sorted(files))}.")
+    if not set(files) >= REQUIRED or set(files) - REQUIRED - OPTIONAL:
+        raise ValueError(
+            f"files are {', '.join(sorted(REQUIRED))} and perhaps {', '.join(sorted(OPTIONAL))}. "
+            f"Received: {', '.join(sorted(files))}."
+        )
     return Facts(
         spec=spec_from(typed(values, "spec", Mapping)),
         recipe=recipe,

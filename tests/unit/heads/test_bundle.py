@@ -16,9 +16,12 @@ import pytest
 
 from bundles import change_facts, fitted, refresh_digest, resave
 from headstart.errors import BundleError, RecipeMismatchError
+from headstart.heads import bundle
 from headstart.heads.bundle import load_bundle, save_bundle
 from headstart.heads.catalogue import HEAD_TYPES
+from headstart.heads.training_images import short_digests
 from headstart.schema import FeatureBatch
+from headstart.storage import replacement
 
 pytestmark = pytest.mark.slow
 
@@ -75,9 +78,12 @@ def test_only_a_bundle_is_replaced(batch: FeatureBatch, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="no saved head, so it is not replaced"):
         save_bundle(tmp_path / "photos", fitted("logistic", batch), metrics={})
     assert (tmp_path / "photos" / "dear.jpg").exists()
-    for _ in range(2):
+    save_bundle(tmp_path / "head", fitted("logistic", batch), metrics={"accuracy": 0.5})
+    with pytest.raises(BundleError, match=r"head is a saved head already\. Use --overwrite"):
         save_bundle(tmp_path / "head", fitted("logistic", batch), metrics={})
-    load_bundle(tmp_path / "head")
+    assert load_bundle(tmp_path / "head").metrics == {"accuracy": 0.5}
+    save_bundle(tmp_path / "head", fitted("logistic", batch), metrics={}, overwrite=True)
+    assert load_bundle(tmp_path / "head").metrics == {}
 
 
 def test_another_version_of_scikit_learn_is_said(copy_of) -> None:
@@ -135,7 +141,7 @@ def test_a_file_that_someone_laid_beside_a_head_is_kept(copy_of, batch: FeatureB
     folder = copy_of("logistic")
     (folder / "notes.txt").write_text("dear")
     with pytest.raises(BundleError, match=r"notes\.txt"):
-        save_bundle(folder, fitted("logistic", batch), metrics={})
+        save_bundle(folder, fitted("logistic", batch), metrics={}, overwrite=True)
     assert (folder / "notes.txt").read_text() == "dear"
 
 
@@ -148,18 +154,66 @@ def test_a_head_that_cannot_be_put_in_place_leaves_the_old_one(
     copy_of, batch: FeatureBatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = copy_of("logistic")
-    rename = Path.rename
 
-    def fails(path: Path, target: Path) -> Path:
-        if Path(target) == folder and (path / "bundle.json").is_file() and not path.name.endswith(".old"):
-            raise OSError("no space left on device")
-        return rename(path, target)
+    def fails(*_: Path) -> bool:
+        raise OSError("no space left on device")
 
-    monkeypatch.setattr(Path, "rename", fails)
+    monkeypatch.setattr(replacement, "exchange", fails)
     with pytest.raises(BundleError, match="no space left"):
-        save_bundle(folder, fitted("logistic", batch), metrics={"accuracy": 1.0})
+        save_bundle(folder, fitted("logistic", batch), metrics={"accuracy": 1.0}, overwrite=True)
     assert load_bundle(folder).metrics == {"accuracy": 0.5}
     assert [path.name for path in tmp_path.iterdir()] == ["logistic"]
+
+
+def test_a_head_that_a_killed_save_has_moved_away_is_found(copy_of, batch: FeatureBatch, tmp_path: Path) -> None:
+    folder = copy_of("logistic")
+
+    def move_away() -> None:
+        (tmp_path / ".logistic.abcd.saving").mkdir()
+        folder.rename(tmp_path / ".logistic.abcd.saving" / "old")
+
+    move_away()
+    assert load_bundle(folder).metrics == {"accuracy": 0.5}
+    assert [path.name for path in tmp_path.iterdir()] == ["logistic"]
+    move_away()
+    with pytest.raises(BundleError, match="is a saved head already"):
+        save_bundle(folder, fitted("logistic", batch), metrics={})
+
+
+def test_a_head_that_is_replaced_while_it_is_read_is_read_again(
+    copy_of, batch: FeatureBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, check, asked = copy_of("logistic"), bundle.check_files, []
+
+    def replace_first(path: Path, files: dict[str, str]) -> None:
+        if not asked:
+            save_bundle(folder, fitted("knn", batch), metrics={}, overwrite=True)
+        asked.append(path)
+        check(path, files)
+
+    monkeypatch.setattr(bundle, "check_files", replace_first)
+    assert load_bundle(folder).spec.type == "knn"
+    assert len(asked) == 2
+
+
+def test_the_digests_of_the_training_images_come_back_sorted(batch: FeatureBatch, tmp_path: Path) -> None:
+    sha256 = ["f" * 64, "0" * 15 + "1" + "a" * 48, "f" * 64]
+    before = replace(fitted("logistic", batch), training_digests=short_digests(sha256))
+    folder = save_bundle(tmp_path / "head", before, metrics={})
+    assert load_bundle(folder).training_digests.tolist() == [1, 2**64 - 1]
+    assert (folder / "training.digests").stat().st_size == 16
+
+
+@pytest.mark.parametrize("data", [b"", b"1234567", b"\1" * 16, bytes(range(255, 239, -1))])
+def test_digests_that_are_none_are_refused(copy_of, batch: FeatureBatch, tmp_path: Path, data: bytes) -> None:
+    digests = short_digests(["a" * 64])
+    folder = save_bundle(tmp_path / "head", replace(fitted("logistic", batch), training_digests=digests), metrics={})
+    (folder / "training.digests").write_bytes(data)
+    with pytest.raises(BundleError, match=r"training\.digests is missing or not the file that was saved"):
+        load_bundle(folder)
+    refresh_digest(folder, "training.digests")
+    with pytest.raises(BundleError, match="does not hold sorted digests"):
+        load_bundle(folder)
 
 
 def test_probabilities_come_batch_by_batch(batch: FeatureBatch) -> None:

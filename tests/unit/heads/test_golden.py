@@ -23,6 +23,7 @@ def test_a_head_of_version_1_predicts_what_it_did(name: str) -> None:
     probabilities = bundle.predict_proba([FeatureBatch(maps, np.zeros((5, 0), np.float32))], bundle.recipe)
     np.testing.assert_allclose(probabilities, EXPECTED["probabilities"][name], rtol=1e-4, atol=1e-7)
     assert bundle.spec.type == name
+    assert bundle.training_digests is None
     assert bundle.class_names == ("ants", "none", "bees", "çà")
     assert bundle.metrics == {"accuracy": 0.75, "accuracy_interval": [0.5, 0.9], "n_samples": 24}
 
