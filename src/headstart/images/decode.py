@@ -52,6 +52,7 @@ from headstart.images.reader import check_size, ignore_pillow_warnings, open_ima
 from headstart.images.reasons import explain
 from headstart.images.rules import DEFAULT_RULES, DecodeRules
 from headstart.images.samples import to_rgb8
+from headstart.images.tiff import DeepTiff, misread_kind, unread_kind
 
 if TYPE_CHECKING:
     from headstart.images.samples import Pixels
@@ -179,10 +180,23 @@ def decode_checked(
 
 
 def open_file(data: bytes, name: str, max_pixels: int) -> PictureFile:
-    """Return the file, opened by the reader of its content, with the size of its first picture checked."""
-    image = open_image(data, name)
+    """Return the file, opened by the reader of its content, with the size of its first picture checked.
+
+    Raises
+    ------
+    ImageError
+        If no reader takes it, its extra is not installed, or it is too large or of a kind that is no picture.
+    """
+    try:
+        image = open_image(data, name)
+    except ImageError as error:
+        if not (kind := unread_kind(data, name, str(error))):
+            raise
+        return DeepTiff(data, kind, max_pixels)
     check_size(image, max_pixels)
     refuse_camera_raw(image, name)
+    if kind := misread_kind(image):
+        return DeepTiff(data, kind, max_pixels)
     return PillowFile(image, data, name, max_pixels)
 
 

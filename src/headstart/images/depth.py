@@ -49,6 +49,8 @@ def deep_samples(image: ImageFile.ImageFile) -> Samples | None:
     bits = tags.get(BITS_PER_SAMPLE, (16,))[0]
     values = np.asarray(image) if image.mode in {"I", "F", "L"} or image.mode.startswith("I;16") else None
     limits = None
+    if image.mode == "La":
+        return Samples(straight(np.asarray(image)))
     if values is None or (image.mode == "L" and not (signed and bits == 8)):
         return None
     if image.mode == "L":
@@ -141,8 +143,10 @@ def with_alpha(values: NDArray[Any], opaque: NDArray[np.bool_]) -> NDArray[Any]:
 
 def straight(values: NDArray[Any]) -> NDArray[Any]:
     """Return samples of shape (height, width, n_channels) without the alpha, the last, that they were multiplied with."""
-    full = np.iinfo(values.dtype).max if values.dtype.kind in "iu" else 1.0
+    is_float = values.dtype.kind == "f"
+    full, largest = (1.0, np.finfo(values.dtype).max) if is_float else 2 * (np.iinfo(values.dtype).max,)
     alpha = values[:, :, -1:].astype(np.float64)
-    colours = values[:, :, :-1] * np.divide(full, alpha, out=np.zeros_like(alpha), where=alpha > 0)
-    colours = np.rint(np.clip(colours, 0, full)) if values.dtype.kind in "iu" else colours
-    return np.concatenate([colours.astype(values.dtype), values[:, :, -1:]], axis=2)
+    with np.errstate(all="ignore"):  # of values that are no numbers, which are refused later, and of huge ones
+        colours = values[:, :, :-1] * np.divide(full, alpha, out=np.zeros_like(alpha), where=alpha > 0)
+        colours = np.clip(colours if is_float else np.rint(colours), 0, largest).astype(values.dtype)
+    return np.concatenate([colours, values[:, :, -1:]], axis=2)

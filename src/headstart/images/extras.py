@@ -18,7 +18,7 @@ def import_reader(module: str, *, extra: str, kind: str) -> Any:
     extra : str
         The extra of headstart that brings it, as ``microscopy``.
     kind : str
-        What it is needed for, as the subject of a sentence in the singular: ``64-bit float``, ``HEIC``.
+        What it is needed for, as the subject of a sentence: ``64-bit float``, ``5 channels``, ``HEIC``.
 
     Raises
     ------
@@ -29,6 +29,11 @@ def import_reader(module: str, *, extra: str, kind: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise ImageError(
-            f'{kind} is not supported without the extra {extra}: pip install "headstart[{extra}]", or convert it to 8-bit '
-            "JPEG, PNG or TIFF"
+            f"{kind} {verb_of(kind)} not supported without the extra {extra}: "
+            f'pip install "headstart[{extra}]", or convert it to JPEG, PNG or TIFF of 8 bits'
         ) from error
+
+
+def verb_of(kind: str) -> str:
+    """Return ``are`` for a plural, as ``5 channels``, else ``is``."""
+    return "are" if kind.endswith(("channels", "values")) else "is"

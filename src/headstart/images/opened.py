@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -77,11 +77,7 @@ class PillowFile:
         """See :class:`headstart.images.pages.PictureFile`."""
         pages = self._pictures[number] if number or self._joins_pages else (0,)
         found: list[str] = []
-        planes = [self._page(page, found) for page in pages]
-        samples = planes[0]
-        if len(planes) > 1:
-            samples = replace(samples, values=np.stack([one_channel(plane) for plane in planes], axis=2))
-            found.append("pages-are-colours")
+        samples = joined([self._page(page, found) for page in pages], found)
         notes += [note for note in dict.fromkeys(found) if note not in notes]
         return samples
 
@@ -151,6 +147,15 @@ class PillowFile:
             return colour_16_bit(rawmode, lambda: self._reopened(number))
         image.load()
         return deep_samples(image) or Samples(to_rgb(image, notes))
+
+
+def joined(planes: Sequence[Samples], notes: list[str]) -> Samples:
+    """Return the samples of a picture that is one page, or three that are its colours."""
+    if len(planes) == 1:
+        return planes[0]
+    if "pages-are-colours" not in notes:
+        notes.append("pages-are-colours")
+    return replace(planes[0], values=np.stack([one_channel(plane) for plane in planes], axis=2))
 
 
 def one_channel(samples: Samples) -> NDArray[Any]:

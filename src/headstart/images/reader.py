@@ -7,9 +7,9 @@ import logging
 import struct
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
-from typing import IO, TYPE_CHECKING, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from PIL import Image
 
@@ -30,6 +30,9 @@ SLOW_FORMATS = frozenset({"QOI"})
 
 #: Tags of TIFF 6.0 and DNG 1.4: NewSubfileType (bit 0: a smaller version of another picture), SubIFDs, DNGVersion.
 NEW_SUBFILE_TYPE, SUB_IFDS, DNG_VERSION = 254, 330, 50706
+
+#: Reason of refusal.
+CAMERA_RAW = "camera raw is not supported: convert it to JPEG, PNG or TIFF"
 
 #: Modules whose warnings are ignored while images are decoded.
 PILLOW = r"PIL\."
@@ -88,12 +91,14 @@ def check_size(image: Image.Image, max_pixels: int) -> None:
 
 def refuse_camera_raw(image: ImageFile.ImageFile, name: str) -> None:
     """Raise ImageError for camera raw files, whose first picture is a preview of some hundred pixels."""
-    if image.format != "TIFF":
-        return
-    tags = getattr(image, "tag_v2", {})
+    if image.format == "TIFF" and is_camera_raw(getattr(image, "tag_v2", {}), name):
+        raise ImageError(CAMERA_RAW)
+
+
+def is_camera_raw(tags: Mapping[int, Any], name: str) -> bool:
+    """Return whether a TIFF with these tags is what a camera writes before it is developed."""
     preview = tags.get(NEW_SUBFILE_TYPE) == 1 and SUB_IFDS in tags
-    if suffix_of(name) in RAW_SUFFIXES or DNG_VERSION in tags or preview:
-        raise ImageError("camera raw is not supported: convert it to JPEG, PNG or TIFF")
+    return suffix_of(name) in RAW_SUFFIXES or DNG_VERSION in tags or preview
 
 
 def refuse_missing_strips(image: ImageFile.ImageFile) -> None:

@@ -121,7 +121,7 @@ def to_levels(values: NDArray[Any], limits: tuple[float, float], notes: list[str
             )
         strip = strip.astype(np.float64)
         clipped |= bool(strip.size) and bool(strip.min() < low or strip.max() > high)
-        strip = (np.clip(strip, low, high) - low) * (255 / (high - low))
+        strip = (np.clip(strip, low, high) - low) * 255 / (high - low)
         levels[top : top + rows] = np.rint(strip)
     if clipped:
         notes.append("clipped")

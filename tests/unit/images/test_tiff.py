@@ -1,0 +1,217 @@
+"""TIFFs of many kinds, compared with tifffile's reading of them."""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from headstart.errors import ImageError
+from headstart.images.decode import decode
+from headstart.images.rules import DecodeRules
+
+DTYPES = ("int8", "uint16", "int16", "uint32", "int32", "uint64", "float16", "float32", "float64")
+
+Y, X = np.mgrid[0:24, 0:32]
+RAMP = (X * 2000 + Y * 75) % 65536 / 65535
+
+
+def ramp(dtype: str, n_channels: int = 1) -> np.ndarray:
+    """Return a picture of shape (24, 32) or (24, 32, n_channels) that uses the range of its type; floats from 0 to 1."""
+    channels = [np.roll(RAMP, 5 * number, axis=1) for number in range(n_channels)]
+    shares = channels[0] if n_channels == 1 else np.stack(channels, axis=2)
+    if np.dtype(dtype).kind == "f":
+        return shares.astype(dtype)
+    limits = np.iinfo(dtype)
+    span = float(limits.max) - float(limits.min)
+    return np.clip(limits.min + np.floor(shares * span * (1 - 1e-9)), limits.min, limits.max).astype(dtype)
+
+
+def written(values: np.ndarray, **options: Any) -> bytes:
+    file = io.BytesIO()
+    tifffile.imwrite(file, values, **{"metadata": None, "photometric": "minisblack", **options})
+    return file.getvalue()
+
+
+def second_reading(data: bytes, page: int = 0) -> np.ndarray:
+    """Return the levels, 0 to 255, that tifffile's samples stand for by the rule of the type."""
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        page = tiff.pages[page]
+        values = page.asarray()
+        values = np.moveaxis(values, 0, -1) if page.axes.startswith("S") else values
+    low, high = (0, 1) if values.dtype.kind == "f" else (np.iinfo(values.dtype).min, np.iinfo(values.dtype).max)
+    high = 2**page.bitspersample - 1 if values.dtype.kind == "u" else high
+    shares = (values.astype(np.float64) - low) / (float(high) - float(low))
+    shares = 1 - shares if page.photometric == 0 else shares
+    return 255 * (shares if values.ndim == 3 else shares[:, :, None])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"byteorder": "<"},
+        {"byteorder": ">"},
+        {"photometric": "miniswhite"},
+        {"photometric": "miniswhite", "byteorder": ">"},
+        {"compression": "zlib"},
+        {"bigtiff": True, "tile": (16, 16)},
+    ],
+    ids=str,
+)
+def test_grey_of_any_type_is_what_a_second_reader_finds(dtype: str, options: dict[str, Any]) -> None:
+    data = written(ramp(dtype), **options)
+    result = decode(data)
+    np.testing.assert_allclose(result.pixels, np.repeat(second_reading(data), 3, axis=2), atol=1)
+    assert result.notes == (f"from-{dtype}",)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"byteorder": ">"},
+        {"compression": "zlib"},
+        {"planarconfig": "separate"},
+        {"planarconfig": "separate", "compression": "zlib", "byteorder": ">"},
+        {"planarconfig": "separate", "tile": (16, 16)},
+    ],
+    ids=str,
+)
+def test_colour_of_any_type_is_what_a_second_reader_finds(dtype: str, options: dict[str, Any]) -> None:
+    values = ramp(dtype, 3)
+    if options.get("planarconfig") == "separate":
+        values = np.moveaxis(values, 2, 0)
+    data = written(values, photometric="rgb", **options)
+    np.testing.assert_allclose(decode(data).pixels, second_reading(data), atol=1)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+def test_bits_that_fill_no_bytes(bits: int, photometric: str) -> None:
+    data = written((RAMP * (2**bits - 1)).astype(np.uint16), photometric=photometric, bitspersample=bits)
+    np.testing.assert_allclose(decode(data).pixels, np.repeat(second_reading(data), 3, axis=2), atol=1)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_few_bits_with_white_as_zero(bits: int) -> None:
+    levels = (RAMP * (2**bits - 1)).round().astype(np.uint8)
+    options: dict[str, Any] = {} if bits == 1 else {"bitspersample": bits}
+    data = written(levels.astype(bool) if bits == 1 else levels, photometric="miniswhite", **options)
+    np.testing.assert_allclose(decode(data).pixels[:, :, 0], 255 - levels * (255 / (2**bits - 1)), atol=1)
+
+
+@pytest.mark.parametrize("compression", ["lerc", "jpeg2000", "jpegxl", "png"])
+@pytest.mark.parametrize("n_channels", [1, 3])
+def test_compressions_that_pillow_does_not_know(compression: str, n_channels: int) -> None:
+    photometric = "rgb" if n_channels == 3 else "minisblack"
+    data = written(ramp("uint16", n_channels), photometric=photometric, compression=compression)
+    np.testing.assert_allclose(decode(data).pixels, np.broadcast_to(second_reading(data), (24, 32, 3)), atol=1)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite", "rgb"])
+@pytest.mark.parametrize("alpha", ["unassalpha", "assocalpha"])
+def test_alpha_of_any_type_is_composited_over_white(dtype: str, photometric: str, alpha: str) -> None:
+    opaque = 1 if dtype == "float32" else np.iinfo(dtype).max
+    values = ramp(dtype, 4 if photometric == "rgb" else 2)
+    if alpha == "assocalpha":
+        values[:, :, :-1] = values[:, :, :-1] * (values[:, :, -1:] / opaque)
+    data = written(values, photometric=photometric, extrasamples=[alpha], planarconfig="contig")
+    share = values[:, :, -1:] / opaque
+    level = values[:, :, :-1] / opaque
+    if alpha == "assocalpha":
+        level = np.divide(level, share, out=np.zeros_like(level, dtype=np.float64), where=share > 0)
+    level = 1 - level if photometric == "miniswhite" else level
+    expected = 255 * (1 - share * (1 - np.clip(level, 0, 1)))
+    result = decode(data)
+    np.testing.assert_allclose(result.pixels, np.broadcast_to(expected, (24, 32, 3)), atol=3)
+    assert "alpha-on-white" in result.notes
+
+
+def test_a_palette_of_16_bits_and_cmyk_of_16_bits() -> None:
+    colours = np.stack([np.arange(65536), np.arange(65536)[::-1], np.zeros(65536)]).astype(np.uint16)
+    indices = ramp("uint16")
+    palette = decode(written(indices, photometric="palette", colormap=colours)).pixels
+    np.testing.assert_allclose(palette, np.stack([c[indices] / 257 for c in colours], axis=2), atol=1)
+    inks = ramp("uint16", 4)
+    for options in ({}, {"compression": "png"}):
+        pixels = decode(written(inks, photometric="separated", **options)).pixels
+        eight = Image.fromarray((inks >> 8).astype(np.uint8), "CMYK").convert("RGB")
+        np.testing.assert_allclose(pixels, np.asarray(eight).astype(int), atol=2)
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "kind"),
+    [
+        (ramp("uint8", 5), {"planarconfig": "contig"}, "5 channels are"),
+        (ramp("uint16", 2), {"planarconfig": "contig", "extrasamples": ["unspecified"]}, "2 channels are"),
+        (ramp("float32") * 1j, {}, "complex values are"),
+        (ramp("uint16", 3), {"photometric": "cielab"}, "16-bit integer LAB is"),
+        (ramp("uint16"), {"photometric": "cfa"}, "camera raw is"),
+    ],
+)
+def test_kinds_that_are_no_picture_are_named(values: np.ndarray, options: dict[str, Any], kind: str) -> None:
+    with pytest.raises(ImageError, match=f"{kind} not supported: convert it to"):
+        decode(written(values, **options))
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "kind"),
+    [
+        (ramp("float64"), {}, "64-bit float grey"),
+        (ramp("float32", 3), {"photometric": "rgb"}, "32-bit float RGB"),
+        (ramp("uint16"), {"compression": "lerc"}, r"compression LERC \(34887\)"),
+        (ramp("uint32"), {"photometric": "miniswhite"}, "32-bit integer grey with white as zero"),
+        (ramp("uint16", 3).T, {"photometric": "rgb", "planarconfig": "separate"}, "16-bit integer RGB in planes"),
+        (ramp("uint16"), {"photometric": "palette", "colormap": np.zeros((3, 65536), np.uint16)}, "a palette of 16 bits"),
+    ],
+)  # fmt: skip
+def test_without_the_extra_the_kind_and_the_extra_are_named(
+    values: np.ndarray, options: dict[str, Any], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = written(values, **options)
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    with pytest.raises(
+        ImageError, match=rf'{kind} is not supported without the extra microscopy: pip install "headsta'
+    ):
+        decode(data)
+
+
+def test_damaged_tiffs_are_still_called_damaged() -> None:
+    data = written(ramp("float64"))
+    with pytest.raises(ImageError, match="truncated"):
+        decode(data[:-20])
+    with pytest.raises(ImageError, match="damaged"):
+        decode(b"II*\0" + bytes(60))
+
+
+def test_large_pages_are_refused_before_they_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = written(ramp("float64"), tile=(16, 64))
+    with pytest.raises(ImageError, match="too large: 32 × 24 pixels, at most 700 are decoded"):
+        decode(data, max_pixels=700)
+    with pytest.raises(ImageError, match="too large"):  # its tiles reach beyond it
+        decode(data, max_pixels=1000)
+
+
+def test_a_hot_pixel_changes_nothing_but_itself() -> None:
+    picture = ramp("float32") * 0.9
+    hot = picture.copy()
+    hot[3, 5] = 250.0
+    difference = decode(written(picture)).pixels != decode(written(hot)).pixels
+    assert np.argwhere(difference.any(axis=2)).tolist() == [[3, 5]]
+    assert "clipped" in decode(written(hot)).notes
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "float64"])
+def test_one_intensity_for_all(dtype: str) -> None:
+    values = np.array([[0, 100, 150, 200, 300]], dtype)
+    result = decode(written(np.repeat(values, 4, axis=0)), rules=DecodeRules(intensity=(100, 200)))
+    assert result.pixels[0, :, 0].tolist() == [0, 0, 128, 255, 255]
+    assert result.notes == (f"from-{dtype}", "clipped")
