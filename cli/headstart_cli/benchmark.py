@@ -190,14 +190,16 @@ def writer_of(output: Path | None) -> Any:
 def write_page(found: Comparison, html: Path, cache: str, data: Path | None) -> None:
     """Write the page, with thumbnails where the folder of images is given."""
     from headstart.cache.store import open_cache
+    from headstart.images.rules import DecodeRules
     from headstart.quality.thumbnails import make_thumbnails
     from headstart.report.benchmark_page import benchmark_page, page_mistakes
 
     thumbnails: dict[str, bytes] = {}
     if data:
         with open_cache(cache) as opened:
-            digests = dict(zip(opened.paths, opened.sha256, strict=True))
-        thumbnails = make_thumbnails(data, {mistake.path: digests[mistake.path] for mistake in page_mistakes(found)})
+            digests, rules = dict(zip(opened.paths, opened.sha256, strict=True)), DecodeRules.of(opened.recipe)
+        shown = {mistake.path: digests[mistake.path] for mistake in page_mistakes(found)}
+        thumbnails = make_thumbnails(data, shown, rules)
     root = os.path.relpath(data if data.is_dir() else data.parent, html.parent) if data else None
     write(html, benchmark_page(found, thumbnails=thumbnails, image_root=root))
     hint = "" if data else " They need the folder of images (--data)."

@@ -73,6 +73,22 @@ def extract(
             "the network. For images whose class is the same in a mirror."
         ),
     ] = "single",
+    page: Annotated[
+        str,
+        typer.Option(
+            metavar="NUMBER|max|mean",
+            help="Of files of several pages or frames: the one to take, from 1 on, or the largest or mean value of all.",
+        ),
+    ] = "1",
+    intensity: Annotated[
+        str,
+        typer.Option(
+            metavar="type|range|percentiles|LOW:HIGH",
+            help="Samples of more than 8 bits: which values become black and white, for all images. type: the limits of the "
+            "type, for floats 0:1. range, percentiles (0.5 and 99.5 of each image): the lowest and highest that the data set "
+            "has, found before the extraction and kept in the cache.",
+        ),
+    ] = "type",
     precision: Annotated[
         Literal["auto", "float32", "bfloat16", "float16", "int8"],
         typer.Option(
@@ -128,6 +144,7 @@ def extract(
     from headstart.cluster.connection import ClusterOptions
     from headstart.extract.local import extract_features
     from headstart.extract.options import ExtractOptions
+    from headstart.images.rules import parse_intensity, parse_page
     from headstart.runtime import usable_cores
 
     options = ExtractOptions(
@@ -137,6 +154,8 @@ def extract(
         input_size_px=input_size,
         resize=resize,
         views=views,
+        page=parse_page(page),
+        intensity=parse_intensity(intensity),
         precision=precision,
         storage=storage,
         compression=compression,
@@ -171,6 +190,8 @@ def extract(
 
 def print_summary(summary: ExtractionSummary) -> None:
     """Print what a run did, for a person."""
+    from headstart.images.notes import sentences
+
     if summary.interrupted:
         err.print(
             f"Interrupted. {summary.n_computed:,} images of this run are kept; the same command goes on from there.",
@@ -199,6 +220,8 @@ def print_summary(summary: ExtractionSummary) -> None:
     )
     for share in summary.shares:
         out.print(f"  {escape(printable(str(share)))}", soft_wrap=True)
+    for sentence in sentences(summary.notes):
+        out.print(f"Decoded: {sentence}", soft_wrap=True)
     if summary.ignored or summary.hidden_count:
         from headstart.images.discover import kinds_of
 

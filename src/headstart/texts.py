@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, overload
 
@@ -98,6 +99,11 @@ class TextColumn(Sequence[str]):
         return self._data == other._data and np.array_equal(self._ends, other._ends)
 
     __hash__ = None  # type: ignore[assignment]
+
+    def rows_with(self, pattern: re.Pattern[bytes]) -> NDArray[np.int64]:
+        """Return the rows whose bytes a pattern is found in, ascending."""
+        starts = [found.start() for found in pattern.finditer(self._data)]
+        return np.unique(np.searchsorted(self._ends, np.array(starts, np.int64), side="right"))
 
     def raw(self, row: int) -> bytes:
         """Return the bytes of one string."""

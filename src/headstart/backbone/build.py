@@ -95,7 +95,14 @@ def build_backbone(
         If the recipe needs OpenVINO and it is not installed, or the device is none of its.
     """
     check_runnable(recipe)  # before weights are looked for
-    return in_views(engine_backbone(replace(recipe, views="single"), weights, batch_size, device), recipe.views)
+    backbone = in_views(engine_backbone(network_recipe(recipe), weights, batch_size, device), recipe.views)
+    backbone.recipe = replace(backbone.recipe, page=recipe.page, intensity=recipe.intensity)
+    return backbone
+
+
+def network_recipe(recipe: Recipe) -> Recipe:
+    """Return a recipe without what is done to an image before the network: the one that an engine is built from."""
+    return replace(recipe, views="single", page=None, intensity=None)
 
 
 def engine_backbone(recipe: Recipe, weights: str | Path | Weights, batch_size: int | None, device: str) -> Backbone:

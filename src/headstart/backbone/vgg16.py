@@ -16,7 +16,15 @@ from headstart.backbone.weights import Weights, load_weights
 from headstart.errors import HeadstartError, RecipeMismatchError
 from headstart.images.decode import DECODE_RULES
 from headstart.runtime import import_keras, import_tensorflow
-from headstart.schema import POOLED_LAYER_NAMES, VIEWS, FeatureBatch, Quantization, Recipe
+from headstart.schema import (
+    POOLED_LAYER_NAMES,
+    VIEWS,
+    FeatureBatch,
+    Quantization,
+    Recipe,
+    checked_intensity,
+    checked_page,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -64,6 +72,8 @@ def make_recipe(
     storage: str = "float16",
     quantization: Quantization | None = None,
     views: str = "single",
+    page: int | str | None = None,
+    intensity: tuple[float, float] | None = None,
 ) -> Recipe:
     """Return the recipe of VGG16 features with these options.
 
@@ -84,6 +94,11 @@ def make_recipe(
         raise HeadstartError(f"Unknown storage type {storage!r}. Expected float16 or float32.")
     if views not in VIEWS:
         raise HeadstartError(f"Unknown views {views!r}. Expected {' or '.join(VIEWS)}.")
+    try:
+        page = None if page in {None, 1} else checked_page(page)
+        intensity = None if intensity is None else checked_intensity(intensity)
+    except ValueError as error:
+        raise HeadstartError(f"{error}.") from error
     return Recipe(
         backbone="vgg16",
         weights=weights,
@@ -97,6 +112,8 @@ def make_recipe(
         storage=storage,
         quantization=quantization,
         views=views,
+        page=page,
+        intensity=intensity,
     )
 
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from headstart.cache.store import FeatureCache, open_cache
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from headstart.cache.rows import Rows
     from headstart.schema import Failure, Recipe
+
+#: Notes that no image has any more: Pillow's modes of more than 8 bits (now the type, as ``from-uint16``), and of TIFFs
+#: ``first-frame`` (now ``first-page``).
+OLD_DEPTH, OLD_FIRST_PAGE = re.compile(rb"from-[IF]"), re.compile(rb"first-frame")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +39,8 @@ class KnownRows:
         The columns path, sha256, size_bytes and mtime_ns.
     failures : tuple of Failure
         Images that could not be read.
+    outdated : ndarray of shape (n_outdated,), int64
+        Rows of images that other rules turn into pixels by now (decision 0010): their features are not those of the recipe.
     """
 
     file: Path | FeatureCache
@@ -37,6 +48,7 @@ class KnownRows:
     info: Mapping[str, Any]
     rows: Rows
     failures: tuple[Failure, ...]
+    outdated: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.rows.path)
@@ -44,13 +56,13 @@ class KnownRows:
     @classmethod
     def of_open(cls, cache: FeatureCache) -> KnownRows:
         """Return the rows of a cache that stays open; a column is read when it is asked for."""
-        return cls(cache, cache.recipe, cache.info, cache.rows, cache.failures)
+        return cls(cache, cache.recipe, cache.info, cache.rows, cache.failures, outdated_rows(cache.rows))
 
     @classmethod
     def of_closed(cls, cache: FeatureCache) -> KnownRows:
         """Return the rows of a cache that will be closed; the columns are read now."""
         rows = cache.rows.kept("path", "sha256", "size_bytes", "mtime_ns")
-        return cls(cache.file, cache.recipe, cache.info, rows, cache.failures)
+        return cls(cache.file, cache.recipe, cache.info, rows, cache.failures, outdated_rows(cache.rows))
 
     @classmethod
     def of_file(cls, path: Path) -> KnownRows:
@@ -63,3 +75,10 @@ class KnownRows:
         """
         with open_cache(path) as cache:
             return cls.of_closed(cache)
+
+
+def outdated_rows(rows: Rows) -> NDArray[np.int64]:
+    """Return the rows that older rules decoded otherwise: more than 8 bits each by its own range, and pages of TIFFs."""
+    pages = rows.notes.texts.rows_with(OLD_FIRST_PAGE)
+    of_tiff = [row for row in pages.tolist() if rows.path[row].lower().endswith((".tif", ".tiff"))]
+    return np.union1d(rows.notes.texts.rows_with(OLD_DEPTH), np.array(of_tiff, np.int64))

@@ -12,6 +12,7 @@ from headstart.backbone.build import (
     build_backbone,
     check_cpu,
     installed_engines,
+    network_recipe,
     pick_engine,
     type_to_prove,
 )
@@ -70,6 +71,8 @@ class Network:
             storage=options.storage,
             quantization=existing.quantization if existing is not None and precision == "int8" else None,
             views=options.views,
+            page=options.page,
+            intensity=None if isinstance(options.intensity, str) else options.intensity,
         )
 
     def backbone(
@@ -104,7 +107,7 @@ class Network:
         check_cpu(self.options.first_device)
         from headstart.backbone.openvino import OpenVinoBackbone, calibrate
 
-        plain = replace(self.wanted(None), precision="float32", views="single")
+        plain = replace(network_recipe(self.wanted(None)), precision="float32")
         exact = in_views(OpenVinoBackbone.from_recipe(plain, self.weights), self.options.views)
         drawn = sample()
         quantization = calibrate(self.weights, drawn.pixels, drawn.sha256)

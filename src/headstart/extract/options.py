@@ -61,8 +61,12 @@ class ExtractOptions:
         ``imagenet`` or a Keras weights file.
     custom_weights : bool
         Accept a file that does not hold the ImageNet weights.
-    layer, input_size_px, resize, storage, views
+    layer, input_size_px, resize, storage, views, page
         As in :class:`headstart.schema.Recipe`.
+    intensity : str or tuple of float
+        Which sample values of more than 8 bits become 0 and 255: ``type``, the limits of each image's type; two values; or
+        ``range`` or ``percentiles`` of the data set, found before the extraction (extract/intensity.py). A cache that has
+        two values keeps them.
     precision : str
         ``auto``, ``float32``, ``bfloat16``, ``float16`` or ``int8``; ``auto`` takes what is proven equal, never ``int8``.
     compression : str
@@ -98,6 +102,8 @@ class ExtractOptions:
     precision: str = "auto"
     storage: str = "float16"
     views: str = "single"
+    page: int | str | None = None
+    intensity: str | tuple[float, float] = "type"
     compression: str = "zstd"
     batch_size: int | None = None
     device: str = "auto"
@@ -147,6 +153,8 @@ class ExtractionSummary:
         Hidden files and folders that were passed over.
     failures : tuple of Failure
         Images that could not be read.
+    notes : Counter
+        How many of the images that were computed lost something on the way to 8-bit RGB, per note (images/notes.py).
     seconds : float
         Of the whole run.
     times : RunTimes
@@ -172,6 +180,7 @@ class ExtractionSummary:
     ignored: tuple[str, ...] = ()
     hidden_count: int = 0
     failures: tuple[Failure, ...] = ()
+    notes: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     times: RunTimes = field(default_factory=RunTimes)
     device: str = ""
@@ -191,6 +200,7 @@ class ExtractionSummary:
             "reused": dict(self.reused),
             "computed": dict(self.computed),
             "failures": [{"path": failure.ref.path, "reason": failure.reason} for failure in self.failures],
+            "notes": dict(self.notes),
             "n_ignored": len(self.ignored),
             "hidden_count": self.hidden_count,
             "seconds": self.seconds,

@@ -50,7 +50,7 @@ class Plan:
     reasons : Counter
         How many rows are reused, per reason (:data:`REASONS`).
     why : dict of str to str
-        Path → why the image is computed: ``new``, ``changed``, or ``unreadable before``.
+        Path → why the image is computed: ``new``, ``changed``, ``unreadable before`` or ``decoded by older rules``.
     """
 
     sources: NDArray[np.int32]
@@ -81,7 +81,8 @@ def make_plan(root: Location, refs: ImageRefs, sources: Sequence[KnownRows], *, 
     index = PathIndex([source.rows.path for source in sources])
     at = index.find(refs.paths)
     known_sizes = joined([source.rows.size_bytes for source in sources])
-    rows = np.where(is_unchanged(at, refs, known_sizes, sources), at, -1)
+    usable = usable_rows(sources)
+    rows = np.where(is_unchanged(at, refs, known_sizes, sources) & usable[at], at, -1)
     doubtful = np.flatnonzero(rows < 0)
     plan = Plan(*index.split(rows))
     if len(doubtful) < len(refs):
@@ -92,9 +93,21 @@ def make_plan(root: Location, refs: ImageRefs, sources: Sequence[KnownRows], *, 
         possible = could_be_equal(root, refs.taken(doubtful), keys[doubtful], known_keys, threads)
         candidates = doubtful[possible | of_known_path(root, at[doubtful])]
         digests = hash_files(root, (refs[number] for number in candidates), threads=threads_of(root, threads))
-        rows[doubtful] = look_up(plan, refs, doubtful, at, digests, sources)
+        rows[doubtful] = look_up(plan, refs, doubtful, at, digests, sources, usable)
         plan.sources, plan.rows = index.split(rows)
     return plan
+
+
+def usable_rows(sources: Sequence[KnownRows]) -> NDArray[np.bool_]:
+    """Return of each row of the sources whether it holds what its image is decoded to now, shape (n_rows + 1,).
+
+    The last stands for an image without a row, whose index is −1.
+    """
+    usable, start = np.ones(sum(map(len, sources)) + 1, np.bool_), 0
+    for source in sources:
+        usable[start + source.outdated] = False
+        start += len(source)
+    return usable
 
 
 def is_unchanged(
@@ -142,9 +155,10 @@ def look_up(
     at: NDArray[np.int64],
     digests: Mapping[str, bytes],
     sources: Sequence[KnownRows],
+    usable: NDArray[np.bool_],
 ) -> NDArray[np.int64]:
     """Return the row that has the bytes of each doubtful image, −1 where none has; say in the plan what to do then."""
-    by_digest = rows_with(digests.values(), sources)
+    by_digest = rows_with(digests.values(), sources, usable)
     first_with: dict[bytes, str] = {}
     unreadable = {failure.ref.path for source in sources for failure in source.failures}
     found, new = np.full(len(doubtful), -1, np.int64), []
@@ -159,15 +173,15 @@ def look_up(
         else:
             new.append(number)
             before = "unreadable before" if path in unreadable else "new"
-            plan.why[path] = "changed" if has_row else before
+            plan.why[path] = before if not has_row else "changed" if usable[at[number]] else "decoded by older rules"
             if digest is not None:
                 first_with[digest] = path
     plan.compute = refs.taken(np.array(new, np.int64))
     return found
 
 
-def rows_with(digests: Collection[bytes], sources: Sequence[KnownRows]) -> dict[bytes, int]:
-    """Return digest → the first row that has it, for those of some digests that the sources have."""
+def rows_with(digests: Collection[bytes], sources: Sequence[KnownRows], usable: NDArray[np.bool_]) -> dict[bytes, int]:
+    """Return digest → the first usable row that has it, for those of some digests that the sources have."""
     found: dict[bytes, int] = {}
     if not digests:
         return found
@@ -177,7 +191,7 @@ def rows_with(digests: Collection[bytes], sources: Sequence[KnownRows]) -> dict[
         array = source.rows.sha256.array
         for row in np.flatnonzero(np.isin(array[:, :8].copy().view(np.uint64)[:, 0], heads)).tolist():
             digest = array[row].tobytes()
-            if digest in wanted:
+            if digest in wanted and usable[start + row]:
                 found.setdefault(digest, start + row)
         start += len(array)
     return found

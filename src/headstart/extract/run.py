@@ -16,6 +16,7 @@ from headstart.errors import DataError, RecipeMismatchError
 from headstart.extract.assembly import assemble, is_current, with_missing
 from headstart.extract.destination import Destination, first_number
 from headstart.extract.engine import Engine, check_engine, make_engine
+from headstart.extract.intensity import find_intensity
 from headstart.extract.known import KnownRows
 from headstart.extract.network import Network
 from headstart.extract.options import ExtractionSummary, ExtractOptions, Progress
@@ -88,8 +89,10 @@ class Run:
             If it was made by another recipe.
         """
         if self.options.overwrite or not self.destination.exists():
+            self.settle_intensity(None)
             return None
         old = stack.enter_context(open_cache(self.destination.old()))
+        self.settle_intensity(old.recipe)
         differences = old.recipe.differences(self.network.wanted(old.recipe))
         if differences:
             raise RecipeMismatchError(
@@ -97,6 +100,14 @@ class Run:
                 "Write elsewhere with -o, or replace it with --overwrite."
             )
         return old
+
+    def settle_intensity(self, existing: Recipe | None) -> None:
+        """Let the network's recipe have two sample values where the options ask for those of the data set."""
+        how = self.options.intensity
+        if isinstance(how, str) and how != "type":
+            known = existing.intensity if existing else None
+            found = known or find_intensity(self.images, self.job, how, self.options.page, self.progress)
+            self.network.options = replace(self.options, intensity=found or "type")
 
     def compute(
         self, plan: Plan, summary: ExtractionSummary, recipe: Recipe | None, stop: threading.Event
@@ -135,6 +146,7 @@ class Run:
                     self.check_input()
                 summary.n_computed += report.n_images
                 summary.failures += tuple(report.failures)
+                summary.notes += report.notes
         self.destination.settled()
         summary.interrupted = stop.is_set()
         summary.shares = engine.shares()

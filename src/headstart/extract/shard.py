@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headstart.cache.shard import ShardWriter
+from headstart.images.notes import TOLD_NOTES
 from headstart.schema import Failure, FeatureBatch
 
 if TYPE_CHECKING:
@@ -75,6 +77,8 @@ class ShardReport:
         Rows written.
     failures : list of Failure
         Images that could not be read.
+    notes : Counter
+        Images per note that is told of (images/notes.py).
     stopped : bool
         Whether the shard ends before its last image because the run was asked to stop.
     """
@@ -82,6 +86,7 @@ class ShardReport:
     path: Path
     n_images: int = 0
     failures: list[Failure] = field(default_factory=list)
+    notes: Counter[str] = field(default_factory=Counter)
     stopped: bool = False
 
 
@@ -137,6 +142,7 @@ class ShardFile:
                 self._writer.append(features, batch.rows)
             report.failures += batch.failures
             report.n_images += len(batch.rows)
+            report.notes.update(note for row in batch.rows for note in row.notes if note in TOLD_NOTES)
             self._open = stack.pop_all()
         return self.publish() if self.n_done == self._n_refs else None
 

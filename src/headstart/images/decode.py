@@ -1,18 +1,17 @@
 """The bytes of an image file → RGB pixels; every oddity recorded, none hidden.
 
 Rules (``DECODE_RULES``): the content decides the format, not the name. EXIF orientation is applied. Colour profiles are
-not, as in Keras. Transparent pixels are composited over white. Of several frames or pages the first is taken. Nothing but
-the bytes of the file decides the result.
+not, as in Keras. Transparent pixels are composited over white. Of several frames or pages the first is taken, unless the
+recipe names another. Nothing but the bytes of the file and the recipe decides the result.
 
 ======================  ==============================================================================================
 pixels of the file      what becomes of them
 ======================  ==============================================================================================
 1 bit, grey, palette    spread to RGB
 grey + alpha, RGBA      composited over white; an alpha that is zero everywhere is ignored in BMP, TGA and ICO
-16 bit grey             divided by 257, so that 65,535 becomes 255; 12 bit TIFF: 4,095 becomes 255
-16 bit colour           the high byte, as Pillow reads it
-32 bit integer          as 16 bit if all values fit into it; else minimum → 0, maximum → 255
-32 bit float            times 255 if all values lie in 0…1; as they are in 0…255; as 16 bit in 0…65,535; else as above
+integers of more than   scaled from the range of their type to 0…255, or from the two values of the recipe
+8 bits, signed ones     (``intensity``); of 12 bits in 16, from 0…4,095; white is zero: turned round (images/samples.py)
+floats                  the same, from 0…1
 CMYK, YCbCr, LAB        converted to RGB; LAB by littleCMS, D50
 ======================  ==============================================================================================
 
@@ -20,14 +19,15 @@ CMYK, YCbCr, LAB        converted to RGB; LAB by littleCMS, D50
 note                       what it says
 =========================  ===========================================================================================
 named-<suffix>-is-<fmt>    the suffix belongs to another format
-from-<mode>                the pixels were not RGB: Pillow's mode
+from-<mode>, from-<type>   the pixels were not RGB: Pillow's mode; or not of 8 bits: NumPy's type
 alpha-on-white             some pixels are transparent
 alpha-ignored              the alpha channel is zero everywhere, in a format where that means nothing
-scaled-from-range          minimum → 0, maximum → 255
-low-range                  16 or 32 bit integers of which none is above a sixteenth of the range: nearly black
+low-range                  few of the 256 levels are left of more values
+clipped                    some values lie outside those that are black and white
 exif-rotated-<degrees>     was turned clockwise; ``exif-mirrored``, ``-flipped``, ``-transposed``, ``-transversed`` likewise
 exif-unreadable            the metadata are damaged: shown as stored
-first-frame                others follow
+pages-are-colours          three pages are the colours of one picture
+first-page, first-frame    other pages or frames follow; ``first-view``: other views or maps of a photograph (MPO)
 =========================  ===========================================================================================
 """
 
@@ -142,11 +142,16 @@ def decode(
             "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is True in this process, so that damaged images would count as sound. "
             "Set it to False."
         )
-    if not data:
-        raise ImageError("empty file")
+    with reasons_in_words():
+        return decode_checked(data, name, max_pixels, shrink, draft_px, rules)
+
+
+@contextmanager
+def reasons_in_words() -> Iterator[None]:
+    """Turn what readers raise into an ImageError that a person understands."""
     ignore_pillow_warnings()
     try:
-        return decode_checked(data, name, max_pixels, shrink, draft_px, rules)
+        yield
     except HeadstartError:
         raise
     except Exception as error:  # Pillow's readers raise nearly everything on a hostile file
@@ -185,8 +190,10 @@ def open_file(data: bytes, name: str, max_pixels: int) -> PictureFile:
     Raises
     ------
     ImageError
-        If no reader takes it, its extra is not installed, or it is too large or of a kind that is no picture.
+        If it is empty, no reader takes it, its extra is not installed, or it is too large or of a kind that is no picture.
     """
+    if not data:
+        raise ImageError("empty file")
     try:
         image = open_image(data, name)
     except ImageError as error:

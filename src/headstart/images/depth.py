@@ -37,6 +37,17 @@ def is_16_bit_colour(image: ImageFile.ImageFile, rawmode: str) -> bool:
     return deep and image.format in {"PNG", "TIFF"} and not (image.format == "PNG" and is_animated(image))
 
 
+def may_be_deep(image: ImageFile.ImageFile, data: bytes) -> bool:
+    """Return whether an image that is not loaded yet may have samples of more than 8 bits, or signed ones."""
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    return (
+        image.mode[0] in "IF"
+        or is_16_bit_colour(image, rawmode_of(image))
+        or SIGNED in tags.get(SAMPLE_FORMAT, ())
+        or largest_sample(image, data) > 255
+    )
+
+
 def is_animated(image: ImageFile.ImageFile) -> bool:
     """Return whether Pillow finds further frames."""
     return bool(getattr(image, "is_animated", False))
@@ -120,19 +131,26 @@ def grey_and_alpha(image: ImageFile.ImageFile) -> Samples:
 
 def netpbm_samples(image: ImageFile.ImageFile, data: bytes) -> Samples | None:
     """Return the samples of a binary PGM or PPM of two bytes each; None where it is another file."""
-    if image.format != "PPM" or data[:2] not in {b"P5", b"P6"} or not image.tile:
-        return None
-    tile = image.tile[0]
-    args = tile.args if isinstance(tile.args, tuple) else (tile.args,)
-    largest = args[-1] if tile.codec_name == "ppm" else 65535 if image.mode == "I" else 255
+    largest = largest_sample(image, data)
     if largest <= 255:
         return None
+    tile = image.tile[0]
     n_channels = 3 if data[:2] == b"P6" else 1
     n_values = image.height * image.width * n_channels
     if len(data) < tile.offset + 2 * n_values:
         raise ImageError("truncated: the file ends before the picture does")
     values = np.frombuffer(data, ">u2", n_values, tile.offset).astype(np.uint16)
     return Samples(values.reshape(image.height, image.width, n_channels), (0.0, float(largest)))
+
+
+def largest_sample(image: ImageFile.ImageFile, data: bytes) -> int:
+    """Return what a binary PGM or PPM that is not loaded yet calls its largest sample; 255 for another file."""
+    if image.format != "PPM" or data[:2] not in {b"P5", b"P6"} or not image.tile:
+        return 255
+    codec, args = image.tile[0].codec_name, image.tile[0].args
+    if codec == "ppm":
+        return int(args[-1]) if isinstance(args, tuple) else 255
+    return 65535 if image.mode == "I" else 255
 
 
 def with_alpha(values: NDArray[Any], opaque: NDArray[np.bool_]) -> NDArray[Any]:

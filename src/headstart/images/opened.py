@@ -16,6 +16,7 @@ from headstart.images.depth import (
     deep_samples,
     is_16_bit_colour,
     is_animated,
+    may_be_deep,
     netpbm_samples,
     rawmode_of,
 )
@@ -59,12 +60,16 @@ class PillowFile:
         self._is_tiff = self.format == "TIFF"
         self._description = str(getattr(image, "tag_v2", {}).get(IMAGE_DESCRIPTION, "")) if self._is_tiff else ""
 
+    def is_deep(self) -> bool:
+        """See :class:`headstart.images.pages.PictureFile`."""
+        return may_be_deep(self.image, self._data)
+
     def more(self) -> str:
         """See :class:`headstart.images.pages.PictureFile`."""
         if self.format == "PSD" or not has_more_frames(self.image):
             return ""
         if not self._is_tiff:
-            return "first-frame"
+            return "first-view" if self.format in SINGLE_FORMATS else "first-frame"
         if self._joins_pages:
             return "first-page" if len(self._pictures) > 1 else ""
         return "first-page" if any(not self._is_smaller(number) for number in self._further_pages()) else ""

@@ -21,8 +21,12 @@ class PictureFile(Protocol):
     #: Width and height of the first picture as it is stored, pixels; checked against the limit before it is opened further.
     size: tuple[int, int]
 
+    def is_deep(self) -> bool:
+        """Return whether the first picture may have samples of more than 8 bits; nothing is decoded for it."""
+        ...
+
     def more(self) -> str:
-        """Return the note that others follow the first picture: ``first-frame``, ``first-page``, or nothing."""
+        """Return the note of others behind the first picture: ``first-frame``, ``-page`` or ``-view``; else nothing."""
         ...
 
     def n_pictures(self) -> int:

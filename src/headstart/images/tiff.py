@@ -169,6 +169,10 @@ class DeepTiff:
         self.size = (first.imagewidth, first.imagelength)
         self._check(first)
 
+    def is_deep(self) -> bool:
+        """See :class:`headstart.images.pages.PictureFile`."""
+        return bool(self._tiff.pages[0].dtype.itemsize > 1)
+
     def more(self) -> str:
         """See :class:`headstart.images.pages.PictureFile`."""
         return "first-page" if self.n_pictures() > 1 else ""

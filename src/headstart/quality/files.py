@@ -54,6 +54,14 @@ IMBALANCE = Check(
     unit="data sets",
 )
 
+OLD_SCALE = Check(
+    "scaled-from-range",
+    "Brightness scaled image by image",
+    "warning",
+    "An older version decoded them, scaling each by its own range, so that brightness cannot be compared between them. Run "
+    "extract-features again: it decodes them by one rule.",
+)
+
 #: What a note of images/decode.py begins with → where it is reported; the first that fits, so the last takes the rest.
 NOTE_CHECKS: tuple[tuple[str, Check], ...] = (
     (
@@ -92,27 +100,40 @@ NOTE_CHECKS: tuple[tuple[str, Check], ...] = (
             "Transparent pixels were laid on white. If one class alone has them, a head may learn the white.",
         ),
     ),
-    (
-        "scaled-from-range",
-        Check(
-            "scaled-from-range",
-            "Brightness stretched image by image",
-            "warning",
-            "Their values fit no known range, so that brightness cannot be compared between them. Save them as 8 or 16 bit.",
-        ),
-    ),
+    ("scaled-from-range", OLD_SCALE),
+    ("from-I", OLD_SCALE),
+    ("from-F", OLD_SCALE),
     (
         "low-range",
         Check(
             "low-range",
-            "Nearly black: little of the range is used",
+            "Little of the range is used",
             "warning",
-            "Their integers were saved in a wider type than they need. Scale them to the full range, all by the same factor.",
+            "Their values use little of the range of their type: few of the 256 levels are left. Run extract-features "
+            "with --intensity range, percentiles or LOW:HIGH.",
         ),
     ),
     (
-        "first-frame",
-        Check("first-frame", "Several frames or pages", "info", "Only the first of each was taken."),
+        "clipped",
+        Check(
+            "clipped",
+            "Values outside the range",
+            "warning",
+            "What lay below black or above white was clipped. Run extract-features with --intensity range or LOW:HIGH.",
+        ),
+    ),
+    (
+        "pages-are-colours",
+        Check("pages-are-colours", "Three pages are one colour picture", "info", "As their description says."),
+    ),
+    (
+        "first-",
+        Check(
+            "first-frame",
+            "Several frames or pages",
+            "info",
+            "Only the first of each was taken: extract-features --page takes another, or the largest or mean value of all.",
+        ),
     ),
     (
         "from-",

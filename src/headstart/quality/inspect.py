@@ -11,6 +11,7 @@ import numpy as np
 
 from headstart.cache.store import FeatureCache, open_cache
 from headstart.evaluate.neighbours import NEAR_DUPLICATE_COSINE
+from headstart.images.rules import DecodeRules
 from headstart.quality.columns import Columns, read_columns
 from headstart.quality.duplicates import NEAR, identical_files, near_duplicates
 from headstart.quality.files import file_findings
@@ -81,7 +82,7 @@ def inspect_quality(
     Near-duplicates 4
     """
     with open_cache(cache) as opened:
-        columns = read_columns(opened, max_examples)
+        columns, rules = read_columns(opened, max_examples), DecodeRules.of(opened.recipe)
         found = [*file_findings(columns, min_images_per_class), *identical_files(columns)]
         rows = sampled_rows(opened.n_images, max_compared, random_state)
         features, rows, damaged = finite_features(opened, columns, rows)
@@ -107,7 +108,7 @@ def inspect_quality(
         skipped=skipped,
         thumbnails_missing="" if data else "They need the folder of images (--data).",
     )
-    return with_thumbnails(report, columns, Path(data)) if data else report
+    return with_thumbnails(report, columns, Path(data), rules) if data else report
 
 
 def sampled_rows(n_images: int, most: int, random_state: int) -> NDArray[np.int64]:
@@ -143,14 +144,14 @@ def shortened(finding: Finding, most: int) -> Finding:
     return replace(finding, examples=finding.examples[:most])
 
 
-def with_thumbnails(report: QualityReport, columns: Columns, data: Path) -> QualityReport:
+def with_thumbnails(report: QualityReport, columns: Columns, data: Path, rules: DecodeRules) -> QualityReport:
     """Return the report with small pictures of the images that are listed first."""
     from headstart.quality.thumbnails import make_thumbnails
 
     shown = dict.fromkeys(paths_shown(report))
     digests = {path: columns.sha256[row] for row, path in enumerate(columns.paths) if path in shown}
     wanted = {path: digests[path] for path in shown if path in digests}
-    made = make_thumbnails(data, wanted)
+    made = make_thumbnails(data, wanted, rules)
     missing = len(wanted) - len(made)
     gone = f"{missing:,} of {len(wanted):,} images are gone from {data}, or have changed." if missing else ""
     return replace(report, thumbnails=made, thumbnails_missing=gone)

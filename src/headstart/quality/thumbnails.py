@@ -15,6 +15,7 @@ from PIL import Image
 from headstart.errors import DataError, ImageError
 from headstart.images.decode import decode
 from headstart.images.load import read_image_bytes
+from headstart.images.rules import DEFAULT_RULES, DecodeRules
 from headstart.runtime import usable_cores
 from headstart.schema import ImageRef
 
@@ -25,7 +26,7 @@ SIZE_PX = 160
 QUALITY = 80
 
 
-def make_thumbnails(data: Path, digests: Mapping[str, str]) -> dict[str, bytes]:
+def make_thumbnails(data: Path, digests: Mapping[str, str], rules: DecodeRules = DEFAULT_RULES) -> dict[str, bytes]:
     """Return path → JPEG for every image that is still what it was.
 
     Parameters
@@ -34,6 +35,8 @@ def make_thumbnails(data: Path, digests: Mapping[str, str]) -> dict[str, bytes]:
         The folder, or the manifest in it, that features were extracted from.
     digests : mapping of str to str
         Path → SHA-256 of the bytes that the features were made from.
+    rules : DecodeRules
+        Those of the cache's recipe.
 
     Raises
     ------
@@ -44,11 +47,11 @@ def make_thumbnails(data: Path, digests: Mapping[str, str]) -> dict[str, bytes]:
     if not root.is_dir():
         raise DataError(f"There is no folder {data}. Expected: the one that the features were extracted from.")
     with ThreadPoolExecutor(usable_cores()) as pool:
-        made = pool.map(lambda path: thumbnail(root, path, digests[path]), digests)
+        made = pool.map(lambda path: thumbnail(root, path, digests[path], rules), digests)
         return {path: jpeg for path, jpeg in zip(digests, made, strict=True) if jpeg is not None}
 
 
-def thumbnail(root: Path, path: str, sha256: str) -> bytes | None:
+def thumbnail(root: Path, path: str, sha256: str, rules: DecodeRules = DEFAULT_RULES) -> bytes | None:
     """Return a JPEG of one image; None where the file is gone, outside of the folder, or another one by now."""
     if path.startswith("/") or ".." in PurePosixPath(path).parts:
         return None
@@ -57,7 +60,7 @@ def thumbnail(root: Path, path: str, sha256: str) -> bytes | None:
         data = read_image_bytes(root, ImageRef(path, None, None, None, stat.st_size, stat.st_mtime_ns))
         if hashlib.sha256(data).hexdigest() != sha256:
             return None
-        pixels = decode(data, name=path, shrink=shrink).pixels
+        pixels = decode(data, name=path, shrink=shrink, rules=rules).pixels
     except (ImageError, OSError, ValueError):
         return None
     written = io.BytesIO()

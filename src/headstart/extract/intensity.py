@@ -1,0 +1,71 @@
+"""The intensities of a data set: one pair of sample values for all its images, found before the first is computed."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from headstart.errors import HeadstartError, ImageError
+from headstart.extract.reading import threads_of
+from headstart.images.intensity import sample_limits
+from headstart.images.load import read_image_bytes
+from headstart.images.rules import DecodeRules
+
+if TYPE_CHECKING:
+    from headstart.extract.options import Progress
+    from headstart.extract.shard import ShardJob
+    from headstart.images.discover import ImageSet
+    from headstart.schema import ImageRef
+
+#: Percentiles of each image that its values are cut at: ``range`` cuts nothing, ``percentiles`` what a few hot or dead pixels
+#: have, and at most half a percent of any image at either end.
+PERCENTILES = {"range": (0.0, 100.0), "percentiles": (0.5, 99.5)}
+
+
+def find_intensity(
+    images: ImageSet, job: ShardJob, how: str, page: int | str | None, progress: Progress
+) -> tuple[float, float] | None:
+    """Return the sample values that become 0 and 255 in all images; None where no image has more than 8 bits.
+
+    The lowest and the highest of what each image has, whatever their order. Images that cannot be read count for nothing.
+
+    Parameters
+    ----------
+    images : ImageSet
+        All images of the run; each is read.
+    job : ShardJob
+        Where they lie, and how many are read at the same time.
+    how : str
+        A key of :data:`PERCENTILES`.
+    page : int, str or None
+        Of the recipe.
+    progress : Progress
+        Is told what is done.
+
+    Raises
+    ------
+    HeadstartError
+        If there is no such way.
+    """
+    if how not in PERCENTILES:
+        raise HeadstartError(f"Unknown intensity {how!r}. Expected type, {', '.join(PERCENTILES)} or two numbers.")
+    progress.message(f"Looking for the {how} of the intensities of {len(images.refs):,} images")
+
+    def look(ref: ImageRef) -> tuple[float, float] | None:
+        try:
+            data = read_image_bytes(images.root, ref)
+            return sample_limits(data, ref.path, DecodeRules(page), PERCENTILES[how])
+        except ImageError:
+            return None
+
+    low = high = None
+    with ThreadPoolExecutor(threads_of(images.root, job.decode_threads)) as pool:
+        for found in pool.map(look, images.refs):
+            if found is not None:
+                low = found[0] if low is None else min(low, found[0])
+                high = found[1] if high is None else max(high, found[1])
+    if low is None or high is None:
+        progress.message("No image has more than 8 bits: intensities stay as they are")
+        return None
+    progress.message(f"Intensities {low:g} to {high:g} become black to white")
+    return (low, high) if high > low else (low, low + 1)

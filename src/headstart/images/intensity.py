@@ -1,0 +1,47 @@
+"""The lowest and the highest sample value of an image of more than 8 bits."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from headstart.errors import ImageError
+from headstart.images.decode import MAX_PIXELS, open_file, reasons_in_words
+from headstart.images.pages import chosen_picture
+from headstart.images.rules import DecodeRules
+from headstart.images.samples import check_kind
+
+
+def sample_limits(
+    data: bytes, name: str, rules: DecodeRules, percentiles: tuple[float, float]
+) -> tuple[float, float] | None:
+    """Return two percentiles of the samples of an image; None where it has 8 bits, and is then not decoded.
+
+    Parameters
+    ----------
+    data, name : bytes, str
+        The whole file, and its name.
+    rules : DecodeRules
+        Which page is looked at.
+    percentiles : tuple of float
+        0 to 100; 0 and 100 are the lowest and the highest value.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be read, or has values that are not numbers.
+    """
+    with reasons_in_words():
+        file = open_file(data, name, MAX_PIXELS)
+        if not file.is_deep():
+            return None
+        samples = chosen_picture(file, rules, MAX_PIXELS, [])
+        check_kind(samples.values)
+        values = samples.colours
+        if values.dtype == np.uint8:
+            return None
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise ImageError("holds values that are not numbers (NaN or infinity)")
+        if percentiles == (0, 100):
+            return float(values.min()), float(values.max())
+        low, high = np.percentile(values.astype(np.float64), percentiles)
+        return float(low), float(high)
