@@ -106,6 +106,9 @@ def test_failures_are_counted_by_reason(planted: Planted, path: Path) -> None:
         ("exif-unreadable", "exif-unreadable"),
         ("alpha-on-white", "alpha"),
         ("scaled-from-range", "scaled-from-range"),
+        ("from-I;16", "scaled-from-range"),
+        ("from-F", "scaled-from-range"),
+        ("from-uint16", "converted"),
         ("low-range", "low-range"),
         ("first-page", "first-frame"),
         ("clipped", "clipped"),
@@ -121,6 +124,8 @@ def test_what_the_decoder_noted(planted: Planted, path: Path, note: str, name: s
     assert found(report) == {name: 1}
     assert listed(report, name) == [["ants/3.jpg"]]
     assert dict(report[name].breakdown) == {note: 1}
+    titles = [*report.passed, report[name].check.title]
+    assert len(titles) == len(set(titles))
 
 
 def test_tiny_images(planted: Planted, path: Path) -> None:

@@ -217,7 +217,7 @@ def noted(columns: Columns) -> Iterator[Finding]:
             kinds[name].update(some)
             if len(examples[name]) < columns.max_examples:
                 examples[name].append(columns.example([row], ", ".join(some), {"notes": some}))
-    for _, check in NOTE_CHECKS:
+    for check in dict.fromkeys(check for _, check in NOTE_CHECKS):
         yield Finding(check, counts[check.name], tuple(examples[check.name]), ordered(kinds[check.name]))
 
 
