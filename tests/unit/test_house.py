@@ -87,6 +87,6 @@ def test_imports_only_go_down() -> None:
 def test_every_decision_has_a_number_of_its_own() -> None:
     decisions = sorted((ROOT / "docs" / "adr").glob("[0-9]*.md"))
     numbers = [path.name.partition("-")[0] for path in decisions]
-    assert numbers == [f"{number:04d}" for number in range(1, len(decisions) + 1)]
+    assert len(numbers) == len(set(numbers))
     for path, number in zip(decisions, numbers, strict=True):
         assert path.read_text(encoding="utf-8").startswith(f"# {number}. ")
