@@ -54,7 +54,13 @@ def scan(n_rows: int, start: int = 0, end: int | None = None) -> Iterator[ImageR
     for i in range(start, n_rows if end is None else end):
         name = CLASS_NAMES[i * N_CLASSES // n_rows]
         yield ImageRef(
-            f"{name}/IMG_{i:07}.jpg", name, None, None, 50_000 + i * 7919 % 200_000, 1_700_000_000 * 10**9 + i
+            f"{name}/IMG_{i:07}.jpg",
+            name,
+            None,
+            None,
+            50_000 + i * 7919 % 200_000,
+            1_700_000_000 * 10**9 + i,
+            i + 1,
         )
 
 
@@ -76,8 +82,9 @@ def merge_shards(folder: Path, refs: ImageRefs, output: Path) -> None:
     sources = [KnownRows.of_file(path) for path in sorted((folder / "shards").iterdir())]
     plan = make_plan(folder, refs, sources)
     summary = ExtractionSummary(output, RECIPE, "class-folders", CLASS_NAMES)
-    rows = assemble(refs, plan, sources, first_new=len(sources), summary=summary)
     files = [source.file for source in sources]
+    del sources  # as a run does
+    rows = assemble(refs, plan, (), n_sources=len(files), summary=summary)
     merge(output, sources=files, rows=rows, failures=(), class_names=CLASS_NAMES, layout="class-folders")
 
 
@@ -86,7 +93,7 @@ def plan_unchanged(cache: FeatureCache, folder: Path, refs: ImageRefs) -> None:
     sources = [KnownRows.of_open(cache)]
     plan = make_plan(folder, refs, sources)
     summary = ExtractionSummary(cache.path, RECIPE, "class-folders", CLASS_NAMES)
-    rows = assemble(refs, plan, sources, first_new=1, summary=summary)
+    rows = assemble(refs, plan, (), n_sources=1, summary=summary)
     if plan.reasons["unchanged"] != len(refs) or not is_current(cache, rows, (), CLASS_NAMES, "class-folders"):
         raise SystemExit("The folder is unchanged, and the plan says that it is not.")
 

@@ -18,7 +18,7 @@ INTRODUCTION = """\
 
 Made from `--help` by `make docs`. Paths are relative to the folder that a command is run in. `extract-features` and
 `fit-head` are also commands of their own. Results go to standard output, everything else to standard error. Exit codes:
-0 done, 1 an expected failure, 2 wrong usage, 130 interrupted.
+0 done, 1 an expected failure, 2 wrong usage, 128 + n ended by signal n (130: Ctrl-C).
 """
 
 

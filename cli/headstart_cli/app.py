@@ -1,6 +1,6 @@
 """The table of commands; the only place that prints errors and sets exit codes.
 
-Exit codes: 0 done, 1 an expected failure (said in one message), 2 wrong usage, 130 interrupted.
+Exit codes: 0 done, 1 an expected failure (said in one message), 2 wrong usage, 128 + n ended by signal n (130: Ctrl-C).
 """
 
 from __future__ import annotations

@@ -64,8 +64,8 @@ def demo(
     with ProgressBar("Extracting") as progress:
         summary = extract_features(images, cache, progress=progress)
     print_summary(summary)
-    if summary.interrupted:
-        raise typer.Exit(130)
+    if summary.stop_signal is not None:
+        raise typer.Exit(128 + summary.stop_signal)
 
     heading(f"3. Heads: fit-head {cache} --type {' | '.join(HEADS)}")
     results = [fit(cache, head_type, folder / "heads" / f"{name}-{head_type}") for head_type in HEADS]

@@ -116,6 +116,21 @@ def extract(
     keep_missing: Annotated[
         bool, typer.Option("--keep-missing", help="Keep the rows of images that are gone.")
     ] = False,
+    drop_missing: Annotated[
+        bool,
+        typer.Option(
+            "--drop-missing",
+            help="Drop the rows of images that are gone, even if they are most of the cache or it was made from another "
+            "folder; without it, that is refused.",
+        ),
+    ] = False,
+    check_bytes: Annotated[
+        bool,
+        typer.Option(
+            "--check-bytes",
+            help="Read every image and compare its bytes with the cache, not only its size, times and inode.",
+        ),
+    ] = False,
     engine: Annotated[
         Literal["local", "ray"], typer.Option(help="ray runs the network in the workers of a Ray cluster.")
     ] = "local",
@@ -137,7 +152,8 @@ def extract(
 ) -> None:
     """Run every image through a frozen VGG16 once, and keep the features.
 
-    Run it again after the folder has changed: only what is new goes through the network. Ctrl-C loses nothing.
+    Run it again after the folder has changed: only what is new goes through the network. Ctrl-C loses nothing, nor does a
+    closed terminal.
     """
     if engine == "local" and any(value is not None for value in (address, workers, cpus_per_worker, gpus_per_worker)):
         raise typer.BadParameter("--address, --workers, --cpus-per-worker and --gpus-per-worker go with --engine ray.")
@@ -164,6 +180,8 @@ def extract(
         stop_on_failure=on_error == "fail",
         overwrite=overwrite,
         keep_missing=keep_missing,
+        drop_missing=drop_missing,
+        check_bytes=check_bytes,
         decode_threads=decode_threads or usable_cores(),
         cache_layout=layout or "auto",
         engine=engine,
@@ -181,8 +199,8 @@ def extract(
     else:
         print_summary(summary)
         print_bottleneck(summary, options)
-    if summary.interrupted:
-        raise typer.Exit(130)
+    if summary.stop_signal is not None:
+        raise typer.Exit(128 + summary.stop_signal)
     if len(summary.failures) > max_failures * (summary.n_images + len(summary.failures)):
         err.print(f"[bold red]More than {max_failures:.0%} of the images could not be read[/] (--max-failures).")
         raise typer.Exit(1)
@@ -218,6 +236,7 @@ def print_summary(summary: ExtractionSummary) -> None:
         f"{summary.seconds:.1f} s in all",
         soft_wrap=True,
     )
+    print_gone(summary)
     for share in summary.shares:
         out.print(f"  {escape(printable(str(share)))}", soft_wrap=True)
     for sentence in sentences(summary.notes):
@@ -232,6 +251,18 @@ def print_summary(summary: ExtractionSummary) -> None:
         )
     if summary.precision_reason:
         out.print(f"Precision {escape(summary.precision_reason)}", soft_wrap=True)
+
+
+def print_gone(summary: ExtractionSummary) -> None:
+    """Print how many images of the cache are gone, and what became of their features."""
+    if not summary.n_gone:
+        return
+    images, are = ("image", "is") if summary.n_gone == 1 else ("images", "are")
+    what = "kept (--keep-missing)" if summary.keeps_gone else "dropped (--keep-missing keeps them)"
+    err.print(
+        f"[bold yellow]{summary.n_gone:,} {images} of the cache {are} gone from the folder[/]; their features are {what}",
+        soft_wrap=True,
+    )
 
 
 def print_bottleneck(summary: ExtractionSummary, options: ExtractOptions) -> None:

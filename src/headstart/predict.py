@@ -16,6 +16,7 @@ from headstart.extract.reading import batches
 from headstart.extract.shard import ShardJob
 from headstart.heads.bundle import Bundle, load_bundle
 from headstart.images.discover import discover
+from headstart.images.refs import state_of
 from headstart.runtime import usable_cores
 from headstart.schema import Failure, ImageRef
 
@@ -141,8 +142,7 @@ def collect_images(inputs: Sequence[str | Path]) -> tuple[Path, list[tuple[str, 
                 inside = ref.path if below == "." else f"{below}/{ref.path}"
                 found.append((str(name / ref.path), replace(ref, path=inside, label=None, split=None)))
         elif path.exists():
-            stat = path.stat()
-            found.append((str(name), ImageRef(below, None, None, None, stat.st_size, stat.st_mtime_ns)))
+            found.append((str(name), ImageRef(below, None, None, None, *state_of(path.stat()))))
         else:
             raise DataError(f"There is no image or folder at {name}.")
     return root, found

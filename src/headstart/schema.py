@@ -54,6 +54,9 @@ class ImageRef:
         Images of one group (a patient, a module) never sit on both sides of a split.
     size_bytes, mtime_ns : int
         As ``os.stat`` gives them; a first guess whether the file changed.
+    stamp : int
+        32 bits of the file's inode and time of status change (images/refs.py), which another file of the same size and
+        time does not have; 0 where they are not known.
     """
 
     path: str
@@ -62,6 +65,7 @@ class ImageRef:
     group: str | None
     size_bytes: int
     mtime_ns: int
+    stamp: int = 0
 
 
 @dataclass(frozen=True, slots=True)

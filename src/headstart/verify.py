@@ -28,6 +28,7 @@ from headstart.extract.options import Progress, Silence
 from headstart.extract.reading import batches
 from headstart.extract.shard import ShardJob
 from headstart.images.load import read_image_bytes
+from headstart.images.refs import state_of
 from headstart.runtime import usable_cores
 from headstart.schema import FeatureBatch, ImageRef
 from headstart.storage import bucket
@@ -285,10 +286,9 @@ def ref_now(root: Location, path: str) -> ImageRef:
         entry = bucket.stat(root / path)
         return ImageRef(path, None, None, None, entry.size_bytes if entry else 0, entry.changed_ns if entry else 0)
     try:
-        found = (root / path).stat()
+        return ImageRef(path, None, None, None, *state_of((root / path).stat()))
     except (OSError, ValueError):
         return ImageRef(path, None, None, None, 0, 0)
-    return ImageRef(path, None, None, None, found.st_size, found.st_mtime_ns)
 
 
 def in_order(

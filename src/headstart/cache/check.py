@@ -53,17 +53,28 @@ def checked_datasets(file: Any, header: Header) -> dict[str, StoredRows]:
     features = checked_rows(file, FEATURES, header.recipe.storage, n_images, 4)
     pooled = checked_rows(file, POOLED, "float32", n_images, 2)
     found = {FEATURES: features, POOLED: pooled}
-    for name, column, n_rows in expected_columns(n_images, header.n_failures, pooled.shape[1]):
+    for name, column, n_rows in expected_columns(file, n_images, header.n_failures, pooled.shape[1]):
         found[name] = checked_column(file, name, column, n_rows)
     return {name: StoredRows(dataset) for name, dataset in found.items()}
 
 
-def expected_columns(n_images: int, n_failures: int, n_pooled: int | None) -> Iterator[tuple[str, Column, int | None]]:
-    """Yield name, description and length of every column; None is any length."""
+def expected_columns(
+    file: Any, n_images: int, n_failures: int, n_pooled: int | None
+) -> Iterator[tuple[str, Column, int | None]]:
+    """Yield name, description and length of every column that a file must have, or has; None is any length."""
     yield CLASS_NAMES, Column(CLASS_NAMES), None
     yield POOLED_COLUMN_LAYER, Column(POOLED_COLUMN_LAYER), n_pooled
-    yield from ((f"{ROWS}/{column.name}", column, n_images) for column in ROW_COLUMNS)
+    rows = [column for column in ROW_COLUMNS if not column.is_optional or is_linked(file, ROWS, column.name)]
+    yield from ((f"{ROWS}/{column.name}", column, n_images) for column in rows)
     yield from ((f"{FAILURES}/{column.name}", column, n_failures) for column in FAILURE_COLUMNS)
+
+
+def is_linked(file: Any, group: str, name: str) -> bool:
+    """Return whether a group of this very file has something of that name."""
+    if not file.id.links.exists(group.encode()) or file.id.links.get_info(group.encode()).type != h5l.TYPE_HARD:
+        return False
+    parent = h5o.open(file.id, group.encode())
+    return isinstance(parent, h5g.GroupID) and bool(parent.links.exists(name.encode()))
 
 
 def checked_rows(file: Any, name: str, dtype: str, n_images: int, n_dimensions: int) -> Any:

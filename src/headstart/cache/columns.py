@@ -82,8 +82,10 @@ def write_table(parent: Any, name: str, columns: Sequence[Column], values: Mappi
     for column in columns:
         if column.is_text:
             write_text(group, column.name, values[column.name], n_rows)
-        else:
-            write_numbers(group, column.name, np.asarray(values[column.name], column.dtype))
+            continue
+        numbers = np.asarray(values[column.name], column.dtype)
+        if numbers.any() or not column.is_optional:
+            write_numbers(group, column.name, numbers)
 
 
 def write_numbers(group: Any, name: str, values: NDArray[Any]) -> None:

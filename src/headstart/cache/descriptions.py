@@ -12,6 +12,7 @@ from headstart.cache.format import ROWS
 from headstart.cache.header import Header, now, versions
 from headstart.cache.shard import label_indices, ref_columns, tag_texts
 from headstart.errors import CacheError
+from headstart.images.refs import same_files, upper
 from headstart.schema import Failure, Recipe
 from headstart.texts import TextColumn
 
@@ -96,12 +97,12 @@ def class_numbers(refs: ImageRefs, class_names: Sequence[str]) -> NDArray[np.int
 
 
 def says(cache: FeatureCache, refs: ImageRefs) -> bool:
-    """Return whether the rows of a cache say exactly this of their images."""
+    """Return whether the rows of a cache say this of their images, but for parts of a second."""
     rows = cache.rows
     return (
         rows.path == refs.paths
         and np.array_equal(rows.size_bytes, refs.sizes)
-        and np.array_equal(rows.mtime_ns, refs.times)
+        and bool(same_files(rows.mtime_ns, upper(rows.stamp), refs.times, upper(refs.stamps)).all())
         and np.array_equal(rows.label, class_numbers(refs, cache.class_names))
         and rows.split == TextColumn.from_bytes(tag_texts(refs, 1, "split")())
         and rows.group == TextColumn.from_bytes(tag_texts(refs, 2, "group")())

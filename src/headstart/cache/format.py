@@ -67,11 +67,14 @@ class Column:
         NumPy type, little-endian; ``text`` for fixed-length UTF-8.
     width : int
         Numbers per row; 0 for a one-dimensional dataset.
+    is_optional : bool
+        Whether a file without it has zeros there; zeros alone are not written.
     """
 
     name: str
     dtype: str = "text"
     width: int = 0
+    is_optional: bool = False
 
     @property
     def is_text(self) -> bool:
@@ -89,6 +92,7 @@ ROW_COLUMNS = (
     Column("features_sha256", "|u1", 32),
     Column("size_bytes", "<i8"),
     Column("mtime_ns", "<i8"),
+    Column("stamp", "<u4", is_optional=True),
     Column("width_px", "<i4"),
     Column("height_px", "<i4"),
 )

@@ -92,9 +92,11 @@ class Manifest:
     n_pooled: int
 
 
-def manifest_columns(n_images: int, n_failures: int, n_shards: int) -> Iterator[tuple[str, Column, int | None]]:
-    """Yield name, description and length of every column of a manifest; None is any length."""
-    yield from expected_columns(n_images, n_failures, None)
+def manifest_columns(
+    file: Any, n_images: int, n_failures: int, n_shards: int
+) -> Iterator[tuple[str, Column, int | None]]:
+    """Yield name, description and length of every column that a manifest must have, or has; None is any length."""
+    yield from expected_columns(file, n_images, n_failures, None)
     yield from ((f"{ROWS}/{column.name}", column, n_images) for column in PLACE_COLUMNS)
     yield from ((f"{SHARDS}/{column.name}", column, n_shards) for column in SHARD_COLUMNS)
 
@@ -113,7 +115,7 @@ def read_manifest(file: Any, path: Path) -> Manifest:
     n_shards = read_integer_attribute(file, "n_shards")
     columns = {
         name: StoredRows(checked_column(file, name, column, n_rows))
-        for name, column, n_rows in manifest_columns(header.n_images, header.n_failures, n_shards)
+        for name, column, n_rows in manifest_columns(file, header.n_images, header.n_failures, n_shards)
     }
 
     def read(group: str, described: Sequence[Column]) -> list[Any]:

@@ -74,6 +74,11 @@ class Rows:
         return self._numbers("mtime_ns")
 
     @cached_property
+    def stamp(self) -> NDArray[np.uint32]:
+        """Bits of inode and time of status change of the image file (images/refs.py); 0 where they are not known."""
+        return self._numbers("stamp")
+
+    @cached_property
     def width_px(self) -> NDArray[np.int32]:
         """Width of the image as it is seen, before the resize."""
         return self._numbers("width_px")

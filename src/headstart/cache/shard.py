@@ -195,7 +195,7 @@ def check_row(row: ImageRow, labels: Mapping[str | None, int]) -> None:
 
 
 def ref_columns(refs: Sequence[ImageRef]) -> dict[str, Any]:
-    """Return the columns that ``/rows`` and ``/failures`` share."""
+    """Return the columns of ``/rows`` that a scan knows; those of ``/failures`` are among them."""
     columns = ImageRefs.of(refs)
     return {
         "path": texts(columns.paths, str, "path"),
@@ -203,6 +203,7 @@ def ref_columns(refs: Sequence[ImageRef]) -> dict[str, Any]:
         "group": tag_texts(columns, 2, "group"),
         "size_bytes": columns.sizes,
         "mtime_ns": columns.times,
+        "stamp": columns.stamps,
     }
 
 

@@ -20,6 +20,7 @@ from headstart.cache.format import (
     FEATURES,
     POOLED,
     POOLED_COLUMN_LAYER,
+    ROW_COLUMNS,
     ROWS,
 )
 from headstart.cache.header import read_text_attribute
@@ -35,6 +36,9 @@ from headstart.texts import BLOCK_ROWS
 
 #: No batch is larger, whatever number of rows is asked for: early layers have rows of megabytes.
 MAX_BATCH_BYTES = 256 * 2**20
+
+#: Optional columns of ``/rows``, and their types.
+OPTIONAL = {column.name: column.dtype for column in ROW_COLUMNS if column.is_optional}
 
 RowIndices = Sequence[int] | NDArray[np.integer[Any]]
 
@@ -117,7 +121,7 @@ class FeatureCache:
         self.map_shape: tuple[int, ...] = self._datasets[FEATURES].shape[1:]
         self.n_pooled = int(self._datasets[POOLED].shape[1])
         self.class_names: tuple[str, ...] = tuple(self.read_column(CLASS_NAMES))
-        self.rows = Rows(lambda name: self.read_column(f"{ROWS}/{name}"))
+        self.rows = Rows(self._row_column)
         with damage(self.path):
             check_labels(self.rows.label, self.class_names)
 
@@ -193,9 +197,10 @@ class FeatureCache:
         for start in range(0, len(indices), BLOCK_ROWS):
             part = indices[start : start + BLOCK_ROWS]
             texts = (column.take(part) for column in (columns.path, columns.split, columns.group))
-            numbers = (column[part].tolist() for column in (columns.label, columns.size_bytes, columns.mtime_ns))
-            for path, split, group, label, size_bytes, mtime_ns in zip(*texts, *numbers, strict=True):
-                yield ImageRef(path, names[label], split or None, group or None, size_bytes, mtime_ns)
+            chosen = (columns.label, columns.size_bytes, columns.mtime_ns, columns.stamp)
+            numbers = (column[part].tolist() for column in chosen)
+            for path, split, group, label, *state in zip(*texts, *numbers, strict=True):
+                yield ImageRef(path, names[label], split or None, group or None, *state)
 
     def batches(self, rows: RowIndices | None = None, batch_rows: int = 256) -> Iterator[FeatureBatch]:
         """Yield the features of some rows in the order asked for, repeats included; of all rows by default.
@@ -288,6 +293,12 @@ class FeatureCache:
                     f"({first_line(error)}). {REMEDY}"
                 )
         return f"{self.path}: /{name} could not be read once, and could when tried again. Look after the disk."
+
+    def _row_column(self, name: str) -> Any:
+        """Return a column of ``/rows``; zeros for an optional one that is not there."""
+        if f"{ROWS}/{name}" in self._datasets or name not in OPTIONAL:
+            return self.read_column(f"{ROWS}/{name}")
+        return np.zeros(self.n_images, OPTIONAL[name])
 
     def read_column(self, name: str) -> Any:
         """Return a column by its name in the file, as ``rows/path``; :attr:`rows` keeps what it has read, this does not.

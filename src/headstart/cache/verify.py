@@ -112,6 +112,6 @@ def readable_datasets(file: Any, header: Header, found: list[Finding]) -> dict[s
     look(FEATURES, partial(checked_rows, file, FEATURES, header.recipe.storage, header.n_images, 4))
     look(POOLED, partial(checked_rows, file, POOLED, "float32", header.n_images, 2))
     n_pooled = datasets[POOLED].shape[1] if POOLED in datasets else None
-    for name, column, n_rows in expected_columns(header.n_images, header.n_failures, n_pooled):
+    for name, column, n_rows in expected_columns(file, header.n_images, header.n_failures, n_pooled):
         look(name, partial(checked_column, file, name, column, n_rows))
     return datasets

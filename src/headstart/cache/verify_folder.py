@@ -55,7 +55,9 @@ def columns_of(file: Any, folder: ShardFolder) -> tuple[dict[str, Any], list[Fin
     datasets: dict[str, StoredRows] = {}
     try:
         header = read_header(file, folder.path / MANIFEST, SHARDS_FORMAT)
-        expected = list(manifest_columns(header.n_images, header.n_failures, read_integer_attribute(file, "n_shards")))
+        expected = list(
+            manifest_columns(file, header.n_images, header.n_failures, read_integer_attribute(file, "n_shards"))
+        )
     except CacheError:
         raise
     except H5PY_ERRORS as error:

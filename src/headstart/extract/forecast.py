@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headstart.cache.merge import MergedRows
-from headstart.errors import DataError
 from headstart.extract.assembly import is_current, with_missing
 from headstart.extract.destination import destination
 from headstart.extract.disk import bytes_per_row, free_disk_bytes
@@ -18,7 +17,7 @@ from headstart.extract.known import KnownRows
 from headstart.extract.local import default_output
 from headstart.extract.network import Network
 from headstart.extract.options import ExtractOptions, Progress, Silence
-from headstart.extract.plan import Plan, make_plan
+from headstart.extract.plan import Plan
 from headstart.extract.rate import Rate, measured_rate
 from headstart.extract.run import Run
 from headstart.extract.shards import left_shards
@@ -146,8 +145,6 @@ def forecast_extraction(
         Where the run itself would end so before its first image.
     """
     options, progress = replace(options or ExtractOptions(), **overrides), progress or Silence()
-    if options.keep_missing and options.overwrite:
-        raise DataError("--keep-missing keeps rows that --overwrite replaces. Give one of them.")
     images = discover(location(data), manifest=location(manifest) if manifest else None)
     target = location(output) if output else default_output(location(data), options.cache_layout)
     run = Run(images, destination(target, options.cache_layout), options, progress, network or Network(options))
@@ -164,8 +161,8 @@ def forecast(run: Run, stack: ExitStack) -> Forecast:
     )
     sources = [KnownRows.of_open(old), *shards] if old else shards
     recipe = sources[0].recipe if sources else None
-    plan = make_plan(images.root, images.refs, sources, threads=options.decode_threads)
-    kept, n_gone = rows_that_stay(run, plan, old)
+    plan = run.plan(sources, old)
+    kept = rows_that_stay(run, plan, old)
     rate, no_rate_reason = measured_rate(run, plan, recipe)
     row_bytes, row_bytes_reason = bytes_per_row(recipe or run.network.wanted(None), options.compression, sources)
     up_to_date = not plan.compute and old is not None and unchanged(run, old, kept)
@@ -178,7 +175,7 @@ def forecast(run: Run, stack: ExitStack) -> Forecast:
         n_images=len(images.refs),
         compute=Counter(plan.why.values()),
         reused=Counter(plan.reasons),
-        n_gone=n_gone,
+        n_gone=len(plan.gone) if old else 0,
         keeps_gone=options.keep_missing,
         up_to_date=up_to_date,
         rate=rate,
@@ -192,14 +189,11 @@ def forecast(run: Run, stack: ExitStack) -> Forecast:
     )
 
 
-def rows_that_stay(run: Run, plan: Plan, old: FeatureCache | None) -> tuple[MergedRows, int]:
-    """Return the rows of finished files that the new cache would take, and how many rows of the old one have no image."""
-    refs, known = run.images.refs, np.flatnonzero(plan.sources >= 0)
-    rows = MergedRows(plan.sources[known], plan.rows[known], refs.taken(known))
-    if old is None:
-        return rows, 0
-    with_gone = with_missing(rows, old, refs.paths)
-    return with_gone if run.options.keep_missing else rows, len(with_gone) - len(rows)
+def rows_that_stay(run: Run, plan: Plan, old: FeatureCache | None) -> MergedRows:
+    """Return the rows of finished files that the new cache would take."""
+    known = np.flatnonzero(plan.sources >= 0)
+    rows = MergedRows(plan.sources[known], plan.rows[known], run.images.refs.taken(known))
+    return with_missing(rows, old, plan.gone) if old and run.options.keep_missing else rows
 
 
 def unchanged(run: Run, old: FeatureCache, rows: MergedRows) -> bool:

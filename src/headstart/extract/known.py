@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,7 @@ class KnownRows:
     info : mapping
         Further provenance.
     rows : Rows
-        The columns path, sha256, size_bytes and mtime_ns.
+        The columns path, sha256, size_bytes, mtime_ns and stamp.
     failures : tuple of Failure
         Images that could not be read.
     outdated : ndarray of shape (n_outdated,), int64
@@ -61,7 +61,7 @@ class KnownRows:
     @classmethod
     def of_closed(cls, cache: FeatureCache) -> KnownRows:
         """Return the rows of a cache that will be closed; the columns are read now."""
-        rows = cache.rows.kept("path", "sha256", "size_bytes", "mtime_ns")
+        rows = cache.rows.kept("path", "sha256", "size_bytes", "mtime_ns", "stamp")
         return cls(cache.file, cache.recipe, cache.info, rows, cache.failures, outdated_rows(cache.rows))
 
     @classmethod
@@ -82,3 +82,31 @@ def outdated_rows(rows: Rows) -> NDArray[np.int64]:
     pages = rows.notes.texts.rows_with(OLD_FIRST_PAGE)
     of_tiff = [row for row in pages.tolist() if rows.path[row].lower().endswith((".tif", ".tiff"))]
     return np.union1d(rows.notes.texts.rows_with(OLD_DEPTH), np.array(of_tiff, np.int64))
+
+
+def own_digests(at: NDArray[np.int64], sources: Sequence[KnownRows]) -> NDArray[np.uint8]:
+    """Return the digests of some rows of the sources, shape (n_rows, 32); zeros where the row is −1."""
+    found, start = np.zeros((len(at), 32), np.uint8), 0
+    for source in sources:
+        here = (at >= start) & (at < start + len(source))
+        if here.any():
+            found[here] = source.rows.sha256.array[at[here] - start]
+        start += len(source)
+    return found
+
+
+def rows_with(digests: Collection[bytes], sources: Sequence[KnownRows], usable: NDArray[np.bool_]) -> dict[bytes, int]:
+    """Return digest → the first usable row that has it, for those of some digests that the sources have."""
+    found: dict[bytes, int] = {}
+    if not digests:
+        return found
+    wanted, start = set(digests), 0
+    heads = np.unique(np.frombuffer(b"".join(digest[:8] for digest in wanted), np.uint64))
+    for source in sources:
+        array = source.rows.sha256.array
+        for row in np.flatnonzero(np.isin(array[:, :8].copy().view(np.uint64)[:, 0], heads)).tolist():
+            digest = array[row].tobytes()
+            if digest in wanted and usable[start + row]:
+                found.setdefault(digest, start + row)
+        start += len(array)
+    return found

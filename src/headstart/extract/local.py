@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from headstart.cache.folder import is_cache
-from headstart.errors import DataError
 from headstart.extract.destination import destination
 from headstart.extract.network import Network
 from headstart.extract.options import ExtractionSummary, ExtractOptions, Progress, Silence
@@ -53,7 +52,9 @@ def extract_features(
     Raises
     ------
     DataError
-        If the input holds no images, its layout is not understood, or its folder vanishes in the middle of the run.
+        If the input holds no images, its layout is not understood, or its folder vanishes in the middle of the run; or if
+        most images of the cache are gone, or some of a cache that was made from another folder, and neither
+        ``keep_missing`` nor ``drop_missing`` says what to do.
     RecipeMismatchError
         If the cache exists and was made by another recipe.
     CacheError
@@ -63,10 +64,6 @@ def extract_features(
     """
     started = time.perf_counter()
     options, progress = replace(options or ExtractOptions(), **overrides), progress or Silence()
-    if options.keep_missing and options.overwrite:
-        raise DataError(
-            "--keep-missing keeps rows of the cache that --overwrite replaces with all its rows. Give one of them."
-        )
     images = discover(location(data), manifest=location(manifest) if manifest else None)
     target = location(output) if output else default_output(location(data), options.cache_layout)
     place = destination(target, options.cache_layout)

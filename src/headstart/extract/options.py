@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from headstart.cluster.connection import ClusterOptions
+from headstart.errors import DataError
 from headstart.extract.shares import Share
 from headstart.extract.stages import RunTimes
 from headstart.runtime import usable_cores
@@ -83,6 +84,10 @@ class ExtractOptions:
         Make the cache anew, whatever is there.
     keep_missing : bool
         Keep the rows of images that are gone, unless they lie under another name now.
+    drop_missing : bool
+        Drop them even if they are most of the cache, or it was made from another folder (extract/missing.py).
+    check_bytes : bool
+        Compare the bytes of every image with the digest in the cache, not only size, times and inode.
     shard_images : int
         Images that a crash costs at most; files of half as many are written on the way.
     cache_layout : str
@@ -111,10 +116,19 @@ class ExtractOptions:
     stop_on_failure: bool = False
     overwrite: bool = False
     keep_missing: bool = False
+    drop_missing: bool = False
+    check_bytes: bool = False
     shard_images: int = SHARD_IMAGES
     cache_layout: str = "auto"
     engine: str = "local"
     cluster: ClusterOptions = field(default_factory=ClusterOptions)
+
+    def __post_init__(self) -> None:
+        """Raise DataError where two options contradict each other."""
+        if self.keep_missing and self.overwrite:
+            raise DataError("--keep-missing keeps rows of the cache that --overwrite replaces. Give one of them.")
+        if self.keep_missing and self.drop_missing:
+            raise DataError("--keep-missing keeps the rows that --drop-missing drops. Give one of them.")
 
     @property
     def first_device(self) -> str:
@@ -147,6 +161,10 @@ class ExtractionSummary:
         Rows that did not, per reason (extract/plan.py).
     computed : Counter
         Why the others went through it (extract/plan.py).
+    n_gone : int
+        Rows that the cache had before the run, whose images are gone.
+    keeps_gone : bool
+        Whether they stay in it; else they are dropped.
     ignored : tuple of str
         Files that are no images (images/discover.py).
     hidden_count : int
@@ -165,8 +183,9 @@ class ExtractionSummary:
         Who computed how many images how fast, where several did.
     precision_reason : str
         Why the features are computed in that precision.
-    interrupted : bool
-        Whether the run was asked to stop; then the cache is as it was before, and what was computed is kept aside.
+    stop_signal : int or None
+        Number of the signal by which the run was asked to stop (extract/stopping.py); then the cache is as it was before,
+        and what was computed is kept aside.
     """
 
     output: Location
@@ -177,6 +196,8 @@ class ExtractionSummary:
     n_computed: int = 0
     reused: Counter[str] = field(default_factory=Counter)
     computed: Counter[str] = field(default_factory=Counter)
+    n_gone: int = 0
+    keeps_gone: bool = False
     ignored: tuple[str, ...] = ()
     hidden_count: int = 0
     failures: tuple[Failure, ...] = ()
@@ -186,7 +207,12 @@ class ExtractionSummary:
     device: str = ""
     shares: tuple[Share, ...] = ()
     precision_reason: str = ""
-    interrupted: bool = False
+    stop_signal: int | None = None
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the run was asked to stop before its end."""
+        return self.stop_signal is not None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, for scripts."""
@@ -199,6 +225,8 @@ class ExtractionSummary:
             "n_computed": self.n_computed,
             "reused": dict(self.reused),
             "computed": dict(self.computed),
+            "n_gone": self.n_gone,
+            "keeps_gone": self.keeps_gone,
             "failures": [{"path": failure.ref.path, "reason": failure.reason} for failure in self.failures],
             "notes": dict(self.notes),
             "n_ignored": len(self.ignored),

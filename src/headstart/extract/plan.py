@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from headstart.cache.index import PathIndex
 from headstart.extract.alike import alike
+from headstart.extract.known import KnownRows, own_digests, rows_with
 from headstart.extract.reading import threads_of
 from headstart.images.load import read_image_bytes
-from headstart.images.refs import ImageRefs
+from headstart.images.refs import ImageRefs, same_files
 from headstart.storage.address import Address
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from headstart.extract.known import KnownRows
     from headstart.schema import ImageRef
     from headstart.storage.address import Location
 
@@ -51,6 +51,8 @@ class Plan:
         How many rows are reused, per reason (:data:`REASONS`).
     why : dict of str to str
         Path → why the image is computed: ``new``, ``changed``, ``unreadable before`` or ``decoded by older rules``.
+    gone : ndarray of shape (n_gone,), int64
+        Rows of the first source whose images are gone. One that lies under a new name is not gone; a copy that is gone is.
     """
 
     sources: NDArray[np.int32]
@@ -59,10 +61,13 @@ class Plan:
     copies: dict[str, str] = field(default_factory=dict)
     reasons: Counter[str] = field(default_factory=Counter)
     why: dict[str, str] = field(default_factory=dict)
+    gone: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
 
-def make_plan(root: Location, refs: ImageRefs, sources: Sequence[KnownRows], *, threads: int = 2) -> Plan:
-    """Return which images are known by path, size and time, or by their content, and which are new.
+def make_plan(
+    root: Location, refs: ImageRefs, sources: Sequence[KnownRows], *, threads: int = 2, check_bytes: bool = False
+) -> Plan:
+    """Return which images are known by path, size, time and stamp, or by their content, and which are new.
 
     Only files that could be equal to another are read for it: whole where a known one has their size, or where a new one has
     their size and the bytes of their middle. Digests of the sources are read only if there are any.
@@ -77,12 +82,14 @@ def make_plan(root: Location, refs: ImageRefs, sources: Sequence[KnownRows], *, 
         The old cache and the shards of an interrupted run, all of the same recipe; earlier ones win.
     threads : int
         Files hashed at the same time.
+    check_bytes : bool
+        Read every known file, whatever its size and times are.
     """
     index = PathIndex([source.rows.path for source in sources])
     at = index.find(refs.paths)
     known_sizes = joined([source.rows.size_bytes for source in sources])
-    usable = usable_rows(sources)
-    rows = np.where(is_unchanged(at, refs, known_sizes, sources) & usable[at], at, -1)
+    unchanged, usable = is_unchanged(at, refs, known_sizes, sources), usable_rows(sources)
+    rows = np.where(unchanged & usable[at] & (not check_bytes), at, -1)
     doubtful = np.flatnonzero(rows < 0)
     plan = Plan(*index.split(rows))
     if len(doubtful) < len(refs):
@@ -93,8 +100,10 @@ def make_plan(root: Location, refs: ImageRefs, sources: Sequence[KnownRows], *, 
         possible = could_be_equal(root, refs.taken(doubtful), keys[doubtful], known_keys, threads)
         candidates = doubtful[possible | of_known_path(root, at[doubtful])]
         digests = hash_files(root, (refs[number] for number in candidates), threads=threads_of(root, threads))
-        rows[doubtful] = look_up(plan, refs, doubtful, at, digests, sources, usable)
+        rows[doubtful] = look_up(plan, refs, doubtful, at, unchanged, digests, sources, usable)
         plan.sources, plan.rows = index.split(rows)
+    if sources:
+        plan.gone = gone_rows(sources[0], index, at, rows)
     return plan
 
 
@@ -116,8 +125,25 @@ def is_unchanged(
     """Return whether each image has size and time of the row of its path, shape (n_refs,)."""
     same = at >= 0
     same[same] = known_sizes[at[same]] == refs.sizes[same]
-    same[same] = joined([source.rows.mtime_ns for source in sources])[at[same]] == refs.times[same]
+    times, stamps = joined([source.rows.mtime_ns for source in sources]), joined([s.rows.stamp for s in sources])
+    same[same] = same_files(times[at[same]], stamps[at[same]], refs.times[same], refs.stamps[same])
     return same
+
+
+def gone_rows(source: KnownRows, index: PathIndex, at: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the rows of the first source whose path no image has, and whose bytes no image has under a new name.
+
+    ``at`` is the row of each image's path, ``rows`` the row whose features it gets; both −1 where there is none.
+    """
+    n_rows, is_gone = len(source), np.ones(len(source), bool)
+    is_gone[at[(at >= 0) & (at < n_rows)]] = False
+    gone = np.flatnonzero(is_gone)
+    if not len(gone):
+        return gone
+    gone = gone[is_gone[index.find(source.rows.path.taken(gone))]]  # of rows of one path the first counts
+    digests = source.rows.sha256.array
+    moved = {digests[row].tobytes() for row in rows[(rows >= 0) & (rows < n_rows) & (rows != at)].tolist()}
+    return np.array([row for row in gone.tolist() if digests[row].tobytes() not in moved], np.int64)
 
 
 def contents_keys(root: Location, sizes: NDArray[np.int64], times: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -153,20 +179,24 @@ def look_up(
     refs: ImageRefs,
     doubtful: NDArray[np.int64],
     at: NDArray[np.int64],
+    unchanged: NDArray[np.bool_],
     digests: Mapping[str, bytes],
     sources: Sequence[KnownRows],
     usable: NDArray[np.bool_],
 ) -> NDArray[np.int64]:
     """Return the row that has the bytes of each doubtful image, −1 where none has; say in the plan what to do then."""
-    by_digest = rows_with(digests.values(), sources, usable)
+    by_digest, own = rows_with(digests.values(), sources, usable), own_digests(at[doubtful], sources)
     first_with: dict[bytes, str] = {}
     unreadable = {failure.ref.path for source in sources for failure in source.failures}
     found, new = np.full(len(doubtful), -1, np.int64), []
     for place, (number, path) in enumerate(zip(doubtful.tolist(), refs.paths.take(doubtful), strict=True)):
         has_row, digest = at[number] >= 0, digests.get(path)
-        if digest is not None and digest in by_digest:
+        if digest is not None and has_row and usable[at[number]] and digest == own[place].tobytes():
+            found[place] = at[number]
+            plan.reasons["unchanged" if unchanged[number] else "touched"] += 1
+        elif digest is not None and digest in by_digest:
             found[place] = by_digest[digest]
-            plan.reasons["touched" if has_row else "moved"] += 1
+            plan.reasons["moved"] += 1
         elif digest is not None and digest in first_with:
             plan.copies[path] = first_with[digest]
             plan.reasons["identical"] += 1
@@ -177,23 +207,6 @@ def look_up(
             if digest is not None:
                 first_with[digest] = path
     plan.compute = refs.taken(np.array(new, np.int64))
-    return found
-
-
-def rows_with(digests: Collection[bytes], sources: Sequence[KnownRows], usable: NDArray[np.bool_]) -> dict[bytes, int]:
-    """Return digest → the first usable row that has it, for those of some digests that the sources have."""
-    found: dict[bytes, int] = {}
-    if not digests:
-        return found
-    wanted, start = set(digests), 0
-    heads = np.unique(np.frombuffer(b"".join(digest[:8] for digest in wanted), np.uint64))
-    for source in sources:
-        array = source.rows.sha256.array
-        for row in np.flatnonzero(np.isin(array[:, :8].copy().view(np.uint64)[:, 0], heads)).tolist():
-            digest = array[row].tobytes()
-            if digest in wanted and usable[start + row]:
-                found.setdefault(digest, start + row)
-        start += len(array)
     return found
 
 
@@ -216,6 +229,6 @@ def hash_file(root: Location, ref: ImageRef) -> bytes | None:
         return None
 
 
-def joined(columns: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+def joined(columns: Sequence[NDArray[Any]]) -> NDArray[Any]:
     """Return some columns end to end; a single one as it is."""
-    return columns[0] if len(columns) == 1 else np.concatenate([np.empty(0, np.int64), *columns])
+    return columns[0] if len(columns) == 1 else np.concatenate(columns or [np.empty(0, np.int64)])

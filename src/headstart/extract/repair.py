@@ -26,6 +26,7 @@ from headstart.extract.plan import hash_file
 from headstart.extract.repair_shards import lost_rows, replace_shards
 from headstart.extract.shard import ShardJob
 from headstart.extract.worker import extract_shard
+from headstart.images.refs import state_of
 
 if TYPE_CHECKING:
     from headstart.schema import Backbone, ImageRef
@@ -156,11 +157,11 @@ def unchanged_refs(cache: FeatureCache, root: Path, rows: Sequence[int]) -> list
     refs, found, bad = cache.refs(), [], []
     for row in rows:
         try:
-            stat = (root / refs[row].path).stat()
+            size_bytes, mtime_ns, stamp = state_of((root / refs[row].path).stat())
         except OSError as error:
             bad.append(f"{refs[row].path}: {error.strerror}")
             continue
-        ref = replace(refs[row], size_bytes=stat.st_size, mtime_ns=stat.st_mtime_ns)
+        ref = replace(refs[row], size_bytes=size_bytes, mtime_ns=mtime_ns, stamp=stamp)
         found.append(ref)
         if hash_file(root, ref) != bytes(cache.rows.sha256.array[row]):
             bad.append(f"{ref.path}: its bytes are not those that the row was made from")

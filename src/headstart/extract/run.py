@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -18,13 +17,14 @@ from headstart.extract.destination import Destination, first_number
 from headstart.extract.engine import Engine, check_engine, make_engine
 from headstart.extract.intensity import find_intensity
 from headstart.extract.known import KnownRows
+from headstart.extract.missing import SOURCE, check_missing, source_of
 from headstart.extract.network import Network
 from headstart.extract.options import ExtractionSummary, ExtractOptions, Progress
 from headstart.extract.plan import Plan, make_plan
 from headstart.extract.reading import decoded
 from headstart.extract.shard import Shard, ShardJob
 from headstart.extract.shards import left_shards
-from headstart.extract.stopping import stop_on_signals
+from headstart.extract.stopping import Stop, stop_on_signals
 from headstart.images.discover import ImageSet, classes_of
 from headstart.schema import Failure
 from headstart.storage import bucket
@@ -60,23 +60,24 @@ class Run:
             shards = left_shards(self.destination.left(), recipe, self.network.wanted, self.progress)
             sources = [KnownRows.of_open(old), *shards] if old else shards
             recipe = sources[0].recipe if sources else None
-            plan = make_plan(self.images.root, self.images.refs, sources, threads=self.options.decode_threads)
+            plan, files = self.plan(sources, old), [source.file for source in sources]
             summary = ExtractionSummary(self.target, recipe, self.images.layout, self.images.class_names)
             summary.reused = plan.reasons
             summary.precision_reason = str(sources[0].info.get("precision_reason", "")) if sources else ""
             summary.ignored, summary.hidden_count = self.images.ignored, self.images.hidden_count
+            del shards, sources  # their columns: a merge needs the memory
             new = self.compute(plan, summary, recipe, stop)
             failed = {failure.ref.path for failure in summary.failures}
             summary.computed = Counter(reason for path, reason in plan.why.items() if path not in failed)
             if summary.interrupted:
                 return summary
-            sources += map(KnownRows.of_file, new)
-            images = self.images
-            rows = assemble(images.refs, plan, sources, first_new=len(sources) - len(new), summary=summary)
-            rows = self.keep_missing(rows, old, summary)
+            computed = [KnownRows.of_file(path) for path in new]
+            rows = assemble(self.images.refs, plan, computed, n_sources=len(files), summary=summary)
+            if old is not None:
+                rows = self.with_gone(rows, old, plan, summary)
             summary.n_images = len(rows)
-            if old is None or not is_current(old, rows, summary.failures, self.images.class_names, images.layout):
-                self.publish([source.file for source in sources], rows, summary)
+            if old is None or not is_current(old, rows, summary.failures, self.images.class_names, self.images.layout):
+                self.publish([*files, *new], rows, summary)
         self.destination.clear()
         return summary
 
@@ -109,9 +110,22 @@ class Run:
             found = known or find_intensity(self.images, self.job, how, self.options.page, self.progress)
             self.network.options = replace(self.options, intensity=found or "type")
 
-    def compute(
-        self, plan: Plan, summary: ExtractionSummary, recipe: Recipe | None, stop: threading.Event
-    ) -> list[Path]:
+    def plan(self, sources: Sequence[KnownRows], old: FeatureCache | None) -> Plan:
+        """Return what has to be computed.
+
+        Raises
+        ------
+        DataError
+            If rows of the old cache would be dropped by mistake.
+        """
+        options, images = self.options, self.images
+        threads = options.decode_threads
+        plan = make_plan(images.root, images.refs, sources, threads=threads, check_bytes=options.check_bytes)
+        if old is not None:
+            check_missing(old, len(plan.gone), images.root, options)
+        return plan
+
+    def compute(self, plan: Plan, summary: ExtractionSummary, recipe: Recipe | None, stop: Stop) -> list[Path]:
         """Run the network over what the plan leaves, shard by shard; return the new files."""
         if not plan.compute:
             return []
@@ -120,7 +134,7 @@ class Run:
             return self.compute_by(engine, plan, summary, recipe, stop)
 
     def compute_by(
-        self, engine: Engine, plan: Plan, summary: ExtractionSummary, recipe: Recipe | None, stop: threading.Event
+        self, engine: Engine, plan: Plan, summary: ExtractionSummary, recipe: Recipe | None, stop: Stop
     ) -> list[Path]:
         """Compute with an engine that has started."""
         prepared = engine.prepare(recipe, plan.compute)
@@ -133,7 +147,7 @@ class Run:
         summary.precision_reason = summary.precision_reason or reason
         summary.device = engine.device
         self.destination.prepare()
-        info = {"precision_reason": summary.precision_reason}
+        info = self.provenance(summary)
         new: list[Path] = []
         running = engine.run(
             self.shards(plan.compute), info=info, stop=stop, on_images=self.progress.advance, times=summary.times
@@ -148,7 +162,7 @@ class Run:
                 summary.failures += tuple(report.failures)
                 summary.notes += report.notes
         self.destination.settled()
-        summary.interrupted = stop.is_set()
+        summary.stop_signal = stop.number if stop.is_set() else None
         summary.shares = engine.shares()
         return new
 
@@ -172,13 +186,14 @@ class Run:
         results = decoded(refs, self.network.wanted(None), self.job, ahead=self.job.decode_threads)
         return (result for result in results if isinstance(result, Failure))
 
-    def keep_missing(self, rows: MergedRows, old: FeatureCache | None, summary: ExtractionSummary) -> MergedRows:
+    def with_gone(self, rows: MergedRows, old: FeatureCache, plan: Plan, summary: ExtractionSummary) -> MergedRows:
         """Return the rows and, if that is asked for, those of images that are gone; their classes stay too."""
-        if old is None or not self.options.keep_missing:
+        summary.n_gone, summary.keeps_gone = len(plan.gone), self.options.keep_missing
+        if not self.options.keep_missing:
             return rows
-        kept = with_missing(rows, old, self.images.refs.paths)
-        if len(kept) > len(rows):
-            summary.reused["kept though missing"] = len(kept) - len(rows)
+        kept = with_missing(rows, old, plan.gone)
+        if len(plan.gone):
+            summary.reused["kept though missing"] = len(plan.gone)
         self.images = replace(self.images, class_names=classes_of(kept.refs))
         summary.class_names = self.images.class_names
         return kept
@@ -202,8 +217,12 @@ class Run:
             failures=summary.failures,
             class_names=self.images.class_names,
             layout=self.images.layout,
-            info={"precision_reason": summary.precision_reason},
+            info=self.provenance(summary),
         )
+
+    def provenance(self, summary: ExtractionSummary) -> dict[str, str]:
+        """Return what is kept in a file of where it comes from."""
+        return {"precision_reason": summary.precision_reason, SOURCE: source_of(self.images.root)}
 
 
 def device_of(folder: Location) -> int | None:

@@ -111,8 +111,8 @@ def discover(root: Location, *, manifest: Location | None = None) -> ImageSet:
     if not found.images:
         raise DataError(nothing_found(root, found))
     found.images.sort(key=lambda image: os.fsencode(image[0]))
-    layout, place = layout_of(root, [path for path, _, _ in found.images])
-    refs = ImageRefs.of(ImageRef(path, *place(path), None, size, mtime) for path, size, mtime in found.images)
+    layout, place = layout_of(root, [path for path, *_ in found.images])
+    refs = ImageRefs.of(ImageRef(path, *place(path), None, *state) for path, *state in found.images)
     return ImageSet(root, refs, classes_of(refs), layout, tuple(sorted(found.ignored)), found.hidden_count)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from headstart.errors import ImageError
 from headstart.images.decode import DecodedImage, decode
 from headstart.images.objects import read_object
+from headstart.images.refs import state_of
 from headstart.images.resize import DRAFT_PRESETS, resize
 from headstart.images.rules import DEFAULT_RULES, DecodeRules
 from headstart.schema import ImageRef, ImageRow
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 #: Larger files are refused before they are read.
 MAX_FILE_BYTES = 2 * 1024**3
+
+#: Times that a file is read at most while it changes.
+MAX_READS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,8 @@ def read_image_bytes(root: Location, ref: ImageRef) -> bytes:
     Raises
     ------
     ImageError
-        If it is gone, may not be read, is no regular file, is too large, or changes while it is read.
+        If it is gone, may not be read, is no regular file, is too large, changes while it is read, or has
+        another size than the scan found.
     StorageError
         If nothing of the bucket can be read.
     """
@@ -87,28 +92,42 @@ def read_image_bytes(root: Location, ref: ImageRef) -> bytes:
     except OSError as error:
         raise ImageError(open_error(error, path)) from error
     try:
-        return read_unchanged(descriptor, ref)
+        return read_steady(descriptor, ref)
     finally:
         os.close(descriptor)
 
 
-def read_unchanged(descriptor: int, ref: ImageRef) -> bytes:
-    """Return the bytes of an open file that is what the scan found, before and after."""
-    before = os.fstat(descriptor)
+def read_steady(descriptor: int, ref: ImageRef) -> bytes:
+    """Return the bytes of an open file, of which no other process changed one meanwhile.
+
+    That is so where size and times are the same before and after; and where they are not, since a tool touches the file or
+    the file system gives other times at every look, if it has the same bytes when it is read again.
+    """
+    before, earlier = os.fstat(descriptor), None
     if not stat.S_ISREG(before.st_mode):
         raise ImageError(f"not a regular file but {kind_of(before.st_mode)}")
-    check_bytes(before.st_size)
-    try:
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            data = file.read(before.st_size + 1)  # one more than there should be: growth is seen, but not followed
-    except OSError as error:
-        raise ImageError(f"cannot be read: {error.strerror}") from error
-    after = os.fstat(descriptor)
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(data) != after.st_size:
+    for _ in range(MAX_READS):
+        check_bytes(before.st_size)
+        data, after = read_all(descriptor, before.st_size), os.fstat(descriptor)
+        whole = len(data) == before.st_size == after.st_size
+        if whole and (state_of(before) == state_of(after) or data == earlier):
+            break
+        before, earlier = after, data
+    else:
         raise ImageError("changed while it was read: run again when it is complete")
-    if (after.st_size, after.st_mtime_ns) != (ref.size_bytes, ref.mtime_ns):
+    if len(data) != ref.size_bytes:
         raise ImageError("changed since the folder was scanned: run again")
     return data
+
+
+def read_all(descriptor: int, size_bytes: int) -> bytes:
+    """Return the bytes of an open file from its start, at most one more than there should be: growth is not followed."""
+    try:
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            file.seek(0)
+            return file.read(size_bytes + 1)
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror}") from error
 
 
 def check_bytes(size_bytes: int) -> None:

@@ -12,6 +12,7 @@ from typing import IO
 
 from headstart.errors import DataError
 from headstart.images.objects import listed_refs
+from headstart.images.refs import state_of
 from headstart.schema import SPLITS, ImageRef
 from headstart.storage import bucket
 from headstart.storage.address import Address, Location
@@ -104,8 +105,7 @@ def to_ref(
     label, group = sys.intern(row["label"].strip()) or None, row.get("group", "").strip() or None
     if not is_text(label or "") or not is_text(group or ""):
         raise DataError(f"{manifest}, line {number}: the label is not UTF-8. Save the file as “CSV UTF-8”.")
-    size, mtime = size_and_time(root, path)
-    return ImageRef(path, label, split_names[split] if split else None, group, size, mtime)
+    return ImageRef(path, label, split_names[split] if split else None, group, *state(root, path))
 
 
 def is_text(text: str) -> bool:
@@ -113,15 +113,15 @@ def is_text(text: str) -> bool:
     return not any("\udc80" <= char <= "\udcff" for char in text)
 
 
-def size_and_time(root: Location, path: str) -> tuple[int, int]:
-    """Return size in bytes and time of change (ns) of a file; size −1 where there is no regular one, or in a bucket."""
+def state(root: Location, path: str) -> tuple[int, int, int]:
+    """Return size in bytes, time of change (ns) and stamp of a file; size −1 where it is no regular one, or in a bucket."""
     if isinstance(root, Address):
-        return -1, 0
+        return -1, 0, 0
     try:
         info = os.stat(os.path.join(root, path))  # noqa: PTH116, PTH118 (a million rows)
     except (OSError, ValueError):
-        return -1, 0
-    return (info.st_size, info.st_mtime_ns) if stat.S_ISREG(info.st_mode) else (-1, 0)
+        return -1, 0, 0
+    return state_of(info) if stat.S_ISREG(info.st_mode) else (-1, 0, 0)
 
 
 def is_manifest(location: Location) -> bool:

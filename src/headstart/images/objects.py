@@ -71,7 +71,7 @@ def first_hidden(parts: list[str]) -> str:
 def add(entry: Entry, found: Walk, *, is_image: bool) -> None:
     """Note an object as an image or as ignored."""
     if is_image:
-        found.images.append((entry.path, entry.size_bytes, entry.changed_ns))
+        found.images.append((entry.path, entry.size_bytes, entry.changed_ns, 0))
     else:
         found.ignored.append(entry.path)
 

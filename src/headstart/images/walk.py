@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from headstart.images.formats import HEAD_BYTES, IMAGE_SUFFIXES, has_magic, suffix_of
+from headstart.images.refs import state_of
 
 #: Left behind by operating systems, in lower case; never data.
 IGNORED_NAMES = frozenset(
@@ -23,7 +24,7 @@ class Walk:
     Attributes
     ----------
     images : list of tuple
-        Relative path, size in bytes and time of change (ns) of each image.
+        Relative path, size in bytes, time of change (ns) and stamp of each image.
     ignored : list of str
         What is no image, with the reason where the name does not tell it.
     unreadable : list of str
@@ -32,7 +33,7 @@ class Walk:
         Hidden files and folders that were passed over.
     """
 
-    images: list[tuple[str, int, int]] = field(default_factory=list)
+    images: list[tuple[str, int, int, int]] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     hidden_count: int = 0
@@ -129,12 +130,12 @@ def add_file(path: str, entry: os.DirEntry[str], found: Walk) -> None:
         info = entry.stat()
     except OSError:
         if named_so:  # a row of a data set that has not been fetched, say: a failure with a reason, not nothing
-            found.images.append((path, 0, 0))
+            found.images.append((path, 0, 0, 0))
         else:
             found.ignored.append(f"{path} (a link to nothing)")
         return
     if stat.S_ISREG(info.st_mode) and (named_so or starts_as_image(entry.path)):
-        found.images.append((path, info.st_size, info.st_mtime_ns))
+        found.images.append((path, *state_of(info)))
     else:
         found.ignored.append(path)
 

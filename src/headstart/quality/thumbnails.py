@@ -15,6 +15,7 @@ from PIL import Image
 from headstart.errors import DataError, ImageError
 from headstart.images.decode import decode
 from headstart.images.load import read_image_bytes
+from headstart.images.refs import state_of
 from headstart.images.rules import DEFAULT_RULES, DecodeRules
 from headstart.runtime import usable_cores
 from headstart.schema import ImageRef
@@ -56,8 +57,7 @@ def thumbnail(root: Path, path: str, sha256: str, rules: DecodeRules = DEFAULT_R
     if path.startswith("/") or ".." in PurePosixPath(path).parts:
         return None
     try:
-        stat = (root / path).stat()
-        data = read_image_bytes(root, ImageRef(path, None, None, None, stat.st_size, stat.st_mtime_ns))
+        data = read_image_bytes(root, ImageRef(path, None, None, None, *state_of((root / path).stat())))
         if hashlib.sha256(data).hexdigest() != sha256:
             return None
         pixels = decode(data, name=path, shrink=shrink, rules=rules).pixels

@@ -24,7 +24,7 @@ def test_the_end_of_a_run_says_what_bounded_it(capsys: pytest.CaptureFixture[str
 
 def test_a_short_or_interrupted_run_says_nothing_of_it(capsys: pytest.CaptureFixture[str]) -> None:
     stopped = summary(10.0)
-    stopped.interrupted = True
+    stopped.stop_signal = 15
     print_bottleneck(stopped, ExtractOptions())
     print_bottleneck(summary(1.0), ExtractOptions())
     assert capsys.readouterr().out == ""

@@ -42,8 +42,8 @@ pytestmark = pytest.mark.slow
 #: Bytes a row that bookkeeping may take at its peak, the scan counted.
 LIMIT = 300
 
-#: Of which the scan takes so many: a path, and five numbers.
-SCAN = 29 + 36
+#: Of which the scan takes so many: a path, and six numbers.
+SCAN = 29 + 40
 
 #: Where memory is measured, and where it is not.
 MANY, FEW = 20_000, 2_000
@@ -53,7 +53,13 @@ def scan(n_rows: int) -> ImageRefs:
     """Return what a scan says of some images: paths of 29 characters."""
     return ImageRefs.of(
         ImageRef(
-            f"{CLASS_NAMES[i % 2]}/folder {i % 50:03}/IMG_{i:08}.jpg", CLASS_NAMES[i % 2], None, None, 50_000 + i, i
+            f"{CLASS_NAMES[i % 2]}/folder {i % 50:03}/IMG_{i:08}.jpg",
+            CLASS_NAMES[i % 2],
+            None,
+            None,
+            50_000 + i,
+            i,
+            i + 1,
         )
         for i in range(n_rows)
     )
@@ -91,8 +97,9 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
 def publish_all(shards: list[Path], refs: ImageRefs) -> None:
     sources = [KnownRows.of_file(path) for path in shards]
     plan = make_plan(shards[0].parent, refs, sources)
-    rows = assemble(refs, plan, sources, first_new=len(sources), summary=summary_of(shards[0].parent))
     files = [source.file for source in sources]
+    del sources  # as a run does
+    rows = assemble(refs, plan, (), n_sources=len(files), summary=summary_of(shards[0].parent))
     folder = ShardFolder(shards[0].parent)
     publish_shards(folder, sources=files, rows=rows, failures=(), class_names=CLASS_NAMES, layout="flat")
 
@@ -100,8 +107,9 @@ def publish_all(shards: list[Path], refs: ImageRefs) -> None:
 def merge_all(shards: list[Path], refs: ImageRefs, output: Path) -> None:
     sources = [KnownRows.of_file(path) for path in shards]
     plan = make_plan(output.parent, refs, sources)
-    rows = assemble(refs, plan, sources, first_new=len(sources), summary=summary_of(output))
     files = [source.file for source in sources]
+    del sources
+    rows = assemble(refs, plan, (), n_sources=len(files), summary=summary_of(output))
     merge(output, sources=files, rows=rows, failures=(), class_names=CLASS_NAMES, layout="flat")
 
 
@@ -109,7 +117,7 @@ def plan_unchanged(path: Path, refs: ImageRefs) -> None:
     with open_cache(path) as opened:
         sources = [KnownRows.of_open(opened)]
         plan = make_plan(path.parent, refs, sources)
-        rows = assemble(refs, plan, sources, first_new=1, summary=summary_of(path))
+        rows = assemble(refs, plan, (), n_sources=1, summary=summary_of(path))
         assert plan.reasons == Counter(unchanged=len(refs))
         assert is_current(opened, rows, (), CLASS_NAMES, "flat")
 

@@ -3,14 +3,16 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from headstart.errors import ImageError
 from headstart.images.discover import discover
-from headstart.images.load import load_image, open_error
+from headstart.images.load import LoadedImage, load_image, open_error, read_image_bytes
 from headstart.schema import ImageRef
 from pictures import picture
 
@@ -21,7 +23,7 @@ def ref(tmp_path: Path) -> ImageRef:
     return discover(tmp_path).refs[0]
 
 
-def load(root: Path, ref: ImageRef) -> object:
+def load(root: Path, ref: ImageRef) -> LoadedImage:
     return load_image(root, ref, size_px=32, resize_preset="keras-bilinear")
 
 
@@ -40,7 +42,55 @@ def test_a_file_that_is_gone(tmp_path: Path, ref: ImageRef) -> None:
 
 def test_a_file_that_changed_since_the_scan(tmp_path: Path, ref: ImageRef) -> None:
     with pytest.raises(ImageError, match="changed since"):
-        load(tmp_path, replace(ref, mtime_ns=ref.mtime_ns + 1))
+        load(tmp_path, replace(ref, size_bytes=ref.size_bytes + 1))
+
+
+def test_a_file_that_was_touched_since_the_scan(tmp_path: Path, ref: ImageRef) -> None:
+    os.utime(tmp_path / "1.png", (5, 5))
+    assert load(tmp_path, ref).row.sha256 == hashlib.sha256((tmp_path / "1.png").read_bytes()).hexdigest()
+
+
+def changing_stat(monkeypatch: pytest.MonkeyPatch, change: Callable[[int], object]) -> None:
+    """Let ``change(n)`` happen after the n-th look at an open file."""
+    stat, looks = os.fstat, count(1)
+
+    def look(descriptor: int) -> os.stat_result:
+        found = stat(descriptor)
+        change(next(looks))
+        return found
+
+    monkeypatch.setattr("headstart.images.load.os.fstat", look)
+
+
+def test_a_file_that_is_touched_at_every_look(tmp_path: Path, ref: ImageRef, monkeypatch: pytest.MonkeyPatch) -> None:
+    changing_stat(monkeypatch, lambda n: os.utime(tmp_path / "1.png", (n, n)))
+    assert load(tmp_path, ref).row.sha256 == hashlib.sha256((tmp_path / "1.png").read_bytes()).hexdigest()
+
+
+def test_a_file_that_is_written_once_while_it_is_read(
+    tmp_path: Path, ref: ImageRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = picture(tmp_path / "2.png", seed=2).read_bytes().ljust(ref.size_bytes, b" ")[: ref.size_bytes]
+
+    def write_after_the_first_look(n: int) -> None:
+        if n == 1:
+            (tmp_path / "1.png").write_bytes(other)
+            os.utime(tmp_path / "1.png", ns=(1, 1))
+
+    changing_stat(monkeypatch, write_after_the_first_look)
+    assert read_image_bytes(tmp_path, ref) == other
+
+
+def test_a_file_that_is_other_bytes_at_every_look(
+    tmp_path: Path, ref: ImageRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(n: int) -> None:
+        (tmp_path / "1.png").write_bytes(bytes([n]) * ref.size_bytes)
+        os.utime(tmp_path / "1.png", (n, n))
+
+    changing_stat(monkeypatch, write)
+    with pytest.raises(ImageError, match="changed while it was read"):
+        load(tmp_path, ref)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes")

@@ -1,0 +1,133 @@
+"""Rows whose images are gone: told, kept on request, and dropped in large numbers only if that was asked for."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes import FakeNetwork
+from headstart.cache.store import open_cache
+from headstart.errors import DataError
+from headstart.extract import rate
+from headstart.extract.forecast import Forecast, forecast_extraction
+from headstart.extract.local import extract_features
+from headstart.extract.options import ExtractionSummary, ExtractOptions
+from pictures import class_folders
+
+LAYOUTS = pytest.mark.parametrize("layout", ["file", "shards"])
+
+
+@pytest.fixture(autouse=True)
+def one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate, "MEASURED_SECONDS", 0.0)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return class_folders(tmp_path / "data", n_per_class=4, classes=("ant", "bee", "cat"))
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "features" / "data.h5"
+
+
+def run(data: Path, output: Path, **options: Any) -> ExtractionSummary:
+    return extract_features(data, output, network=FakeNetwork(), decode_threads=2, **options)
+
+
+def look(data: Path, output: Path, **options: Any) -> Forecast:
+    return forecast_extraction(data, output, network=FakeNetwork(), decode_threads=2, **options)
+
+
+def paths_of(output: Path) -> list[str]:
+    with open_cache(output) as cache:
+        return cache.paths
+
+
+def state(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@LAYOUTS
+def test_up_to_half_may_go_and_are_counted(data: Path, output: Path, layout: str) -> None:
+    run(data, output, cache_layout=layout)
+    shutil.rmtree(data / "cat")
+    (data / "bee" / "000.png").unlink()
+    assert (look(data, output, cache_layout=layout).n_gone, look(data, output, cache_layout=layout).keeps_gone) == (
+        5,
+        False,
+    )
+    summary = run(data, output, cache_layout=layout)
+    assert (summary.n_gone, summary.keeps_gone, summary.to_dict()["n_gone"]) == (5, False, 5)
+    assert run(data, output, cache_layout=layout).n_gone == 0
+
+
+@LAYOUTS
+def test_most_of_a_cache_is_dropped_only_on_request(data: Path, output: Path, layout: str) -> None:
+    run(data, output, cache_layout=layout)
+    shutil.rmtree(data / "cat")
+    shutil.rmtree(data / "bee")
+    before = state(output.parent)
+    for attempt in (run, look):
+        with pytest.raises(DataError, match=r"8 of the 12 images .*--keep-missing.*--drop-missing"):
+            attempt(data, output, cache_layout=layout)
+    after = state(output.parent)
+    assert {path: after[path] for path in before} == before
+    assert len(paths_of(output)) == 12
+    kept = run(data, output, cache_layout=layout, keep_missing=True)
+    assert (kept.n_gone, kept.keeps_gone, kept.n_images) == (8, True, 12)
+    assert look(data, output, cache_layout=layout, drop_missing=True).n_gone == 8
+    assert run(data, output, cache_layout=layout, drop_missing=True).n_images == 4
+
+
+@LAYOUTS
+def test_another_folder_of_the_same_name_takes_no_row_away(
+    data: Path, output: Path, tmp_path: Path, layout: str
+) -> None:
+    run(data, output, cache_layout=layout)
+    other = tmp_path / "project2" / "data"
+    shutil.copytree(data, other)
+    (other / "cat" / "003.png").unlink()
+    with pytest.raises(DataError, match=f"another folder \\({data}\\)"):
+        run(other, output, cache_layout=layout)
+    assert len(paths_of(output)) == 12
+    assert run(other, output, cache_layout=layout, drop_missing=True).n_images == 11
+
+
+def test_a_folder_that_was_moved_is_no_other_images(data: Path, output: Path, tmp_path: Path) -> None:
+    run(data, output)
+    moved = data.rename(tmp_path / "elsewhere")
+    summary = run(moved, output)
+    assert (summary.n_gone, summary.n_computed) == (0, 0)
+
+
+def test_a_link_to_the_folder_is_the_folder(data: Path, output: Path, tmp_path: Path) -> None:
+    run(data, output)
+    (tmp_path / "link").symlink_to(data)
+    (data / "cat" / "003.png").unlink()
+    assert run(tmp_path / "link", output).n_gone == 1
+
+
+def test_an_image_under_a_new_name_is_not_gone(data: Path, output: Path) -> None:
+    run(data, output)
+    (data / "bee").rename(data / "wasp")
+    (data / "cat").rename(data / "dog")
+    summary = run(data, output)
+    assert (summary.n_gone, summary.reused) == (0, {"unchanged": 4, "moved": 8})
+
+
+def test_overwrite_asks_nothing(data: Path, output: Path) -> None:
+    run(data, output)
+    shutil.rmtree(data / "cat")
+    shutil.rmtree(data / "bee")
+    assert run(data, output, overwrite=True).n_images == 4
+
+
+@pytest.mark.parametrize("options", [{"overwrite": True}, {"drop_missing": True}])
+def test_rows_cannot_be_kept_and_dropped(options: dict[str, bool]) -> None:
+    with pytest.raises(DataError, match="Give one of them"):
+        ExtractOptions(keep_missing=True, **options)
