@@ -26,7 +26,12 @@ Show = Callable[["Iterable[Prediction]", Sequence[str], int], None]
 
 def predict(
     head: Annotated[Path, typer.Argument(help="Folder of a saved head.")],
-    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Images, folders of images, or lists of them: a CSV with a column path, or a .txt with a path a line."
+        ),
+    ],
     top: Annotated[int, typer.Option("-k", "--top", min=1, help="Classes shown per image.")] = 3,
     output_format: Annotated[
         Literal["table", "csv", "jsonl"], typer.Option("--format", help="jsonl is one JSON object per line.")

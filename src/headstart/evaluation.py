@@ -14,6 +14,7 @@ from headstart.cache.store import FeatureCache, open_cache
 from headstart.errors import DataError
 from headstart.evaluate.metrics import score
 from headstart.heads.bundle import Bundle, load_bundle
+from headstart.images.class_names import class_name, spellings
 from headstart.images.discover import ImageSet, discover
 from headstart.images.refs import ImageRefs
 from headstart.predict import Predictor
@@ -80,7 +81,7 @@ def evaluate_head(
 
 def evaluate_on_cache(bundle: Bundle, cache: FeatureCache, split: str | None) -> Evaluation:
     """Return the score of a head on the labelled rows of a cache."""
-    check_classes(bundle.class_names, cache.class_names)
+    numbers = class_numbers(bundle.class_names, cache.class_names)
     labels = np.asarray(cache.labels)
     chosen = labels >= 0
     if split is not None:
@@ -88,7 +89,7 @@ def evaluate_on_cache(bundle: Bundle, cache: FeatureCache, split: str | None) ->
     rows = np.flatnonzero(chosen)
     if not len(rows):
         raise DataError(f"{cache.path} holds no labelled image{of_split(split)}.")
-    positions = np.array([bundle.class_names.index(name) for name in cache.class_names])
+    positions = np.array([numbers[name] for name in cache.class_names])
     probabilities = bundle.predict_proba(cache.batches(rows), cache.recipe)
     return Evaluation(score(positions[labels[rows]], probabilities, bundle.class_names), list(cache.failures))
 
@@ -97,7 +98,7 @@ def evaluate_on_images(predictor: Predictor, data: ImageSet) -> Evaluation:
     """Return the score of a head on a labelled set of images."""
     refs = [ref for ref in data.refs if ref.label is not None]
     names = predictor.class_names
-    check_classes(names, data.class_names)
+    numbers = class_numbers(names, data.class_names)
     labels: list[int] = []
     parts: list[NDArray[np.float64]] = []
     failed: list[Failure] = []
@@ -105,17 +106,31 @@ def evaluate_on_images(predictor: Predictor, data: ImageSet) -> Evaluation:
         failed += failures
         if images:
             parts.append(predictor.probabilities(images))
-            labels += [names.index(str(image.row.ref.label)) for image in images]
+            labels += [numbers[str(image.row.ref.label)] for image in images]
     if not parts:
         raise DataError(f"{data.root} holds no labelled image that can be read.")
     return Evaluation(score(np.array(labels), np.concatenate(parts), names), failed)
 
 
-def check_classes(known: Sequence[str], found: Sequence[str]) -> None:
-    """Raise DataError where the data has a class that the head does not know."""
-    unknown = sorted(set(found) - set(known))
+def class_numbers(known: Sequence[str], found: Sequence[str]) -> dict[str, int]:
+    """Return the index among the head's classes of each class in the data.
+
+    Names that differ only in their Unicode form or in spaces at their ends are one class.
+
+    Raises
+    ------
+    DataError
+        If the data has a class that the head does not know; the message names those that differ in case alone.
+    """
+    numbers = {class_name(name): number for number, name in enumerate(known)}
+    numbers |= {name: number for number, name in enumerate(known)}
+    unknown = sorted(name for name in found if name not in numbers and class_name(name) not in numbers)
     if unknown:
-        raise DataError(f"The head does not know the class(es) {', '.join(unknown)}. It knows: {', '.join(known)}.")
+        asked = "".join(f" {question}" for question in spellings([*known, *unknown]))
+        raise DataError(
+            f"The head does not know the class(es) {', '.join(unknown)}. It knows: {', '.join(known)}.{asked}"
+        )
+    return {name: numbers[name if name in numbers else class_name(name)] for name in found}
 
 
 def of_split(split: str | None) -> str:

@@ -26,7 +26,7 @@ from headstart.heads.scikit import check_savable
 from headstart.heads.streaming import Memory, fit_streamed, matrix_fits
 from headstart.heads.training_images import short_digests
 from headstart.heads.transforms import design_matrix
-from headstart.images.discover import SPLIT_NAMES
+from headstart.images.split_names import split_of
 from headstart.search.choose import SearchResult, search_head
 from headstart.search.settings import candidates
 
@@ -225,7 +225,7 @@ def divide(cache: FeatureCache, validation: float | str | Path | None, random_st
         return split_by_fraction(
             cache.labels, fraction=validation, sha256=cache.sha256, groups=cache.groups, random_state=random_state
         )
-    name = SPLIT_NAMES.get(str(validation).lower(), str(validation))
+    name = split_of(str(validation)) or str(validation)
     return split_by_column(cache.labels, cache.splits, validation=name, sha256=cache.sha256, groups=cache.groups)
 
 

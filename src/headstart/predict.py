@@ -16,6 +16,7 @@ from headstart.extract.reading import batches
 from headstart.extract.shard import ShardJob
 from headstart.heads.bundle import Bundle, load_bundle
 from headstart.images.discover import discover
+from headstart.images.manifest import is_manifest, read_paths
 from headstart.images.refs import state_of
 from headstart.runtime import usable_cores
 from headstart.schema import Failure, ImageRef
@@ -102,12 +103,12 @@ class Predictor:
         return self.bundle.class_names
 
     def predict(self, inputs: Sequence[str | Path]) -> Iterator[Prediction]:
-        """Yield a prediction for every image among ``inputs``, files or folders.
+        """Yield a prediction for every image among ``inputs``: files, folders, and tables that name files.
 
         Raises
         ------
         DataError
-            If an input does not exist, or a folder holds no images.
+            If an input does not exist, a folder holds no images, or a table names no path or a file that is not there.
         """
         root, found = collect_images(inputs)
         names = {id(ref): name for name, ref in found}
@@ -130,7 +131,8 @@ class Predictor:
 
 def collect_images(inputs: Sequence[str | Path]) -> tuple[Path, list[tuple[str, ImageRef]]]:
     """Return the folder that all inputs lie in, and each image as it is called and as it is found from there."""
-    given = {Path(path): Path.cwd() / path for path in inputs}  # not resolved: a link keeps the name it was given
+    files = [file for path in map(Path, inputs) for file in (read_paths(path) if is_manifest(path) else [path])]
+    given = {path: Path.cwd() / path for path in files}  # not resolved: a link keeps the name it was given
     if not given:
         raise DataError("Nothing to predict: name at least one image or folder.")
     root = Path(os.path.commonpath([path if path.is_dir() else path.parent for path in given.values()]))

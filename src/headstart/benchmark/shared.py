@@ -15,7 +15,7 @@ from headstart.evaluate.neighbours import near_units
 from headstart.evaluate.splits import connected_units, joined_units, labelled, split_by_column
 from headstart.heads.catalogue import HEAD_TYPES
 from headstart.heads.transforms import design_matrix
-from headstart.images.discover import SPLIT_NAMES
+from headstart.images.split_names import split_of
 from headstart.search.settings import N_SPLITS
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def scored_split(splits: Sequence[str], held_out: str | None) -> str:
     names = set(splits)
     if held_out is None:
         return next((name for name in ("test", "validation") if name in names and "train" in names), "")
-    return SPLIT_NAMES.get(held_out.lower(), held_out)
+    return split_of(held_out) or held_out
 
 
 def divide(images: Images, units: NDArray[np.intp], scored: str) -> tuple[NDArray[np.int64], NDArray[np.int64], str]:

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from headstart.errors import DataError
-from headstart.images.discover import SPLIT_NAMES
+from headstart.images.split_names import split_of
 from headstart.schema import ImageRef
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def make_refs(given: GivenFeatures, labels: Sequence[str | None]) -> list[ImageR
     """Return what is said of each row, checked."""
     n = given.shape[0]
     split, group = given.split or [""] * n, given.group or [""] * n
-    unknown = sorted({name for name in split if name and name.lower() not in SPLIT_NAMES})
+    unknown = sorted({name for name in split if name and split_of(name) is None})
     if unknown:
         raise DataError(f"A split is train, validation or test. Received: {', '.join(map(repr, unknown[:5]))}.")
     for path in given.paths:
@@ -67,7 +67,7 @@ def make_refs(given: GivenFeatures, labels: Sequence[str | None]) -> list[ImageR
         if not re.fullmatch("[0-9a-fA-F]{64}", digest):
             raise DataError(f"A SHA-256 has 64 hexadecimal digits. Received: {digest[:80]!r}.")
     return [
-        ImageRef(path, label, SPLIT_NAMES.get(one.lower()), other or None, 0, 0)
+        ImageRef(path, label, split_of(one), other or None, 0, 0)
         for path, label, one, other in zip(given.paths, labels, split, group, strict=True)
     ]
 

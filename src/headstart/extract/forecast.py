@@ -146,6 +146,8 @@ def forecast_extraction(
     """
     options, progress = replace(options or ExtractOptions(), **overrides), progress or Silence()
     images = discover(location(data), manifest=location(manifest) if manifest else None)
+    for notice in images.notices:
+        progress.message(notice)
     target = location(output) if output else default_output(location(data), options.cache_layout)
     run = Run(images, destination(target, options.cache_layout), options, progress, network or Network(options))
     with ExitStack() as stack:

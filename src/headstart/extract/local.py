@@ -12,6 +12,7 @@ from headstart.extract.destination import destination
 from headstart.extract.network import Network
 from headstart.extract.options import ExtractionSummary, ExtractOptions, Progress, Silence
 from headstart.extract.run import Run
+from headstart.images.csv_rows import TABLE_SUFFIXES
 from headstart.images.discover import discover
 from headstart.storage.address import Address, Location, location
 
@@ -65,10 +66,13 @@ def extract_features(
     started = time.perf_counter()
     options, progress = replace(options or ExtractOptions(), **overrides), progress or Silence()
     images = discover(location(data), manifest=location(manifest) if manifest else None)
+    for notice in images.notices:
+        progress.message(notice)
     target = location(output) if output else default_output(location(data), options.cache_layout)
     place = destination(target, options.cache_layout)
     with place.held():
         summary = Run(images, place, options, progress, network or Network(options)).execute()
+    summary.notices = images.notices
     summary.seconds = time.perf_counter() - started
     return summary
 
@@ -79,7 +83,7 @@ def default_output(data: Location, layout: str = "auto") -> Path:
     Without ``.h5`` for a folder of shards, and for ``auto`` where there is one and no file.
     """
     if isinstance(data, Address):
-        name = data.stem if data.suffix.lower() == ".csv" else data.name
+        name = data.stem if data.suffix.lower() in TABLE_SUFFIXES else data.name
     else:
         resolved = data.resolve()
         name = resolved.stem if resolved.is_file() else resolved.name

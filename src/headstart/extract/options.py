@@ -169,6 +169,8 @@ class ExtractionSummary:
         Files that are no images (images/discover.py).
     hidden_count : int
         Hidden files and folders that were passed over.
+    notices : tuple of str
+        What a person should know of the input, doubtful classes above all (images/discover.py).
     failures : tuple of Failure
         Images that could not be read.
     notes : Counter
@@ -200,6 +202,7 @@ class ExtractionSummary:
     keeps_gone: bool = False
     ignored: tuple[str, ...] = ()
     hidden_count: int = 0
+    notices: tuple[str, ...] = ()
     failures: tuple[Failure, ...] = ()
     notes: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
@@ -231,6 +234,7 @@ class ExtractionSummary:
             "notes": dict(self.notes),
             "n_ignored": len(self.ignored),
             "hidden_count": self.hidden_count,
+            "notices": list(self.notices),
             "seconds": self.seconds,
             "device": self.device,
             "precision_reason": self.precision_reason,

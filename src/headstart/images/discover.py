@@ -11,22 +11,28 @@ Rules
 - A file is an image if its suffix is one that images have, or its first bytes are; everything else is listed as ignored.
 - A folder that may not be read is an error: its images would be missing unnoticed.
 - The label is the name of the first folder (below the split, if there is one); deeper folders do not matter.
-- If all first folders that hold images are named as splits, they are splits. One such name beside others is a class
-  (cars, planes, *train*); two are refused, since then one cannot know.
+- If all first folders that hold images are named as splits (:mod:`.split_names`), they are splits. One such name beside
+  others is a class (cars, planes, *train*); two are refused, since then one cannot know.
 - Images beside folders with images are refused, since their class is not known.
+- Names that differ only in their Unicode form or in spaces at their ends are one class; what else is doubtful about the
+  classes becomes a notice (:mod:`.class_names`).
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from headstart.errors import DataError
-from headstart.images.formats import suffix_of
+from headstart.images.class_names import questions
+from headstart.images.csv_rows import TABLE_SUFFIXES
+from headstart.images.formats import IMAGE_SUFFIXES, suffix_of
+from headstart.images.layouts import layout_of, listed
 from headstart.images.manifest import is_manifest, read_manifest
 from headstart.images.objects import walk_objects
 from headstart.images.refs import ImageRefs
@@ -34,15 +40,13 @@ from headstart.images.walk import Walk, walk
 from headstart.schema import ImageRef
 from headstart.storage.address import Address, Location
 
-#: Folder names that mean a split, in lower case.
-SPLIT_NAMES = {
-    "train": "train", "training": "train",
-    "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
-    "test": "test", "testing": "test",
-}  # fmt: skip
-
-#: Files and folders named in an error before the rest is counted.
-LISTED = 3
+#: Suffixes of files that people give in place of a folder → what to do with them.
+OTHER_FILES = {
+    (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"): "unpack it, and give the folder",
+    (".xlsx", ".xls", ".ods"): "save the sheet as CSV UTF-8, and give that",
+    (".h5", ".hdf5"): "if it is a feature cache, fit-head takes it",
+    tuple(IMAGE_SUFFIXES): "give the folder that it is in",
+}
 
 #: Kinds of ignored files that are counted one by one.
 LISTED_KINDS = 5
@@ -66,6 +70,8 @@ class ImageSet:
         Files that are no images, pipes and devices, and links that lead back or nowhere.
     hidden_count : int
         Hidden files and folders that were passed over.
+    notices : tuple of str
+        What a person should know before an image is computed, a sentence or two each: doubtful classes above all.
     """
 
     root: Location
@@ -74,6 +80,7 @@ class ImageSet:
     layout: str
     ignored: tuple[str, ...] = ()
     hidden_count: int = 0
+    notices: tuple[str, ...] = ()
 
 
 def discover(root: Location, *, manifest: Location | None = None) -> ImageSet:
@@ -97,11 +104,11 @@ def discover(root: Location, *, manifest: Location | None = None) -> ImageSet:
     if manifest is None and is_manifest(root):
         root, manifest = root.parent, root
     if isinstance(root, Path) and not root.is_dir():
-        raise DataError(f"There is no folder at {root}. Expected: a folder of images, or a CSV manifest.")
+        raise DataError(no_folder(root))
     if manifest is not None:
-        named = read_manifest(manifest, root, SPLIT_NAMES)
+        named, notices = read_manifest(manifest, root)
         refs = ImageRefs.of(sorted(named, key=lambda ref: os.fsencode(ref.path)))
-        return ImageSet(root, refs, classes_of(refs), "manifest")
+        return labelled_set(root, refs, "manifest", notices)
     found = walk_objects(root) if isinstance(root, Address) else walk(os.fspath(root))
     if found.unreadable:
         raise DataError(
@@ -111,9 +118,9 @@ def discover(root: Location, *, manifest: Location | None = None) -> ImageSet:
     if not found.images:
         raise DataError(nothing_found(root, found))
     found.images.sort(key=lambda image: os.fsencode(image[0]))
-    layout, place = layout_of(root, [path for path, *_ in found.images])
-    refs = ImageRefs.of(ImageRef(path, *place(path), None, *state) for path, *state in found.images)
-    return ImageSet(root, refs, classes_of(refs), layout, tuple(sorted(found.ignored)), found.hidden_count)
+    layout = layout_of(root, [path for path, *_ in found.images])
+    refs = ImageRefs.of(ImageRef(path, *layout.place(path), None, *state) for path, *state in found.images)
+    return labelled_set(root, refs, layout.name, layout.notices, found)
 
 
 def classes_of(refs: ImageRefs) -> tuple[str, ...]:
@@ -121,58 +128,40 @@ def classes_of(refs: ImageRefs) -> tuple[str, ...]:
     return tuple(sorted({label for label, _, _ in refs.tags if label is not None}, key=os.fsencode))
 
 
-def layout_of(root: Location, paths: list[str]) -> tuple[str, Callable[[str], tuple[str | None, str | None]]]:
-    """Return the layout, and what gives the label and the split of a path in it."""
-    tops = {first_folder(path) for path in paths}
-    if tops == {""}:
-        return "flat", lambda path: (None, None)
-    if "" in tops:
-        stray = [path for path in paths if "/" not in path]
-        raise DataError(
-            f"{root} holds {len(stray):,} images beside its folders ({listed(stray)}), so their class is not known. "
-            "Move them into class folders or out of the way, or name the labels in a CSV (--manifest)."
-        )
-    splits = {top for top in tops if top.lower() in SPLIT_NAMES}
-    if splits == tops:
-        for top in sorted(tops):
-            check_split(root, top, paths)
-        return "split-folders", in_split
-    if len(splits) > 1:
-        raise DataError(
-            f"{root} holds folders named as splits ({listed(splits)}) beside others "
-            f"({listed(tops - splits)}), so it is not clear which are classes. Keep one kind of them there."
-        )
-    return "class-folders", lambda path: (first_folder(path), None)
+def labelled_set(
+    root: Location, refs: ImageRefs, layout: str, notices: Iterable[str], found: Walk | None = None
+) -> ImageSet:
+    """Return the images of a scan with their classes, and what is to be asked about these."""
+    counts: Counter[str] = Counter()
+    for (label, _, _), count in zip(refs.tags, np.bincount(refs.codes).tolist(), strict=True):
+        if label is not None:
+            counts[label] += count
+    names = classes_of(refs)
+    ignored, hidden_count = (tuple(sorted(found.ignored)), found.hidden_count) if found else ((), 0)
+    asked = [*notices, *questions(counts), *([] if names else tables_beside(root, ignored))]
+    return ImageSet(root, refs, names, layout, ignored, hidden_count, tuple(asked))
 
 
-def check_split(root: Location, top: str, paths: list[str]) -> None:
-    """Raise DataError where a split folder holds both class folders and images beside them."""
-    inside = [path for path in paths if path.startswith(f"{top}/")]
-    stray = [path for path in inside if path.count("/") == 1]
-    if stray and len(stray) < len(inside):
-        raise DataError(
-            f"{root / top} holds class folders, and {len(stray):,} images beside them whose class is not known "
-            f"({listed(stray)}). Move them into {top}/<class>/ or out of the way."
-        )
+def tables_beside(root: Location, ignored: Iterable[str]) -> list[str]:
+    """Return that a folder of unlabelled images holds a table which may have the labels."""
+    tables = [path for path in ignored if "/" not in path and suffix_of(path) in TABLE_SUFFIXES]
+    if not tables:
+        return []
+    return [f"The images are unlabelled. {listed(tables)} was not read: if it has the labels, give {root / tables[0]}."]
 
 
-def in_split(path: str) -> tuple[str | None, str]:
-    """Return label and split of a path below a split folder; no label where that has no class folders."""
-    top, _, below = path.partition("/")
-    return first_folder(below) or None, SPLIT_NAMES[top.lower()]
-
-
-def first_folder(path: str) -> str:
-    """Return the first folder of a relative path, or nothing; the images of a folder share one string."""
-    top, separator, _ = path.partition("/")
-    return sys.intern(top) if separator else ""
-
-
-def listed(names: Iterable[str]) -> str:
-    """Return the first names, and how many more there are."""
-    ordered = sorted(names)
-    more = f" and {len(ordered) - LISTED:,} more" if len(ordered) > LISTED else ""
-    return f"{', '.join(ordered[:LISTED])}{more}"
+def no_folder(path: Path) -> str:
+    """Return why there is no folder of images at a path, and what to give instead."""
+    if not path.exists():
+        return f"There is no folder at {path}. Expected: a folder of images, or a CSV manifest."
+    suffix = suffix_of(path.name)
+    instead = next(
+        (text for suffixes, text in OTHER_FILES.items() if suffix in suffixes), "give the folder of the images"
+    )
+    return (
+        f"{path} is a file, not a folder: {instead}. Expected: a folder of images, or a table "
+        f"with the columns path and label ({', '.join(TABLE_SUFFIXES)})."
+    )
 
 
 def nothing_found(root: Location, found: Walk) -> str:

@@ -1,45 +1,56 @@
-"""A CSV manifest: path, label and optionally split and group."""
+"""A table of images, as a CSV file: path, label and optionally split and group."""
 
 from __future__ import annotations
 
-import csv
-import io
-import os
-import stat
-import sys
-from collections.abc import Iterator, Mapping
-from typing import IO
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from headstart.errors import DataError
+from headstart.images.class_names import class_name, named
+from headstart.images.csv_rows import TABLE_SUFFIXES, read_rows
+from headstart.images.formats import IMAGE_SUFFIXES, suffix_of
+from headstart.images.named_paths import file_named, located, missing_files
 from headstart.images.objects import listed_refs
-from headstart.images.refs import state_of
+from headstart.images.split_names import split_of
 from headstart.schema import SPLITS, ImageRef
 from headstart.storage import bucket
 from headstart.storage.address import Address, Location
 
-COLUMNS = ("path", "label", "split", "group")
+#: Column → names by which it goes elsewhere, ``file_name`` in the image folders of Hugging Face's datasets for one
+#: (https://huggingface.co/docs/datasets/image_dataset#imagefolder); without case, ``_`` for spaces.
+COLUMNS = {
+    "path": (
+        "paths", "file_name", "filename", "file", "filepath", "file_path", "image", "images", "image_path", "img_path",
+        "image_file", "image_name", "img", "img_name", "imagepath", "imagename", "fname", "image_id",
+    ),
+    "label": ("labels", "class", "class_name", "classname", "category", "target", "label_name"),
+    "split": ("splits", "set", "subset", "partition"),
+    "group": ("groups", "group_id"),
+}  # fmt: skip
 
-#: Rows named in an error before the rest is counted.
-LISTED = 5
 
+def read_manifest(manifest: Location, root: Location) -> tuple[list[ImageRef], list[str]]:
+    """Return the images that a manifest names, in its order, and what a person should know of the reading.
 
-def read_manifest(manifest: Location, root: Location, split_names: Mapping[str, str]) -> list[ImageRef]:
-    """Return the images that a manifest names, in its order.
-
-    The file is UTF-8, with or without a byte order mark, separated by commas, semicolons or tabs (the one that occurs most
-    often in the first line). An empty label means unlabelled, an empty split or group means none. Paths are relative to
-    ``root``, or absolute and below it; links are followed. Bytes that are not UTF-8 are kept in paths, since files may be
-    named so, and refused in labels and groups.
+    Columns are found by their names or by what they are called elsewhere (:data:`COLUMNS`); others are not used. An empty
+    label means unlabelled, an empty split or group means none. Paths are relative to ``root``, or absolute and below it;
+    links are followed. Bytes that are not UTF-8 are kept in paths, since files may be named so, and refused in labels and
+    groups.
 
     Raises
     ------
     DataError
-        If a column is missing or unknown, a path is named twice, leads out of ``root`` or to no file, a split is unknown or
-        a label is not UTF-8. A file that is missing is an error, not a failure among others: the list is wrong.
+        If a column is missing, a path is named twice, leads out of ``root`` or to no file, a split is unknown or a label is
+        not UTF-8. A file that is missing is an error, not a failure among others: the list is wrong.
     """
+    rows = read_rows(manifest)
+    header = next(rows, (0, []))[1]
+    columns = columns_of(manifest, header, ("path", "label"))
+    reader = RefReader(manifest, root, len(header), columns)
     refs, seen, twice = [], set(), ""
-    for number, row in read_rows(manifest):
-        ref = to_ref(number, row, manifest, root, split_names)
+    for number, cells in rows:
+        ref = reader.ref(number, cells)
         if ref.path in seen and not twice:
             twice = f"{manifest}, line {number}: {ref.path} is named twice."
         seen.add(ref.path)
@@ -50,105 +61,146 @@ def read_manifest(manifest: Location, root: Location, split_names: Mapping[str, 
         refs = listed_refs(root, refs)
     missing = [ref.path for ref in refs if ref.size_bytes < 0]
     if missing:
-        raise DataError(
-            f"{manifest} names {len(missing):,} files that are not in {root} (or are no files): {', '.join(missing[:LISTED])}"
-            f"{' …' if len(missing) > LISTED else ''}. Correct the paths, which are relative to that folder."
-        )
+        raise DataError(missing_files(manifest, root, missing))
     if twice:
         raise DataError(twice)
-    return refs
+    return refs, notices_of(manifest, header, columns)
 
 
-def read_rows(manifest: Location) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield line number and columns of each row."""
-    try:
-        with opened(manifest) as file:
-            header = file.readline()
-            separator = max(",;\t", key=header.count)
-            names = [name.strip().lower() for name in next(csv.reader([header], delimiter=separator), [])]
-            check_columns(manifest, names)
-            reader = csv.reader(file, delimiter=separator, strict=True)
-            for cells in reader:
-                if cells:
-                    yield reader.line_num + 1, to_row(manifest, reader.line_num + 1, names, cells)
-    except (OSError, csv.Error) as error:
-        raise DataError(f"{manifest} cannot be read as CSV: {error}") from error
+def read_paths(table: Path) -> list[Path]:
+    """Return the files that a table or a plain list names, relative to its own folder or absolute, in its order.
+
+    A table has a column for the path, and the others are not used; a list has one path a line.
+
+    Raises
+    ------
+    DataError
+        If there is no such column, or no path, or one leads to no file.
+    """
+    rows = list(read_rows(table))
+    header = rows[0][1] if rows else [""]
+    columns = columns_of(table, header, () if len(header) == 1 else ("path",))
+    place = columns.get("path", 0)
+    paths = [cells[place] for _, cells in rows["path" in columns :] if place < len(cells)]
+    if not paths:
+        raise DataError(f"{table} names no images.")
+    found = {path: file_named(table.parent, path) for path in paths}
+    missing = [path for path, file in found.items() if file is None]
+    if missing:
+        raise DataError(missing_files(table, table.parent, missing))
+    return [file for file in found.values() if file is not None]
 
 
-def check_columns(manifest: Location, names: list[str]) -> None:
-    """Raise DataError unless the columns are path, label and at most split and group."""
-    wrong = [name for name in names if name not in COLUMNS]
-    if "path" not in names or "label" not in names or wrong or len(set(names)) != len(names):
+@dataclass(slots=True)
+class RefReader:
+    """Rows of a manifest → images.
+
+    Attributes
+    ----------
+    manifest, root : Path or Address
+        The table, and the folder that its paths are relative to.
+    width : int
+        Columns of the table.
+    columns : mapping of str to int
+        Which is which.
+    labels : dict of str to str
+        Each label as it is written, and as it is kept: a million rows have few.
+    """
+
+    manifest: Location
+    root: Location
+    width: int
+    columns: Mapping[str, int]
+    labels: dict[str, str] = field(default_factory=dict)
+
+    def ref(self, number: int, cells: list[str]) -> ImageRef:
+        """Return the image of one row; its size is −1 where there is no such file."""
+        if len(cells) != self.width and (len(cells) < self.width or any(map(str.strip, cells[self.width :]))):
+            raise DataError(
+                f"{self.manifest}, line {number}: {len(cells)} cells where {self.width} columns were announced. A value with "
+                "the separator in it needs quotes."
+            )
+        given = cells[self.columns["path"]]
+        if not given.strip():
+            raise DataError(f"{self.manifest}, line {number}: the path is empty.")
+        path, state = located(self.root, given)
+        if path is None:
+            raise DataError(
+                f"{self.manifest}, line {number}: {given} leads out of {self.root}. Expected: a path below it."
+            )
+        split = self.name("split", number, cells)
+        if split is not None and split_of(split) is None:
+            raise DataError(
+                f"{self.manifest}, line {number}: unknown split {split!r}. Expected one of: {', '.join(SPLITS)}."
+            )
+        label, group = self.name("label", number, cells), self.name("group", number, cells)
+        return ImageRef(path, label, split_of(split) if split else None, group, *state)
+
+    def name(self, column: str, number: int, cells: Sequence[str]) -> str | None:
+        """Return the text of a cell in the form in which it is kept, None where it is empty or there is no such column."""
+        if column not in self.columns:
+            return None
+        given = cells[self.columns[column]]
+        if given not in self.labels:
+            if any("\udc80" <= char <= "\udcff" for char in given):
+                raise DataError(
+                    f"{self.manifest}, line {number}: the {column} is not UTF-8. Save the file as “CSV UTF-8”."
+                )
+            self.labels[given] = class_name(given.strip())
+        return self.labels[given] or None
+
+
+def columns_of(manifest: Location, header: Sequence[str], needed: Sequence[str]) -> dict[str, int]:
+    """Return where the columns are.
+
+    Raises
+    ------
+    DataError
+        If a needed one is missing, or two may be the same.
+    """
+    names = [column_name(cell) for cell in header]
+    found: dict[str, int] = {}
+    for column, others in COLUMNS.items():
+        places = [i for i, name in enumerate(names) if name == column]
+        places = places or [i for i, name in enumerate(names) if name in others]
+        if len(places) > 1:
+            raise DataError(
+                f"{manifest} has several columns that may be the {column}: {', '.join(header[i].strip() for i in places)}. "
+                f"Call one of them {column}, and rename the others."
+            )
+        if places:
+            found[column] = places[0]
+    if not set(needed) <= set(found):
+        row = " The first line seems to be a row already: put the names above it." if is_row(header) else ""
+        wanted = "the columns path and label, and optionally split and group" if len(needed) > 1 else "the column path"
         raise DataError(
-            f"{manifest} needs a first line with the columns path and label, and optionally split and group. "
-            f"Received: {', '.join(names) or 'nothing'}."
+            f"{manifest} needs a first line with {wanted}. "
+            f"Received: {', '.join(cell.strip() for cell in header) or 'nothing'}.{row}"
         )
+    return found
 
 
-def to_row(manifest: Location, number: int, names: list[str], cells: list[str]) -> dict[str, str]:
-    """Return one row by column; raise DataError where it has too many or too few cells."""
-    if len(cells) != len(names):
-        raise DataError(f"{manifest}, line {number}: {len(cells)} cells where {len(names)} columns were announced.")
-    return dict(zip(names, cells, strict=True))
+def column_name(cell: str) -> str:
+    """Return the name of a column without what is no matter: case, quotes, spaces."""
+    return cell.strip().strip("'\"").casefold().replace(" ", "_").replace("-", "_")
 
 
-def to_ref(
-    number: int, row: Mapping[str, str], manifest: Location, root: Location, split_names: Mapping[str, str]
-) -> ImageRef:
-    """Return the image of one row; its size is −1 where there is no such file."""
-    path = relative(row["path"], root)
-    if path is None:
-        raise DataError(f"{manifest}, line {number}: {row['path']} leads out of {root}. Expected: a path below it.")
-    split = row.get("split", "").strip().lower() or None
-    if split is not None and split not in split_names:
-        raise DataError(f"{manifest}, line {number}: unknown split {split!r}. Expected one of: {', '.join(SPLITS)}.")
-    label, group = sys.intern(row["label"].strip()) or None, row.get("group", "").strip() or None
-    if not is_text(label or "") or not is_text(group or ""):
-        raise DataError(f"{manifest}, line {number}: the label is not UTF-8. Save the file as “CSV UTF-8”.")
-    return ImageRef(path, label, split_names[split] if split else None, group, *state(root, path))
+def is_row(header: Sequence[str]) -> bool:
+    """Return whether what should be the names of the columns has the path of an image in it."""
+    return any(suffix_of(cell.strip()) in IMAGE_SUFFIXES for cell in header)
 
 
-def is_text(text: str) -> bool:
-    """Return whether a cell was valid UTF-8: other bytes have become lone surrogates."""
-    return not any("\udc80" <= char <= "\udcff" for char in text)
-
-
-def state(root: Location, path: str) -> tuple[int, int, int]:
-    """Return size in bytes, time of change (ns) and stamp of a file; size −1 where it is no regular one, or in a bucket."""
-    if isinstance(root, Address):
-        return -1, 0, 0
-    try:
-        info = os.stat(os.path.join(root, path))  # noqa: PTH116, PTH118 (a million rows)
-    except (OSError, ValueError):
-        return -1, 0, 0
-    return state_of(info) if stat.S_ISREG(info.st_mode) else (-1, 0, 0)
+def notices_of(manifest: Location, header: Sequence[str], columns: Mapping[str, int]) -> list[str]:
+    """Return which columns were taken for which, where the names differ, and which are not used."""
+    taken = [f"{header[i].strip()} as {name}" for name, i in columns.items() if column_name(header[i]) != name]
+    unused = [cell.strip() for i, cell in enumerate(header) if i not in columns.values() and cell.strip()]
+    said = [f"taken: {', '.join(taken)}"] if taken else []
+    said += [f"not used: {named(unused)}"] if unused else []
+    return [f"Columns of {manifest} {'; '.join(said)}."] if said else []
 
 
 def is_manifest(location: Location) -> bool:
-    """Return whether there is a CSV file, or an object of that name."""
-    if location.suffix.lower() != ".csv":
+    """Return whether there is a table of text, or an object of such a name."""
+    if location.suffix.lower() not in TABLE_SUFFIXES:
         return False
     return bucket.stat(location) is not None if isinstance(location, Address) else location.is_file()
-
-
-def opened(manifest: Location) -> IO[str]:
-    """Return a manifest, open for reading; one in a bucket is read whole."""
-    if isinstance(manifest, Address):
-        data = io.BytesIO(bucket.read(manifest))
-        return io.TextIOWrapper(data, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    return manifest.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
-
-
-def relative(path: str, root: Location) -> str | None:
-    """Return a manifest's path relative to the root, without detours; None where it leads out of it.
-
-    One that is an absolute path, or an address, is taken as that.
-    """
-    if isinstance(root, Address):
-        if "://" in path:
-            above = f"{root}/"
-            return path.removeprefix(above) if path.startswith(above) else None
-    elif os.path.isabs(path):  # noqa: PTH117
-        path = os.path.relpath(path, root.absolute())
-    inside = os.path.normpath(path).replace(os.sep, "/")
-    return None if inside == ".." or inside.startswith(("../", "/")) else inside

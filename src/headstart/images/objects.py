@@ -9,6 +9,7 @@ from itertools import islice
 
 from headstart.errors import ImageError
 from headstart.images.formats import HEAD_BYTES, IMAGE_SUFFIXES, has_magic, suffix_of
+from headstart.images.named_paths import forms
 from headstart.images.walk import IGNORED_NAMES, Walk
 from headstart.schema import ImageRef
 from headstart.storage import bucket
@@ -81,16 +82,20 @@ def listed_refs(root: Address, refs: Sequence[ImageRef]) -> list[ImageRef]:
 
     One listing, a thousand objects a request, in place of a request for each.
     """
-    common = os.path.commonpath([os.path.dirname(ref.path) for ref in refs]) if refs else ""  # noqa: PTH120
+    wanted = {form for ref in refs for form in forms(ref.path)}
+    common = os.path.commonpath([os.path.dirname(path) for path in wanted]) if refs else ""  # noqa: PTH120
     folder = root / common if common else root
-    wanted = {ref.path for ref in refs}
     found: dict[str, tuple[int, int]] = {}
     for entry in bucket.entries(folder):
         path = f"{common}/{entry.path}" if common else entry.path
         if path in wanted:
             found[path] = entry.size_bytes, entry.changed_ns
-    facts = (found.get(ref.path, (-1, 0)) for ref in refs)
-    return [replace(ref, size_bytes=size, mtime_ns=time) for ref, (size, time) in zip(refs, facts, strict=True)]
+    paths = [next((form for form in forms(ref.path) if form in found), ref.path) for ref in refs]
+    states = (found.get(path, (-1, 0)) for path in paths)
+    return [
+        replace(ref, path=path, size_bytes=size, mtime_ns=time)
+        for ref, path, (size, time) in zip(refs, paths, states, strict=True)
+    ]
 
 
 def read_object(folder: Address, ref: ImageRef) -> bytes:

@@ -163,7 +163,7 @@ def with_path(path: str) -> np.ndarray:
         ({"y": np.array(["ants", "wasps"] * 6)}, "wasps"),
         ({"y": np.zeros((N, 1), np.int64)}, r"Received: int64 of shape \(12, 1\)"),
         ({"class_names": np.array(["ants", "ants"])}, "must be different"),
-        ({"split": np.array(["train", "holdout"] * 6)}, "'holdout'"),
+        ({"split": np.array(["train", "later"] * 6)}, "'later'"),
         ({"group": np.array(["g"])}, "group must hold text"),
         ({"sha256": np.array(["ab"] * N)}, "64 hexadecimal digits"),
         ({"map_shape": np.array([7, 7, 512])}, "no flattened maps"),

@@ -18,7 +18,7 @@ from headstart.extract import destination, shard, worker
 from headstart.extract import run as extraction
 from headstart.extract.local import extract_features
 from headstart.extract.lock import lock
-from headstart.extract.options import ExtractionSummary, ExtractOptions
+from headstart.extract.options import ExtractionSummary, ExtractOptions, Silence
 from headstart.schema import FeatureBatch
 from pictures import class_folders, picture
 
@@ -64,6 +64,22 @@ def test_every_image_is_a_row_with_its_own_features(data: Path, output: Path) ->
         pixels = np.stack([load_image(data, r, size_px=35, resize_preset="keras-bilinear").pixels for r in refs])
         np.testing.assert_array_equal(batch.features, expected.forward(pixels).features.astype(np.float16))
     assert not list(output.parent.glob(".*.parts"))
+
+
+def test_doubtful_classes_are_asked_about_before_an_image_is_computed(tmp_path: Path, output: Path) -> None:
+    data = class_folders(tmp_path / "data", n_per_class=2, classes=("Cat", "cat"))
+    said: list[str] = []
+
+    class Listener(Silence):
+        def message(self, text: str) -> None:
+            said.append(text)
+
+        def start(self, n_images: int) -> None:
+            assert said[0].startswith("Cat, cat: the same class?")
+
+    options = ExtractOptions(decode_threads=1)
+    summary = extract_features(data, output, options=options, network=FakeNetwork(), progress=Listener())
+    assert summary.to_dict()["notices"] == said
 
 
 def test_the_same_rows_whatever_the_batch_and_shard_size(data: Path, output: Path, tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ def test_manifest(tmp_path: Path, separator: str, encoding: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,label\n1.png,a\n", "Received: file, label"),
+        ("photo,label\n1.png,a\n", "Received: photo, label"),
         ("path\n1.png\n", "columns path and label"),
         ("path,label\n1.png,a\n./1.png,b\n", "line 3: 1.png is named twice"),
         ("path,label\n../x.png,a\n", "leads out of"),

@@ -1,0 +1,133 @@
+"""Paths that a table names: found as they are on the disk, or what is wrong with them in a sentence."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from headstart.images.refs import state_of
+from headstart.storage.address import Address, Location
+
+#: Paths named in an error before the rest is counted.
+LISTED = 5
+
+#: Entries of a folder that are compared with a path, in a message.
+MAX_ENTRIES = 100_000
+
+#: The start of an address.
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+
+#: The start of a path with the drive of Windows.
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+
+
+def forms(path: str) -> Iterator[str]:
+    r"""Yield a path as it is named, then in the forms in which the file may have it.
+
+    Without spaces at its ends; with ``/`` for ``\``; composed (NFC), as most systems write accents, and decomposed (NFD),
+    as macOS does.
+    """
+    yield path
+    if "\\" in path or not path.isascii() or path != path.strip():
+        plain = path.strip().replace("\\", "/")
+        for form in dict.fromkeys(
+            (path.strip(), plain, unicodedata.normalize("NFC", plain), unicodedata.normalize("NFD", plain))
+        ):
+            if form != path:
+                yield form
+
+
+def relative(path: str, root: Location) -> str | None:
+    """Return a path relative to the root, without detours; None where it leads out of it.
+
+    One that is an absolute path, or an address, is taken as that.
+    """
+    if isinstance(root, Address):
+        if "://" in path:
+            above = f"{root}/"
+            return path.removeprefix(above) if path.startswith(above) else None
+    elif os.path.isabs(path):  # noqa: PTH117
+        path = os.path.relpath(path, root.absolute())
+    inside = os.path.normpath(path).replace(os.sep, "/")
+    return None if inside == ".." or inside.startswith(("../", "/")) else inside
+
+
+def located(root: Location, path: str) -> tuple[str | None, tuple[int, int, int]]:
+    """Return a path below the root as the file has it, and its size in bytes, time of change (ns) and stamp.
+
+    The path is None where it leads out of the root; the size is −1 where there is no such file, or in a bucket.
+    """
+    inside = [form for form in (relative(form, root) for form in forms(path)) if form is not None]
+    for form in inside:
+        found = state(root, form)
+        if found[0] >= 0:
+            return form, found
+    return (inside[0] if inside else None), (-1, 0, 0)
+
+
+def file_named(folder: Path, path: str) -> Path | None:
+    """Return the file of a path that is absolute or relative to a folder; None where there is none."""
+    return next((folder / form for form in forms(path) if state(folder, form)[0] >= 0), None)
+
+
+def state(root: Location, path: str) -> tuple[int, int, int]:
+    """Return size in bytes, time of change (ns) and stamp of a file; size −1 where it is no regular one, or in a bucket."""
+    if isinstance(root, Address):
+        return -1, 0, 0
+    try:
+        info = os.stat(os.path.join(root, path))  # noqa: PTH116, PTH118 (a million rows)
+    except (OSError, ValueError):
+        return -1, 0, 0
+    return state_of(info) if stat.S_ISREG(info.st_mode) else (-1, 0, 0)
+
+
+def missing_files(table: Location, root: Location, missing: Sequence[str]) -> str:
+    """Return that a table names files that are not there, and what may be wrong."""
+    shown = ", ".join(path if path == path.strip() else f'"{path}"' for path in missing[:LISTED])
+    return (
+        f"{table} names {len(missing):,} files that are not in {root} (or are no files): {shown}"
+        f"{' …' if len(missing) > LISTED else ''}. {remedy(table, root, missing[0])}"
+    )
+
+
+def remedy(table: Location, root: Location, path: str) -> str:
+    """Return what to do about a path that is not there."""
+    if _SCHEME.match(path):
+        return "Addresses are not fetched: get the files, and name them by paths relative to that folder."
+    if _DRIVE.match(path):
+        return "These are paths on a drive of Windows. Write them relative to that folder, with / between folders."
+    if any("\udc80" <= char <= "\udcff" for char in path):
+        return "The names are not UTF-8. Save the file as “CSV UTF-8”."
+    if isinstance(root, Path):
+        there = similar(root, path)
+        if there:
+            return f"There is {there}. Write the paths as the files are named, letter by letter."
+        if state(Path(), path)[0] >= 0:
+            return f"It is there from the current folder: give that as the data, and --manifest {table}."
+    return "Correct the paths, which are relative to that folder."
+
+
+def similar(root: Path, path: str) -> str:
+    """Return a path that is there and differs in case, in the form of accents or in a missing suffix alone, or nothing."""
+    found = PurePosixPath()
+    for part in PurePosixPath(path.strip().replace("\\", "/")).parts:
+        try:
+            with os.scandir(root / found) as scan:
+                names = [entry.name for entry, _ in zip(scan, range(MAX_ENTRIES), strict=False)]
+        except OSError:
+            return ""
+        alike = [name for name in names if name == part] or [name for name in names if same_letters(name, part)]
+        if not alike:
+            return ""
+        found /= min(alike)
+    return str(found) if (root / found).is_file() else ""
+
+
+def same_letters(name: str, other: str) -> bool:
+    """Return whether names differ in case, in the form of accents or in a suffix that the other lacks alone."""
+    first, second = (unicodedata.normalize("NFKC", text).casefold() for text in (name, other))
+    return first == second or first.rpartition(".")[0] == second

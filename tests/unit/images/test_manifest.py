@@ -1,0 +1,156 @@
+"""Tables of images as people have them are read, or it is said what to change."""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from headstart.errors import DataError
+from headstart.images.discover import ImageSet, discover
+from headstart.images.manifest import read_paths
+
+NFC, NFD = (unicodedata.normalize(form, "Zürich.png") for form in ("NFC", "NFD"))
+
+
+def table(folder: Path, content: str | bytes, name: str = "labels.csv") -> Path:
+    for image in ("img/a.png", "img/b.png", "1.png"):
+        (folder / image).parent.mkdir(parents=True, exist_ok=True)
+        (folder / image).touch()
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def labels(found: ImageSet) -> dict[str, str | None]:
+    return {ref.path: ref.label for ref in found.refs}
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        ("path,label\nimg\\a.png,cat\nimg\\b.png,dog\n", "labels.csv"),
+        ("label, path\ncat, img/a.png\ndog, img/b.png\n", "labels.csv"),
+        ('label, path\ncat, "img/a.png"\n"dog", "img/b.png"\n', "labels.csv"),
+        ("path,label\nimg/a.png ,cat\n img/b.png,dog \n", "labels.csv"),
+        ("path,label\r\nimg/a.png,cat\r\n,\r\n\r\nimg/b.png,dog\r\n;;\r\n".replace(";;", ","), "labels.csv"),
+        ("\n\npath,label\nimg/a.png,cat\nimg/b.png,dog\n", "labels.csv"),
+        ("path,label,,\nimg/a.png,cat,,\nimg/b.png,dog,,\n", "labels.csv"),
+        ("path,label\nimg/a.png,cat,\nimg/b.png,dog,\n", "labels.csv"),
+        ("sep=;\r\npath;label\r\nimg/a.png;cat\r\nimg/b.png;dog\r\n", "labels.csv"),
+        ('"sep=|"\npath|label\nimg/a.png|cat\nimg/b.png|dog\n', "labels.csv"),
+        ("path\tlabel\nimg/a.png\tcat\nimg/b.png\tdog\n", "labels.tsv"),
+        ("path|label\nimg/a.png|cat\nimg/b.png|dog\n", "labels.txt"),
+        ('"path","label"\n"img/a.png","cat"\n"img/b.png","dog"\n', "LABELS.CSV"),
+        ("path,label\nimg/a.png,cat\nimg/b.png,dog\n".encode("utf-16"), "labels.csv"),
+        ("\ufeffpath,label\nimg/a.png,cat\nimg/b.png,dog\n".encode("utf-16-be"), "labels.csv"),
+        ("\ufeffpath,label\nimg/a.png,cat\nimg/b.png,dog\n".encode("utf-8"), "labels.csv"),
+        ("file_name,label\nimg/a.png,cat\nimg/b.png,dog\n", "metadata.csv"),
+        ("Image Path,Class\nimg/a.png,cat\nimg/b.png,dog\n", "labels.csv"),
+        (",filename,category,width\n0,img/a.png,cat,30\n1,img/b.png,dog,30\n", "labels.csv"),
+        ("class,target,path,label\n0,0,img/a.png,cat\n1,1,img/b.png,dog\n", "labels.csv"),
+        ("path,label\n./img/../img/a.png,cat\nimg//b.png,dog\n", "labels.csv"),
+    ],
+)
+def test_tables_that_are_read(tmp_path: Path, content: str | bytes, name: str) -> None:
+    assert labels(discover(table(tmp_path, content, name))) == {"img/a.png": "cat", "img/b.png": "dog"}
+
+
+@pytest.mark.parametrize(("on_disk", "written"), [(NFC, NFD), (NFD, NFC)])
+def test_accents_in_either_form(tmp_path: Path, on_disk: str, written: str) -> None:
+    path = table(tmp_path, f"path,label\nimg\\{written},{NFD}\n")
+    (tmp_path / "img" / on_disk).touch()
+    assert labels(discover(path)) == {f"img/{on_disk}": NFC}
+
+
+def test_a_file_may_have_spaces_or_a_backslash_in_its_name(tmp_path: Path) -> None:
+    path = table(tmp_path, "path,label\n 1.png,cat\na\\b.png,dog\n")
+    for name in (" 1.png", "a\\b.png"):
+        (tmp_path / name).touch()
+    assert labels(discover(path)) == {" 1.png": "cat", "a\\b.png": "dog"}
+
+
+def test_what_columns_were_taken_for_is_said(tmp_path: Path) -> None:
+    found = discover(table(tmp_path, "id,file_name,label,width\n7,1.png,cat,30\n"))
+    assert found.notices == (f"Columns of {tmp_path / 'labels.csv'} taken: file_name as path; not used: id, width.",)
+
+
+def test_labels_are_asked_about(tmp_path: Path) -> None:
+    found = discover(table(tmp_path, "path,label\nimg/a.png,nan\nimg/b.png,Cat\n1.png,cat\n"))
+    assert ["Cat, cat: the same class?" in text or 'nan: is this "no label"?' in text for text in found.notices] == [
+        True
+    ] * 2
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("img/a.png,cat\nimg/b.png,dog\n", "seems to be a row already: put the names above it"),
+        (
+            "file,image,label\nimg/a.png,x,cat\n",
+            "several columns that may be the path: file, image. Call one of them path",
+        ),
+        ("path,class,category\nimg/a.png,x,cat\n", "several columns that may be the label: class, category"),
+        ("path,path,label\nimg/a.png,x,cat\n", "several columns that may be the path"),
+        ("path,label\nimg/a.png,cat, tabby\n", "line 2: 3 cells where 2 .* needs quotes"),
+        ("path,label\nimg/a.png\n", "line 2: 1 cells where 2"),
+        ("path,label\n,cat\n", "line 2: the path is empty"),
+        ("path,label\nIMG/A.PNG,cat\n", r"not in .*: IMG/A\.PNG\. There is img/a\.png\."),
+        ("path,label\nimg/a,cat\n", r"There is img/a\.png\."),
+        ("path,label\nC:\\data\\img\\a.png,cat\n", "a drive of Windows"),
+        ("path,label\nhttps://x.org/a.png,cat\n", "Addresses are not fetched"),
+        ("label, path\ncat, img/c.png \n", r': "img/c\.png "\. Correct the paths'),
+        ("path,label\nimg/Zürich.png,cat\n".encode("latin-1"), "The names are not UTF-8. Save the file as “CSV UTF-8”"),
+        ("path,label\nimg/a.png,Käfer\n".encode("latin-1"), "line 2: the label is not UTF-8"),
+        ("path,label\n".encode("utf-16-le"), "UTF-16 without a byte order mark. Save it as CSV UTF-8"),
+        (b"\xff\xfep\0a\0t", "cannot be read as CSV"),
+        (b"PK\x03\x04rest", "Excel workbook, or an archive: save the sheet as CSV UTF-8"),
+        (b"\x1f\x8brest", "compressed: unpack it"),
+        ('path,label\n"img/a.png,cat\n', "cannot be read as CSV"),
+    ],
+)
+def test_tables_that_cannot_be_read(tmp_path: Path, content: str | bytes, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        discover(table(tmp_path, content))
+
+
+def test_paths_from_the_current_folder_are_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = table(tmp_path, "path,label\nimg/a.png,cat\n").rename(tmp_path / "img" / "labels.csv")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="there from the current folder: give that as the data, and --manifest"):
+        discover(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "path\nimg/a.png\n1.png\n",
+        "img/a.png\n1.png\n",
+        "\ufeffimg\\a.png\r\n\r\n1.png\r\n",
+        "id;image;label\n0;img/a.png;cat\n1;1.png;dog\n",
+        '"img/a.png"\n"1.png"\n',
+    ],
+)
+def test_a_list_of_paths(tmp_path: Path, content: str) -> None:
+    assert read_paths(table(tmp_path, content)) == [tmp_path / "img" / "a.png", tmp_path / "1.png"]
+
+
+def test_a_list_may_have_absolute_paths_anywhere(tmp_path: Path) -> None:
+    (tmp_path / "lists").mkdir()
+    assert read_paths(table(tmp_path, f"{tmp_path}/1.png\n", "lists/a.txt")) == [tmp_path / "1.png"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("img/c.png\n", r"names 1 files that are not in .*: img/c\.png"),
+        ("a,b\nimg/a.png,cat\n", "needs a first line with the column path. Received: a, b"),
+        ("img/a.png,cat\n", "seems to be a row already"),
+        ("", "names no images"),
+        ("path\n", "names no images"),
+    ],
+)
+def test_lists_that_cannot_be_read(tmp_path: Path, content: str, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        read_paths(table(tmp_path, content))
