@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headstart.cache.store import open_cache
-from headstart.fit import divide, read_features
+from headstart.evaluate.sides import divide
+from headstart.fit import read_features
 from headstart.heads.catalogue import default_spec, make_head
 from headstart.heads.dense import DenseHead
 from headstart.runtime import import_keras
@@ -81,7 +82,7 @@ def compare(path: Path, n_seeds: int) -> dict[str, Any]:
     """Fit both ways by turns on one cache: its own split, or three quarters of it."""
     spec, raw = default_spec("dense"), default_spec("dense", scaling="none")
     with open_cache(path) as cache:
-        split = divide(cache, None, random_state=0)
+        split = divide(cache).split
         X, X_test = (read_features(cache, raw, rows) for rows in (split.train, split.validation))
         pooled, pooled_test = (read_features(cache, spec, rows) for rows in (split.train, split.validation))
         y, y_test = cache.labels[split.train], cache.labels[split.validation]

@@ -11,7 +11,7 @@ import numpy as np
 
 from caches import RECIPE
 from headstart.cache.shard import ShardWriter
-from headstart.schema import FeatureBatch, ImageRef, ImageRow, Recipe
+from headstart.schema import Failure, FeatureBatch, ImageRef, ImageRow, Recipe
 
 NAMES = ("ants", "bees", "wasps")
 
@@ -29,6 +29,7 @@ def labelled_cache(
     distance: float = 1.5,
     seed: int = 0,
     recipe: Recipe = RECIPE,
+    failed: Sequence[str] = (),
 ) -> Path:
     """Write a cache whose classes lie around points of their own.
 
@@ -37,7 +38,7 @@ def labelled_cache(
     path : Path
         The file.
     labels : sequence of int
-        Class of each row, 0 to 2.
+        Class of each row, 0 to 2; −1 for none.
     splits : sequence of str, optional
         Split of each row.
     copies, near : dict of int to int
@@ -48,6 +49,8 @@ def labelled_cache(
         Of the features.
     recipe : Recipe
         Said to have made them, without its pooled layers.
+    failed : sequence of str
+        Class of each image that could not be read.
     """
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(3, WIDTH)) * distance
@@ -56,14 +59,16 @@ def labelled_cache(
         values[row] = values[source] * (1.0 if row in (copies or {}) else 1.001)
     rows = [
         ImageRow(
-            ImageRef(f"{NAMES[label]}/{row}.jpg", NAMES[label], splits[row] if splits else None, None, 100, row),
+            ImageRef(f"{name}/{row}.jpg", name, splits[row] if splits else None, None, 100, row),
             hashlib.sha256(str((copies or {}).get(row, row)).encode()).hexdigest(),
             300,
             200,
         )
-        for row, label in enumerate(labels)
+        for row, name in enumerate(NAMES[label] if label >= 0 else None for label in labels)
     ]
     maps = values[:, None, None, :].astype(np.float32)
     with ShardWriter(path, recipe=replace(recipe, pooled_layers=()), class_names=NAMES, compression="zstd") as writer:
         writer.append(FeatureBatch(maps, np.empty((len(labels), 0), np.float32)), rows)
+        for number, name in enumerate(failed):
+            writer.add_failure(Failure(ImageRef(f"{name}/bad{number}.jpg", name, None, None, 100, 0), "damaged"))
     return path

@@ -67,7 +67,7 @@ def demo(
     if summary.stop_signal is not None:
         raise typer.Exit(128 + summary.stop_signal)
 
-    heading(f"3. Heads: fit-head {cache} --type {' | '.join(HEADS)}")
+    heading(f"3. Heads: fit-head {cache} --type {' | '.join(HEADS)} --no-search")
     results = [fit(cache, head_type, folder / "heads" / f"{name}-{head_type}") for head_type in HEADS]
     print_heads(results)
     best = min(results, key=lambda result: result.score.log_loss)  # accuracies this close are not told apart
@@ -108,14 +108,14 @@ def print_heads(results: list[FitResult]) -> None:
 def predictions_table(cache: Path, result: FitResult) -> Table:
     """Return what a saved head says of some held-out images, evenly spread; from the cache, so no network is run."""
     from headstart.cache.store import open_cache
-    from headstart.fit import divide
+    from headstart.evaluate.sides import divide
     from headstart.heads.bundle import load_bundle
 
     table = Table("image", "truth", "prediction")
     table.add_column("probability", justify="right")
     bundle = load_bundle(Path(str(result.folder)))
     with open_cache(cache) as opened:
-        held_out = sorted(divide(opened, HELD_OUT, SEED).validation.tolist())
+        held_out = sorted(divide(opened, HELD_OUT, SEED).split.validation.tolist())
         rows = [held_out[(2 * i + 1) * len(held_out) // (2 * SHOWN)] for i in range(SHOWN)]
         probabilities = bundle.predict_proba(opened.batches(rows), opened.recipe)
         for row, chances in zip(rows, probabilities, strict=True):

@@ -8,19 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.markup import escape
 
-from headstart_cli.console import err, out
+from headstart_cli.console import err, out, printable
 from headstart_cli.evaluate import print_score
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from headstart.fit import FitResult, Search
+    from headstart.fit import FitResult
     from headstart.schema import HeadSpec
     from headstart.search.choose import SearchResult
     from headstart.storage.address import Location
-
-#: Heads that are searched unless asked otherwise: it takes them a second or two.
-SEARCHED = frozenset({"logistic", "linear-svm", "ridge"})
 
 EPILOG = (
     "[bold]Examples[/]\n\n"
@@ -145,6 +142,7 @@ def fit(
     """
     from headstart.fit import fit_head
     from headstart.memory import parse_size
+    from headstart.search.settings import what_to_search
     from headstart.storage.address import location
 
     given: dict[str, Any] = {
@@ -168,7 +166,7 @@ def fit(
     cache, *others = caches
     folder = output or Path("heads") / f"{location(cache).stem}-{spec.type.rpartition('.')[2]}"
     bound = parse_size(max_memory) if max_memory else None
-    chosen = what_to_search(spec, asked=search, features_given=features is not None, config_given=config is not None)
+    chosen = what_to_search(spec.type, asked=search, features_given=features is not None, complete=config is not None)
     if engine == "ray" and chosen == "none":
         raise typer.BadParameter("--engine ray goes with a search: --search.")
     if address and engine == "local":
@@ -186,14 +184,6 @@ def fit(
         overwrite=overwrite,
     )
     print_result(result)
-
-
-def what_to_search(spec: HeadSpec, *, asked: bool | None, features_given: bool, config_given: bool) -> Search:
-    """Return what is chosen by cross-validation: by default for linear heads, unless a file says what they are."""
-    by_default = spec.type in SEARCHED and not config_given
-    if not (by_default if asked is None else asked):
-        return "none"
-    return "params" if features_given or config_given else "features"
 
 
 def make_spec(
@@ -247,13 +237,16 @@ def print_result(result: FitResult) -> None:
         print_search(result.search, result.caches)
     out.print(
         f"[bold]{spec.type}[/] on {', '.join(spec.features)} (scaling {spec.scaling}), {result.n_train:,} images fitted in "
-        f"{result.fit_seconds:.2f} s; scored on {escape(result.split)}",
+        f"{result.fit_seconds:.2f} s; scored on {escape(result.split)}, "
+        "none of which it was fitted on",
         soft_wrap=True,
     )
     if result.streamed:
         out.print("The features did not fit in the memory: they were taken some at a time.")
     if result.n_dropped:
         out.print(f"{result.n_dropped:,} training images were left out: the same bytes are among the scored ones.")
+    for note in result.notes:
+        out.print(f"[yellow]{escape(printable(note))}[/]", soft_wrap=True)
     print_score(result.score)
     out.print(f"Saved in {escape(str(result.folder))}", soft_wrap=True)
 

@@ -8,16 +8,15 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from headstart.cache.folder import is_cache
 from headstart.cache.store import FeatureCache, open_cache
-from headstart.errors import DataError, RecipeMismatchError
+from headstart.errors import DataError
 from headstart.evaluate.metrics import score
-from headstart.evaluate.same_images import same_images
-from headstart.evaluate.splits import Split, split_by_caches, split_by_column, split_by_fraction
+from headstart.evaluate.sides import Sides, divide, divide_caches
 from headstart.heads.bundle import Bundle, check_target, save_bundle
 from headstart.heads.by_path import fit_in_words
 from headstart.heads.catalogue import default_spec, make_head
@@ -26,21 +25,14 @@ from headstart.heads.scikit import check_savable
 from headstart.heads.streaming import Memory, fit_streamed, matrix_fits
 from headstart.heads.training_images import short_digests
 from headstart.heads.transforms import design_matrix
-from headstart.images.split_names import split_of
 from headstart.search.choose import SearchResult, search_head
-from headstart.search.settings import candidates
+from headstart.search.settings import Search, candidates, what_to_search
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headstart.schema import HeadSpec, Score
-from headstart.storage.address import Location
-
-#: What a search may choose (:func:`fit_head`).
-Search = Literal["none", "params", "features"]
-
-#: Share of the images that is held out where the data has no split of its own.
-DEFAULT_FRACTION = 0.25
+    from headstart.storage.address import Location
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +63,8 @@ class FitResult:
         How its setting was chosen, on the training images alone; None where it was given.
     caches : tuple of Path or Address
         Those that were chosen among; of the first one alone where there was no choice. ``search.source`` is a place in it.
+    notes : tuple of str
+        Classes without an image to fit on, or none scored, and what else could not be done as it is by default.
     """
 
     head: Any
@@ -85,6 +79,7 @@ class FitResult:
     streamed: bool = False
     search: SearchResult | None = None
     caches: tuple[Location, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def fit_head(
@@ -94,7 +89,7 @@ def fit_head(
     validation: float | str | Path | None = None,
     output: str | Path | None = None,
     max_memory: int | None = None,
-    search: Search = "none",
+    search: Search | None = None,
     among: Sequence[str | Location] = (),
     engine: str = "local",
     address: str | None = None,
@@ -102,26 +97,29 @@ def fit_head(
 ) -> FitResult:
     """Fit a head on some images of a cache, score it on others, and save it.
 
-    Images with identical bytes, and images of one group, never sit on both sides.
+    Images with identical bytes, and images of one group, never sit on both sides. A class without an image to fit on is left
+    out of the head and of the score, and ``notes`` says so.
 
     Parameters
     ----------
     cache : str or Path
         A cache with labels.
     spec : HeadSpec or str
-        What to fit, on which features; a name alone is a head with the catalogue's defaults, and an import path any
-        scikit-learn classifier.
+        What to fit, on which features; a name alone is a head with the catalogue's defaults where nothing is searched, and
+        an import path any scikit-learn classifier.
     validation : float, str or Path, optional
         A fraction of the images to hold out; ``validation`` or ``test``, a split of the cache; or another cache of the same
-        recipe. The default is the cache's own split if it has one, else a quarter of the images.
+        recipe. The default is the cache's own split if it has one that can be scored, else a quarter of the images.
     output : str or Path, optional
         Folder of the bundle; None saves nothing.
     max_memory : int, optional
         Bytes that the process may take. Where the matrix of features and the work space would not fit, dense, logistic and
         ridge are fitted without it (:mod:`headstart.heads.streaming`). The default is half of what is free.
-    search : str
+    search : str, optional
         What to choose by cross-validation on the training images, which the score has no part in: ``none``; ``params``, the
-        parameters of the catalogue's grid that the spec does not name; ``features``, those and the features too.
+        parameters of the catalogue's grid that the spec does not name; ``features``, those and the features too. The default
+        is that of ``fit-head``: ``features`` for ``logistic``, ``linear-svm`` and ``ridge`` named by their type alone, and
+        ``none`` for other types and for a ``HeadSpec``, which is fitted as it is.
     among : sequence of str or Path
         Other caches of the same images, as of another input size: the search chooses one of all. The images, and what of
         them is held out, are those of the first cache.
@@ -141,6 +139,8 @@ def fit_head(
     BundleError
         If something lies where the head is to be saved that is not to be replaced, or it cannot be saved.
     """
+    if search is None:
+        search = what_to_search(spec) if isinstance(spec, str) else "none"
     spec = default_spec(spec) if isinstance(spec, str) else spec
     if among and (search == "none" or is_another_cache(validation)):
         raise DataError(
@@ -154,39 +154,21 @@ def fit_head(
         train, *others = (stack.enter_context(open_cache(path)) for path in (cache, *among))
         if is_another_cache(validation):
             scored = stack.enter_context(open_cache(str(validation)))
-            sides = Sides(train, scored, divide_caches(train, scored))
+            sides = divide_caches(train, scored)
         else:
-            sides = Sides(train, train, divide(train, validation, spec.random_state))
-        found = choose(sides, others, spec, search, engine, address)
+            sides = divide(train, validation, spec.random_state)
+        try:
+            found = choose(sides, others, spec, search, engine, address)
+        except DataError as error:  # too few images for it
+            if others or engine != "local":
+                raise
+            found, sides = None, replace(sides, notes=(*sides.notes, f"No setting was searched: {error}"))
         if found is None:
             return fit_on(sides, spec, output, max_memory, overwrite=overwrite)
         if found.source:
             sides = sides.within(others[found.source - 1])
         result = fit_on(sides, found.spec, output, max_memory, overwrite=overwrite)
         return replace(result, search=found, caches=(train.path, *(other.path for other in others)))
-
-
-@dataclass(frozen=True, slots=True)
-class Sides:
-    """Where the images to fit on and those to score on lie.
-
-    Attributes
-    ----------
-    train, validation : FeatureCache
-        Caches of one recipe; often the same.
-    split : Split
-        Their rows.
-    """
-
-    train: FeatureCache
-    validation: FeatureCache
-    split: Split
-
-    def within(self, cache: FeatureCache) -> Sides:
-        """Return the same images in another cache that holds them all."""
-        split = self.split
-        train, validation = (same_images(self.train, rows, cache) for rows in (split.train, split.validation))
-        return Sides(cache, cache, replace(split, train=train, validation=validation))
 
 
 def choose(
@@ -216,34 +198,6 @@ def is_another_cache(validation: float | str | Path | None) -> bool:
     return isinstance(validation, str | Path) and is_cache(validation)
 
 
-def divide(cache: FeatureCache, validation: float | str | Path | None, random_state: int) -> Split:
-    """Return the rows of one cache to fit on and to score on."""
-    if validation is None:
-        held_out = [name for name in ("validation", "test") if name in set(cache.splits)]
-        validation = held_out[0] if held_out and "train" in set(cache.splits) else DEFAULT_FRACTION
-    if isinstance(validation, int | float):
-        return split_by_fraction(
-            cache.labels, fraction=validation, sha256=cache.sha256, groups=cache.groups, random_state=random_state
-        )
-    name = split_of(str(validation)) or str(validation)
-    return split_by_column(cache.labels, cache.splits, validation=name, sha256=cache.sha256, groups=cache.groups)
-
-
-def divide_caches(train: FeatureCache, other: FeatureCache) -> Split:
-    """Return all labelled rows of one cache to fit on, and those of another to score on."""
-    differences = train.recipe.differences(other.recipe)
-    if differences:
-        raise RecipeMismatchError(
-            f"{other.path} was made by another recipe than {train.path} (there ≠ here): {'; '.join(differences)}."
-        )
-    if train.class_names != other.class_names:
-        raise DataError(
-            f"The two caches have different classes. {train.path}: {', '.join(train.class_names)}. "
-            f"{other.path}: {', '.join(other.class_names)}."
-        )
-    return split_by_caches(train.labels, other.labels, sha256=train.sha256, other_sha256=other.sha256)
-
-
 def fit_on(
     sides: Sides, spec: HeadSpec, output: str | Path | None, max_memory: int | None = None, *, overwrite: bool = False
 ) -> FitResult:
@@ -257,19 +211,19 @@ def fit_on(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         if streamed:
-            fit_streamed(head, spec.type, rows, train.labels[split.train], memory)
+            fit_streamed(head, spec.type, rows, sides.y_train, memory)
         else:
-            fit_in_words(head, spec.type, features, train.labels[split.train])
+            fit_in_words(head, spec.type, features, sides.y_train)
     fit_seconds = time.perf_counter() - start
     bundle = Bundle(
         head=head,
         spec=spec,
         recipe=train.recipe,
-        class_names=train.class_names,
+        class_names=sides.class_names,
         training_digests=short_digests(train.sha256[row] for row in split.train.tolist()),
     )
     probabilities = bundle.predict_proba(validation.batches(split.validation), validation.recipe)
-    scored = score(validation.labels[split.validation], probabilities, train.class_names)
+    scored = score(sides.y_validation, probabilities, sides.class_names)
     folder = None
     if output is not None:
         facts = {
@@ -278,6 +232,7 @@ def fit_on(
             "n_train": len(split.train),
             "fit_seconds": fit_seconds,
             "streamed": streamed,
+            "notes": list(sides.notes),
         }
         folder = save_bundle(Path(output), bundle, metrics=scored.to_dict() | facts, overwrite=overwrite)
     return FitResult(
@@ -292,6 +247,7 @@ def fit_on(
         folder=folder,
         streamed=streamed,
         caches=(train.path,),
+        notes=sides.notes,
     )
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from commands import Cli
+from headstart.fit import fit_head
+from headstart.heads.bundle import load_bundle
 from pictures import class_folders, picture
 
 
@@ -22,6 +24,15 @@ def test_a_saved_head_is_replaced_when_asked_alone(cli: Cli, head: Path) -> None
         assert (head / "bundle.json").read_bytes() == saved
     assert cli("fit-head", "features/photos.h5", "--type", "ridge", "-o", head, "--overwrite")[0] == 0
     assert json.loads((head / "bundle.json").read_text())["spec"]["type"] == "ridge"
+
+
+@pytest.mark.parametrize("head_type", ["logistic", "knn"])
+def test_a_head_is_the_same_from_the_command_and_from_python(cli: Cli, data: Path, head_type: str) -> None:
+    assert cli("extract-features", data)[0] == 0
+    code, out, _ = cli("fit-head", "features/photos.h5", "--type", head_type, "-o", "head")
+    assert code == 0
+    assert "none of which it was fitted on" in out
+    assert load_bundle(Path("head")).spec == fit_head("features/photos.h5", head_type).spec
 
 
 def test_several_caches_of_the_same_images_are_chosen_among(cli: Cli, data: Path) -> None:

@@ -10,6 +10,7 @@ from headstart.fit import fit_head
 from headstart.heads.bundle import load_bundle
 from headstart.heads.catalogue import default_spec
 from headstart.heads.streaming import Memory, matrix_fits
+from labelled import labelled_cache
 
 
 @pytest.fixture
@@ -38,6 +39,23 @@ def test_a_head_that_cannot_be_streamed_is_refused_before_the_features_are_read(
     monkeypatch.setattr(fit, "matrix_fits", lambda kind, _, memory: matrix_fits(kind, (200_000, 25_088), memory))
     with pytest.raises(HeadstartError, match="rbf-svm is fitted on all images at once"):
         fit_head(cache, "rbf-svm", validation=0.3, max_memory=2**32)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("head_type", ["logistic", "ridge", "knn"])
+def test_a_class_without_an_image_to_fit_on_is_no_output(tmp_path, monkeypatch, head_type, streamed):
+    monkeypatch.setattr(fit, "matrix_fits", lambda *_: not streamed or head_type == "knn")
+    labels, splits = [0, 2] * 10 + [0, 1, 2, 1], ["train"] * 20 + ["test"] * 4
+    result = fit_head(
+        labelled_cache(tmp_path / "c.h5", labels, splits=splits), default_spec(head_type), output=tmp_path / "head"
+    )
+    assert result.notes == ("bees: 2 scored images, none to fit on.",)
+    assert (result.score.n_samples, result.score.accuracy) == (2, 1)
+    assert result.score.class_names == ("ants", "wasps")
+    bundle = load_bundle(tmp_path / "head")
+    assert bundle.class_names == ("ants", "wasps")
+    assert bundle.metrics["notes"] == list(result.notes)
+    assert len(bundle.training_digests) == 20
 
 
 def test_the_bound_is_that_of_the_process():

@@ -69,7 +69,7 @@ def test_a_cluster_is_asked_only_where_there_is_one_and_something_to_search(
     with pytest.raises(HeadstartError, match=r"Unknown engine .dask.\. Expected local or ray"):
         fit_head(cache, search="params", engine="dask")
     with pytest.raises(DataError, match=r"nothing to choose \(search: none\)\. Leave out --engine"):
-        fit_head(cache, engine="ray")
+        fit_head(cache, search="none", engine="ray")
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ray" else find(name))
     with pytest.raises(HeadstartError, match=r"pip install \"headstart\[ray\]\""):
@@ -105,7 +105,6 @@ def test_fit_head_saves_what_was_chosen_and_scores_it_on_other_images(cache: Pat
     assert result.n_train == 60
     assert "60 images" in result.search.folds
     assert result.score.n_samples == 30
-    assert fit_head(cache, "logistic").search is None
 
 
 def test_of_several_caches_the_one_that_predicts_best_is_chosen(tmp_path: Path) -> None:
@@ -134,6 +133,28 @@ def test_the_same_features_twice_change_nothing(tmp_path: Path, cache: Path) -> 
     assert [trial.fold_accuracy for trial in second] == [trial.fold_accuracy for trial in first]
 
 
+@pytest.mark.parametrize("head_type", ["logistic", "linear-svm", "ridge"])
+def test_a_linear_head_is_searched_by_default_and_one_of_a_full_specification_is_not(
+    cache: Path, head_type: str
+) -> None:
+    default, asked = fit_head(cache, head_type), fit_head(cache, head_type, search="features")
+    assert default.search is not None
+    assert default.spec == asked.spec
+    assert fit_head(cache, default_spec(head_type)).search is None
+    assert fit_head(cache, head_type, search="none").search is None
+
+
+def test_other_heads_are_not_searched_by_default(cache: Path) -> None:
+    assert fit_head(cache, "knn").search is None
+
+
+def test_where_too_few_images_can_be_divided_nothing_is_searched_and_it_is_said(tmp_path: Path) -> None:
+    few = labelled_cache(tmp_path / "few.h5", [0, 1, 0, 1], splits=["train", "train", "test", "test"])
+    result = fit_head(few, "logistic")
+    assert (result.search, result.spec) == (None, default_spec("logistic"))
+    assert "No setting was searched: Cross-validation needs two classes" in result.notes[-1]
+
+
 def test_caches_of_other_images_or_classes_are_refused(tmp_path: Path, cache: Path) -> None:
     fewer = labelled_cache(tmp_path / "fewer.h5", LABELS[:80], splits=["train"] * 80)
     with pytest.raises(DataError, match=r"fewer.h5 lacks 10 of the 30 images .*: .*80.jpg.* …"):
@@ -142,7 +163,7 @@ def test_caches_of_other_images_or_classes_are_refused(tmp_path: Path, cache: Pa
     with pytest.raises(DataError, match=r"other classes than .* for 60 images"):
         fit_head(cache, "ridge", search="params", among=[relabelled])
     with pytest.raises(DataError, match="found by a search"):
-        fit_head(cache, "ridge", among=[cache])
+        fit_head(cache, "ridge", search="none", among=[cache])
 
 
 def turned_cache(path: Path, distance: float) -> Path:

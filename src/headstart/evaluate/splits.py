@@ -138,12 +138,14 @@ def split_by_caches(
     other_sha256: Sequence[str],
 ) -> Split:
     """Return all labelled rows of one cache to fit on, and those of another to score on; the same bytes only there."""
-    rows, scored = labelled(labels), labelled(other_labels)
-    seen = {other_sha256[row] for row in scored}
+    rows, scored = labelled(labels), np.flatnonzero(np.asarray(other_labels) >= 0)
+    seen = {other_sha256[row] for row in scored.tolist()}
     kept = np.array([row for row in rows.tolist() if sha256[row] not in seen], np.int64)
     if not len(kept):
         raise DataError("Every training image is among the scored ones, by its bytes. Name another cache.")
-    return Split(kept, scored, f"the {len(scored):,} images of the other cache", len(rows) - len(kept))
+    split = Split(kept, scored, f"the {len(scored):,} images of the other cache", len(rows) - len(kept))
+    check_sides(labels, split)
+    return split
 
 
 def labelled(labels: NDArray[np.integer[Any]]) -> NDArray[np.int64]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
     from headstart.cache.store import FeatureCache
     from headstart.schema import HeadSpec
+
+#: What a search may choose: nothing, the parameters of the catalogue's grid that are not given, or the features too.
+Search = Literal["none", "params", "features"]
+
+#: Heads that are searched unless asked otherwise: it takes them a second or two.
+SEARCHED_BY_DEFAULT = frozenset({"logistic", "linear-svm", "ridge"})
 
 #: Features tried where none are named, beside a head's own, the fewest columns first: on photographs the last block's average
 #: is best, on textures (as solar cells) the fourth block joined to it is (benchmarks/results).
@@ -31,6 +37,27 @@ MAX_VALUES = 100_000_000
 
 #: Folds of a search.
 N_SPLITS = 5
+
+
+def what_to_search(
+    head_type: str, *, asked: bool | None = None, features_given: bool = False, complete: bool = False
+) -> Search:
+    """Return what is chosen by cross-validation, for ``fit-head`` and ``fit_head`` alike.
+
+    Parameters
+    ----------
+    head_type : str
+        Name in the catalogue.
+    asked : bool, optional
+        Whether a search was asked for; the default is that of the type.
+    features_given : bool
+        Features that are named are not searched.
+    complete : bool
+        Whether features and parameters are given as a whole, as by a file: then nothing is searched unless asked for.
+    """
+    if not (head_type in SEARCHED_BY_DEFAULT and not complete if asked is None else asked):
+        return "none"
+    return "params" if features_given or complete else "features"
 
 
 def candidates(
