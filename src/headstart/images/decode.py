@@ -52,7 +52,8 @@ from headstart.images.reader import check_size, ignore_pillow_warnings, open_ima
 from headstart.images.reasons import explain
 from headstart.images.rules import DEFAULT_RULES, DecodeRules
 from headstart.images.samples import to_rgb8
-from headstart.images.tiff import DeepTiff, misread_kind, unread_kind
+from headstart.images.tiff import DeepTiff
+from headstart.images.tiff_kinds import misread_kind, unread_kind
 
 if TYPE_CHECKING:
     from headstart.images.samples import Pixels

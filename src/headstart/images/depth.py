@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headstart.errors import ImageError
-from headstart.images.samples import Samples
+from headstart.images.samples import Samples, strips
+from headstart.images.tags import BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT, tag_number, tag_numbers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
     Reopen = Callable[[], ImageFile.ImageFile]
 
-#: Tags of TIFF 6.0, and the values of the last that are signed integers.
-BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT, SIGNED = 258, 262, 339, 2
+#: The value of the tag SampleFormat that says signed integers.
+SIGNED = 2
 
 #: Pillow's names of the orders of two bytes: what unpacks the upper byte in one order unpacks the lower one in the other.
 OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
@@ -43,7 +44,7 @@ def may_be_deep(image: ImageFile.ImageFile, data: bytes) -> bool:
     return (
         image.mode[0] in "IF"
         or is_16_bit_colour(image, rawmode_of(image))
-        or SIGNED in tags.get(SAMPLE_FORMAT, ())
+        or SIGNED in tag_numbers(tags, SAMPLE_FORMAT)
         or largest_sample(image, data) > 255
     )
 
@@ -56,8 +57,7 @@ def is_animated(image: ImageFile.ImageFile) -> bool:
 def deep_samples(image: ImageFile.ImageFile) -> Samples | None:
     """Return the samples of a loaded image of one channel; None where it has 8 bits, which Pillow knows how to show."""
     tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
-    signed = SIGNED in tags.get(SAMPLE_FORMAT, ())
-    bits = tags.get(BITS_PER_SAMPLE, (16,))[0]
+    signed, bits = SIGNED in tag_numbers(tags, SAMPLE_FORMAT), tag_number(tags, BITS_PER_SAMPLE, 16)
     values = np.asarray(image) if image.mode in {"I", "F", "L"} or image.mode.startswith("I;16") else None
     limits = None
     if image.mode == "La":
@@ -163,8 +163,10 @@ def straight(values: NDArray[Any]) -> NDArray[Any]:
     """Return samples of shape (height, width, n_channels) without the alpha, the last, that they were multiplied with."""
     is_float = values.dtype.kind == "f"
     full, largest = (1.0, np.finfo(values.dtype).max) if is_float else 2 * (np.iinfo(values.dtype).max,)
-    alpha = values[:, :, -1:].astype(np.float64)
-    with np.errstate(all="ignore"):  # of values that are no numbers, which are refused later, and of huge ones
-        colours = values[:, :, :-1] * np.divide(full, alpha, out=np.zeros_like(alpha), where=alpha > 0)
-        colours = np.clip(colours if is_float else np.rint(colours), 0, largest).astype(values.dtype)
-    return np.concatenate([colours, values[:, :, -1:]], axis=2)
+    result = values.copy()
+    for rows in strips(values):
+        alpha = values[rows, :, -1:].astype(np.float64)
+        with np.errstate(all="ignore"):  # of values that are no numbers, which are refused later, and of huge ones
+            colours = values[rows, :, :-1] * np.divide(full, alpha, out=np.zeros_like(alpha), where=alpha > 0)
+            result[rows, :, :-1] = np.clip(colours if is_float else np.rint(colours), 0, largest)
+    return result

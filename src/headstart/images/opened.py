@@ -24,6 +24,7 @@ from headstart.images.pixels import to_rgb
 from headstart.images.png import refuse_missing_rows
 from headstart.images.reader import check_size, open_image, refuse_missing_strips
 from headstart.images.samples import Samples
+from headstart.images.tags import IMAGE_DESCRIPTION, MASK, NEW_SUBFILE_TYPE, REDUCED, tag_number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,10 +32,6 @@ if TYPE_CHECKING:
 
 #: Formats whose further frames are no pages: layers of a picture, other views or maps of a photograph.
 SINGLE_FORMATS = frozenset({"MPO", "PSD"})
-
-#: Tags of TIFF 6.0; bits of the first: a smaller version of another page, a mask for another page.
-NEW_SUBFILE_TYPE, IMAGE_DESCRIPTION = 254, 270
-REDUCED, MASK = 1, 4
 
 #: Files of more pages are refused where the pages have to be counted.
 MAX_PAGES = 10_000
@@ -116,9 +113,8 @@ class PillowFile:
 
     def _is_smaller(self, number: int) -> bool:
         """Return whether the page that was sought is a smaller version of another one, or a mask."""
-        tags = getattr(self.image, "tag_v2", {})
-        kind = tags.get(NEW_SUBFILE_TYPE, 0)
-        return number == self.image.tell() and isinstance(kind, int) and bool(kind & (REDUCED | MASK))
+        kind = tag_number(getattr(self.image, "tag_v2", {}), NEW_SUBFILE_TYPE, 0)
+        return number == self.image.tell() and bool(kind & (REDUCED | MASK))
 
     def _reopened(self, number: int) -> ImageFile.ImageFile:
         """Return the file anew, at a page that is not loaded."""

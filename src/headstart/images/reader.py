@@ -16,6 +16,7 @@ from PIL import Image
 from headstart.errors import ImageError
 from headstart.images.formats import RAW_SUFFIXES, readers, suffix_of
 from headstart.images.reasons import unidentified
+from headstart.images.tags import DNG_VERSION, NEW_SUBFILE_TYPE, REDUCED, SUB_IFDS
 
 if TYPE_CHECKING:
     from PIL import ImageFile
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 #: Images of these formats are refused above so many pixels: their readers are written in Python and slow.
 MAX_SLOW_PIXELS = 8_000_000
 SLOW_FORMATS = frozenset({"QOI"})
-
-#: Tags of TIFF 6.0 and DNG 1.4: NewSubfileType (bit 0: a smaller version of another picture), SubIFDs, DNGVersion.
-NEW_SUBFILE_TYPE, SUB_IFDS, DNG_VERSION = 254, 330, 50706
 
 #: Reason of refusal.
 CAMERA_RAW = "camera raw is not supported: convert it to JPEG, PNG or TIFF"
@@ -97,7 +95,7 @@ def refuse_camera_raw(image: ImageFile.ImageFile, name: str) -> None:
 
 def is_camera_raw(tags: Mapping[int, Any], name: str) -> bool:
     """Return whether a TIFF with these tags is what a camera writes before it is developed."""
-    preview = tags.get(NEW_SUBFILE_TYPE) == 1 and SUB_IFDS in tags
+    preview = tags.get(NEW_SUBFILE_TYPE) == REDUCED and SUB_IFDS in tags
     return suffix_of(name) in RAW_SUFFIXES or DNG_VERSION in tags or preview
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -112,9 +112,9 @@ def to_levels(values: NDArray[Any], limits: tuple[float, float], notes: list[str
     """Return values of shape (height, width, n_channels) as levels from 0 to 255; noted where some had to be clipped."""
     low, high = limits
     levels = np.empty(values.shape, np.uint8)
-    rows, clipped = max(1, STRIP_PIXELS // max(1, values.shape[1])), False
-    for top in range(0, len(values), rows):
-        strip = values[top : top + rows]
+    clipped = False
+    for rows in strips(values):
+        strip = values[rows]
         if strip.dtype.kind == "f" and not np.isfinite(strip).all():  # before the cast, which warns of signalling NaNs
             raise ImageError(
                 "holds values that are not numbers (NaN or infinity): replace them, or leave the image out"
@@ -122,17 +122,26 @@ def to_levels(values: NDArray[Any], limits: tuple[float, float], notes: list[str
         strip = strip.astype(np.float64)
         clipped |= bool(strip.size) and bool(strip.min() < low or strip.max() > high)
         strip = (np.clip(strip, low, high) - low) * 255 / (high - low)
-        levels[top : top + rows] = np.rint(strip)
+        levels[rows] = np.rint(strip)
     if clipped:
         notes.append("clipped")
     return levels
 
 
+def strips(values: NDArray[Any]) -> Iterator[slice]:
+    """Yield the rows of an image some at a time."""
+    step = max(1, STRIP_PIXELS // max(1, values.shape[1]))
+    yield from (slice(top, top + step) for top in range(0, len(values), step))
+
+
 def uses_few_levels(levels: Pixels, values: NDArray[Any]) -> bool:
     """Return whether a picture is left with few of the 256 levels, by the rule of :data:`LOW_LEVELS`."""
-    n_levels = int(np.count_nonzero(np.bincount(levels.ravel(), minlength=256)))
-    if n_levels >= LOW_LEVELS:
-        return False
+    used = np.zeros(256, np.bool_)
+    for rows in strips(levels):
+        used |= np.bincount(levels[rows].ravel(), minlength=256) > 0
+        if np.count_nonzero(used) >= LOW_LEVELS:
+            return False
+    n_levels = int(np.count_nonzero(used))
     if int(levels.max()) - int(levels.min()) < LOW_LEVELS // 2 + 1:
         return bool(values.max() > values.min())
     flat = values.ravel()
@@ -145,8 +154,11 @@ def on_white(levels: Pixels, alpha: NDArray[Any], notes: list[str]) -> Pixels:
     if (alpha >= opaque).all():
         return levels
     notes.append("alpha-on-white")
-    share = np.clip(alpha.astype(np.float64) / opaque, 0, 1)[:, :, None]
-    return np.rint(255 - (255 - levels.astype(np.float64)) * share).astype(np.uint8)
+    result = np.empty_like(levels)
+    for rows in strips(levels):
+        share = np.clip(alpha[rows].astype(np.float64) / opaque, 0, 1)[:, :, None]
+        result[rows] = np.rint(255 - (255 - levels[rows].astype(np.float64)) * share)
+    return result
 
 
 def project(pages: Iterable[Samples], how: str) -> Samples:

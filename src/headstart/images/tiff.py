@@ -1,11 +1,10 @@
-"""TIFFs of kinds that Pillow does not read: named by their tags, and read by tifffile (extra ``microscopy``)."""
+"""TIFFs of kinds that Pillow does not read, read by tifffile (extra ``microscopy``)."""
 
 from __future__ import annotations
 
 import io
 import logging
 import math
-import re
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,129 +14,24 @@ from PIL import Image, TiffImagePlugin
 from headstart.errors import ImageError
 from headstart.images.channels import pictures_of
 from headstart.images.depth import straight
+from headstart.images.embedded import SIZE_OF, embedded_pixels
 from headstart.images.extras import import_reader, verb_of
 from headstart.images.opened import MAX_PAGES, ORIENTATIONS, joined, turned
-from headstart.images.reader import CAMERA_RAW, is_camera_raw
 from headstart.images.samples import Samples, to_levels, type_limits
+from headstart.images.tags import ORIENTATION
+from headstart.images.tiff_kinds import GREY, PALETTE, RGB, SEPARATED, WHITE_IS_ZERO, YCBCR
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
-    from PIL import ImageFile
 
-#: First bytes of TIFF and BigTIFF.
-MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-#: Tags of TIFF 6.0.
-WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
-ORIENTATION, SAMPLES, PLANAR, EXTRA, FORMAT = 274, 277, 284, 338, 339
-
-#: A value of Compression that Pillow knows, and not every build of it reads.
-WEBP = 50001
-
-#: Values of Compression that Pillow does not know, and what they are called (tifffile's and libtiff's lists).
-COMPRESSIONS = {
-    33003: "JPEG 2000", 33004: "JPEG 2000", 33005: "JPEG 2000", 34661: "JBIG", 34712: "JPEG 2000", 34887: "LERC",
-    34892: "lossy JPEG", 34927: "LERC", 34933: "PNG", 34934: "JPEG XR", 48124: "Jetraw", 50001: "WebP", 50002: "JPEG XL",
-    52546: "JPEG XL", 65000: "EER", 65001: "EER", 65002: "EER",
-}  # fmt: skip
-
-#: Values of SampleFormat.
-FLOAT, COMPLEX = 3, (5, 6)
-
-#: Values of PhotometricInterpretation, those of them that are read, and what some are called.
-WHITE_IS_ZERO, GREY, RGB, PALETTE, SEPARATED, YCBCR, LAB, CFA, LINEAR_RAW = 0, 1, 2, 3, 5, 6, 8, 32803, 34892
+#: Values of PhotometricInterpretation that are read.
 READ = (WHITE_IS_ZERO, GREY, RGB, PALETTE, SEPARATED, YCBCR)
-COLOURS = {WHITE_IS_ZERO: "grey with white as zero", GREY: "grey", RGB: "RGB", SEPARATED: "CMYK", LAB: "LAB"}
 
 #: Values of ExtraSamples that mean alpha.
 ASSOCIATED, UNASSOCIATED = 1, 2
 
 # tifffile logs what it finds odd; without this, Python would print it where nobody has set up logging.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
-
-
-def unread_kind(data: bytes, name: str, refusal: str) -> str:
-    """Return what keeps Pillow from reading a TIFF that may be sound, as ``64-bit float``; nothing where it is none.
-
-    Only the tags of the first page are read.
-
-    Parameters
-    ----------
-    data, name : bytes, str
-        The whole file, and its name.
-    refusal : str
-        Why Pillow did not take it.
-
-    Raises
-    ------
-    ImageError
-        If it is camera raw.
-    """
-    if not data.startswith(MAGIC):
-        return ""
-    try:
-        tags = first_tags(data)
-        compression, kind = int(tags.get(COMPRESSION, 1)), kind_of_samples(tags)
-    except Exception:  # damaged, which is what Pillow's own reason says then
-        return ""
-    if is_camera_raw(tags, name) or tags.get(PHOTOMETRIC) in {CFA, LINEAR_RAW}:
-        raise ImageError(CAMERA_RAW)
-    if compression not in TiffImagePlugin.COMPRESSION_INFO:
-        return kind_of_compression(compression)
-    return kind if re.search(r"unknown (pixel mode|data organization)", refusal) else ""
-
-
-def kind_of_compression(compression: int) -> str:
-    """Return what a compression is called."""
-    known = COMPRESSIONS.get(compression)
-    return f"compression {known} ({compression})" if known else f"compression {compression}"
-
-
-def first_tags(data: bytes) -> Mapping[int, Any]:
-    """Return the tags of the first page."""
-    header = data[: 16 if data[2] == 43 or data[3] == 43 else 8]
-    tags = TiffImagePlugin.ImageFileDirectory_v2(header)
-    file = io.BytesIO(data)
-    file.seek(tags.next)
-    tags.load(file)
-    if WIDTH not in tags or HEIGHT not in tags:
-        raise ValueError("it has no size")
-    return tags
-
-
-def kind_of_samples(tags: Mapping[int, Any]) -> str:
-    """Return what the samples are, for a person."""
-    n_samples, bits = int(tags.get(SAMPLES, 1)), int(max(tags.get(BITS, (1,))))
-    sample_format, photometric = int(max(tags.get(FORMAT, (1,)))), int(tags.get(PHOTOMETRIC, GREY))
-    if sample_format in COMPLEX:
-        return "complex values"
-    n_colours = {RGB: 3, YCBCR: 3, LAB: 3, SEPARATED: 4}.get(photometric, 1)
-    if n_samples > n_colours and not (n_samples == n_colours + 1 and tags.get(EXTRA)):
-        return f"{n_samples} channels"
-    if photometric == PALETTE:
-        return f"a palette of {bits} bits"
-    words = [f"{bits}-bit {'float' if sample_format == FLOAT else 'integer'}"]
-    words += [COLOURS[photometric]] if photometric in COLOURS else []
-    words += ["with alpha"] if n_samples == n_colours + 1 else []
-    words += ["in planes"] if n_samples > 1 and tags.get(PLANAR, 1) != 1 else []
-    return " ".join(words)
-
-
-def misread_kind(image: ImageFile.ImageFile) -> str:
-    """Return what Pillow would read wrongly of a TIFF that it opened, or not everywhere; nothing where it is right.
-
-    Of uncompressed colours of 16 bits in planes it takes each byte for a sample. WebP is left out of many of its builds.
-    """
-    if image.format != "TIFF" or not image.tile:
-        return ""
-    tags = getattr(image, "tag_v2", {})
-    if tags.get(COMPRESSION) == WEBP:
-        return kind_of_compression(WEBP)
-    if image.tile[0].codec_name == "libtiff":
-        return ""
-    return kind_of_samples(tags) if tags.get(PLANAR, 1) != 1 and max(tags.get(BITS, (1,))) > 8 else ""
 
 
 class DeepTiff:
@@ -204,27 +98,37 @@ class DeepTiff:
     def _check(self, page: Any) -> None:
         """Raise ImageError for what is too large, is cut off, or is no picture; nothing is decoded for it."""
         width, height = page.imagewidth, page.imagelength
+        sizes = (width, height, page.imagedepth, page.samplesperpixel, page.bitspersample, *page.chunks, *page.chunked)
+        if not all(isinstance(size, int) for size in sizes) or page.planarconfig not in {1, 2}:
+            raise ImageError("damaged: its tags are not what the format demands")
         n_pixels = max(width * height, math.prod(page.chunks))
         if n_pixels > self._max_pixels:
             raise ImageError(f"too large: {width:,} × {height:,} pixels, at most {self._max_pixels:,} are decoded")
-        if n_pixels < 1 or page.imagedepth != 1:
+        if n_pixels < 1 or page.imagedepth != 1 or not math.prod(page.shape):
             raise ImageError(f"holds no picture: {width} × {height} × {page.imagedepth}")
         ends = [start + n for start, n in zip(page.dataoffsets, page.databytecounts, strict=False)]
-        if not ends or min(page.databytecounts) < 1 or max(ends) > len(self._data):
+        if len(ends) < math.prod(page.chunked) or min(page.databytecounts) < 1 or max(ends) > len(self._data):
             raise ImageError("truncated: the file ends before the picture does, or parts of it are missing")
-        if page.dtype is None or page.dtype.kind not in "biuf" or page.photometric not in READ:
+        known = page.compression in SIZE_OF or page.compression in TiffImagePlugin.COMPRESSION_INFO
+        if page.dtype is None or page.dtype.kind not in "biuf" or page.photometric not in READ or not known:
             raise ImageError(unsupported(self._kind))
+        if page.compression in SIZE_OF:
+            for start, n_bytes in zip(page.dataoffsets, page.databytecounts, strict=False):
+                if embedded_pixels(page.compression, self._data[start : start + n_bytes]) > 2 * n_pixels:
+                    raise ImageError("damaged: a part of it is larger than the picture")
 
     def _page(self, page: Any, notes: list[str]) -> Samples:
         """Return the samples of a page as they are stored."""
         self._check(page)
-        values = page.asarray(maxworkers=1)
+        values = page.asarray(out=np.zeros(page.shape, page.dtype), maxworkers=1)
         if page.axes.startswith("S"):
             values = np.moveaxis(values, 0, -1)
         if page.axes not in {"YX", "YXS", "SYX"}:
             raise ImageError(unsupported(self._kind))
-        if page.photometric == PALETTE:
+        if page.photometric == PALETTE and page.colormap is not None and values.ndim == 2:
             return Samples(np.stack([colours[values] for colours in page.colormap], axis=2))
+        if page.photometric == PALETTE or (page.photometric == SEPARATED and values.shape[2:] < (4,)):
+            raise ImageError(unsupported(self._kind))
         if page.photometric == SEPARATED:
             notes += ["from-CMYK"] if "from-CMYK" not in notes else []
             return Samples(from_cmyk(values))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import sys
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 from headstart.errors import ImageError
 from headstart.images.decode import decode
+from headstart.images.embedded import embedded_pixels
 from headstart.images.rules import DecodeRules
 
 DTYPES = ("int8", "uint16", "int16", "uint32", "int32", "uint64", "float16", "float32", "float64")
@@ -198,6 +200,42 @@ def test_large_pages_are_refused_before_they_are_decoded(monkeypatch: pytest.Mon
         decode(data, max_pixels=700)
     with pytest.raises(ImageError, match="too large"):  # its tiles reach beyond it
         decode(data, max_pixels=1000)
+
+
+@pytest.mark.parametrize("compression", ["jpeg2000", "jpegxl", "lerc", "png", "jpeg"])
+@pytest.mark.parametrize("size", [(24, 32), (17, 200), (300, 37), (64, 64), (9, 16), (1000, 1500)])
+def test_the_size_that_a_compressed_part_claims_is_known_before_it_is_decoded(
+    compression: str, size: tuple[int, int]
+) -> None:
+    values = np.arange(size[0] * size[1], dtype=np.uint32).reshape(size).astype(np.uint8)
+    data = written(values, compression=compression, rowsperstrip=size[0])
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        page = tiff.pages[0]
+        part = data[page.dataoffsets[0] :][: page.databytecounts[0]]
+    assert embedded_pixels(int(page.compression), part) == size[0] * size[1]
+    with pytest.raises(ImageError, match="the size of a compressed part of it cannot be told"):
+        embedded_pixels(int(page.compression), b"\0" * 20)
+
+
+@pytest.mark.parametrize("options", [{"lossless": True}, {"lossless": False}, {"exif": b"Exif\0\0"}])
+def test_the_size_of_a_webp(options: dict[str, Any]) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (37, 301), "red").save(file, "WEBP", **options)
+    assert embedded_pixels(50001, file.getvalue()) == 37 * 301
+
+
+def test_a_part_that_is_larger_than_its_picture_is_refused_before_it_is_decoded() -> None:
+    data = written(ramp("uint16"), compression="png")
+    start = data.index(b"IHDR") + 4
+    with pytest.raises(ImageError, match="a part of it is larger than the picture"):
+        decode(data[:start] + struct.pack(">II", 60_000, 60_000) + data[start + 8 :])
+
+
+def test_missing_strips_are_no_black_ones() -> None:
+    data = written(ramp("float64"), rowsperstrip=24)
+    entry = data.index(struct.pack("<HHI", 257, 4, 1))  # ImageLength
+    with pytest.raises(ImageError, match="parts of it are missing"):
+        decode(data[:entry] + struct.pack("<HHII", 257, 4, 1, 9600) + data[entry + 12 :])
 
 
 def test_a_hot_pixel_changes_nothing_but_itself() -> None:

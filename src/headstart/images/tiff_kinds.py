@@ -1,0 +1,133 @@
+"""What keeps Pillow from reading a TIFF that is sound, named by its tags."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import TYPE_CHECKING, Any
+
+from PIL import TiffImagePlugin
+
+from headstart.errors import ImageError
+from headstart.images.reader import CAMERA_RAW, is_camera_raw
+from headstart.images.tags import (
+    BITS_PER_SAMPLE,
+    COMPRESSION,
+    EXTRA_SAMPLES,
+    HEIGHT,
+    PHOTOMETRIC,
+    PLANAR,
+    SAMPLE_FORMAT,
+    SAMPLES_PER_PIXEL,
+    WIDTH,
+    tag_number,
+    tag_numbers,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from PIL import ImageFile
+
+#: First bytes of TIFF and BigTIFF.
+MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+#: A value of Compression that Pillow knows, and not every build of it reads.
+WEBP = 50001
+
+#: Values of Compression that Pillow does not know, and what they are called (tifffile's and libtiff's lists).
+COMPRESSIONS = {
+    33003: "JPEG 2000", 33004: "JPEG 2000", 33005: "JPEG 2000", 34661: "JBIG", 34712: "JPEG 2000", 34887: "LERC",
+    34892: "lossy JPEG", 34927: "LERC", 34933: "PNG", 34934: "JPEG XR", 48124: "Jetraw", 50001: "WebP", 50002: "JPEG XL",
+    52546: "JPEG XL", 65000: "EER", 65001: "EER", 65002: "EER",
+}  # fmt: skip
+
+#: Values of SampleFormat.
+FLOAT, COMPLEX = 3, (5, 6)
+
+#: Values of PhotometricInterpretation, and what some are called.
+WHITE_IS_ZERO, GREY, RGB, PALETTE, SEPARATED, YCBCR, LAB, CFA, LINEAR_RAW = 0, 1, 2, 3, 5, 6, 8, 32803, 34892
+COLOURS = {WHITE_IS_ZERO: "grey with white as zero", GREY: "grey", RGB: "RGB", SEPARATED: "CMYK", LAB: "LAB"}
+
+
+def unread_kind(data: bytes, name: str, refusal: str) -> str:
+    """Return what keeps Pillow from reading a TIFF that may be sound, as ``64-bit float``; nothing where it is none.
+
+    Only the tags of the first page are read.
+
+    Parameters
+    ----------
+    data, name : bytes, str
+        The whole file, and its name.
+    refusal : str
+        Why Pillow did not take it.
+
+    Raises
+    ------
+    ImageError
+        If it is camera raw.
+    """
+    if not data.startswith(MAGIC):
+        return ""
+    try:
+        tags = first_tags(data)
+        compression, kind = tag_number(tags, COMPRESSION, 1), kind_of_samples(tags)
+    except Exception:  # damaged, which is what Pillow's own reason says then
+        return ""
+    if is_camera_raw(tags, name) or tag_number(tags, PHOTOMETRIC, GREY) in {CFA, LINEAR_RAW}:
+        raise ImageError(CAMERA_RAW)
+    if compression not in TiffImagePlugin.COMPRESSION_INFO:
+        return kind_of_compression(compression)
+    return kind if re.search(r"unknown (pixel mode|data organization)", refusal) else ""
+
+
+def kind_of_compression(compression: int) -> str:
+    """Return what a compression is called."""
+    known = COMPRESSIONS.get(compression)
+    return f"compression {known} ({compression})" if known else f"compression {compression}"
+
+
+def first_tags(data: bytes) -> Mapping[int, Any]:
+    """Return the tags of the first page."""
+    header = data[: 16 if data[2] == 43 or data[3] == 43 else 8]
+    tags = TiffImagePlugin.ImageFileDirectory_v2(header)
+    file = io.BytesIO(data)
+    file.seek(tags.next)
+    tags.load(file)
+    if WIDTH not in tags or HEIGHT not in tags:
+        raise ValueError("it has no size")
+    return tags
+
+
+def kind_of_samples(tags: Mapping[int, Any]) -> str:
+    """Return what the samples are, for a person."""
+    n_samples, bits = tag_number(tags, SAMPLES_PER_PIXEL, 1), tag_number(tags, BITS_PER_SAMPLE, 1)
+    sample_format, photometric = tag_number(tags, SAMPLE_FORMAT, 1), tag_number(tags, PHOTOMETRIC, GREY)
+    if sample_format in COMPLEX:
+        return "complex values"
+    n_colours = {RGB: 3, YCBCR: 3, LAB: 3, SEPARATED: 4}.get(photometric, 1)
+    if n_samples > n_colours and not (n_samples == n_colours + 1 and tag_numbers(tags, EXTRA_SAMPLES)):
+        return f"{n_samples} channels"
+    if photometric == PALETTE:
+        return f"a palette of {bits} bits"
+    words = [f"{bits}-bit {'float' if sample_format == FLOAT else 'integer'}"]
+    words += [COLOURS[photometric]] if photometric in COLOURS else []
+    words += ["with alpha"] if n_samples == n_colours + 1 else []
+    words += ["in planes"] if n_samples > 1 and tag_number(tags, PLANAR, 1) != 1 else []
+    return " ".join(words)
+
+
+def misread_kind(image: ImageFile.ImageFile) -> str:
+    """Return what Pillow would read wrongly of a TIFF that it opened, or not everywhere; nothing where it is right.
+
+    Of uncompressed colours of 16 bits in planes it takes each byte for a sample. WebP is left out of many of its builds.
+    """
+    if image.format != "TIFF" or not image.tile:
+        return ""
+    tags = getattr(image, "tag_v2", {})
+    if tag_number(tags, COMPRESSION, 1) == WEBP:
+        return kind_of_compression(WEBP)
+    if image.tile[0].codec_name == "libtiff":
+        return ""
+    deep_planes = tag_number(tags, PLANAR, 1) != 1 and tag_number(tags, BITS_PER_SAMPLE, 1) > 8
+    return kind_of_samples(tags) if deep_planes else ""
