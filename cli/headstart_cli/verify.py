@@ -78,9 +78,8 @@ def print_verification(cache: str, found: Verification) -> None:
         out.print(f"{found.n_recomputed:,} rows were computed again: {worst}.", soft_wrap=True)
     if found.not_compared:
         out.print(escape(printable(found.not_compared)), soft_wrap=True)
-    if findings:
-        out.print(
-            "headstart repair computes damaged rows again; extract-features brings changed images up to date, and with "
-            "--overwrite makes everything anew.",
-            soft_wrap=True,
-        )
+    if found.remedies:
+        out.print("To bring it up to date, then verify it again:" if len(found.remedies) == 1 else
+                  "To bring it up to date, one after the other, then verify it again:")  # fmt: skip
+    for remedy in found.remedies:
+        out.print(f"  {escape(printable(remedy))}", soft_wrap=True)

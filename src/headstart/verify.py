@@ -10,7 +10,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ from headstart.cache.verify import verify_file
 from headstart.errors import CacheError, DataError, ImageError, ParameterError, RecipeMismatchError
 from headstart.extract.options import Progress, Silence
 from headstart.extract.reading import batches
+from headstart.extract.remedies import FOREIGN, IMAGE, OTHER_VALUES, RECIPE, remedies
 from headstart.extract.shard import ShardJob
 from headstart.images.load import read_image_bytes
 from headstart.images.refs import state_of
@@ -67,6 +68,8 @@ class Verification:
         The worst of them; the error is a share of the row's largest value. 1 and 0 where there were none.
     not_compared : str
         Why images or features were not compared, in words; empty where they were, or that was not asked for.
+    remedies : tuple of str
+        Commands that help, in their order (extract/remedies.py).
     """
 
     findings: tuple[Finding, ...]
@@ -75,6 +78,7 @@ class Verification:
     lowest_cosine: float = 1.0
     largest_error: float = 0.0
     not_compared: str = ""
+    remedies: tuple[str, ...] = ()
 
 
 def verify_cache(
@@ -133,15 +137,18 @@ def verify_cache(
     if root is not None and n_sample and backbone is None:
         backbone, why_not = recipe_backbone(file, weights, batch_size, device)
     findings = list(verify_file(file, start=progress.start, advance=progress.advance))
-    if root is None:
-        return Verification(tuple(findings))
+    found, recipe, layout = Verification(tuple(findings)), None, ""
     try:
-        with open_cache(file) as cache:
-            return Comparison(cache, root, findings, progress).run(backbone, n_sample, seed, why_not)
+        if findings or root is not None:
+            with open_cache(file) as cache:
+                recipe, layout = cache.recipe, cache.layout
+                if root is not None:
+                    found = Comparison(cache, root, findings, progress).run(backbone, n_sample, seed, why_not)
     except CacheError as error:
         if not findings:
             raise
-        return Verification(tuple(findings), not_compared=f"The images were not compared: {error}")
+        found = replace(found, not_compared=f"The images were not compared: {error}" if root is not None else "")
+    return replace(found, remedies=remedies(found.findings, location(path), root, recipe, layout))
 
 
 def recipe_backbone(
@@ -153,7 +160,7 @@ def recipe_backbone(
             recipe = cache.recipe
     except CacheError as error:
         return None, str(error)
-    if recipe.backbone.startswith("foreign:"):
+    if recipe.backbone.startswith(FOREIGN):
         return None, (
             f"No row was computed again: the features were made by {recipe.backbone!r}, which headstart cannot run."
         )
@@ -202,10 +209,10 @@ class Comparison:
         for row, received in enumerate(in_order(self.digest, paths, usable_cores())):
             expected = digests[row]
             if isinstance(received, ImageError):
-                self.findings.append(Finding("image", f"it cannot be read: {received}", row, paths[row]))
+                self.findings.append(Finding(IMAGE, f"it cannot be read: {received}", row, paths[row]))
             elif received != expected:
                 what = "its bytes are not those that the features were made from (SHA-256)"
-                self.findings.append(Finding("image", what, row, paths[row], expected, received))
+                self.findings.append(Finding(IMAGE, what, row, paths[row], expected, received))
             else:
                 yield row
             self.progress.advance(1)
@@ -226,12 +233,12 @@ class Comparison:
         for images, failures in batches(refs, self.cache.recipe, job, lambda: backbone.batch_size):
             for failure in failures:
                 what = f"it cannot be decoded: {failure.reason}"
-                self.findings.append(Finding("image", what, row_of[id(failure.ref)], failure.ref.path))
+                self.findings.append(Finding(IMAGE, what, row_of[id(failure.ref)], failure.ref.path))
             if images:
                 n_computed += len(images)
                 n_different += self.compare(images, [row_of[id(image.row.ref)] for image in images], backbone)
         if n_different and n_different == n_computed:
-            self.findings.append(Finding("recipe", all_different(n_computed, self.cache.recipe)))
+            self.findings.append(Finding(RECIPE, all_different(n_computed, self.cache.recipe)))
         return n_computed
 
     def compare(self, images: Sequence[LoadedImage], rows: Sequence[int], backbone: Backbone) -> int:
@@ -250,8 +257,9 @@ class Comparison:
                 different.add(row)
                 expected = f"cosine at least {MIN_COSINE}, error at most {limit:g} of the largest value"
                 received = f"cosine {cosine:.5f}, error {error:.3g}"
-                what = "the network gives other values for this image"
-                self.findings.append(Finding(f"/{name}", what, row, self.cache.rows.path[row], expected, received))
+                self.findings.append(
+                    Finding(f"/{name}", OTHER_VALUES, row, self.cache.rows.path[row], expected, received)
+                )
         return len(different)
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,14 @@ from numpy.typing import NDArray
 
 from caches import CLASS_NAMES, RECIPE, make_batch, write_cache
 from fakes import FakeBackbone, FakeNetwork
+from headstart.backbone.vgg16 import make_recipe
+from headstart.cache.findings import Finding
 from headstart.cache.shard import ShardWriter
 from headstart.cache.store import open_cache
 from headstart.errors import DataError, RecipeMismatchError
+from headstart.extract import local, repair
 from headstart.extract.local import extract_features
+from headstart.extract.remedies import FOREIGN, IMAGE, remedies
 from headstart.schema import FeatureBatch
 from headstart.verify import Verification, verify_cache
 from pictures import class_folders
@@ -169,3 +176,97 @@ def test_wrong_arguments_are_refused(cache: Path, data: Path, tmp_path: Path) ->
         writer.append(make_batch([0]), [replace(row, ref=replace(row.ref, label=None))])
     with pytest.raises(RecipeMismatchError, match="other features"):
         check(foreign, data)
+
+
+def follow(commands: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Run commands as they are written, with the fake network; return their names and options at the end."""
+    from headstart_cli.app import make_app
+
+    monkeypatch.setattr(local, "extract_features", partial(extract_features, network=FakeNetwork()))  # type: ignore[arg-type]
+    monkeypatch.setattr(repair, "build_backbone", lambda *_arguments, **_options: FakeBackbone())
+    done = []
+    for command in commands:
+        name, *arguments = [word for word in shlex.split(command) if word != "headstart"]
+        make_app(name)(arguments, standalone_mode=False)
+        done.append(" ".join([name, *(word for word in arguments[-1:] if word.startswith("--"))]))
+    return done
+
+
+def swap_images(cache: Path, data: Path) -> None:
+    names = (data / "ant" / "000.png", data / "bee" / "001.png")
+    first, second = (name.read_bytes() for name in names)
+    for name, content in zip(names, (second, first), strict=True):
+        name.write_bytes(content)
+
+
+def lose_an_image(cache: Path, data: Path) -> None:
+    (data / "ant" / "000.png").unlink()
+
+
+def damage_a_row(cache: Path, data: Path) -> None:
+    file = cache if cache.is_file() else next(cache.glob("*.h5"))
+    with open_cache(file) as opened:
+        stored = opened.read_chunk("pooled", 2)[1]
+    damaged = bytearray(file.read_bytes())
+    damaged[damaged.index(stored)] ^= 1
+    file.write_bytes(damaged)
+
+
+def damage_and_swap(cache: Path, data: Path) -> None:
+    damage_a_row(cache, data)
+    swap_images(cache, data)
+
+
+def compute_wrongly(cache: Path, data: Path) -> None:
+    shutil.rmtree(cache) if cache.is_dir() else cache.unlink()
+    network = FakeNetwork()
+    network.made = WrongBackbone("channels reversed")
+    layout = "file" if cache.suffix else "shards"
+    extract_features(data, cache, network=network, cache_layout=layout)  # type: ignore[arg-type]
+
+
+def cut(cache: Path, data: Path) -> None:
+    file = cache if cache.is_file() else cache / "cache.manifest"
+    file.write_bytes(file.read_bytes()[:3000])
+
+
+@pytest.mark.parametrize(
+    ("harm", "expected"),
+    [
+        (swap_images, ["extract-features --check-bytes"]),
+        (lose_an_image, ["extract-features --check-bytes"]),
+        (damage_a_row, ["repair"]),
+        (damage_and_swap, ["extract-features --check-bytes", "repair"]),
+        (compute_wrongly, ["extract-features --overwrite"]),
+        (cut, ["extract-features --overwrite"]),
+    ],
+)
+@pytest.mark.parametrize("name", ["a b.h5", "shards"])
+def test_what_verify_advises_helps(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: Any, expected: list[str], name: str
+) -> None:
+    cache = tmp_path / name
+    extract_features(data, cache, network=FakeNetwork(), cache_layout="file" if cache.suffix else "shards")  # type: ignore[arg-type]
+    harm(cache, data)
+    found = check(cache, data, n_sample=20)
+    assert found.findings
+    assert follow(found.remedies, monkeypatch) == expected
+    assert check(cache, data, n_sample=20).findings == ()
+    assert check(cache, data, n_sample=20).remedies == ()
+
+
+def test_the_commands_have_the_options_that_the_cache_was_made_with(tmp_path: Path) -> None:
+    recipe = make_recipe(weights="imagenet", weights_sha256="0" * 64, input_size_px=300, views="mirrored")
+    finding = Finding(IMAGE, "other bytes")
+    assert remedies([finding], tmp_path / "x.h5", None, recipe, "manifest") == (
+        f"extract-features FOLDER -o {tmp_path}/x.h5 --manifest CSV --input-size 300 --views mirrored --check-bytes",
+    )
+    whole = Finding("file", "it is cut")
+    assert remedies([whole], Path("x.h5"), Path("my photos"), replace(recipe, page=2, intensity=(0.0, 4095.0)), "") == (
+        "extract-features 'my photos' -o x.h5 --input-size 300 --views mirrored --page 2 --intensity 0.0:4095.0 "
+        "--precision float32 --overwrite",
+    )
+    foreign = replace(recipe, backbone=f"{FOREIGN}dino v2")
+    assert remedies([finding], Path("x.h5"), None, foreign, "") == (
+        "headstart import FEATURES -o x.h5 --name 'dino v2' --overwrite",
+    )

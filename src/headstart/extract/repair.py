@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from headstart.backbone.build import build_backbone
 from headstart.backbone.vgg16 import check_runnable
 from headstart.cache.findings import Finding
-from headstart.cache.folder import SHARD_NAME, shard_folder
-from headstart.cache.format import FEATURES, POOLED
+from headstart.cache.folder import shard_folder
 from headstart.cache.merge import MergedRow, merge
 from headstart.cache.opening import check_is_file, open_folder, open_single
 from headstart.cache.publish import writing
@@ -23,6 +22,7 @@ from headstart.errors import CacheError, DataError
 from headstart.extract.lock import lock
 from headstart.extract.options import Progress, Silence
 from headstart.extract.plan import hash_file
+from headstart.extract.remedies import is_damaged_row, is_damaged_shard
 from headstart.extract.repair_shards import lost_rows, replace_shards
 from headstart.extract.shard import ShardJob
 from headstart.extract.worker import extract_shard
@@ -132,9 +132,9 @@ def damaged_places(path: Path, progress: Progress) -> tuple[list[int], set[str]]
     shards: set[str] = set()
     others: list[Finding] = []
     for finding in verify_file(path, start=progress.start, advance=progress.advance):
-        if finding.row is not None and finding.place in (f"/{FEATURES}", f"/{POOLED}"):
+        if finding.row is not None and is_damaged_row(finding):
             rows.add(finding.row)
-        elif SHARD_NAME.fullmatch(finding.place):
+        elif is_damaged_shard(finding):
             shards.add(finding.place)
         else:
             others.append(finding)
