@@ -19,6 +19,7 @@ from headstart.extract.reading import threads_of
 from headstart.images.load import read_image_bytes
 from headstart.images.refs import ImageRefs, same_files
 from headstart.storage.address import Address
+from headstart.texts import BLOCK_ROWS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -123,10 +124,13 @@ def is_unchanged(
     at: NDArray[np.int64], refs: ImageRefs, known_sizes: NDArray[np.int64], sources: Sequence[KnownRows]
 ) -> NDArray[np.bool_]:
     """Return whether each image has size and time of the row of its path, shape (n_refs,)."""
-    same = at >= 0
-    same[same] = known_sizes[at[same]] == refs.sizes[same]
     times, stamps = joined([source.rows.mtime_ns for source in sources]), joined([s.rows.stamp for s in sources])
-    same[same] = same_files(times[at[same]], stamps[at[same]], refs.times[same], refs.stamps[same])
+    same = np.zeros(len(refs), np.bool_)
+    for start in range(0, len(refs) if len(times) else 0, BLOCK_ROWS):  # by blocks, for what is needed on the way
+        part = slice(start, start + BLOCK_ROWS)
+        rows, files = at[part], (refs.times[part], refs.stamps[part])
+        same[part] = (rows >= 0) & (known_sizes[rows] == refs.sizes[part])
+        same[part] &= same_files(times[rows], stamps[rows], *files)
     return same
 
 
