@@ -148,7 +148,7 @@ def test_a_file_system_whose_times_jitter(
 
 def jitter(monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]) -> None:
     """Let times be others by some nanoseconds at every look."""
-    from headstart.images import load, manifest, walk
+    from headstart.images import load, walk
     from headstart.images.refs import state_of
 
     looks = iter(range(10**6))
@@ -161,7 +161,7 @@ def jitter(monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]) -> None:
             for name in names:
                 setattr(self, name, getattr(info, name) // 10**9 * 10**9 + more)
 
-    for module in (load, manifest, walk):
+    for module in (load, walk):
         monkeypatch.setattr(module, "state_of", lambda info: state_of(Info(info)))  # type: ignore[arg-type]
 
 
