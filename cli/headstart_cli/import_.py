@@ -8,15 +8,15 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from headstart_cli.console import out
+from headstart_cli.console import err, out, printable
 
 
 def import_features(
     features: Annotated[
         Path,
         typer.Argument(
-            help="An .npz with X and paths, and optionally y, class_names, split, group, sha256; or an .h5 or .parquet as "
-            "headstart convert writes them."
+            help="An .npz or HDF5 file with X, and optionally y, paths, class_names, split, group, sha256; or an .h5 or "
+            ".parquet as headstart convert writes them."
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The cache to write, as features/dinov2.h5.")],
@@ -28,8 +28,9 @@ def import_features(
 ) -> None:
     """Make a cache of features that another network made, so that heads can be fitted and compared on them.
 
-    X has the shape (n, features) or (n, height, width, channels); paths are relative to the folder of images. Nothing in the
-    file is unpickled. Give sha256, the digests of the image files, if you can: copies of one image are then known as such.
+    X (or features, embeddings) has the shape (n, features) or (n, height, width, channels); y (or labels, targets) holds
+    numbers or names; paths are relative to the folder of images. Nothing in the file is unpickled. Give sha256, the digests
+    of the image files, if you can: copies of one image are then known as such.
 
     [bold]Examples[/]
 
@@ -41,6 +42,8 @@ def import_features(
 
     names = [one.strip() for one in class_names.split(",")] if class_names else None
     made = make_cache(features, output, name=name, class_names=names, overwrite=overwrite)
+    for notice in made.notices:
+        err.print(escape(printable(notice)), soft_wrap=True)
     unlabelled = f", {made.n_unlabelled:,} of them unlabelled" if made.n_unlabelled else ""
     shape = " × ".join(map(str, made.map_shape))
     out.print(

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from headstart.errors import DataError
+from headstart.images.class_names import class_name
 from headstart.images.split_names import split_of
 from headstart.schema import ImageRef
 
@@ -26,32 +27,50 @@ def check_lengths(given: GivenFeatures) -> None:
 def resolve_labels(given: GivenFeatures, class_names: Sequence[str] | None) -> tuple[list[str | None], tuple[str, ...]]:
     """Return the class of each row, None where it is unlabelled, and the names of all classes.
 
-    Names that are not given are those that occur, sorted; numbers without names are named as they are written.
+    Names that are not given are those that occur, sorted; numbers without names are named as they are written. Names that
+    differ only in their Unicode form or in spaces at their ends are one.
 
     Raises
     ------
     DataError
-        If a label has no name.
+        If a label has no name, two names are equal, or it is not clear what −1 means.
     """
-    names = tuple(class_names or given.class_names or ())
+    given_names = [str(name) for name in class_names or given.class_names or ()]
+    if len(set(given_names)) < len(given_names):
+        raise DataError(f"Class names must be different. Received: {', '.join(map(repr, given_names))}.")
+    names = [class_name(name) for name in given_names]
     n = given.shape[0]
     if given.y is None:
-        return [None] * n, names
+        return [None] * n, unique(names)
     y: list[Any] = list(given.y)
     if all(isinstance(label, str) for label in y):
-        names = names or tuple(sorted({label for label in y if label}))
-        unknown = sorted({label for label in y if label} - set(names))
+        kept = {label: class_name(label.strip()) for label in set(y)}
+        names = names or sorted(set(kept.values()) - {""})
+        unknown = sorted(set(kept.values()) - set(names) - {""})
         if unknown:
             raise DataError(f"y has labels that are not among the class names: {', '.join(unknown[:5])}.")
-        return [label or None for label in y], names
+        return [kept[label] or None for label in y], unique(names)
+    return numbered(y, names), unique(names or [str(number) for number in sorted(set(y) - {-1})])
+
+
+def numbered(y: Sequence[int], names: Sequence[str]) -> list[str | None]:
+    """Return the class that each number means, None for −1; without names the number itself."""
     lowest, highest = min(y), max(y)
     if lowest < -1 or (names and highest >= len(names)):
         expected = f"from 0 to {len(names) - 1}" if names else "from 0"
         raise DataError(f"y must hold numbers {expected}, −1 where unlabelled. Received: {lowest} to {highest}.")
-    if not names:
-        occurring = sorted(set(y) - {-1})
-        return [str(label) if label >= 0 else None for label in y], tuple(map(str, occurring))
-    return [names[label] if label >= 0 else None for label in y], names
+    if not names and set(y) == {-1, 1}:
+        raise DataError(
+            "y holds −1 and 1 alone, and −1 means unlabelled. If these are two classes, write 0 and 1. If they are not, give "
+            "the names of the classes (--class-names)."
+        )
+    texts = {number: names[number] if names else str(number) for number in set(y) if number >= 0}
+    return [texts.get(number) for number in y]
+
+
+def unique(names: Sequence[str]) -> tuple[str, ...]:
+    """Return names without those that occurred before."""
+    return tuple(dict.fromkeys(names))
 
 
 def make_refs(given: GivenFeatures, labels: Sequence[str | None]) -> list[ImageRef]:

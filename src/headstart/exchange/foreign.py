@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from headstart.errors import DataError
 from headstart.exchange.descriptions import check_lengths, make_refs, resolve_labels
 from headstart.exchange.given import GivenFeatures, open_h5, open_npz
 from headstart.exchange.parquet import open_parquet
+from headstart.images.class_names import questions
 from headstart.schema import FeatureBatch, ImageRef, ImageRow, Recipe
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 READERS: dict[str, Callable[[Path], AbstractContextManager[GivenFeatures]]] = {
     ".npz": open_npz,
     ".h5": open_h5,
+    ".hdf5": open_h5,
     ".parquet": open_parquet,
 }
 
@@ -58,6 +61,8 @@ class Import:
         Height, width and channels of a row.
     identity : str
         In words, what ``sha256`` of a row is.
+    notices : tuple of str
+        What a person should know of the reading: names that were taken for others, doubtful classes.
     """
 
     output: Path
@@ -66,6 +71,7 @@ class Import:
     class_names: tuple[str, ...]
     map_shape: tuple[int, ...]
     identity: str
+    notices: tuple[str, ...] = ()
 
 
 def import_features(
@@ -81,10 +87,11 @@ def import_features(
     Parameters
     ----------
     source : str or Path
-        A NumPy archive (``.npz``): ``X`` of shape (n, n_features) or (n, height, width, channels), floating; ``paths``,
-        text, each different; and optionally ``y`` (numbers from 0 with −1 for unlabelled, or names), ``class_names``,
-        ``split``, ``group`` and ``sha256`` (of the image files). Or an ``.h5`` or ``.parquet`` that :func:`convert` wrote,
-        or a Parquet table of the same columns.
+        A NumPy archive (``.npz``): ``X`` of shape (n, n_features) or (n, height, width, channels), floating; and optionally
+        ``paths`` (text, each different), ``y`` (numbers from 0 with −1 for unlabelled, rows with a single 1, or names),
+        ``class_names``, ``split``, ``group`` and ``sha256`` (of the image files); arrays may have other usual names, as
+        ``features`` and ``labels``. Or an HDF5 file (``.h5``, ``.hdf5``) with such datasets. Or an ``.h5`` or ``.parquet``
+        that :func:`convert` wrote, or a Parquet table of the same columns.
     output : str or Path
         The cache to write.
     name : str
@@ -122,13 +129,17 @@ def import_features(
         with ShardWriter(target, recipe=foreign_recipe(name), class_names=names, info=info) as writer:
             for features, rows in described(given, refs, map_shape):
                 writer.append(FeatureBatch(features, np.empty((len(rows), 0), np.float32)), rows)
-    return Import(target, len(refs), labels.count(None), names, map_shape, identity)
+    notices = (*given.notices, *questions(Counter(label for label in labels if label is not None)))
+    return Import(target, len(refs), labels.count(None), names, map_shape, identity, notices)
 
 
 def check_arguments(source: Path, target: Path, name: str, overwrite: bool) -> None:
     """Raise DataError where the arguments make no sense, before anything is read."""
     if source.suffix not in READERS:
-        raise DataError(f"Features are imported from a file that ends in {', '.join(READERS)}. Received: {source}.")
+        raise DataError(
+            f"Features are imported from a file that ends in {', '.join(READERS)}. Received: {source}. From NumPy, write "
+            "np.savez(FILE, X=X, y=y, paths=paths)."
+        )
     if not source.is_file():
         raise DataError(f"There is no file at {source}.")
     if not NAME.fullmatch(name):

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from headstart.cache.portable import open_portable
 from headstart.errors import DataError
 from headstart.exchange import FORMAT, FORMAT_VERSION
-from headstart.exchange.archive import Archive, StoredArray, reading
+from headstart.exchange.archive import Archive, reading
+from headstart.exchange.arrays import Array, Arrays, check_unique, digests, integers, labels, optional_texts, texts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,6 +39,8 @@ class GivenFeatures:
         Height, width and channels where X holds maps that were flattened; else empty.
     recipe : str
         JSON, where the file comes from ``headstart convert``; else empty.
+    notices : tuple of str
+        What a person should know of the reading.
     """
 
     shape: tuple[int, ...]
@@ -53,6 +53,91 @@ class GivenFeatures:
     sha256: Sequence[str] | None = None
     map_shape: tuple[int, ...] = ()
     recipe: str = ""
+    notices: tuple[str, ...] = ()
+
+
+#: Array → names by which it goes in files of others; the first that is there is taken.
+ARRAY_NAMES = {
+    "X": ("X", "features", "embeddings", "feats", "feature", "embedding", "vectors", "x"),
+    "y": ("y", "labels", "label", "targets", "target", "Y"),
+    "paths": ("paths", "path", "filenames", "file_names", "files", "filepaths", "image_paths"),
+    "class_names": ("class_names", "label_names", "target_names", "classes"),
+    "split": ("split", "splits"),
+    "group": ("group", "groups"),
+    "sha256": ("sha256",),
+    "map_shape": ("map_shape",),
+    "recipe": ("recipe",),
+}
+
+#: Arrays of ``headstart convert`` that say again what others say.
+REPEATED = {"labels", "format", "features", "feature_names"}
+
+
+def given_of(arrays: Arrays, path: Path) -> GivenFeatures:
+    """Return what the arrays of a file say.
+
+    Raises
+    ------
+    DataError
+        If X is missing, or an array is not of the type and shape that it must have.
+    """
+    found = {name: arrays.array(*names) for name, names in ARRAY_NAMES.items()}
+    X, paths, map_shape, recipe = (found[name] for name in ("X", "paths", "map_shape", "recipe"))
+    if X is None:
+        raise DataError(without_features(path, arrays.names()))
+    if X.dtype.kind != "f" or X.dtype.itemsize > 8 or len(X.shape) not in {2, 4}:
+        raise DataError(
+            f"{X.name} must be float16, float32 or float64 of shape (n, n_features) or (n, height, width, channels). "
+            f"Received: {X.dtype} of shape {X.shape}."
+        )
+    n = X.shape[0]
+    return GivenFeatures(
+        shape=X.shape,
+        blocks=X.blocks,
+        paths=texts(paths, n, unique=True) if paths else row_names(n),
+        y=labels(found["y"], n),
+        class_names=optional_texts(found["class_names"]),
+        split=optional_texts(found["split"], n),
+        group=optional_texts(found["group"], n),
+        sha256=digests(found["sha256"], n),
+        map_shape=tuple(integers(map_shape, 3)) if map_shape is not None else (),
+        recipe=str(recipe.scalar()) if recipe is not None and recipe.shape == () else "",
+        notices=tuple(notices_of(found, arrays.names())),
+    )
+
+
+def without_features(path: Path, names: Sequence[str]) -> str:
+    """Return that a file holds no features under a name that is known, and what to do."""
+    parts = [name for name in names if name.startswith("X_")]
+    joined = (
+        f" Join {', '.join(parts)}: X=np.concatenate([{', '.join(parts)}]), y likewise, and split with the name of its part "
+        "for each row."
+        if parts
+        else ""
+    )
+    return (
+        f"{path} must hold the features as X (or {', '.join(ARRAY_NAMES['X'][1:4])}), and may hold paths, y, class_names, "
+        f"split, group and sha256. Received: {', '.join(names) or 'none'}.{joined}"
+    )
+
+
+def row_names(n: int) -> list[str]:
+    """Return what rows are called where a file does not name their images: ``row-000001`` and so on."""
+    width = max(6, len(str(n)))
+    return [f"row-{number:0{width}d}" for number in range(1, n + 1)]
+
+
+def notices_of(found: Mapping[str, Array | None], names: Iterable[str]) -> Iterator[str]:
+    """Yield which arrays were taken for what, where they are called otherwise, and which are not used."""
+    taken = {array.name: name for name, array in found.items() if array is not None}
+    renamed = [f"{theirs} as {ours}" for theirs, ours in taken.items() if theirs not in {ours, f"{ours}s"}]
+    if renamed:
+        yield f"Taken: {', '.join(renamed)}."
+    repeated = REPEATED if "recipe" in taken else set()
+    if unused := sorted(set(names) - set(taken) - repeated):
+        yield f"Not used: {', '.join(unused)}."
+    if found["paths"] is None:
+        yield "The file names no images: rows are called row-000001 and so on, in their order."
 
 
 @contextmanager
@@ -62,34 +147,10 @@ def open_npz(path: Path) -> Iterator[GivenFeatures]:
     Raises
     ------
     DataError
-        If it is no such archive, X or paths are missing, or an array is not of the type and shape that it must have.
+        If it is no such archive, X is missing, or an array is not of the type and shape that it must have.
     """
     with Archive(path) as archive, reading(path):
-        X, paths = archive.array("X"), archive.array("paths", "path")
-        if X is None or paths is None:
-            raise DataError(
-                f"{path} must hold the arrays X and paths, and may hold y, class_names, split, group and sha256. "
-                f"Received: {', '.join(archive.names()) or 'none'}."
-            )
-        if X.dtype.kind != "f" or X.dtype.itemsize > 8 or len(X.shape) not in {2, 4}:
-            raise DataError(
-                "X must be float16, float32 or float64 of shape (n, n_features) or (n, height, width, channels). "
-                f"Received: {X.dtype} of shape {X.shape}."
-            )
-        n = X.shape[0]
-        map_shape, recipe = archive.array("map_shape"), archive.array("recipe")
-        yield GivenFeatures(
-            shape=X.shape,
-            blocks=X.blocks,
-            paths=texts(paths, n, unique=True),
-            y=labels(archive.array("y"), n),
-            class_names=optional_texts(archive.array("class_names")),
-            split=optional_texts(archive.array("split", "splits"), n),
-            group=optional_texts(archive.array("group", "groups"), n),
-            sha256=digests(archive.array("sha256"), n),
-            map_shape=tuple(integers(map_shape, 3)) if map_shape is not None else (),
-            recipe=str(recipe.scalar()) if recipe is not None and recipe.shape == () else "",
-        )
+        yield given_of(archive, path)
 
 
 @contextmanager
@@ -127,72 +188,3 @@ def shape_from(values: Any) -> tuple[int, ...]:
     if not right:
         raise DataError(f"map_shape is a list of height, width and channels. Received: {values!r}.")
     return tuple(values)
-
-
-def check_unique(paths: Iterable[str], seen: set[str] | None = None) -> None:
-    """Raise DataError at the first path that occurs twice, ``seen`` counting as before."""
-    known = set() if seen is None else seen
-    for path in paths:
-        if path in known:
-            raise DataError(f"The path {path!r} stands for two rows of X. Give each row a path of its own.")
-        known.add(path)
-
-
-def texts(array: StoredArray, length: int | None = None, *, unique: bool = False) -> list[str]:
-    """Return the strings of an array; with ``unique`` the first that occurs twice is refused at once."""
-    check_array(array, "US", "text", length)
-    found: list[str] = []
-    seen: set[str] = set()
-    for block in array.blocks():
-        if array.dtype.kind == "U" and (code_points(block) > sys.maxunicode).any():
-            raise ValueError(f"the array {array.name} holds what is no character")  # NumPy would take it for one
-        part = block.tolist()
-        strings = [value.decode("utf-8", "surrogateescape") for value in part] if array.dtype.kind == "S" else part
-        if unique:
-            check_unique(strings, seen)
-        found += strings
-    return found
-
-
-def code_points(block: NDArray[Any]) -> NDArray[np.uint32]:
-    """Return the numbers of all characters."""
-    return block.view(np.dtype(np.uint32).newbyteorder(block.dtype.byteorder))
-
-
-def optional_texts(array: StoredArray | None, length: int | None = None) -> list[str] | None:
-    """Return the strings of an array, or None where there is none."""
-    return None if array is None else texts(array, length)
-
-
-def integers(array: StoredArray, length: int) -> list[int]:
-    """Return the whole numbers of an array."""
-    check_array(array, "iu", "whole numbers", length)
-    return [int(value) for block in array.blocks() for value in block.tolist()]
-
-
-def labels(array: StoredArray | None, length: int) -> list[int] | list[str] | None:
-    """Return labels, numbers or names, or None where there are none."""
-    if array is None:
-        return None
-    if array.dtype.kind in "iu":
-        return integers(array, length)
-    check_array(array, "US", "whole numbers or class names", length)
-    return texts(array, length)
-
-
-def digests(array: StoredArray | None, length: int) -> list[str] | None:
-    """Return digests as hexadecimal strings, or None where there are none."""
-    if array is None:
-        return None
-    if array.dtype.str == "|u1" and array.shape == (length, 32):
-        return [row.tobytes().hex() for block in array.blocks() for row in block]
-    return texts(array, length)
-
-
-def check_array(array: StoredArray, kinds: str, what: str, length: int | None) -> None:
-    """Raise DataError where an array is not one-dimensional, of this length and of one of these kinds."""
-    if array.dtype.kind not in kinds or len(array.shape) != 1 or length not in {None, array.shape[0]}:
-        expected = "one value each" if length is None else f"shape ({length},)"
-        raise DataError(
-            f"The array {array.name} must hold {what}, {expected}. Received: {array.dtype} of shape {array.shape}."
-        )

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headstart.errors import DataError, HeadstartError
-from headstart.exchange.given import GivenFeatures, check_unique, shape_from
+from headstart.exchange.arrays import check_unique
+from headstart.exchange.given import GivenFeatures, shape_from
 from headstart.exchange.tables import COLUMNS, METADATA, import_pyarrow
 
 if TYPE_CHECKING:

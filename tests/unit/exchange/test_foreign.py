@@ -97,6 +97,12 @@ def test_what_was_converted_comes_back(tmp_path: Path, features: str, kind: str)
         ({"y": np.array([b"bees", b"ants"] * 6)}, {}, [1, 0] * 6, ("ants", "bees")),
         ({}, {"class_names": ["x", "y", "z"]}, [0, 1] * 6, ("x", "y", "z")),
         ({"y": np.array([0, 1] * 6, ">u2")}, {}, [0, 1] * 6, ("ants", "bees")),
+        ({"y": np.array([0.0, 1.0] * 6)}, {}, [0, 1] * 6, ("ants", "bees")),
+        ({"y": np.array([[0], [1]] * 6)}, {}, [0, 1] * 6, ("ants", "bees")),
+        ({"y": np.array([False, True] * 6)}, {}, [0, 1] * 6, ("ants", "bees")),
+        ({"y": np.eye(2)[[0, 1] * 6]}, {}, [0, 1] * 6, ("ants", "bees")),
+        ({"class_names": None, "y": np.array(["cafe\u0301", "caf\u00e9 "] * 6)}, {}, [0] * N, ("caf\u00e9",)),
+        ({"y": np.array([0, -1, 1] * 4)}, {"class_names": [" ants", "bees"]}, [0, -1, 1] * 4, ("ants", "bees")),
     ],
 )
 def test_labels(
@@ -105,6 +111,31 @@ def test_labels(
     with open_cache(imported(tmp_path, options, **changes)) as cache:
         assert cache.labels.tolist() == labels
         assert cache.class_names == names
+
+
+@pytest.mark.parametrize(
+    ("features", "labels", "names"),
+    [("X", "y", None), ("features", "labels", "label_names"), ("embeddings", "targets", "target_names")],
+)
+def test_archives_of_others_without_paths(tmp_path: Path, features: str, labels: str, names: str | None) -> None:
+    ours = arrays()
+    theirs = {features: ours["X"], labels: ours["y"], "epoch": np.array([3])}
+    np.savez(tmp_path / "x.npz", **theirs, **({names: ours["class_names"]} if names else {}))
+    made = import_features(tmp_path / "x.npz", tmp_path / "x.h5", name="dino")
+    with open_cache(made.output) as cache:
+        assert (cache.paths[0], cache.paths[-1]) == ("row-000001", "row-000012")
+        assert cache.labels.tolist() == ours["y"].tolist()
+        assert cache.class_names == (("ants", "bees") if names else ("0", "1"))
+    assert "Not used: epoch." in made.notices
+    assert any("rows are called row-000001" in notice for notice in made.notices)
+    assert (f"Taken: {features} as X, {labels} as y" in " ".join(made.notices)) == (features != "X")
+
+
+def test_doubtful_labels_are_asked_about(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", **arrays(y=np.array(["Ant", "ant", "nan"] * 4), class_names=None))
+    asked = " ".join(import_features(tmp_path / "x.npz", tmp_path / "x.h5", name="dino").notices)
+    assert "Ant, ant: the same class?" in asked
+    assert 'nan: is this "no label"?' in asked
 
 
 @pytest.mark.parametrize("dtype", ["<f2", ">f4", "<f8"])
@@ -139,8 +170,8 @@ def with_path(path: str) -> np.ndarray:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"X": None}, "must hold the arrays X and paths"),
-        ({"paths": None}, "Received: X, class_names, y"),
+        ({"X": None}, "must hold the features as X .*Received: class_names, paths, y"),
+        ({"X": None, "X_test": arrays()["X"], "X_train": arrays()["X"]}, r"Join X_test, X_train: X=np\.concatenate"),
         ({"X": np.zeros((N, 3), np.int64)}, "X must be float16"),
         ({"X": np.zeros((N, 3, 3), np.float32)}, "X must be float16"),
         ({"X": np.zeros((N, 0), np.float32)}, "X holds nothing"),
@@ -159,9 +190,13 @@ def with_path(path: str) -> np.ndarray:
         ({"paths": with_path("\ud800.jpg")}, "not text"),
         ({"y": np.arange(N)}, "Received: 0 to 11"),
         ({"y": np.array([-2, 1] * 6)}, "Received: -2 to 1"),
-        ({"y": np.array([0.0, 1.0] * 6)}, "whole numbers or class names"),
+        ({"y": np.array([0.0, 0.5] * 6)}, "y holds 0.5, which is no class: a measured quantity"),
+        ({"y": np.array([0.0, np.nan] * 6)}, "y holds nan, which is no class"),
+        ({"y": np.full((N, 2), 0.5)}, "A row of y has 2 numbers that are not 0 with a single 1"),
+        ({"y": np.array([-1, 1] * 6), "class_names": None}, "If these are two classes, write 0 and 1"),
+        ({"y": np.array([None, "ants"] * 6)}, "pickle"),
         ({"y": np.array(["ants", "wasps"] * 6)}, "wasps"),
-        ({"y": np.zeros((N, 1), np.int64)}, r"Received: int64 of shape \(12, 1\)"),
+        ({"y": np.zeros((N, 1, 1), np.int64)}, r"Received: int64 of shape \(12, 1, 1\)"),
         ({"class_names": np.array(["ants", "ants"])}, "must be different"),
         ({"split": np.array(["train", "later"] * 6)}, "'later'"),
         ({"group": np.array(["g"])}, "group must hold text"),
@@ -182,7 +217,7 @@ def test_what_cannot_be_is_refused_in_words(tmp_path: Path, changes: dict[str, A
         ({"name": "../x"}, "A name has"),
         ({"name": ""}, "A name has"),
         ({"source": "absent.npz"}, "no file"),
-        ({"source": "x.mat"}, r"ends in \.npz, \.h5, \.parquet"),
+        ({"source": "x.mat"}, r"ends in \.npz, \.h5, \.hdf5, \.parquet.*np\.savez"),
         ({"output": "y.npz"}, r"ends in \.h5"),
         ({"output": "old.h5"}, "--overwrite"),
     ],
