@@ -34,18 +34,6 @@ from headstart.cache.format import (
 from headstart.cache.header import Header
 from headstart.cache.reading import StoredRows, filters
 
-#: First bytes of every HDF5 file, and the version of its superblock that carries a checksum (HDF5 File Format, II.A).
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
-SUPERBLOCK_VERSION = 3
-
-
-def check_start(start: bytes) -> None:
-    """Raise ValueError where a file does not begin as a cache does."""
-    if start[:8] != SIGNATURE:
-        raise ValueError("it does not begin as an HDF5 file does")
-    if start[8:9] != bytes([SUPERBLOCK_VERSION]):
-        raise ValueError(f"its superblock does not have version {SUPERBLOCK_VERSION}, the one with a checksum")
-
 
 def checked_datasets(file: Any, header: Header) -> dict[str, StoredRows]:
     """Return the datasets of a cache by name (``rows/path``), each of the type and shape that it must have."""

@@ -10,10 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import h5py
-
-from headstart.cache.check import check_start
 from headstart.cache.publish import PARTIAL_SUFFIX, PartialFile, published, writing
+from headstart.cache.sandbox import open_hdf5
 from headstart.errors import CacheError
 from headstart.storage.address import Location
 from headstart.storage.replacement import sync_folder
@@ -64,11 +62,8 @@ class ShardFolder:
 
     def open(self, name: str) -> Any:
         """Return a file, open for reading as HDF5; what it holds has not been looked at."""
-        path = self.path / name
-        with path.open("rb") as start:
-            check_start(start.read(9))
         # No chunk is read twice, so none is kept: HDF5 would hold a megabyte of them for each dataset.
-        return h5py.File(path, "r", locking=False, rdcc_nbytes=0)
+        return open_hdf5(self.path / name, rdcc_nbytes=0)
 
     def digest(self, name: str) -> bytes:
         """Return the SHA-256 of a file, 32 bytes."""

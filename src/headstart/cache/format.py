@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from headstart.errors import CacheError
 from headstart.schema import POOLED_LAYERS
 
+#: First bytes of every HDF5 file, and the version of its superblock that carries a checksum (HDF5 File Format, II.A).
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+SUPERBLOCK_VERSION = 3
+
 #: Root attribute ``format``.
 FORMAT = "headstart-cache"
 

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
-
-from headstart.cache.check import check_start, checked_datasets
+from headstart.cache.check import checked_datasets
 from headstart.cache.features import compression_of
 from headstart.cache.folder import MANIFEST, ShardFolder, shard_folder
 from headstart.cache.format import FEATURES
 from headstart.cache.header import Header, read_header
 from headstart.cache.manifest import check_files, read_manifest, sharded_rows
-from headstart.cache.reading import StoredRows, damage
+from headstart.cache.reading import StoredRows, close_file, damage
+from headstart.cache.sandbox import open_hdf5
 from headstart.errors import CacheError
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ class Opened:
 
     def close(self) -> None:
         """Close everything."""
-        self.file.close()
+        close_file(self.file)
         if self.shards is not None:
             self.shards.close()
 
@@ -79,7 +78,7 @@ def open_single(path: Path) -> Opened:
     """Return a cache that is one file."""
     check_is_file(path)
     with damage(path):
-        file = open_file(path)
+        file = open_hdf5(path)
     try:
         with damage(path):
             header = read_header(file, path)
@@ -87,7 +86,7 @@ def open_single(path: Path) -> Opened:
             compression = compression_of(datasets[FEATURES].filters)
             return Opened(path, file, header, datasets, int(file.id.get_filesize()), compression)
     except BaseException:
-        file.close()
+        close_file(file)
         raise
 
 
@@ -108,7 +107,7 @@ def open_folder(folder: ShardFolder, *, check_shards: bool = True) -> Opened:
                 manifest.places,
             )  # fmt: skip
     except BaseException:
-        file.close()
+        close_file(file)
         raise
 
 
@@ -118,10 +117,3 @@ def check_is_file(path: Path) -> None:
         raise CacheError(f"{path} is a folder. Expected: a cache, a file that extract-features wrote.")
     if not path.is_file():
         raise CacheError(f"There is no cache at {path}. Expected: a file that extract-features wrote.")
-
-
-def open_file(path: Path) -> Any:
-    """Return an HDF5 file, open for reading; what it holds has not been looked at."""
-    with path.open("rb") as start:
-        check_start(start.read(9))
-    return h5py.File(path, "r", locking=False)

@@ -12,7 +12,7 @@ import numpy as np
 from h5py import h5d, h5f, h5p, h5s, h5t
 from numpy.typing import NDArray
 
-from headstart.cache.check import SIGNATURE, check_chunks, check_type, checked_column, plain_dataset
+from headstart.cache.check import check_chunks, check_type, checked_column, plain_dataset
 from headstart.cache.columns import encode, read_column, write_numbers
 from headstart.cache.columns import write_text as write_text_column
 from headstart.cache.format import (
@@ -27,6 +27,7 @@ from headstart.cache.format import (
 from headstart.cache.header import read_text_attribute, write_text_attribute
 from headstart.cache.publish import published, writing
 from headstart.cache.reading import H5PY_ERRORS, StoredRows, filters, first_line
+from headstart.cache.sandbox import open_hdf5
 from headstart.errors import CacheError, HeadstartError
 
 #: The format of HDF5 1.8 (2008): the oldest whose headers carry checksums, and read by everything in use.
@@ -111,10 +112,7 @@ def open_portable(path: Path) -> Iterator[PortableFile]:
         If it is something else, or damaged.
     """
     try:
-        with path.open("rb") as start:
-            if start.read(9) != SIGNATURE + bytes([SUPERBLOCK_VERSION]):
-                raise ValueError("it does not begin as such a file does")
-        with h5py.File(path, "r", locking=False) as file:
+        with open_hdf5(path, SUPERBLOCK_VERSION) as file:
             yield PortableFile(file)
     except HeadstartError:
         raise

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import h5py
 from h5py import h5f, h5fd, h5p
 
+from headstart.cache.checked import remember_written
 from headstart.errors import CacheError, HeadstartError
 from headstart.storage.replacement import sync_folder
 
@@ -157,6 +158,7 @@ def published(path: Path, versions: tuple[int, int] = CACHE_VERSIONS) -> Iterato
         with writing(path):
             partial.replace(path)
             sync_folder(path.parent)
+        remember_written(path)
     finally:
         with suppress(OSError):
             partial.unlink()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from typing import Any
 
@@ -47,6 +47,12 @@ def damage(path: Location, what: str = "") -> Iterator[None]:
         raise CacheError(f"{path} cannot be read: {error.strerror}.") from error
     except H5PY_ERRORS as error:
         raise CacheError(f"{path} is damaged or no feature cache: {what}{first_line(error)}. {REMEDY}") from error
+
+
+def close_file(file: Any) -> None:
+    """Close an HDF5 file; one that is damaged may refuse, and then what is wrong with it has been raised before."""
+    with suppress(*H5PY_ERRORS):
+        file.close()
 
 
 def first_line(error: BaseException) -> str:

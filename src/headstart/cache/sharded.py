@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from headstart.cache.check import checked_rows
 from headstart.cache.format import FEATURES, POOLED
 from headstart.cache.header import read_header
 from headstart.cache.index import grouped
-from headstart.cache.reading import H5PY_ERRORS, StoredRows, first_line
+from headstart.cache.reading import H5PY_ERRORS, StoredRows, close_file, first_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -117,11 +117,11 @@ class OpenShards:
             self._check_header(file, number)
             found = {name: self._checked(file, number, name) for name in (FEATURES, POOLED)}
         except BaseException:
-            file.close()
+            close_file(file)
             raise
         self._open[number] = file, found
         if len(self._open) > MAX_OPEN:
-            self._open.popitem(last=False)[1][0].close()
+            close_file(self._open.popitem(last=False)[1][0])
         return found[name]
 
     def _opened(self, number: int) -> Any:
@@ -157,8 +157,7 @@ class OpenShards:
         with self._lock:
             self._closed = True
             while self._open:
-                with suppress(*H5PY_ERRORS):
-                    self._open.popitem()[1][0].close()
+                close_file(self._open.popitem()[1][0])
 
 
 class ShardedRows:

@@ -18,8 +18,9 @@ from headstart.cache.findings import FILE, Finding, contradictions, readable_col
 from headstart.cache.folder import shard_folder
 from headstart.cache.format import FEATURES, POOLED
 from headstart.cache.header import Header, read_header
-from headstart.cache.opening import check_is_file, open_file
-from headstart.cache.reading import H5PY_ERRORS, REMEDY, StoredRows, first_line
+from headstart.cache.opening import check_is_file
+from headstart.cache.reading import H5PY_ERRORS, REMEDY, StoredRows, close_file, first_line
+from headstart.cache.sandbox import open_hdf5
 from headstart.cache.store import FeatureCache
 from headstart.cache.verify_folder import findings_in_folder
 from headstart.errors import CacheError
@@ -54,7 +55,7 @@ def verify_file(
         return
     check_is_file(path)
     try:
-        file = open_file(path)
+        file = open_hdf5(path)
     except PermissionError as error:
         raise CacheError(f"{path} cannot be read: {error.strerror}.") from error
     except H5PY_ERRORS as error:
@@ -63,7 +64,7 @@ def verify_file(
     try:
         yield from findings_in(file, path, start or (lambda n: None), advance or (lambda n: None))
     finally:
-        file.close()
+        close_file(file)
 
 
 def verify(cache: FeatureCache) -> None:

@@ -13,7 +13,7 @@ from headstart.cache.folder import MANIFEST, ShardFolder
 from headstart.cache.format import FEATURES, SHARDS_FORMAT
 from headstart.cache.header import read_header, read_integer_attribute
 from headstart.cache.manifest import Manifest, manifest_columns, read_manifest, sharded_rows
-from headstart.cache.reading import H5PY_ERRORS, StoredRows, first_line
+from headstart.cache.reading import H5PY_ERRORS, StoredRows, close_file, first_line
 from headstart.cache.sharded import OpenShards
 from headstart.errors import CacheError
 
@@ -40,7 +40,7 @@ def findings_in_folder(
             return
         yield from findings_by(folder, manifest, columns, start, advance)
     finally:
-        file.close()
+        close_file(file)
 
 
 def columns_of(file: Any, folder: ShardFolder) -> tuple[dict[str, Any], list[Finding]]:

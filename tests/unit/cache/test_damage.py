@@ -14,7 +14,7 @@ from headstart.cache.merge import MergedRow, merge
 from headstart.cache.store import open_cache
 from headstart.errors import CacheError
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_sandbox")]
 
 #: Prime, so that the positions fall differently into every structure.
 STRIDE = 113

@@ -169,6 +169,7 @@ def flip(path: Path, position: int) -> None:
     path.write_bytes(data)
 
 
+@pytest.mark.usefixtures("without_sandbox")
 def test_every_byte_of_a_manifest_and_a_shard_matters_or_is_noticed(folder: Path) -> None:
     """Whatever byte is flipped: verify finds it, or the folder says what it said; never anything else."""
     whole = everything(folder)

@@ -73,6 +73,7 @@ def test_an_empty_cache_is_whole(tmp_path: Path) -> None:
     assert findings(write_cache(tmp_path / "a.h5", [])) == []
 
 
+@pytest.mark.usefixtures("without_sandbox")
 @pytest.mark.parametrize(
     ("compression", "stride"),
     [("zstd", STRIDE), *(pytest.param(c, 11, marks=pytest.mark.faults) for c in ("zstd", "gzip", "none"))],
