@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -42,6 +47,27 @@ def print_error(message: str) -> None:
 def print_json(value: Any) -> None:
     """Print a value as JSON that every reader takes: bytes of names that are not UTF-8 become escapes."""
     typer.echo(json.dumps(unicode_only(value), indent=2))
+
+
+def leave_closed_terminal() -> None:
+    """Print nowhere from now on where the terminal was closed meanwhile: each word would be an error, and end the program."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # a stream without a file
+            descriptor = stream.fileno()
+            if is_closed_terminal(descriptor):
+                with Path(os.devnull).open("wb") as nowhere:
+                    os.dup2(nowhere.fileno(), descriptor)
+
+
+def is_closed_terminal(descriptor: int) -> bool:
+    """Return whether a file is a terminal that is gone, which POSIX says by EIO; Windows ends the program with it."""
+    if sys.platform == "win32":
+        return False
+    try:
+        os.tcgetpgrp(descriptor)
+    except OSError as error:
+        return error.errno == errno.EIO
+    return False
 
 
 def unicode_only(value: Any) -> Any:
@@ -98,6 +124,7 @@ class ProgressBar:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        leave_closed_terminal()
         self._bar.stop()
 
     def message(self, text: str) -> None:

@@ -257,10 +257,10 @@ def print_gone(summary: ExtractionSummary) -> None:
     """Print how many images of the cache are gone, and what became of their features."""
     if not summary.n_gone:
         return
-    images, are = ("image", "is") if summary.n_gone == 1 else ("images", "are")
+    images, their = ("image of the cache is", "its") if summary.n_gone == 1 else ("images of the cache are", "their")
     what = "kept (--keep-missing)" if summary.keeps_gone else "dropped (--keep-missing keeps them)"
     err.print(
-        f"[bold yellow]{summary.n_gone:,} {images} of the cache {are} gone from the folder[/]; their features are {what}",
+        f"[bold yellow]{summary.n_gone:,} {images} gone from the folder[/]; {their} features are {what}",
         soft_wrap=True,
     )
 

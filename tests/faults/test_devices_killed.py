@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,10 @@ def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[tu
     return contents(output)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("n_lines", [1, 3, 9])
+@pytest.mark.parametrize(
+    ("number", "n_lines"),
+    [*product([signal.SIGKILL, signal.SIGTERM, signal.SIGINT], [1, 3, 9]), (signal.SIGHUP, 3)],
+)
 def test_the_next_run_goes_on(
     data: Path, undisturbed: list[tuple[Any, ...]], tmp_path: Path, number: signal.Signals, n_lines: int
 ) -> None:

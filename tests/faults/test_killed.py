@@ -139,7 +139,7 @@ def test_a_killed_run_into_a_folder_of_shards_costs_at_most_a_shard(
         assert {path.name for path in output.iterdir()} == {"cache.manifest", *cache.places.table.names}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_run_that_is_asked_to_stop_loses_nothing(
     old: Path, undisturbed: tuple[dict[str, tuple[Any, ...]], int], tmp_path: Path, number: signal.Signals
 ) -> None:

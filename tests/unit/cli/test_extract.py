@@ -6,7 +6,7 @@ import pytest
 
 from headstart.extract.options import ExtractionSummary, ExtractOptions
 from headstart.extract.stages import RunTimes, StageTime
-from headstart_cli.extract import print_bottleneck
+from headstart_cli.extract import print_bottleneck, print_gone
 
 
 def summary(seconds: float) -> ExtractionSummary:
@@ -28,3 +28,24 @@ def test_a_short_or_interrupted_run_says_nothing_of_it(capsys: pytest.CaptureFix
     print_bottleneck(stopped, ExtractOptions())
     print_bottleneck(summary(1.0), ExtractOptions())
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("n_gone", "keeps_gone", "sentence"),
+    [
+        (0, False, ""),
+        (
+            1,
+            False,
+            "1 image of the cache is gone from the folder; its features are dropped (--keep-missing keeps them)",
+        ),
+        (8, True, "8 images of the cache are gone from the folder; their features are kept (--keep-missing)"),
+    ],
+)
+def test_images_that_are_gone_are_counted(
+    capsys: pytest.CaptureFixture[str], n_gone: int, keeps_gone: bool, sentence: str
+) -> None:
+    found = summary(1.0)
+    found.n_gone, found.keeps_gone = n_gone, keeps_gone
+    print_gone(found)
+    assert capsys.readouterr().err.strip() == sentence
