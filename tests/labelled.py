@@ -30,6 +30,7 @@ def labelled_cache(
     seed: int = 0,
     recipe: Recipe = RECIPE,
     failed: Sequence[str] = (),
+    of: str = "",
 ) -> Path:
     """Write a cache whose classes lie around points of their own.
 
@@ -51,6 +52,8 @@ def labelled_cache(
         Said to have made them, without its pooled layers.
     failed : sequence of str
         Class of each image that could not be read.
+    of : str
+        Images of another name have other bytes.
     """
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(3, WIDTH)) * distance
@@ -59,8 +62,8 @@ def labelled_cache(
         values[row] = values[source] * (1.0 if row in (copies or {}) else 1.001)
     rows = [
         ImageRow(
-            ImageRef(f"{name}/{row}.jpg", name, splits[row] if splits else None, None, 100, row),
-            hashlib.sha256(str((copies or {}).get(row, row)).encode()).hexdigest(),
+            ImageRef(f"{name}/{of}{row}.jpg", name, splits[row] if splits else None, None, 100, row),
+            hashlib.sha256(f"{of}{(copies or {}).get(row, row)}".encode()).hexdigest(),
             300,
             200,
         )

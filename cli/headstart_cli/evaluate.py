@@ -21,6 +21,9 @@ def evaluate(
     split: Annotated[
         Literal["train", "validation", "test"] | None, typer.Option(help="Score on this split only.")
     ] = None,
+    include_training: Annotated[
+        bool, typer.Option("--include-training", help="Score on images that the head was fitted on as well.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     weights: Annotated[str, typer.Option(help="imagenet, or the file of the head's custom weights.")] = "imagenet",
     precision: Annotated[
@@ -32,6 +35,9 @@ def evaluate(
 ) -> None:
     """Score a saved head on images it was not fitted on. Features of another recipe are refused.
 
+    Images that the head was fitted on are left out and counted; so are images of one group with one, and near-duplicates of
+    one where the training images, or the cache that they are in, are at hand.
+
     [bold]Examples[/]
 
     headstart evaluate heads/data-logistic features/data.h5 --split test
@@ -40,17 +46,26 @@ def evaluate(
     """
     from headstart.evaluation import evaluate_head
 
-    score, failures = evaluate_head(
-        head, data, split=split, weights=weights, precision=precision, batch_size=batch_size, device=device
+    found = evaluate_head(
+        head,
+        data,
+        split=split,
+        include_training=include_training,
+        weights=weights,
+        precision=precision,
+        batch_size=batch_size,
+        device=device,
     )
-    if failures:
-        err.print(f"[bold yellow]{len(failures):,} images could not be read[/] and are not in the score:")
-        for failure in failures:
+    if found.failures:
+        err.print(f"[bold yellow]{len(found.failures):,} images could not be read[/] and are not in the score:")
+        for failure in found.failures:
             err.print(f"  {escape(printable(failure.ref.path))}: {escape(failure.reason)}", soft_wrap=True)
     if as_json:
-        typer.echo(json.dumps(score.to_dict(), indent=2))
-    else:
-        print_score(score)
+        typer.echo(json.dumps(found.to_dict(), indent=2))
+        return
+    for note in (found.seen.sentence, *found.notes):
+        out.print(f"[yellow]{escape(printable(note))}[/]", soft_wrap=True)
+    print_score(found.score)
 
 
 def print_score(score: Score) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from headstart.cache.folder import is_cache
 from headstart.cache.store import FeatureCache, open_cache
 from headstart.errors import DataError
 from headstart.evaluate.metrics import score
+from headstart.evaluate.neighbours import last_block_of
+from headstart.evaluate.seen_images import Known, Seen, fitted_on, relations, training_images
+from headstart.evaluate.sides import class_notes
 from headstart.heads.bundle import Bundle, load_bundle
 from headstart.images.class_names import class_name, spellings
 from headstart.images.discover import ImageSet, discover
@@ -23,7 +27,11 @@ from headstart.storage.address import Location, location
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from headstart.schema import Failure, Score
+    from headstart.schema import Failure, ImageRow, Score
+
+
+#: What to do with images that the head has seen.
+Handling = Literal["left out", "included"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +44,38 @@ class Evaluation:
         On the images that were scored.
     failures : list of Failure
         Images that could not be read.
+    seen : Seen
+        How many images the head had seen, and whether they are left out of the score.
+    notes : tuple of str
+        Classes that are not scored, in words.
     """
 
     score: Score
     failures: list[Failure]
+    seen: Seen
+    notes: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.score, self.failures))
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {**self.score.to_dict(), "training_images": self.seen.to_dict(), "notes": list(self.notes)}
+
 
 def evaluate_head(
-    head: str | Path, data: str | Location, *, split: str | None = None, **backbone_options: Any
+    head: str | Path,
+    data: str | Location,
+    *,
+    split: str | None = None,
+    include_training: bool = False,
+    **backbone_options: Any,
 ) -> Evaluation:
-    """Return the score of a saved head on a cache or a folder, and the images that could not be read.
+    """Return the score of a saved head on images of a cache or a folder that it was not fitted on.
+
+    Training images are known by their digests. Left out with them are images of one group with one, and images that look
+    nearly the same as one (:func:`headstart.evaluate.neighbours.near_units`), where the training images are in ``data`` or
+    the cache that the head was fitted on is still at hand.
 
     Parameters
     ----------
@@ -58,6 +85,8 @@ def evaluate_head(
         A cache, or what ``extract-features`` takes.
     split : str, optional
         Score on the images of this split only.
+    include_training : bool
+        Score on what the head has seen as well; ``seen`` then counts these images.
     **backbone_options
         As :class:`Predictor` takes them; used for a folder.
 
@@ -66,50 +95,117 @@ def evaluate_head(
     RecipeMismatchError
         If a cache was made by another recipe; the message names the fields.
     DataError
-        If there is nothing to score, or a class that the head does not know.
+        If there is nothing to score but images that the head has seen, or a class that the head does not know.
     """
     bundle = load_bundle(Path(head))
+    handling: Handling = "included" if include_training else "left out"
     if is_cache(data):
         with open_cache(data) as cache:
-            return evaluate_on_cache(bundle, cache, split)
+            return evaluate_on_cache(bundle, cache, split, handling)
     images = discover(location(data))
     chosen = replace(images, refs=ImageRefs.of(ref for ref in images.refs if split in (None, ref.split)))
     if not any(ref.label for ref in chosen.refs):
         raise DataError(f"There are no labelled images in {data}{of_split(split)}.")
-    return evaluate_on_images(Predictor(bundle, **backbone_options), chosen)
+    return evaluate_on_images(Predictor(bundle, **backbone_options), chosen, handling)
 
 
-def evaluate_on_cache(bundle: Bundle, cache: FeatureCache, split: str | None) -> Evaluation:
-    """Return the score of a head on the labelled rows of a cache."""
-    numbers = class_numbers(bundle.class_names, cache.class_names)
-    labels = np.asarray(cache.labels)
+def evaluate_on_cache(bundle: Bundle, cache: FeatureCache, split: str | None, handling: Handling) -> Evaluation:
+    """Return the score of a head on labelled rows of a cache."""
+    labels = cache.labels
     chosen = labels >= 0
     if split is not None:
         chosen &= np.array([name == split for name in cache.splits])
-    rows = np.flatnonzero(chosen)
-    if not len(rows):
+    if not chosen.any():
         raise DataError(f"{cache.path} holds no labelled image{of_split(split)}.")
-    positions = np.array([numbers[name] for name in cache.class_names])
-    probabilities = bundle.predict_proba(cache.batches(rows), cache.recipe)
-    return Evaluation(score(positions[labels[rows]], probabilities, bundle.class_names), list(cache.failures))
+    counts = np.bincount(labels[chosen], minlength=len(cache.class_names)).tolist()
+    numbers, notes = classes_to_score(bundle, dict(zip(cache.class_names, counts, strict=True)))
+    y = np.array([*(numbers.get(name, -1) for name in cache.class_names), -1])[labels]
+    chosen &= y >= 0
+    own = chosen if bundle.training_digests is None else fitted_on(cache.sha256, bundle.training_digests)
+    rows = np.flatnonzero(chosen | own)
+    seen, left_out = look(bundle, Known.of(cache, rows), chosen[rows], handling)
+    scored = rows[chosen[rows] & ~left_out]
+    check_left(len(scored), seen, str(cache.path))
+    probabilities = bundle.predict_proba(cache.batches(scored), cache.recipe)
+    return Evaluation(score(y[scored], probabilities, bundle.class_names), list(cache.failures), seen, notes)
 
 
-def evaluate_on_images(predictor: Predictor, data: ImageSet) -> Evaluation:
+def evaluate_on_images(predictor: Predictor, data: ImageSet, handling: Handling) -> Evaluation:
     """Return the score of a head on a labelled set of images."""
+    bundle = predictor.bundle
     refs = [ref for ref in data.refs if ref.label is not None]
-    names = predictor.class_names
-    numbers = class_numbers(names, data.class_names)
-    labels: list[int] = []
-    parts: list[NDArray[np.float64]] = []
+    numbers, notes = classes_to_score(bundle, Counter(str(ref.label) for ref in refs))
+    rows: list[ImageRow] = []
+    probabilities, averages = [], []
     failed: list[Failure] = []
-    for images, failures in predictor.batches(data.root, refs):
+    for images, failures in predictor.batches(data.root, [ref for ref in refs if ref.label in numbers]):
         failed += failures
         if images:
-            parts.append(predictor.probabilities(images))
-            labels += [numbers[str(image.row.ref.label)] for image in images]
-    if not parts:
+            features = predictor.forward(images)
+            rows += [image.row for image in images]
+            probabilities.append(bundle.predict_proba([features], bundle.recipe))
+            averages.append(last_block_of(features, bundle.recipe))
+    if not rows:
         raise DataError(f"{data.root} holds no labelled image that can be read.")
-    return Evaluation(score(np.array(labels), np.concatenate(parts), names), failed)
+    known = Known([row.sha256 for row in rows], [row.ref.group or "" for row in rows], np.concatenate(averages))
+    seen, left_out = look(bundle, known, np.ones(len(rows), bool), handling)
+    scored = np.flatnonzero(~left_out)
+    check_left(len(scored), seen, str(data.root))
+    y = np.array([numbers[str(rows[row].ref.label)] for row in scored.tolist()])
+    return Evaluation(score(y, np.concatenate(probabilities)[scored], bundle.class_names), failed, seen, notes)
+
+
+def look(
+    bundle: Bundle, images: Known, chosen: NDArray[np.bool_], handling: Handling
+) -> tuple[Seen, NDArray[np.bool_]]:
+    """Return what a head has seen of the chosen images, and which images to leave out of the score, a mask."""
+    digests = bundle.training_digests
+    if digests is None:
+        return Seen("unknown", {}, compared=False), np.zeros(len(chosen), bool)
+    training = training_images(str(bundle.metrics.get("cache", "")), bundle.recipe, digests, images.sha256)
+    masks, compared = relations(images, digests, training)
+    seen = Seen(handling, {name: int((mask & chosen).sum()) for name, mask in masks.items()}, compared)
+    left_out = np.any(list(masks.values()), axis=0) if handling == "left out" else np.zeros(len(chosen), bool)
+    return seen, left_out
+
+
+def check_left(n_scored: int, seen: Seen, data: str) -> None:
+    """Raise DataError where the head has seen every image."""
+    if not n_scored:
+        raise DataError(
+            f"Nothing in {data} is left to score: {seen.sentence} Expected: images that the head was not fitted on, since a "
+            "score on others says nothing about new images."
+        )
+
+
+def classes_to_score(bundle: Bundle, counts: Mapping[str, int]) -> tuple[dict[str, int], tuple[str, ...]]:
+    """Return the index among the head's classes of each class to score, and what to say of the others.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        The head. Classes that it was not fitted on though its cache had them (``fit-head`` says so) are not scored.
+    counts : mapping of str to int
+        Labelled images of each class of the data.
+
+    Raises
+    ------
+    DataError
+        If there are images of a class that the head does not know, or of none that it does.
+    """
+    names, head = bundle.class_names, bundle.head
+    fitted = {names[label] for label in head.classes_.tolist()}  # older versions kept classes without an image
+    noted = bundle.metrics.get("classes_left_out", [])
+    absent = {*(noted if isinstance(noted, list) else []), *names} - fitted
+    lacking = {name: n for name, n in counts.items() if n and name in absent}
+    present = [name for name, n in counts.items() if n and name not in absent]
+    notes = class_notes((), Counter(), Counter(lacking))
+    numbers = class_numbers(names, present)
+    if not numbers:
+        raise DataError(f"There is nothing to score. {' '.join(notes)} The head knows: {', '.join(sorted(fitted))}.")
+    scored = {names[number] for number in numbers.values()}
+    notes += [f"{name}: no image to score." for name in names if name in fitted - scored]
+    return numbers, tuple(notes)
 
 
 def class_numbers(known: Sequence[str], found: Sequence[str]) -> dict[str, int]:

@@ -220,7 +220,7 @@ def fit_on(
         spec=spec,
         recipe=train.recipe,
         class_names=sides.class_names,
-        training_digests=short_digests(train.sha256[row] for row in split.train.tolist()),
+        training_digests=np.unique(short_digests(train.sha256)[split.train]),
     )
     probabilities = bundle.predict_proba(validation.batches(split.validation), validation.recipe)
     scored = score(sides.y_validation, probabilities, sides.class_names)
@@ -233,6 +233,7 @@ def fit_on(
             "fit_seconds": fit_seconds,
             "streamed": streamed,
             "notes": list(sides.notes),
+            "classes_left_out": list(sides.left_out),
         }
         folder = save_bundle(Path(output), bundle, metrics=scored.to_dict() | facts, overwrite=overwrite)
     return FitResult(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headstart.images.load import LoadedImage
-    from headstart.schema import Backbone
+    from headstart.schema import Backbone, FeatureBatch
     from headstart.storage.address import Location
 
 
@@ -120,8 +120,11 @@ class Predictor:
 
     def probabilities(self, images: Sequence[LoadedImage]) -> NDArray[np.float64]:
         """Return probabilities of decoded images, shape (n_images, n_classes), float64."""
-        features = self.backbone.forward(np.stack([image.pixels for image in images]))
-        return self.bundle.predict_proba([features], self.bundle.recipe)
+        return self.bundle.predict_proba([self.forward(images)], self.bundle.recipe)
+
+    def forward(self, images: Sequence[LoadedImage]) -> FeatureBatch:
+        """Return the features of decoded images."""
+        return self.backbone.forward(np.stack([image.pixels for image in images]))
 
     def batches(self, root: Location, refs: Sequence[ImageRef]) -> Iterator[tuple[list[LoadedImage], list[Failure]]]:
         """Yield batches of images decoded as the head needs them, with the failures met on the way."""

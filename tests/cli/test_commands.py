@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from commands import Cli
 from fakes import FakeBackbone
 from headstart.cache.store import open_cache
 from headstart.extract import repair
+from headstart.heads.bundle import load_bundle
 from headstart.schema import Recipe
 from pictures import picture
 
@@ -28,8 +30,18 @@ def test_from_photos_to_predictions(cli: Cli, data: Path, head: Path, tmp_path: 
     assert code == 0
     assert "accuracy" in out
     assert "95 % interval" in out
+    assert "images that the head has seen left out: 18 fitted on" in out
     code, out, _ = cli("evaluate", head, data, "--json")
-    assert json.loads(out)["n_samples"] == 24
+    facts = json.loads(out)
+    assert facts["n_samples"] + sum(facts["training_images"][key] for key in ("fitted_on", "nearly_the_same")) == 24
+    assert facts["training_images"]["fitted_on"] == 18
+    assert "it includes 18 images that the head has seen" in cli("evaluate", head, data, "--include-training")[1]
+    assert json.loads(cli("evaluate", head, data, "--include-training", "--json")[1])["n_samples"] == 24
+    for path in data.rglob("*.png"):
+        if int(sha256(path.read_bytes()).hexdigest()[:16], 16) not in load_bundle(head).training_digests:
+            path.unlink()
+    code, _, error = cli("evaluate", head, data)
+    assert (code, "is left to score: 18 images that the head has seen left out" in error) == (1, True)
 
 
 def test_nothing_to_do_says_so(cli: Cli, data: Path, head: Path) -> None:

@@ -11,10 +11,9 @@ import numpy as np
 from headstart.evaluate.folds import Folds, make_folds
 from headstart.evaluate.intervals import bootstrap_metrics
 from headstart.evaluate.leaks import find_leaks
-from headstart.evaluate.neighbours import near_units
+from headstart.evaluate.neighbours import last_block, near_units
 from headstart.evaluate.splits import connected_units, joined_units, labelled, split_by_column
 from headstart.heads.catalogue import HEAD_TYPES
-from headstart.heads.transforms import design_matrix
 from headstart.images.split_names import split_of
 from headstart.search.settings import N_SPLITS
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
     from headstart.benchmark.nested import Tables
     from headstart.benchmark.sources import Source
-    from headstart.cache.store import FeatureCache
     from headstart.schema import Estimate, HeadSpec
     from headstart.search.pool import Pool
 
@@ -190,14 +188,6 @@ def prepare(sources: Sequence[Source], options: CompareOptions, pool: Pool) -> t
     )
     bench = Bench(sources, options, images, rows, held_out, scored, units[rows], folds, pool)
     return bench, list(dict.fromkeys(leaks)), description
-
-
-def last_block(cache: FeatureCache) -> NDArray[np.float32]:
-    """Return the averages of the last pooled layer, by which images look the same; else of the stored layer."""
-    layers = cache.recipe.pooled_layers
-    if not layers:
-        return design_matrix(cache.batches(), ("avg",), pooled_layers=(), n_samples=cache.n_images)
-    return cache.pooled()[:, np.array(cache.pooled_column_layer, object) == layers[-1]]
 
 
 def scored_split(splits: Sequence[str], held_out: str | None) -> str:

@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headstart.errors import DataError
+from headstart.heads.transforms import design_matrix
 from headstart.schema import POOLED_LAYERS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from headstart.cache.store import FeatureCache
+    from headstart.schema import FeatureBatch, Recipe
 
 #: Cosine of two images' features, both less the mean of all images, from which on they are taken for nearly the same.
 #: Measured on 35 photographs of ants and bees: saved as JPEG of quality 60 ≥ 0.978, brightened by 15 % ≥ 0.96 in 95 %,
@@ -76,6 +80,20 @@ def near_units(
     ]
     _, numbers = np.unique(units, return_inverse=True)
     return numbers
+
+
+def last_block(cache: FeatureCache) -> NDArray[np.float32]:
+    """Return the averages of the last pooled layer, by which images look the same; else of the stored layer."""
+    layers = cache.recipe.pooled_layers
+    if not layers:
+        return design_matrix(cache.batches(), ("avg",), pooled_layers=(), n_samples=cache.n_images)
+    return cache.pooled()[:, np.array(cache.pooled_column_layer, object) == layers[-1]]
+
+
+def last_block_of(batch: FeatureBatch, recipe: Recipe) -> NDArray[np.float32]:
+    """Return of fresh features what :func:`last_block` returns of a cache."""
+    layers = recipe.pooled_layers
+    return design_matrix([batch], (layers[-1] if layers else "avg",), pooled_layers=layers)
 
 
 def unit_rows(features: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -50,6 +50,11 @@ class Sides:
     notes: tuple[str, ...] = ()
 
     @property
+    def left_out(self) -> list[str]:
+        """Classes of the caches that are none of ``class_names``, sorted."""
+        return sorted({*self.train.class_names, *self.validation.class_names} - {*self.class_names})
+
+    @property
     def y_train(self) -> NDArray[np.int64]:
         """Class of each image to fit on, as an index into ``class_names``."""
         return numbered(self.train, self.class_names)[self.split.train]

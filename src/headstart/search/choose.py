@@ -109,12 +109,12 @@ def search_head(
     ]
     limit = min(most_images(source, specs) for source, _, specs in sources)
     chosen, notes = sample(cache.labels, rows, limit, random_state)
-    labels = cache.labels[chosen]
+    labels, sha256, groups = cache.labels[chosen], cache.sha256, cache.groups
     folds = make_folds(
         labels,
         n_splits=n_splits,
-        sha256=[cache.sha256[row] for row in chosen],
-        groups=[cache.groups[row] for row in chosen],
+        sha256=[sha256[row] for row in chosen.tolist()],
+        groups=[groups[row] for row in chosen.tolist()],
         units=None if units is None else units[chosen],
         random_state=random_state,
     )

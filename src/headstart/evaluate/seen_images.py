@@ -1,0 +1,177 @@
+"""Images that a head has seen: its training images, others of their groups, and near-duplicates of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from headstart.cache.folder import is_cache
+from headstart.cache.store import open_cache
+from headstart.errors import HeadstartError
+from headstart.evaluate.neighbours import last_block, near_units
+from headstart.evaluate.splits import connected_units
+from headstart.heads.training_images import short_digests
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from headstart.cache.store import FeatureCache
+    from headstart.schema import Recipe
+
+#: How an image was seen, and how that is said of several.
+RELATIONS = {
+    "fitted_on": "fitted on",
+    "same_group": "of one group with such an image",
+    "nearly_the_same": "nearly the same picture as one",
+}
+
+#: Near-duplicates are sought among so many images at most: the time grows with their square, and is a minute or two then.
+MAX_COMPARED = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Which of the images to be scored a head has seen, and what becomes of them.
+
+    Attributes
+    ----------
+    handling : str
+        ``left out``; ``included``, as was asked for; or ``unknown``, where the head has no digests of its training images.
+    counts : mapping of str to int
+        Images of each of :data:`RELATIONS`; each is counted once.
+    compared : bool
+        Whether near-duplicates were looked for.
+    """
+
+    handling: Literal["left out", "included", "unknown"]
+    counts: Mapping[str, int]
+    compared: bool
+
+    @property
+    def total(self) -> int:
+        """Images that the head has seen."""
+        return sum(self.counts.values())
+
+    @property
+    def sentence(self) -> str:
+        """What a reader of the score must know."""
+        if self.handling == "unknown":
+            return (
+                "It cannot be known whether the head was fitted on some of these images, since an older version saved it. "
+                "If it was, the score is too good. Fit the head again to know."
+            )
+        if not self.total:
+            text = "The head was fitted on none of these images."
+        else:
+            said = ", ".join(f"{n:,} {RELATIONS[name]}" for name, n in self.counts.items() if n)
+            images = "1 image that" if self.total == 1 else f"{self.total:,} images that"
+            text = (
+                f"{images} the head has seen left out: {said} (--include-training scores them too)."
+                if self.handling == "left out"
+                else f"The score is too good: it includes {images} the head has seen ({said})."
+            )
+        return text if self.compared else f"{text} Near-duplicates of its training images were not looked for."
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain JSON types."""
+        return {"handling": self.handling, **self.counts, "near_duplicates_looked_for": self.compared}
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What images are told apart by, a value of each.
+
+    Attributes
+    ----------
+    sha256, groups : sequence of str
+        Digest and group; an empty one for none.
+    pooled : ndarray of shape (n_images, n_features), float32
+        Averages of the last block.
+    """
+
+    sha256: Sequence[str]
+    groups: Sequence[str]
+    pooled: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, cache: FeatureCache, rows: NDArray[np.int64]) -> Known:
+        """Return what a cache says of some of its images."""
+        sha256, groups = cache.sha256, cache.groups
+        return cls([sha256[i] for i in rows.tolist()], [groups[i] for i in rows.tolist()], last_block(cache)[rows])
+
+    def joined(self, other: Known) -> Known:
+        """Return these images and others."""
+        return Known(
+            [*self.sha256, *other.sha256], [*self.groups, *other.groups], np.concatenate([self.pooled, other.pooled])
+        )
+
+
+def fitted_on(sha256: Sequence[str], digests: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Return which images are training images, by the digests that a saved head keeps."""
+    found: NDArray[np.bool_] = np.isin(short_digests(sha256), digests)
+    return found
+
+
+def relations(
+    images: Known, digests: NDArray[np.uint64], training: Known | None = None
+) -> tuple[dict[str, NDArray[np.bool_]], bool]:
+    """Return how the head has seen each image, and whether near-duplicates were looked for.
+
+    Parameters
+    ----------
+    images : Known
+        Images to be scored, and whatever else is known.
+    digests : ndarray of uint64
+        Of the training images (heads/training_images.py).
+    training : Known, optional
+        Training images that are not among ``images``, as :func:`training_images` finds them.
+
+    Returns
+    -------
+    tuple of (dict, bool)
+        A mask of shape (n_images,) for each of :data:`RELATIONS`; an image is in one of them at most.
+    """
+    n = len(images.sha256)
+    own = fitted_on(images.sha256, digests)
+    if training is not None:
+        images, own = images.joined(training), np.concatenate([own, np.ones(len(training.sha256), bool)])
+    units = connected_units(np.arange(len(own)), images.sha256, images.groups)
+    of_group = np.isin(units, units[own]) & ~own
+    near = np.zeros_like(own)
+    compared = int(own.sum()) >= len(digests) and len(own) <= MAX_COMPARED
+    if own.any() and len(own) <= MAX_COMPARED:
+        same = near_units(images.pooled)
+        near = np.isin(same, same[own]) & ~own & ~of_group
+    masks = dict(zip(RELATIONS, (own[:n], of_group[:n], near[:n]), strict=True))
+    return masks, compared
+
+
+def training_images(cache: str, recipe: Recipe, digests: NDArray[np.uint64], known: Sequence[str]) -> Known | None:
+    """Return a head's training images from the cache it was fitted on, where that is still at hand on this machine.
+
+    Parameters
+    ----------
+    cache : str
+        As the head's metrics name it.
+    recipe : Recipe
+        The head's; a cache of another one is not used.
+    digests : ndarray of uint64
+        Of the training images; no other image is read.
+    known : sequence of str
+        Digests of those that are known already.
+    """
+    wanted = np.setdiff1d(digests, short_digests(known))
+    if not len(wanted) or not cache or "://" in cache or not Path(cache).exists() or not is_cache(cache):
+        return None
+    try:
+        with open_cache(Path(cache)) as opened:
+            if recipe.differences(opened.recipe):
+                return None
+            rows = np.flatnonzero(np.isin(short_digests(opened.sha256), wanted))
+            return Known.of(opened, rows) if len(rows) else None
+    except (HeadstartError, OSError):
+        return None
