@@ -46,6 +46,7 @@ from PIL import Image, ImageFile
 from headstart.errors import HeadstartError, ImageError
 from headstart.images.draft import held_pixels, start_draft
 from headstart.images.formats import wrong_suffix
+from headstart.images.jpeg2000 import DeepJpeg2000, colour_bits
 from headstart.images.opened import PillowFile, orientation_of
 from headstart.images.pages import PictureFile, chosen_picture
 from headstart.images.reader import check_size, ignore_pillow_warnings, open_image, refuse_camera_raw
@@ -205,6 +206,8 @@ def open_file(data: bytes, name: str, max_pixels: int) -> PictureFile:
     refuse_camera_raw(image, name)
     if kind := misread_kind(image):
         return DeepTiff(data, kind, max_pixels)
+    if (bits := colour_bits(image, data)) > 8:
+        return DeepJpeg2000(image, data, bits)
     return PillowFile(image, data, name, max_pixels)
 
 

@@ -58,12 +58,11 @@ def deep_samples(image: ImageFile.ImageFile) -> Samples | None:
     """Return the samples of a loaded image of one channel; None where it has 8 bits, which Pillow knows how to show."""
     tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
     signed, bits = SIGNED in tag_numbers(tags, SAMPLE_FORMAT), tag_number(tags, BITS_PER_SAMPLE, 16)
-    values = np.asarray(image) if image.mode in {"I", "F", "L"} or image.mode.startswith("I;16") else None
-    limits = None
     if image.mode == "La":
         return Samples(straight(np.asarray(image)))
-    if values is None or (image.mode == "L" and not (signed and bits == 8)):
+    if image.mode[0] not in "IF" and not (image.mode == "L" and signed and bits == 8):
         return None
+    values, limits = np.asarray(image), None
     if image.mode == "L":
         values = values.view(np.int8)
     elif image.mode.startswith("I;16"):

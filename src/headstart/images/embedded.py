@@ -84,9 +84,12 @@ def webp_size(data: bytes) -> tuple[int, int]:
     return width & 0x3FFF, height & 0x3FFF
 
 
+#: The value of Compression for JPEG 2000.
+JPEG_2000 = 34712
+
 #: Compression → what tells the size of a part.
 SIZE_OF: dict[int, Callable[[bytes], tuple[int, int]]] = {
-    6: jpeg_size, 7: jpeg_size, 33003: jpeg2000_size, 33004: jpeg2000_size, 33005: jpeg2000_size, 34712: jpeg2000_size,
+    6: jpeg_size, 7: jpeg_size, 33003: jpeg2000_size, 33004: jpeg2000_size, 33005: jpeg2000_size, JPEG_2000: jpeg2000_size,
     34887: lerc_size, 34933: png_size, 50001: webp_size, 50002: jpegxl_size, 52546: jpegxl_size,
 }  # fmt: skip
 

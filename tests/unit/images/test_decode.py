@@ -11,6 +11,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -137,6 +138,55 @@ def test_the_transparent_value_of_a_16_bit_png_is_white() -> None:
 def test_16_bit_colour_is_not_clipped() -> None:
     header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
     assert decode(png(header, b"\0" + struct.pack(">HHH", 0, 32896, 65535))).pixels[0, 0].tolist() == [0, 128, 255]
+
+
+@pytest.mark.parametrize("shape", [(24, 32), (24, 32, 3), (24, 32, 4)])
+@pytest.mark.parametrize("kind", ["png", "jpeg2k"])
+def test_16_bits_are_what_a_second_reader_finds(shape: tuple[int, ...], kind: str) -> None:
+    values = np.random.default_rng(0).integers(0, 65536, shape, dtype=np.uint16)
+    values[0, 0] = 65535
+    encode, second = getattr(imagecodecs, f"{kind}_encode"), getattr(imagecodecs, f"{kind}_decode")
+    data = encode(values, **({"reversible": True, "level": 0} if kind == "jpeg2k" else {}))
+    read = second(data).astype(np.float64).reshape(24, 32, -1)
+    share = read[:, :, 3:] / 65535 if shape[2:] == (4,) else 1
+    result = decode(data)
+    np.testing.assert_allclose(
+        result.pixels, np.broadcast_to(255 - (255 - read[:, :, :3] / 257) * share, (24, 32, 3)), atol=1
+    )
+    assert "from-uint16" in result.notes
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize("colour", [0, 2, 4, 6])
+def test_16_bit_pngs_of_every_colour_type(colour: int, interlaced: bool) -> None:
+    n_channels = {0: 1, 2: 3, 4: 2, 6: 4}[colour]
+    values = np.random.default_rng(colour).integers(0, 65536, (9, 13, n_channels))
+    rows = b""
+    for left, top, x_step, y_step in ADAM7 if interlaced else ((0, 0, 1, 1),):
+        for row in values[top::y_step, left::x_step]:
+            rows += b"\0" + row.astype(">u2").tobytes()
+    result = decode(png(struct.pack(">IIBBBBB", 13, 9, 16, colour, 0, 0, interlaced), rows))
+    colours, alpha = (values[:, :, :-1], values[:, :, -1:] / 65535) if n_channels in {2, 4} else (values, 1)
+    expected = 255 - (255 - colours / 257) * alpha
+    np.testing.assert_allclose(result.pixels, np.broadcast_to(expected, (9, 13, 3)), atol=1)
+
+
+@pytest.mark.parametrize("largest", [255, 1023, 65535])
+@pytest.mark.parametrize("kind", [b"P5", b"P6"])
+def test_portable_pixmaps_by_their_largest_value(largest: int, kind: bytes) -> None:
+    values = np.random.default_rng(0).integers(0, largest + 1, (9, 13, 3 if kind == b"P6" else 1))
+    content = values.astype(">u2" if largest > 255 else np.uint8).tobytes()
+    data = kind + b"\n13 9\n%d\n" % largest + content
+    np.testing.assert_allclose(decode(data).pixels, np.broadcast_to(values * 255 / largest, (9, 13, 3)), atol=0.51)
+    with pytest.raises(ImageError, match="truncated"):
+        decode(data[:-3])
+
+
+def test_the_transparent_colour_of_a_16_bit_png_is_white() -> None:
+    header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
+    rows = b"\0" + struct.pack(">6H", 257, 514, 771, 257, 514, 770)
+    result = decode(png(header, rows, (b"tRNS", struct.pack(">3H", 257, 514, 770))))
+    assert result.pixels[0].tolist() == [[1, 2, 3], [255, 255, 255]]
 
 
 def test_12_bit_tiff_and_data_that_use_little_of_their_range() -> None:
