@@ -163,7 +163,7 @@ def forecast(run: Run, stack: ExitStack) -> Forecast:
     )
     sources = [KnownRows.of_open(old), *shards] if old else shards
     recipe = sources[0].recipe if sources else None
-    plan = run.plan(sources, old)
+    plan = run.plan(sources)
     kept = rows_that_stay(run, plan, old)
     rate, no_rate_reason = measured_rate(run, plan, recipe)
     row_bytes, row_bytes_reason = bytes_per_row(recipe or run.network.wanted(None), options.compression, sources)

@@ -60,7 +60,7 @@ class Run:
             shards = left_shards(self.destination.left(), recipe, self.network.wanted, self.progress)
             sources = [KnownRows.of_open(old), *shards] if old else shards
             recipe = sources[0].recipe if sources else None
-            plan, files = self.plan(sources, old), [source.file for source in sources]
+            plan, files = self.plan(sources), [source.file for source in sources]
             summary = ExtractionSummary(self.target, recipe, self.images.layout, self.images.class_names)
             summary.reused = plan.reasons
             summary.precision_reason = str(sources[0].info.get("precision_reason", "")) if sources else ""
@@ -110,19 +110,18 @@ class Run:
             found = known or find_intensity(self.images, self.job, how, self.options.page, self.progress)
             self.network.options = replace(self.options, intensity=found or "type")
 
-    def plan(self, sources: Sequence[KnownRows], old: FeatureCache | None) -> Plan:
+    def plan(self, sources: Sequence[KnownRows]) -> Plan:
         """Return what has to be computed.
 
         Raises
         ------
         DataError
-            If rows of the old cache would be dropped by mistake.
+            If rows would be dropped by mistake.
         """
         options, images = self.options, self.images
         threads = options.decode_threads
         plan = make_plan(images.root, images.refs, sources, threads=threads, check_bytes=options.check_bytes)
-        if old is not None:
-            check_missing(old, len(plan.gone), images.root, options)
+        check_missing(sources, plan, images.root, self.target, options)
         return plan
 
     def compute(self, plan: Plan, summary: ExtractionSummary, recipe: Recipe | None, stop: Stop) -> list[Path]:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from fakes import FakeNetwork
+from buckets import put_folder
+from fakes import FakeBackbone, FakeNetwork
 from headstart.cache.store import open_cache
 from headstart.errors import DataError
 from headstart.extract import rate
 from headstart.extract.forecast import Forecast, forecast_extraction
 from headstart.extract.local import extract_features
 from headstart.extract.options import ExtractionSummary, ExtractOptions
+from headstart.schema import FeatureBatch
 from pictures import class_folders
 
 LAYOUTS = pytest.mark.parametrize("layout", ["file", "shards"])
@@ -35,7 +40,7 @@ def output(tmp_path: Path) -> Path:
     return tmp_path / "features" / "data.h5"
 
 
-def run(data: Path, output: Path, **options: Any) -> ExtractionSummary:
+def run(data: Path | str, output: Path | str, **options: Any) -> ExtractionSummary:
     return extract_features(data, output, network=FakeNetwork(), decode_threads=2, **options)
 
 
@@ -57,10 +62,8 @@ def test_up_to_half_may_go_and_are_counted(data: Path, output: Path, layout: str
     run(data, output, cache_layout=layout)
     shutil.rmtree(data / "cat")
     (data / "bee" / "000.png").unlink()
-    assert (look(data, output, cache_layout=layout).n_gone, look(data, output, cache_layout=layout).keeps_gone) == (
-        5,
-        False,
-    )
+    found = look(data, output, cache_layout=layout)
+    assert (found.n_gone, found.keeps_gone) == (5, False)
     summary = run(data, output, cache_layout=layout)
     assert (summary.n_gone, summary.keeps_gone, summary.to_dict()["n_gone"]) == (5, False, 5)
     assert run(data, output, cache_layout=layout).n_gone == 0
@@ -131,3 +134,57 @@ def test_overwrite_asks_nothing(data: Path, output: Path) -> None:
 def test_rows_cannot_be_kept_and_dropped(options: dict[str, bool]) -> None:
     with pytest.raises(DataError, match="Give one of them"):
         ExtractOptions(keep_missing=True, **options)
+
+
+def test_what_an_interrupted_run_computed_of_another_folder_stays(
+    data: Path, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = FakeBackbone.forward
+
+    def interrupt(self: FakeBackbone, images: np.ndarray) -> FeatureBatch:
+        if self.n_images:
+            signal.raise_signal(signal.SIGTERM)
+        return forward(self, images)
+
+    monkeypatch.setattr(FakeBackbone, "forward", interrupt)
+    assert run(data, output).interrupted
+    monkeypatch.setattr(FakeBackbone, "forward", forward)
+    other = class_folders(tmp_path / "project2" / "data", n_per_class=2, classes=("elk", "fox"))
+    before = state(output.parent)
+    with pytest.raises(DataError, match=f"interrupted run has left .* images of {data}"):
+        run(other, output)
+    assert {path: content for path, content in state(output.parent).items() if path in before} == before
+    assert run(other, output, drop_missing=True).n_images == 4
+
+
+@pytest.mark.slow
+def test_images_in_a_bucket(tmp_path: Path, s3: Any, data: Path) -> None:
+    put_folder(s3, data, "photos", "set/")
+    put_folder(s3, data, "photos", "other/")
+    cache = "s3://photos/features/set.h5"
+    run("s3://photos/set", cache)
+    s3.delete_object(Bucket="photos", Key="set/cat/003.png")
+    s3.delete_object(Bucket="photos", Key="other/cat/003.png")
+    with pytest.raises(DataError, match=f"1 of the 12 images of {cache}, .*another folder .s3://photos/set"):
+        run("s3://photos/other", cache)
+    assert run("s3://photos/set", cache).n_gone == 1
+    for number in range(4):
+        s3.delete_object(Bucket="photos", Key=f"set/bee/00{number}.png")
+        s3.delete_object(Bucket="photos", Key=f"set/ant/00{number}.png")
+    with pytest.raises(DataError, match=f"8 of the 11 images of {cache} are not in"):
+        run("s3://photos/set", cache)
+    assert run("s3://photos/set", cache, keep_missing=True).n_images == 11
+
+
+@pytest.mark.slow
+def test_an_object_that_was_replaced_by_one_of_its_size_is_another_image(tmp_path: Path, s3: Any, data: Path) -> None:
+    for number in range(4):
+        Image.open(data / "ant" / f"00{number}.png").save(data / "ant" / f"00{number}.bmp")
+        (data / "ant" / f"00{number}.png").unlink()
+    put_folder(s3, data, "photos", "set/")
+    output = tmp_path / "features" / "set.h5"
+    run("s3://photos/set", output)
+    for name, source in (("000", "001"), ("001", "000")):
+        s3.put_object(Bucket="photos", Key=f"set/ant/{name}.bmp", Body=(data / "ant" / f"{source}.bmp").read_bytes())
+    assert run("s3://photos/set", output).reused == {"unchanged": 10, "moved": 2}
+    assert run("s3://photos/set", output, check_bytes=True).reused == {"unchanged": 12}
