@@ -115,10 +115,10 @@ def read_header(file: Any, path: Path, form: str = FORMAT) -> Header:
     ValueError, KeyError
         If an attribute is missing or not what it must be.
     """
-    if not h5a.exists(file.id, b"format") or read_text_attribute(file, "format") != form:
+    if form_of(file) != form:
         raise CacheError(
             f"{path} is an HDF5 file, but no {KINDS[form]}. Expected: a {'file' if form == FORMAT else 'manifest'} that "
-            "extract-features wrote."
+            "extract-features wrote. If it has features, headstart import makes a cache of them."
         )
     version = read_integer_attribute(file, "format_version")
     if version != FORMAT_VERSION:
@@ -137,6 +137,14 @@ def read_header(file: Any, path: Path, form: str = FORMAT) -> Header:
         info=read_json_attribute(file, "info"),
         created=read_text_attribute(file, "created"),
     )
+
+
+def form_of(file: Any) -> str:
+    """Return what a file says it is, the attribute ``format``; nothing where there is none, or not of fixed length."""
+    try:
+        return read_text_attribute(file, "format") if h5a.exists(file.id, b"format") else ""
+    except ValueError:
+        return ""
 
 
 def read_text_attribute(owner: Any, name: str) -> str:

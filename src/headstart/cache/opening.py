@@ -13,6 +13,7 @@ from headstart.cache.folder import MANIFEST, ShardFolder, shard_folder
 from headstart.cache.format import FEATURES
 from headstart.cache.header import Header, read_header
 from headstart.cache.manifest import check_files, read_manifest, sharded_rows
+from headstart.cache.other_layouts import refuse_other
 from headstart.cache.reading import StoredRows, close_file, damage
 from headstart.cache.sandbox import open_hdf5
 from headstart.errors import CacheError
@@ -112,8 +113,9 @@ def open_folder(folder: ShardFolder, *, check_shards: bool = True) -> Opened:
 
 
 def check_is_file(path: Path) -> None:
-    """Raise CacheError where there is no file."""
+    """Raise CacheError where there is no file, or one of another program."""
     if path.is_dir():
         raise CacheError(f"{path} is a folder. Expected: a cache, a file that extract-features wrote.")
     if not path.is_file():
         raise CacheError(f"There is no cache at {path}. Expected: a file that extract-features wrote.")
+    refuse_other(path)

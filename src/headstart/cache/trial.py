@@ -22,7 +22,7 @@ import numpy as np
 from headstart.cache.findings import contradictions, readable_columns
 from headstart.cache.folder import ShardFolder
 from headstart.cache.format import FEATURES, FORMAT, POOLED, SHARDS_FORMAT
-from headstart.cache.header import read_header, read_text_attribute
+from headstart.cache.header import form_of, read_header
 from headstart.cache.manifest import read_manifest
 from headstart.cache.reading import H5PY_ERRORS, StoredRows
 from headstart.cache.verify import readable_datasets
@@ -114,7 +114,7 @@ Reader = Callable[[Any, Path], Sequence[BaseException]]
 def readers(file: Any) -> tuple[Reader, ...]:
     """Return what reads a file of this form."""
     try:
-        form = read_text_attribute(file, "format")
+        form = form_of(file)
     except H5PY_ERRORS:
         form = ""
     return {FORMAT: (read_cache,), SHARDS_FORMAT: (read_shards,)}.get(form, (read_objects,))
@@ -184,5 +184,6 @@ def read_dataset(dataset: Any) -> None:
     """Look up the chunks of any dataset, and read it where it is small."""
     if dataset.chunks and dataset.size:
         dataset.id.chunk_iter(lambda _place: None)
-    if dataset.dtype.kind != "O" and dataset.size * dataset.dtype.itemsize <= WHOLE_BYTES:
+    can_be_read = dataset.dtype.kind != "O" or h5py.check_string_dtype(dataset.dtype) is not None
+    if can_be_read and dataset.size * dataset.dtype.itemsize <= WHOLE_BYTES:
         dataset[()]

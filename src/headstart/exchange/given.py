@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headstart.cache.portable import open_portable
+from headstart.cache.format import FORMAT as CACHE_FORMAT
+from headstart.cache.format import SHARDS_FORMAT
+from headstart.cache.other_layouts import open_other
+from headstart.cache.portable import PortableFile, open_portable
 from headstart.errors import DataError
 from headstart.exchange import FORMAT, FORMAT_VERSION
 from headstart.exchange.archive import Archive, reading
@@ -17,6 +20,10 @@ from headstart.exchange.arrays import Array, Arrays, check_unique, digests, inte
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+#: What caches say of themselves.
+CACHE_FORMS = (CACHE_FORMAT, SHARDS_FORMAT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,31 +162,42 @@ def open_npz(path: Path) -> Iterator[GivenFeatures]:
 
 @contextmanager
 def open_h5(path: Path) -> Iterator[GivenFeatures]:
-    """Yield what a file says that ``headstart convert --portable`` wrote.
+    """Yield what an HDF5 file says: one that ``headstart convert --portable`` wrote, or another with such datasets.
 
     Raises
     ------
     CacheError, DataError
-        If it is something else, or damaged.
+        If it is a feature cache already, is damaged, or holds something else.
     """
-    with open_portable(path) as file:
-        if (file.attribute("format"), file.attribute("format_version")) != (FORMAT, str(FORMAT_VERSION)):
-            raise DataError(f"{path} is no file that headstart convert --portable wrote, or of another version.")
-        n = file.shape[0]
-        paths = file.column("paths", n)
-        check_unique(paths)
-        yield GivenFeatures(
-            shape=file.shape,
-            blocks=file.blocks,
-            paths=list(paths),
-            y=file.column("y", n, "<i4").tolist(),
-            class_names=list(file.column("class_names", None)),
-            split=list(file.column("split", n)),
-            group=list(file.column("group", n)),
-            sha256=list(file.column("sha256", n)),
-            map_shape=shape_from(json.loads(file.attribute("map_shape"))),
-            recipe=file.attribute("recipe"),
-        )
+    with open_other(path) as file:
+        if file.form in CACHE_FORMS:
+            raise DataError(f"{path} is a feature cache already. Give it to fit-head as it is.")
+        if file.form != FORMAT:
+            yield given_of(file, path)
+            return
+    with open_portable(path) as portable:
+        yield given_of_portable(portable, path)
+
+
+def given_of_portable(file: PortableFile, path: Path) -> GivenFeatures:
+    """Return what a file says that ``headstart convert --portable`` wrote."""
+    if file.attribute("format_version") != str(FORMAT_VERSION):
+        raise DataError(f"{path} was written by another version of headstart convert --portable.")
+    n = file.shape[0]
+    paths = file.column("paths", n)
+    check_unique(paths)
+    return GivenFeatures(
+        shape=file.shape,
+        blocks=file.blocks,
+        paths=list(paths),
+        y=file.column("y", n, "<i4").tolist(),
+        class_names=list(file.column("class_names", None)),
+        split=list(file.column("split", n)),
+        group=list(file.column("group", n)),
+        sha256=list(file.column("sha256", n)),
+        map_shape=shape_from(json.loads(file.attribute("map_shape"))),
+        recipe=file.attribute("recipe"),
+    )
 
 
 def shape_from(values: Any) -> tuple[int, ...]:
