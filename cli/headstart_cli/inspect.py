@@ -98,7 +98,7 @@ def print_facts(facts: dict[str, Any]) -> None:
     out.print(class_table(facts["classes"]))
     recipe = Table("recipe", "", show_header=False, title="Recipe")
     for name, value in facts["recipe"].items():
-        recipe.add_row(name, ", ".join(value) if isinstance(value, list) else str(value))
+        recipe.add_row(name, ", ".join(map(str, value)) if isinstance(value, list) else str(value))
     recipe.add_row("fingerprint", facts["fingerprint"][:16])
     out.print(recipe)
     if facts["precision_reason"]:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from headstart.errors import HeadstartError, ImageError
 from headstart.extract.reading import threads_of
-from headstart.images.intensity import sample_limits
 from headstart.images.load import read_image_bytes
 from headstart.images.rules import DecodeRules
+from headstart.images.sample_limits import sample_limits
 
 if TYPE_CHECKING:
     from headstart.extract.options import Progress

@@ -106,8 +106,13 @@ class Run:
         """Let the network's recipe have two sample values where the options ask for those of the data set."""
         how = self.options.intensity
         if isinstance(how, str) and how != "type":
-            known = existing.intensity if existing else None
-            found = known or find_intensity(self.images, self.job, how, self.options.page, self.progress)
+            found = existing.intensity if existing else None
+            if found:
+                self.progress.message(
+                    f"Intensities {found[0]:g} to {found[1]:g} are black to white, as in {self.target}"
+                )
+            else:
+                found = find_intensity(self.images, self.job, how, self.options.page, self.progress)
             self.network.options = replace(self.options, intensity=found or "type")
 
     def plan(self, sources: Sequence[KnownRows]) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import tifffile
 from PIL import Image
 
 from fakes import FakeBackbone, FakeNetwork
+from headstart.backbone.build import network_recipe
 from headstart.cache.shard import ShardWriter
 from headstart.cache.store import open_cache
 from headstart.errors import HeadstartError, RecipeMismatchError
@@ -20,7 +22,9 @@ from headstart.extract.local import extract_features
 from headstart.extract.network import Network
 from headstart.extract.options import ExtractionSummary, ExtractOptions
 from headstart.extract.repair import repair_cache
+from headstart.fit import fit_head
 from headstart.images.notes import sentences
+from headstart.predict import Predictor
 from headstart.schema import Recipe
 from headstart.verify import verify_cache
 
@@ -176,3 +180,44 @@ def test_rows_of_older_rules_are_computed_again(data: Path, tmp_path: Path, monk
     assert (summary.n_computed, summary.computed) == (4, {"decoded by older rules": 4})
     assert summary.reused == {"unchanged": 1}
     assert not run(data, tmp_path / "c.h5").n_computed
+
+
+def test_a_head_predicts_by_the_rules_of_its_cache(data: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "c.h5"
+    for number in range(5):
+        picture(data / "b" / f"dark{number}.tif", np.full((40, 40), 100 + number, np.uint16))
+    run(data, cache, intensity="range")
+    fit_head(cache, "ridge", output=tmp_path / "head")
+    predictor = Predictor(tmp_path / "head", backbone=FakeBackbone(recipe(cache)))
+    with open_cache(cache) as opened:
+        expected = predictor.bundle.predict_proba(opened.batches(np.arange(opened.n_images)), opened.recipe)
+        predicted = list(predictor.predict([data / path for path in opened.paths]))
+    np.testing.assert_allclose([one.probabilities for one in predicted], expected, atol=0.01)
+    assert {one.top(predictor.class_names, 1)[0][0] for one in predicted if "dark" in one.path} == {"b"}
+    other = FakeBackbone(replace(recipe(cache), intensity=None))
+    with pytest.raises(RecipeMismatchError, match="intensity"):
+        Predictor(tmp_path / "head", backbone=other)
+
+
+def test_workers_have_the_numbers_that_were_found() -> None:
+    network = Network(ExtractOptions(intensity="range", page="max", device="gpu:0,gpu:1"))
+    network.weights = None  # type: ignore[assignment]
+    network.options = replace(network.options, intensity=(1.0, 2.0))
+    there = pickle.loads(pickle.dumps(network))
+    assert (there.options.intensity, there.options.page, there.options.device) == ((1.0, 2.0), "max", "auto")
+    assert (there.wanted(None).intensity, there.wanted(None).page) == ((1.0, 2.0), "max")
+
+
+def test_a_backbone_has_the_recipe_that_it_was_built_for() -> None:
+    asked = replace(RulesNetwork().made.recipe, page=2, intensity=(0.0, 9.0), views="mirrored")
+    plain = network_recipe(asked)
+    assert (plain.page, plain.intensity, plain.views) == (None, None, "single")
+
+
+def test_recipes_with_rules_survive_their_text() -> None:
+    asked = replace(RulesNetwork().made.recipe, page="mean", intensity=(-1000.0, 0.5))
+    assert Recipe.from_json(asked.to_json()) == asked
+    for field in ('"page": 1', '"page": "median"', '"page": true', '"intensity": [2, 1]', '"intensity": [1]',
+                  '"intensity": null', '"intensity": [NaN, 1]', '"page": null', '"intensity": [0, 1e999]'):  # fmt: skip
+        with pytest.raises(ValueError, match="where it is written"):
+            Recipe.from_json(RulesNetwork().made.recipe.to_json()[:-1] + f", {field}}}")
