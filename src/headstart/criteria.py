@@ -46,6 +46,11 @@ METRICS = (
 CHOICE_METRICS = tuple(metric.name for metric in METRICS if metric.name != "ece")
 
 
+def metric_title(name: str) -> str:
+    """Return what a metric is called for a person; its name where it is none."""
+    return next((metric.title for metric in METRICS if metric.name == name), name)
+
+
 def metric_named(name: str) -> Metric:
     """Return the metric of a name that a choice may go by.
 

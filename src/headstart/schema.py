@@ -358,17 +358,21 @@ class Score:
     accuracy, balanced_accuracy, f1_macro, log_loss : float
         As ``sklearn.metrics`` defines them.
     accuracy_interval : tuple of float
-        95 % interval of accuracy (evaluate/metrics.py names the method).
+        95 % interval of accuracy (evaluate/intervals.py names the method).
     per_class : sequence of mapping
-        One of ``class``, ``precision``, ``recall``, ``f1``, ``support`` per class, in the order of ``class_names``.
+        One of ``class``, ``precision``, ``recall``, ``specificity``, ``f1``, ``support`` per class, in the order of
+        ``class_names``; and of each figure ``…_interval``.
     confusion : sequence of sequence of int
         Rows are true classes, columns predicted ones.
     class_names : tuple of str
         Names of the rows and columns.
     roc_auc_ovr, ece, average_precision : float or None
         Area under the ROC curve, one class against the rest; expected calibration error; average precision, of the positive
-        class or the mean of all (evaluate/metrics.py). None where there is one class only, and in scores that older versions
-        saved.
+        class or the mean of all (evaluate/influence.py). None where there is one class only, and in scores that older
+        versions saved.
+    intervals : mapping of str to (float, float)
+        95 % interval of each score, by its name: of this head on other images of the same kind. Empty in scores that older
+        versions saved.
     """
 
     n_samples: int
@@ -383,6 +387,7 @@ class Score:
     roc_auc_ovr: float | None = None
     ece: float | None = None
     average_precision: float | None = None
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, for ``metrics.json``."""

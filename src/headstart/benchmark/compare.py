@@ -21,9 +21,11 @@ from headstart.benchmark.verdict import fit_command, ranked, recommend
 from headstart.cache.store import open_cache
 from headstart.criteria import metric_named
 from headstart.errors import DataError
-from headstart.evaluate.intervals import BOOTSTRAP_METHOD, paired_differences
+from headstart.evaluate.influence import influences
+from headstart.evaluate.intervals import INTERVAL_METHOD, Units
 from headstart.evaluate.metrics import score
-from headstart.evaluate.significance import TEST_METHOD, compare
+from headstart.evaluate.selection import SELECTION_METHOD, corrected
+from headstart.evaluate.significance import TEST_METHOD, differences
 from headstart.heads.bundle import Bundle
 from headstart.heads.catalogue import HEAD_TYPES, default_spec, make_head
 from headstart.heads.compatibility import versions
@@ -36,8 +38,9 @@ from headstart.search.trials import Trial, best_trial, is_number, search_notes
 
 if TYPE_CHECKING:
     from headstart.benchmark.nested import Tables, TablesOf
+    from headstart.criteria import Metric
     from headstart.report.comparison import Candidate
-    from headstart.schema import HeadSpec, Score
+    from headstart.schema import Estimate, HeadSpec, Score
     from headstart.storage.address import Location
 
 #: Heads whose setting is searched unless asked otherwise; a dense head takes too long.
@@ -105,8 +108,8 @@ def compare_heads(
                 left_out[name] = str(error)
         if not results:
             raise DataError(f"No head could be fitted. {next(iter(left_out.values()), '')}")
-        results = with_differences(bench, ranked(results, metric))
-        recommended, sentence = recommend(results, metric)
+        results, expected = compared(bench, ranked(results, metric), metric)
+        recommended, sentence = recommend(results, metric, expected)
         return Comparison(
             cache=str(cache),
             recipe=caches[0].recipe,
@@ -114,10 +117,12 @@ def compare_heads(
             y_true=bench.labels,
             paths=[bench.images.paths[row] for row in bench.rows],
             folds=bench.folds.description,
-            interval=BOOTSTRAP_METHOD,
+            interval=INTERVAL_METHOD,
             test=TEST_METHOD,
             heads=tuple(results),
             metric=metric.name,
+            expected=expected,
+            correction=SELECTION_METHOD,
             recommended=recommended,
             recommendation=sentence,
             leaks=(*leaks, *bench.folds.notes),
@@ -252,23 +257,23 @@ def majority(bench: Bench) -> HeadResult:
     )
 
 
-def with_differences(bench: Bench, results: Sequence[HeadResult]) -> list[HeadResult]:
-    """Return the results, with the paired difference of each to the first, and how likely noise is to make it."""
-    best = results[0].name
-    differences = paired_differences(
-        bench.labels,
-        {result.name: result.probabilities for result in results},
-        bench.units,
-        best,
-        random_state=bench.options.random_state,
+def compared(bench: Bench, results: Sequence[HeadResult], metric: Metric) -> tuple[list[HeadResult], Estimate]:
+    """Return the results with the difference of each to the first, and what to expect of the first, having been chosen."""
+    units = Units(bench.units, len(bench.labels))
+    found = {head.name: influences(bench.labels, head.probabilities)[metric.name] for head in results}
+    best = results[0]
+    tested = differences(found, units, best.name)
+    chosen_among = [found[head.name] for head in results if head.baseline == best.baseline]
+    expected = corrected(
+        metric, chosen_among, bench.labels, best.probabilities, units, random_state=bench.options.random_state
     )
-    heads = {result.name: result.fold_accuracy for result in results if not result.baseline}
-    split = bench.folds.splits[0]
-    p_values = compare(heads, len(split.train), len(split.test), best) if best in heads else {}
-    return [
-        replace(result, difference=differences.get(result.name), p_value=p_values.get(result.name))
-        for result in results
+    with_tests = [
+        replace(head, difference=tested[head.name].estimate, p_value=tested[head.name].p_value)
+        if head.name in tested
+        else head
+        for head in results
     ]
+    return with_tests, expected
 
 
 def setting(chosen: Trial, specs: Sequence[HeadSpec], named: Sequence[Candidate] = ()) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headstart.evaluate.folds import Folds, make_folds
-from headstart.evaluate.intervals import bootstrap_metrics
+from headstart.evaluate.intervals import CV_VARIANCE, estimates
 from headstart.evaluate.leaks import find_leaks
 from headstart.evaluate.neighbours import last_block, near_units
 from headstart.evaluate.splits import connected_units, joined_units, labelled, split_by_column
@@ -159,7 +159,7 @@ class Bench:
     def metrics(self, probabilities: NDArray[np.float64]) -> dict[str, Estimate]:
         """Return the scores of out-of-fold probabilities, as they are stored: in float32."""
         stored = probabilities.astype(np.float32)
-        return bootstrap_metrics(self.labels, stored, self.units, random_state=self.options.random_state)
+        return estimates(self.labels, stored, self.units, variance_factor=CV_VARIANCE)
 
 
 def prepare(sources: Sequence[Source], options: CompareOptions, pool: Pool) -> tuple[Bench, list[str], str]:

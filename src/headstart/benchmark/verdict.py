@@ -7,12 +7,12 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from headstart.evaluate.significance import ALPHA
+
 if TYPE_CHECKING:
     from headstart.criteria import Metric
     from headstart.report.comparison import Candidate, HeadResult
-
-#: A difference with a larger p-value is called noise.
-ALPHA = 0.05
+    from headstart.schema import Estimate
 
 
 def ranked(results: Sequence[HeadResult], metric: Metric) -> list[HeadResult]:
@@ -25,7 +25,7 @@ def ranked(results: Sequence[HeadResult], metric: Metric) -> list[HeadResult]:
     return sorted(results, key=place)
 
 
-def recommend(results: Sequence[HeadResult], metric: Metric) -> tuple[str, str]:
+def recommend(results: Sequence[HeadResult], metric: Metric, expected: Estimate | None = None) -> tuple[str, str]:
     """Return the name of the head to take, and one sentence that says why, and what of it is noise.
 
     Parameters
@@ -34,6 +34,8 @@ def recommend(results: Sequence[HeadResult], metric: Metric) -> tuple[str, str]:
         With the differences to the best and their p-values.
     metric : Metric
         By which the best is chosen.
+    expected : Estimate, optional
+        What to expect of it on other images, having been chosen as the best on these.
     """
     best, *others = ranked(results, metric)
     heads = [other for other in others if not other.baseline]
@@ -43,9 +45,14 @@ def recommend(results: Sequence[HeadResult], metric: Metric) -> tuple[str, str]:
         f"Take {best.name}{where}: {metric.title} {figure.value:.3f} (95 % interval {figure.low:.3f}–{figure.high:.3f}) on "
         "images it was not fitted on"
     )
+    if expected is not None and heads:
+        sentence += (
+            f"; as the best of {len(heads) + 1} heads, expect {expected.value:.3f} "
+            f"(95 % interval {expected.low:.3f}–{expected.high:.3f}) on other images"
+        )
     if not heads:
         return best.name, f"{sentence}."
-    noise = [head for head in heads if head.p_value is None or head.p_value > ALPHA]
+    noise = [head for head in heads if head.p_value is None or head.p_value >= ALPHA]
     beaten = [head for head in heads if head not in noise]
     if not noise:
         return best.name, f"{sentence}; it is better than every other head, beyond noise."

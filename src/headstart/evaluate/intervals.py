@@ -1,212 +1,223 @@
-"""How far scores, and differences between heads, could be off by the choice of the images."""
+"""How far scores could be off by the choice of the images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import ndtr, ndtri
+from scipy.optimize import brentq
 
 from headstart.criteria import METRICS
 from headstart.errors import DataError
-from headstart.evaluate.metrics import Z_95, wilson_interval
-from headstart.evaluate.weighted import WeightedMetrics, check
+from headstart.evaluate.influence import ECE_BINS, confidence_gaps, influences, row_losses
 from headstart.schema import Estimate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Floats = NDArray[np.float64]
+    from headstart.evaluate.influence import Floats, Labels
 
-#: What the intervals are, for a person.
-BOOTSTRAP_METHOD = (
-    "95 % intervals by BCa bootstrap (Efron, JASA 82, 1987) over the images scored: whole units of images that belong "
-    "together are drawn with replacement, the same draws for every head. Calibration error: percentiles less what the draws "
-    "add by chance errors of their own, the lower end less it twice, as the figure itself is too high by about as much; "
-    "errors near zero are bounded only roughly. Without a single mistake, accuracy has Wilson's interval of as many units. "
-    "The intervals hold for the fitted heads and these folds: that other training images would have made other heads is left "
-    "to the test."
+#: What the intervals of a comparison are, for a person.
+INTERVAL_METHOD = (
+    "95 % intervals of how well this way of fitting does on other images of the same kind. Scores from 0 to 1: Wilson's "
+    "score interval (JASA 22, 1927) of as many images as would give the same variance (infinitesimal jackknife over units "
+    "of images that belong together, with one more unit that is all wrong, so that a score without a mistake has an interval "
+    "too). Log-loss: on the logarithmic scale, upwards with one more mistake. Calibration error: the multiples of the gaps "
+    "that are compatible with it, at least up to the figure itself. The variances are taken 1.4 times, as the heads of "
+    "cross-validation share training images. Each interval is of one head, whether it is the best or not."
 )
 
-#: Draws; the 2.5 % quantile of so many is off by some 3 % of the half width of the interval.
-N_RESAMPLES = 2000
+#: Standard normal quantile of 97.5 %.
+Z_95 = 1.959963984540054
 
-#: Parts that are left out in turn to see how skewed a score is: every unit, or of many random groups of them.
-MAX_PARTS = 400
+#: By what cross-validation varies more than a score of as many images by one head; with it, intervals hold as often as they
+#: say (benchmarks/intervals.py). Nadeau & Bengio (Machine Learning 52, 2003) have 2.25 for the variance of 5 folds' means.
+CV_VARIANCE = 1.4
 
-#: Rows times draws in memory at a time: 32 MB.
-BLOCK = 4_000_000
+#: Loss of the mistake that the upper end of log-loss allows for: the true class at 20 %, or the largest loss seen.
+MISTAKE_LOSS = math.log(5)
 
-#: Rows times classes times draws of ROC-AUC, about half a minute; where they are more, it has fewer draws, never under 200.
-MAX_AREA_WORK, MIN_AREA_DRAWS = 2e10, 200
+#: Draws for the calibration error, and by how much more its lower end lets chance vary than its upper end.
+N_DRAWS, ECE_VARIANCE = 1000, 1.5
 
 
-def bootstrap_metrics(
-    y_true: NDArray[np.integer[Any]],
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """What one more unit that is all wrong would do, of a class drawn at random.
+
+    Attributes
+    ----------
+    drop, square : float
+        Mean of the share of a score from 0 to 1 that it would take, and of its square.
+    loss : float
+        What it would add to the mean loss.
+    """
+
+    drop: float
+    square: float
+    loss: float
+
+
+class Units:
+    """Rows that belong together, which chance draws as a whole.
+
+    Parameters
+    ----------
+    units : ndarray of shape (n_samples,), int, optional
+        Rows of the same number belong together; by default each row is a unit.
+    n_samples : int
+        Rows there are.
+
+    Raises
+    ------
+    DataError
+        If there is not one for each row.
+    """
+
+    def __init__(self, units: NDArray[np.integer[Any]] | None, n_samples: int) -> None:
+        numbers = np.arange(n_samples) if units is None else np.asarray(units)
+        if len(numbers) != n_samples:
+            raise DataError(f"Expected a unit for each of {n_samples:,} labels. Received: {len(numbers):,} units.")
+        found, self.inverse = np.unique(numbers, return_inverse=True)
+        self.n = len(found)
+
+    def sums(self, rows: Floats) -> Floats:
+        """Return the sum of values over each unit, shape (n_units,)."""
+        return np.bincount(self.inverse, rows, self.n).astype(np.float64)
+
+    def variance(self, rows: Floats) -> float:
+        """Return the variance of a score with the influences of some rows; of a single unit, infinite."""
+        return math.inf if self.n < 2 else float((self.sums(rows) ** 2).sum() * self.n / (self.n - 1))
+
+    def per_class(self, y_true: Labels) -> NDArray[np.int64]:
+        """Return in how many units each class is that has any."""
+        pairs = np.unique(np.stack([self.inverse, y_true]), axis=1)
+        counts = np.bincount(pairs[1])
+        return counts[counts > 0]
+
+
+def estimates(
+    y_true: Labels,
     probabilities: NDArray[np.floating[Any]],
-    units: NDArray[np.integer[Any]],
+    units: NDArray[np.integer[Any]] | None = None,
     *,
-    n_resamples: int = N_RESAMPLES,
-    random_state: int = 0,
+    positive: int | None = None,
+    variance_factor: float = 1.0,
 ) -> dict[str, Estimate]:
-    """Return every score and its interval, under the names of ``criteria.METRICS`` (:data:`BOOTSTRAP_METHOD`).
+    """Return every score of ``criteria.METRICS`` by its name, with its interval (:data:`INTERVAL_METHOD`).
 
     Parameters
     ----------
     y_true : ndarray of shape (n_samples,), int
         Index of the true class.
     probabilities : ndarray of shape (n_samples, n_classes)
-        Out of fold; the mean over repeats.
-    units : ndarray of shape (n_samples,), int
-        Rows of one unit are drawn together.
-    n_resamples : int
-        Draws.
-    random_state : int
-        Seeds them: equal units and seed are equal draws.
+        By a head that was not fitted on these rows: then the intervals are of this head. Out of fold: of the way of fitting.
+    units : ndarray of shape (n_samples,), int, optional
+        Rows of one unit are not independent.
+    positive : int, optional
+        The class whose average precision it is.
+    variance_factor : float
+        :data:`CV_VARIANCE` for out-of-fold probabilities.
 
     Returns
     -------
     dict of str to Estimate
-        The value is that of all rows, and always within its interval. ROC-AUC is NaN where there is but one class.
+        Every value lies in its interval. NaN where a score does not exist.
 
     Raises
     ------
     DataError
-        If the shapes do not fit together, a probability is not finite, or there are fewer than two units or draws.
+        If the shapes do not fit together, or a probability is not finite.
     """
-    check(y_true, probabilities)
-    inverse, n_units = numbered(units, len(y_true), n_resamples)
-    weighted = WeightedMetrics(y_true, probabilities)
-    work = probabilities.size * n_resamples
-    n_areas = min(n_resamples, max(MIN_AREA_DRAWS, int(n_resamples * MAX_AREA_WORK / work)))
-
-    def scores(weights: Floats, areas: int) -> dict[str, Floats]:
-        return weighted(weights) | weighted.ranking(weights[:, :areas])
-
-    value = {name: float(found[0]) for name, found in scores(np.ones((len(y_true), 1)), 1).items()}
-    drawn, done = [], 0
-    for weights in draws(inverse, n_units, n_resamples, random_state):
-        drawn.append(scores(weights, max(0, n_areas - done)))
-        done += weights.shape[1]
-    without = [scores(weights, weights.shape[1]) for weights in left_out(inverse, n_units, random_state)]
-    estimates = {
-        metric.name: estimate(metric.name, value[metric.name], joined(drawn, metric.name), joined(without, metric.name))
-        for metric in METRICS
-    }
-    if value["accuracy"] == 1.0:
-        estimates["accuracy"] = Estimate(1.0, wilson_interval(n_units, n_units)[0], 1.0)
-    return estimates
+    found = influences(y_true, probabilities, positive)
+    together = Units(units, len(y_true))
+    made = {}
+    for metric in METRICS:
+        influence = found[metric.name]
+        if metric.name == "ece":
+            made[metric.name] = calibration_estimate(y_true, probabilities, together, influence.value, variance_factor)
+        else:
+            allowed = unseen(metric.name, y_true, probabilities, together)
+            variance = together.variance(influence.rows)
+            made[metric.name] = estimate(metric.name, influence.value, variance, allowed, variance_factor)
+    return made
 
 
-def paired_differences(
-    y_true: NDArray[np.integer[Any]],
-    probabilities: Mapping[str, NDArray[np.floating[Any]]],
-    units: NDArray[np.integer[Any]],
-    best: str,
-    *,
-    n_resamples: int = N_RESAMPLES,
-    random_state: int = 0,
-) -> dict[str, Estimate]:
-    """Return each other head's accuracy minus that of the best one, on the same draws of the same images.
+def unseen(name: str, y_true: Labels, probabilities: NDArray[np.floating[Any]], units: Units) -> Unseen:
+    """Return what one more unit that is all wrong would do to a score."""
+    n = np.array([units.n]) if name == "accuracy" else units.per_class(y_true)
+    drops = 1.0 / (len(n) * n)
+    loss = max(MISTAKE_LOSS, float(row_losses(y_true, probabilities).max()))
+    return Unseen(float(drops.mean()), float((drops**2).mean()), loss / units.n)
 
-    Parameters
-    ----------
-    y_true, units, n_resamples, random_state
-        As for :func:`bootstrap_metrics`.
-    probabilities : mapping of str to ndarray of shape (n_samples, n_classes)
-        Of every head, by its name.
-    best : str
-        Name of the head that the others are compared with.
 
-    Raises
-    ------
-    DataError
-        As for :func:`bootstrap_metrics`, and if there is no such head.
+def estimate(name: str, value: float, variance: float, allowed: Unseen, variance_factor: float = 1.0) -> Estimate:
+    """Return a score with its interval, from its variance."""
+    if math.isnan(value):
+        return Estimate(value, value, value)
+    low, high = (log_interval if name == "log_loss" else share_interval)(value, variance, allowed, variance_factor)
+    return Estimate(value, min(low, value), max(high, value))
+
+
+def share_interval(value: float, variance: float, allowed: Unseen, variance_factor: float) -> tuple[float, float]:
+    """Return Wilson's interval of as many images as have this variance, one more mistake among them."""
+    if math.isinf(variance):
+        return 0.0, 1.0
+    moved = (value if value >= 0.5 else 1 - value) * (1 - allowed.drop)
+    spread = variance_factor * (variance + allowed.square * max(value, 1 - value) ** 2)
+    return wilson(value, moved * (1 - moved) / spread)
+
+
+def log_interval(value: float, variance: float, allowed: Unseen, variance_factor: float) -> tuple[float, float]:
+    """Return the interval of a positive figure on the logarithmic scale; its upper end with one more mistake."""
+    if math.isinf(variance):
+        return 0.0, math.inf
+    more = value + allowed.loss
+    width = Z_95 * math.sqrt(variance_factor * variance) / value if value > 0 else 0.0
+    wider = Z_95 * math.sqrt(variance_factor * (variance + allowed.loss**2)) / more
+    return value * math.exp(-width), more * math.exp(wider)
+
+
+def wilson(share: float, n: float) -> tuple[float, float]:
+    """Return the score interval of a proportion, 95 % (Wilson, JASA 22, 1927); of nothing, from 0 to 1."""
+    if n <= 0:
+        return 0.0, 1.0
+    square = Z_95 * Z_95
+    centre = share + square / (2 * n)
+    half = Z_95 * math.sqrt(share * (1 - share) / n + square / (4 * n * n))
+    scale = 1 + square / n
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+
+def f1_interval(n_right: float, n_either: float) -> tuple[float, float]:
+    """Return the interval of F1: 2j / (1 + j), where j is the share of right ones among those that are or are called so.
+
+    Lam et al., "Confidence intervals for the F1 score: a comparison of four methods", 2023, section 3 (indirect Wilson).
     """
-    if best not in probabilities:
-        raise DataError(f"Expected the best head among those compared, {', '.join(probabilities)}. Received: {best!r}.")
-    for values in probabilities.values():
-        check(y_true, values)
-    inverse, n_units = numbered(units, len(y_true), n_resamples)
-    names = [name for name in probabilities if name != best]
-    right = {name: (values.argmax(axis=1) == y_true).astype(np.float64) for name, values in probabilities.items()}
-    differences = np.array([right[name] - right[best] for name in names]).reshape(len(names), len(y_true))
-
-    def means(parts: Iterator[Floats]) -> Floats:
-        return np.concatenate([differences @ weights / weights.sum(axis=0) for weights in parts], axis=1)
-
-    drawn = means(draws(inverse, n_units, n_resamples, random_state))
-    without = means(left_out(inverse, n_units, random_state))
-    values = differences.mean(axis=1)
-    return {name: estimate(name, float(values[k]), drawn[k], without[k]) for k, name in enumerate(names)}
+    low, high = wilson(n_right / n_either if n_either else 0.0, n_either)
+    return 2 * low / (1 + low), 2 * high / (1 + high)
 
 
-def numbered(units: NDArray[np.integer[Any]], n_samples: int, n_resamples: int) -> tuple[NDArray[np.intp], int]:
-    """Return units as 0, 1, 2 … and how many there are; raise DataError where they, or the draws, do not fit."""
-    found, inverse = np.unique(units, return_inverse=True)
-    if len(units) != n_samples or len(found) < 2 or n_resamples < 2:
-        raise DataError(
-            f"An interval needs one unit for each of {n_samples:,} labels, two different ones, and at least 2 draws. "
-            f"Received: {len(units):,} units, {len(found):,} different; {n_resamples} draws."
-        )
-    return inverse, len(found)
+def calibration_estimate(
+    y_true: Labels, probabilities: NDArray[np.floating[Any]], units: Units, value: float, variance_factor: float
+) -> Estimate:
+    """Return the calibration error with the multiples of its bins' gaps of which chance would make what is seen.
 
-
-def draws(inverse: NDArray[np.intp], n_units: int, n_resamples: int, random_state: int) -> Iterator[Floats]:
-    """Yield how often each row was drawn, shape (n_samples, some of the draws); equal arguments, equal draws."""
-    rng = np.random.default_rng(random_state)
-    some = max(1, BLOCK // len(inverse))
-    for start in range(0, n_resamples, some):
-        counts = np.stack(
-            [
-                np.bincount(rng.integers(0, n_units, n_units), minlength=n_units)
-                for _ in range(min(some, n_resamples - start))
-            ],
-            axis=1,
-        ).astype(np.float64)
-        yield counts[inverse]
-
-
-def left_out(inverse: NDArray[np.intp], n_units: int, random_state: int) -> Iterator[Floats]:
-    """Yield weights without one part of the units each, shape (n_samples, some of the parts)."""
-    n_parts = min(n_units, MAX_PARTS)
-    part = np.random.default_rng(random_state).permutation(n_units) % n_parts
-    some = max(1, BLOCK // len(inverse))
-    for start in range(0, n_parts, some):
-        yield (part[inverse][:, None] != np.arange(start, min(start + some, n_parts))).astype(np.float64)
-
-
-def joined(parts: list[dict[str, Floats]], name: str) -> Floats:
-    """Return one score of all parts."""
-    return np.concatenate([part[name] for part in parts])
-
-
-def estimate(name: str, value: float, drawn: Floats, without: Floats) -> Estimate:
-    """Return a score and its interval, from its draws and from what it is without each part."""
-    drawn = drawn[np.isfinite(drawn)]
-    if not len(drawn) or not np.isfinite(value):
-        return Estimate(value, float("nan"), float("nan"))
-    if name == "ece":
-        # In simulations of 150 to 2,600 images, these held the true error in 80 to 96 %; percentiles alone, in 1 to 95 %.
-        low, high = np.quantile(drawn, [0.025, 0.975]) - (drawn.mean() - value) * np.array([2, 1])
-        low = max(low, 0.0)
-    else:
-        low, high = np.quantile(drawn, bca_levels(value, drawn, without[np.isfinite(without)]))
-    return Estimate(value, min(float(low), value), max(float(high), value))
-
-
-def bca_levels(value: float, drawn: Floats, without: Floats) -> Floats:
-    """Return the quantiles that bound the interval: 2.5 % and 97.5 %, corrected for bias and skewness.
-
-    Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, section 14.3.
+    Chance is that of a calibrated head, so that bins without a mistake have a variance too; as units belong together, it is
+    that of as many units.
     """
-    n = len(drawn)
-    below = ((drawn < value).sum() + (drawn == value).sum() / 2) / n
-    bias = ndtri(np.clip(below, 1 / n, 1 - 1 / n))
-    gaps = without.mean() - without if len(without) else np.zeros(1)
-    spread = (gaps**2).sum()
-    skewness = (gaps**3).sum() / (6 * spread**1.5) if spread > 0 else 0.0
-    shifted = bias + np.array([-Z_95, Z_95])
-    levels: Floats = ndtr(bias + shifted / (1 - skewness * shifted))
-    return levels
+    gaps, number = confidence_gaps(y_true, probabilities)
+    sums = np.bincount(number, gaps, ECE_BINS) / len(gaps)
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    each = np.bincount(number, confidence * (1 - confidence), ECE_BINS) / len(gaps) / units.n
+    noise = np.random.default_rng(0).standard_normal((N_DRAWS, ECE_BINS)) * np.sqrt(each)
+
+    def excess(multiple: float, level: float, by: float = 1.0) -> float:
+        return float(np.quantile(np.abs(multiple * sums + by * noise).sum(axis=1), level)) - value
+
+    wide = math.sqrt(max(ECE_VARIANCE, variance_factor))
+    low = 0.0 if value == 0 or excess(0, 0.975, wide) >= 0 else brentq(excess, 0, 1, args=(0.975, wide), xtol=1e-4)
+    high = 1.0 if value == 0 or excess(1, 0.025) >= 0 else brentq(excess, 1, 100, args=(0.025,), xtol=1e-4)
+    return Estimate(value, min(low * value, value), max(high * value, value))

@@ -11,14 +11,14 @@ from sklearn import metrics
 
 from headstart.criteria import METRICS
 from headstart.errors import DataError
-from headstart.evaluate.weighted import WeightedMetrics
+from headstart.evaluate.influence import influences
+from headstart.evaluate.intervals import estimates, f1_interval, wilson
 from headstart.schema import Score
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: Standard normal quantile of 97.5 %.
-Z_95 = 1.959963984540054
+    from headstart.schema import Estimate
 
 
 def score(
@@ -26,6 +26,7 @@ def score(
     probabilities: NDArray[np.floating[Any]],
     class_names: Sequence[str],
     positive: int | None = None,
+    units: NDArray[np.integer[Any]] | None = None,
 ) -> Score:
     """Return accuracy and the rest.
 
@@ -39,6 +40,8 @@ def score(
         Names of the classes.
     positive : int, optional
         The class whose average precision is given; the default is the mean of all classes, each against the rest.
+    units : ndarray of shape (n_samples,), int, optional
+        Rows of one unit belong together; the intervals of the scores allow for it, those of single classes do not.
 
     Raises
     ------
@@ -51,65 +54,68 @@ def score(
             f"Expected at least one label, and probabilities of shape (n, {n_classes}). "
             f"Received: {len(y_true)} labels, {probabilities.shape}."
         )
-    values = metric_values(y_true, probabilities, positive)
-    labels, predicted = np.arange(n_classes), probabilities.argmax(axis=1)
-    precision, recall, f1, support = metrics.precision_recall_fscore_support(
-        y_true, predicted, labels=labels, zero_division=0.0
-    )
-    present = support > 0
-    per_class = [
-        {"class": name, "precision": float(p), "recall": float(r), "f1": float(f), "support": int(n)}
-        for name, p, r, f, n in zip(class_names, precision, recall, f1, support, strict=True)
-    ]
-    n_right = int((predicted == y_true).sum())
+    found = {
+        name: one
+        for name, one in estimates(y_true, probabilities, units, positive=positive).items()
+        if math.isfinite(one.value)
+    }
+    values = {name: one.value for name, one in found.items()}
+    predicted = probabilities.argmax(axis=1)
+    counts = metrics.confusion_matrix(y_true, predicted, labels=np.arange(n_classes))
     return Score(
         n_samples=len(y_true),
-        accuracy=n_right / len(y_true),
-        accuracy_interval=wilson_interval(n_right, len(y_true)),
-        balanced_accuracy=float(recall[present].mean()),
-        f1_macro=float(f1[present | np.isin(labels, predicted)].mean()),
+        accuracy=values["accuracy"],
+        accuracy_interval=bounds(found["accuracy"]),
+        balanced_accuracy=values["balanced_accuracy"],
+        f1_macro=values["f1_macro"],
         log_loss=values["log_loss"],
-        per_class=per_class,
-        confusion=metrics.confusion_matrix(y_true, predicted, labels=labels).tolist(),
+        per_class=[class_score(name, counts, label) for label, name in enumerate(class_names)],
+        confusion=counts.tolist(),
         class_names=tuple(class_names),
-        roc_auc_ovr=or_none(values["roc_auc_ovr"]),
+        roc_auc_ovr=values.get("roc_auc_ovr"),
         ece=values["ece"],
-        average_precision=or_none(values["average_precision"]),
+        average_precision=values.get("average_precision"),
+        intervals={name: bounds(one) for name, one in found.items() if math.isfinite(one.high)},
     )
+
+
+def class_score(name: str, counts: NDArray[np.int64], label: int) -> dict[str, Any]:
+    """Return precision, recall (sensitivity), specificity and F1 of a class, each with its interval (evaluate/intervals.py).
+
+    Parameters
+    ----------
+    name : str
+        Of the class.
+    counts : ndarray of shape (n_classes, n_classes), int64
+        Confusion matrix, rows are true classes.
+    label : int
+        Its row.
+    """
+    right, support, called = int(counts[label, label]), int(counts[label].sum()), int(counts[:, label].sum())
+    others, either = int(counts.sum()) - support, support + called - right
+    kept = others - (called - right)
+    parts = {"precision": (right, called), "recall": (right, support), "specificity": (kept, others)}
+    shares = {key: n / of if of else 0.0 for key, (n, of) in parts.items()}
+    intervals = {f"{key}_interval": wilson(shares[key], of) for key, (_, of) in parts.items()}
+    f1 = 2 * right / (support + called) if support + called else 0.0
+    return {
+        "class": name,
+        **shares,
+        "f1": f1,
+        "support": support,
+        **intervals,
+        "f1_interval": f1_interval(right, either),
+    }
+
+
+def bounds(one: Estimate) -> tuple[float, float]:
+    """Return the ends of an interval."""
+    return one.low, one.high
 
 
 def metric_values(
     y_true: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]], positive: int | None = None
 ) -> dict[str, float]:
-    """Return every score of ``criteria.METRICS`` by its name.
-
-    ``roc_auc_ovr`` and ``average_precision`` are NaN where all rows are of one class; classes without rows count for nothing.
-
-    Parameters
-    ----------
-    y_true, probabilities, positive
-        As for :func:`score`.
-
-    Raises
-    ------
-    DataError
-        If there is nothing to score, the shapes do not fit together, or a probability is not finite.
-    """
-    weighted = WeightedMetrics(y_true, probabilities, positive)
-    once = np.ones((len(y_true), 1))
-    values = weighted(once) | weighted.ranking(once)
-    return {metric.name: float(values[metric.name][0]) for metric in METRICS}
-
-
-def or_none(value: float) -> float | None:
-    """Return a number; None for NaN, which JSON does not have."""
-    return None if math.isnan(value) else value
-
-
-def wilson_interval(n_right: int, n_samples: int, z: float = Z_95) -> tuple[float, float]:
-    """Return the score interval of a proportion (Wilson, JASA 22, 1927), 95 % by default."""
-    share = n_right / n_samples
-    centre = share + z * z / (2 * n_samples)
-    half = z * math.sqrt(share * (1 - share) / n_samples + z * z / (4 * n_samples**2))
-    scale = 1 + z * z / n_samples
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+    """Return every score of ``criteria.METRICS`` by its name, as :func:`headstart.evaluate.influence.influences` does."""
+    found = influences(y_true, probabilities, positive)
+    return {metric.name: found[metric.name].value for metric in METRICS}

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from headstart.criteria import METRICS
 from headstart.report import figures, tallies
+from headstart.report.comparison_text import expected_text
 from headstart.report.html import pictures, render_page
 from headstart.report.plots.collection import comparison_plots
 
@@ -49,6 +50,7 @@ def benchmark_page(
         comparison=comparison,
         head=head,
         metrics=METRICS,
+        expected=expected_text(comparison),
         text=figures,
         plots=comparison_plots(comparison),
         classes=listed_classes(tallies.class_tallies(counts, comparison.class_names)),

@@ -95,9 +95,9 @@ class HeadResult:
     cost : Cost
         Time, memory and size.
     difference : Estimate or None
-        Accuracy minus that of the best head, paired; None for the best.
+        ``Comparison.metric`` minus that of the best head, paired, with a simultaneous interval; None for the best.
     p_value : float or None
-        Of that difference, corrected for the number of heads; None for the best and for baselines.
+        Of that difference, by the same test: below 0.05 exactly where the interval does not hold 0; None for the best.
     fold_settings : tuple of str
         What was chosen inside each fold, in words; empty where nothing was.
     held_out : Score or None
@@ -171,6 +171,11 @@ class Comparison:
         Fits the recommended head, the cache chosen by a search; empty where there was one cache alone.
     metric : str
         By which the heads are ranked, compared and recommended.
+    expected : Estimate or None
+        What ``metric`` to expect of the recommended head on other images: its figure less what it owes to being the best on
+        these (``correction`` says how); None where it was not corrected.
+    correction : str
+        How ``expected`` was found, in words.
     """
 
     cache: str
@@ -195,6 +200,8 @@ class Comparison:
     not_in_all: tuple[str, ...] = ()
     fit_command: str = ""
     metric: str = "accuracy"
+    expected: Estimate | None = None
+    correction: str = ""
 
     def __getitem__(self, name: str) -> HeadResult:
         """Return the result of a head; KeyError where it was not compared."""

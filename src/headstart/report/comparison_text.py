@@ -13,7 +13,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from headstart.criteria import METRICS
+from headstart.criteria import METRICS, metric_title
 from headstart.report.figures import (
     NOTHING,
     interval_text,
@@ -66,8 +66,11 @@ def scores_table(comparison: Comparison) -> Table:
 
 
 def differences_table(comparison: Comparison) -> Table:
-    """Return each head's accuracy minus the best one's with the paired interval, and the held-out accuracy."""
-    table = slim_table("Accuracy against the best, on the same images", ["head", "difference", "95 % interval", "p"])
+    """Return each head's figure minus the best one's with interval and p-value of one test, and the held-out accuracy."""
+    title = f"Difference in {metric_title(comparison.metric)} to the best, on the same images"
+    table = slim_table(title, ["head", "difference", "95 % interval", "p"])
+    table.caption = "p is below 0.05 exactly where the interval leaves out 0."
+    table.caption_justify = "left"
     held_out = any(head.held_out for head in comparison.heads)
     if held_out:
         table.add_column("held out", justify="right", no_wrap=True)
@@ -146,7 +149,7 @@ def comparison_markdown(comparison: Comparison) -> str:
     parts = [f"**{markdown_text(comparison.recommendation)}**"]
     header = ["head", *(metric.title for metric in METRICS)]
     parts.append(markdown_table(header, ([mark(head, comparison), *score_cells(head)] for head in comparison.heads)))
-    header = ["head", "difference to the best", "95 % interval", "p", "held-out accuracy"]
+    header = ["head", f"{metric_title(comparison.metric)} minus the best's", "95 % interval", "p", "held-out accuracy"]
     rows = ([mark(head, comparison), *difference_cells(head), held_out_text(head)] for head in comparison.heads)
     parts.append(markdown_table(header, rows))
     header = ["head", "fit", "search", "per image: head", "per image: in all", "size", "peak memory"]
@@ -165,7 +168,8 @@ def comparison_markdown(comparison: Comparison) -> str:
 def remarks(comparison: Comparison) -> list[str]:
     """Return how the figures came about and what a reader must know, a sentence each."""
     lines = [f"{len(comparison.y_true):,} images, {len(comparison.class_names):,} classes, {comparison.cache}"]
-    named = {"Folds": comparison.folds, "Intervals": comparison.interval, "p-values": comparison.test}
+    named = {"Folds": comparison.folds, "Intervals": comparison.interval, "Differences": comparison.test}
+    named |= {"Expected of the recommended head": expected_text(comparison)}
     named |= {"Held out": comparison.held_out, "Machine": comparison.machine}
     lines += [f"{name}: {text}" for name, text in named.items() if text]
     lines += [f"Cache: {cache.title}, {cache.path}" for cache in comparison.caches]
@@ -175,6 +179,16 @@ def remarks(comparison: Comparison) -> list[str]:
     if comparison.versions:
         lines.append(", ".join(f"{name} {version}" for name, version in comparison.versions.items()))
     return lines
+
+
+def expected_text(comparison: Comparison) -> str:
+    """Return the figure of the recommended head and what to expect of it on other images; empty where it is not known."""
+    expected, head = comparison.expected, comparison[comparison.recommended]
+    if expected is None:
+        return ""
+    figure = f"{value_text(expected.value)} ({interval_text(expected.low, expected.high)})"
+    measured = value_text(head.metrics[comparison.metric].value)
+    return f"{metric_title(comparison.metric)} {figure}; measured {measured}. {comparison.correction}"
 
 
 def score_cells(head: HeadResult) -> list[str]:
@@ -226,6 +240,9 @@ def csv_row(head: HeadResult, comparison: Comparison) -> dict[str, Any]:
         bounds = (None, None, None) if estimate is None else (estimate.value, estimate.low, estimate.high)
         row |= dict(zip((name, f"{name}_low", f"{name}_high"), map(or_empty, bounds), strict=True))
     row["p_value"] = or_empty(head.p_value)
+    expected = comparison.expected if row["recommended"] else None
+    ends = (None, None, None) if expected is None else (expected.value, expected.low, expected.high)
+    row |= dict(zip(("expected", "expected_low", "expected_high"), map(or_empty, ends), strict=True))
     row["held_out_accuracy"] = None if head.held_out is None else head.held_out.accuracy
     cost = head.cost
     row |= {"fit_seconds": cost.fit_seconds, "search_seconds": cost.search_seconds, "head_ms": cost.head_ms}

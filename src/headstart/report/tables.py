@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
+
+from headstart.report.figures import interval_text
 
 if TYPE_CHECKING:
     from headstart.schema import Score
@@ -20,19 +22,34 @@ def summary_line(score: Score) -> str:
     low, high = score.accuracy_interval
     return (
         f"[bold]accuracy {score.accuracy:.3f}[/] (95 % interval {low:.3f}–{high:.3f}, n = {score.n_samples:,}) · "
-        f"balanced accuracy {score.balanced_accuracy:.3f} · macro F1 {score.f1_macro:.3f} · log-loss {score.log_loss:.3f}"
+        f"balanced accuracy {with_interval(score, 'balanced_accuracy', score.balanced_accuracy)} · "
+        f"macro F1 {with_interval(score, 'f1_macro', score.f1_macro)} · "
+        f"log-loss {with_interval(score, 'log_loss', score.log_loss)}"
     )
 
 
+def with_interval(score: Score, name: str, value: float) -> str:
+    """Return a figure and its 95 % interval, which scores of older versions do not have."""
+    between = score.intervals.get(name)
+    return f"{value:.3f}" if between is None else f"{value:.3f} ({interval_text(*between)})"
+
+
 def per_class_table(score: Score) -> Table:
-    """Return precision, recall, F1 and number of images of each class."""
-    table = Table("class", title="Per class")
-    for column in ("precision", "recall", "F1", "images"):
+    """Return precision, recall, specificity and F1 with 95 % intervals, and number of images, of each class."""
+    keys = [key for key in ("precision", "recall", "specificity", "f1") if all(key in row for row in score.per_class)]
+    table = Table("class", title="Per class, with 95 % intervals")
+    for column in (*("F1" if key == "f1" else key for key in keys), "images"):
         table.add_column(column, justify="right")
     for row in score.per_class:
-        numbers = (f"{row[key]:.3f}" for key in ("precision", "recall", "f1"))
+        numbers = (class_figure(row, key) for key in keys)
         table.add_row(escape(str(row["class"])), *numbers, f"{row['support']:,}")
     return table
+
+
+def class_figure(row: Mapping[str, Any], key: str) -> str:
+    """Return a figure of a class with its interval below it; of older versions the figure alone."""
+    between = row.get(f"{key}_interval")
+    return f"{row[key]:.3f}" if between is None else f"{row[key]:.3f}\n[dim]{interval_text(*between)}[/]"
 
 
 def confusion_table(score: Score) -> Table | None:

@@ -49,7 +49,13 @@ def test_every_head_has_every_figure(found: Comparison) -> None:
     best = found[found.recommended]
     assert best.metrics["accuracy"].value > 0.8
     assert best.difference is None
-    assert all(head.difference is not None for head in found.heads if head is not best)
+    for head in found.heads[1:]:
+        assert head.difference is not None
+        assert head.p_value is not None
+        assert (head.p_value < 0.05) == (not head.difference.low <= 0 <= head.difference.high)
+    assert found.expected is not None
+    assert found.expected.low < found.expected.value <= best.metrics["accuracy"].value + 0.01
+    assert f"expect {found.expected.value:.3f}" in found.recommendation
     assert found["majority"].metrics["accuracy"].value < 0.4
 
 
@@ -149,6 +155,9 @@ def test_the_recommendation_tells_noise_from_a_difference(found: Comparison) -> 
     assert f"its lead over {other.name} is within noise ({other.name} fits 10 × faster)" in noise
     assert "beyond noise" in recommend([best, replace(other, p_value=0.001)], ACCURACY)[1]
     assert recommend([best], ACCURACY)[1].endswith("fitted on.")
+    both = recommend([best, replace(other, p_value=0.4)], ACCURACY, Estimate(0.87, 0.8, 0.92))[1]
+    assert "accuracy 0.900" in both
+    assert "as the best of 2 heads, expect 0.870 (95 % interval 0.800–0.920) on other images" in both
 
 
 def test_memory_is_watched_while_a_block_runs() -> None:

@@ -4,14 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from sklearn import metrics
 
 from headstart.criteria import METRICS
 from headstart.errors import DataError
-from headstart.evaluate.metrics import metric_values, score, wilson_interval
-from headstart.evaluate.weighted import WeightedMetrics
+from headstart.evaluate.intervals import wilson
+from headstart.evaluate.metrics import metric_values, score
 
 
 @pytest.fixture
@@ -43,7 +41,8 @@ def test_a_class_that_is_absent_counts_for_nothing() -> None:
     result = score(y, probabilities, ("a", "b", "never"))
     assert result.balanced_accuracy == 0.75
     assert result.f1_macro == pytest.approx(metrics.f1_score(y, probabilities.argmax(axis=1), average="macro"))
-    assert result.per_class[2] == {"class": "never", "precision": 0, "recall": 0, "f1": 0, "support": 0}
+    assert result.per_class[2]["support"] == result.per_class[2]["f1"] == 0
+    assert result.per_class[2]["recall_interval"] == (0, 1)
     assert result.log_loss == pytest.approx(metrics.log_loss(y, probabilities, labels=[0, 1, 2]))
 
 
@@ -57,15 +56,26 @@ def test_a_certain_mistake_has_a_finite_loss() -> None:
     assert np.isfinite(score(np.array([0, 1]), np.array([[0.0, 1.0], [0.0, 1.0]]), ("a", "b")).log_loss)
 
 
-def test_wilson_interval_as_published() -> None:
-    # Newcombe, Statistics in Medicine 17, 1998, table I, method 3: 81 of 263, 15 of 148, 0 of 20, 1 of 29
-    for right, n, low, high in (
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-    ):
-        assert wilson_interval(right, n) == pytest.approx((low, high), abs=5e-5)
+def test_every_figure_of_a_class_has_an_interval(example: tuple[np.ndarray, np.ndarray]) -> None:
+    y, probabilities = example
+    for label, row in enumerate(score(y, probabilities, ("a", "b", "c")).per_class):
+        rest = probabilities.argmax(axis=1) != label
+        assert row["specificity"] == pytest.approx(rest[y != label].mean())
+        for name in ("precision", "recall", "specificity", "f1"):
+            low, high = row[f"{name}_interval"]
+            assert 0 < low < row[name] < high < 1
+        assert row["recall_interval"] == wilson(row["recall"], row["support"])
+
+
+def test_every_score_has_an_interval_that_repeated_images_do_not_narrow(example: tuple[np.ndarray, np.ndarray]) -> None:
+    y, probabilities = example
+    once = score(y, probabilities, ("a", "b", "c"))
+    assert set(once.intervals) == {metric.name for metric in METRICS}
+    assert once.accuracy_interval == once.intervals["accuracy"]
+    units = np.tile(np.arange(200), 3)
+    copied = score(np.tile(y, 3), np.tile(probabilities, (3, 1)), ("a", "b", "c"), units=units)
+    for name, interval in once.intervals.items():
+        assert copied.intervals[name] == pytest.approx(interval, abs=1e-3), name
 
 
 @pytest.mark.parametrize("shape", [(0, 2), (3, 3)])
@@ -98,31 +108,6 @@ def test_average_precision_is_of_the_positive_class_where_one_is_named(example: 
     assert metric_values(y, probabilities, positive=2)["average_precision"] == pytest.approx(expected)
     assert score(y, probabilities, ("a", "b", "c"), positive=2).average_precision == pytest.approx(expected)
     assert score(np.zeros(3, int), np.full((3, 2), 0.5), ("a", "b"), positive=1).average_precision is None
-
-
-@given(st.integers(2, 4), st.integers(5, 60), st.integers(0, 10_000))
-def test_weights_are_repeated_rows(n_classes: int, n_rows: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    y = rng.integers(0, n_classes, n_rows)
-    # Coarse, so that scores are tied within classes and between them.
-    probabilities = rng.multinomial(6, np.ones(n_classes) / n_classes, n_rows) / 6
-    weights = rng.integers(0, 3, n_rows)
-    weights[0] = 1
-    repeated = np.repeat(np.arange(n_rows), weights)
-    weighted = WeightedMetrics(y, probabilities)
-    columns = np.stack([weights, np.ones(n_rows)], axis=1).astype(float)
-    found = weighted(columns) | weighted.ranking(columns)
-    expected = metric_values(y[repeated], probabilities[repeated])
-    assert {name: values[0] for name, values in found.items()} == pytest.approx(expected, nan_ok=True)
-    assert {name: values[1] for name, values in found.items()} == pytest.approx(
-        metric_values(y, probabilities), nan_ok=True
-    )
-    classes = [c for c in range(n_classes) if 0 < (y[repeated] == c).sum() < len(repeated)]
-    rows = {c: (y[repeated] == c, probabilities[repeated, c]) for c in classes}
-    areas = [metrics.roc_auc_score(*rows[c]) for c in classes if n_classes > 2 or c == 1]
-    precisions = [metrics.average_precision_score(*rows[c]) for c in classes]
-    assert expected["average_precision"] == pytest.approx(np.mean(precisions) if classes else np.nan, nan_ok=True)
-    assert expected["roc_auc_ovr"] == pytest.approx(np.mean(areas) if areas else np.nan, nan_ok=True)
 
 
 def test_two_classes_have_the_area_of_the_second_and_one_class_has_none() -> None:

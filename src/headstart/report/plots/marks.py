@@ -51,8 +51,12 @@ def drawn_heads(comparison: Comparison) -> tuple[list[HeadResult], list[HeadResu
 
 
 def telling_heads(comparison: Comparison) -> list[HeadResult]:
-    """Return the heads whose probabilities differ from image to image."""
-    return [head for head in comparison.heads if np.ptp(head.probabilities, axis=0).any()]
+    """Return the heads whose probabilities differ from image to image, and not from fold to fold alone."""
+    return [
+        head
+        for head in comparison.heads
+        if len(np.unique(head.probabilities, axis=0)) > max(1, len(head.fold_accuracy))
+    ]
 
 
 def legend_below(figure: Any, handles: Sequence[Any] | None = None, columns: int = 3) -> None:

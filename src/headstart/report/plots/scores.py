@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from headstart.criteria import metric_title
 from headstart.report.figures import interval_text, milliseconds, p_text, signed, value_text
 from headstart.report.plots.marks import drawn_heads, duration_axis, legend_below, log_ticks, look, short
 from headstart.report.plots.svg import ROLES, Plot, draw
@@ -91,9 +92,10 @@ def accuracy_words(head: HeadResult) -> str:
 
 
 def differences(comparison: Comparison) -> Plot | None:
-    """Return accuracy minus that of the best head with paired intervals; None where there is nothing to compare."""
+    """Return the metric minus that of the best head with simultaneous intervals; None where there is nothing to compare."""
     shown, left_out = drawn_heads(comparison)
     rows = [(head, head.difference) for head in shown if head.difference is not None]
+    metric = metric_title(comparison.metric)
     if not rows:
         return None
 
@@ -117,12 +119,12 @@ def differences(comparison: Comparison) -> Plot | None:
         axes.spines["left"].set_visible(False)
         axes.locator_params(axis="x", nbins=5)
         axes.xaxis.set_major_formatter(lambda value, _: signed(value).rstrip("0").rstrip(".") if value else "0")
-        axes.set_xlabel(f"accuracy minus that of {short(best)}, 95 % paired interval")
+        axes.set_xlabel(f"{metric} minus that of {short(best)}, simultaneous 95 % interval")
 
     best = next((head.name for head in comparison.heads if head.difference is None), "the best")
     words = [difference_words(head) for head in [*(head for head, _ in rows), *left_out] if head.difference]
     height = 60 + 28 * len(rows)
-    title = f"Accuracy minus that of {best}"
+    title = f"{metric[:1].upper()}{metric[1:]} minus that of {best}"
     return draw(paint, name="differences", title=title, description="; ".join(words) + ".", height_pt=height)
 
 

@@ -1,0 +1,80 @@
+"""The score of the best head, less what it owes to being the best on these images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.evaluate.intervals import CV_VARIANCE, Units, estimate, unseen
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from headstart.criteria import Metric
+    from headstart.evaluate.influence import Influence, Labels
+    from headstart.schema import Estimate
+
+#: How the score of the recommended head is corrected, for a person.
+SELECTION_METHOD = (
+    "Bootstrap bias correction for the choice of the head (BBC-CV; Tsamardinos, Greasidou & Borboudakis, Machine Learning "
+    "107, 2018): the best head of every draw of the images is scored on the images that were not drawn. The interval is of "
+    "the whole procedure, the choice of the head included, with as many training images as a fold has; fitted on all images, "
+    "a head is as good or slightly better."
+)
+
+#: Draws of the bootstrap.
+N_DRAWS = 500
+
+
+def corrected(
+    metric: Metric,
+    found: Sequence[Influence],
+    y_true: Labels,
+    probabilities: NDArray[np.floating[Any]],
+    units: Units,
+    random_state: int = 0,
+) -> Estimate:
+    """Return what to expect of the best of several heads on other images (:data:`SELECTION_METHOD`).
+
+    Scores of draws are taken to the first order, by the influence of each unit; of accuracy and log-loss that is exact. The
+    variance is the mean of the heads', by how often each is the best.
+
+    Parameters
+    ----------
+    metric : Metric
+        By which the best is chosen.
+    found : sequence of Influence
+        The score of every head there is to choose among, on the same rows.
+    y_true, probabilities
+        Of these rows: the classes, and what the best head says.
+    units : Units
+        Of the rows, drawn as a whole.
+    random_state : int
+        Seeds the draws.
+    """
+    values = np.array([one.value for one in found])
+    sums = np.stack([units.sums(one.rows) for one in found], axis=1)
+    value, shares = values[int(np.nanargmax([metric.gain(one.value) for one in found]))], np.ones(len(found))
+    if len(found) > 1:
+        value, shares = out_of_bag(metric, values, sums, random_state)
+    variance = float(sum(share * units.variance(one.rows) for share, one in zip(shares, found, strict=True)))
+    value = max(float(value), 0.0) if metric.name == "log_loss" else min(max(float(value), 0.0), 1.0)
+    return estimate(metric.name, value, variance, unseen(metric.name, y_true, probabilities, units), CV_VARIANCE)
+
+
+def out_of_bag(
+    metric: Metric, values: NDArray[np.float64], sums: NDArray[np.float64], random_state: int
+) -> tuple[float, NDArray[np.float64]]:
+    """Return the mean score of each draw's best head on the units not drawn, and how often each head was the best."""
+    rng, n = np.random.default_rng(random_state), len(sums)
+    scores, wins = [], np.zeros(len(values))
+    for _ in range(N_DRAWS):
+        counts = np.bincount(rng.integers(0, n, n), minlength=n)
+        best = int(np.argmax([metric.gain(score) for score in values + counts @ sums]))
+        left_out = counts == 0
+        if left_out.any():
+            scores.append(values[best] + sums[left_out, best].mean() * n)
+            wins[best] += 1
+    return float(np.mean(scores)), wins / wins.sum()
