@@ -11,6 +11,7 @@ import numpy as np
 from headstart.cache.store import FeatureCache, open_cache
 from headstart.errors import DataError
 from headstart.heads.transforms import design_matrix, make_scaler
+from headstart.images.rules import DEFAULT_RULES, DecodeRules
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,6 +55,8 @@ class Clustering:
     silhouettes : mapping of int to float
         Mean silhouette coefficient (Rousseeuw, Journal of Computational and Applied Mathematics 20, 1987) of every number of
         clusters that was tried, −1 to 1; of the given number alone where it was given.
+    rules : DecodeRules
+        How the images were decoded, for thumbnails.
     """
 
     paths: Sequence[str]
@@ -61,6 +64,7 @@ class Clustering:
     labels: NDArray[np.int64]
     distances: NDArray[np.float32]
     silhouettes: Mapping[int, float] = field(default_factory=dict)
+    rules: DecodeRules = DEFAULT_RULES
 
     @property
     def n_clusters(self) -> int:
@@ -114,7 +118,7 @@ def cluster_images(
         raise DataError(f"Expected a number of clusters, or a range as 2 to 30. Received: {low} to {high}.")
     with open_cache(cache) as opened:
         X, rows = projected(opened, features, scaling, random_state)
-        paths, sha256, n_images = opened.paths, opened.sha256, opened.n_images
+        paths, sha256, n_images, rules = opened.paths, opened.sha256, opened.n_images, DecodeRules.of(opened.recipe)
     n_different = len(np.unique(X, axis=0))
     if n_different < max(low, 2):
         raise DataError(
@@ -126,7 +130,7 @@ def cluster_images(
     best = max(silhouettes, key=lambda k: silhouettes[k])
     labels, distances = np.full(n_images, -1, np.int64), np.full(n_images, np.nan, np.float32)
     labels[rows], distances[rows] = by_size(*fit(X, best, random_state))
-    return Clustering(paths, sha256, labels, distances, silhouettes)
+    return Clustering(paths, sha256, labels, distances, silhouettes, rules)
 
 
 def projected(

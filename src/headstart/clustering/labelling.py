@@ -76,9 +76,8 @@ def clusters_page(clustering: Clustering, title: str, data: Path) -> str:
     wanted = {
         clustering.paths[row]: clustering.sha256[row] for one in shown for row in (*one["nearest"], *one["farthest"])
     }
-    return render_page(
-        "clusters", title=title, clusters=shown, paths=clustering.paths, picture=pictures(make_thumbnails(data, wanted))
-    )
+    picture = pictures(make_thumbnails(data, wanted, clustering.rules))
+    return render_page("clusters", title=title, clusters=shown, paths=clustering.paths, picture=picture)
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from headstart.errors import HeadstartError, ImageError
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 #: Percentiles of each image that its values are cut at: ``range`` cuts nothing, ``percentiles`` what a few hot or dead pixels
 #: have, and at most half a percent of any image at either end.
 PERCENTILES = {"range": (0.0, 100.0), "percentiles": (0.5, 99.5)}
+
+#: Images that are handed to the threads at once.
+READ_AT_ONCE = 256
 
 
 def find_intensity(
@@ -58,13 +63,12 @@ def find_intensity(
         except ImageError:
             return None
 
-    low = high = None
+    low, high, refs = math.inf, -math.inf, iter(images.refs)
     with ThreadPoolExecutor(threads_of(images.root, job.decode_threads)) as pool:
-        for found in pool.map(look, images.refs):
-            if found is not None:
-                low = found[0] if low is None else min(low, found[0])
-                high = found[1] if high is None else max(high, found[1])
-    if low is None or high is None:
+        while block := list(islice(refs, READ_AT_ONCE)):  # a pool takes all that it is given at once
+            found = [limits for limits in pool.map(look, block) if limits is not None]
+            low, high = min([low, *(limits[0] for limits in found)]), max([high, *(limits[1] for limits in found)])
+    if low > high:
         progress.message("No image has more than 8 bits: intensities stay as they are")
         return None
     progress.message(f"Intensities {low:g} to {high:g} become black to white")

@@ -54,8 +54,9 @@ class Run:
 
     def execute(self) -> ExtractionSummary:
         """Plan, compute what is new, and merge; return what was done."""
-        with ExitStack() as stack, stop_on_signals() as stop:
-            old = self.open_old(stack)
+        with ExitStack() as stack:
+            old = self.open_old(stack)  # may read all images, and is ended by signals as any program
+            stop = stack.enter_context(stop_on_signals())
             recipe = old.recipe if old else None
             shards = left_shards(self.destination.left(), recipe, self.network.wanted, self.progress)
             sources = [KnownRows.of_open(old), *shards] if old else shards

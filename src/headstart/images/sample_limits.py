@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import nullcontext
+
 import numpy as np
 
 from headstart.errors import ImageError
-from headstart.images.decode import MAX_PIXELS, open_file, reasons_in_words
+from headstart.images.decode import LARGE_PIXELS, MAX_PIXELS, one_large_image, open_file, reasons_in_words
 from headstart.images.pages import chosen_picture
 from headstart.images.rules import DecodeRules
-from headstart.images.samples import check_kind
+from headstart.images.samples import Samples, check_kind
 
 
 def sample_limits(
@@ -34,14 +37,19 @@ def sample_limits(
         file = open_file(data, name, MAX_PIXELS)
         if not file.is_deep():
             return None
-        samples = chosen_picture(file, rules, MAX_PIXELS, [])
-        check_kind(samples.values)
-        values = samples.colours
-        if values.dtype == np.uint8:
-            return None
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise ImageError("holds values that are not numbers (NaN or infinity)")
-        if percentiles == (0, 100):
-            return float(values.min()), float(values.max())
-        low, high = np.percentile(values.astype(np.float64), percentiles)
-        return float(low), float(high)
+        with one_large_image() if math.prod(file.size) >= LARGE_PIXELS else nullcontext():
+            return limits_of(chosen_picture(file, rules, MAX_PIXELS, []), percentiles)
+
+
+def limits_of(samples: Samples, percentiles: tuple[float, float]) -> tuple[float, float] | None:
+    """Return two percentiles of samples; None where they are of 8 bits. Raises as :func:`sample_limits`."""
+    check_kind(samples.values)
+    values = samples.colours
+    if values.dtype == np.uint8:
+        return None
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise ImageError("holds values that are not numbers (NaN or infinity)")
+    if percentiles == (0, 100):
+        return float(values.min()), float(values.max())
+    low, high = np.percentile(values.astype(np.float64), percentiles)
+    return float(low), float(high)
