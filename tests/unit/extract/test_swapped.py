@@ -10,13 +10,18 @@ from typing import Any
 
 import pytest
 
-from fakes import FakeNetwork
+from fakes import FakeBackbone, FakeNetwork
 from headstart.cache.store import open_cache
+from headstart.exchange.convert import convert
+from headstart.exchange.merge import merge_caches
 from headstart.extract.local import extract_features
 from headstart.extract.options import ExtractionSummary
 from headstart.images.discover import ImageSet, discover
 from headstart.images.refs import ImageRefs
+from headstart.predict import collect_images
+from headstart.quality.inspect import inspect_quality
 from headstart.schema import ImageRef
+from headstart.verify import verify_cache
 from pictures import picture
 
 LAYOUTS = pytest.mark.parametrize("layout", ["file", "shards"])
@@ -181,16 +186,19 @@ def test_a_time_that_no_column_holds_is_a_time(
     assert run(data, output).reused == {"unchanged": 12}
 
 
-def test_a_file_from_the_year_2400(data: Path, output: Path) -> None:
-    path = data / "ant" / "00.bmp"
-    try:
-        os.utime(path, ns=(13_569_465_600 * 10**9, 13_569_465_600 * 10**9))
-    except (OSError, OverflowError):
-        pytest.skip("a file system without such times")
+@pytest.mark.parametrize("seconds", [-11_644_473_600, -2_082_844_800, 13_569_465_600])
+def test_a_file_from_1601_1904_or_2400_goes_all_the_way(data: Path, output: Path, tmp_path: Path, seconds: int) -> None:
+    os.utime(data / "ant" / "00.bmp", ns=(seconds * 10**9, seconds * 10**9))
     assert run(data, output).n_computed == 12
     assert run(data, output).reused == {"unchanged": 12}
     (data / "images.csv").write_text("path,label\nant/00.bmp,ant\nbee/01.bmp,bee\n")
-    assert run(data / "images.csv", output.with_name("named.h5")).n_computed == 2
+    named = run(data / "images.csv", tmp_path / "named.h5")
+    assert named.n_images == 2
+    assert merge_caches([output, tmp_path / "named.h5"], tmp_path / "merged.h5").n_images == 12
+    convert(output, tmp_path / "features.npz")
+    assert inspect_quality(output, data=data).n_images == 12
+    assert verify_cache(output, data, backbone=FakeBackbone()).findings == ()
+    assert len(collect_images([data / "ant" / "00.bmp"])[1]) == 1
 
 
 def test_a_failure_is_no_change_each_time(data: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
