@@ -104,7 +104,7 @@ def make_plan(
         rows[doubtful] = look_up(plan, refs, doubtful, at, unchanged, digests, sources, usable)
         plan.sources, plan.rows = index.split(rows)
     if sources:
-        plan.gone = gone_rows(sources[0], index, at, rows)
+        plan.gone = gone_rows(sources[0], at, rows)
     return plan
 
 
@@ -134,7 +134,7 @@ def is_unchanged(
     return same
 
 
-def gone_rows(source: KnownRows, index: PathIndex, at: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+def gone_rows(source: KnownRows, at: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the rows of the first source whose path no image has, and whose bytes no image has under a new name.
 
     ``at`` is the row of each image's path, ``rows`` the row whose features it gets; both −1 where there is none.
@@ -144,7 +144,6 @@ def gone_rows(source: KnownRows, index: PathIndex, at: NDArray[np.int64], rows: 
     gone = np.flatnonzero(is_gone)
     if not len(gone):
         return gone
-    gone = gone[is_gone[index.find(source.rows.path.taken(gone))]]  # of rows of one path the first counts
     digests = source.rows.sha256.array
     moved = {digests[row].tobytes() for row in rows[(rows >= 0) & (rows < n_rows) & (rows != at)].tolist()}
     return np.array([row for row in gone.tolist() if digests[row].tobytes() not in moved], np.int64)
