@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from headstart.export import export_keras, export_onnx
 from headstart.extract.local import extract_features
 from headstart.extract.options import ExtractOptions
 from headstart.fit import fit_head
-from headstart.heads.bundle import load_bundle
+from headstart.heads.bundle import load_bundle, save_bundle
 from headstart.heads.catalogue import default_spec
 from headstart.predict import Predictor
 from headstart.runtime import import_keras
@@ -144,7 +145,10 @@ def test_exported_models_have_a_column_for_a_class_without_training_images(
         rows = [MergedRow(0, row, ref) for row, ref in enumerate(whole.refs()) if ref.label != "bee"]
         names = whole.class_names
         merge(tmp_path / "two.h5", sources=[whole], rows=rows, failures=(), class_names=names, layout="")
-    head = fit_head(tmp_path / "two.h5", "logistic", output=tmp_path / "head").folder
+    fit_head(tmp_path / "two.h5", "logistic", output=tmp_path / "head")
+    older = replace(load_bundle(tmp_path / "head"), class_names=names)  # such versions kept classes without an image
+    older.head.steps[-1][1].classes_ = np.array([0, 2])
+    head = save_bundle(tmp_path / "older", older, metrics={})
     expected = np.stack([p.probabilities for p in Predictor(head, batch_size=4).predict(images[:4])])
     assert not expected[:, 1].any()
     export_keras(head, tmp_path / "model.keras")

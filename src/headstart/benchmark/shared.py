@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from headstart.benchmark.division import Images, divide_images
 from headstart.evaluate.folds import Folds, make_folds
 from headstart.evaluate.intervals import CV_VARIANCE, estimates
 from headstart.evaluate.leaks import find_leaks
 from headstart.evaluate.neighbours import last_block, near_units
-from headstart.evaluate.splits import connected_units, joined_units, labelled, split_by_column
+from headstart.evaluate.splits import connected_units, joined_units
 from headstart.heads.catalogue import HEAD_TYPES
-from headstart.images.split_names import split_of
 from headstart.search.settings import N_SPLITS
 
 if TYPE_CHECKING:
@@ -78,32 +78,6 @@ class CompareOptions:
     address: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Images:
-    """What the first cache says of the images that lie in all caches; a value of each, in its order."""
-
-    labels: NDArray[np.int64]
-    splits: list[str]
-    groups: list[str]
-    sha256: list[str]
-    paths: list[str]
-    class_names: tuple[str, ...]
-
-    @classmethod
-    def of(cls, source: Source) -> Images:
-        """Return them as they lie in a cache."""
-        cache, rows = source.cache, source.rows.tolist()
-        splits, groups, sha256, paths = cache.splits, cache.groups, cache.sha256, cache.paths
-        return cls(
-            labels=cache.labels[rows],
-            splits=[splits[row] for row in rows],
-            groups=[groups[row] for row in rows],
-            sha256=[sha256[row] for row in rows],
-            paths=[paths[row] for row in rows],
-            class_names=cache.class_names,
-        )
-
-
 @dataclass(slots=True)
 class Bench:
     """What all heads of one comparison share.
@@ -163,7 +137,7 @@ class Bench:
 
 
 def prepare(sources: Sequence[Source], options: CompareOptions, pool: Pool) -> tuple[Bench, list[str], str]:
-    """Return what all heads share, the leaks between given splits, and how the held-out images were chosen.
+    """Return what all heads share, what was left out and leaks in words, and how the held-out images were chosen.
 
     Images look the same where they do by the features of any of the caches.
     """
@@ -176,8 +150,9 @@ def prepare(sources: Sequence[Source], options: CompareOptions, pool: Pool) -> t
             units = joined_units(units, near_units(pooled))
         found = find_leaks(images.labels, images.splits, sha256=images.sha256, groups=images.groups, pooled=pooled)
         leaks += [leak.sentence for leak in found]
-    scored = scored_split(images.splits, options.held_out)
-    rows, held_out, description = divide(images, units, scored)
+    failed = [failure.ref.label for failure in sources[0].cache.failures if failure.ref.label]
+    division = divide_images(images, units, options.held_out, failed)
+    images, rows = division.images, division.rows
     folds = make_folds(
         images.labels[rows],
         n_splits=options.n_splits,
@@ -186,28 +161,5 @@ def prepare(sources: Sequence[Source], options: CompareOptions, pool: Pool) -> t
         random_state=options.random_state,
         class_names=images.class_names,
     )
-    bench = Bench(sources, options, images, rows, held_out, scored, units[rows], folds, pool)
-    return bench, list(dict.fromkeys(leaks)), description
-
-
-def scored_split(splits: Sequence[str], held_out: str | None) -> str:
-    """Return the split that is scored at the end; empty for none."""
-    names = set(splits)
-    if held_out is None:
-        return next((name for name in ("test", "validation") if name in names and "train" in names), "")
-    return split_of(held_out) or held_out
-
-
-def divide(images: Images, units: NDArray[np.intp], scored: str) -> tuple[NDArray[np.int64], NDArray[np.int64], str]:
-    """Return the rows for the folds, those that are scored at the end, and how they were divided, in words."""
-    if not scored:
-        return labelled(images.labels), np.empty(0, np.int64), ""
-    split = split_by_column(
-        images.labels,
-        [own if own == scored else "train" for own in images.splits],
-        validation=scored,
-        sha256=images.sha256,
-        groups=[str(unit) for unit in units],
-    )
-    dropped = f"; {split.n_dropped:,} training images that belong to them were left out" if split.n_dropped else ""
-    return split.train, split.validation, f"{split.description}{dropped}"
+    bench = Bench(sources, options, images, rows, division.held_out, division.scored, units[rows], folds, pool)
+    return bench, list(dict.fromkeys([*division.notes, *leaks])), division.description

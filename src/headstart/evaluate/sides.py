@@ -89,9 +89,14 @@ def divide(cache: FeatureCache, validation: float | str | Path | None = None, ra
     DataError
         If there are too few labelled images, or they cannot be divided as asked.
     """
-    labels, notes = cache.labels, list[str]()
+    labels, notes, lacking = cache.labels, list[str](), Counter[str]()
     if validation is None:
-        validation, notes, labels = default_validation(cache)
+        validation, unusable = scored_split(labels, cache.splits, ("validation", "test"))
+        if not validation:
+            labels, notes, lacking = without_splits(labels, cache.splits, cache.class_names, unusable)
+            validation = DEFAULT_FRACTION
+            if unusable:
+                notes.append(f"{DEFAULT_FRACTION:.0%} of the other labelled images are held out instead.")
     if isinstance(validation, int | float):
         split = split_by_fraction(
             labels, fraction=validation, sha256=cache.sha256, groups=cache.groups, random_state=random_state
@@ -99,7 +104,7 @@ def divide(cache: FeatureCache, validation: float | str | Path | None = None, ra
     else:
         name = split_of(str(validation)) or str(validation)
         split = split_by_column(labels, cache.splits, validation=name, sha256=cache.sha256, groups=cache.groups)
-    return told_apart(cache, cache, split, notes)
+    return told_apart(cache, cache, split, notes, lacking)
 
 
 def divide_caches(train: FeatureCache, other: FeatureCache) -> Sides:
@@ -119,17 +124,6 @@ def divide_caches(train: FeatureCache, other: FeatureCache) -> Sides:
         )
     split = split_by_caches(train.labels, other.labels, sha256=train.sha256, other_sha256=other.sha256)
     return told_apart(train, other, split)
-
-
-def default_validation(cache: FeatureCache) -> tuple[str | float, list[str], NDArray[np.int64]]:
-    """Return the split or the fraction to hold out, why it is not the cache's own split, and the labels that are left."""
-    name, unusable = scored_split(cache.labels, cache.splits, ("validation", "test"))
-    if name:
-        return name, [], cache.labels
-    labels, notes = without_splits(cache.labels, cache.splits, cache.class_names, unusable)
-    if notes:
-        notes.append(f"{DEFAULT_FRACTION:.0%} of the other labelled images are held out instead.")
-    return DEFAULT_FRACTION, notes, labels
 
 
 def scored_split(
@@ -160,18 +154,27 @@ def scored_split(
 
 def without_splits(
     labels: NDArray[np.int64], splits: Sequence[str], class_names: Sequence[str], unusable: Sequence[str]
-) -> tuple[NDArray[np.int64], list[str]]:
-    """Return labels that are −1 in some splits, and, in words, why these can be neither scored nor fitted on."""
+) -> tuple[NDArray[np.int64], list[str], Counter[str]]:
+    """Return labels that are −1 in splits that cannot be scored, which have none, in words, and the classes of the others."""
     names, notes = np.asarray(splits, object), []
     for name in unusable:
-        counts = Counter(class_names[label] for label in labels[names == name].tolist() if label >= 0)
-        n_images = int((names == name).sum())
-        notes += class_notes((), Counter(), counts) or [f"The {counted(n_images)} of the split {name} have no label."]
-    return np.where(np.isin(names, list(unusable)), -1, labels), notes
+        own = labels[names == name]
+        if (own < 0).all():
+            notes.append(f"The split {name} has no labels ({counted(len(own))}).")
+    out = np.isin(names, list(unusable))
+    return np.where(out, -1, labels), notes, Counter(class_names[i] for i in labels[out].tolist() if i >= 0)
 
 
-def told_apart(train: FeatureCache, validation: FeatureCache, split: Split, notes: Iterable[str] = ()) -> Sides:
+def told_apart(
+    train: FeatureCache,
+    validation: FeatureCache,
+    split: Split,
+    notes: Iterable[str] = (),
+    lacking: Counter[str] | None = None,
+) -> Sides:
     """Return the sides of a split, less the images to score that are of a class without an image to fit on.
+
+    ``notes`` and ``lacking`` are of images that were left out before.
 
     Raises
     ------
@@ -191,7 +194,7 @@ def told_apart(train: FeatureCache, validation: FeatureCache, split: Split, note
         description = f"{split.description}, less {(~known).sum():,} of classes with no image to fit on"
         split = replace(split, validation=split.validation[known], description=description)
     names = tuple(name for name in train.class_names if name in fitted)
-    said = class_notes(train.class_names, fitted, Counter(scored), failed)
+    said = class_notes(train.class_names, fitted, Counter(scored) + (lacking or Counter()), failed)
     return Sides(train, validation, split, names, (*notes, *said))
 
 

@@ -124,6 +124,38 @@ def test_a_head_that_cannot_be_fitted_is_left_out_with_its_reason(tmp_path: Path
     assert "wasps" in " ".join(found.leaks)
 
 
+@pytest.mark.parametrize(
+    ("labels", "n_held_out", "note"),
+    [
+        ([2] * 4, None, "wasps: 4 scored images, none to fit on."),
+        ([-1] * 4, None, "The split test has no labels (4 images)."),
+        ([0, 1, 2], 2, "wasps: 1 scored image, none to fit on."),
+    ],
+    ids=["a class of its own", "no labels", "one class too many"],
+)
+def test_what_cannot_be_scored_is_said_and_left_out(
+    tmp_path: Path, labels: list[int], n_held_out: int | None, note: str
+) -> None:
+    splits = ["train"] * 40 + ["test"] * len(labels)
+    cache = labelled_cache(tmp_path / "c.h5", [0, 1] * 20 + labels, splits=splits, failed=["wasps"])
+    found = compare_heads(cache, heads=("ridge", "majority"), features=("avg",))
+    assert note in found.leaks
+    assert found.class_names == ("ants", "bees")
+    assert found["ridge"].probabilities.shape == (40, 2)
+    score = found["ridge"].held_out
+    assert (score and score.n_samples) == n_held_out
+    if n_held_out is None:
+        with pytest.raises(DataError, match=r"test"):
+            compare_heads(cache, heads=("ridge",), features=("avg",), held_out="test")
+
+
+def test_a_class_that_could_not_be_read_is_said_and_left_out(tmp_path: Path) -> None:
+    cache = labelled_cache(tmp_path / "c.h5", [0, 2] * 20, failed=["bees"] * 3)
+    found = compare_heads(cache, heads=("ridge",), features=("avg",))
+    assert found.leaks == ("bees: none to fit on; 3 images could not be read.",)
+    assert found.class_names == ("ants", "wasps")
+
+
 def test_heads_are_ranked_by_the_metric_that_is_asked_for(tmp_path: Path) -> None:
     cache = labelled_cache(tmp_path / "c.h5", [0] * 50 + [1] * 10, distance=0.5)
     for metric in METRICS[:-1]:
