@@ -16,7 +16,7 @@ import typer
 from headstart.errors import HeadstartError
 from headstart_cli.benchmark import benchmark
 from headstart_cli.cluster import class_folders, cluster
-from headstart_cli.console import print_error
+from headstart_cli.console import PrintableFormatter, print_error
 from headstart_cli.convert import convert
 from headstart_cli.demo import demo
 from headstart_cli.doctor import doctor
@@ -73,7 +73,9 @@ def make_app(*names: str) -> typer.Typer:
 
 def run(app: typer.Typer) -> None:
     """Run the application and leave with its exit code; expected errors are printed without a traceback."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    log = logging.StreamHandler()
+    log.setFormatter(PrintableFormatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[log])
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to fail
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -24,24 +26,51 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.text import Text
 
 from headstart import texts
-
-#: Results.
-out = Console()
-
-#: Progress, notices and errors.
-err = Console(stderr=True)
 
 #: Text of others, as of file names, in a form that any terminal can show.
 printable = texts.printable
 
 
+class SafeConsole(Console):
+    """A console on which no text acts on the terminal, wherever it comes from; colours and bars are Rich's own controls."""
+
+    def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
+        """Yield what is written, control characters but line ends in words."""
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                yield Segment("\n".join(map(printable, segment.text.split("\n"))), segment.style)
+
+
+#: Results.
+out = SafeConsole()
+
+#: Progress, notices and errors.
+err = SafeConsole(stderr=True)
+
+
+def shown(text: object) -> str:
+    """Return text of others for Rich markup: it is printed as it is, on one line, and nothing in it acts."""
+    return escape(printable(str(text)))
+
+
+class PrintableFormatter(logging.Formatter):
+    """Messages of the log in a form that any terminal can show."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the message, control characters but line ends in words."""
+        return "\n".join(map(printable, super().format(record).split("\n")))
+
+
 def print_error(message: str) -> None:
     """Print an expected error; its own line ends stay, anything else that a terminal would act on is escaped."""
-    shown = "\n".join(map(printable, message.split("\n")))
-    err.print(f"[bold red]Error:[/] {escape(shown)}", soft_wrap=True)
+    lines = "\n".join(map(shown, message.split("\n")))
+    err.print(f"[bold red]Error:[/] {lines}", soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
@@ -142,5 +171,5 @@ class ProgressBar:
         if not place:
             return
         if place not in self._parts:
-            self._parts[place] = self._bar.add_task(f"  {escape(printable(place))}", total=self._n_images, is_part=True)
+            self._parts[place] = self._bar.add_task(f"  {shown(place)}", total=self._n_images, is_part=True)
         self._bar.advance(self._parts[place], n_images)

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from headstart_cli.console import out
+from headstart_cli.console import out, shown
 
 
 def convert(
@@ -53,7 +52,7 @@ def convert(
     names = tuple(name.strip() for name in features.split(","))
     written = convert_cache(cache, output, features=names, raw=raw, overwrite=overwrite)
     out.print(
-        f"Wrote {escape(str(written.output))}: {written.n_samples:,} images × {written.n_features:,} features "
-        f"({', '.join(written.features)}), {written.size_bytes / 1e6:.1f} MB",
+        f"Wrote {shown(written.output)}: {written.n_samples:,} images × {written.n_features:,} features "
+        f"({shown(', '.join(written.features))}), {written.size_bytes / 1e6:.1f} MB",
         soft_wrap=True,
     )

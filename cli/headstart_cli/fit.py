@@ -236,8 +236,8 @@ def print_result(result: FitResult) -> None:
     if result.search:
         print_search(result.search, result.caches)
     out.print(
-        f"[bold]{spec.type}[/] on {', '.join(spec.features)} (scaling {spec.scaling}), {result.n_train:,} images fitted in "
-        f"{result.fit_seconds:.2f} s; scored on {escape(result.split)}, "
+        f"[bold]{escape(spec.type)}[/] on {escape(', '.join(spec.features))} (scaling {escape(spec.scaling)}), "
+        f"{result.n_train:,} images fitted in {result.fit_seconds:.2f} s; scored on {escape(result.split)}, "
         "none of which it was fitted on",
         soft_wrap=True,
     )

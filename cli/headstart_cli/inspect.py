@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
-from headstart_cli.console import out, print_json, printable
+from headstart_cli.console import out, print_json, shown
 
 if TYPE_CHECKING:
     from headstart.cache.store import FeatureCache
@@ -93,16 +92,16 @@ def describe(cache: FeatureCache) -> dict[str, Any]:
 def print_facts(facts: dict[str, Any]) -> None:
     """Print what :func:`describe` found, for a person."""
     out.print(
-        f"[bold]{escape(printable(facts['path']))}[/]: {facts['n_images']:,} images, {facts['layout']}", soft_wrap=True
+        f"[bold]{shown(facts['path'])}[/]: {facts['n_images']:,} images, {shown(facts['layout'])}", soft_wrap=True
     )
     out.print(class_table(facts["classes"]))
     recipe = Table("recipe", "", show_header=False, title="Recipe")
     for name, value in facts["recipe"].items():
-        recipe.add_row(name, ", ".join(map(str, value)) if isinstance(value, list) else str(value))
+        recipe.add_row(shown(name), shown(", ".join(map(str, value)) if isinstance(value, list) else value))
     recipe.add_row("fingerprint", facts["fingerprint"][:16])
     out.print(recipe)
     if facts["precision_reason"]:
-        out.print(f"Precision {escape(facts['precision_reason'])}", soft_wrap=True)
+        out.print(f"Precision {shown(facts['precision_reason'])}", soft_wrap=True)
     out.print(
         f"Features {' × '.join(map(str, facts['features_shape']))}, {facts['zeros']:.0%} zeros; "
         f"{facts['size_bytes'] / 1e6:.1f} MB on disk, {facts['raw_float32_bytes'] / 1e6:.1f} MB as raw float32",
@@ -110,13 +109,13 @@ def print_facts(facts: dict[str, Any]) -> None:
     )
     if facts["notes"]:
         out.print(
-            "Done to images: " + ", ".join(f"{note} {count:,}" for note, count in facts["notes"].items()),
+            "Done to images: " + ", ".join(f"{shown(note)} {count:,}" for note, count in facts["notes"].items()),
             soft_wrap=True,
         )
     failures = facts["failures"]
     out.print(f"{len(failures):,} images could not be read" + (":" if failures else "."))
     for failure in failures[:LISTED_FAILURES]:
-        out.print(f"  {escape(printable(failure['path']))}: {escape(printable(failure['reason']))}", soft_wrap=True)
+        out.print(f"  {shown(failure['path'])}: {shown(failure['reason'])}", soft_wrap=True)
     if len(failures) > LISTED_FAILURES:
         out.print(f"  … and {len(failures) - LISTED_FAILURES:,} more (--json lists all)")
 
@@ -126,14 +125,14 @@ def class_table(classes: dict[str, dict[str, int]]) -> Table:
     splits = list(next(iter(classes.values()), {}))
     table = Table("class", title="Images")
     for split in splits:
-        table.add_column(split or "images", justify="right")
-    shown, rest = list(classes), []
-    if len(shown) > LISTED_CLASSES:
+        table.add_column(shown(split) or "images", justify="right")
+    listed, rest = list(classes), []
+    if len(listed) > LISTED_CLASSES:
         largest = sorted(classes, key=lambda name: -sum(classes[name].values()))
-        shown, rest = largest[: LISTED_CLASSES - 1], largest[LISTED_CLASSES - 1 :]
-    for name in shown:
+        listed, rest = largest[: LISTED_CLASSES - 1], largest[LISTED_CLASSES - 1 :]
+    for name in listed:
         counts = classes[name]
-        table.add_row(escape(printable(name)) or "[dim]unlabelled[/]", *(f"{counts[split]:,}" for split in splits))
+        table.add_row(shown(name) or "[dim]unlabelled[/]", *(f"{counts[split]:,}" for split in splits))
     if rest:
         table.add_row(f"[dim]… and {len(rest):,} more (--json lists all)[/]", *sums(classes, rest, splits))
     if len(classes) > 1:

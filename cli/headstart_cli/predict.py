@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from headstart.texts import csv_cell
-from headstart_cli.console import err, out, printable
+from headstart_cli.console import err, out, printable, shown
 
 if TYPE_CHECKING:
     from headstart.predict import Prediction
@@ -68,7 +67,7 @@ def predict(
     kinds: dict[str, Show] = {"table": print_table, "csv": partial(print_csv, raw=raw), "jsonl": print_jsonl}
     kinds[output_format](readable(predictor.predict(images), failed), predictor.class_names, top)
     for prediction in failed:
-        err.print(f"{escape(printable(prediction.path))}: {escape(printable(prediction.failure))}", soft_wrap=True)
+        err.print(f"{shown(prediction.path)}: {shown(prediction.failure)}", soft_wrap=True)
     if failed:
         err.print(f"[bold yellow]{len(failed):,} images could not be read.[/]")
         raise typer.Exit(1)
@@ -88,8 +87,8 @@ def print_table(predictions: Iterable[Prediction], class_names: Sequence[str], t
     table = Table("image", *(f"class {i + 1}" for i in range(min(top, len(class_names)))))
     for prediction in predictions:
         best = prediction.top(class_names, top)
-        cells = (f"{escape(printable(name))} [dim]{probability:.3f}[/]" for name, probability in best)
-        table.add_row(escape(printable(prediction.path)), *cells)
+        cells = (f"{shown(name)} [dim]{probability:.3f}[/]" for name, probability in best)
+        table.add_row(shown(prediction.path), *cells)
     out.print(table)
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
 from rich.table import Table
 
-from headstart_cli.console import err, out, print_json, printable
+from headstart_cli.console import err, out, print_json, printable, shown
 
 if TYPE_CHECKING:
     from headstart.report.findings import Example, Finding, QualityReport
@@ -32,7 +31,7 @@ def inspect_data(cache: str, *, data: Path | None, html: Path | None, as_json: b
     if html:
         write_page(report, html)
         missing = f" {report.thumbnails_missing}" if report.thumbnails_missing else ""
-        err.print(escape(f"Page: {html}, {len(report.thumbnails):,} thumbnails.{printable(missing)}"), soft_wrap=True)
+        err.print(shown(f"Page: {html}, {len(report.thumbnails):,} thumbnails.{printable(missing)}"), soft_wrap=True)
 
 
 def write_page(report: QualityReport, html: Path) -> None:
@@ -57,8 +56,7 @@ def write_page(report: QualityReport, html: Path) -> None:
 def print_report(report: QualityReport) -> None:
     """Print the findings, the worst first, then what was not checked."""
     out.print(
-        f"[bold]{escape(printable(report.cache))}[/]: {report.n_images:,} images, "
-        f"{report.n_failures:,} that could not be read",
+        f"[bold]{shown(report.cache)}[/]: {report.n_images:,} images, {report.n_failures:,} that could not be read",
         soft_wrap=True,
     )
     if report.findings:
@@ -66,9 +64,9 @@ def print_report(report: QualityReport) -> None:
     else:
         out.print("Nothing was found.")
     for title, reason in report.skipped.items():
-        out.print(f"Not checked: {escape(title)}: {escape(printable(reason))}", soft_wrap=True)
+        out.print(f"Not checked: {shown(title)}: {shown(reason)}", soft_wrap=True)
     if report.passed:
-        out.print(f"[dim]Looked for and not found: {escape('; '.join(report.passed))}[/]", soft_wrap=True)
+        out.print(f"[dim]Looked for and not found: {shown('; '.join(report.passed))}[/]", soft_wrap=True)
 
 
 def findings_table(findings: tuple[Finding, ...]) -> Table:
@@ -78,10 +76,10 @@ def findings_table(findings: tuple[Finding, ...]) -> Table:
     table.add_column("for example", overflow="fold")
     for finding in findings:
         check = finding.check
-        words = [f"[bold]{escape(check.title)}[/]", escape(check.meaning)]
-        words += [f"[dim]Counted: {escape(finding.threshold)}.[/]"] if finding.threshold else []
-        words += [escape(f"{printable(kind)} {count:,}") for kind, count in list(finding.breakdown.items())[:5]]
-        lines = [escape(describe(example)) for example in finding.examples[:SHOWN_EXAMPLES]]
+        words = [f"[bold]{shown(check.title)}[/]", shown(check.meaning)]
+        words += [f"[dim]Counted: {shown(finding.threshold)}.[/]"] if finding.threshold else []
+        words += [shown(f"{printable(kind)} {count:,}") for kind, count in list(finding.breakdown.items())[:5]]
+        lines = [shown(describe(example)) for example in finding.examples[:SHOWN_EXAMPLES]]
         lines += ["…"] if finding.count > SHOWN_EXAMPLES else []
         table.add_row(
             f"[{STYLES[check.severity]}]{check.severity}[/]",
