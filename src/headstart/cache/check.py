@@ -32,7 +32,7 @@ from headstart.cache.format import (
     Column,
 )
 from headstart.cache.header import Header
-from headstart.cache.reading import StoredRows, filters
+from headstart.cache.reading import H5PY_ERRORS, StoredRows, filters
 
 
 def checked_datasets(file: Any, header: Header) -> dict[str, StoredRows]:
@@ -58,11 +58,14 @@ def expected_columns(
 
 
 def is_linked(file: Any, group: str, name: str) -> bool:
-    """Return whether a group of this very file has something of that name."""
-    if not file.id.links.exists(group.encode()) or file.id.links.get_info(group.encode()).type != h5l.TYPE_HARD:
-        return False
-    parent = h5o.open(file.id, group.encode())
-    return isinstance(parent, h5g.GroupID) and bool(parent.links.exists(name.encode()))
+    """Return whether a group of this very file has something of that name, or cannot be read: who reads it says why."""
+    try:
+        if not file.id.links.exists(group.encode()) or file.id.links.get_info(group.encode()).type != h5l.TYPE_HARD:
+            return False
+        parent = h5o.open(file.id, group.encode())
+        return isinstance(parent, h5g.GroupID) and bool(parent.links.exists(name.encode()))
+    except H5PY_ERRORS:
+        return True
 
 
 def checked_rows(file: Any, name: str, dtype: str, n_images: int, n_dimensions: int) -> Any:
