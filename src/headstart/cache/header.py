@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 from h5py import h5a, h5t
 
-from headstart.cache.format import FORMAT, FORMAT_VERSION, MAX_ATTRIBUTE_BYTES, SHARDS_FORMAT
+from headstart.cache.format import FORMAT, FORMAT_VERSION, MAX_ATTRIBUTE_BYTES, MAX_DEFLATE_RATIO, SHARDS_FORMAT
 from headstart.errors import CacheError
 from headstart.schema import Recipe
 
@@ -125,12 +125,15 @@ def read_header(file: Any, path: Path, form: str = FORMAT) -> Header:
         raise CacheError(
             f"{path} has format version {version}; this headstart reads version {FORMAT_VERSION}. Update headstart."
         )
+    n_images, most = read_integer_attribute(file, "n_images"), MAX_DEFLATE_RATIO * int(file.id.get_filesize())
+    if n_images > most:
+        raise ValueError(f"it announces {n_images:,} images, more than a file of its size can describe")
     text = read_text_attribute(file, "recipe")
     if hashlib.sha256(text.encode()).hexdigest() != read_text_attribute(file, "recipe_fingerprint"):
         raise ValueError("the recipe does not have the fingerprint that stands beside it")
     return Header(
         recipe=Recipe.from_json(text),
-        n_images=read_integer_attribute(file, "n_images"),
+        n_images=n_images,
         n_failures=read_integer_attribute(file, "n_failures"),
         layout=read_text_attribute(file, "layout"),
         versions={str(name): str(value) for name, value in read_json_attribute(file, "versions").items()},

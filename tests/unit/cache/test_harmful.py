@@ -1,0 +1,47 @@
+"""Caches whose structures were changed and whose checksums are right: values or a sentence, from a process that lives on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from caches import everything, write_cache
+from harmful_caches import Original, fletcher32, harmful, lookup3, original
+from headstart.cache.verify import verify_file
+from headstart.errors import CacheError
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Original:
+    return original(write_cache(tmp_path_factory.mktemp("sound") / "a.h5"))
+
+
+def test_checksums_are_those_of_the_library(source: Original) -> None:
+    assert lookup3(b"Four score and seven years ago") == 0x17770551  # driver5 of lookup3.c
+    assert len(source.structures) > 30
+    assert {source.data[start : start + 4] for start, _ in source.structures} >= {b"OHDR", b"EAHD", b"BTLF", b"FRHP"}
+    for start, end in source.chunks:
+        assert int.from_bytes(source.data[end - 4 : end], "little") == fletcher32(source.data[start : end - 4])
+
+
+@pytest.mark.parametrize("number", range(24))
+def test_it_is_read_or_refused_in_a_sentence(source: Original, tmp_path: Path, number: int) -> None:
+    path = tmp_path / "a.h5"
+    path.write_bytes(harmful([source], 1, number))
+    try:
+        everything(path)
+    except CacheError as error:
+        assert str(path) in str(error)
+        assert "\n" not in str(error)
+    for finding in _findings(path):
+        assert "\n" not in finding
+
+
+def _findings(path: Path) -> list[str]:
+    try:
+        return [str(finding) for finding in verify_file(path)]
+    except CacheError as error:
+        return [str(error)]
