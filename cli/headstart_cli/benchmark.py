@@ -61,6 +61,17 @@ def benchmark(
     latency: Annotated[
         bool, typer.Option("--latency/--no-latency", help="Time the backbone too, for the latency from pixels.")
     ] = True,
+    metric: Annotated[
+        str,
+        typer.Option(
+            help="What settings and heads are chosen by: accuracy, balanced_accuracy, f1_macro, roc_auc_ovr, "
+            "average_precision or log_loss."
+        ),
+    ] = "accuracy",
+    positive: Annotated[
+        str | None,
+        typer.Option(metavar="CLASS", help="The positive class: its rates, curves and average precision are reported."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seeds everything random.")] = 0,
     jobs: Annotated[int | None, typer.Option(min=1, help="Folds at a time. Default: one per processor.")] = None,
     engine: Annotated[
@@ -112,6 +123,8 @@ def benchmark(
         held_out={"none": ""}.get(held_out or "", held_out),
         near_duplicates=near_duplicates,
         learning_curve=learning_curve,
+        metric=metric,
+        positive=positive,
         random_state=seed,
         n_jobs=jobs,
         engine=engine,
@@ -198,7 +211,7 @@ def write_page(found: Comparison, html: Path, cache: str, data: Path | None) -> 
     if data:
         with open_cache(cache) as opened:
             digests, rules = dict(zip(opened.paths, opened.sha256, strict=True)), DecodeRules.of(opened.recipe)
-        shown = {mistake.path: digests[mistake.path] for mistake in page_mistakes(found)}
+        shown = {mistake.path: digests[mistake.path] for cell in page_mistakes(found) for mistake in cell.mistakes}
         thumbnails = make_thumbnails(data, shown, rules)
     root = os.path.relpath(data if data.is_dir() else data.parent, html.parent) if data else None
     write(html, benchmark_page(found, thumbnails=thumbnails, image_root=root))

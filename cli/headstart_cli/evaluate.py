@@ -69,10 +69,12 @@ def evaluate(
 
 
 def print_score(score: Score) -> None:
-    """Print a score: one line, the per-class table, the confusion matrix."""
-    from headstart.report.tables import confusion_table, per_class_table, summary_line
+    """Print a score: one line, the rates of the positive class, the per-class table, the confusion matrix."""
+    from headstart.report.tables import confusion_table, per_class_table, positive_line, summary_line
 
     out.print(summary_line(score), soft_wrap=True)
+    if score.positive:
+        out.print(positive_line(score.positive), soft_wrap=True)
     out.print(per_class_table(score))
     matrix = confusion_table(score)
     if matrix is not None:

@@ -89,9 +89,9 @@ def fit(
     ] = None,
     gamma: Annotated[str | None, typer.Option(help="rbf-svm: scale, auto, or a number.")] = None,
     alpha: Annotated[float | None, typer.Option(help="ridge: strength of the L2 penalty. Default: 1.")] = None,
-    n_neighbors: Annotated[int | None, typer.Option(min=1, help="knn: training images that vote. Default: 10.")] = None,
-    metric: Annotated[
-        Literal["cosine", "euclidean"] | None, typer.Option(help="knn: what near means. Default: cosine.")
+    n_neighbors: Annotated[int | None, typer.Option(min=1, help="knn: number of neighbors. Default: 10.")] = None,
+    distance: Annotated[
+        Literal["cosine", "euclidean"] | None, typer.Option(help="knn: distance between images. Default: cosine.")
     ] = None,
     shrinkage: Annotated[
         float | None,
@@ -126,6 +126,18 @@ def fit(
             show_default=False,
         ),
     ] = None,
+    metric: Annotated[
+        str,
+        typer.Option(
+            help="What the search goes by: accuracy, balanced_accuracy, f1_macro, roc_auc_ovr, average_precision or log_loss."
+        ),
+    ] = "accuracy",
+    positive: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLASS", help="The positive class: its sensitivity, specificity and predictive values are reported."
+        ),
+    ] = None,
     engine: Annotated[
         Literal["local", "ray"], typer.Option(help="ray searches in the workers of a Ray cluster, one core each.")
     ] = "local",
@@ -151,7 +163,7 @@ def fit(
         "gamma": number_or_word(gamma),
         "alpha": alpha,
         "n_neighbors": n_neighbors,
-        "metric": metric,
+        "metric": distance,
         "shrinkage": shrinkage,
         "hidden": units(hidden),
         "dropout": dropout,
@@ -182,6 +194,8 @@ def fit(
         engine=engine,
         address=address,
         overwrite=overwrite,
+        metric=metric,
+        positive=positive,
     )
     print_result(result)
 
@@ -253,19 +267,24 @@ def print_result(result: FitResult) -> None:
 
 def print_search(search: SearchResult, caches: Sequence[Location]) -> None:
     """Print what was chosen, among what, and what must be known of it."""
+    from headstart.criteria import metric_named
+    from headstart.search.trials import best_trial
+
+    best = best_trial(search.trials)
+    title = metric_named(best.metric).title
     if len(caches) > 1:
         best_of = [
-            max(trial.accuracy for trial in search.trials if trial.source == number) for number in range(len(caches))
+            best_trial([trial for trial in search.trials if trial.source == number]).score
+            for number in range(len(caches))
         ]
-        words = ", ".join(f"{path} {best:.3f}" for path, best in zip(caches, best_of, strict=True))
+        words = ", ".join(f"{path} {score:.3f}" for path, score in zip(caches, best_of, strict=True))
         out.print(
-            f"Cache: [bold]{escape(str(caches[search.source]))}[/] (best accuracy: {escape(words)})", soft_wrap=True
+            f"Cache: [bold]{escape(str(caches[search.source]))}[/] (best {title}: {escape(words)})", soft_wrap=True
         )
-    best = max(trial.accuracy for trial in search.trials)
     words = ", ".join([*search.spec.features, *(f"{name} = {value}" for name, value in search.spec.params.items())])
     out.print(
         f"Chosen among {len(search.trials)} settings by {escape(search.folds)} in {search.seconds:.1f} s: {escape(words)} "
-        f"(accuracy {best:.3f} there)",
+        f"({title} {best.score:.3f} there, optimistic as the best of several)",
         soft_wrap=True,
     )
     for note in search.notes:

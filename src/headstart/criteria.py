@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headstart.errors import ParameterError
@@ -44,6 +45,44 @@ METRICS = (
 
 #: What a choice of settings or heads may go by: a head that gives the class shares has no calibration error.
 CHOICE_METRICS = tuple(metric.name for metric in METRICS if metric.name != "ece")
+
+#: Of those, the ones that judge probabilities; the others judge predicted classes alone.
+PROBABILITY_METRICS = frozenset({"roc_auc_ovr", "average_precision", "log_loss"})
+
+
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """What a choice goes by.
+
+    Attributes
+    ----------
+    metric : str
+        One of :data:`CHOICE_METRICS`.
+    positive : int or None
+        Index of the class whose average precision it is; None for the mean of all classes.
+    """
+
+    metric: str = "accuracy"
+    positive: int | None = None
+
+
+#: The default.
+ACCURACY = Criterion()
+
+
+def class_index(name: str | None, class_names: Sequence[str]) -> int | None:
+    """Return the index of the positive class; None where none is named.
+
+    Raises
+    ------
+    ParameterError
+        If there is no class of that name.
+    """
+    if name is None:
+        return None
+    if name not in class_names:
+        raise ParameterError(f"Expected a positive class among {', '.join(class_names)}. Received: {name!r}.")
+    return list(class_names).index(name)
 
 
 def metric_title(name: str) -> str:

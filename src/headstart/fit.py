@@ -14,6 +14,7 @@ import numpy as np
 
 from headstart.cache.folder import is_cache
 from headstart.cache.store import FeatureCache, open_cache
+from headstart.criteria import Criterion, class_index
 from headstart.errors import DataError
 from headstart.evaluate.metrics import score
 from headstart.evaluate.sides import Sides, divide, divide_caches
@@ -94,6 +95,8 @@ def fit_head(
     engine: str = "local",
     address: str | None = None,
     overwrite: bool = False,
+    metric: str = "accuracy",
+    positive: str | None = None,
 ) -> FitResult:
     """Fit a head on some images of a cache, score it on others, and save it.
 
@@ -129,6 +132,11 @@ def fit_head(
         Of the cluster, as ``auto``; the default starts one on this machine.
     overwrite : bool
         Replace a head that is saved in ``output`` already.
+    metric : str
+        What the search goes by: ``accuracy``, ``balanced_accuracy``, ``f1_macro``, ``roc_auc_ovr``, ``average_precision`` or
+        ``log_loss``.
+    positive : str, optional
+        The positive class, whose sensitivity, specificity, predictive values and average precision the score has.
 
     Raises
     ------
@@ -136,6 +144,8 @@ def fit_head(
         If there are no labels, they cannot be divided as asked, or another cache does not hold the same images.
     RecipeMismatchError
         If the other cache was made by another recipe; the message names the fields.
+    ParameterError
+        If there is no such metric, or no such positive class.
     BundleError
         If something lies where the head is to be saved that is not to be replaced, or it cannot be saved.
     """
@@ -157,22 +167,30 @@ def fit_head(
             sides = divide_caches(train, scored)
         else:
             sides = divide(train, validation, spec.random_state)
+        class_index(positive, sides.class_names)  # refused before the fit, not after it
+        criterion = Criterion(metric, class_index(positive, train.class_names))
         try:
-            found = choose(sides, others, spec, search, engine, address)
+            found = choose(sides, others, spec, search, engine, address, criterion)
         except DataError as error:  # too few images for it
             if others or engine != "local":
                 raise
             found, sides = None, replace(sides, notes=(*sides.notes, f"No setting was searched: {error}"))
         if found is None:
-            return fit_on(sides, spec, output, max_memory, overwrite=overwrite)
+            return fit_on(sides, spec, output, max_memory, overwrite=overwrite, positive=positive)
         if found.source:
             sides = sides.within(others[found.source - 1])
-        result = fit_on(sides, found.spec, output, max_memory, overwrite=overwrite)
+        result = fit_on(sides, found.spec, output, max_memory, overwrite=overwrite, positive=positive)
         return replace(result, search=found, caches=(train.path, *(other.path for other in others)))
 
 
 def choose(
-    sides: Sides, others: Sequence[FeatureCache], spec: HeadSpec, search: Search, engine: str, address: str | None
+    sides: Sides,
+    others: Sequence[FeatureCache],
+    spec: HeadSpec,
+    search: Search,
+    engine: str,
+    address: str | None,
+    criterion: Criterion,
 ) -> SearchResult | None:
     """Return the setting that a search chooses; None where there is nothing to choose."""
     train, rows = sides.train, sides.split.train
@@ -190,7 +208,9 @@ def choose(
             )
         return None
     in_others = [(other, sides.within(other).split.train) for other in others]
-    return search_head(train, spec.type, rows, others=in_others, engine=engine, address=address, **given)
+    return search_head(
+        train, spec.type, rows, others=in_others, engine=engine, address=address, criterion=criterion, **given
+    )
 
 
 def is_another_cache(validation: float | str | Path | None) -> bool:
@@ -199,7 +219,13 @@ def is_another_cache(validation: float | str | Path | None) -> bool:
 
 
 def fit_on(
-    sides: Sides, spec: HeadSpec, output: str | Path | None, max_memory: int | None = None, *, overwrite: bool = False
+    sides: Sides,
+    spec: HeadSpec,
+    output: str | Path | None,
+    max_memory: int | None = None,
+    *,
+    overwrite: bool = False,
+    positive: str | None = None,
 ) -> FitResult:
     """Fit, score and save, with the rows already chosen."""
     train, validation, split = sides.train, sides.validation, sides.split
@@ -223,7 +249,7 @@ def fit_on(
         training_digests=np.unique(short_digests(train.sha256)[split.train]),
     )
     probabilities = bundle.predict_proba(validation.batches(split.validation), validation.recipe)
-    scored = score(sides.y_validation, probabilities, sides.class_names)
+    scored = score(sides.y_validation, probabilities, sides.class_names, class_index(positive, sides.class_names))
     folder = None
     if output is not None:
         facts = {

@@ -348,6 +348,31 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
+class PositiveRates:
+    """How well one class, the positive one, is told from all others; NaN where there are no images to take a share of.
+
+    Attributes
+    ----------
+    class_name : str
+        The positive class.
+    sensitivity : Estimate
+        Share of its images that are predicted so (recall).
+    specificity : Estimate
+        Share of the other images that are predicted as another class.
+    precision : Estimate
+        Share of its images among those predicted so (positive predictive value).
+    npv : Estimate
+        Share of other images among those predicted as another class (negative predictive value).
+    """
+
+    class_name: str
+    sensitivity: Estimate
+    specificity: Estimate
+    precision: Estimate
+    npv: Estimate
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
     """How well predicted probabilities agree with the true classes; keys as scikit-learn names them.
 
@@ -373,6 +398,8 @@ class Score:
     intervals : mapping of str to (float, float)
         95 % interval of each score, by its name: of this head on other images of the same kind. Empty in scores that older
         versions saved.
+    positive : PositiveRates or None
+        Of the positive class; None where none was named.
     """
 
     n_samples: int
@@ -388,7 +415,18 @@ class Score:
     ece: float | None = None
     average_precision: float | None = None
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    positive: PositiveRates | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, for ``metrics.json``."""
-        return asdict(self)
+        """Plain JSON types, for ``metrics.json``; None for a rate that does not exist."""
+        values: dict[str, Any] = without_nan(asdict(self))
+        return values
+
+
+def without_nan(value: Any) -> Any:
+    """Return a value of plain types with None for every NaN, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(without_nan(item) for item in value)
+    return None if isinstance(value, float) and math.isnan(value) else value

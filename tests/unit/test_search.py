@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,14 @@ import pytest
 from headstart.benchmark.compare import compare_heads
 from headstart.cache.merge import MergedRow, merge
 from headstart.cache.store import open_cache
-from headstart.errors import DataError, HeadstartError
+from headstart.criteria import CHOICE_METRICS, Criterion, class_index
+from headstart.errors import DataError, HeadstartError, ParameterError
+from headstart.evaluate.folds import make_folds
+from headstart.evaluate.metrics import metric_values
 from headstart.fit import fit_head
-from headstart.heads.catalogue import default_spec
+from headstart.heads import trials as trials_of_heads
+from headstart.heads.catalogue import default_spec, make_head
+from headstart.heads.transforms import design_matrix
 from headstart.search import settings
 from headstart.search.choose import search_head
 from headstart.search.settings import sample
@@ -34,8 +40,8 @@ def test_the_best_of_all_settings_is_chosen_and_all_are_listed(cache: Path) -> N
         found = search_head(opened, "logistic", np.arange(60))
     assert [trial.spec.params["C"] for trial in found.trials] == [10.0**k for k in range(-3, 5)]
     assert found.spec == best_trial(found.trials).spec
-    assert max(trial.accuracy for trial in found.trials) == best_trial(found.trials).accuracy
-    assert all(len(trial.fold_accuracy) == 5 for trial in found.trials)
+    assert max(trial.score for trial in found.trials) == best_trial(found.trials).score
+    assert all(len(trial.fold_scores) == 5 for trial in found.trials)
     assert "5 folds of 60 images" in found.folds
 
 
@@ -45,7 +51,55 @@ def test_held_out_rows_have_no_part_in_it(cache: Path, tmp_path: Path) -> None:
     with open_cache(cache) as one, open_cache(other) as two:
         first, second = (search_head(opened, "ridge", np.arange(60)) for opened in (one, two))
     assert first.spec == second.spec
-    np.testing.assert_allclose([t.accuracy for t in first.trials], [t.accuracy for t in second.trials])
+    np.testing.assert_allclose([t.score for t in first.trials], [t.score for t in second.trials])
+
+
+@pytest.mark.parametrize("metric", CHOICE_METRICS)
+def test_every_metric_chooses_the_setting_whose_real_heads_score_best(
+    cache: Path, metric: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trials_of_heads, "PATH_TOL", 1e-8)
+    criterion = Criterion(metric, positive=1 if metric == "average_precision" else None)
+    with open_cache(cache) as opened:
+        rows, labels = np.arange(60), opened.labels[:60]
+        X = design_matrix(opened.batches(rows), ("avg",), pooled_layers=())
+        given = {"features": ("avg",), "params": {"max_iter": 5000}}
+        found = search_head(opened, "logistic", rows, criterion=criterion, **given)
+    folds = make_folds(labels, n_splits=5, sha256=[str(row) for row in rows], groups=[""] * 60)
+    for trial in found.trials:
+        expected = []
+        for fold in folds.splits:
+            probabilities = make_head(trial.spec).fit(X[fold.train], labels[fold.train]).predict_proba(X[fold.test])
+            expected.append(metric_values(labels[fold.test], probabilities, criterion.positive)[metric])
+        assert trial.metric == metric
+        assert trial.score == pytest.approx(np.mean(expected), abs=2e-3), trial.spec.params
+    best = (min if metric == "log_loss" else max)(trial.score for trial in found.trials)
+    assert next(trial for trial in found.trials if trial.spec == found.spec).score == pytest.approx(best)
+
+
+@pytest.mark.parametrize("name", ["linear-svm", "rbf-svm", "ridge", "knn"])
+def test_heads_that_calibrate_are_judged_by_the_probabilities_that_they_give(cache: Path, name: str) -> None:
+    with open_cache(cache) as opened:
+        found = search_head(opened, name, np.arange(60), features=("avg",), criterion=Criterion("log_loss"))
+        shares = search_head(opened, name, np.arange(60), features=("avg",))
+    assert found.spec == best_trial(found.trials).spec
+    assert best_trial(found.trials).score == min(trial.score for trial in found.trials) < np.log(3)
+    assert all(0 <= trial.score <= 1 for trial in shares.trials)
+
+
+def test_a_metric_or_a_class_that_is_none_is_refused(cache: Path) -> None:
+    with open_cache(cache) as opened, pytest.raises(ParameterError, match=r"balanced_accuracy.*Received: 'recall'"):
+        search_head(opened, "ridge", np.arange(60), criterion=Criterion("recall"))
+    with pytest.raises(ParameterError, match=r"among ants, bees, wasps\. Received: 'bee'"):
+        class_index("bee", ("ants", "bees", "wasps"))
+
+
+def test_a_fold_without_the_score_does_not_count() -> None:
+    specs = [default_spec("logistic", params={"C": C}) for C in (1.0, 10.0, 100.0)]
+    scores = ((0.7, math.nan), (0.6, 0.9), (math.nan, math.nan))
+    trials = [Trial(spec, one, metric="roc_auc_ovr") for spec, one in zip(specs, scores, strict=True)]
+    assert [trial.score for trial in trials[:2]] == [0.7, 0.75]
+    assert best_trial(trials) is trials[1]
 
 
 def test_what_is_given_is_not_searched(cache: Path) -> None:
@@ -130,7 +184,7 @@ def test_the_same_features_twice_change_nothing(tmp_path: Path, cache: Path) -> 
     n_trials = len(alone.search.trials)
     first, second = twice.search.trials[:n_trials], twice.search.trials[n_trials:]
     assert first == alone.search.trials
-    assert [trial.fold_accuracy for trial in second] == [trial.fold_accuracy for trial in first]
+    assert [trial.fold_scores for trial in second] == [trial.fold_scores for trial in first]
 
 
 @pytest.mark.parametrize("head_type", ["logistic", "linear-svm", "ridge"])

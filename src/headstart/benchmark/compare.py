@@ -19,7 +19,7 @@ from headstart.benchmark.shared import BASELINES, MAJORITY, Bench, CompareOption
 from headstart.benchmark.sources import described, join
 from headstart.benchmark.verdict import fit_command, ranked, recommend
 from headstart.cache.store import open_cache
-from headstart.criteria import metric_named
+from headstart.criteria import class_index, metric_named
 from headstart.errors import DataError
 from headstart.evaluate.influence import influences
 from headstart.evaluate.intervals import INTERVAL_METHOD, Units
@@ -96,6 +96,7 @@ def compare_heads(
     times = backbone_ms if isinstance(backbone_ms, Sequence) else [backbone_ms] * (1 + len(among))
     with ExitStack() as stack, pool:
         caches = [stack.enter_context(open_cache(path)) for path in (cache, *among)]
+        class_index(options.positive, caches[0].class_names)  # refused before the work
         sources, not_in_all = join(caches, times)
         named = described(caches)
         bench, leaks, held_out = prepare(sources, options, pool)
@@ -123,6 +124,7 @@ def compare_heads(
             metric=metric.name,
             expected=expected,
             correction=SELECTION_METHOD,
+            positive=options.positive,
             recommended=recommended,
             recommendation=sentence,
             leaks=(*leaks, *bench.folds.notes),
@@ -158,9 +160,12 @@ def compare_one(bench: Bench, name: str, named: Sequence[Candidate]) -> HeadResu
         n_classes=len(bench.class_names),
         n_inner=N_SPLITS,
         pool=bench.pool,
+        criterion=bench.criterion,
     )
     several = sum(map(len, specs)) > 1
-    trials, search_seconds = try_all(specs, tables, labels, bench.folds.splits, bench.pool) if several else ([], 0.0)
+    trials, search_seconds = (
+        try_all(specs, tables, labels, bench.folds.splits, bench.pool, bench.criterion) if several else ([], 0.0)
+    )
     best = best_trial(trials) if several else Trial(specs[0][0], ())
     head, cost = fit_and_measure(bench, best, tables, search_seconds)
     return HeadResult(
@@ -168,6 +173,7 @@ def compare_one(bench: Bench, name: str, named: Sequence[Candidate]) -> HeadResu
         baseline=name in BASELINES,
         spec=best.spec,
         metrics=bench.metrics(found.probabilities),
+        positive=bench.positive_rates(found.probabilities),
         fold_accuracy=found.fold_accuracy,
         probabilities=found.probabilities.astype(np.float32),
         cost=cost,
@@ -226,7 +232,7 @@ def held_out_score(bench: Bench, best: Trial, head: Any) -> Score | None:
         n_samples=len(bench.held_out),
     )
     probabilities = probabilities_of(head, X, len(bench.class_names))
-    return score(bench.images.labels[bench.held_out], probabilities, bench.class_names)
+    return score(bench.images.labels[bench.held_out], probabilities, bench.class_names, bench.criterion.positive)
 
 
 def majority(bench: Bench) -> HeadResult:
@@ -240,13 +246,17 @@ def majority(bench: Bench) -> HeadResult:
     if len(bench.held_out):
         shares = np.bincount(labels, minlength=n_classes) / len(labels)
         held_out = score(
-            bench.images.labels[bench.held_out], np.tile(shares, (len(bench.held_out), 1)), bench.class_names
+            bench.images.labels[bench.held_out],
+            np.tile(shares, (len(bench.held_out), 1)),
+            bench.class_names,
+            bench.criterion.positive,
         )
     return HeadResult(
         name=MAJORITY,
         baseline=True,
         spec=None,
         metrics=bench.metrics(probabilities),
+        positive=bench.positive_rates(probabilities),
         fold_accuracy=tuple(
             float((probabilities[split.test].argmax(axis=1) == labels[split.test]).mean())
             for split in bench.folds.splits
@@ -260,7 +270,10 @@ def majority(bench: Bench) -> HeadResult:
 def compared(bench: Bench, results: Sequence[HeadResult], metric: Metric) -> tuple[list[HeadResult], Estimate]:
     """Return the results with the difference of each to the first, and what to expect of the first, having been chosen."""
     units = Units(bench.units, len(bench.labels))
-    found = {head.name: influences(bench.labels, head.probabilities)[metric.name] for head in results}
+    found = {
+        head.name: influences(bench.labels, head.probabilities, bench.criterion.positive)[metric.name]
+        for head in results
+    }
     best = results[0]
     tested = differences(found, units, best.name)
     chosen_among = [found[head.name] for head in results if head.baseline == best.baseline]

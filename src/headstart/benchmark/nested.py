@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headstart.criteria import ACCURACY, Criterion
 from headstart.evaluate.folds import Fold, Folds, inner_folds
 from headstart.heads.catalogue import make_head
 from headstart.search.trials import Trial, best_trial, cross_validate
@@ -63,6 +64,7 @@ def nested(
     n_classes: int,
     n_inner: int,
     pool: Pool,
+    criterion: Criterion = ACCURACY,
 ) -> Nested:
     """Return how a type of head does on each fold, the setting chosen among ``specs`` on the fold's training rows alone.
 
@@ -82,8 +84,10 @@ def nested(
         Classes there are; folds of each search.
     pool : Pool
         Runs the folds.
+    criterion : Criterion
+        By which the setting is chosen.
     """
-    chosen = choose(specs, tables, labels, units, folds, n_inner=n_inner, pool=pool)
+    chosen = choose(specs, tables, labels, units, folds, n_inner=n_inner, pool=pool, criterion=criterion)
     sums, counts = np.zeros((len(labels), n_classes)), np.zeros(len(labels))
     accuracy, notes = np.zeros(len(chosen)), []
     for source, of_source in by_source(chosen).items():
@@ -113,6 +117,7 @@ def choose(
     *,
     n_inner: int,
     pool: Pool,
+    criterion: Criterion = ACCURACY,
 ) -> list[Trial]:
     """Return the setting and the cache that each fold's training rows choose."""
     only, *more = [spec for of_source in specs for spec in of_source]
@@ -122,17 +127,22 @@ def choose(
         inner_folds(split.train, labels, units, n_splits=n_inner, random_state=only.random_state)
         for split in folds.splits
     ]
-    trials, _ = try_all(specs, tables, labels, [fold for part in inner for fold in part.splits], pool)
+    trials, _ = try_all(specs, tables, labels, [fold for part in inner for fold in part.splits], pool, criterion)
     chosen, start = [], 0
     for part in inner:
         end = start + len(part.splits)
-        chosen.append(best_trial([replace(trial, fold_accuracy=trial.fold_accuracy[start:end]) for trial in trials]))
+        chosen.append(best_trial([replace(trial, fold_scores=trial.fold_scores[start:end]) for trial in trials]))
         start = end
     return chosen
 
 
 def try_all(
-    specs: Sequence[Sequence[HeadSpec]], tables: TablesOf, labels: NDArray[np.int64], splits: Sequence[Fold], pool: Pool
+    specs: Sequence[Sequence[HeadSpec]],
+    tables: TablesOf,
+    labels: NDArray[np.int64],
+    splits: Sequence[Fold],
+    pool: Pool,
+    criterion: Criterion,
 ) -> tuple[list[Trial], float]:
     """Return a trial for each setting of each cache, and the seconds that they took, features in memory."""
     trials: list[Trial] = []
@@ -140,7 +150,7 @@ def try_all(
     for source, of_source in enumerate(specs):
         own = tables(source)
         start = time.perf_counter()
-        found = cross_validate(of_source, own, labels, splits, pool=pool)
+        found = cross_validate(of_source, own, labels, splits, pool=pool, criterion=criterion)
         seconds += time.perf_counter() - start
         trials += [replace(trial, source=source) for trial in found]
     return trials, seconds

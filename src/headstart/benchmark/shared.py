@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headstart.benchmark.division import Images, divide_images
+from headstart.criteria import Criterion, class_index
 from headstart.evaluate.folds import Folds, make_folds
 from headstart.evaluate.intervals import CV_VARIANCE, estimates
 from headstart.evaluate.leaks import find_leaks
+from headstart.evaluate.metrics import positive_rates
 from headstart.evaluate.neighbours import last_block, near_units
 from headstart.evaluate.splits import connected_units, joined_units
 from headstart.heads.catalogue import HEAD_TYPES
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
     from headstart.benchmark.nested import Tables
     from headstart.benchmark.sources import Source
-    from headstart.schema import Estimate, HeadSpec
+    from headstart.schema import Estimate, HeadSpec, PositiveRates
     from headstart.search.pool import Pool
 
 #: What is there only to be beaten.
@@ -53,6 +55,8 @@ class CompareOptions:
         Accuracy against images per class as well.
     metric : str
         What heads are ranked, compared and recommended by: one of ``criteria.CHOICE_METRICS``.
+    positive : str, optional
+        The positive class, whose average precision, curves and rates are reported.
     random_state : int
         Seeds everything random.
     n_jobs : int, optional
@@ -72,6 +76,7 @@ class CompareOptions:
     near_duplicates: bool = True
     learning_curve: bool = False
     metric: str = "accuracy"
+    positive: str | None = None
     random_state: int = 0
     n_jobs: int | None = None
     engine: str = "local"
@@ -122,6 +127,18 @@ class Bench:
         """Names that the labels index."""
         return self.images.class_names
 
+    @property
+    def criterion(self) -> Criterion:
+        """What settings and heads are chosen by."""
+        return Criterion(self.options.metric, class_index(self.options.positive, self.class_names))
+
+    def positive_rates(self, probabilities: NDArray[np.float64]) -> PositiveRates | None:
+        """Return how well out-of-fold predictions tell the positive class; None where none is named."""
+        positive = self.criterion.positive
+        if positive is None:
+            return None
+        return positive_rates(self.labels, probabilities.argmax(axis=1), positive, self.class_names[positive])
+
     def tables(self, number: int, specs: Sequence[HeadSpec]) -> Tables:
         """Return what some settings need of a cache; the large tables of the other caches are let go first."""
         for other in self.sources:
@@ -133,7 +150,7 @@ class Bench:
     def metrics(self, probabilities: NDArray[np.float64]) -> dict[str, Estimate]:
         """Return the scores of out-of-fold probabilities, as they are stored: in float32."""
         stored = probabilities.astype(np.float32)
-        return estimates(self.labels, stored, self.units, variance_factor=CV_VARIANCE)
+        return estimates(self.labels, stored, self.units, positive=self.criterion.positive, variance_factor=CV_VARIANCE)
 
 
 def prepare(sources: Sequence[Source], options: CompareOptions, pool: Pool) -> tuple[Bench, list[str], str]:

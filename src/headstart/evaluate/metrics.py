@@ -13,7 +13,7 @@ from headstart.criteria import METRICS
 from headstart.errors import DataError
 from headstart.evaluate.influence import influences
 from headstart.evaluate.intervals import estimates, f1_interval, wilson
-from headstart.schema import Score
+from headstart.schema import Estimate, PositiveRates, Score
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,7 +39,7 @@ def score(
     class_names : sequence of str
         Names of the classes.
     positive : int, optional
-        The class whose average precision is given; the default is the mean of all classes, each against the rest.
+        The class whose average precision and rates are given; the default is the mean of all classes, each against the rest.
     units : ndarray of shape (n_samples,), int, optional
         Rows of one unit belong together; the intervals of the scores allow for it, those of single classes do not.
 
@@ -76,6 +76,7 @@ def score(
         ece=values["ece"],
         average_precision=values.get("average_precision"),
         intervals={name: bounds(one) for name, one in found.items() if math.isfinite(one.high)},
+        positive=None if positive is None else positive_rates(y_true, predicted, positive, class_names[positive]),
     )
 
 
@@ -119,3 +120,31 @@ def metric_values(
     """Return every score of ``criteria.METRICS`` by its name, as :func:`headstart.evaluate.influence.influences` does."""
     found = influences(y_true, probabilities, positive)
     return {metric.name: found[metric.name].value for metric in METRICS}
+
+
+def positive_rates(
+    y_true: NDArray[np.integer[Any]], predicted: NDArray[np.integer[Any]], positive: int, class_name: str
+) -> PositiveRates:
+    """Return how well the positive class is told from all others, with Wilson's intervals.
+
+    Parameters
+    ----------
+    y_true, predicted : ndarray of shape (n_samples,), int
+        Indices of classes.
+    positive : int
+        Of the positive class.
+    class_name : str
+        Its name.
+    """
+    truth, called = y_true == positive, predicted == positive
+
+    def share(hits: NDArray[np.bool_], among: NDArray[np.bool_]) -> Estimate:
+        n = int(among.sum())
+        if not n:
+            return Estimate(math.nan, math.nan, math.nan)
+        n_hits = int((hits & among).sum())
+        return Estimate(n_hits / n, *wilson(n_hits / n, n))
+
+    return PositiveRates(
+        class_name, share(called, truth), share(~called, ~truth), share(truth, called), share(~truth, ~called)
+    )

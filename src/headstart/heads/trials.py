@@ -14,6 +14,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import expit, softmax
 from sklearn.utils.class_weight import compute_class_weight
 
 from headstart.heads.catalogue import full_params, make_classifier
@@ -50,6 +51,8 @@ class Outcome:
         Its place among the settings.
     predicted : ndarray of shape (n_test,), int
         Labels.
+    probabilities : ndarray of shape (n_test, n_fitted), float64, or None
+        Of the classes that it was fitted on, which ``classes`` names; None where they were not asked for.
     converged : bool
         Whether its solver came to an end.
     """
@@ -57,6 +60,17 @@ class Outcome:
     setting: int
     predicted: Codes
     converged: bool = True
+    probabilities: NDArray[np.float64] | None = None
+    classes: Codes | None = None
+
+    def probabilities_of(self, n_classes: int) -> NDArray[np.float64]:
+        """Return probabilities of all classes, shape (n_test, n_classes); 1 of the predicted one where there are none."""
+        all_classes = np.zeros((len(self.predicted), n_classes))
+        if self.probabilities is None:
+            all_classes[np.arange(len(self.predicted)), self.predicted] = 1
+        else:
+            all_classes[:, self.classes] = self.probabilities
+        return all_classes
 
 
 class Table:
@@ -107,7 +121,14 @@ class Table:
 
 
 def outcomes(
-    head_type: str, table: Table, labels: Codes, train: Codes, test: Codes, settings: Settings, random_state: int
+    head_type: str,
+    table: Table,
+    labels: Codes,
+    train: Codes,
+    test: Codes,
+    settings: Settings,
+    random_state: int,
+    probabilities: bool = False,
 ) -> Iterator[Outcome]:
     """Return what every setting of a head, fitted on some rows, predicts for others; in any order.
 
@@ -125,9 +146,13 @@ def outcomes(
         Parameters of the head; the catalogue's defaults for those that are missing.
     random_state : int
         Seeds what is random.
+    probabilities : bool
+        Whether the outcomes have them; heads that calibrate theirs are then fitted one by one.
     """
     rows = table.rows(head_type, train)
     full = [full_params(head_type, table.features, table.scaling, setting) for setting in settings]
+    if probabilities and head_type != "logistic":
+        return one_by_one(head_type, rows[train], labels[train], rows[test], full, random_state)
     if head_type in {"logistic", "linear-svm"}:
         return along_paths(head_type, rows[train], labels[train], rows[test], full)
     if head_type == "ridge":
@@ -155,7 +180,9 @@ def along_paths(head_type: str, X: Any, labels: Codes, X_test: Any, settings: Se
             max_iter=setting["max_iter"],
         )
         for number, solution in zip(group, path, strict=True):
-            yield Outcome(number, classes[winners(solution.scores(X_test))], solution.converged)
+            scores = solution.scores(X_test)
+            found = logistic_probabilities(scores) if head_type == "logistic" else None
+            yield Outcome(number, classes[winners(scores)], solution.converged, found, classes)
 
 
 def along_ridge(X: Any, labels: Codes, X_test: Any, settings: Settings) -> Iterator[Outcome]:
@@ -173,6 +200,15 @@ def winners(scores: NDArray[np.float64]) -> Codes:
     """Return the class with the highest score of each row; a single column decides between two."""
     best: Codes = scores.argmax(axis=1) if scores.shape[1] > 1 else (scores.ravel() > 0).astype(np.intp)
     return best
+
+
+def logistic_probabilities(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what a logistic head makes of its scores; a single column is that of the second of two classes."""
+    if scores.shape[1] == 1:
+        positive: NDArray[np.float64] = expit(scores)
+        return np.hstack([1 - positive, positive])
+    found: NDArray[np.float64] = softmax(scores, axis=1)
+    return found
 
 
 def with_kernels(
@@ -198,8 +234,10 @@ def one_by_one(
 ) -> Iterator[Outcome]:
     """Yield the outcomes of heads that share nothing."""
     for number, setting in enumerate(settings):
-        classifier = make_classifier(head_type, {**setting, "random_state": random_state})
-        yield Outcome(number, classifier.fit(X, labels).predict(X_test))
+        classifier = make_classifier(head_type, {**setting, "random_state": random_state}).fit(X, labels)
+        found = classifier.predict_proba(X_test)
+        classes = classifier.classes_
+        yield Outcome(number, classes[found.argmax(axis=1)], probabilities=found, classes=classes)
 
 
 def grouped(settings: Settings, along: str) -> Iterator[list[int]]:

@@ -17,11 +17,14 @@ from headstart.report.plots.collection import comparison_plots
 
 if TYPE_CHECKING:
     from headstart.report.comparison import Comparison
-    from headstart.report.tallies import ClassTally, Mistake
+    from headstart.report.tallies import ClassTally, MistakenCell
     from headstart.schema import HeadSpec
 
-#: Mistakes and pairs of classes shown, and rows of the table of classes; of more classes the worst.
-PAGE_MISTAKES, PAGE_PAIRS, PAGE_CLASSES = 24, 20, 250
+#: Pairs of classes shown, and rows of the table of classes; of more classes the worst.
+PAGE_PAIRS, PAGE_CLASSES = 20, 250
+
+#: Mistakes shown of a cell of the confusion matrix, and in all: some 2 MB of thumbnails.
+CELL_MISTAKES, PAGE_MISTAKES = 24, 360
 
 
 def benchmark_page(
@@ -65,10 +68,16 @@ def benchmark_page(
     )
 
 
-def page_mistakes(comparison: Comparison, most: int = PAGE_MISTAKES) -> list[Mistake]:
-    """Return the most confident mistakes of the recommended head: the images that the page shows."""
-    probabilities = comparison[comparison.recommended].probabilities
-    return tallies.confident_mistakes(comparison.y_true, probabilities, comparison.class_names, comparison.paths, most)
+def page_mistakes(comparison: Comparison) -> list[MistakenCell]:
+    """Return the mistakes of the recommended head that the page shows, by cell of the confusion matrix."""
+    return tallies.mistakes_by_cell(
+        comparison.y_true,
+        comparison[comparison.recommended].probabilities,
+        comparison.class_names,
+        comparison.paths,
+        per_cell=CELL_MISTAKES,
+        most=PAGE_MISTAKES,
+    )
 
 
 def listed_classes(classes: list[ClassTally]) -> list[ClassTally]:

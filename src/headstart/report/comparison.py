@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from headstart.schema import Estimate, HeadSpec, Recipe, Score
+    from headstart.schema import Estimate, HeadSpec, PositiveRates, Recipe, Score
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +109,8 @@ class HeadResult:
     cache : str
         Name of the cache chosen on all training images, and what differs in its recipe; empty where there was one alone, or
         for a baseline that looks at no features.
+    positive : PositiveRates or None
+        How well the positive class is told from the others, out of fold; None where none was named.
     """
 
     name: str
@@ -125,6 +127,7 @@ class HeadResult:
     learning_curve: tuple[CurvePoint, ...] = ()
     notes: tuple[str, ...] = ()
     cache: str = ""
+    positive: PositiveRates | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +179,8 @@ class Comparison:
         these (``correction`` says how); None where it was not corrected.
     correction : str
         How ``expected`` was found, in words.
+    positive : str or None
+        The positive class, where one was named.
     """
 
     cache: str
@@ -202,6 +207,7 @@ class Comparison:
     metric: str = "accuracy"
     expected: Estimate | None = None
     correction: str = ""
+    positive: str | None = None
 
     def __getitem__(self, name: str) -> HeadResult:
         """Return the result of a head; KeyError where it was not compared."""

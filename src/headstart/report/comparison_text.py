@@ -29,6 +29,7 @@ from headstart.texts import csv_cell, printable
 
 if TYPE_CHECKING:
     from headstart.report.comparison import Comparison, HeadResult
+    from headstart.schema import Estimate, PositiveRates
 
 #: Headers that keep the table of scores within 80 columns.
 SHORT_TITLES = {
@@ -42,10 +43,15 @@ SHORT_TITLES = {
 }
 
 
+#: Of the positive class, in this order.
+POSITIVE_TITLES = ("sensitivity", "specificity", "precision", "neg. pred.\nvalue")
+
+
 def comparison_tables(comparison: Comparison) -> list[Table]:
     """Return the scores, the differences to the best head, and the costs; each fits into 80 columns."""
     tables = [
         scores_table(comparison),
+        positive_table(comparison),
         differences_table(comparison),
         costs_table(comparison),
         caches_table(comparison),
@@ -63,6 +69,22 @@ def scores_table(comparison: Comparison) -> Table:
         values += [value_text(head.metrics[metric.name].value) for metric in METRICS[1:]]
         table.add_row(shown_name(head, comparison), *values, style="dim" if head.baseline else None)
     return table
+
+
+def positive_table(comparison: Comparison) -> Table:
+    """Return how well each head tells the positive class from the others; empty where none was named."""
+    columns = ["head", *POSITIVE_TITLES]
+    table = slim_table(f"{escape(printable(comparison.positive or ''))} against the rest, 95 % intervals", columns)
+    for head in comparison.heads:
+        if head.positive:
+            cells = (f"{value_text(rate.value)}\n{interval_text(rate.low, rate.high)}" for rate in rates(head.positive))
+            table.add_row(shown_name(head, comparison), *cells, style="dim" if head.baseline else None)
+    return table
+
+
+def rates(positive: PositiveRates) -> tuple[Estimate, ...]:
+    """Return the rates in the order of :data:`POSITIVE_TITLES`."""
+    return positive.sensitivity, positive.specificity, positive.precision, positive.npv
 
 
 def differences_table(comparison: Comparison) -> Table:
@@ -149,6 +171,10 @@ def comparison_markdown(comparison: Comparison) -> str:
     parts = [f"**{markdown_text(comparison.recommendation)}**"]
     header = ["head", *(metric.title for metric in METRICS)]
     parts.append(markdown_table(header, ([mark(head, comparison), *score_cells(head)] for head in comparison.heads)))
+    if comparison.positive:
+        parts.append(f"{markdown_text(comparison.positive)} against the rest:")
+        rows = ([mark(head, comparison), *positive_cells(head)] for head in comparison.heads if head.positive)
+        parts.append(markdown_table(["head", *(title.replace("\n", " ") for title in POSITIVE_TITLES)], rows))
     header = ["head", f"{metric_title(comparison.metric)} minus the best's", "95 % interval", "p", "held-out accuracy"]
     rows = ([mark(head, comparison), *difference_cells(head), held_out_text(head)] for head in comparison.heads)
     parts.append(markdown_table(header, rows))
@@ -163,6 +189,12 @@ def comparison_markdown(comparison: Comparison) -> str:
     if comparison.command:
         parts.append(f"    {printable(comparison.command)}")
     return "\n\n".join(parts) + "\n"
+
+
+def positive_cells(head: HeadResult) -> list[str]:
+    """Return the rates of the positive class, each with its interval."""
+    found = rates(head.positive) if head.positive else ()
+    return [f"{value_text(rate.value)} ({interval_text(rate.low, rate.high)})" for rate in found]
 
 
 def remarks(comparison: Comparison) -> list[str]:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from headstart.report.figures import interval_text
+from headstart.report.figures import interval_text, value_text
+from headstart.texts import printable
 
 if TYPE_CHECKING:
-    from headstart.schema import Score
+    from headstart.schema import PositiveRates, Score
 
 #: Classes up to which a confusion matrix is still a picture and not a wall of numbers.
 MAX_CONFUSION_CLASSES = 20
@@ -32,6 +33,18 @@ def with_interval(score: Score, name: str, value: float) -> str:
     """Return a figure and its 95 % interval, which scores of older versions do not have."""
     between = score.intervals.get(name)
     return f"{value:.3f}" if between is None else f"{value:.3f} ({interval_text(*between)})"
+
+
+def positive_line(positive: PositiveRates) -> str:
+    """Return the rates of the positive class with their intervals in one line of Rich markup."""
+    rates = (
+        ("sensitivity", positive.sensitivity),
+        ("specificity", positive.specificity),
+        ("precision", positive.precision),
+        ("negative predictive value", positive.npv),
+    )
+    words = (f"{name} {value_text(rate.value)} ({interval_text(rate.low, rate.high)})" for name, rate in rates)
+    return f"[bold]{escape(printable(positive.class_name))}[/] against the rest: {' · '.join(words)}"
 
 
 def per_class_table(score: Score) -> Table:

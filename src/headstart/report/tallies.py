@@ -90,10 +90,18 @@ class Mistake:
     """An image that was given the wrong class."""
 
     path: str
-    true: str
-    predicted: str
     probability: float
     true_probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class MistakenCell:
+    """Images of one class that were given another: how many, and the most confident ones."""
+
+    true: str
+    predicted: str
+    count: int
+    mistakes: tuple[Mistake, ...]
 
 
 def confusion_matrix(y_true: Labels, probabilities: Floats) -> NDArray[np.int64]:
@@ -128,20 +136,41 @@ def confusions(counts: NDArray[np.int64], class_names: Sequence[str], most: int)
     ]
 
 
-def confident_mistakes(
-    y_true: Labels, probabilities: Floats, class_names: Sequence[str], paths: Sequence[str], most: int
-) -> list[Mistake]:
-    """Return the wrong predictions with the largest probabilities, in that order."""
+def mistakes_by_cell(
+    y_true: Labels,
+    probabilities: Floats,
+    class_names: Sequence[str],
+    paths: Sequence[str],
+    *,
+    per_cell: int,
+    most: int,
+) -> list[MistakenCell]:
+    """Return the wrong predictions of each cell of the confusion matrix, the fullest cell first.
+
+    Parameters
+    ----------
+    y_true, probabilities, class_names, paths
+        Of every image.
+    per_cell, most : int
+        Mistakes listed of a cell, those with the largest probabilities, and in all; cells beyond that are left out.
+    """
     predicted = probabilities.argmax(axis=1)
+    confidence = probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != y_true)
-    order = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:most]
-    return [
-        Mistake(
-            paths[row], class_names[y_true[row]], class_names[predicted[row]],
-            float(probabilities[row, predicted[row]]), float(probabilities[row, y_true[row]]),
-        )
-        for row in order
-    ]  # fmt: skip
+    pairs, cell, counts = np.unique(
+        np.stack([y_true[wrong], predicted[wrong]]), axis=1, return_inverse=True, return_counts=True
+    )
+    cells: list[MistakenCell] = []
+    for number in np.argsort(-counts, kind="stable").tolist():
+        rows = wrong[cell.ravel() == number]
+        rows = rows[np.argsort(-confidence[rows], kind="stable")][: min(per_cell, most)]
+        if not len(rows):
+            break
+        most -= len(rows)
+        true, called = (class_names[label] for label in pairs[:, number])
+        listed = [Mistake(paths[row], float(confidence[row]), float(probabilities[row, y_true[row]])) for row in rows]
+        cells.append(MistakenCell(true, called, int(counts[number]), tuple(listed)))
+    return cells
 
 
 def reliability(y_true: Labels, probabilities: Floats, n_bins: int = BINS) -> list[Bin]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headstart.criteria import ACCURACY, Criterion, metric_named
 from headstart.evaluate.folds import make_folds
 from headstart.search.pool import make_pool
 from headstart.search.settings import N_SPLITS, candidates, make_tables, most_images, sample
@@ -64,8 +65,9 @@ def search_head(
     engine: str = "local",
     address: str | None = None,
     random_state: int = 0,
+    criterion: Criterion = ACCURACY,
 ) -> SearchResult:
-    """Return the setting of a head that predicts held-out images best, by cross-validated accuracy.
+    """Return the setting of a head that predicts held-out images best, by a cross-validated score.
 
     Of equal ones the first wins: the first cache, fewer features, then the order of the catalogue's grid.
 
@@ -92,14 +94,17 @@ def search_head(
         Who fits the folds: this process, or the workers of a cluster (search/pool.py).
     random_state : int
         Seeds the folds, and what is random in the head.
+    criterion : Criterion
+        The score: ``accuracy``, ``balanced_accuracy``, ``f1_macro``, ``roc_auc_ovr``, ``average_precision`` or ``log_loss``.
 
     Raises
     ------
     DataError
         If there are too few images to divide.
     HeadstartError
-        If there is no such head, feature, scaling or parameter.
+        If there is no such head, feature, scaling, parameter or metric.
     """
+    metric_named(criterion.metric)
     given: dict[str, Any] = {
         "features": features, "scaling": scaling, "params": params or {}, "random_state": random_state
     }  # fmt: skip
@@ -124,7 +129,7 @@ def search_head(
         for number, (source, source_rows, specs) in enumerate(sources):
             tables = make_tables(source, specs, source_rows[np.searchsorted(rows, chosen)])
             start = time.perf_counter()
-            found = cross_validate(specs, tables, labels, folds.splits, pool=pool)
+            found = cross_validate(specs, tables, labels, folds.splits, pool=pool, criterion=criterion)
             seconds += time.perf_counter() - start
             trials += [replace(trial, source=number) for trial in found]
     best = best_trial(trials)

@@ -14,7 +14,7 @@ from headstart.benchmark.curve import draw
 from headstart.benchmark.shared import CompareOptions
 from headstart.benchmark.verdict import recommend
 from headstart.criteria import METRICS
-from headstart.errors import DataError, HeadstartError
+from headstart.errors import DataError, HeadstartError, ParameterError
 from headstart.report.comparison import Comparison
 from headstart.schema import Estimate
 from labelled import labelled_cache
@@ -197,3 +197,16 @@ def test_memory_is_watched_while_a_block_runs() -> None:
         block = np.ones((4000, 4000))
         del block
     assert peak.bytes is None or peak.bytes > 50e6
+
+
+def test_the_positive_class_has_rates_and_the_metric_chooses(tmp_path: Path) -> None:
+    cache = labelled_cache(tmp_path / "c.h5", [row % 3 for row in range(60)], distance=1.0)
+    found = compare_heads(cache, heads=("ridge", "majority"), metric="log_loss", positive="bees", n_splits=3)
+    assert (found.metric, found.positive) == ("log_loss", "bees")
+    ridge = found["ridge"]
+    called = ridge.probabilities.argmax(axis=1) == 1
+    assert ridge.positive is not None
+    assert ridge.positive.sensitivity.value == called[found.y_true == 1].mean()
+    assert found["majority"].positive is not None
+    with pytest.raises(ParameterError, match="Received: 'bee'"):
+        compare_heads(cache, heads=("ridge",), positive="bee")

@@ -97,12 +97,16 @@ def test_confusions_are_counted_from_the_most_frequent_on() -> None:
     assert len(tallies.confusions(counts, "abc", most=99)) == 3
 
 
-def test_mistakes_come_by_confidence() -> None:
-    y_true = np.array([0, 1, 0, 1])
-    probabilities = np.array([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [0.1, 0.9]])
-    made = tallies.confident_mistakes(y_true, probabilities, ("a", "b"), ["1", "2", "3", "4"], most=9)
-    assert [(m.path, m.true, m.predicted, m.probability) for m in made] == [("3", "a", "b", 0.8), ("2", "b", "a", 0.7)]
-    assert made[0].true_probability == 0.2
+def test_mistakes_come_by_cell_and_confidence() -> None:
+    y_true = np.array([0, 1, 0, 1, 0, 0])
+    probabilities = np.array([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [0.1, 0.9], [0.1, 0.9], [0.3, 0.7]])
+    made = tallies.mistakes_by_cell(y_true, probabilities, ("a", "b"), list("123456"), per_cell=2, most=9)
+    assert [(cell.true, cell.predicted, cell.count) for cell in made] == [("a", "b", 3), ("b", "a", 1)]
+    assert [(m.path, m.probability, m.true_probability) for m in made[0].mistakes] == [("5", 0.9, 0.1), ("3", 0.8, 0.2)]
+    short = tallies.mistakes_by_cell(y_true, probabilities, ("a", "b"), list("123456"), per_cell=2, most=2)
+    assert [cell.true for cell in short] == ["a"]
+    right = tallies.mistakes_by_cell(y_true[:1], probabilities[:1], ("a", "b"), ["1"], per_cell=2, most=2)
+    assert right == []
 
 
 @given(seeds)

@@ -78,17 +78,18 @@ def paint_confusion(figure: Any, counts: NDArray[np.int64], names: Sequence[str]
 
 
 def curves(comparison: Comparison) -> list[Plot]:
-    """Return ROC and precision–recall curves of every head: plain for two classes, else micro and macro averages.
+    """Return ROC and precision–recall curves of every head: of the positive or second of two classes, else averages.
 
     Empty where there is only one class among the images, or more probabilities than can be sorted in a moment.
     """
     y_true, heads = comparison.y_true, telling_heads(comparison)
     if len(np.unique(y_true)) < 2 or not heads or heads[0].probabilities.size > MAX_PROBABILITIES:
         return []
-    if len(comparison.class_names) == 2:
-        positive = short(comparison.class_names[1])
-        pairs = [tallies.both_curves(y_true == 1, head.probabilities[:, 1]) for head in heads]
-        return pair_of_plots(comparison, heads, pairs, "", f"ROC of {positive}", f"Precision and recall of {positive}")
+    if comparison.positive or len(comparison.class_names) == 2:
+        positive = comparison.class_names.index(comparison.positive) if comparison.positive else 1
+        pairs = [tallies.both_curves(y_true == positive, head.probabilities[:, positive]) for head in heads]
+        name = short(comparison.class_names[positive])
+        return pair_of_plots(comparison, heads, pairs, "", f"ROC of {name}", f"Precision and recall of {name}")
     macro = [tallies.macro_curves(y_true, head.probabilities) for head in heads]
     micro = [tallies.micro_curves(y_true, head.probabilities) for head in heads]
     return [
