@@ -3,7 +3,8 @@
 python benchmarks/fuzz_caches.py [--files 5000] [--first 0] [--seed 0] [--only NUMBER]
 
 The caches (tests/harmful_caches.py) are read by inspect, verify and fit-head in a child process, one after the other. A
-finding is: a child that dies, an exception that is no expected failure, or a command that takes too long. The files of findings are kept.
+finding is: a child that dies, an exception that is no expected failure, or a command that takes too long. The files of
+findings are kept.
 """
 
 from __future__ import annotations
@@ -45,8 +46,7 @@ class Outcome:
 
 def run_command(words: list[str]) -> Outcome:
     """Run a command in this process."""
-    from headstart_cli.app import COMMANDS as table
-    from headstart_cli.app import make_app, run
+    from headstart_cli import app
 
     printed = io.StringIO()
     start = time.perf_counter()
@@ -54,7 +54,7 @@ def run_command(words: list[str]) -> Outcome:
     kind, detail = "exit 0", ""
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         try:
-            run(make_app(*table))
+            app.run(app.make_app(*app.COMMANDS))
         except SystemExit as end:
             kind = f"exit {end.code or 0}"
         except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,13 +32,19 @@ def test_checksums_are_those_of_the_library(source: Original) -> None:
 def test_it_is_read_or_refused_in_a_sentence(source: Original, tmp_path: Path, number: int) -> None:
     path = tmp_path / "a.h5"
     path.write_bytes(harmful([source], 1, number))
-    try:
-        everything(path)
-    except CacheError as error:
-        assert str(path) in str(error)
-        assert "\n" not in str(error)
+    said = _said(lambda: everything(path))
+    assert said == "" or (str(path) in said and "\n" not in said)
     for finding in _findings(path):
         assert "\n" not in finding
+
+
+def _said(read: Callable[[], object]) -> str:
+    """Return the sentence of an expected failure; empty without one."""
+    try:
+        read()
+    except CacheError as error:
+        return str(error)
+    return ""
 
 
 def _findings(path: Path) -> list[str]:
