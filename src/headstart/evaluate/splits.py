@@ -153,9 +153,10 @@ def labelled(labels: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
     rows = np.flatnonzero(np.asarray(labels) >= 0)
     n_classes = len(np.unique(np.asarray(labels)[rows]))
     if n_classes < 2:
+        unlabelled = "" if len(rows) else " To label images group by group: headstart cluster CACHE."
         raise DataError(
             f"A classifier needs labelled images of at least two classes. Received: {len(rows):,} labelled images of "
-            f"{n_classes}. Expected: one folder per class, or a manifest with labels."
+            f"{n_classes}. Expected: one folder per class, or a manifest with labels.{unlabelled}"
         )
     return rows
 

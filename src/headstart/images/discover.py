@@ -138,16 +138,15 @@ def labelled_set(
             counts[label] += count
     names = classes_of(refs)
     ignored, hidden_count = (tuple(sorted(found.ignored)), found.hidden_count) if found else ((), 0)
-    asked = [*notices, *questions(counts), *([] if names else tables_beside(root, ignored))]
+    asked = [*notices, *questions(counts), *([] if names else [unlabelled(root, ignored)])]
     return ImageSet(root, refs, names, layout, ignored, hidden_count, tuple(asked))
 
 
-def tables_beside(root: Location, ignored: Iterable[str]) -> list[str]:
-    """Return that a folder of unlabelled images holds a table which may have the labels."""
+def unlabelled(root: Location, ignored: Iterable[str]) -> str:
+    """Return that there are no labels, where they may be, and how to come by them."""
     tables = [path for path in ignored if "/" not in path and suffix_of(path) in TABLE_SUFFIXES]
-    if not tables:
-        return []
-    return [f"The images are unlabelled. {listed(tables)} was not read: if it has the labels, give {root / tables[0]}."]
+    table = f" {listed(tables)} was not read: if it has the labels, give {root / tables[0]}." if tables else ""
+    return f"The images are unlabelled.{table} To label them group by group: headstart cluster CACHE, when they are computed."
 
 
 def no_folder(path: Path) -> str:

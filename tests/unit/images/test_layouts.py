@@ -128,3 +128,10 @@ def test_a_table_beside_unlabelled_images_is_named(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     (notice,) = discover(tmp_path).notices
     assert f"metadata.csv was not read: if it has the labels, give {tmp_path / 'metadata.csv'}" in notice
+
+
+def test_unlabelled_images_are_pointed_to_clusters(tmp_path: Path) -> None:
+    (tmp_path / "1.png").touch()
+    (notice,) = discover(tmp_path).notices
+    assert "unlabelled" in notice
+    assert "headstart cluster" in notice
