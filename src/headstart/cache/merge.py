@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +118,15 @@ def merge(
         for source, places in opened_sources(sources, columns.sources):
             merger.take(source, places, below.check)
         merger.finish(failures, class_names, layout, info or {})
+        if os.name == "nt":  # no file takes the place of one that is open
+            close_those_at(Path(output), sources)
+
+
+def close_those_at(path: Path, sources: Sequence[Path | FeatureCache]) -> None:
+    """Close the open caches that are the file of this name."""
+    for source in sources:
+        if isinstance(source, FeatureCache) and source.path == path:
+            source.close()
 
 
 class Merger:

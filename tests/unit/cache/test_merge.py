@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -155,3 +156,27 @@ def test_many_rows_need_many_looks_at_the_disk(
         expected = make_batch([number % 5 + 10 * (number % 2) for number in range(20)])
         np.testing.assert_array_equal(cache.pooled(), expected.pooled)
         assert cache.refs() == [row.ref for row in rows]
+
+
+def test_on_windows_a_cache_is_closed_before_another_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There no file takes the place of one that is open."""
+    monkeypatch.setattr(merging, "os", SimpleNamespace(name="nt"))
+    path, put = write_cache(tmp_path / "c.h5", range(3)), Path.replace
+    closed: list[bool] = []
+
+    with open_cache(path) as cache:
+        rows = [MergedRow(0, row, ref) for row, ref in enumerate(cache.refs())]
+
+        def as_windows(partial: Path, target: Path) -> Path:
+            with pytest.raises(CacheError, match="has been closed"):
+                cache.pooled([0])
+            closed.append(True)
+            return put(partial, target)
+
+        monkeypatch.setattr(Path, "replace", as_windows)
+        merge(path, sources=[cache], rows=rows, failures=(), class_names=cache.class_names, layout="")
+    assert closed == [True]
+    with open_cache(path) as again:
+        assert again.n_images == 3
