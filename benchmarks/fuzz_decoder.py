@@ -2,9 +2,10 @@
 
 python benchmarks/fuzz_decoder.py FOLDER [--files 20000] [--seed 0] [--only NUMBER]
 
-The files of the folder, and one of every format that Pillow writes, are damaged (tests/mutations.py) and decoded in child
-processes. A finding is: a child that dies, an exception that is no refusal, a refusal that hides an error of the package's
-own code, pixels that are not those of the first time, too much time, too much memory. The files of findings are kept.
+The files of the folder, one of every format that Pillow writes, and TIFFs of more than 8 bits are damaged
+(tests/mutations.py) and decoded in child processes. A finding is: a child that dies, an exception that is no refusal, a
+refusal that hides an error of the package's own code, pixels that are not those of the first time, too much time, too much
+memory. The files of findings are kept.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from headstart.errors import HeadstartError, ImageError
 from headstart.images.decode import DecodedImage, decode
 from machine import machine, write_result
 from mutations import mutated
-from pictures import encoded_pictures
+from pictures import deep_tiffs, encoded_pictures
 
 MAX_SECONDS = 10.0
 MAX_MEMORY_BYTES = 2**30
@@ -66,7 +67,7 @@ class Outcome:
 def read_corpus(folder: Path) -> dict[str, bytes]:
     """Name → content of the files to damage."""
     files = {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-    return files | encoded_pictures()
+    return files | encoded_pictures() | deep_tiffs()
 
 
 def child(connection: Connection, folder: Path, seed: int) -> None:

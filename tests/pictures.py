@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+import tifffile
 from PIL import Image
 
 
@@ -50,6 +51,31 @@ def encoded_pictures() -> dict[str, bytes]:
             file = io.BytesIO()
             in_mode(rgb, mode).save(file, kind)
             files[f"{kind}_{mode.replace(';', '')}.{kind.lower()}"] = file.getvalue()
+    return files
+
+
+def deep_tiffs() -> dict[str, bytes]:
+    """Return name → content of small TIFFs of more than 8 bits, of kinds that Pillow does not write."""
+    ramp = np.arange(24 * 32 * 3).reshape(24, 32, 3) * 28
+    planes: dict[str, object] = {"photometric": "rgb", "planarconfig": "separate"}
+    kinds: dict[str, tuple[np.ndarray, dict[str, object]]] = {
+        "float64": (ramp[:, :, 0] / 65535, {"compression": "zlib"}),
+        "planes": (np.moveaxis(ramp, 2, 0).astype(np.uint16), planes),
+        "planes_tiled": (np.moveaxis(ramp, 2, 0).astype(np.float32), {**planes, "tile": (16, 16)}),
+        "alpha": (ramp[:, :, :2].astype(np.uint16), {"extrasamples": ["assocalpha"], "planarconfig": "contig"}),
+        "inverted": (ramp[:, :, 0].astype(np.uint32), {"photometric": "miniswhite"}),
+        "stack": (np.moveaxis(ramp, 2, 0).astype(np.int16), {}),
+        "cmyk": (np.concatenate([ramp, ramp], axis=2)[:, :, :4].astype(np.float32), {"photometric": "separated"}),
+        **{
+            kind: (ramp[:, :, 0].astype(np.uint16), {"compression": kind})
+            for kind in ("lerc", "png", "jpegxl", "jpeg2000")
+        },
+    }
+    files = {}
+    for name, (values, options) in kinds.items():
+        file = io.BytesIO()
+        tifffile.imwrite(file, values, **{"photometric": "minisblack", "metadata": None, **options})
+        files[f"deep_{name}.tif"] = file.getvalue()
     return files
 
 

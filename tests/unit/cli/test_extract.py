@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from headstart.extract.options import ExtractionSummary, ExtractOptions
 from headstart.extract.stages import RunTimes, StageTime
-from headstart_cli.extract import print_bottleneck, print_gone
+from headstart_cli.extract import print_bottleneck, print_gone, print_summary
 
 
 def summary(seconds: float) -> ExtractionSummary:
@@ -49,3 +50,14 @@ def test_images_that_are_gone_are_counted(
     found.n_gone, found.keeps_gone = n_gone, keeps_gone
     print_gone(found)
     assert capsys.readouterr().err.strip() == sentence
+
+
+def test_what_images_lost_while_they_were_decoded_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    found = summary(1.0)
+    found.notes = Counter({"first-page": 6, "low-range": 1, "from-L": 9})
+    print_summary(found)
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Decoded: ")]
+    assert [line.partition(" (")[0] for line in said] == [
+        "Decoded: of 6 images only the first page was taken",
+        "Decoded: of 1 image few of the 256 levels are left: their values use little of the range of their type",
+    ]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import struct
 import sys
+import traceback
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,8 @@ from headstart.errors import ImageError
 from headstart.images.decode import decode
 from headstart.images.embedded import embedded_pixels
 from headstart.images.rules import DecodeRules
+from mutations import mutated
+from pictures import deep_tiffs
 
 DTYPES = ("int8", "uint16", "int16", "uint32", "int32", "uint64", "float16", "float32", "float64")
 
@@ -253,3 +258,20 @@ def test_one_intensity_for_all(dtype: str) -> None:
     result = decode(written(np.repeat(values, 4, axis=0)), rules=DecodeRules(intensity=(100, 200)))
     assert result.pixels[0, :, 0].tolist() == [0, 0, 128, 255, 255]
     assert result.notes == (f"from-{dtype}", "clipped")
+
+
+def test_damaged_deep_tiffs_are_decoded_or_refused_and_hide_no_error_of_ours() -> None:
+    corpus, kinds = deep_tiffs(), Counter[str]()
+    for number in range(600):
+        name, data = mutated(corpus, seed=0, number=number)
+        try:
+            image = decode(data, name=name)
+        except ImageError as error:
+            cause = error.__cause__
+            frames = traceback.extract_tb(cause.__traceback__) if cause and not isinstance(cause, ImageError) else []
+            assert not frames or "headstart" not in Path(frames[-1].filename).parts, (number, name)
+            kinds["refused"] += 1
+        else:
+            assert image.pixels.shape == (image.height_px, image.width_px, 3)
+            kinds["decoded"] += 1
+    assert min(kinds.values()) > 50
