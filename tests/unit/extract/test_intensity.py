@@ -13,7 +13,7 @@ import tifffile
 from PIL import Image
 
 from fakes import FakeBackbone, FakeNetwork
-from headstart.backbone.build import network_recipe
+from headstart.backbone.build import build_backbone, network_recipe
 from headstart.cache.shard import ShardWriter
 from headstart.cache.store import open_cache
 from headstart.errors import HeadstartError, RecipeMismatchError
@@ -208,10 +208,12 @@ def test_workers_have_the_numbers_that_were_found() -> None:
     assert (there.wanted(None).intensity, there.wanted(None).page) == ((1.0, 2.0), "max")
 
 
-def test_a_backbone_has_the_recipe_that_it_was_built_for() -> None:
+def test_a_backbone_has_the_recipe_that_it_was_built_for(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = replace(RulesNetwork().made.recipe, page=2, intensity=(0.0, 9.0), views="mirrored")
     plain = network_recipe(asked)
     assert (plain.page, plain.intensity, plain.views) == (None, None, "single")
+    monkeypatch.setattr("headstart.backbone.build.engine_backbone", lambda recipe, *rest: FakeBackbone(recipe))
+    assert build_backbone(asked).recipe == asked
 
 
 def test_recipes_with_rules_survive_their_text() -> None:
