@@ -15,6 +15,7 @@ from rich.markup import escape
 from headstart_cli.console import err, out, printable
 
 if TYPE_CHECKING:
+    from headstart.exchange.scored_images import ScoredImages
     from headstart.report.comparison import Comparison
 
 
@@ -80,6 +81,14 @@ def benchmark(
     address: Annotated[
         str | None, typer.Option(help="ray: the cluster, as auto. Default: one that is started on this machine.")
     ] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write one row per head and image: path, truth, prediction, split (the fold) and the probability of "
+            "every class, as .csv, .parquet or .json.",
+        ),
+    ] = None,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the report as one HTML page, with plots.")
     ] = None,
@@ -114,6 +123,10 @@ def benchmark(
     writer_of(output)
     from headstart.benchmark.compare import compare_heads
     from headstart.benchmark.shared import CompareOptions
+    from headstart.exchange.prediction_files import check_predictions_file, write_predictions
+
+    if predictions:
+        check_predictions_file(predictions, caches)
 
     options = CompareOptions(
         features=words(features),
@@ -143,8 +156,20 @@ def benchmark(
     show(found, as_json=as_json)
     if output:
         write(output, writer_of(output)(found))
+    if predictions:
+        write_predictions(predictions, scored_by_head(found))
     if html:
         write_page(found, html, caches[0], data)
+
+
+def scored_by_head(found: Comparison) -> list[ScoredImages]:
+    """Return what each head takes the images of the folds for; over several repeats the mean probabilities."""
+    from headstart.exchange.scored_images import ScoredImages
+
+    return [
+        ScoredImages(found.paths, found.y_true, head.probabilities, found.class_names, found.fold_names, head.name)
+        for head in found.heads
+    ]
 
 
 def words(text: str | None) -> tuple[str, ...] | None:

@@ -24,6 +24,22 @@ def evaluate(
     include_training: Annotated[
         bool, typer.Option("--include-training", help="Score on images that the head was fitted on as well.")
     ] = False,
+    positive: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLASS",
+            help="The positive class: its sensitivity, specificity and predictive values are reported. Default: that of "
+            "the fit.",
+        ),
+    ] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write one row per scored image: path, truth, prediction, split and the probability of every "
+            "class, as .csv, .parquet or .json.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     weights: Annotated[str, typer.Option(help="imagenet, or the file of the head's custom weights.")] = "imagenet",
     precision: Annotated[
@@ -45,17 +61,23 @@ def evaluate(
     headstart evaluate heads/data-logistic new-images/
     """
     from headstart.evaluation import evaluate_head
+    from headstart.exchange.prediction_files import check_predictions_file, write_predictions
 
+    if predictions:
+        check_predictions_file(predictions, [data])
     found = evaluate_head(
         head,
         data,
         split=split,
         include_training=include_training,
+        positive=positive,
         weights=weights,
         precision=precision,
         batch_size=batch_size,
         device=device,
     )
+    if predictions and found.scored:
+        write_predictions(predictions, [found.scored])
     if found.failures:
         err.print(f"[bold yellow]{len(found.failures):,} images could not be read[/] and are not in the score:")
         for failure in found.failures:

@@ -144,6 +144,14 @@ def fit(
     address: Annotated[
         str | None, typer.Option(help="ray: the cluster, as auto. Default: one that is started on this machine.")
     ] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write one row per scored image: path, truth, prediction, split and the probability of every "
+            "class, as .csv, .parquet or .json.",
+        ),
+    ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: heads/<cache>-<type>.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a head that is saved there already.")] = False,
 ) -> None:
@@ -152,6 +160,7 @@ def fit(
     The score has a 95 % interval, and the images that it is of have no part in any choice. Images with identical bytes
     never sit on both sides of the split.
     """
+    from headstart.exchange.prediction_files import check_predictions_file, write_predictions
     from headstart.fit import fit_head
     from headstart.memory import parse_size
     from headstart.search.settings import what_to_search
@@ -175,6 +184,8 @@ def fit(
     spec = make_spec(
         config, head_type, features, scaling, seed, {name: value for name, value in given.items() if value is not None}
     )
+    if predictions:
+        check_predictions_file(predictions, [path for path in (*caches, config) if path])
     cache, *others = caches
     folder = output or Path("heads") / f"{location(cache).stem}-{spec.type.rpartition('.')[2]}"
     bound = parse_size(max_memory) if max_memory else None
@@ -197,6 +208,8 @@ def fit(
         metric=metric,
         positive=positive,
     )
+    if predictions and result.scored:
+        write_predictions(predictions, [result.scored])
     print_result(result)
 
 

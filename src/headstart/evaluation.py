@@ -12,11 +12,13 @@ import numpy as np
 
 from headstart.cache.folder import is_cache
 from headstart.cache.store import FeatureCache, open_cache
+from headstart.criteria import class_index
 from headstart.errors import DataError
 from headstart.evaluate.metrics import score
 from headstart.evaluate.neighbours import last_block_of
 from headstart.evaluate.seen_images import Known, Seen, fitted_on, relations, training_images
 from headstart.evaluate.sides import class_notes
+from headstart.exchange.scored_images import ScoredImages
 from headstart.heads.bundle import Bundle, load_bundle
 from headstart.images.class_names import class_name, spellings
 from headstart.images.discover import ImageSet, discover
@@ -48,12 +50,15 @@ class Evaluation:
         How many images the head had seen, and whether they are left out of the score.
     notes : tuple of str
         Classes that are not scored, in words.
+    scored : ScoredImages or None
+        The images, and what the head takes each one for.
     """
 
     score: Score
     failures: list[Failure]
     seen: Seen
     notes: tuple[str, ...] = ()
+    scored: ScoredImages | None = None
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.score, self.failures))
@@ -69,6 +74,7 @@ def evaluate_head(
     *,
     split: str | None = None,
     include_training: bool = False,
+    positive: str | None = None,
     **backbone_options: Any,
 ) -> Evaluation:
     """Return the score of a saved head on images of a cache or a folder that it was not fitted on.
@@ -87,6 +93,8 @@ def evaluate_head(
         Score on the images of this split only.
     include_training : bool
         Score on what the head has seen as well; ``seen`` then counts these images.
+    positive : str, optional
+        The positive class, whose rates the score has; the default is the one that the head was fitted with.
     **backbone_options
         As :class:`Predictor` takes them; used for a folder.
 
@@ -94,22 +102,34 @@ def evaluate_head(
     ------
     RecipeMismatchError
         If a cache was made by another recipe; the message names the fields.
+    ParameterError
+        If the head has no such positive class.
     DataError
         If there is nothing to score but images that the head has seen, or a class that the head does not know.
     """
     bundle = load_bundle(Path(head))
+    index = class_index(positive or fitted_positive(bundle), bundle.class_names)
     handling: Handling = "included" if include_training else "left out"
     if is_cache(data):
         with open_cache(data) as cache:
-            return evaluate_on_cache(bundle, cache, split, handling)
+            return evaluate_on_cache(bundle, cache, split, handling, index)
     images = discover(location(data))
     chosen = replace(images, refs=ImageRefs.of(ref for ref in images.refs if split in (None, ref.split)))
     if not any(ref.label for ref in chosen.refs):
         raise DataError(f"There are no labelled images in {data}{of_split(split)}.")
-    return evaluate_on_images(Predictor(bundle, **backbone_options), chosen, handling)
+    return evaluate_on_images(Predictor(bundle, **backbone_options), chosen, handling, index)
 
 
-def evaluate_on_cache(bundle: Bundle, cache: FeatureCache, split: str | None, handling: Handling) -> Evaluation:
+def fitted_positive(bundle: Bundle) -> str | None:
+    """Return the positive class that a head was fitted with; None where none was named."""
+    rates = bundle.metrics.get("positive")
+    name = rates.get("class_name") if isinstance(rates, Mapping) else None
+    return name if name in bundle.class_names else None
+
+
+def evaluate_on_cache(
+    bundle: Bundle, cache: FeatureCache, split: str | None, handling: Handling, positive: int | None = None
+) -> Evaluation:
     """Return the score of a head on labelled rows of a cache."""
     labels = cache.labels
     chosen = labels >= 0
@@ -127,10 +147,20 @@ def evaluate_on_cache(bundle: Bundle, cache: FeatureCache, split: str | None, ha
     scored = rows[chosen[rows] & ~left_out]
     check_left(len(scored), seen, str(cache.path))
     probabilities = bundle.predict_proba(cache.batches(scored), cache.recipe)
-    return Evaluation(score(y[scored], probabilities, bundle.class_names), list(cache.failures), seen, notes)
+    predicted = ScoredImages(
+        [cache.paths[row] for row in scored.tolist()],
+        y[scored],
+        probabilities,
+        bundle.class_names,
+        [cache.splits[row] for row in scored.tolist()],
+    )
+    found = score(y[scored], probabilities, bundle.class_names, positive)
+    return Evaluation(found, list(cache.failures), seen, notes, predicted)
 
 
-def evaluate_on_images(predictor: Predictor, data: ImageSet, handling: Handling) -> Evaluation:
+def evaluate_on_images(
+    predictor: Predictor, data: ImageSet, handling: Handling, positive: int | None = None
+) -> Evaluation:
     """Return the score of a head on a labelled set of images."""
     bundle = predictor.bundle
     refs = [ref for ref in data.refs if ref.label is not None]
@@ -151,8 +181,16 @@ def evaluate_on_images(predictor: Predictor, data: ImageSet, handling: Handling)
     seen, left_out = look(bundle, known, np.ones(len(rows), bool), handling)
     scored = np.flatnonzero(~left_out)
     check_left(len(scored), seen, str(data.root))
-    y = np.array([numbers[str(rows[row].ref.label)] for row in scored.tolist()])
-    return Evaluation(score(y, np.concatenate(probabilities)[scored], bundle.class_names), failed, seen, notes)
+    refs = [rows[row].ref for row in scored.tolist()]
+    predicted = ScoredImages(
+        [ref.path for ref in refs],
+        np.array([numbers[str(ref.label)] for ref in refs]),
+        np.concatenate(probabilities)[scored],
+        bundle.class_names,
+        [ref.split or "" for ref in refs],
+    )
+    found = score(predicted.y_true, predicted.probabilities, bundle.class_names, positive)
+    return Evaluation(found, failed, seen, notes, predicted)
 
 
 def look(

@@ -18,6 +18,8 @@ from headstart.criteria import Criterion, class_index
 from headstart.errors import DataError
 from headstart.evaluate.metrics import score
 from headstart.evaluate.sides import Sides, divide, divide_caches
+from headstart.exchange.prediction_files import predictions_csv
+from headstart.exchange.scored_images import ScoredImages, split_names
 from headstart.heads.bundle import Bundle, check_target, save_bundle
 from headstart.heads.by_path import fit_in_words
 from headstart.heads.catalogue import default_spec, make_head
@@ -66,6 +68,8 @@ class FitResult:
         Those that were chosen among; of the first one alone where there was no choice. ``search.source`` is a place in it.
     notes : tuple of str
         Classes without an image to fit on, or none scored, and what else could not be done as it is by default.
+    scored : ScoredImages or None
+        The validation images, and what the head takes each one for; also ``predictions.csv`` in ``folder``.
     """
 
     head: Any
@@ -81,6 +85,7 @@ class FitResult:
     search: SearchResult | None = None
     caches: tuple[Location, ...] = ()
     notes: tuple[str, ...] = ()
+    scored: ScoredImages | None = None
 
 
 def fit_head(
@@ -249,7 +254,10 @@ def fit_on(
         training_digests=np.unique(short_digests(train.sha256)[split.train]),
     )
     probabilities = bundle.predict_proba(validation.batches(split.validation), validation.recipe)
-    scored = score(sides.y_validation, probabilities, sides.class_names, class_index(positive, sides.class_names))
+    found = score(sides.y_validation, probabilities, sides.class_names, class_index(positive, sides.class_names))
+    splits = split_names(validation.splits, split.validation)
+    paths = [validation.paths[row] for row in split.validation.tolist()]
+    scored = ScoredImages(paths, sides.y_validation, probabilities, sides.class_names, splits)
     folder = None
     if output is not None:
         facts = {
@@ -261,11 +269,12 @@ def fit_on(
             "notes": list(sides.notes),
             "classes_left_out": list(sides.left_out),
         }
-        folder = save_bundle(Path(output), bundle, metrics=scored.to_dict() | facts, overwrite=overwrite)
+        metrics, predictions = found.to_dict() | facts, predictions_csv([scored])
+        folder = save_bundle(Path(output), bundle, metrics=metrics, predictions=predictions, overwrite=overwrite)
     return FitResult(
         head=head,
         spec=spec,
-        score=scored,
+        score=found,
         split=split.description,
         n_train=len(split.train),
         n_dropped=split.n_dropped,
@@ -275,6 +284,7 @@ def fit_on(
         streamed=streamed,
         caches=(train.path,),
         notes=sides.notes,
+        scored=scored,
     )
 
 

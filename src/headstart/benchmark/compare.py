@@ -26,6 +26,7 @@ from headstart.evaluate.intervals import INTERVAL_METHOD, Units
 from headstart.evaluate.metrics import score
 from headstart.evaluate.selection import SELECTION_METHOD, corrected
 from headstart.evaluate.significance import TEST_METHOD, differences
+from headstart.exchange.scored_images import fold_names
 from headstart.heads.bundle import Bundle
 from headstart.heads.catalogue import HEAD_TYPES, default_spec, make_head
 from headstart.heads.compatibility import versions
@@ -122,6 +123,7 @@ def compare_heads(
             test=TEST_METHOD,
             heads=tuple(results),
             metric=metric.name,
+            fold_names=fold_names([fold.test for fold in bench.folds.splits], bench.folds.n_splits, len(bench.rows)),
             expected=expected,
             correction=SELECTION_METHOD,
             positive=options.positive,

@@ -1,7 +1,8 @@
 """Save a fitted head with everything that is needed to predict, and load it without running any code from it.
 
 A bundle is a folder: ``bundle.json`` (what it is), ``metrics.json`` (how good it is), ``head.skops`` (the scikit-learn
-parts), ``training.digests`` (which images it was fitted on) and, for a dense head, ``network.keras`` (Keras v3).
+parts), ``training.digests`` (which images it was fitted on), ``predictions.csv`` (what it says of each image that it was
+scored on) and, for a dense head, ``network.keras`` (Keras v3).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from headstart.errors import BundleError, RecipeMismatchError
 from headstart.heads.archive import digest, read_json
 from headstart.heads.compatibility import check_works, version_difference, versions
-from headstart.heads.facts import FACTS, HEAD, METRICS, NETWORK, TRAINING, Facts, check_files, read_facts
+from headstart.heads.facts import FACTS, HEAD, METRICS, NETWORK, PREDICTIONS, TRAINING, Facts, check_files, read_facts
 from headstart.heads.scikit import check_form, load_skops, not_savable, unknown_types
 from headstart.heads.training_images import read_digests, write_digests
 from headstart.heads.transforms import design_matrix
@@ -92,7 +93,9 @@ class Bundle:
         return probabilities
 
 
-def save_bundle(folder: Path, bundle: Bundle, *, metrics: Mapping[str, Any], overwrite: bool = False) -> Path:
+def save_bundle(
+    folder: Path, bundle: Bundle, *, metrics: Mapping[str, Any], predictions: bytes = b"", overwrite: bool = False
+) -> Path:
     """Write a bundle; it appears whole or not at all.
 
     Parameters
@@ -103,6 +106,8 @@ def save_bundle(folder: Path, bundle: Bundle, *, metrics: Mapping[str, Any], ove
         The head.
     metrics : mapping
         What is known of how good it is; JSON types only.
+    predictions : bytes
+        A CSV table of the images that it was scored on; empty for none.
     overwrite : bool
         Replace a saved head that is there already. Nothing else is ever replaced.
 
@@ -114,7 +119,7 @@ def save_bundle(folder: Path, bundle: Bundle, *, metrics: Mapping[str, Any], ove
     check_target(folder, overwrite=overwrite)
     try:
         with replacing(folder.resolve()) as partial:  # a link to a bundle stays a link
-            write_files(partial, bundle, metrics)
+            write_files(partial, bundle, metrics, predictions)
     except OSError as error:
         raise BundleError(f"{folder} cannot be written: {error}") from error
     return folder
@@ -130,7 +135,7 @@ def check_target(folder: Path, *, overwrite: bool = False) -> None:
         return
     files = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     try:
-        others = files - set(read_facts(folder).files) - {FACTS} - LITTER
+        others = files - set(read_facts(folder).files) - {FACTS, PREDICTIONS} - LITTER
     except BundleError as error:
         raise BundleError(
             f"{folder} exists and is no saved head, so it is not replaced. Choose another folder with -o."
@@ -146,7 +151,7 @@ def check_target(folder: Path, *, overwrite: bool = False) -> None:
         )
 
 
-def write_files(folder: Path, bundle: Bundle, metrics: Mapping[str, Any]) -> None:
+def write_files(folder: Path, bundle: Bundle, metrics: Mapping[str, Any], predictions: bytes = b"") -> None:
     """Write the files of a bundle, their digests in ``bundle.json``."""
     import skops.io
 
@@ -176,6 +181,8 @@ def write_files(folder: Path, bundle: Bundle, metrics: Mapping[str, Any]) -> Non
         files={path.name: digest(path) for path in sorted(folder.iterdir())},
     )
     (folder / FACTS).write_text(facts.to_json(), encoding="utf-8")
+    if predictions:  # for people, who may sort it and save it again: no part of the head, so without a digest
+        (folder / PREDICTIONS).write_bytes(predictions)
 
 
 def load_bundle(folder: Path) -> Bundle:

@@ -19,12 +19,13 @@ FORMAT = "headstart-bundle"
 #: 2: ``training.digests``.
 FORMAT_VERSION = 2
 
-FACTS, METRICS, HEAD, NETWORK, TRAINING = (
+FACTS, METRICS, HEAD, NETWORK, TRAINING, PREDICTIONS = (
     "bundle.json",
     "metrics.json",
     "head.skops",
     "network.keras",
     "training.digests",
+    "predictions.csv",
 )
 
 #: Files that every saved head has beside ``bundle.json``, and those that only some have.

@@ -174,6 +174,8 @@ class Comparison:
         Fits the recommended head, the cache chosen by a search; empty where there was one cache alone.
     metric : str
         By which the heads are ranked, compared and recommended.
+    fold_names : sequence of str
+        Folds that each image is scored in (exchange/scored_images.py); empty where they are not known.
     expected : Estimate or None
         What ``metric`` to expect of the recommended head on other images: its figure less what it owes to being the best on
         these (``correction`` says how); None where it was not corrected.
@@ -205,6 +207,7 @@ class Comparison:
     not_in_all: tuple[str, ...] = ()
     fit_command: str = ""
     metric: str = "accuracy"
+    fold_names: Sequence[str] = field(default=(), repr=False)
     expected: Estimate | None = None
     correction: str = ""
     positive: str | None = None
@@ -215,8 +218,8 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, without the probabilities of single images."""
-        values = {**asdict(self), "y_true": None, "paths": None}
+        values = {**asdict(self), "y_true": None, "paths": None, "fold_names": None}
         for head in values["heads"]:
             del head["probabilities"]
-        del values["y_true"], values["paths"]
+        del values["y_true"], values["paths"], values["fold_names"]
         return values | {"n_samples": len(self.y_true)}
