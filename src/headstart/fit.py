@@ -14,7 +14,7 @@ import numpy as np
 
 from headstart.cache.folder import is_cache
 from headstart.cache.store import FeatureCache, open_cache
-from headstart.criteria import Criterion, class_index
+from headstart.criteria import Criterion, class_index, metric_named
 from headstart.errors import DataError
 from headstart.evaluate.metrics import score
 from headstart.evaluate.sides import Sides, divide, divide_caches
@@ -157,6 +157,7 @@ def fit_head(
     if search is None:
         search = what_to_search(spec) if isinstance(spec, str) else "none"
     spec = default_spec(spec) if isinstance(spec, str) else spec
+    metric_named(metric)  # refused before the work
     if among and (search == "none" or is_another_cache(validation)):
         raise DataError(
             "Which of several caches is best is found by a search, on images that lie in all of them. Leave out --no-search, "

@@ -83,7 +83,9 @@ def test_a_classifier_by_its_import_path(cli: Cli, head: Path) -> None:
 def test_a_head_as_a_config_file(cli: Cli, head: Path) -> None:
     Path("head.toml").write_text('type = "knn"\nfeatures = ["max"]\nscaling = "l2"\n[params]\nn_neighbors = 3\n')
     assert (
-        cli("fit-head", "features/photos.h5", "--config", "head.toml", "--scaling", "none", "--metric", "euclidean")[0]
+        cli("fit-head", "features/photos.h5", "--config", "head.toml", "--scaling", "none", "--distance", "euclidean")[
+            0
+        ]
         == 0
     )
     spec = json.loads(Path("heads/photos-knn/bundle.json").read_text())["spec"]

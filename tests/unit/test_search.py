@@ -90,6 +90,8 @@ def test_heads_that_calibrate_are_judged_by_the_probabilities_that_they_give(cac
 def test_a_metric_or_a_class_that_is_none_is_refused(cache: Path) -> None:
     with open_cache(cache) as opened, pytest.raises(ParameterError, match=r"balanced_accuracy.*Received: 'recall'"):
         search_head(opened, "ridge", np.arange(60), criterion=Criterion("recall"))
+    with pytest.raises(ParameterError, match="Received: 'euclidean'"):
+        fit_head(cache, search="none", metric="euclidean")
     with pytest.raises(ParameterError, match=r"among ants, bees, wasps\. Received: 'bee'"):
         class_index("bee", ("ants", "bees", "wasps"))
 
