@@ -139,6 +139,7 @@ def test_any_other_hdf5_file(tmp_path: Path) -> None:
         open_cache(tmp_path / "new.h5")
 
 
+@pytest.mark.usefixtures("without_sandbox")
 def test_every_truncation_is_noticed(path: Path) -> None:
     data = path.read_bytes()
     for size in range(0, len(data), 97):
