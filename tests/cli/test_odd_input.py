@@ -18,6 +18,7 @@ from commands import Cli, exit_code
 from fakes import FakeBackbone, FakeNetwork
 from headstart.cache.store import open_cache
 from headstart.extract import local
+from headstart.images.class_names import class_name
 from headstart.schema import FeatureBatch
 from pictures import class_folders, picture
 
@@ -82,7 +83,8 @@ def test_names_of_any_bytes_from_folder_to_screen(cli: Cli, tmp_path: Path) -> N
     assert code == 0, errors
     assert fit_for_a_terminal(printed + errors)
     with open_cache(output) as cache:
-        assert [os.fsencode(name) for name in cache.class_names] == sorted(NAMES)
+        kept = {class_name(os.fsdecode(name)) for name in NAMES}  # one form of Unicode, no spaces at the ends
+        assert sorted(cache.class_names) == sorted(kept)
         assert {os.fsencode(path) for path in cache.paths} == {n + b"/" + n[:251] + b".png" for n in NAMES}
         assert all((tmp_path / "data" / path).is_file() for path in cache.paths)
         assert len(cache.failures) == len(NAMES)
@@ -91,10 +93,10 @@ def test_names_of_any_bytes_from_folder_to_screen(cli: Cli, tmp_path: Path) -> N
     code, printed, errors = cli("inspect", output)
     assert (code, errors) == (0, "")
     assert fit_for_a_terminal(printed)
-    assert "new\\nline\\r" in printed
+    assert "new\\nline" in printed
     code, printed, _ = cli("inspect", output, "--json")
     facts = json.loads(printed)
-    assert "new\nline\r" in facts["classes"]
+    assert "new\nline" in facts["classes"]
     assert "\\xff\\xfe" in facts["classes"]
     assert "\\ud" not in printed.replace("\\\\ud", "")  # no half of a surrogate pair
     for arguments in (("--quality",), ("--quality", "--json")):

@@ -134,6 +134,7 @@ class Sandbox:
                     self.stop()
                     raise
                 if process.poll() is not None:
+                    close(process)
                     self._process = None
                 if code is not None:
                     return code

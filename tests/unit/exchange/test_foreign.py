@@ -253,7 +253,7 @@ def test_images_of_unknown_size_are_not_called_tiny(tmp_path: Path) -> None:
 
 def test_an_h5_that_is_something_else_is_refused(tmp_path: Path) -> None:
     cache = write_cache(tmp_path / "a.h5", range(3))
-    with pytest.raises(HeadstartError, match=r"is a feature cache already\\. Give it to fit-head"):
+    with pytest.raises(HeadstartError, match=r"is a feature cache already\. Give it to fit-head"):
         import_features(cache, tmp_path / "b.h5", name="again")
 
 

@@ -14,6 +14,13 @@ from headstart.extract.stopping import stop_on_signals
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 
 
+@pytest.fixture(autouse=True)
+def _hangups_are_not_ignored() -> Iterator[None]:
+    """Tests that run under nohup begin with SIGHUP ignored."""
+    with handled(signal.SIGHUP, signal.SIG_DFL):
+        yield
+
+
 @contextmanager
 def handled(number: signal.Signals, handler: object) -> Iterator[None]:
     before = signal.signal(number, handler)  # type: ignore[arg-type]
