@@ -44,8 +44,10 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from headstart.errors import HeadstartError, ImageError
+from headstart.images.dicom import DicomFile, is_dicom
 from headstart.images.draft import held_pixels, start_draft
 from headstart.images.formats import wrong_suffix
+from headstart.images.heic import HeicFile, is_heic
 from headstart.images.jpeg2000 import DeepJpeg2000, colour_bits
 from headstart.images.opened import PillowFile, orientation_of
 from headstart.images.pages import PictureFile, chosen_picture
@@ -196,6 +198,10 @@ def open_file(data: bytes, name: str, max_pixels: int) -> PictureFile:
     """
     if not data:
         raise ImageError("empty file")
+    if is_heic(data):
+        return HeicFile(data, max_pixels)
+    if is_dicom(data, name):
+        return DicomFile(data, max_pixels)
     try:
         image = open_image(data, name)
     except ImageError as error:

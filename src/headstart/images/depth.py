@@ -158,10 +158,15 @@ def with_alpha(values: NDArray[Any], opaque: NDArray[np.bool_]) -> NDArray[Any]:
     return np.concatenate([values, alpha[:, :, None]], axis=2)
 
 
-def straight(values: NDArray[Any]) -> NDArray[Any]:
-    """Return samples of shape (height, width, n_channels) without the alpha, the last, that they were multiplied with."""
+def straight(values: NDArray[Any], limits: tuple[float, float] | None = None) -> NDArray[Any]:
+    """Return samples of shape (height, width, n_channels) without the alpha, the last, that they were multiplied with.
+
+    The alpha of an opaque pixel is the upper one of the limits, or of those of the type.
+    """
     is_float = values.dtype.kind == "f"
     full, largest = (1.0, np.finfo(values.dtype).max) if is_float else 2 * (np.iinfo(values.dtype).max,)
+    if limits is not None:
+        full = largest = limits[1]
     result = values.copy()
     for rows in strips(values):
         alpha = values[rows, :, -1:].astype(np.float64)

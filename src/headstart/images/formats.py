@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-#: Suffix → Pillow's name of the format, for the formats that are decoded. None of their readers starts another program,
-#: as Pillow's EPS reader does.
+#: Suffix → name of the format, as Pillow writes it, for the formats that are decoded. None of their readers starts another
+#: program, as Pillow's EPS reader does.
 SUFFIX_FORMATS = {
-    ".apng": "PNG", ".avif": "AVIF", ".avifs": "AVIF", ".bmp": "BMP", ".bw": "SGI", ".dds": "DDS", ".dib": "BMP",
-    ".gif": "GIF", ".icb": "TGA", ".icns": "ICNS", ".ico": "ICO", ".im1": "SUN", ".j2c": "JPEG2000", ".j2k": "JPEG2000",
+    ".apng": "PNG", ".avif": "AVIF", ".avifs": "AVIF", ".bmp": "BMP", ".bw": "SGI", ".dcm": "DICOM", ".dds": "DDS",
+    ".dib": "BMP", ".dicom": "DICOM", ".gif": "GIF", ".heic": "HEIC", ".heics": "HEIC", ".heif": "HEIC", ".heifs": "HEIC",
+    ".hif": "HEIC", ".icb": "TGA", ".icns": "ICNS", ".ico": "ICO", ".im1": "SUN", ".j2c": "JPEG2000", ".j2k": "JPEG2000",
     ".jfif": "JPEG", ".jif": "JPEG", ".jp2": "JPEG2000", ".jpc": "JPEG2000", ".jpe": "JPEG", ".jpeg": "JPEG",
     ".jpf": "JPEG2000", ".jpg": "JPEG", ".jpx": "JPEG2000", ".mpo": "JPEG", ".pbm": "PPM", ".pcx": "PCX", ".pfm": "PPM",
     ".pgm": "PPM", ".png": "PNG", ".pnm": "PPM", ".ppm": "PPM", ".psd": "PSD", ".qoi": "QOI", ".ras": "SUN",
@@ -16,10 +17,12 @@ SUFFIX_FORMATS = {
 
 #: Suffix → what the format is called, for files that a person calls images and that are not decoded.
 UNSUPPORTED_SUFFIXES = {
-    ".cur": "CUR", ".dcm": "DICOM", ".emf": "EMF", ".eps": "EPS", ".exr": "OpenEXR", ".hdr": "Radiance HDR",
-    ".heic": "HEIC", ".heif": "HEIC", ".hif": "HEIC", ".jxl": "JPEG XL", ".jxr": "JPEG XR", ".svg": "SVG", ".svgz": "SVG",
-    ".wmf": "WMF", ".xcf": "XCF", ".xpm": "XPM",
+    ".cur": "CUR", ".emf": "EMF", ".eps": "EPS", ".exr": "OpenEXR", ".hdr": "Radiance HDR", ".jxl": "JPEG XL",
+    ".jxr": "JPEG XR", ".svg": "SVG", ".svgz": "SVG", ".wmf": "WMF", ".xcf": "XCF", ".xpm": "XPM",
 }  # fmt: skip
+
+#: Suffixes of DICOM files, some of which lack the mark.
+DICOM_SUFFIXES = frozenset(suffix for suffix, name in SUFFIX_FORMATS.items() if name == "DICOM")
 
 #: Suffixes of what cameras write before it is developed. Most are TIFFs whose first picture is a small preview.
 RAW_SUFFIXES = frozenset(
@@ -51,11 +54,14 @@ MAGIC = (
     b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51", b"8BPS", b"qoif", b"DDS \x7c\0\0\0", b"icns\0", b"\x59\xa6\x6a\x95",
 )  # fmt: skip
 
-#: Brands of ISO media files (bytes 8–11, after "ftyp") that hold pictures, and what they are called.
-BRANDS = {
-    b"avif": "AVIF", b"avis": "AVIF", b"crx ": "Canon CR3", b"heic": "HEIC", b"heix": "HEIC", b"heim": "HEIC",
-    b"heis": "HEIC", b"hevc": "HEIC", b"hevx": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC",
-}  # fmt: skip
+#: The mark of DICOM, and where it stands (PS3.10, 7.1).
+DICOM_MARK, DICOM_MARK_AT = b"DICM", 128
+
+#: Brands of ISO media files (bytes 8–11, after "ftyp") that are HEIC or HEIF, the last two of them perhaps AVIF.
+HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"))
+
+#: Brands that hold pictures, and what they are called.
+BRANDS = {**dict.fromkeys(HEIC_BRANDS, "HEIC"), b"avif": "AVIF", b"avis": "AVIF", b"crx ": "Canon CR3"}
 
 #: First bytes of formats that are not decoded, and what they are called.
 UNSUPPORTED_MAGIC = (
@@ -81,7 +87,8 @@ def has_magic(head: bytes) -> bool:
     bmp = head[:2] == b"BM" and head[6:10] == bytes(4)
     webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
     media = head[4:8] == b"ftyp" and head[8:12] in BRANDS
-    return head.startswith(MAGIC) or bmp or webp or media
+    dicom = head[DICOM_MARK_AT:HEAD_BYTES] == DICOM_MARK
+    return head.startswith(MAGIC) or bmp or webp or media or dicom
 
 
 def unsupported_format(data: bytes, name: str) -> str:
@@ -90,8 +97,6 @@ def unsupported_format(data: bytes, name: str) -> str:
     for magic, format_name in UNSUPPORTED_MAGIC:
         if data.startswith(magic) or head.startswith(magic):
             return format_name
-    if data[128:132] == b"DICM":
-        return "DICOM"
     if data[4:8] == b"ftyp":
         return BRANDS.get(data[8:12], "a video, or another container of its kind,").replace("AVIF", "")
     if head.startswith(b"<?xml") and b"<svg" in data[:4096]:

@@ -13,6 +13,8 @@ TOLD_NOTES = {
         "(--intensity range, percentiles or LOW:HIGH)"
     ),
     "clipped": "of {images} values below black or above white were clipped (--intensity range or LOW:HIGH)",
+    "window": "of {images} the window of the file decided which values are black and white (--intensity LOW:HIGH for all)",
+    "window-unusable": "of {images} the window of the file could not be used: all values are shown (--intensity LOW:HIGH)",
     "pages-are-colours": "of {images} three pages are the colours of one picture",
 }  # fmt: skip
 

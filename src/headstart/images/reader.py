@@ -32,8 +32,8 @@ SLOW_FORMATS = frozenset({"QOI"})
 #: Reason of refusal.
 CAMERA_RAW = "camera raw is not supported: convert it to JPEG, PNG or TIFF"
 
-#: Modules whose warnings are ignored while images are decoded.
-PILLOW = r"PIL\."
+#: Modules whose warnings are ignored while images are decoded; those of pydicom may hold values of the file, as a name.
+PILLOW = r"(PIL|pillow_heif|pydicom)\."
 
 _filtering = threading.Lock()
 
@@ -76,15 +76,17 @@ def registered_readers() -> dict[str, Reader]:
 
 def check_size(image: Image.Image, max_pixels: int) -> None:
     """Raise ImageError if the image claims more pixels than are decoded, or none."""
-    n_pixels = image.width * image.height
     limit = min(max_pixels, MAX_SLOW_PIXELS) if image.format in SLOW_FORMATS else max_pixels
-    if n_pixels > limit:
-        in_this = f" of {image.format}" if limit < max_pixels else ""
-        raise ImageError(
-            f"too large: {image.width:,} × {image.height:,} pixels, at most {limit:,}{in_this} are decoded"
-        )
+    refuse_large(*image.size, limit, f" of {image.format}" if limit < max_pixels else "")
+
+
+def refuse_large(width: int, height: int, max_pixels: int, kind: str = "") -> None:
+    """Raise ImageError for more pixels than are decoded, of this kind, or none."""
+    n_pixels = width * height
+    if n_pixels > max_pixels:
+        raise ImageError(f"too large: {width:,} × {height:,} pixels, at most {max_pixels:,}{kind} are decoded")
     if n_pixels < 1:
-        raise ImageError(f"holds no pixels: {image.width} × {image.height}")
+        raise ImageError(f"holds no pixels: {width} × {height}")
 
 
 def refuse_camera_raw(image: ImageFile.ImageFile, name: str) -> None:

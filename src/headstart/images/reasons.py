@@ -14,6 +14,7 @@ REASONS = (
         r"max_text|decompressed data too large",
         "refused: its text or colour profile unpacks to more than a picture needs",
     ),
+    (r"security limit|memory allocation", "too large: decoding it needs more memory than is allowed"),
     (r"truncated|not enough|ran out|too short|end of file", "truncated: the file ends before the picture does"),
     (
         r"unsupported|not supported|unknown|cannot handle|unimplemented|not implemented",

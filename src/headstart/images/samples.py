@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Pixels: TypeAlias = NDArray[np.uint8]
+    Curve: TypeAlias = Callable[[NDArray[Any]], NDArray[np.float64]]
 
 #: Larger images are converted in strips of so many pixels, so that no second and third copy of them is made in float64.
 STRIP_PIXELS = 4_000_000
@@ -41,11 +42,15 @@ class Samples:
         type.
     white_is_zero : bool
         Whether the lower value is white (TIFF: PhotometricInterpretation 0; DICOM: MONOCHROME1).
+    curve : callable or None
+        What makes shares of white, from 0 to 1, of the values where the file says so, in place of the limits; two that are
+        equal do the same.
     """
 
     values: NDArray[Any]
     limits: tuple[float, float] | None = None
     white_is_zero: bool = False
+    curve: Curve | None = None
 
     @property
     def n_colours(self) -> int:
@@ -75,8 +80,8 @@ def to_rgb8(samples: Samples, rules: DecodeRules, notes: list[str]) -> Pixels:
     """Return samples as RGB, shape (height, width, 3), uint8, and note what that cost.
 
     ``LOW`` becomes 0, ``HIGH`` becomes 255, and what lies between is proportional, rounded to the next level: the values of
-    ``rules.intensity``, else the limits of the file or the type. What lies outside is clipped. Alpha is composited over
-    white.
+    ``rules.intensity``, else the limits or the curve of the file, else the limits of the type. What lies outside is clipped.
+    Alpha is composited over white.
 
     Raises
     ------
@@ -89,13 +94,16 @@ def to_rgb8(samples: Samples, rules: DecodeRules, notes: list[str]) -> Pixels:
         levels = 255 - colours if samples.white_is_zero else colours
     else:
         notes.append(f"from-{samples.values.dtype}")
-        levels = to_levels(colours, rules.intensity or samples.limits or type_limits(colours.dtype), notes)
+        if samples.curve is not None and rules.intensity is None:
+            levels = curved_levels(colours, samples.curve, notes)
+        else:
+            levels = to_levels(colours, rules.intensity or samples.limits or type_limits(colours.dtype), notes)
         if uses_few_levels(levels, colours):
             notes.append("low-range")
         if samples.white_is_zero:
             np.subtract(255, levels, out=levels)
     if alpha is not None:
-        levels = on_white(levels, alpha, notes)
+        levels = on_white(levels, alpha, (samples.limits or type_limits(alpha.dtype))[1], notes)
     return np.repeat(levels, 3, axis=2) if samples.n_colours == 1 else np.ascontiguousarray(levels)
 
 
@@ -128,6 +136,14 @@ def to_levels(values: NDArray[Any], limits: tuple[float, float], notes: list[str
     return levels
 
 
+def curved_levels(values: NDArray[Any], curve: Curve, notes: list[str]) -> Pixels:
+    """Return values of shape (height, width, n_channels) as levels from 0 to 255, by the curve of the file."""
+    levels = np.empty(values.shape, np.uint8)
+    for rows in strips(values):
+        levels[rows] = to_levels(curve(values[rows]), (0.0, 1.0), notes)
+    return levels
+
+
 def strips(values: NDArray[Any]) -> Iterator[slice]:
     """Yield the rows of an image some at a time."""
     step = max(1, STRIP_PIXELS // max(1, values.shape[1]))
@@ -148,9 +164,8 @@ def uses_few_levels(levels: Pixels, values: NDArray[Any]) -> bool:
     return len(np.unique(flat[:: -(-flat.size // COUNTED_VALUES)])) >= 2 * n_levels
 
 
-def on_white(levels: Pixels, alpha: NDArray[Any], notes: list[str]) -> Pixels:
+def on_white(levels: Pixels, alpha: NDArray[Any], opaque: float, notes: list[str]) -> Pixels:
     """Return levels of shape (height, width, n_channels) composited over white; noted if some pixel is not opaque."""
-    opaque = type_limits(alpha.dtype)[1]
     if (alpha >= opaque).all():
         return levels
     notes.append("alpha-on-white")
@@ -175,7 +190,7 @@ def project(pages: Iterable[Samples], how: str) -> Samples:
         if first is None:
             first, total = page, page.values.astype(np.float64 if how == "mean" else page.values.dtype)
         elif (page.values.shape, page.values.dtype) != (first.values.shape, first.values.dtype) or (
-            (page.limits, page.white_is_zero) != (first.limits, first.white_is_zero)
+            (page.limits, page.white_is_zero, page.curve) != (first.limits, first.white_is_zero, first.curve)
         ):
             raise ImageError("its pages differ in size or type, so that they have no common picture: use --page NUMBER")
         else:

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from headstart.images.formats import HEAD_BYTES, IMAGE_SUFFIXES, has_magic, suffix_of
 from headstart.images.refs import state_of
 
-#: Left behind by operating systems, in lower case; never data.
+#: Left behind by operating systems, and the index of a disk with DICOM files, in lower case; never data.
 IGNORED_NAMES = frozenset(
-    ("__macosx", "__pycache__", "$recycle.bin", "@eadir", "desktop.ini", "lost+found", "system volume information",
-     "thumbs.db")
+    ("__macosx", "__pycache__", "$recycle.bin", "@eadir", "desktop.ini", "dicomdir", "lost+found",
+     "system volume information", "thumbs.db")
 )  # fmt: skip
 
 

@@ -317,10 +317,10 @@ def test_a_wrong_suffix_is_noted_and_the_content_decides() -> None:
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", "EPS is not supported"),
         (b"<svg xmlns='x'/>", "SVG is not supported"),
         (b"<?xml version='1.0'?>\n<svg xmlns='x'/>", "SVG is not supported"),
-        (b"\x00\x00\x00\x18ftypheic" + bytes(20), "HEIC is not supported: convert it to JPEG, PNG or TIFF"),
+        (b"\x00\x00\x00\x18ftypheic" + bytes(20), "damaged"),
         (b"\x00\x00\x00\x18ftypisom" + bytes(20), "a video"),
         (b"\x00\x00\x00\x18ftypavif" + bytes(20), "damaged: it begins as an image"),
-        (bytes(128) + b"DICM" + bytes(20), "DICOM is not supported"),
+        (bytes(128) + b"DICM" + bytes(20), "holds no picture: it is DICOM without pixel data"),
     ],
 )
 def test_reasons_that_a_person_understands(data: bytes, reason: str) -> None:
