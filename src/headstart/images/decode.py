@@ -12,6 +12,7 @@ grey + alpha, RGBA      composited over white; an alpha that is zero everywhere 
 integers of more than   scaled from the range of their type to 0…255, or from the two values of the recipe
 8 bits, signed ones     (``intensity``); of 12 bits in 16, from 0…4,095; white is zero: turned round (images/samples.py)
 floats                  the same, from 0…1
+HEIC, DICOM             the same, besides what the file says of them (images/heic.py, images/grayscale.py)
 CMYK, YCbCr, LAB        converted to RGB; LAB by littleCMS, D50
 ======================  ==============================================================================================
 
@@ -26,6 +27,9 @@ low-range                  few of the 256 levels are left of more values
 clipped                    some values lie outside those that are black and white
 exif-rotated-<degrees>     was turned clockwise; ``exif-mirrored``, ``-flipped``, ``-transposed``, ``-transversed`` likewise
 exif-unreadable            the metadata are damaged: shown as stored
+heic-1, dicom-1            the reader of the file, and the version of its rules
+window                     DICOM: a window or table of the file decided what is black and white; ``window-unusable``
+padding                    DICOM: pixels that only fill the frame were darkened
 pages-are-colours          three pages are the colours of one picture
 first-page, first-frame    other pages or frames follow; ``first-view``: other views or maps of a photograph (MPO)
 =========================  ===========================================================================================

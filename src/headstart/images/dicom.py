@@ -16,7 +16,8 @@ import numpy as np
 from headstart.errors import HeadstartError, ImageError
 from headstart.images.extras import import_reader
 from headstart.images.formats import DICOM_MARK, DICOM_MARK_AT, DICOM_SUFFIXES, HEAD_BYTES, has_magic, suffix_of
-from headstart.images.grayscale import GREY_ELEMENTS, grey_samples, palette_samples, stored_limits
+from headstart.images.grayscale import GREY_ELEMENTS, grey_samples, stored_limits
+from headstart.images.lookup import PALETTE_ELEMENTS, palette_samples
 from headstart.images.reader import refuse_large
 from headstart.images.samples import Samples
 from headstart.images.transfer import (
@@ -42,7 +43,7 @@ BARE = (b"\x02\x00", b"\x08\x00")
 ELEMENTS = (
     "SOPClassUID", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns",
     "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
-    *PIXELS, *GREY_ELEMENTS,
+    *PIXELS, *GREY_ELEMENTS, *PALETTE_ELEMENTS,
 )  # fmt: skip
 
 #: Kind of the index of a disk (PS3.6, table A-1).
