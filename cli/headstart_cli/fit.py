@@ -297,7 +297,7 @@ def print_search(search: SearchResult, caches: Sequence[Location]) -> None:
     words = ", ".join([*search.spec.features, *(f"{name} = {value}" for name, value in search.spec.params.items())])
     out.print(
         f"Chosen among {len(search.trials)} settings by {escape(search.folds)} in {search.seconds:.1f} s: {escape(words)} "
-        f"({title} {best.score:.3f} there, optimistic as the best of several)",
+        f"({title} {best.score:.3f} there, too good where it is the best of several; the score below is of other images)",
         soft_wrap=True,
     )
     for note in search.notes:

@@ -27,6 +27,9 @@ SELECTION_METHOD = (
 #: Draws of the bootstrap.
 N_DRAWS = 500
 
+#: Units times draws in memory at a time: 32 MB.
+BLOCK = 4_000_000
+
 
 def corrected(
     metric: Metric,
@@ -69,12 +72,17 @@ def out_of_bag(
 ) -> tuple[float, NDArray[np.float64]]:
     """Return the mean score of each draw's best head on the units not drawn, and how often each head was the best."""
     rng, n = np.random.default_rng(random_state), len(sums)
-    scores, wins = [], np.zeros(len(values))
-    for _ in range(N_DRAWS):
-        counts = np.bincount(rng.integers(0, n, n), minlength=n)
-        best = int(np.argmax([metric.gain(score) for score in values + counts @ sums]))
-        left_out = counts == 0
-        if left_out.any():
-            scores.append(values[best] + sums[left_out, best].mean() * n)
-            wins[best] += 1
-    return float(np.mean(scores)), wins / wins.sum()
+    sign, some = metric.gain(1.0), max(1, BLOCK // n)
+    scores, best = [], []
+    for start in range(0, N_DRAWS, some):
+        size = min(some, N_DRAWS - start)
+        drawn = rng.integers(0, n, (size, n)) + n * np.arange(size)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
+        left_out = (counts == 0).astype(np.float64)
+        found = (left_out.sum(axis=1) > 0).nonzero()[0]
+        winner = np.argmax(sign * (values + counts @ sums), axis=1)[found]
+        means = (left_out @ sums)[found, winner] * n / left_out.sum(axis=1)[found]
+        scores.append(values[winner] + means)
+        best.append(winner)
+    wins = np.bincount(np.concatenate(best), minlength=len(values))
+    return float(np.concatenate(scores).mean()), wins / wins.sum()

@@ -31,9 +31,6 @@ TEST_METHOD = (
 #: A difference with a p-value below it is more than chance.
 ALPHA = 0.05
 
-#: Degrees of freedom from which on the limit is taken.
-MANY = 1000
-
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -76,17 +73,16 @@ def differences(found: Mapping[str, Influence], units: Units, best: str) -> dict
         difference = one.value - found[best].value
         if name != best and math.isfinite(difference):
             variance = CV_VARIANCE * units.variance(one.rows - found[best].rows) + 2 / units.n**2
-            made[name] = range_test(difference, math.sqrt(variance), len(found), units.n - 1)
+            made[name] = range_test(difference, math.sqrt(variance), len(found))
     return made
 
 
-def range_test(difference: float, standard_error: float, n_heads: int, degrees: int) -> Difference:
+def range_test(difference: float, standard_error: float, n_heads: int) -> Difference:
     """Return a difference with the interval and the p-value of one test of all pairs of heads."""
     if math.isinf(standard_error):
         return Difference(Estimate(difference, -math.inf, math.inf), 1.0)
-    freedom = math.inf if degrees >= MANY else float(degrees)
-    half = critical_range(n_heads, freedom) * standard_error / math.sqrt(2)
-    p_value = float(stats.studentized_range.sf(math.sqrt(2) * abs(difference) / standard_error, n_heads, freedom))
+    half = critical_range(n_heads) * standard_error / math.sqrt(2)
+    p_value = float(stats.studentized_range.sf(math.sqrt(2) * abs(difference) / standard_error, n_heads, math.inf))
     p_value = min(max(p_value, 0.0), 1.0)
     # Both are of one integral; its rounding shall not part them.
     p_value = min(p_value, np.nextafter(ALPHA, 0)) if abs(difference) > half else max(p_value, ALPHA)
@@ -94,6 +90,6 @@ def range_test(difference: float, standard_error: float, n_heads: int, degrees: 
 
 
 @lru_cache
-def critical_range(n_heads: int, degrees: float) -> float:
+def critical_range(n_heads: int) -> float:
     """Return the studentized range that chance exceeds in 5 % of comparisons."""
-    return float(stats.studentized_range.isf(ALPHA, n_heads, degrees))
+    return float(stats.studentized_range.isf(ALPHA, n_heads, math.inf))
