@@ -5,10 +5,13 @@ Exit codes: 0 done, 1 an expected failure (said in one message), 2 wrong usage, 
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import typer
@@ -79,7 +82,8 @@ def run(app: typer.Typer) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to fail
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        with quiet_native_messages():
+        check_encoding(sys.getfilesystemencoding())
+        with quiet_native_messages(), flushed_output():
             app()
     except HeadstartError as error:
         print_error(str(error))
@@ -87,6 +91,48 @@ def run(app: typer.Typer) -> None:
     except KeyboardInterrupt:
         print_error("Interrupted.")
         sys.exit(130)
+    except OSError as error:
+        if error.errno != errno.EPIPE:  # whoever reads the output may stop when they have enough
+            print_error(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+        sys.exit(1)
+
+
+def check_encoding(encoding: str) -> None:
+    """Raise HeadstartError where names of files are not UTF-8: paths in a cache always are."""
+    if encoding.lower().replace("-", "") != "utf8":
+        raise HeadstartError(
+            f"Names of files are encoded in {encoding} here (locale and PYTHONUTF8), and headstart needs UTF-8. "
+            "Set PYTHONUTF8=1 and try again."
+        )
+
+
+@contextmanager
+def flushed_output() -> Iterator[None]:
+    """Write all output before the program ends, so that a full disk is an error of the command like any other.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; what is left is dropped, since Python would try again, and fail, at its end.
+    """
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EDQUOT):
+            drop_output()
+            raise OSError(error.errno, f"Writing failed: {error.strerror}") from error
+        raise
+
+
+def drop_output() -> None:
+    """Let what is still to be written to standard output go nowhere."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def main() -> None:

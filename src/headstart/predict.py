@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headstart.backbone.build import build_backbone
-from headstart.errors import DataError, RecipeMismatchError
+from headstart.backbone.build import ENGINE_NAMES, build_backbone, pick_engine
+from headstart.errors import DataError, HeadstartError, RecipeMismatchError
 from headstart.extract.reading import batches
 from headstart.extract.shard import ShardJob
 from headstart.heads.bundle import Bundle, load_bundle
@@ -73,6 +74,11 @@ class Predictor:
     backbone : Backbone, optional
         One that exists already.
 
+    Notes
+    -----
+    A Predictor may be used in processes that are forked from the one that made it, as by ``gunicorn --preload``, where the
+    network runs on ncnn; each builds a network of its own at its first image.
+
     Examples
     --------
     >>> predictor = Predictor("heads/ants-bees")                                       # doctest: +SKIP
@@ -92,10 +98,32 @@ class Predictor:
     ) -> None:
         self.bundle = head if isinstance(head, Bundle) else load_bundle(Path(head))
         self.recipe = replace(self.bundle.recipe, precision=precision) if precision else self.bundle.recipe
-        self.backbone = backbone or build_backbone(self.recipe, weights, batch_size=batch_size, device=device)
+        self._build = partial(build_backbone, self.recipe, weights, batch_size=batch_size, device=device)
+        self._backbone, self._is_given = backbone or self._build(), backbone is not None
+        self._process, self._device = os.getpid(), device
         differences = self.recipe.differences(self.backbone.recipe)
         if differences:
             raise RecipeMismatchError(f"The head needs other features (head ≠ backbone): {'; '.join(differences)}.")
+
+    @property
+    def backbone(self) -> Backbone:
+        """The network; a process that was forked from the one that built it builds its own, as threads are not forked.
+
+        Raises
+        ------
+        HeadstartError
+            In a forked process, where the engine does not run in one.
+        """
+        if os.getpid() != self._process and not self._is_given:
+            engine = pick_engine(self.recipe.precision, self._device)
+            if engine != "ncnn":
+                raise HeadstartError(
+                    f"This Predictor was made before the process forked, and {ENGINE_NAMES[engine]} does not run in a forked "
+                    "process. Make a Predictor in each worker, and start the workers by spawn or before the first Predictor "
+                    "(gunicorn: without --preload)."
+                )
+            self._backbone, self._process = self._build(), os.getpid()
+        return self._backbone
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -12,8 +12,9 @@ from headstart.errors import HeadstartError
 def import_keras() -> Any:
     """Return the ``keras`` module, running on TensorFlow.
 
-    Side effects: sets ``TF_CPP_MIN_LOG_LEVEL`` and ``KERAS_BACKEND`` where the user has not. The import takes seconds,
-    so it is done where a network is needed and nowhere else.
+    Side effects: sets ``TF_CPP_MIN_LOG_LEVEL`` and ``KERAS_BACKEND`` where the user has not, which takes the place of the
+    backend in ``keras.json``; images are channels last, whatever that file says. The import takes seconds, so it is done
+    where a network is needed and nowhere else.
 
     Raises
     ------
@@ -21,14 +22,20 @@ def import_keras() -> Any:
         If Keras was set to run on another engine: the compiled forward function is a ``tf.function``.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    check_backend(os.environ.setdefault("KERAS_BACKEND", "tensorflow"))  # that of another package may not be installed
     keras = importlib.import_module("keras")
-    if keras.backend.backend() != "tensorflow":
+    check_backend(keras.backend.backend())  # Keras may have been imported before
+    keras.config.set_image_data_format("channels_last")
+    return keras
+
+
+def check_backend(backend: str) -> None:
+    """Raise HeadstartError unless Keras runs on TensorFlow."""
+    if backend != "tensorflow":
         raise HeadstartError(
-            f"headstart runs Keras on TensorFlow. Received: KERAS_BACKEND={keras.backend.backend()}. "
+            f"headstart runs Keras on TensorFlow. Received: KERAS_BACKEND={backend}. "
             "Set KERAS_BACKEND=tensorflow and try again."
         )
-    return keras
 
 
 def import_tensorflow() -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -75,3 +77,31 @@ def test_what_is_not_its_work_is_refused(imagenet: Weights, monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "ncnn", None)
     with pytest.raises(HeadstartError, match=r"pip install 'headstart\[ncnn\]'"):
         import_ncnn()
+
+
+#: Features of an image in the parent, then in two processes that are forked from it.
+FORKED = """
+import multiprocessing, sys
+import numpy as np
+from headstart.backbone.vgg16 import make_recipe
+from headstart.backbone.weights import load_weights
+from headstart.heads.bundle import Bundle
+from headstart.predict import Predictor
+
+weights = load_weights()
+recipe = make_recipe(weights=weights.name, weights_sha256=weights.sha256, input_size_px=64)
+predictor = Predictor(Bundle(head=None, spec=None, recipe=recipe, class_names=("a",)))
+image = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
+
+def work(_):
+    return predictor.backbone.forward(image).pooled
+
+expected = work(0)
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    sys.exit(not all((found == expected).all() for found in pool.map(work, range(2))))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
+def test_a_predictor_that_was_used_works_in_forked_processes(imagenet: Weights) -> None:
+    assert subprocess.run([sys.executable, "-c", FORKED], timeout=120, check=False).returncode == 0

