@@ -146,7 +146,7 @@ def evaluate_on_cache(
     seen, left_out = look(bundle, Known.of(cache, rows), chosen[rows], handling)
     scored = rows[chosen[rows] & ~left_out]
     check_left(len(scored), seen, str(cache.path))
-    probabilities = bundle.predict_proba(cache.batches(scored), cache.recipe)
+    probabilities = bundle.predict_proba(cache.batches(scored, finite=True), cache.recipe)
     predicted = ScoredImages(
         [cache.paths[row] for row in scored.tolist()],
         y[scored],

@@ -254,7 +254,7 @@ def fit_on(
         class_names=sides.class_names,
         training_digests=np.unique(short_digests(train.sha256)[split.train]),
     )
-    probabilities = bundle.predict_proba(validation.batches(split.validation), validation.recipe)
+    probabilities = bundle.predict_proba(validation.batches(split.validation, finite=True), validation.recipe)
     found = score(sides.y_validation, probabilities, sides.class_names, class_index(positive, sides.class_names))
     splits = split_names(validation.splits, split.validation)
     paths = [validation.paths[row] for row in split.validation.tolist()]
@@ -301,5 +301,5 @@ def stored_rows(cache: FeatureCache, spec: HeadSpec, rows: NDArray[np.int64]) ->
 def read_features(cache: FeatureCache, spec: HeadSpec, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return the head's input for some rows of a cache, shape (n_rows, n_features), float32."""
     return design_matrix(
-        cache.batches(rows), spec.features, pooled_layers=cache.recipe.pooled_layers, n_samples=len(rows)
+        cache.batches(rows, finite=True), spec.features, pooled_layers=cache.recipe.pooled_layers, n_samples=len(rows)
     )

@@ -228,7 +228,7 @@ def held_out_score(bench: Bench, best: Trial, head: Any) -> Score | None:
     source = bench.sources[best.source]
     cache = source.cache
     X = design_matrix(
-        cache.batches(source.rows[bench.held_out]),
+        cache.batches(source.rows[bench.held_out], finite=True),
         best.spec.features,
         pooled_layers=cache.recipe.pooled_layers,
         n_samples=len(bench.held_out),

@@ -47,6 +47,9 @@ Process = Any
 
 log = logging.getLogger(__name__)
 
+#: Files, by their identity, that were refused by this process, and why.
+_refused: dict[str, str] = {}
+
 
 def open_hdf5(path: Path, superblock: int = SUPERBLOCK_VERSION, **options: Any) -> Any:
     """Return a file that begins as it must, open for reading, if no harm is to be expected of it.
@@ -86,6 +89,8 @@ def check_harmless(path: Path) -> None:
     before = identity(path)
     if is_known(before):
         return
+    if before in _refused:  # a command opens a file more than once, and each attempt can take seconds
+        raise ValueError(_refused[before])
     size_bytes = path.stat().st_size
     cpu_seconds = CPU_SECONDS + size_bytes // BYTES_PER_CPU_SECOND
     question = {
@@ -97,9 +102,9 @@ def check_harmless(path: Path) -> None:
     if code == SOUND and identity(path) == before:
         remember(before)
     elif code not in {SOUND, DAMAGED, None}:
-        raise ValueError(
-            f"its structure is one that no program writes: a process that read it {end_of(code, cpu_seconds)}"
-        )
+        words = f"a process that read it {end_of(code, cpu_seconds)}"
+        _refused[before] = f"its structure is one that no program writes: {words}"
+        raise ValueError(_refused[before])
 
 
 def end_of(code: int, cpu_seconds: int) -> str:

@@ -202,7 +202,9 @@ class FeatureCache:
             for path, split, group, label, *state in zip(*texts, *numbers, strict=True):
                 yield ImageRef(path, names[label], split or None, group or None, *state)
 
-    def batches(self, rows: RowIndices | None = None, batch_rows: int = 256) -> Iterator[FeatureBatch]:
+    def batches(
+        self, rows: RowIndices | None = None, batch_rows: int = 256, *, finite: bool = False
+    ) -> Iterator[FeatureBatch]:
         """Yield the features of some rows in the order asked for, repeats included; of all rows by default.
 
         Parameters
@@ -211,11 +213,13 @@ class FeatureCache:
             Row numbers, 0 to ``n_images`` − 1.
         batch_rows : int
             Rows in a batch; fewer where they would need more than 256 MiB.
+        finite : bool
+            Refuse rows with values that are not finite, as a head is never fitted on.
 
         Raises
         ------
         CacheError
-            If a row is damaged, which its checksum tells; the message names the image.
+            If a row is damaged, which its checksum tells, or not finite where that is asked for; the message names the image.
         IndexError
             If there is no such row.
         """
@@ -224,7 +228,20 @@ class FeatureCache:
         step = max(1, min(batch_rows, MAX_BATCH_BYTES // row_bytes))
         for start in range(0, len(indices), step):
             part = indices[start : start + step]
-            yield FeatureBatch(self.read_rows(FEATURES, part), self.read_rows(POOLED, part))
+            batch = FeatureBatch(self.read_rows(FEATURES, part), self.read_rows(POOLED, part))
+            if finite:
+                self._check_finite(batch, part)
+            yield batch
+
+    def _check_finite(self, batch: FeatureBatch, rows: NDArray[np.int64]) -> None:
+        for name, values in ((FEATURES, batch.features), (POOLED, batch.pooled)):
+            good = np.isfinite(values).reshape(len(rows), -1).all(axis=1)
+            if not good.all():
+                row = int(rows[np.argmin(good)])
+                raise CacheError(
+                    f"{self.path} is damaged: row {row} of /{name}, the image {self.rows.path[row]}, holds values that are "
+                    f"not finite. {REMEDY}"
+                )
 
     def pooled(self, rows: RowIndices | None = None) -> NDArray[np.float32]:
         """Return the averages of some rows, shape (n_rows, n_pooled), float32; the features are not read."""

@@ -121,7 +121,10 @@ def make_tables(
     for spec in specs:
         if spec.features not in matrices:
             matrices[spec.features] = design_matrix(
-                cache.batches(rows), spec.features, pooled_layers=cache.recipe.pooled_layers, n_samples=len(rows)
+                cache.batches(rows, finite=True),
+                spec.features,
+                pooled_layers=cache.recipe.pooled_layers,
+                n_samples=len(rows),
             )
         tables[spec.features, spec.scaling] = Table(matrices[spec.features], spec.features, spec.scaling)
     return tables

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from caches import everything, write_cache
 from harmful_caches import Original, fletcher32, harmful, lookup3, original
+from headstart.cache.store import open_cache
 from headstart.cache.verify import verify_file
 from headstart.errors import CacheError
+from headstart.fit import fit_head
 
 pytestmark = pytest.mark.slow
 
@@ -52,3 +55,21 @@ def _findings(path: Path) -> list[str]:
         return [str(finding) for finding in verify_file(path)]
     except CacheError as error:
         return [str(error)]
+
+
+def test_no_head_is_fitted_on_rows_that_are_not_finite(tmp_path: Path) -> None:
+    path = write_cache(tmp_path / "a.h5", compression="none")
+    with open_cache(path) as cache:
+        stored = cache.read_chunk("features", 4)[1]
+    values = np.frombuffer(stored[:-4], "<f2").copy()
+    values[3] = np.nan
+    changed = values.tobytes() + fletcher32(values.tobytes()).to_bytes(4, "little")
+    path.write_bytes(path.read_bytes().replace(stored, changed))
+    with open_cache(path) as cache:
+        assert np.isnan(np.concatenate([batch.features for batch in cache.batches()])).sum() == 1
+        with pytest.raises(
+            CacheError, match=r"row 4 of /features, the image ants/4\.jpg, holds values that are not finite"
+        ):
+            list(cache.batches(finite=True))
+    with pytest.raises(CacheError, match="not finite"):
+        fit_head(path, "logistic", search="none", validation=0.5)
