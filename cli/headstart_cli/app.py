@@ -10,8 +10,8 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import typer
@@ -83,8 +83,11 @@ def run(app: typer.Typer) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         check_encoding(sys.getfilesystemencoding())
-        with quiet_native_messages(), flushed_output():
-            app()
+        with quiet_native_messages():
+            try:
+                app()
+            finally:
+                sys.stdout.flush()  # so that a full disk is an error of the command like any other
     except HeadstartError as error:
         print_error(str(error))
         sys.exit(1)
@@ -92,8 +95,9 @@ def run(app: typer.Typer) -> None:
         print_error("Interrupted.")
         sys.exit(130)
     except OSError as error:
+        drop_output()
         if error.errno != errno.EPIPE:  # whoever reads the output may stop when they have enough
-            print_error(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+            print_error(f"{error.filename or 'Writing failed'}: {error.strerror or error}")
         sys.exit(1)
 
 
@@ -106,29 +110,11 @@ def check_encoding(encoding: str) -> None:
         )
 
 
-@contextmanager
-def flushed_output() -> Iterator[None]:
-    """Write all output before the program ends, so that a full disk is an error of the command like any other.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written; what is left is dropped, since Python would try again, and fail, at its end.
-    """
-    try:
-        try:
-            yield
-        finally:
-            sys.stdout.flush()
-    except OSError as error:
-        if error.filename is None and error.errno in (errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EDQUOT):
-            drop_output()
-            raise OSError(error.errno, f"Writing failed: {error.strerror}") from error
-        raise
-
-
 def drop_output() -> None:
-    """Let what is still to be written to standard output go nowhere."""
+    """Let what is still to be written to standard output go nowhere, if it cannot be written: Python tries at its end."""
+    with suppress(OSError):
+        sys.stdout.flush()
+        return
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.markup import escape
 
-from headstart_cli.console import err, out, printable
+from headstart_cli.console import err, out, shown
 
 if TYPE_CHECKING:
     from headstart.exchange.scored_images import ScoredImages
@@ -207,10 +207,10 @@ def show(found: Comparison, *, as_json: bool) -> None:
         *found.leaks,
         *(f"{name} is left out: {why}" for name, why in found.left_out.items()),
     ):
-        out.print(f"[yellow]{escape(printable(sentence))}[/]", soft_wrap=True)
+        out.print(f"[yellow]{shown(sentence)}[/]", soft_wrap=True)
     out.print(f"[bold]{escape(found.recommendation)}[/]", soft_wrap=True)
     if found.fit_command:
-        out.print(f"Fit it: {escape(printable(found.fit_command))}", soft_wrap=True)
+        out.print(f"Fit it: {shown(found.fit_command)}", soft_wrap=True)
 
 
 def writer_of(output: Path | None) -> Any:

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
-from headstart_cli.console import ProgressBar, err, out, printable
+from headstart_cli.console import ProgressBar, err, out, shown
 
 if TYPE_CHECKING:
     from headstart.clustering.kmeans import Clustering
@@ -59,11 +58,11 @@ def cluster(
         files = write_clusters(folder, found, title=str(cache), data=data)
     print_clusters(found)
     for file in files:
-        out.print(f"  {escape(printable(str(file)))}", soft_wrap=True)
+        out.print(f"  {shown(file)}", soft_wrap=True)
     page = "Look at clusters.html, fill" if data else "Fill"
     out.print(
-        f"{page} in the column label of names.csv, then: headstart class-folders {escape(printable(str(folder)))} "
-        f"{escape(printable(str(data or 'IMAGES')))} OUTPUT",
+        f"{page} in the column label of names.csv, then: headstart class-folders {shown(folder)} "
+        f"{shown(data or 'IMAGES')} OUTPUT",
         soft_wrap=True,
     )
 
@@ -121,8 +120,8 @@ def class_folders(
 
 def print_counts(counts: Mapping[str, int], output: Path) -> None:
     """Print the images of each class."""
-    table = Table("class", title=escape(printable(str(output))))
+    table = Table("class", title=shown(output))
     table.add_column("images", justify="right")
     for name, count in counts.items():
-        table.add_row(escape(printable(name)), f"{count:,}")
+        table.add_row(shown(name), f"{count:,}")
     out.print(table)

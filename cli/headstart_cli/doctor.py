@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from headstart_cli.console import err, out, print_error, print_json, printable
+from headstart_cli.console import err, out, print_error, print_json, shown
 
 if TYPE_CHECKING:
     from headstart.doctor.examine import Examination
@@ -47,10 +47,10 @@ def print_examination(found: Examination) -> None:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, text in (*facts(found), *measured(found)):
-        table.add_row(name, escape(printable(text)))
+        table.add_row(name, shown(text))
     out.print(table)
     for sentence in found.advice:
-        out.print(f"• {escape(printable(sentence))}", soft_wrap=True)
+        out.print(f"• {shown(sentence)}", soft_wrap=True)
     for problem in found.problems:
         print_error(problem)
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.markup import escape
 
-from headstart_cli.console import err, out, printable
+from headstart_cli.console import err, out, print_json, shown
 
 if TYPE_CHECKING:
     from headstart.schema import Score
@@ -81,12 +79,12 @@ def evaluate(
     if found.failures:
         err.print(f"[bold yellow]{len(found.failures):,} images could not be read[/] and are not in the score:")
         for failure in found.failures:
-            err.print(f"  {escape(printable(failure.ref.path))}: {escape(failure.reason)}", soft_wrap=True)
+            err.print(f"  {shown(failure.ref.path)}: {shown(failure.reason)}", soft_wrap=True)
     if as_json:
-        typer.echo(json.dumps(found.to_dict(), indent=2))
+        print_json(found.to_dict())
         return
     for note in (found.seen.sentence, *found.notes):
-        out.print(f"[yellow]{escape(printable(note))}[/]", soft_wrap=True)
+        out.print(f"[yellow]{shown(note)}[/]", soft_wrap=True)
     print_score(found.score)
 
 

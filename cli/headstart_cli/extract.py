@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.markup import escape
 
-from headstart_cli.console import ProgressBar, err, out, print_json, printable
+from headstart_cli.console import ProgressBar, err, out, print_json, shown
 
 if TYPE_CHECKING:
     from headstart.extract.options import ExtractionSummary, ExtractOptions
@@ -220,7 +220,7 @@ def print_summary(summary: ExtractionSummary) -> None:
     n_classes = len(summary.class_names)
     classes = f"{n_classes:,} {'class' if n_classes == 1 else 'classes'}" if n_classes else "unlabelled"
     out.print(
-        f"[bold]{summary.n_images:,} images[/] ({classes}, {summary.layout}) in {escape(printable(str(summary.output)))}",
+        f"[bold]{summary.n_images:,} images[/] ({classes}, {summary.layout}) in {shown(summary.output)}",
         soft_wrap=True,
     )
     reused = ", ".join(f"{count:,} {reason}" for reason, count in summary.reused.items())
@@ -238,7 +238,7 @@ def print_summary(summary: ExtractionSummary) -> None:
     )
     print_gone(summary)
     for share in summary.shares:
-        out.print(f"  {escape(printable(str(share)))}", soft_wrap=True)
+        out.print(f"  {shown(share)}", soft_wrap=True)
     for sentence in sentences(summary.notes):
         out.print(f"Decoded: {sentence}", soft_wrap=True)
     if summary.ignored or summary.hidden_count:
@@ -246,7 +246,7 @@ def print_summary(summary: ExtractionSummary) -> None:
 
         kinds = kinds_of(summary.ignored) or "nothing"
         out.print(
-            f"Ignored, since they are no images: {escape(printable(kinds))} ({summary.hidden_count:,} hidden)",
+            f"Ignored, since they are no images: {shown(kinds)} ({summary.hidden_count:,} hidden)",
             soft_wrap=True,
         )
     if summary.precision_reason:
@@ -280,7 +280,7 @@ def print_failures(summary: ExtractionSummary) -> None:
         return
     err.print(f"[bold yellow]{len(summary.failures):,} images could not be read[/]; they are listed in the cache:")
     for failure in summary.failures[:LISTED_FAILURES]:
-        err.print(f"  {escape(printable(failure.ref.path))}: {escape(printable(failure.reason))}", soft_wrap=True)
+        err.print(f"  {shown(failure.ref.path)}: {shown(failure.reason)}", soft_wrap=True)
     rest = Counter(failure.reason.split(":")[0] for failure in summary.failures[LISTED_FAILURES:])
     for reason, count in rest.most_common():
         err.print(f"  … and {count:,} more: {escape(reason)}", soft_wrap=True)

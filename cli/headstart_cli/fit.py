@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.markup import escape
 
-from headstart_cli.console import err, out, printable
+from headstart_cli.console import err, out, shown
 from headstart_cli.evaluate import print_score
 
 if TYPE_CHECKING:
@@ -273,7 +273,7 @@ def print_result(result: FitResult) -> None:
     if result.n_dropped:
         out.print(f"{result.n_dropped:,} training images were left out: the same bytes are among the scored ones.")
     for note in result.notes:
-        out.print(f"[yellow]{escape(printable(note))}[/]", soft_wrap=True)
+        out.print(f"[yellow]{shown(note)}[/]", soft_wrap=True)
     print_score(result.score)
     out.print(f"Saved in {escape(str(result.folder))}", soft_wrap=True)
 

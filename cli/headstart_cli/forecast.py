@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-
-from headstart_cli.console import ProgressBar, err, out, print_json, printable
+from headstart_cli.console import ProgressBar, err, out, print_json, shown
 
 if TYPE_CHECKING:
     from headstart.extract.forecast import Forecast
@@ -26,7 +24,7 @@ def print_forecast(
         print_json(forecast.to_dict())
         return
     for line in sentences(forecast):
-        out.print(escape(printable(line)), soft_wrap=True)
+        out.print(shown(line), soft_wrap=True)
     if forecast.peak_bytes > forecast.free_bytes:
         err.print("[bold yellow]That is not enough:[/] write to another disk with -o.", soft_wrap=True)
 

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
-from headstart_cli.console import err, out, printable
+from headstart_cli.console import err, out, shown
 
 if TYPE_CHECKING:
     from headstart.heads.listing import SavedHead
@@ -39,14 +38,14 @@ def heads(
         typer.echo(json.dumps([head.to_dict() for head in found], indent=2))
         return
     if not found:
-        err.print(f"No saved heads in {escape(printable(str(folder)))}. fit-head makes them.", soft_wrap=True)
+        err.print(f"No saved heads in {shown(folder)}. fit-head makes them.", soft_wrap=True)
         return
     whole = [head for head in found if not head.problem]
     if whole:
         out.print(table(whole))
     for head in found:
         if head.problem:
-            out.print(f"[bold red]broken[/] {escape(printable(head.path.name))}: {escape(printable(head.problem))}")
+            out.print(f"[bold red]broken[/] {shown(head.path.name)}: {shown(head.problem)}")
 
 
 def table(found: list[SavedHead]) -> Table:
@@ -69,7 +68,7 @@ def cells(head: SavedHead) -> Iterator[tuple[str, ...]]:
     from headstart.heads.listing import recipe_in_short
 
     def text(value: str) -> str:
-        return escape(printable(value))
+        return shown(value)
 
     spec = head.facts.spec
     yield f"[bold]{text(head.path.name)}[/]", text(spec.type) if spec.type not in head.path.name else ""

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from headstart_cli.console import err, out, printable
+from headstart_cli.console import err, out, shown
 
 
 def import_features(
@@ -43,7 +43,7 @@ def import_features(
     names = [one.strip() for one in class_names.split(",")] if class_names else None
     made = make_cache(features, output, name=name, class_names=names, overwrite=overwrite)
     for notice in made.notices:
-        err.print(escape(printable(notice)), soft_wrap=True)
+        err.print(shown(notice), soft_wrap=True)
     unlabelled = f", {made.n_unlabelled:,} of them unlabelled" if made.n_unlabelled else ""
     shape = " × ".join(map(str, made.map_shape))
     out.print(

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 from rich.markup import escape
 
-from headstart_cli.console import err, out, printable
+from headstart_cli.console import err, out, shown
 
 #: Contradictions shown before the rest is counted.
 LISTED = 10
@@ -43,7 +43,7 @@ def merge(
     if merged.resolved:
         err.print(f"[bold yellow]{len(merged.resolved):,} contradictions[/]: the later cache was believed.")
         for path, words in list(merged.resolved.items())[:LISTED]:
-            err.print(f"  {escape(printable(path))}: {escape(printable(words))}", soft_wrap=True)
+            err.print(f"  {shown(path)}: {shown(words)}", soft_wrap=True)
         if len(merged.resolved) > LISTED:
             err.print(f"  … and {len(merged.resolved) - LISTED:,} more")
     out.print(

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from headstart_cli.console import ProgressBar, out, printable
+from headstart_cli.console import ProgressBar, out, shown
 
 #: Images named before the rest is counted.
 LISTED = 10
@@ -43,13 +42,13 @@ def repair(
             cache, images, weights=weights, batch_size=batch_size, device=device, progress=progress
         )  # fmt: skip
     if not done.images:
-        out.print(f"{escape(printable(str(cache)))} is whole: nothing was changed.", soft_wrap=True)
+        out.print(f"{shown(cache)} is whole: nothing was changed.", soft_wrap=True)
         return
     out.print(
-        f"{escape(printable(str(cache)))} is whole again: {len(done.images):,} of {done.n_images:,} rows were computed anew.",
+        f"{shown(cache)} is whole again: {len(done.images):,} of {done.n_images:,} rows were computed anew.",
         soft_wrap=True,
     )
     for image in done.images[:LISTED]:
-        out.print(f"  {escape(printable(image))}", soft_wrap=True)
+        out.print(f"  {shown(image)}", soft_wrap=True)
     if len(done.images) > LISTED:
         out.print(f"  … and {len(done.images) - LISTED:,} more")

@@ -6,9 +6,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
-from headstart_cli.console import ProgressBar, out, print_json, printable
+from headstart_cli.console import ProgressBar, out, print_json, shown
 
 if TYPE_CHECKING:
     from headstart.verify import Verification
@@ -59,14 +58,14 @@ def verify(
 
 def print_verification(cache: str, found: Verification) -> None:
     """Print what was compared and found, for a person."""
-    name, findings = escape(printable(str(cache))), found.findings
+    name, findings = shown(cache), found.findings
     if findings:
         count = f"{len(findings):,} finding{'s' if len(findings) > 1 else ''}"
         out.print(f"[bold red]{name} is not as it should be[/], {count}:", soft_wrap=True)
     else:
         out.print(f"{name} is whole.", soft_wrap=True)
     for finding in findings[:LISTED]:
-        out.print(f"  {escape(printable(str(finding)))}", soft_wrap=True)
+        out.print(f"  {shown(finding)}", soft_wrap=True)
     if len(findings) > LISTED:
         out.print(f"  … and {len(findings) - LISTED:,} more (--json lists all)")
     if found.n_images:
@@ -77,9 +76,9 @@ def print_verification(cache: str, found: Verification) -> None:
         )
         out.print(f"{found.n_recomputed:,} rows were computed again: {worst}.", soft_wrap=True)
     if found.not_compared:
-        out.print(escape(printable(found.not_compared)), soft_wrap=True)
+        out.print(shown(found.not_compared), soft_wrap=True)
     if found.remedies:
         out.print("To bring it up to date, then verify it again:" if len(found.remedies) == 1 else
                   "To bring it up to date, one after the other, then verify it again:")  # fmt: skip
     for remedy in found.remedies:
-        out.print(f"  {escape(printable(remedy))}", soft_wrap=True)
+        out.print(f"  {shown(remedy)}", soft_wrap=True)

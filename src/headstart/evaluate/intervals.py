@@ -220,4 +220,4 @@ def calibration_estimate(
     wide = math.sqrt(max(ECE_VARIANCE, variance_factor))
     low = 0.0 if value == 0 or excess(0, 0.975, wide) >= 0 else brentq(excess, 0, 1, args=(0.975, wide), xtol=1e-4)
     high = 1.0 if value == 0 or excess(1, 0.025) >= 0 else brentq(excess, 1, 100, args=(0.025,), xtol=1e-4)
-    return Estimate(value, min(low * value, value), max(high * value, value))
+    return Estimate(value, min(low * value, value), min(max(high * value, value), 1.0))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headstart.backbone.vgg16 import BGR_MEANS, build_model
+from headstart.cache.publish import writing
 from headstart.export.request import open_request
 from headstart.heads.names import GEM_POWER
 from headstart.heads.transforms import corners
@@ -49,19 +50,20 @@ def export_keras(
     Raises
     ------
     HeadstartError
-        If the file exists, its name is of another kind, or the head or its recipe cannot be expressed exactly.
+        If the file exists, its name is of another kind, the head or its recipe cannot be expressed exactly, or the file
+        cannot be written.
     """
     target, request = Path(output), open_request(head, Path(output), ".keras", weights, overwrite)
-    model = build_classifier(request)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
-        partial = Path(folder) / target.name
-        model.save(partial)
-        partial.replace(target)
-    names = target.with_suffix(".classes.json")
-    names.write_text(
-        json.dumps(list(request.bundle.class_names), ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
-    )
+    model, names = build_classifier(request), target.with_suffix(".classes.json")
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+            partial = Path(folder) / target.name
+            model.save(partial)
+            partial.replace(target)
+        names.write_text(
+            json.dumps(list(request.bundle.class_names), ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+        )
     return names
 
 

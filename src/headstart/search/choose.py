@@ -122,6 +122,7 @@ def search_head(
         groups=[groups[row] for row in chosen.tolist()],
         units=None if units is None else units[chosen],
         random_state=random_state,
+        class_names=cache.class_names,
     )
     trials: list[Trial] = []
     seconds = 0.0

@@ -52,7 +52,7 @@ def test_an_error_of_the_system_is_a_sentence() -> None:
     result = ended(
         f"(_ for _ in ()).throw(OSError({errno.EACCES}, 'Permission denied', 'photos'))", stdout=subprocess.PIPE
     )
-    assert (result.returncode, result.stderr.strip()) == (1, "Error: Permission denied: photos")
+    assert (result.returncode, result.stderr.strip()) == (1, "Error: photos: Permission denied")
 
 
 def test_names_of_files_must_be_utf8() -> None:
