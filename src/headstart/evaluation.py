@@ -18,6 +18,7 @@ from headstart.evaluate.metrics import score
 from headstart.evaluate.neighbours import last_block_of
 from headstart.evaluate.seen_images import Known, Seen, fitted_on, relations, training_images
 from headstart.evaluate.sides import class_notes
+from headstart.evaluate.splits import connected_units
 from headstart.exchange.scored_images import ScoredImages
 from headstart.heads.bundle import Bundle, load_bundle
 from headstart.images.class_names import class_name, spellings
@@ -154,7 +155,8 @@ def evaluate_on_cache(
         bundle.class_names,
         [cache.splits[row] for row in scored.tolist()],
     )
-    found = score(y[scored], probabilities, bundle.class_names, positive)
+    units = connected_units(scored, cache.sha256, cache.groups)
+    found = score(y[scored], probabilities, bundle.class_names, positive, units)
     return Evaluation(found, list(cache.failures), seen, notes, predicted)
 
 
@@ -189,7 +191,8 @@ def evaluate_on_images(
         bundle.class_names,
         [ref.split or "" for ref in refs],
     )
-    found = score(predicted.y_true, predicted.probabilities, bundle.class_names, positive)
+    units = connected_units(scored, known.sha256, known.groups)
+    found = score(predicted.y_true, predicted.probabilities, bundle.class_names, positive, units)
     return Evaluation(found, failed, seen, notes, predicted)
 
 

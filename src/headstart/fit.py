@@ -18,6 +18,7 @@ from headstart.criteria import Criterion, class_index, metric_named
 from headstart.errors import DataError
 from headstart.evaluate.metrics import score
 from headstart.evaluate.sides import Sides, divide, divide_caches
+from headstart.evaluate.splits import connected_units
 from headstart.exchange.prediction_files import predictions_csv
 from headstart.exchange.scored_images import ScoredImages, split_names
 from headstart.heads.bundle import Bundle, check_target, save_bundle
@@ -255,7 +256,13 @@ def fit_on(
         training_digests=np.unique(short_digests(train.sha256)[split.train]),
     )
     probabilities = bundle.predict_proba(validation.batches(split.validation, finite=True), validation.recipe)
-    found = score(sides.y_validation, probabilities, sides.class_names, class_index(positive, sides.class_names))
+    found = score(
+        sides.y_validation,
+        probabilities,
+        sides.class_names,
+        class_index(positive, sides.class_names),
+        connected_units(split.validation, validation.sha256, validation.groups),
+    )
     splits = split_names(validation.splits, split.validation)
     paths = [validation.paths[row] for row in split.validation.tolist()]
     scored = ScoredImages(paths, sides.y_validation, probabilities, sides.class_names, splits)

@@ -49,6 +49,11 @@ def csv_cell(value: Any, *, raw: bool = False) -> Any:
     return f"'{value}"
 
 
+def plain_cell(cell: str) -> str:
+    """Return the text of which :func:`csv_cell` made a cell."""
+    return cell[1:] if cell.startswith("'") and csv_cell(cell[1:]) == cell else cell
+
+
 class TextColumn(Sequence[str]):
     """Strings as one block of bytes; a Python string is made when it is asked for.
 

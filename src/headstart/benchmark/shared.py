@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from sklearn.metrics import confusion_matrix
 
 from headstart.benchmark.division import Images, divide_images
 from headstart.criteria import Criterion, class_index
@@ -137,7 +138,8 @@ class Bench:
         positive = self.criterion.positive
         if positive is None:
             return None
-        return positive_rates(self.labels, probabilities.argmax(axis=1), positive, self.class_names[positive])
+        counts = confusion_matrix(self.labels, probabilities.argmax(axis=1), labels=np.arange(len(self.class_names)))
+        return positive_rates(counts, positive, self.class_names[positive])
 
     def tables(self, number: int, specs: Sequence[HeadSpec]) -> Tables:
         """Return what some settings need of a cache; the large tables of the other caches are let go first."""

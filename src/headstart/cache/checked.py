@@ -41,7 +41,7 @@ def identity(path: Path) -> str:
 def is_known(file: str) -> bool:
     """Return whether a file, by its identity, was written or checked here."""
     if file not in _known:
-        with suppress(OSError, RuntimeError):  # RuntimeError: a user without a home folder
+        with suppress(OSError):
             path = home() / RECORD
             found = path.stat()
             if _read[0] != (state := (found.st_mtime_ns, found.st_size)):
@@ -53,7 +53,7 @@ def is_known(file: str) -> bool:
 def remember(file: str) -> None:
     """Keep that a file, by its identity, was written or checked here: for this process, and if possible for later ones."""
     _known.add(file)
-    with suppress(OSError, RuntimeError):
+    with suppress(OSError):
         path = home() / RECORD
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="ascii") as record:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from headstart.clustering.kmeans import Clustering
 from headstart.errors import DataError
+from headstart.images.csv_rows import read_rows
 from headstart.quality.thumbnails import make_thumbnails
 from headstart.report.html import pictures, render_page
+from headstart.texts import csv_cell, plain_cell
 
 #: One row for each cluster; ``label`` is empty, to be filled in.
 NAMES, NAMES_COLUMNS = "names.csv", ("cluster", "n_images", "label")
@@ -84,7 +87,7 @@ def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]
     """Write a CSV file; bytes of paths that are not UTF-8 are written as they are."""
     with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([columns, *rows])
+        writer.writerows([columns, *(map(csv_cell, row) for row in rows)])
 
 
 def read_labels(folder: Path) -> dict[str, str]:
@@ -95,9 +98,9 @@ def read_labels(folder: Path) -> dict[str, str]:
     DataError
         If a file is missing or has other columns, a cluster is unknown, or nothing is labelled.
     """
-    names = {row["cluster"]: row["label"].strip() for row in read_rows(folder / NAMES, NAMES_COLUMNS)}
+    names = {row["cluster"]: row["label"].strip() for row in read_table(folder / NAMES, NAMES_COLUMNS)}
     labels = {}
-    for row in read_rows(folder / IMAGES, IMAGES_COLUMNS):
+    for row in read_table(folder / IMAGES, IMAGES_COLUMNS):
         if row["cluster"] not in names:
             raise DataError(f"{folder / NAMES} has no cluster {row['cluster']!r}, which {folder / IMAGES} names.")
         label = row["label"].strip() or names[row["cluster"]]
@@ -108,17 +111,11 @@ def read_labels(folder: Path) -> dict[str, str]:
     return labels
 
 
-def read_rows(path: Path, columns: Sequence[str]) -> list[Mapping[str, str]]:
-    """Return the rows of a CSV file, separated by commas or, as spreadsheets may save it, by semicolons or tabs."""
-    try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            header = file.readline()
-            separator = max(",;\t", key=header.count)
-            received = next(csv.reader([header], delimiter=separator), [])
-            if [name.strip().lower() for name in received] != list(columns):
-                raise DataError(
-                    f"{path} should have the columns {', '.join(columns)}. Received: {', '.join(received)}."
-                )
-            return list(csv.DictReader(file, columns, delimiter=separator, restval="", strict=True))
-    except (OSError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+def read_table(path: Path, columns: Sequence[str]) -> Iterator[Mapping[str, str]]:
+    """Yield the rows of a CSV file, as a spreadsheet may have saved it."""
+    rows = read_rows(path)
+    received = next(rows, (0, []))[1]
+    if [name.strip().lower() for name in received] != list(columns):
+        raise DataError(f"{path} should have the columns {', '.join(columns)}. Received: {', '.join(received)}.")
+    for _, cells in rows:
+        yield dict(zip_longest(columns, map(plain_cell, cells[: len(columns)]), fillvalue=""))

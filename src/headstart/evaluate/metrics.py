@@ -18,8 +18,6 @@ from headstart.schema import Estimate, PositiveRates, Score
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from headstart.schema import Estimate
-
 
 def score(
     y_true: NDArray[np.integer[Any]],
@@ -76,7 +74,7 @@ def score(
         ece=values["ece"],
         average_precision=values.get("average_precision"),
         intervals={name: bounds(one) for name, one in found.items() if math.isfinite(one.high)},
-        positive=None if positive is None else positive_rates(y_true, predicted, positive, class_names[positive]),
+        positive=None if positive is None else positive_rates(counts, positive, class_names[positive]),
     )
 
 
@@ -122,29 +120,30 @@ def metric_values(
     return {metric.name: found[metric.name].value for metric in METRICS}
 
 
-def positive_rates(
-    y_true: NDArray[np.integer[Any]], predicted: NDArray[np.integer[Any]], positive: int, class_name: str
-) -> PositiveRates:
+def positive_rates(counts: NDArray[np.int64], label: int, class_name: str) -> PositiveRates:
     """Return how well the positive class is told from all others, with Wilson's intervals.
 
     Parameters
     ----------
-    y_true, predicted : ndarray of shape (n_samples,), int
-        Indices of classes.
-    positive : int
-        Of the positive class.
+    counts : ndarray of shape (n_classes, n_classes), int64
+        Confusion matrix, rows are true classes.
+    label : int
+        Row of the positive class.
     class_name : str
         Its name.
     """
-    truth, called = y_true == positive, predicted == positive
-
-    def share(hits: NDArray[np.bool_], among: NDArray[np.bool_]) -> Estimate:
-        n = int(among.sum())
-        if not n:
-            return Estimate(math.nan, math.nan, math.nan)
-        n_hits = int((hits & among).sum())
-        return Estimate(n_hits / n, *wilson(n_hits / n, n))
-
+    right, support, called = int(counts[label, label]), int(counts[label].sum()), int(counts[:, label].sum())
+    total = int(counts.sum())
+    kept = total - support - called + right
     return PositiveRates(
-        class_name, share(called, truth), share(~called, ~truth), share(truth, called), share(~truth, ~called)
+        class_name,
+        sensitivity=proportion(right, support),
+        specificity=proportion(kept, total - support),
+        precision=proportion(right, called),
+        npv=proportion(kept, total - called),
     )
+
+
+def proportion(n: int, of: int) -> Estimate:
+    """Return a share with Wilson's interval; NaN of nothing."""
+    return Estimate(n / of, *wilson(n / of, of)) if of else Estimate(math.nan, math.nan, math.nan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
 import shutil
@@ -9,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from headstart.errors import HeadstartError, StorageError
@@ -22,11 +24,19 @@ FOLDER_VARIABLE = "HEADSTART_CACHE_DIR"
 
 
 def user_home() -> Path:
-    """Return the user's home folder; the folder of temporary files for a user who has none, as in some containers."""
+    """Return the user's home folder; a private one of this process for a user who has none, as in some containers."""
     try:
         return Path.home()
     except RuntimeError:  # neither HOME nor an entry in the list of users
-        return Path(tempfile.gettempdir())
+        return temporary_home()
+
+
+@cache
+def temporary_home() -> Path:
+    """Return a folder that nobody else can write into, which is removed when this process ends."""
+    folder = tempfile.mkdtemp(prefix="headstart-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def home() -> Path:

@@ -69,7 +69,8 @@ def test_a_user_without_a_home_has_a_folder(monkeypatch: pytest.MonkeyPatch) -> 
     for name in ("KERAS_HOME", "XDG_CACHE_HOME", copies.FOLDER_VARIABLE):
         monkeypatch.delenv(name, raising=False)
     assert copies.home().name == "headstart"
-    assert weights.keras_home().name == ".keras"
+    assert weights.keras_home() == copies.temporary_home() / ".keras"
+    assert copies.temporary_home().stat().st_mode & 0o077 == 0
 
 
 def test_a_backend_that_is_not_installed_is_named_before_keras_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:

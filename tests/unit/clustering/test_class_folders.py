@@ -31,6 +31,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "clusters"
 
 
+def test_a_path_that_a_spreadsheet_would_compute_is_text_and_comes_back(folder: Path) -> None:
+    assert "'=c.png,0," in (folder / "images.csv").read_text()
+    fill(folder / "names.csv", "0,3,", "0,3,rose")
+    assert "=c.png" in read_labels(folder)
+
+
 def fill(file: Path, old: str, new: str) -> None:
     text = file.read_text()
     assert old in text

@@ -141,14 +141,14 @@ def test_labels_and_probabilities_that_do_not_fit_are_refused(y: np.ndarray, pro
 def test_the_rates_of_the_positive_class_are_those_of_a_table_of_four() -> None:
     y_true = np.array([1] * 10 + [0] * 20 + [2] * 10)
     predicted = np.array([1] * 8 + [0, 2] + [0] * 17 + [1] * 3 + [2] * 10)
-    found = positive_rates(y_true, predicted, 1, "bee")
+    found = positive_rates(metrics.confusion_matrix(y_true, predicted), 1, "bee")
     values = [rate.value for rate in (found.sensitivity, found.specificity, found.precision, found.npv)]
     assert values == [8 / 10, 27 / 30, 8 / 11, 27 / 29]
     assert (found.sensitivity.low, found.sensitivity.high) == wilson(0.8, 10)
 
 
 def test_a_rate_of_no_images_does_not_exist() -> None:
-    found = positive_rates(np.array([0, 0, 1]), np.array([0, 0, 0]), 1, "bee")
+    found = positive_rates(metrics.confusion_matrix([0, 0, 1], [0, 0, 0]), 1, "bee")
     assert math.isnan(found.precision.value)
     assert found.sensitivity.value == 0
     scored = score(np.array([0, 0, 1]), np.array([[0.9, 0.1]] * 3), ("ant", "bee"), positive=1)
