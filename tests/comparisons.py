@@ -14,7 +14,8 @@ from caches import RECIPE
 from headstart.report.comparison import Comparison, Cost, CurvePoint, HeadResult
 from headstart.report.plots.collection import comparison_plots
 from headstart.report.plots.svg import Plot
-from headstart.schema import Estimate, HeadSpec, Score
+from headstart.schema import HeadSpec
+from headstart.scores import Estimate, Score
 
 FLOWERS = (
     "bluebell", "buttercup", "colts_foot", "cowslip", "crocus", "daffodil", "daisy", "dandelion", "fritillary", "iris",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,6 +14,7 @@ import typer
 from rich.markup import escape
 
 from headstart_cli.console import err, out, shown
+from headstart_cli.options import ChoiceMetric, Positive, Predictions
 
 if TYPE_CHECKING:
     from headstart.exchange.scored_images import ScoredImages
@@ -62,17 +64,8 @@ def benchmark(
     latency: Annotated[
         bool, typer.Option("--latency/--no-latency", help="Time the backbone too, for the latency from pixels.")
     ] = True,
-    metric: Annotated[
-        str,
-        typer.Option(
-            help="What settings and heads are chosen by: accuracy, balanced_accuracy, f1_macro, roc_auc_ovr, "
-            "average_precision or log_loss."
-        ),
-    ] = "accuracy",
-    positive: Annotated[
-        str | None,
-        typer.Option(metavar="CLASS", help="The positive class: its rates, curves and average precision are reported."),
-    ] = None,
+    metric: ChoiceMetric = "accuracy",
+    positive: Positive = None,
     seed: Annotated[int, typer.Option(help="Seeds everything random.")] = 0,
     jobs: Annotated[int | None, typer.Option(min=1, help="Folds at a time. Default: one per processor.")] = None,
     engine: Annotated[
@@ -81,14 +74,7 @@ def benchmark(
     address: Annotated[
         str | None, typer.Option(help="ray: the cluster, as auto. Default: one that is started on this machine.")
     ] = None,
-    predictions: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Write one row per head and image: path, truth, prediction, split (the fold) and the probability of "
-            "every class, as .csv, .parquet or .json.",
-        ),
-    ] = None,
+    predictions: Predictions = None,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the report as one HTML page, with plots.")
     ] = None,
@@ -157,19 +143,21 @@ def benchmark(
     if output:
         write(output, writer_of(output)(found))
     if predictions:
-        write_predictions(predictions, scored_by_head(found))
+        write_predictions(predictions, list(scored_by_head(found)))
     if html:
         write_page(found, html, caches[0], data)
 
 
-def scored_by_head(found: Comparison) -> list[ScoredImages]:
-    """Return what each head takes the images of the folds for; over several repeats the mean probabilities."""
+def scored_by_head(found: Comparison) -> Iterator[ScoredImages]:
+    """Yield what each head takes the images of the folds for, the mean over repeats, and those of a held-out split."""
     from headstart.exchange.scored_images import ScoredImages
 
-    return [
-        ScoredImages(found.paths, found.y_true, head.probabilities, found.class_names, found.fold_names, head.name)
-        for head in found.heads
-    ]
+    names, splits = found.class_names, [found.held_out_split] * len(found.held_out_paths)
+    for head in found.heads:
+        yield ScoredImages(found.paths, found.y_true, head.probabilities, names, found.fold_names, head.name)
+        if head.held_out_probabilities is not None and found.held_out_y_true is not None:
+            held_out = found.held_out_paths, found.held_out_y_true, head.held_out_probabilities
+            yield ScoredImages(*held_out, names, splits, head.name)
 
 
 def words(text: str | None) -> tuple[str, ...] | None:

@@ -75,7 +75,7 @@ def print_error(message: str) -> None:
 
 def print_json(value: Any) -> None:
     """Print a value as JSON that every reader takes: bytes of names that are not UTF-8 become escapes."""
-    typer.echo(json.dumps(unicode_only(value), indent=2))
+    typer.echo(json.dumps(texts.json_value(value), indent=2))
 
 
 def leave_closed_terminal() -> None:
@@ -97,15 +97,6 @@ def is_closed_terminal(descriptor: int) -> bool:
     except OSError as error:
         return error.errno == errno.EIO
     return False
-
-
-def unicode_only(value: Any) -> Any:
-    """Return a JSON value whose texts hold no lone surrogates, which stand for bytes that are not UTF-8."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    if isinstance(value, dict):
-        return {unicode_only(key): unicode_only(inside) for key, inside in value.items()}
-    return [unicode_only(inside) for inside in value] if isinstance(value, list | tuple) else value
 
 
 class RateColumn(ProgressColumn):

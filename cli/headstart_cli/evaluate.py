@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from headstart_cli.console import err, out, print_json, shown
+from headstart_cli.options import Positive, Predictions
 
 if TYPE_CHECKING:
-    from headstart.schema import Score
+    from headstart.scores import Score
 
 
 def evaluate(
@@ -22,22 +23,8 @@ def evaluate(
     include_training: Annotated[
         bool, typer.Option("--include-training", help="Score on images that the head was fitted on as well.")
     ] = False,
-    positive: Annotated[
-        str | None,
-        typer.Option(
-            metavar="CLASS",
-            help="The positive class: its sensitivity, specificity and predictive values are reported. Default: that of "
-            "the fit.",
-        ),
-    ] = None,
-    predictions: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Write one row per scored image: path, truth, prediction, split and the probability of every "
-            "class, as .csv, .parquet or .json.",
-        ),
-    ] = None,
+    positive: Positive = None,
+    predictions: Predictions = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     weights: Annotated[str, typer.Option(help="imagenet, or the file of the head's custom weights.")] = "imagenet",
     precision: Annotated[

@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from headstart_cli.console import err, out, shown
 from headstart_cli.evaluate import print_score
+from headstart_cli.options import ChoiceMetric, Positive, Predictions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,32 +127,15 @@ def fit(
             show_default=False,
         ),
     ] = None,
-    metric: Annotated[
-        str,
-        typer.Option(
-            help="What the search goes by: accuracy, balanced_accuracy, f1_macro, roc_auc_ovr, average_precision or log_loss."
-        ),
-    ] = "accuracy",
-    positive: Annotated[
-        str | None,
-        typer.Option(
-            metavar="CLASS", help="The positive class: its sensitivity, specificity and predictive values are reported."
-        ),
-    ] = None,
+    metric: ChoiceMetric = "accuracy",
+    positive: Positive = None,
     engine: Annotated[
         Literal["local", "ray"], typer.Option(help="ray searches in the workers of a Ray cluster, one core each.")
     ] = "local",
     address: Annotated[
         str | None, typer.Option(help="ray: the cluster, as auto. Default: one that is started on this machine.")
     ] = None,
-    predictions: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Write one row per scored image: path, truth, prediction, split and the probability of every "
-            "class, as .csv, .parquet or .json.",
-        ),
-    ] = None,
+    predictions: Predictions = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: heads/<cache>-<type>.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a head that is saved there already.")] = False,
 ) -> None:

@@ -30,7 +30,8 @@ from headstart.storage.address import Location, location
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from headstart.schema import Failure, ImageRow, Score
+    from headstart.schema import Failure, ImageRow
+    from headstart.scores import Score
 
 
 #: What to do with images that the head has seen.

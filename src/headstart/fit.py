@@ -35,7 +35,8 @@ from headstart.search.settings import Search, candidates, what_to_search
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from headstart.schema import HeadSpec, Score
+    from headstart.schema import HeadSpec
+    from headstart.scores import Score
     from headstart.storage.address import Location
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
 import numpy as np
@@ -17,6 +18,9 @@ BLOCK_ROWS = 4096
 #: included (OWASP, CSV Injection: https://owasp.org/www-community/attacks/CSV_Injection).
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
+#: Half of a character, or what stands for a byte that is not UTF-8.
+SURROGATES = re.compile("[\ud800-\udfff]")
+
 
 def printable(text: str) -> str:
     """Return a text that any terminal and any page can show: undecodable bytes and control characters become escapes.
@@ -24,8 +28,32 @@ def printable(text: str) -> str:
     Control characters include line ends and those that change the direction of writing; letters written from right to
     left stay.
     """
-    decoded = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in decoded)
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in with_escapes(text)
+    )
+
+
+def with_escapes(text: str) -> str:
+    r"""Return a text that is Unicode: bytes that are not UTF-8 become ``\xff``, other lone surrogates ``\ud800``."""
+    return SURROGATES.sub(lambda found: escape_of(ord(found[0])), text)
+
+
+def escape_of(code: int) -> str:
+    """Return the escape of a lone surrogate, of which some stand for bytes (PEP 383)."""
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
+
+
+def json_value(value: Any) -> Any:
+    """Return plain JSON types that every reader takes: None for NaN and infinities, and text that is Unicode."""
+    if isinstance(value, Mapping):
+        return {json_value(key): json_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_value(item) for item in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    return with_escapes(value) if isinstance(value, str) else value
 
 
 def csv_cell(value: Any, *, raw: bool = False) -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
-from headstart.texts import csv_cell, printable
+from headstart.texts import csv_cell, json_value, printable
 
 HARMFUL = ["=1+1", "+1", "-1+2", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "  =1", '=HYPERLINK("http://x")']
 
@@ -25,3 +27,10 @@ def test_nothing_of_a_terminal_is_left() -> None:
     hostile = "a\x1b[31m\x1b]0;title\x07\u202eb\x9b\r\n\x7f\u2028\u2066\udcff"
     assert printable(hostile).isprintable()
     assert printable("größe 日本 שלום") == "größe 日本 שלום"
+
+
+def test_half_of_a_character_is_an_escape_like_every_byte_that_is_no_text() -> None:
+    assert printable("a\ud800\udcff\x1b") == "a\\ud800\\xff\\x1b"
+    assert json_value({"\udcff": [math.nan, math.inf, 1.5, ("\ud800", None, True)]}) == {
+        "\\xff": [None, None, 1.5, ["\\ud800", None, True]]
+    }

@@ -23,7 +23,6 @@ from headstart.criteria import class_index, metric_named
 from headstart.errors import DataError
 from headstart.evaluate.influence import influences
 from headstart.evaluate.intervals import INTERVAL_METHOD, Units
-from headstart.evaluate.metrics import score
 from headstart.evaluate.selection import SELECTION_METHOD, corrected
 from headstart.evaluate.significance import TEST_METHOD, differences
 from headstart.exchange.scored_images import fold_names
@@ -38,10 +37,13 @@ from headstart.search.settings import N_SPLITS, candidates
 from headstart.search.trials import Trial, best_trial, is_number, search_notes
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from headstart.benchmark.nested import Tables, TablesOf
     from headstart.criteria import Metric
     from headstart.report.comparison import Candidate
-    from headstart.schema import Estimate, HeadSpec, Score
+    from headstart.schema import HeadSpec
+    from headstart.scores import Estimate
     from headstart.storage.address import Location
 
 #: Heads whose setting is searched unless asked otherwise; a dense head takes too long.
@@ -123,6 +125,9 @@ def compare_heads(
             test=TEST_METHOD,
             heads=tuple(results),
             metric=metric.name,
+            held_out_paths=[bench.images.paths[row] for row in bench.held_out],
+            held_out_y_true=bench.images.labels[bench.held_out],
+            held_out_split=bench.scored,
             fold_names=fold_names([fold.test for fold in bench.folds.splits], bench.folds.n_splits, len(bench.rows)),
             expected=expected,
             correction=SELECTION_METHOD,
@@ -170,6 +175,7 @@ def compare_one(bench: Bench, name: str, named: Sequence[Candidate]) -> HeadResu
     )
     best = best_trial(trials) if several else Trial(specs[0][0], ())
     head, cost = fit_and_measure(bench, best, tables, search_seconds)
+    held_out = held_out_probabilities(bench, best, head)
     return HeadResult(
         name=name,
         baseline=name in BASELINES,
@@ -180,7 +186,8 @@ def compare_one(bench: Bench, name: str, named: Sequence[Candidate]) -> HeadResu
         probabilities=found.probabilities.astype(np.float32),
         cost=cost,
         fold_settings=tuple(setting(one, specs[one.source], named) for one in found.chosen) if several else (),
-        held_out=held_out_score(bench, best, head),
+        held_out=bench.held_out_score(held_out),
+        held_out_probabilities=held_out,
         learning_curve=learning_curve(tables, found.chosen, labels, bench.folds, options.random_state)
         if options.learning_curve
         else (),
@@ -221,8 +228,8 @@ def fit_and_measure(bench: Bench, best: Trial, tables: TablesOf, search_seconds:
     return head, Cost(fit_seconds, search_seconds, head_ms, total_ms, saved_bytes(bundle), peak.bytes)
 
 
-def held_out_score(bench: Bench, best: Trial, head: Any) -> Score | None:
-    """Return the score of a fitted head on the given held-out images; None without any."""
+def held_out_probabilities(bench: Bench, best: Trial, head: Any) -> NDArray[np.float64] | None:
+    """Return what a fitted head says of the given held-out images, shape (n_held_out, n_classes); None without any."""
     if not len(bench.held_out):
         return None
     source = bench.sources[best.source]
@@ -233,8 +240,7 @@ def held_out_score(bench: Bench, best: Trial, head: Any) -> Score | None:
         pooled_layers=cache.recipe.pooled_layers,
         n_samples=len(bench.held_out),
     )
-    probabilities = probabilities_of(head, X, len(bench.class_names))
-    return score(bench.images.labels[bench.held_out], probabilities, bench.class_names, bench.criterion.positive)
+    return probabilities_of(head, X, len(bench.class_names))
 
 
 def majority(bench: Bench) -> HeadResult:
@@ -247,12 +253,7 @@ def majority(bench: Bench) -> HeadResult:
     held_out = None
     if len(bench.held_out):
         shares = np.bincount(labels, minlength=n_classes) / len(labels)
-        held_out = score(
-            bench.images.labels[bench.held_out],
-            np.tile(shares, (len(bench.held_out), 1)),
-            bench.class_names,
-            bench.criterion.positive,
-        )
+        held_out = np.tile(shares, (len(bench.held_out), 1))
     return HeadResult(
         name=MAJORITY,
         baseline=True,
@@ -265,7 +266,8 @@ def majority(bench: Bench) -> HeadResult:
         ),
         probabilities=probabilities.astype(np.float32),
         cost=Cost(0.0, 0.0, 0.0, bench.sources[0].backbone_ms if len(bench.sources) == 1 else None, 0, None),
-        held_out=held_out,
+        held_out=bench.held_out_score(held_out),
+        held_out_probabilities=held_out,
     )
 
 

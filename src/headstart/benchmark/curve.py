@@ -12,7 +12,7 @@ from scipy import stats
 from headstart.benchmark.nested import by_source, probabilities_of
 from headstart.heads.catalogue import make_head
 from headstart.report.comparison import CurvePoint
-from headstart.schema import Estimate
+from headstart.scores import Estimate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -14,7 +14,7 @@ from headstart.criteria import Criterion, class_index
 from headstart.evaluate.folds import Folds, make_folds
 from headstart.evaluate.intervals import CV_VARIANCE, estimates
 from headstart.evaluate.leaks import find_leaks
-from headstart.evaluate.metrics import positive_rates
+from headstart.evaluate.metrics import positive_rates, score
 from headstart.evaluate.neighbours import last_block, near_units
 from headstart.evaluate.splits import connected_units, joined_units
 from headstart.heads.catalogue import HEAD_TYPES
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from headstart.benchmark.nested import Tables
     from headstart.benchmark.sources import Source
-    from headstart.schema import Estimate, HeadSpec, PositiveRates
+    from headstart.schema import HeadSpec
+    from headstart.scores import Estimate, PositiveRates, Score
     from headstart.search.pool import Pool
 
 #: What is there only to be beaten.
@@ -140,6 +141,14 @@ class Bench:
             return None
         counts = confusion_matrix(self.labels, probabilities.argmax(axis=1), labels=np.arange(len(self.class_names)))
         return positive_rates(counts, positive, self.class_names[positive])
+
+    def held_out_score(self, probabilities: NDArray[np.float64] | None) -> Score | None:
+        """Return the score of a fitted head on the held-out images; None without any."""
+        if probabilities is None:
+            return None
+        units = connected_units(self.held_out, self.images.sha256, self.images.groups)
+        labels = self.images.labels[self.held_out]
+        return score(labels, probabilities, self.class_names, self.criterion.positive, units)
 
     def tables(self, number: int, specs: Sequence[HeadSpec]) -> Tables:
         """Return what some settings need of a cache; the large tables of the other caches are let go first."""

@@ -12,7 +12,7 @@ from headstart.evaluate.significance import ALPHA
 if TYPE_CHECKING:
     from headstart.criteria import Metric
     from headstart.report.comparison import Candidate, HeadResult
-    from headstart.schema import Estimate
+    from headstart.scores import Estimate
 
 
 def ranked(results: Sequence[HeadResult], metric: Metric) -> list[HeadResult]:

@@ -12,7 +12,7 @@ from scipy.optimize import brentq
 from headstart.criteria import METRICS
 from headstart.errors import DataError
 from headstart.evaluate.influence import ECE_BINS, confidence_gaps, influences, row_losses
-from headstart.schema import Estimate
+from headstart.scores import Estimate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

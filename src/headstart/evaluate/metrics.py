@@ -13,7 +13,7 @@ from headstart.criteria import METRICS
 from headstart.errors import DataError
 from headstart.evaluate.influence import influences
 from headstart.evaluate.intervals import estimates, f1_interval, wilson
-from headstart.schema import Estimate, PositiveRates, Score
+from headstart.scores import Estimate, PositiveRates, Score
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from headstart.criteria import Metric
     from headstart.evaluate.influence import Influence, Labels
-    from headstart.schema import Estimate
+    from headstart.scores import Estimate
 
 #: How the score of the recommended head is corrected, for a person.
 SELECTION_METHOD = (

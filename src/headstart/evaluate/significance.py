@@ -13,7 +13,7 @@ from scipy import stats
 
 from headstart.errors import DataError
 from headstart.evaluate.intervals import CV_VARIANCE
-from headstart.schema import Estimate
+from headstart.scores import Estimate
 
 if TYPE_CHECKING:
     from headstart.evaluate.influence import Influence

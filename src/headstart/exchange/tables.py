@@ -15,7 +15,7 @@ import numpy as np
 from headstart.cache.publish import published_bytes
 from headstart.errors import MissingExtraError
 from headstart.exchange import FORMAT, FORMAT_VERSION
-from headstart.texts import csv_cell
+from headstart.texts import csv_cell, with_escapes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -124,7 +124,7 @@ def described_blocks(contents: Contents) -> Iterator[tuple[dict[str, list[Any]],
 
 def valid(text: str) -> str | None:
     """Return text that is UTF-8, and None for none."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") if text else None
+    return with_escapes(text) if text else None
 
 
 def import_pyarrow() -> tuple[Any, Any]:

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from headstart.schema import Estimate, HeadSpec, PositiveRates, Recipe, Score
+    from headstart.schema import HeadSpec, Recipe
+    from headstart.scores import Estimate, PositiveRates, Score
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,8 @@ class HeadResult:
         What was chosen inside each fold, in words; empty where nothing was.
     held_out : Score or None
         On the given test split, fitted on all training images; it chose nothing.
+    held_out_probabilities : ndarray of shape (n_held_out, n_classes), or None
+        Of that split, rows as in ``Comparison.held_out_y_true``.
     learning_curve : tuple of CurvePoint
         Empty unless asked for.
     notes : tuple of str
@@ -124,6 +127,7 @@ class HeadResult:
     p_value: float | None = None
     fold_settings: tuple[str, ...] = ()
     held_out: Score | None = None
+    held_out_probabilities: NDArray[np.floating[Any]] | None = field(default=None, repr=False)
     learning_curve: tuple[CurvePoint, ...] = ()
     notes: tuple[str, ...] = ()
     cache: str = ""
@@ -174,6 +178,8 @@ class Comparison:
         Fits the recommended head, the cache chosen by a search; empty where there was one cache alone.
     metric : str
         By which the heads are ranked, compared and recommended.
+    held_out_paths, held_out_y_true, held_out_split : sequence of str, ndarray of int, str
+        Paths and true classes of the images of the given test split, and its name; empty without one.
     fold_names : sequence of str
         Folds that each image is scored in (exchange/scored_images.py); empty where they are not known.
     expected : Estimate or None
@@ -207,6 +213,9 @@ class Comparison:
     not_in_all: tuple[str, ...] = ()
     fit_command: str = ""
     metric: str = "accuracy"
+    held_out_paths: Sequence[str] = field(default=(), repr=False)
+    held_out_y_true: NDArray[np.int64] | None = field(default=None, repr=False)
+    held_out_split: str = ""
     fold_names: Sequence[str] = field(default=(), repr=False)
     expected: Estimate | None = None
     correction: str = ""
@@ -218,8 +227,9 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, without the probabilities of single images."""
-        values = {**asdict(self), "y_true": None, "paths": None, "fold_names": None}
+        values = asdict(self)
+        for name in ("y_true", "paths", "fold_names", "held_out_y_true", "held_out_paths"):
+            del values[name]
         for head in values["heads"]:
-            del head["probabilities"]
-        del values["y_true"], values["paths"], values["fold_names"]
+            del head["probabilities"], head["held_out_probabilities"]
         return values | {"n_samples": len(self.y_true)}

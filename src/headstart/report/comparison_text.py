@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -25,11 +25,11 @@ from headstart.report.figures import (
     size,
     value_text,
 )
-from headstart.texts import csv_cell, printable
+from headstart.texts import csv_cell, json_value, printable
 
 if TYPE_CHECKING:
     from headstart.report.comparison import Comparison, HeadResult
-    from headstart.schema import Estimate, PositiveRates
+    from headstart.scores import Estimate, PositiveRates
 
 #: Headers that keep the table of scores within 80 columns.
 SHORT_TITLES = {
@@ -290,16 +290,4 @@ def or_empty(value: float | None) -> float | None:
 
 def comparison_json(comparison: Comparison) -> str:
     """Return :meth:`Comparison.to_dict` as JSON that every reader takes: null where a number does not exist."""
-    return json.dumps(strict(comparison.to_dict()), indent=2, allow_nan=False)
-
-
-def strict(value: Any) -> Any:
-    """Return plain JSON types in which None stands for NaN and the infinities, and no text is undecodable."""
-    if isinstance(value, Mapping):
-        return {strict(key): strict(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [strict(item) for item in value]
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    # A lone surrogate is no Unicode; JSON's \udcff is refused by strict readers.
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+    return json.dumps(json_value(comparison.to_dict()), indent=2, allow_nan=False)

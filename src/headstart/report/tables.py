@@ -12,7 +12,7 @@ from headstart.report.figures import interval_text, value_text
 from headstart.texts import printable
 
 if TYPE_CHECKING:
-    from headstart.schema import PositiveRates, Score
+    from headstart.scores import PositiveRates, Score
 
 #: Classes up to which a confusion matrix is still a picture and not a wall of numbers.
 MAX_CONFUSION_CLASSES = 20

@@ -16,7 +16,7 @@ from headstart.benchmark.verdict import recommend
 from headstart.criteria import METRICS
 from headstart.errors import DataError, HeadstartError, ParameterError
 from headstart.report.comparison import Comparison
-from headstart.schema import Estimate
+from headstart.scores import Estimate
 from labelled import labelled_cache
 
 pytestmark = pytest.mark.slow

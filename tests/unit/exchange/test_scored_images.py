@@ -21,6 +21,7 @@ from headstart.fit import fit_head
 from headstart.heads.bundle import load_bundle
 from headstart.heads.catalogue import default_spec
 from headstart_cli.app import COMMANDS, make_app
+from headstart_cli.benchmark import scored_by_head
 from labelled import labelled_cache
 
 SPEC = default_spec("knn", features=["avg"])
@@ -109,6 +110,20 @@ def test_the_splits_of_held_out_images_are_named() -> None:
     splits, rows = ["train", "test", "test", ""], np.array([1, 2])
     assert split_names(splits, rows) == ["test", "test"]
     assert split_names(splits, np.array([0, 1])) == split_names(splits, np.array([3, 3])) == ["held-out"] * 2
+
+
+def test_a_comparison_has_a_row_for_every_image_of_the_folds_and_of_the_held_out_split(tmp_path: Path) -> None:
+    splits = ["test" if row % 4 == 0 else "train" for row in range(40)]
+    cache = labelled_cache(tmp_path / "c.h5", [row % 2 for row in range(40)], splits=splits, distance=0.5)
+    found = compare_heads(cache, heads=("ridge", "majority"), features=("avg",), n_splits=2)
+    folds, held_out, *majority = scored_by_head(found)
+    assert (len(folds), len(held_out), [len(one) for one in majority]) == (30, 10, [30, 10])
+    assert set(held_out.splits) == {"test"}
+    assert held_out.paths == [f"{('ants', 'bees')[row % 2]}/{row}.jpg" for row in range(0, 40, 4)]
+    right = held_out.probabilities.argmax(axis=1) == held_out.y_true
+    assert found["ridge"].held_out is not None
+    assert right.mean() == found["ridge"].held_out.accuracy
+    assert not {"held_out_probabilities", "probabilities"} & set(found.to_dict()["heads"][0])
 
 
 def test_folds_are_counted_in_each_repeat() -> None:

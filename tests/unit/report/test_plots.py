@@ -20,7 +20,7 @@ from headstart.report.plots.marks import log_ticks, look
 from headstart.report.plots.probabilities import confusion, curves
 from headstart.report.plots.scores import pareto_fit, pareto_latency, pareto_optimal
 from headstart.report.plots.svg import COLOURS, ROLES, Plot, draw
-from headstart.schema import Estimate
+from headstart.scores import Estimate
 
 pytestmark = pytest.mark.slow
 
