@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from headstart.errors import ParameterError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,10 @@ class Metric:
     def gain(self, value: float) -> float:
         """Return the value with the sign under which more is better."""
         return value if self.higher_is_better else -value
+
+    def clip(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return values within the range of the score: log-loss is 0 or more, all others are from 0 to 1."""
+        return np.clip(values, 0.0, np.inf if self.name == "log_loss" else 1.0)
 
 
 #: In the order in which they are shown.

@@ -142,13 +142,16 @@ def read_shards(file: Any, path: Path) -> Sequence[BaseException]:
 
 
 def read_rows(rows: StoredRows, file_bytes: int) -> Iterator[BaseException]:
-    """Look up every chunk, and read all rows or some; yield what was wrong."""
+    """Look up every chunk, and read all rows or some; yield what was wrong, and go on: who verifies a file does so too."""
     rest = (0,) * (len(rows.shape) - 1)
     for first in range(0, len(rows), rows.chunk_rows):
-        place = rows.id.get_chunk_info_by_coord((first, *rest))
-        if place.byte_offset is None or place.byte_offset + place.size > file_bytes:
-            yield ValueError(f"the chunk at row {first} lies outside of the file")
-            return
+        try:
+            place = rows.id.get_chunk_info_by_coord((first, *rest))
+        except H5PY_ERRORS as error:
+            yield error
+        else:
+            if place.byte_offset is None or place.byte_offset + place.size > file_bytes:
+                yield ValueError(f"the chunk at row {first} lies outside of the file")
     whole = rows.chunk_bytes * len(rows) <= WHOLE_BYTES
     wanted = range(len(rows)) if whole else np.linspace(0, len(rows) - 1, SAMPLE_ROWS).astype(np.int64).tolist()
     value = np.empty((1, *rows.shape[1:]), rows.dtype)

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 INTERVAL_METHOD = (
     "95 % intervals of how well this way of fitting does on other images of the same kind. Scores from 0 to 1: Wilson's "
     "score interval (JASA 22, 1927) of as many images as would give the same variance (infinitesimal jackknife over units "
-    "of images that belong together, with one more unit that is all wrong, so that a score without a mistake has an interval "
-    "too). Log-loss: on the logarithmic scale, upwards with one more mistake. Calibration error: the multiples of the gaps "
-    "that are compatible with it, at least up to the figure itself. The variances are taken 1.4 times, as the heads of "
-    "cross-validation share training images. Each interval is of one head, whether it is the best or not."
+    "of images that belong together); the end towards one half with one more unit that is all wrong, so that a score without "
+    "a mistake has an interval too. Log-loss: on the logarithmic scale, upwards with one more mistake. Their variances are "
+    "taken 1.4 times, as the heads of cross-validation share training images. Calibration error: the multiples of the gaps "
+    "that are compatible with it, at least up to the figure itself. Each interval is of one head, whether it is the best or "
+    "not."
 )
 
 #: Standard normal quantile of 97.5 %.
@@ -39,8 +40,8 @@ CV_VARIANCE = 1.4
 #: Loss of the mistake that the upper end of log-loss allows for: the true class at 20 %, or the largest loss seen.
 MISTAKE_LOSS = math.log(5)
 
-#: Draws for the calibration error, and by how much more its lower end lets chance vary than its upper end.
-N_DRAWS, ECE_VARIANCE = 1000, 1.5
+#: Draws for the calibration error.
+N_DRAWS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,7 @@ def estimates(
     for metric in METRICS:
         influence = found[metric.name]
         if metric.name == "ece":
-            made[metric.name] = calibration_estimate(y_true, probabilities, together, influence.value, variance_factor)
+            made[metric.name] = calibration_estimate(y_true, probabilities, together, influence.value)
         else:
             allowed = unseen(metric.name, y_true, probabilities, together)
             variance = together.variance(influence.rows)
@@ -162,12 +163,14 @@ def estimate(name: str, value: float, variance: float, allowed: Unseen, variance
 
 
 def share_interval(value: float, variance: float, allowed: Unseen, variance_factor: float) -> tuple[float, float]:
-    """Return Wilson's interval of as many images as have this variance, one more mistake among them."""
+    """Return Wilson's interval of as many images as have this variance; the end towards 1/2 with one more mistake."""
     if math.isinf(variance):
         return 0.0, 1.0
     moved = (value if value >= 0.5 else 1 - value) * (1 - allowed.drop)
     spread = variance_factor * (variance + allowed.square * max(value, 1 - value) ** 2)
-    return wilson(value, moved * (1 - moved) / spread)
+    inner = wilson(value, moved * (1 - moved) / spread)
+    outer = wilson(value, value * (1 - value) / (variance_factor * variance)) if variance > 0 else inner
+    return (inner[0], outer[1]) if value >= 0.5 else (outer[0], inner[1])
 
 
 def log_interval(value: float, variance: float, allowed: Unseen, variance_factor: float) -> tuple[float, float]:
@@ -201,23 +204,32 @@ def f1_interval(n_right: float, n_either: float) -> tuple[float, float]:
 
 
 def calibration_estimate(
-    y_true: Labels, probabilities: NDArray[np.floating[Any]], units: Units, value: float, variance_factor: float
+    y_true: Labels, probabilities: NDArray[np.floating[Any]], units: Units, value: float
 ) -> Estimate:
     """Return the calibration error with the multiples of its bins' gaps of which chance would make what is seen.
 
-    Chance is that of a calibrated head, so that bins without a mistake have a variance too; as units belong together, it is
-    that of as many units.
+    Chance is that of a calibrated head, so that bins without a mistake vary too; as units belong together, it is that of as
+    many units. The lower end counts mistakes (few of them are skewed), the upper end has normal ones (bins where a mistake
+    is unlikely would have none).
     """
     gaps, number = confidence_gaps(y_true, probabilities)
-    sums = np.bincount(number, gaps, ECE_BINS) / len(gaps)
+    sums, shares = np.bincount(number, gaps, ECE_BINS) / len(gaps), np.bincount(number, minlength=ECE_BINS) / len(gaps)
     confidence = probabilities.max(axis=1).astype(np.float64)
+    rng = np.random.default_rng(0)
     each = np.bincount(number, confidence * (1 - confidence), ECE_BINS) / len(gaps) / units.n
-    noise = np.random.default_rng(0).standard_normal((N_DRAWS, ECE_BINS)) * np.sqrt(each)
+    normal = rng.standard_normal((N_DRAWS, ECE_BINS)) * np.sqrt(each)
+    right = np.clip(np.bincount(number, confidence, ECE_BINS) / len(gaps) / np.where(shares, shares, 1), 0, 1)
+    n = np.ceil(shares * units.n).astype(np.int64)
+    counted = (rng.binomial(n, right, (N_DRAWS, ECE_BINS)) / np.maximum(n, 1) - right) * shares
 
-    def excess(multiple: float, level: float, by: float = 1.0) -> float:
-        return float(np.quantile(np.abs(multiple * sums + by * noise).sum(axis=1), level)) - value
+    def excess(multiple: float, level: float, noise: Floats) -> float:
+        return float(np.quantile(np.abs(multiple * sums + noise).sum(axis=1), level)) - value
 
-    wide = math.sqrt(max(ECE_VARIANCE, variance_factor))
-    low = 0.0 if value == 0 or excess(0, 0.975, wide) >= 0 else brentq(excess, 0, 1, args=(0.975, wide), xtol=1e-4)
-    high = 1.0 if value == 0 or excess(1, 0.025) >= 0 else brentq(excess, 1, 100, args=(0.025,), xtol=1e-4)
+    low = high = 1.0
+    if excess(0, 0.975, counted) >= 0:
+        low = 0.0
+    elif excess(1, 0.975, counted) > 0:
+        low = brentq(excess, 0, 1, args=(0.975, counted), xtol=1e-4)
+    if excess(1, 0.025, normal) < 0:
+        high = brentq(excess, 1, 100, args=(0.025, normal), xtol=1e-4)
     return Estimate(value, min(low * value, value), min(max(high * value, value), 1.0))

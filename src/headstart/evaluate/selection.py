@@ -19,13 +19,16 @@ if TYPE_CHECKING:
 #: How the score of the recommended head is corrected, for a person.
 SELECTION_METHOD = (
     "Bootstrap bias correction for the choice of the head (BBC-CV; Tsamardinos, Greasidou & Borboudakis, Machine Learning "
-    "107, 2018): the best head of every draw of the images is scored on the images that were not drawn. The interval is of "
-    "the whole procedure, the choice of the head included, with as many training images as a fold has; fitted on all images, "
-    "a head is as good or slightly better."
+    "107, 2018): the best head of every draw of the images, or each of equally good ones, is scored on the images that were "
+    "not drawn. The interval is of the whole procedure, the choice of the head included, with as many training images as a "
+    "fold has; fitted on all images, a head is as good or slightly better."
 )
 
 #: Draws of the bootstrap.
 N_DRAWS = 500
+
+#: Scores of a draw that differ by less are equal: they are sums of rounded numbers.
+ROUNDING = 1e-9
 
 #: Units times draws in memory at a time: 32 MB.
 BLOCK = 4_000_000
@@ -42,7 +45,7 @@ def corrected(
     """Return what to expect of the best of several heads on other images (:data:`SELECTION_METHOD`).
 
     Scores of draws are taken to the first order, by the influence of each unit; of accuracy and log-loss that is exact. The
-    variance is the mean of the heads', by how often each is the best.
+    variance is the mean of the heads', by how often each is the best, at the corrected score.
 
     Parameters
     ----------
@@ -62,15 +65,22 @@ def corrected(
     value, shares = values[int(np.nanargmax([metric.gain(one.value) for one in found]))], np.ones(len(found))
     if len(found) > 1:
         value, shares = out_of_bag(metric, values, sums, random_state)
-    variance = float(sum(share * units.variance(one.rows) for share, one in zip(shares, found, strict=True)))
-    value = max(float(value), 0.0) if metric.name == "log_loss" else min(max(float(value), 0.0), 1.0)
+    variance = float(shares @ [units.variance(one.rows) for one in found])
+    spread = float(shares @ (values * (1 - values)))
+    if metric.name != "log_loss" and spread > 0:
+        # That of as many images: at the measured scores, which are too good, it is too small.
+        variance *= value * (1 - value) / spread
     return estimate(metric.name, value, variance, unseen(metric.name, y_true, probabilities, units), CV_VARIANCE)
 
 
 def out_of_bag(
     metric: Metric, values: NDArray[np.float64], sums: NDArray[np.float64], random_state: int
 ) -> tuple[float, NDArray[np.float64]]:
-    """Return the mean score of each draw's best head on the units not drawn, and how often each head was the best."""
+    """Return the mean score of each draw's best heads on the units not drawn, and how often each head was the best.
+
+    Equal ones share a draw: where mistakes are few, that is most draws, and the first head alone would say little of the
+    rest. Scores to the first order can leave their range, and would seem better than without a mistake.
+    """
     rng, n = np.random.default_rng(random_state), len(sums)
     sign, some = metric.gain(1.0), max(1, BLOCK // n)
     scores, best = [], []
@@ -80,9 +90,10 @@ def out_of_bag(
         counts = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
         left_out = (counts == 0).astype(np.float64)
         found = (left_out.sum(axis=1) > 0).nonzero()[0]
-        winner = np.argmax(sign * (values + counts @ sums), axis=1)[found]
-        means = (left_out @ sums)[found, winner] * n / left_out.sum(axis=1)[found]
-        scores.append(values[winner] + means)
-        best.append(winner)
-    wins = np.bincount(np.concatenate(best), minlength=len(values))
-    return float(np.concatenate(scores).mean()), wins / wins.sum()
+        gains = sign * metric.clip(values + counts @ sums)[found]
+        equal = gains >= gains.max(axis=1, keepdims=True) - ROUNDING
+        shares = equal / equal.sum(axis=1, keepdims=True)
+        means = (left_out @ sums)[found] * n / left_out.sum(axis=1)[found, None]
+        scores.append((shares * metric.clip(values + means)).sum(axis=1))
+        best.append(shares)
+    return float(np.concatenate(scores).mean()), np.concatenate(best).mean(axis=0)

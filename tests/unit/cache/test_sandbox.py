@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import h5py
 import numpy as np
@@ -16,7 +17,9 @@ import pytest
 
 from caches import everything, write_cache
 from headstart.cache import checked, sandbox
+from headstart.cache.reading import StoredRows
 from headstart.cache.store import open_cache
+from headstart.cache.trial import read_rows
 from headstart.cache.verify import verify_file
 from headstart.errors import CacheError
 
@@ -168,3 +171,16 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 open_cache({copies[3]!r}).close()
 """
     subprocess.run([sys.executable, "-W", "error::ResourceWarning", "-c", program], check=True, timeout=120)
+
+
+def test_rows_behind_a_chunk_outside_of_the_file_are_read_as_well(tmp_path: Path) -> None:
+    """Who verifies a file reads them too: what happens there must happen in the process that reads it first."""
+    path = write_cache(tmp_path / "a.h5", compression="none")
+    with h5py.File(path) as file:
+        rows = StoredRows(file["features"])
+        n_chunks = -(-len(rows) // rows.chunk_rows)
+        found = [str(error) for error in read_rows(rows, 1)]
+        assert found == [f"the chunk at row {rows.chunk_rows * i} lies outside of the file" for i in range(n_chunks)]
+        rows.read = Mock(side_effect=OSError("cannot be read"))
+        found = [str(error) for error in read_rows(rows, 1)]
+    assert found[n_chunks:] == ["cannot be read"] * len(rows)

@@ -89,6 +89,27 @@ def test_without_a_mistake_no_score_is_certain() -> None:
     assert few["balanced_accuracy"].low < found["balanced_accuracy"].low - 0.05
 
 
+def test_where_some_mistakes_are_seen_the_far_end_allows_for_no_other() -> None:
+    y = np.arange(100) % 2
+    score = np.where(y == 1, 0.9, 0.1)
+    score[[1, 3, 5]] = 0.05  # below all of the other class
+    found = estimates(y, np.stack([1 - score, score], axis=1))["roc_auc_ovr"]
+    assert found.value == 0.94
+    assert 0.8 < found.low < 0.88
+    assert 0.97 < found.high < 0.98
+    score[[0, 1, 3, 5]] = 0.1, 0.9, 0.9, 0.05  # one of them is left
+    assert estimates(y, np.stack([1 - score, score], axis=1))["roc_auc_ovr"].high < 1
+
+
+def test_a_mistake_that_a_sure_head_may_make_is_no_fault_of_calibration() -> None:
+    y = np.arange(60) % 2
+    probabilities = np.array([[0.998, 0.002], [0.002, 0.998]])[y]
+    probabilities[0] = probabilities[0, ::-1]
+    assert estimates(y, probabilities)["ece"].low == 0  # 1 - 0.998 ** 60: with 11 % of calibrated heads
+    probabilities[1] = probabilities[1, ::-1]
+    assert estimates(y, probabilities)["ece"].low > 0.001  # two: with 0.7 %
+
+
 def test_calibration_error_is_not_said_to_be_above_what_it_is() -> None:
     # A calibrated head: what is seen is chance.
     rng = np.random.default_rng(0)

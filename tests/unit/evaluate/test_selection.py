@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from headstart.criteria import METRICS
 from headstart.evaluate.influence import influences
-from headstart.evaluate.intervals import CV_VARIANCE, Units, estimates
+from headstart.evaluate.intervals import CV_VARIANCE, Units, estimates, wilson
 from headstart.evaluate.selection import corrected
 
 
@@ -45,3 +46,30 @@ def test_a_head_that_is_far_better_stays_what_it_is() -> None:
     made += heads(rng, 100, 3, 0.5)[1]
     found = [influences(y, probabilities)["accuracy"] for probabilities in made]
     assert abs(corrected(METRICS[0], found, y, made[0], Units(None, 100)).value - found[0].value) < 0.003
+
+
+@pytest.mark.parametrize("name", ["accuracy", "balanced_accuracy", "f1_macro", "roc_auc_ovr", "average_precision"])
+def test_heads_without_a_mistake_on_a_draw_share_it(name: str) -> None:
+    """Whichever comes first: two of six heads have one mistake, which most draws of the images do not hold."""
+    y = np.arange(60) % 2
+    made = [np.array([[0.9, 0.1], [0.1, 0.9]])[y] for _ in range(6)]
+    made[0][0], made[1][1] = (0.05, 0.95), (0.95, 0.05)
+    (metric,) = [metric for metric in METRICS if metric.name == name]
+    expected = []
+    for order in (made, made[::-1]):
+        found = [influences(y, probabilities)[name] for probabilities in order]
+        expected.append(corrected(metric, found, y, made[5], Units(None, 60)))
+    assert expected[0].value == pytest.approx(expected[1].value, abs=1e-9)
+    assert 0.99 < expected[0].value <= 1
+    assert expected[0].high > 0.999
+
+
+def test_the_interval_is_of_as_many_images_at_the_corrected_score() -> None:
+    rng = np.random.default_rng(3)
+    y, made = heads(rng, 60, 6, 0.8)
+    found = [influences(y, probabilities)["accuracy"] for probabilities in made]
+    best = int(np.argmax([one.value for one in found]))
+    expected = corrected(METRICS[0], found, y, made[best], Units(None, 60))
+    right = wilson(expected.value, 60 / CV_VARIANCE)
+    assert found[best].value > expected.value + 0.03
+    assert (expected.low, expected.high) == pytest.approx(right, abs=0.01)
