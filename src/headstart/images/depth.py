@@ -24,6 +24,9 @@ SIGNED = 2
 #: Pillow's names of the orders of two bytes: what unpacks the upper byte in one order unpacks the lower one in the other.
 OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 
+#: Raw modes of big-endian TIFFs, and what they are once libtiff has unpacked them; Pillow replaces those of other types.
+UNPACKED = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
+
 
 def rawmode_of(image: ImageFile.ImageFile) -> str:
     """Return how the bytes of an image that is not loaded yet become Pillow's pixels, as ``RGB;16B``."""
@@ -109,6 +112,14 @@ def colour_16_bit(rawmode: str, reopen: Reopen) -> Samples:
     if isinstance(transparent, tuple):
         values = with_alpha(values, (values != np.array(transparent, np.uint16)).any(axis=2))
     return Samples(values)
+
+
+def load(image: ImageFile.ImageFile) -> None:
+    """Load an image; bytes that libtiff has put in the order of this machine are not swapped a second time."""
+    rawmode = rawmode_of(image)
+    if rawmode in UNPACKED and image.tile[0].codec_name == "libtiff":
+        unpacked(image, UNPACKED[rawmode])
+    image.load()
 
 
 def unpacked(image: ImageFile.ImageFile, rawmode: str) -> tuple[NDArray[np.uint8], dict[Any, Any]]:

@@ -16,6 +16,7 @@ from headstart.images.depth import (
     deep_samples,
     is_16_bit_colour,
     is_animated,
+    load,
     may_be_deep,
     netpbm_samples,
     rawmode_of,
@@ -146,7 +147,7 @@ class PillowFile:
         refuse_missing_rows(image, self._data)
         if is_16_bit_colour(image, rawmode):
             return colour_16_bit(rawmode, lambda: self._reopened(number))
-        image.load()
+        load(image)
         return deep_samples(image) or Samples(to_rgb(image, notes))
 
 

@@ -19,16 +19,22 @@ from headstart.images.extras import import_reader, verb_of
 from headstart.images.opened import MAX_PAGES, ORIENTATIONS, joined, turned
 from headstart.images.samples import Samples, to_levels, type_limits
 from headstart.images.tags import ORIENTATION
-from headstart.images.tiff_kinds import GREY, PALETTE, RGB, SEPARATED, WHITE_IS_ZERO, YCBCR
+from headstart.images.tiff_kinds import (
+    ASSOCIATED,
+    GREY,
+    PALETTE,
+    RGB,
+    SEPARATED,
+    UNASSOCIATED,
+    WHITE_IS_ZERO,
+    YCBCR,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 #: Values of PhotometricInterpretation that are read.
 READ = (WHITE_IS_ZERO, GREY, RGB, PALETTE, SEPARATED, YCBCR)
-
-#: Values of ExtraSamples that mean alpha.
-ASSOCIATED, UNASSOCIATED = 1, 2
 
 # tifffile logs what it finds odd; without this, Python would print it where nobody has set up logging.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -127,7 +133,9 @@ class DeepTiff:
             raise ImageError(unsupported(self._kind))
         if page.photometric == PALETTE and page.colormap is not None and values.ndim == 2:
             return Samples(np.stack([colours[values] for colours in page.colormap], axis=2))
-        if page.photometric == PALETTE or (page.photometric == SEPARATED and values.shape[2:] < (4,)):
+        no_cmyk = page.photometric == SEPARATED and values.shape[2:] < (4,)
+        no_rgb = page.photometric == YCBCR and page.compression not in SIZE_OF  # of these the decoders make RGB
+        if page.photometric == PALETTE or no_cmyk or no_rgb:
             raise ImageError(unsupported(self._kind))
         if page.photometric == SEPARATED:
             notes += ["from-CMYK"] if "from-CMYK" not in notes else []

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
     from PIL import ImageFile
 
-#: First bytes of TIFF and BigTIFF.
-MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+#: First bytes of a BigTIFF that Pillow does not read, and those of all TIFFs.
+BIG_ENDIAN_BIGTIFF = b"MM\0+"
+MAGIC = (b"II*\0", b"MM\0*", b"II+\0", BIG_ENDIAN_BIGTIFF)
 
 #: A value of Compression that Pillow knows, and not every build of it reads.
 WEBP = 50001
@@ -42,12 +43,20 @@ COMPRESSIONS = {
     52546: "JPEG XL", 65000: "EER", 65001: "EER", 65002: "EER",
 }  # fmt: skip
 
+#: What Pillow says of samples that it does not read. The index is that of a raw mode for planes that are no colours.
+UNREAD = re.compile(r"TIFF: (unknown (pixel mode|data organization)|string index out of range)")
+
 #: Values of SampleFormat.
 FLOAT, COMPLEX = 3, (5, 6)
 
 #: Values of PhotometricInterpretation, and what some are called.
 WHITE_IS_ZERO, GREY, RGB, PALETTE, SEPARATED, YCBCR, LAB, CFA, LINEAR_RAW = 0, 1, 2, 3, 5, 6, 8, 32803, 34892
-COLOURS = {WHITE_IS_ZERO: "grey with white as zero", GREY: "grey", RGB: "RGB", SEPARATED: "CMYK", LAB: "LAB"}
+COLOURS = {
+    WHITE_IS_ZERO: "grey with white as zero", GREY: "grey", RGB: "RGB", SEPARATED: "CMYK", YCBCR: "YCbCr", LAB: "LAB"
+}  # fmt: skip
+
+#: Values of ExtraSamples that mean alpha.
+ASSOCIATED, UNASSOCIATED = 1, 2
 
 
 def unread_kind(data: bytes, name: str, refusal: str) -> str:
@@ -69,6 +78,8 @@ def unread_kind(data: bytes, name: str, refusal: str) -> str:
     """
     if not data.startswith(MAGIC):
         return ""
+    if data.startswith(BIG_ENDIAN_BIGTIFF):
+        return "big-endian BigTIFF"
     try:
         tags = first_tags(data)
         compression, kind = tag_number(tags, COMPRESSION, 1), kind_of_samples(tags)
@@ -78,7 +89,7 @@ def unread_kind(data: bytes, name: str, refusal: str) -> str:
         raise ImageError(CAMERA_RAW)
     if compression not in TiffImagePlugin.COMPRESSION_INFO:
         return kind_of_compression(compression)
-    return kind if re.search(r"unknown (pixel mode|data organization)", refusal) else ""
+    return kind if re.search(UNREAD, refusal) else ""
 
 
 def kind_of_compression(compression: int) -> str:
@@ -120,14 +131,27 @@ def kind_of_samples(tags: Mapping[int, Any]) -> str:
 def misread_kind(image: ImageFile.ImageFile) -> str:
     """Return what Pillow would read wrongly of a TIFF that it opened, or not everywhere; nothing where it is right.
 
-    Of uncompressed colours of 16 bits in planes it takes each byte for a sample. WebP is left out of many of its builds.
+    WebP is left out of many of its builds. Planes: see :func:`reads_planes`.
     """
     if image.format != "TIFF" or not image.tile:
         return ""
     tags = getattr(image, "tag_v2", {})
     if tag_number(tags, COMPRESSION, 1) == WEBP:
         return kind_of_compression(WEBP)
-    if image.tile[0].codec_name == "libtiff":
-        return ""
-    deep_planes = tag_number(tags, PLANAR, 1) != 1 and tag_number(tags, BITS_PER_SAMPLE, 1) > 8
-    return kind_of_samples(tags) if deep_planes else ""
+    in_planes = tag_number(tags, PLANAR, 1) != 1 and tag_number(tags, SAMPLES_PER_PIXEL, 1) > 1
+    is_right = not in_planes or reads_planes(tags, image.tile[0].codec_name == "libtiff")
+    return "" if is_right else kind_of_samples(tags)
+
+
+def reads_planes(tags: Mapping[int, Any], by_libtiff: bool) -> bool:
+    """Return whether Pillow reads the planes of a TIFF, each a channel, as what they are.
+
+    It copies bytes to red, green, blue and alpha: of 16 bits the upper ones alone where libtiff unpacks them, each as a
+    sample of its own where nothing is packed; grey with alpha and LAB are stored in other ways than RGB.
+    """
+    photometric, extra = tag_number(tags, PHOTOMETRIC, GREY), tag_numbers(tags, EXTRA_SAMPLES)
+    if tag_number(tags, BITS_PER_SAMPLE, 1) != 8 or tag_number(tags, SAMPLES_PER_PIXEL, 1) > 4:
+        return False
+    if by_libtiff:
+        return photometric in {RGB, SEPARATED, YCBCR}
+    return photometric in {RGB, SEPARATED} and extra in {(), (UNASSOCIATED,)}

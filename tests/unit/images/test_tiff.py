@@ -67,7 +67,10 @@ def second_reading(data: bytes, page: int = 0) -> np.ndarray:
         {"photometric": "miniswhite"},
         {"photometric": "miniswhite", "byteorder": ">"},
         {"compression": "zlib"},
+        {"compression": "lzw", "byteorder": ">"},
+        {"compression": "packbits", "byteorder": ">", "tile": (16, 16)},
         {"bigtiff": True, "tile": (16, 16)},
+        {"bigtiff": True, "byteorder": ">"},
     ],
     ids=str,
 )
@@ -97,6 +100,42 @@ def test_colour_of_any_type_is_what_a_second_reader_finds(dtype: str, options: d
         values = np.moveaxis(values, 2, 0)
     data = written(values, photometric="rgb", **options)
     np.testing.assert_allclose(decode(data).pixels, second_reading(data), atol=1)
+
+
+@pytest.mark.parametrize("n_channels", [3, 4])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_planes_of_16_bits_keep_their_lower_bytes(n_channels: int, compression: str | None, byteorder: str) -> None:
+    values = ramp("uint16", n_channels) >> 4
+    values[:, :, 3:] = 65535
+    options: dict[str, Any] = {"extrasamples": ["unassalpha"]} if n_channels == 4 else {}
+    data = written(
+        np.moveaxis(values, 2, 0),
+        photometric="rgb",
+        planarconfig="separate",
+        compression=compression,
+        byteorder=byteorder,
+        **options,
+    )
+    pixels = decode(data, rules=DecodeRules(intensity=(0, 4095))).pixels
+    np.testing.assert_allclose(pixels, values[:, :, :3] / (4095 / 255), atol=1)
+
+
+@pytest.mark.parametrize("compression", [None, "lzw"])
+@pytest.mark.parametrize("alpha", ["unspecified", "assocalpha", "unassalpha"])
+@pytest.mark.parametrize("n_colours", [1, 3])
+def test_planes_with_a_further_one_are_the_same_as_without_planes(
+    n_colours: int, alpha: str, compression: str | None
+) -> None:
+    values = np.minimum(ramp("uint8", n_colours + 1), ramp("uint8")[:, :, None])
+    options: dict[str, Any] = {"extrasamples": [alpha], "photometric": "rgb" if n_colours == 3 else "minisblack"}
+    together = written(values, planarconfig="contig", **options)
+    apart = written(np.moveaxis(values, 2, 0), planarconfig="separate", compression=compression, **options)
+    if (n_colours, alpha) == (1, "unspecified"):
+        with pytest.raises(ImageError, match="2 channels are not supported"):
+            decode(apart)
+    else:
+        np.testing.assert_allclose(decode(apart).pixels.astype(int), decode(together).pixels, atol=1)
 
 
 @pytest.mark.parametrize("bits", [10, 12, 14])
@@ -162,6 +201,9 @@ def test_a_palette_of_16_bits_and_cmyk_of_16_bits() -> None:
         (ramp("float32") * 1j, {}, "complex values are"),
         (ramp("uint16", 3), {"photometric": "cielab"}, "16-bit integer LAB is"),
         (ramp("uint16"), {"photometric": "cfa"}, "camera raw is"),
+        (ramp("uint8", 3).T, {"photometric": "cielab", "planarconfig": "separate"}, "8-bit integer LAB in planes is"),
+        (ramp("uint16", 3), {"photometric": "ycbcr"}, "16-bit integer YCbCr is"),
+        (ramp("uint8", 3).T, {"photometric": "ycbcr", "planarconfig": "separate"}, "8-bit integer YCbCr in planes is"),
     ],
 )
 def test_kinds_that_are_no_picture_are_named(values: np.ndarray, options: dict[str, Any], kind: str) -> None:
@@ -177,6 +219,8 @@ def test_kinds_that_are_no_picture_are_named(values: np.ndarray, options: dict[s
         (ramp("uint16"), {"compression": "lerc"}, r"compression LERC \(34887\)"),
         (ramp("uint32"), {"photometric": "miniswhite"}, "32-bit integer grey with white as zero"),
         (ramp("uint16", 3).T, {"photometric": "rgb", "planarconfig": "separate"}, "16-bit integer RGB in planes"),
+        (ramp("uint8", 2).T, {"planarconfig": "separate", "compression": "lzw"}, "8-bit integer grey with alpha in planes"),
+        (ramp("uint8"), {"bigtiff": True, "byteorder": ">"}, "big-endian BigTIFF"),
         (ramp("uint16"), {"photometric": "palette", "colormap": np.zeros((3, 65536), np.uint16)}, "a palette of 16 bits"),
     ],
 )  # fmt: skip
