@@ -6,6 +6,9 @@ import json
 import re
 from collections.abc import Sequence
 from itertools import product
+from math import prod
+
+from headstart.errors import ImageError
 
 #: Pages that make a colour picture.
 N_COLOURS = 3
@@ -58,6 +61,37 @@ def axes_of(description: str) -> list[tuple[str, int]]:
     values = dict(re.findall(r'(DimensionOrder|Size[CZT])="(XY[CZT]{3}|\d{1,9})"', pixels[0]))
     order = values.get("DimensionOrder", "")
     return [(axis, int(values.get(f"Size{axis}", "1"))) for axis in order[2:]] if order[:2] == "XY" else []
+
+
+def refuse_hidden_pictures(description: str, starts: Sequence[int], sizes: Sequence[int], file_bytes: int) -> None:
+    """Raise ImageError for a TIFF of one page behind which others lie that have no entry of their own.
+
+    ImageJ writes large stacks so, and tifffile those that it was told to truncate.
+
+    Parameters
+    ----------
+    description : str
+        ImageDescription of the page.
+    starts, sizes : sequences of int
+        Where the strips or tiles of the page lie, and their bytes.
+    file_bytes : int
+        How many bytes the file has: a single page, saved anew, may have kept its description.
+    """
+    imagej = re.match(r"ImageJ=[^\n]*\nimages=(\d{1,9})\s", description)
+    n_pictures = int(imagej[1]) if imagej else prod(truncated_shape(description)[:-2])
+    if n_pictures > 1 and max(starts, default=0) + 2 * sum(sizes) <= file_bytes:
+        raise ImageError(
+            "several pictures in one page, one behind the other, are not supported: write it anew with a page for each"
+        )
+
+
+def truncated_shape(description: str) -> list[int]:
+    """Return the shape that tifffile names where a page stands for several pictures; else nothing."""
+    try:
+        values = json.loads(description[:DESCRIPTION_CHARACTERS]) if description.startswith("{") else {}
+        return [int(size) for size in values["shape"]] if values.get("truncated") else []
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return []
 
 
 def axes_of_json(text: str) -> list[tuple[str, int]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headstart.errors import ImageError
-from headstart.images.channels import N_COLOURS, axes_of, pictures_of
+from headstart.images.channels import N_COLOURS, axes_of, pictures_of, refuse_hidden_pictures
 from headstart.images.depth import (
     colour_16_bit,
     deep_samples,
@@ -25,7 +25,16 @@ from headstart.images.pixels import to_rgb
 from headstart.images.png import refuse_missing_rows
 from headstart.images.reader import check_size, open_image, refuse_missing_strips
 from headstart.images.samples import Samples
-from headstart.images.tags import IMAGE_DESCRIPTION, MASK, NEW_SUBFILE_TYPE, REDUCED, tag_number
+from headstart.images.tags import (
+    IMAGE_DESCRIPTION,
+    MASK,
+    NEW_SUBFILE_TYPE,
+    REDUCED,
+    STRIP_SIZES,
+    STRIP_STARTS,
+    tag_number,
+    tag_numbers,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,7 +65,12 @@ class PillowFile:
         self.image, self._data, self._name, self._max_pixels = image, data, name, max_pixels
         self.format, self.size = image.format or "", image.size
         self._is_tiff = self.format == "TIFF"
-        self._description = str(getattr(image, "tag_v2", {}).get(IMAGE_DESCRIPTION, "")) if self._is_tiff else ""
+        tags = getattr(image, "tag_v2", {}) if self._is_tiff else {}
+        self._description = str(tags.get(IMAGE_DESCRIPTION, ""))
+        self._starts_smaller = self._is_smaller(0)
+        if self._is_tiff and not has_more_frames(image):
+            strips = tag_numbers(tags, STRIP_STARTS), tag_numbers(tags, STRIP_SIZES)
+            refuse_hidden_pictures(self._description, *strips, len(data))
 
     def is_deep(self) -> bool:
         """See :class:`headstart.images.pages.PictureFile`."""
@@ -68,7 +82,7 @@ class PillowFile:
             return ""
         if not self._is_tiff:
             return "first-view" if self.format in SINGLE_FORMATS else "first-frame"
-        if self._joins_pages:
+        if self._joins_pages or self._starts_smaller:
             return "first-page" if len(self._pictures) > 1 else ""
         return "first-page" if any(not self._is_smaller(number) for number in self._further_pages()) else ""
 
@@ -78,7 +92,7 @@ class PillowFile:
 
     def read(self, number: int, notes: list[str]) -> Samples:
         """See :class:`headstart.images.pages.PictureFile`."""
-        pages = self._pictures[number] if number or self._joins_pages else (0,)
+        pages = self._pictures[number] if number or self._joins_pages or self._starts_smaller else (0,)
         found: list[str] = []
         samples = joined([self._page(page, found) for page in pages], found)
         notes += [note for note in dict.fromkeys(found) if note not in notes]
@@ -91,8 +105,9 @@ class PillowFile:
             return [(0,)]
         if not self._is_tiff:
             return [(number,) for number in range(getattr(self.image, "n_frames", 1))]
-        pages = [0, *(number for number in self._further_pages() if not self._is_smaller(number))]
-        return pictures_of(self._description, pages)
+        first = [] if self._starts_smaller else [0]
+        pages = [*first, *(number for number in self._further_pages() if not self._is_smaller(number))]
+        return pictures_of(self._description, pages or [0])
 
     @property
     def _joins_pages(self) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from headstart.errors import ImageError
-from headstart.images.channels import pictures_of
+from headstart.images.channels import pictures_of, refuse_hidden_pictures
 from headstart.images.depth import straight
 from headstart.images.embedded import SIZE_OF, embedded_pixels
 from headstart.images.extras import import_reader, verb_of
@@ -98,8 +98,10 @@ class DeepTiff:
         pages = self._tiff.pages
         if len(pages) > MAX_PAGES:
             raise ImageError(f"too large: it has {len(pages):,} pages, at most {MAX_PAGES:,} are counted")
-        numbers = [n for n in range(len(pages)) if not n or not (pages[n].is_reduced or pages[n].is_mask)]
-        return pictures_of(pages[0].description, numbers)
+        if len(pages) == 1:
+            refuse_hidden_pictures(pages[0].description, pages[0].dataoffsets, pages[0].databytecounts, len(self._data))
+        numbers = [n for n in range(len(pages)) if not (pages[n].is_reduced or pages[n].is_mask)]
+        return pictures_of(pages[0].description, numbers or [0])
 
     def _check(self, page: Any) -> None:
         """Raise ImageError for what is too large, is cut off, or is no picture; nothing is decoded for it."""

@@ -15,6 +15,7 @@ from headstart.images.tags import (
     COMPRESSION,
     EXTRA_SAMPLES,
     HEIGHT,
+    IMAGE_DEPTH,
     PHOTOMETRIC,
     PLANAR,
     SAMPLE_FORMAT,
@@ -132,12 +133,21 @@ def misread_kind(image: ImageFile.ImageFile) -> str:
     """Return what Pillow would read wrongly of a TIFF that it opened, or not everywhere; nothing where it is right.
 
     WebP is left out of many of its builds. Planes: see :func:`reads_planes`.
+
+    Raises
+    ------
+    ImageError
+        If it is a volume, of which nothing is read.
     """
     if image.format != "TIFF" or not image.tile:
         return ""
     tags = getattr(image, "tag_v2", {})
     if tag_number(tags, COMPRESSION, 1) == WEBP:
         return kind_of_compression(WEBP)
+    if tag_number(tags, IMAGE_DEPTH, 1) > 1:
+        raise ImageError(
+            "a volume in one page (ImageDepth) is not supported: write it anew with a page for each of its planes"
+        )
     in_planes = tag_number(tags, PLANAR, 1) != 1 and tag_number(tags, SAMPLES_PER_PIXEL, 1) > 1
     is_right = not in_planes or reads_planes(tags, image.tile[0].codec_name == "libtiff")
     return "" if is_right else kind_of_samples(tags)

@@ -119,6 +119,43 @@ def test_smaller_versions_of_a_page_are_no_pages() -> None:
     assert decode(file.getvalue(), rules=DecodeRules("max")).pixels.shape == (16, 16, 3)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "float64"])
+def test_a_smaller_version_before_its_picture_is_not_taken(dtype: str) -> None:
+    values, file = planes(1, "uint8")[0].astype(dtype) / (1 if dtype == "uint8" else 255), io.BytesIO()
+    values = values.astype(dtype)
+    with tifffile.TiffWriter(file) as tiff:
+        tiff.write(values[::2, ::2], metadata=None, photometric="minisblack", subfiletype=1)
+        tiff.write(values, metadata=None, photometric="minisblack")
+    for page in (None, "max"):
+        result = decode(file.getvalue(), rules=DecodeRules(page))
+        assert result.pixels.shape == (16, 16, 3)
+        assert "first-page" not in result.notes
+    only = written(values[::2, ::2], metadata=None, subfiletype=1)
+    assert decode(only).pixels.shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize("options", [{"imagej": True}, {"metadata": {"axes": "CYX"}}, {}], ids=str)
+@pytest.mark.parametrize("dtype", ["uint16", "float64"])
+def test_pictures_behind_a_page_are_not_passed_over(options: dict[str, Any], dtype: str) -> None:
+    if options.get("imagej") and dtype == "float64":
+        return
+    data = written(planes(3, "uint8").astype(dtype), truncate=True, **options)
+    for page in (None, 2, "max"):
+        with pytest.raises(ImageError, match="several pictures in one page"):
+            decode(data, rules=DecodeRules(page))
+
+
+def test_one_page_of_a_stack_that_kept_its_description_is_a_picture() -> None:
+    data = written(planes(1)[0], metadata=None, description="ImageJ=1.53\nimages=7\nslices=7\n")
+    assert decode(data).notes == ("from-L",)
+
+
+def test_a_volume_in_one_page_is_refused() -> None:
+    data = written(np.stack([planes(1)[0]] * 16), volumetric=True, tile=(16, 16, 16))
+    with pytest.raises(ImageError, match="a volume in one page"):
+        decode(data)
+
+
 def test_pages_that_have_no_common_picture() -> None:
     file = io.BytesIO()
     with tifffile.TiffWriter(file) as tiff:
