@@ -45,6 +45,11 @@ def escape_of(code: int) -> str:
     return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
 
 
+def counted(n: int, what: str = "image") -> str:
+    """Return a number of things."""
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
+
+
 def json_value(value: Any) -> Any:
     """Return plain JSON types that every reader takes: None for NaN and infinities, and text that is Unicode."""
     if isinstance(value, Mapping):

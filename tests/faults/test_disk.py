@@ -173,4 +173,4 @@ def test_images_and_folders_that_may_not_be_read(public: Path) -> None:
         ]
     (public / "data" / "bee").chmod(0o000)
     result = extract_as_nobody(public / "data", public / "features" / "data.h5")
-    assert is_one_sentence(result, "1 folder(s) that may not be read: bee/ (Permission denied)")
+    assert is_one_sentence(result, "1 folder that may not be read: bee/ (Permission denied)")

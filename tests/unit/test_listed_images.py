@@ -29,7 +29,7 @@ def test_a_list_stands_for_the_images_in_it(tmp_path: Path) -> None:
 
 def test_a_list_of_files_that_are_not_there_is_refused(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("a.png\n")
-    with pytest.raises(DataError, match=r"list\.txt names 1 files that are not in .*: a\.png"):
+    with pytest.raises(DataError, match=r"list\.txt names 1 file not found in .*: a\.png"):
         collect_images([tmp_path / "list.txt"])
 
 

@@ -14,6 +14,7 @@ from headstart.errors import DataError, RecipeMismatchError
 from headstart.evaluate.same_images import same_images
 from headstart.evaluate.splits import Split, split_by_caches, split_by_column, split_by_fraction
 from headstart.images.split_names import split_of
+from headstart.texts import counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -233,11 +234,6 @@ def numbered(cache: FeatureCache, class_names: Sequence[str]) -> NDArray[np.int6
 def names_of(cache: FeatureCache, rows: NDArray[np.int64]) -> list[str]:
     """Return the class of each of some labelled rows."""
     return [cache.class_names[label] for label in cache.labels[rows].tolist()]
-
-
-def counted(n: int, what: str = "image") -> str:
-    """Return a number of things."""
-    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
 
 
 def listed(names: Iterable[str]) -> str:

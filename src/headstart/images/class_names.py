@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 #: Cells that programs write where there is no value: those that pandas reads as missing (``na_values`` of ``read_csv``,
 #: https://pandas.pydata.org/docs/reference/api/pandas.read_csv.html), and what else stands for nothing.
@@ -20,6 +20,18 @@ NO_VALUE = frozenset(
 
 #: What Python writes for it; ``none`` in other letters is a class that people use, as for pictures without an animal.
 PYTHON_NONE = "None"
+
+#: What people call images that have no label yet, without case, spaces and dashes.
+NO_LABEL = frozenset(
+    ("unlabeled", "unlabelled", "unlabled", "nolabel", "nolabels", "unsorted", "unclassified", "uncategorized",
+     "uncategorised", "undefined", "notlabeled", "notlabelled")
+)  # fmt: skip
+
+#: What a folder holds, whatever their class is, without case, spaces and dashes.
+CONTENTS = frozenset(
+    ("image", "images", "img", "imgs", "jpegimages", "photo", "photos", "picture", "pictures", "pics", "data", "dataset",
+     "file", "files", "masks", "label", "labels", "annotations", "thumbnails", "thumbs", "newfolder", "untitledfolder")
+)  # fmt: skip
 
 #: A number as tables have it, with a decimal comma as well.
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][+-]?\d+)?")
@@ -61,7 +73,14 @@ def questions(counts: Mapping[str, int]) -> list[str]:
         Images per class.
     """
     names = sorted(counts)
-    return [*spellings(names), *no_values(names), *several_labels(names), *numbers(counts)]
+    return [
+        *spellings(names),
+        *no_values(names),
+        *contents(names),
+        *several_labels(names),
+        *numbers(counts),
+        *only_class(names),
+    ]
 
 
 def spellings(names: Iterable[str]) -> list[str]:
@@ -78,12 +97,35 @@ def spellings(names: Iterable[str]) -> list[str]:
 
 def no_values(names: Iterable[str]) -> list[str]:
     """Return a question for names that stand for no value."""
-    found = [name for name in names if name.casefold() in NO_VALUE or name == PYTHON_NONE]
+    found = [
+        name for name in names if name.casefold() in NO_VALUE or name == PYTHON_NONE or looks_like(name) in NO_LABEL
+    ]
     if not found:
         return []
     return [
         f'{named(found)}: is this "no label"? It is taken as a class. If it means that the label is missing, leave the cell '
         "empty, or move the images out of that folder."
+    ]
+
+
+def contents(names: Sequence[str]) -> list[str]:
+    """Return a question for names that tell what a folder holds."""
+    found = [name for name in names if looks_like(name) in CONTENTS]
+    if not found or len(names) == 1:  # a single class is asked about anyway
+        return []
+    return [
+        f"{named(found)}: a class, or only what the folder holds? It is taken as a class. If it is none, move the folder out "
+        "of the way, or name the labels in a CSV with the columns path and label."
+    ]
+
+
+def only_class(names: Sequence[str]) -> list[str]:
+    """Return a question where there is a single class."""
+    if len(names) != 1:
+        return []
+    return [
+        f"{named(names)} is the only class, and a head is fitted on two or more. If it is no class, give the folder that "
+        "holds the images directly, or leave the labels empty: the images are then unlabelled."
     ]
 
 

@@ -31,6 +31,7 @@ import numpy as np
 from headstart.errors import DataError
 from headstart.images.class_names import questions
 from headstart.images.csv_rows import TABLE_SUFFIXES
+from headstart.images.doubts import in_one_split_alone, without_images
 from headstart.images.formats import IMAGE_SUFFIXES, suffix_of
 from headstart.images.layouts import layout_of, listed
 from headstart.images.manifest import is_manifest, read_manifest
@@ -39,6 +40,7 @@ from headstart.images.refs import ImageRefs
 from headstart.images.walk import Walk, walk
 from headstart.schema import ImageRef
 from headstart.storage.address import Address, Location
+from headstart.texts import counted
 
 #: Suffixes of files that people give in place of a folder → what to do with them.
 OTHER_FILES = {
@@ -112,15 +114,17 @@ def discover(root: Location, *, manifest: Location | None = None) -> ImageSet:
     found = walk_objects(root) if isinstance(root, Address) else walk(os.fspath(root))
     if found.unreadable:
         raise DataError(
-            f"{root} holds {len(found.unreadable):,} folder(s) that may not be read: {listed(found.unreadable)}. "
+            f"{root} holds {counted(len(found.unreadable), 'folder')} that may not be read: {listed(found.unreadable)}. "
             "Their images would be missing. Make them readable, or move them out of the way."
         )
     if not found.images:
         raise DataError(nothing_found(root, found))
     found.images.sort(key=lambda image: os.fsencode(image[0]))
-    layout = layout_of(root, [path for path, *_ in found.images])
+    paths = [path for path, *_ in found.images]
+    layout = layout_of(root, paths)
+    notices = [*layout.notices, *without_images(found.folders, paths, 2 if layout.name == "split-folders" else 1)]
     refs = ImageRefs.of(ImageRef(path, *layout.place(path), None, *state) for path, *state in found.images)
-    return labelled_set(root, refs, layout.name, layout.notices, found)
+    return labelled_set(root, refs, layout.name, notices, found)
 
 
 def classes_of(refs: ImageRefs) -> tuple[str, ...]:
@@ -138,7 +142,8 @@ def labelled_set(
             counts[label] += count
     names = classes_of(refs)
     ignored, hidden_count = (tuple(sorted(found.ignored)), found.hidden_count) if found else ((), 0)
-    asked = [*notices, *questions(counts), *([] if names else [unlabelled(root, ignored)])]
+    splits = in_one_split_alone((label, split) for label, split, _ in refs.tags)
+    asked = [*notices, *questions(counts), *splits, *([] if names else [unlabelled(root, ignored)])]
     return ImageSet(root, refs, names, layout, ignored, hidden_count, tuple(asked))
 
 

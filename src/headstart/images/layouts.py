@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 from headstart.errors import DataError
 from headstart.images.class_names import class_name
+from headstart.images.doubts import CSV_HELP, doubts
 from headstart.images.split_names import WORDS, mentioned_split, split_of
 from headstart.storage.address import Location
+from headstart.texts import counted
 
 #: Files and folders named in a message before the rest is counted.
 LISTED = 3
-
-#: What helps where folders are not what they seem.
-CSV_HELP = "name the labels in a CSV with the columns path and label, and give that"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ def layout_of(root: Location, paths: list[str]) -> Layout:
     if "" in tops:
         stray = [path for path in paths if "/" not in path]
         raise DataError(
-            f"{root} holds {len(stray):,} images beside its folders ({listed(stray)}), so their class is not known. "
+            f"{root} holds {counted(len(stray))} beside its folders ({listed(stray)}), so their class is not known. "
             "Move them into class folders or out of the way, or name the labels in a CSV (--manifest)."
         )
     splits = {top: split for top in tops if (split := split_of(top))}
@@ -90,7 +89,11 @@ def split_layout(root: Location, splits: Mapping[str, str], folders: set[str], p
         folder, slash, _ = path[start[top] :].partition("/")
         return names[folder] if slash else None, splits[top]
 
-    other = [f"{top}/ is taken as {split}" for top, split in sorted(splits.items()) if top.casefold() not in WORDS]
+    other = [
+        f"{top}/ is taken as {split}"
+        for top, split in sorted(splits.items())
+        if top.casefold() not in WORDS or list(splits.values()).count(split) > 1
+    ]
     return Layout("split-folders", place, (f"Splits: {', '.join(other)}.",) if other else ())
 
 
@@ -106,7 +109,7 @@ def check_split(root: Location, split: str, folders: set[str], paths: list[str])
     if split in folders and any(folder.startswith(f"{split}/") for folder in folders):
         stray = [path for path in paths if path.rpartition("/")[0] == split]
         raise DataError(
-            f"{root / split} holds class folders, and {len(stray):,} images beside them whose class is not known "
+            f"{root / split} holds class folders, and {counted(len(stray))} beside them whose class is not known "
             f"({listed(stray)}). Move them into {split}/<class>/ or out of the way."
         )
 
@@ -120,38 +123,6 @@ def refuse_splits(root: Location, tops: set[str]) -> None:
         f'Every "class" in {root} looks like a split: {listed(tops)}. For splits, name the folders train, val and test, each '
         f"with a folder per class in it; if these are the classes, {CSV_HELP}, or give the folders other names."
     )
-
-
-def doubts(root: Location, tops: set[str], folders: Iterable[str]) -> Iterable[str]:
-    """Yield what is doubtful about folders that are taken as classes."""
-    below: dict[str, set[str]] = {top: set() for top in tops}
-    for folder in folders:
-        top, _, rest = folder.partition("/")
-        below[top].add(rest.partition("/")[0])
-    inside = below[min(tops)]
-    if len(inside) < 2 or "" in inside or any(others != inside for others in below.values()):
-        return
-    if len(tops) == 1:
-        yield (
-            f"{only(tops)} is the one class, with the folders {listed(inside)}. If those are the classes, give "
-            f"{root / only(tops)}."
-        )
-    elif all(map(split_of, inside)):
-        yield (
-            f"Every class has the folders {listed(inside)}; they are not taken as splits. If they are, {CSV_HELP}, with a "
-            "column split."
-        )
-    else:
-        yield (
-            f"Every class ({listed(tops)}) has the same folders in it: {listed(inside)}. Are {listed(tops)} the classes? "
-            f"They are taken so. If not, {CSV_HELP}."
-        )
-
-
-def only(names: Iterable[str]) -> str:
-    """Return the one name that there is."""
-    (name,) = names
-    return name
 
 
 def listed(names: Iterable[str]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from headstart.images.refs import state_of
 from headstart.storage.address import Address, Location
+from headstart.texts import counted
 
 #: Paths named in an error before the rest is counted.
 LISTED = 5
@@ -89,7 +90,7 @@ def missing_files(table: Location, root: Location, missing: Sequence[str]) -> st
     """Return that a table names files that are not there, and what may be wrong."""
     shown = ", ".join(path if path == path.strip() else f'"{path}"' for path in missing[:LISTED])
     return (
-        f"{table} names {len(missing):,} files that are not in {root} (or are no files): {shown}"
+        f"{table} names {counted(len(missing), 'file')} not found in {root}: {shown}"
         f"{' …' if len(missing) > LISTED else ''}. {remedy(table, root, missing[0])}"
     )
 

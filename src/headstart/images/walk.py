@@ -31,12 +31,15 @@ class Walk:
         Folders that may not be read, with the reason.
     hidden_count : int
         Hidden files and folders that were passed over.
+    folders : list of str
+        Relative paths of all folders that were read, but for the root; empty of a bucket, which has none.
     """
 
     images: list[tuple[str, int, int, int]] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     hidden_count: int = 0
+    folders: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,7 @@ def enter(entry: os.DirEntry[str], folder: Folder, read: set[tuple[int, int]], f
         found.ignored.append(f"{path} (a link, behind another link, to a folder that is read already)")
         return None
     read.add(inode)
+    found.folders.append(path)
     return Folder(f"{path}/", folder.above | {inode}, folder.linked or link)
 
 

@@ -73,7 +73,7 @@ def test_a_file_may_have_spaces_or_a_backslash_in_its_name(tmp_path: Path) -> No
 
 def test_what_columns_were_taken_for_is_said(tmp_path: Path) -> None:
     found = discover(table(tmp_path, "id,file_name,label,width\n7,1.png,cat,30\n"))
-    assert found.notices == (f"Columns of {tmp_path / 'labels.csv'} taken: file_name as path; not used: id, width.",)
+    assert found.notices[0] == f"Columns of {tmp_path / 'labels.csv'} taken: file_name as path; not used: id, width."
 
 
 def test_labels_are_asked_about(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_labels_are_asked_about(tmp_path: Path) -> None:
         ("path,label\nimg/a.png,cat, tabby\n", "line 2: 3 cells where 2 .* needs quotes"),
         ("path,label\nimg/a.png\n", "line 2: 1 cells where 2"),
         ("path,label\n,cat\n", "line 2: the path is empty"),
-        ("path,label\nIMG/A.PNG,cat\n", r"not in .*: IMG/A\.PNG\. There is img/a\.png\."),
+        ("path,label\nIMG/A.PNG,cat\n", r"not found in .*: IMG/A\.PNG\. There is img/a\.png\."),
         ("path,label\nimg/a,cat\n", r"There is img/a\.png\."),
         ("path,label\nC:\\data\\img\\a.png,cat\n", "a drive of Windows"),
         ("path,label\nhttps://x.org/a.png,cat\n", "Addresses are not fetched"),
@@ -144,7 +144,7 @@ def test_a_list_may_have_absolute_paths_anywhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("img/c.png\n", r"names 1 files that are not in .*: img/c\.png"),
+        ("img/c.png\n", r"names 1 file not found in .*: img/c\.png"),
         ("a,b\nimg/a.png,cat\n", "needs a first line with the column path. Received: a, b"),
         ("img/a.png,cat\n", "seems to be a row already"),
         ("", "names no images"),

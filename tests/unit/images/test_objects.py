@@ -81,7 +81,7 @@ def test_a_manifest_takes_whole_addresses_below_the_root_and_no_others(tmp_path:
     with pytest.raises(DataError, match="leads out of"):
         discover(location("s3://photos/set"), manifest=table)
     table.write_text("path,label\nant/2.png,a\n")
-    with pytest.raises(DataError, match="not in s3://photos/set"):
+    with pytest.raises(DataError, match="not found in s3://photos/set"):
         discover(location("s3://photos/set"), manifest=table)
 
 
