@@ -61,7 +61,9 @@ def read_rows(table: Location) -> Iterator[tuple[int, list[str]]]:
             for cells in reader:
                 if any(map(str.strip, cells)):
                     yield number + reader.line_num - 1, cells
-    except (OSError, csv.Error, UnicodeError) as error:
+    except csv.Error as error:
+        raise DataError(f'{table} cannot be read as CSV: {error}. Is a quote " opened and not closed?') from error
+    except (OSError, UnicodeError) as error:
         raise DataError(f"{table} cannot be read as CSV: {error}") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,18 +17,22 @@ from headstart.images.split_names import split_of
 from headstart.schema import SPLITS, ImageRef
 from headstart.storage import bucket
 from headstart.storage.address import Address, Location
+from headstart.texts import counted, plain_cell
 
 #: Column → names by which it goes elsewhere, ``file_name`` in the image folders of Hugging Face's datasets for one
-#: (https://huggingface.co/docs/datasets/image_dataset#imagefolder); without case, ``_`` for spaces.
+#: (https://huggingface.co/docs/datasets/image_dataset#imagefolder); without case, spaces, ``_`` and ``-``.
 COLUMNS = {
     "path": (
-        "paths", "file_name", "filename", "file", "filepath", "file_path", "image", "images", "image_path", "img_path",
-        "image_file", "image_name", "img", "img_name", "imagepath", "imagename", "fname", "image_id",
+        "paths", "filename", "filenames", "file", "files", "filepath", "filepaths", "image", "images", "imagepath",
+        "imgpath", "imagefile", "imagename", "img", "imgname", "fname", "imageid",
     ),
-    "label": ("labels", "class", "class_name", "classname", "category", "target", "label_name"),
+    "label": ("labels", "class", "classname", "category", "target", "labelname"),
     "split": ("splits", "set", "subset", "partition"),
-    "group": ("groups", "group_id"),
+    "group": ("groups", "groupid"),
 }  # fmt: skip
+
+#: What a needed column has in its rows, for messages.
+CONTENTS = {"path": "paths", "label": "classes"}
 
 
 def read_manifest(manifest: Location, root: Location) -> tuple[list[ImageRef], list[str]]:
@@ -41,20 +46,23 @@ def read_manifest(manifest: Location, root: Location) -> tuple[list[ImageRef], l
     Raises
     ------
     DataError
-        If a column is missing, a path is named twice, leads out of ``root`` or to no file, a split is unknown or a label is
-        not UTF-8. A file that is missing is an error, not a failure among others: the list is wrong.
+        If a column is missing, an image is named twice with other labels, a path leads out of ``root`` or to no file, a
+        split is unknown or a label is not UTF-8. A file that is missing is an error, not a failure among others: the list
+        is wrong.
     """
     rows = read_rows(manifest)
     header = next(rows, (0, []))[1]
     columns = columns_of(manifest, header, ("path", "label"))
     reader = RefReader(manifest, root, len(header), columns)
-    refs, seen, twice = [], set(), ""
+    seen: dict[str, ImageRef] = {}
+    n_again, contradictions = 0, []
     for number, cells in rows:
         ref = reader.ref(number, cells)
-        if ref.path in seen and not twice:
-            twice = f"{manifest}, line {number}: {ref.path} is named twice."
-        seen.add(ref.path)
-        refs.append(ref)
+        first = seen.setdefault(ref.path, ref)
+        n_again += first is not ref
+        if (first.label, first.split, first.group) != (ref.label, ref.split, ref.group):
+            contradictions.append(f"line {number}: {ref.path} is named twice, as {said(first)} and as {said(ref)}")
+    refs = list(seen.values())
     if not refs:
         raise DataError(f"{manifest} names no images.")
     if isinstance(root, Address):
@@ -62,9 +70,16 @@ def read_manifest(manifest: Location, root: Location) -> tuple[list[ImageRef], l
     missing = [ref.path for ref in refs if ref.size_bytes < 0]
     if missing:
         raise DataError(missing_files(manifest, root, missing))
-    if twice:
-        raise DataError(twice)
-    return refs, notices_of(manifest, header, columns)
+    if contradictions:
+        more = f" {counted(len(contradictions) - 1, 'more row')} like it." if len(contradictions) > 1 else ""
+        raise DataError(f"{manifest}, {contradictions[0]}.{more} Keep one row for each image.")
+    again = [f"{manifest} names images again in {counted(n_again, 'row')}, with the same label: each is taken once."]
+    return refs, [*notices_of(manifest, header, columns), *(again if n_again else [])]
+
+
+def said(ref: ImageRef) -> str:
+    """Return what a row says of an image."""
+    return ", ".join(filter(None, (ref.label or "unlabelled", ref.split, ref.group and f"group {ref.group}")))
 
 
 def read_paths(table: Path) -> list[Path]:
@@ -116,9 +131,10 @@ class RefReader:
     def ref(self, number: int, cells: list[str]) -> ImageRef:
         """Return the image of one row; its size is −1 where there is no such file."""
         if len(cells) != self.width and (len(cells) < self.width or any(map(str.strip, cells[self.width :]))):
+            what = "An empty cell needs its" if len(cells) < self.width else "A value needs quotes if it holds a"
             raise DataError(
-                f"{self.manifest}, line {number}: {len(cells)} cells where {self.width} columns were announced. A value with "
-                "the separator in it needs quotes."
+                f"{self.manifest}, line {number}: {counted(len(cells), 'cell')} where {self.width} columns were announced. "
+                f"{what} separator."
             )
         given = cells[self.columns["path"]]
         if not given.strip():
@@ -126,7 +142,8 @@ class RefReader:
         path, state = located(self.root, given)
         if path is None:
             raise DataError(
-                f"{self.manifest}, line {number}: {given} leads out of {self.root}. Expected: a path below it."
+                f"{self.manifest}, line {number}: {given} leads out of {self.root}. Give a folder that holds all of the "
+                f"images as the data, and --manifest {self.manifest}."
             )
         split = self.name("split", number, cells)
         if split is not None and split_of(split) is None:
@@ -146,7 +163,7 @@ class RefReader:
                 raise DataError(
                     f"{self.manifest}, line {number}: the {column} is not UTF-8. Save the file as “CSV UTF-8”."
                 )
-            self.labels[given] = class_name(given.strip())
+            self.labels[given] = class_name(plain_cell(given.strip()))
         return self.labels[given] or None
 
 
@@ -171,18 +188,32 @@ def columns_of(manifest: Location, header: Sequence[str], needed: Sequence[str])
         if places:
             found[column] = places[0]
     if not set(needed) <= set(found):
-        row = " The first line seems to be a row already: put the names above it." if is_row(header) else ""
         wanted = "the columns path and label, and optionally split and group" if len(needed) > 1 else "the column path"
         raise DataError(
             f"{manifest} needs a first line with {wanted}. "
-            f"Received: {', '.join(cell.strip() for cell in header) or 'nothing'}.{row}"
+            f"Received: {', '.join(cell.strip() for cell in header) or 'nothing'}.{how_to_name(header, needed, found)}"
         )
     return found
 
 
+def how_to_name(header: Sequence[str], needed: Sequence[str], found: Mapping[str, int]) -> str:
+    """Return what to do about the names of columns of which a needed one is missing."""
+    if is_row(header):
+        return " The first line seems to be a row already: put the names above it."
+    if len(header) == 1 and " " in header[0].strip():
+        return " Columns are separated by commas, semicolons, tabs or bars."
+    missing = [name for name in needed if name not in found]
+    if not found or not missing:
+        return ""
+    one_hot = (
+        "; where each class has a column of its own, put the names of the classes into one" if len(header) > 2 else ""
+    )
+    return f' Call the column of the {CONTENTS[missing[0]]} "{missing[0]}"{one_hot if missing[0] == "label" else ""}.'
+
+
 def column_name(cell: str) -> str:
-    """Return the name of a column without what is no matter: case, quotes, spaces."""
-    return cell.strip().strip("'\"").casefold().replace(" ", "_").replace("-", "_")
+    """Return the name of a column without what does not matter: case, quotes, spaces, ``_`` and ``-``."""
+    return re.sub(r"[\s_-]", "", cell.strip().strip("'\"").casefold())
 
 
 def is_row(header: Sequence[str]) -> bool:

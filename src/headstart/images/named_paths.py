@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from headstart.images.refs import state_of
 from headstart.storage.address import Address, Location
-from headstart.texts import counted
+from headstart.texts import counted, plain_cell
 
 #: Paths named in an error before the rest is counted.
 LISTED = 5
@@ -19,18 +19,26 @@ LISTED = 5
 #: Entries of a folder that are compared with a path, in a message.
 MAX_ENTRIES = 100_000
 
-#: The start of an address.
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
-
-#: The start of a path with the drive of Windows.
-_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+#: What shows that a path is not one of files here → what to do about it.
+REMEDIES = (
+    (
+        re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:/"),
+        "Addresses are not fetched: get the files, and name them by paths relative to that folder.",
+    ),
+    (
+        re.compile(r"^[A-Za-z]:[\\/]"),
+        "These are paths on a drive of Windows. Write them relative to that folder, with / between folders.",
+    ),
+    (re.compile("[\udc80-\udcff]"), "The names are not UTF-8. Save the file as “CSV UTF-8”."),
+    (re.compile(r"^'.*'$"), "Remove the quotes ', or write them as \"."),
+)
 
 
 def forms(path: str) -> Iterator[str]:
     r"""Yield a path as it is named, then in the forms in which the file may have it.
 
     Without spaces at its ends; with ``/`` for ``\``; composed (NFC), as most systems write accents, and decomposed (NFD),
-    as macOS does.
+    as macOS does; and without the ``'`` by which tables tell a spreadsheet that a cell is no formula.
     """
     yield path
     if "\\" in path or not path.isascii() or path != path.strip():
@@ -40,6 +48,8 @@ def forms(path: str) -> Iterator[str]:
         ):
             if form != path:
                 yield form
+    if (text := plain_cell(path)) != path:
+        yield text
 
 
 def relative(path: str, root: Location) -> str | None:
@@ -67,7 +77,10 @@ def located(root: Location, path: str) -> tuple[str | None, tuple[int, int, int]
         found = state(root, form)
         if found[0] >= 0:
             return form, found
-    return (inside[0] if inside else None), (-1, 0, 0)
+    missing = (
+        path if isinstance(root, Path) else inside[0] if inside else None
+    )  # on a disk as it is written, for messages
+    return (missing if inside else None), (-1, 0, 0)
 
 
 def file_named(folder: Path, path: str) -> Path | None:
@@ -97,12 +110,9 @@ def missing_files(table: Location, root: Location, missing: Sequence[str]) -> st
 
 def remedy(table: Location, root: Location, path: str) -> str:
     """Return what to do about a path that is not there."""
-    if _SCHEME.match(path):
-        return "Addresses are not fetched: get the files, and name them by paths relative to that folder."
-    if _DRIVE.match(path):
-        return "These are paths on a drive of Windows. Write them relative to that folder, with / between folders."
-    if any("\udc80" <= char <= "\udcff" for char in path):
-        return "The names are not UTF-8. Save the file as “CSV UTF-8”."
+    known = next((text for pattern, text in REMEDIES if pattern.search(path)), "")
+    if known:
+        return known
     if isinstance(root, Path):
         there = similar(root, path)
         if there:

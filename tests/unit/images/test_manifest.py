@@ -76,6 +76,24 @@ def test_what_columns_were_taken_for_is_said(tmp_path: Path) -> None:
     assert found.notices[0] == f"Columns of {tmp_path / 'labels.csv'} taken: file_name as path; not used: id, width."
 
 
+def test_rows_that_name_an_image_again_with_the_same_label_are_taken_once(tmp_path: Path) -> None:
+    found = discover(table(tmp_path, "path,label\nimg/a.png,cat\nimg/b.png,dog\nimg/a.png,cat\n./img/a.png, cat\n"))
+    assert [(ref.path, ref.label) for ref in found.refs] == [("img/a.png", "cat"), ("img/b.png", "dog")]
+    assert "names images again in 2 rows, with the same label: each is taken once" in found.notices[0]
+
+
+def test_cells_that_were_written_for_spreadsheets_are_the_text_that_they_stand_for(tmp_path: Path) -> None:
+    (tmp_path / "img").mkdir(exist_ok=True)
+    (tmp_path / "-1.png").touch()
+    found = discover(table(tmp_path, "path,label\n'-1.png,'+1\nimg/a.png,-1\n"))
+    assert [(ref.path, ref.label) for ref in found.refs] == [("-1.png", "+1"), ("img/a.png", "-1")]
+
+
+@pytest.mark.parametrize("name", ["ImageId", "image-id", "File Path", "'filepaths'"])
+def test_names_of_columns_are_known_in_any_writing(tmp_path: Path, name: str) -> None:
+    assert [ref.path for ref in discover(table(tmp_path, f"{name},Class Name\nimg/a.png,cat\n")).refs] == ["img/a.png"]
+
+
 def test_labels_are_asked_about(tmp_path: Path) -> None:
     found = discover(table(tmp_path, "path,label\nimg/a.png,nan\nimg/b.png,Cat\n1.png,cat\n"))
     assert ["Cat, cat: the same class?" in text or 'nan: is this "no label"?' in text for text in found.notices] == [
@@ -94,12 +112,29 @@ def test_labels_are_asked_about(tmp_path: Path) -> None:
         ("path,class,category\nimg/a.png,x,cat\n", "several columns that may be the label: class, category"),
         ("path,path,label\nimg/a.png,x,cat\n", "several columns that may be the path"),
         ("path,label\nimg/a.png,cat, tabby\n", "line 2: 3 cells where 2 .* needs quotes"),
-        ("path,label\nimg/a.png\n", "line 2: 1 cells where 2"),
+        ("path,label\nimg/a.png\n", "line 2: 1 cell where 2 .* An empty cell needs its separator"),
+        ("path,breed\nimg/a.png,cat\n", r'Received: path, breed\. Call the column of the classes "label"\.'),
+        (
+            "path,cat,dog\nimg/a.png,1,0\n",
+            'Call the column of the classes "label"; where each class has a column of its own',
+        ),
+        ("photo,label\nimg/a.png,cat\n", 'Call the column of the paths "path"'),
+        ("path label\nimg/a.png cat\n", "separated by commas, semicolons, tabs or bars"),
+        ("path,label\n'img/a.png','cat'\n", "Remove the quotes '"),
+        (
+            "path,label\n/elsewhere/1.png,cat\n",
+            "Give a folder that holds all of the images as the data, and --manifest",
+        ),
+        (
+            "path,label\nimg/a.png,cat\nimg/b.png,cat\nimg/a.png,dog\n./img/b.png,dog\n",
+            r"line 4: img/a\.png is named twice, as cat and as dog\. 1 more row like it\. Keep one row for each image",
+        ),
+        ("path,label,split\nimg/a.png,cat,train\nimg/a.png,cat,test\n", "as cat, train and as cat, test"),
         ("path,label\n,cat\n", "line 2: the path is empty"),
         ("path,label\nIMG/A.PNG,cat\n", r"not found in .*: IMG/A\.PNG\. There is img/a\.png\."),
         ("path,label\nimg/a,cat\n", r"There is img/a\.png\."),
         ("path,label\nC:\\data\\img\\a.png,cat\n", "a drive of Windows"),
-        ("path,label\nhttps://x.org/a.png,cat\n", "Addresses are not fetched"),
+        ("path,label\nhttps://x.org/a.png,cat\n", r"https://x\.org/a\.png\. Addresses are not fetched"),
         ("label, path\ncat, img/c.png \n", r': "img/c\.png "\. Correct the paths'),
         ("path,label\nimg/Zürich.png,cat\n".encode("latin-1"), "The names are not UTF-8. Save the file as “CSV UTF-8”"),
         ("path,label\nimg/a.png,Käfer\n".encode("latin-1"), "line 2: the label is not UTF-8"),
@@ -107,7 +142,7 @@ def test_labels_are_asked_about(tmp_path: Path) -> None:
         (b"\xff\xfep\0a\0t", "cannot be read as CSV"),
         (b"PK\x03\x04rest", "Excel workbook, or an archive: save the sheet as CSV UTF-8"),
         (b"\x1f\x8brest", "compressed: unpack it"),
-        ('path,label\n"img/a.png,cat\n', "cannot be read as CSV"),
+        ('path,label\n"img/a.png,cat\n', 'cannot be read as CSV.*Is a quote " opened and not closed'),
     ],
 )
 def test_tables_that_cannot_be_read(tmp_path: Path, content: str | bytes, words: str) -> None:
