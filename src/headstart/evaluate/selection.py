@@ -45,7 +45,7 @@ def corrected(
     """Return what to expect of the best of several heads on other images (:data:`SELECTION_METHOD`).
 
     Scores of draws are taken to the first order, by the influence of each unit; of accuracy and log-loss that is exact. The
-    variance is the mean of the heads', by how often each is the best, at the corrected score.
+    variance is the mean of the heads', by how often each is the best.
 
     Parameters
     ----------
@@ -66,10 +66,6 @@ def corrected(
     if len(found) > 1:
         value, shares = out_of_bag(metric, values, sums, random_state)
     variance = float(shares @ [units.variance(one.rows) for one in found])
-    spread = float(shares @ (values * (1 - values)))
-    if metric.name != "log_loss" and spread > 0:
-        # That of as many images: at the measured scores, which are too good, it is too small.
-        variance *= value * (1 - value) / spread
     return estimate(metric.name, value, variance, unseen(metric.name, y_true, probabilities, units), CV_VARIANCE)
 
 

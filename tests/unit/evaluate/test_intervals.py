@@ -89,6 +89,15 @@ def test_without_a_mistake_no_score_is_certain() -> None:
     assert few["balanced_accuracy"].low < found["balanced_accuracy"].low - 0.05
 
 
+@pytest.mark.parametrize("n_right", [28, 2])
+def test_the_far_end_is_that_of_jeffreys(n_right: int) -> None:
+    predicted = np.eye(2)[(np.arange(30) >= n_right).astype(int)]
+    # As many images as have the unbiased variance: one less.
+    found = estimates(np.zeros(30, int), predicted, variance_factor=29 / 30)["accuracy"]
+    far = 1 - found.high if n_right == 28 else found.low
+    assert far == pytest.approx(0.0141123, abs=1e-6)  # scipy.stats.beta.ppf(0.025, 2 + 0.5, 28 + 0.5)
+
+
 def test_where_some_mistakes_are_seen_the_far_end_allows_for_no_other() -> None:
     y = np.arange(100) % 2
     score = np.where(y == 1, 0.9, 0.1)
@@ -96,7 +105,7 @@ def test_where_some_mistakes_are_seen_the_far_end_allows_for_no_other() -> None:
     found = estimates(y, np.stack([1 - score, score], axis=1))["roc_auc_ovr"]
     assert found.value == 0.94
     assert 0.8 < found.low < 0.88
-    assert 0.97 < found.high < 0.98
+    assert 0.97 < found.high < 0.985
     score[[0, 1, 3, 5]] = 0.1, 0.9, 0.9, 0.05  # one of them is left
     assert estimates(y, np.stack([1 - score, score], axis=1))["roc_auc_ovr"].high < 1
 

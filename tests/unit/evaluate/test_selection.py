@@ -5,7 +5,7 @@ import pytest
 
 from headstart.criteria import METRICS
 from headstart.evaluate.influence import influences
-from headstart.evaluate.intervals import CV_VARIANCE, Units, estimates, wilson
+from headstart.evaluate.intervals import CV_VARIANCE, Units, estimates
 from headstart.evaluate.selection import corrected
 
 
@@ -62,14 +62,3 @@ def test_heads_without_a_mistake_on_a_draw_share_it(name: str) -> None:
     assert expected[0].value == pytest.approx(expected[1].value, abs=1e-9)
     assert 0.99 < expected[0].value <= 1
     assert expected[0].high > 0.999
-
-
-def test_the_interval_is_of_as_many_images_at_the_corrected_score() -> None:
-    rng = np.random.default_rng(3)
-    y, made = heads(rng, 60, 6, 0.8)
-    found = [influences(y, probabilities)["accuracy"] for probabilities in made]
-    best = int(np.argmax([one.value for one in found]))
-    expected = corrected(METRICS[0], found, y, made[best], Units(None, 60))
-    right = wilson(expected.value, 60 / CV_VARIANCE)
-    assert found[best].value > expected.value + 0.03
-    assert (expected.low, expected.high) == pytest.approx(right, abs=0.01)
