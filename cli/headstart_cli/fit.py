@@ -37,7 +37,10 @@ def known_type(head_type: str | None) -> str | None:
 
     if head_type is None or head_type in HEAD_TYPES or "." in head_type:
         return head_type
-    raise typer.BadParameter(f"{head_type!r} is none of {', '.join(HEAD_TYPES)}, and no import path.")
+    from headstart.texts import did_you_mean
+
+    near = did_you_mean([head_type], HEAD_TYPES)
+    raise typer.BadParameter(f"{head_type!r} is none of {', '.join(HEAD_TYPES)}, and no import path.{near}")
 
 
 def fit(

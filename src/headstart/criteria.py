@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headstart.errors import ParameterError
+from headstart.texts import did_you_mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,6 +61,9 @@ CHOICE_METRICS = tuple(metric.name for metric in METRICS if metric.name != "ece"
 #: Of those, the ones that judge probabilities; the others judge predicted classes alone.
 PROBABILITY_METRICS = frozenset({"roc_auc_ovr", "average_precision", "log_loss"})
 
+#: Classes that a message names before the rest is counted.
+MAX_LISTED = 20
+
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
@@ -90,9 +95,14 @@ def class_index(name: str | None, class_names: Sequence[str]) -> int | None:
     """
     if name is None:
         return None
-    if name not in class_names:
-        raise ParameterError(f"Expected a positive class among {', '.join(class_names)}. Received: {name!r}.")
-    return list(class_names).index(name)
+    kept = name if name in class_names else unicodedata.normalize("NFC", name).strip()
+    if kept not in class_names:
+        more = f" and {len(class_names) - MAX_LISTED:,} more" if len(class_names) > MAX_LISTED else ""
+        raise ParameterError(
+            f"Expected a positive class among {', '.join(class_names[:MAX_LISTED])}{more}. Received: {name!r}."
+            f"{did_you_mean([name], class_names)}"
+        )
+    return list(class_names).index(kept)
 
 
 def metric_title(name: str) -> str:
@@ -109,5 +119,7 @@ def metric_named(name: str) -> Metric:
         If there is no such metric, or it is not for choosing.
     """
     if name not in CHOICE_METRICS:
-        raise ParameterError(f"Expected a metric among {', '.join(CHOICE_METRICS)}. Received: {name!r}.")
+        raise ParameterError(
+            f"Expected a metric among {', '.join(CHOICE_METRICS)}. Received: {name!r}.{did_you_mean([name], CHOICE_METRICS)}"
+        )
     return {metric.name: metric for metric in METRICS}[name]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, overload
 
 import numpy as np
@@ -17,6 +19,9 @@ BLOCK_ROWS = 4096
 #: First characters of a cell that Excel, LibreOffice or Google Sheets may take for a formula, their full-width forms
 #: included (OWASP, CSV Injection: https://owasp.org/www-community/attacks/CSV_Injection).
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+
+#: Least similarity of names of which one may be meant by the other, as :mod:`difflib` counts it.
+NEAR = 0.6
 
 #: Half of a character, or what stands for a byte that is not UTF-8.
 SURROGATES = re.compile("[\ud800-\udfff]")
@@ -48,6 +53,25 @@ def escape_of(code: int) -> str:
 def counted(n: int, what: str = "image") -> str:
     """Return a number of things."""
     return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
+
+
+def did_you_mean(given: Iterable[str], known: Iterable[str]) -> str:
+    """Return a question for the known names that are near to those that were given; nothing where none is near.
+
+    Examples
+    --------
+    >>> did_you_mean(["Bee"], ["ants", "bees"]), did_you_mean(["x"], ["ants", "bees"])
+    (' Did you mean bees?', '')
+    """
+    names = {plain(name): name for name in known}
+    near = [names[match] for name in given for match in get_close_matches(plain(name), names, n=3, cutoff=NEAR)]
+    return f" Did you mean {' or '.join(dict.fromkeys(near))}?" if near else ""
+
+
+def plain(name: str) -> str:
+    """Return a name without case, accents, spaces, ``_`` and ``-``."""
+    letters = unicodedata.normalize("NFKD", name.casefold())
+    return "".join(char for char in letters if not unicodedata.combining(char) and char not in " _-")
 
 
 def json_value(value: Any) -> Any:

@@ -12,7 +12,7 @@ import pytest
 from headstart.benchmark.compare import compare_heads
 from headstart.cache.merge import MergedRow, merge
 from headstart.cache.store import open_cache
-from headstart.criteria import CHOICE_METRICS, Criterion, class_index
+from headstart.criteria import CHOICE_METRICS, Criterion, class_index, metric_named
 from headstart.errors import DataError, HeadstartError, ParameterError
 from headstart.evaluate.folds import make_folds
 from headstart.evaluate.metrics import metric_values
@@ -92,8 +92,16 @@ def test_a_metric_or_a_class_that_is_none_is_refused(cache: Path) -> None:
         search_head(opened, "ridge", np.arange(60), criterion=Criterion("recall"))
     with pytest.raises(ParameterError, match="Received: 'euclidean'"):
         fit_head(cache, search="none", metric="euclidean")
-    with pytest.raises(ParameterError, match=r"among ants, bees, wasps\. Received: 'bee'"):
+    with pytest.raises(ParameterError, match=r"among ants, bees, wasps\. Received: 'bee'\. Did you mean bees\?"):
         class_index("bee", ("ants", "bees", "wasps"))
+    with pytest.raises(ParameterError, match=r"Received: 'balanced'\. Did you mean balanced_accuracy\?"):
+        metric_named("balanced")
+    with pytest.raises(ParameterError, match=r"class 19 and 480 more\. Received: 'x'\.$"):
+        class_index("x", [f"class {number}" for number in range(500)])
+
+
+def test_a_positive_class_is_known_in_either_unicode_form() -> None:
+    assert class_index(" cafe\u0301", ("ants", "caf\u00e9")) == 1
 
 
 def test_a_fold_without_the_score_does_not_count() -> None:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from headstart.texts import csv_cell, json_value, printable
+from headstart.texts import csv_cell, did_you_mean, json_value, printable
 
 HARMFUL = ["=1+1", "+1", "-1+2", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "  =1", '=HYPERLINK("http://x")']
 
@@ -34,3 +34,18 @@ def test_half_of_a_character_is_an_escape_like_every_byte_that_is_no_text() -> N
     assert json_value({"\udcff": [math.nan, math.inf, 1.5, ("\ud800", None, True)]}) == {
         "\\xff": [None, None, 1.5, ["\\ud800", None, True]]
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("bee", " Did you mean bees?"),
+        ("BEES", " Did you mean bees?"),
+        ("cafe", " Did you mean café?"),
+        ("golden retreiver", " Did you mean golden_retriever?"),
+        ("zebra", ""),
+        ("", ""),
+    ],
+)
+def test_near_names_are_suggested(given: str, words: str) -> None:
+    assert did_you_mean([given], ["ants", "bees", "café", "golden_retriever"]) == words

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headstart.errors import DataError
+from headstart.texts import did_you_mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -120,7 +121,7 @@ def split_by_column(
         found = ", ".join(sorted({name or "(none)" for name in names.tolist()}))
         raise DataError(
             f"Fitting on the split train and scoring on {validation!r} needs labelled images in both. Received: {found}. "
-            "Name another split, or a fraction to hold out, with --validation."
+            f"Name another split, or a fraction to hold out, with --validation.{did_you_mean([validation], names)}"
         )
     units = dict(zip(rows.tolist(), connected_units(rows, sha256, groups).tolist(), strict=True))
     seen = {units[row] for row in scored.tolist()}

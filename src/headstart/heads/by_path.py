@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from headstart.errors import DataError, ParameterError
+from headstart.texts import did_you_mean
 
 #: Folds of the calibration of a classifier that has no probabilities of its own.
 CALIBRATION_FOLDS = 5
@@ -93,7 +94,10 @@ def instance(kind: Any, path: str, params: dict[str, Any], random_state: int) ->
     taken = sorted(kind._get_param_names())
     unknown = sorted(set(params) - set(taken))
     if unknown:
-        raise ParameterError(f"{path} takes no {', '.join(unknown)}. It takes: {', '.join(taken) or 'nothing'}.")
+        raise ParameterError(
+            f"{path} takes no {', '.join(unknown)}. It takes: {', '.join(taken) or 'nothing'}."
+            f"{did_you_mean(unknown, taken)}"
+        )
     if "random_state" in taken:
         params = {"random_state": random_state, **params}
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.errors import ParameterError
+from headstart.texts import did_you_mean
 
 #: Keys of the file, and what each must be.
 KEYS: dict[str, tuple[type, str]] = {
@@ -37,7 +38,10 @@ def read_config(path: str | Path) -> dict[str, Any]:
         raise ParameterError(f"{path} cannot be read as TOML: {error}") from error
     unknown = sorted(set(values) - set(KEYS))
     if unknown:
-        raise ParameterError(f"{path} holds {', '.join(unknown)}, which no head has. Expected: {', '.join(KEYS)}.")
+        raise ParameterError(
+            f"{path} holds {', '.join(unknown)}, which no head has. Expected: {', '.join(KEYS)}."
+            f"{did_you_mean(unknown, KEYS)}"
+        )
     if "type" not in values:
         raise ParameterError(f'{path} does not say which head it is of. Expected a line as: type = "ridge".')
     for name, value in values.items():

@@ -9,6 +9,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from headstart.errors import ParameterError
+from headstart.texts import did_you_mean
 
 #: Activations of hidden layers, as Keras names them.
 ACTIVATIONS = ("relu", "gelu", "silu", "elu", "selu", "tanh")
@@ -94,7 +95,10 @@ def check_values(head_type: str, values: Mapping[str, Any], parameters: Mapping[
     """
     unknown = sorted(set(values) - set(parameters))
     if unknown:
-        raise ParameterError(f"A {head_type} head takes no {', '.join(unknown)}. It takes: {', '.join(parameters)}.")
+        raise ParameterError(
+            f"A {head_type} head takes no {', '.join(unknown)}. It takes: {', '.join(parameters)}."
+            f"{did_you_mean(unknown, parameters)}"
+        )
     for name, value in values.items():
         if not parameters[name].kind.accepts(value):
             raise ParameterError(

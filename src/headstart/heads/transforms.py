@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from headstart.errors import HeadstartError
 from headstart.heads.names import GEM_POWER, POOLINGS, SCALINGS
 from headstart.schema import POOLED_LAYER_NAMES, POOLED_LAYERS, FeatureBatch
+from headstart.texts import did_you_mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -80,6 +81,7 @@ def check_features(features: Sequence[str], pooled_layers: Sequence[str]) -> Non
     if unknown or not features:
         raise HeadstartError(
             f"Unknown features {', '.join(unknown) or '(none)'}. Expected some of: {', '.join(known)}."
+            f"{did_you_mean(unknown, known)}"
         )
 
 

@@ -95,6 +95,7 @@ def test_what_is_no_classifier_is_refused(path: str, match: str) -> None:
     ("params", "match"),
     [
         ({"depth": 3}, r"takes no depth\. It takes: priors, var_smoothing"),
+        ({"smoothing": 3}, r"It takes: priors, var_smoothing\. Did you mean var_smoothing\?"),
         ({"var_smoothing": -1.0}, "var_smoothing"),
         ({"priors": {1, 2}}, "Expected: a number"),
         ({"var_smoothing": float("nan")}, "Expected: a number"),
