@@ -240,7 +240,7 @@ def print_summary(summary: ExtractionSummary) -> None:
     for share in summary.shares:
         out.print(f"  {shown(share)}", soft_wrap=True)
     for sentence in sentences(summary.notes):
-        out.print(f"Decoded: {sentence}", soft_wrap=True)
+        out.print(sentence, soft_wrap=True)
     if summary.ignored or summary.hidden_count:
         from headstart.images.discover import kinds_of
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -53,6 +54,7 @@ def predict(
     """Predict the classes of images, decoded and computed exactly as the head's training images were.
 
     Images that cannot be read are reported on standard error, and the others are predicted; then the exit code is 1.
+    What images lose while they are decoded (further pages, clipped values) is said there, too.
 
     [bold]Examples[/]
 
@@ -60,12 +62,16 @@ def predict(
 
     headstart predict heads/data-logistic new-images/ --format csv > predictions.csv
     """
+    from headstart.images.notes import sentences
     from headstart.predict import Predictor
 
     predictor = Predictor(head, weights=weights, precision=precision, batch_size=batch_size, device=device)
     failed: list[Prediction] = []
+    notes: Counter[str] = Counter()
     kinds: dict[str, Show] = {"table": print_table, "csv": partial(print_csv, raw=raw), "jsonl": print_jsonl}
-    kinds[output_format](readable(predictor.predict(images), failed), predictor.class_names, top)
+    kinds[output_format](readable(predictor.predict(images), failed, notes), predictor.class_names, top)
+    for sentence in sentences(notes, with_options=False):
+        err.print(sentence, soft_wrap=True)
     for prediction in failed:
         err.print(f"{shown(prediction.path)}: {shown(prediction.failure)}", soft_wrap=True)
     if failed:
@@ -73,12 +79,13 @@ def predict(
         raise typer.Exit(1)
 
 
-def readable(predictions: Iterable[Prediction], failed: list[Prediction]) -> Iterable[Prediction]:
-    """Yield the predictions of images that could be read; put the others into ``failed``."""
+def readable(predictions: Iterable[Prediction], failed: list[Prediction], notes: Counter[str]) -> Iterable[Prediction]:
+    """Yield the predictions of images that could be read, and count their notes; put the others into ``failed``."""
     for prediction in predictions:
         if prediction.probabilities is None:
             failed.append(prediction)
         else:
+            notes.update(prediction.notes)
             yield prediction
 
 

@@ -23,6 +23,7 @@ from headstart.exchange.scored_images import ScoredImages
 from headstart.heads.bundle import Bundle, load_bundle
 from headstart.images.class_names import class_name, spellings
 from headstart.images.discover import ImageSet, discover
+from headstart.images.notes import sentences
 from headstart.images.refs import ImageRefs
 from headstart.predict import Predictor
 from headstart.storage.address import Location, location
@@ -51,7 +52,7 @@ class Evaluation:
     seen : Seen
         How many images the head had seen, and whether they are left out of the score.
     notes : tuple of str
-        Classes that are not scored, in words.
+        Classes that are not scored, and what images of a folder lost while they were decoded, in words.
     scored : ScoredImages or None
         The images, and what the head takes each one for.
     """
@@ -194,6 +195,8 @@ def evaluate_on_images(
     )
     units = connected_units(scored, known.sha256, known.groups)
     found = score(predicted.y_true, predicted.probabilities, bundle.class_names, positive, units)
+    lost = Counter(note for row in scored.tolist() for note in rows[row].notes)
+    notes += tuple(f"{sentence}." for sentence in sentences(lost, with_options=False))
     return Evaluation(found, failed, seen, notes, predicted)
 
 

@@ -42,11 +42,14 @@ class Prediction:
         In the order of the head's class names; None where the image could not be read.
     failure : str
         Why not; empty where it could.
+    notes : tuple of str
+        What was done to the image while it was decoded, and what it lost by it (:mod:`headstart.images.decode`).
     """
 
     path: str
     probabilities: NDArray[np.float64] | None
     failure: str = ""
+    notes: tuple[str, ...] = ()
 
     def top(self, class_names: Sequence[str], k: int) -> list[tuple[str, float]]:
         """Return the ``k`` most probable classes with their probabilities, best first."""
@@ -143,7 +146,10 @@ class Predictor:
         for images, failures in self.batches(root, [ref for _, ref in found]):
             if images:
                 rows = self.probabilities(images)
-                yield from (Prediction(names[id(i.row.ref)], p) for i, p in zip(images, rows, strict=True))
+                yield from (
+                    Prediction(names[id(image.row.ref)], probabilities, notes=image.row.notes)
+                    for image, probabilities in zip(images, rows, strict=True)
+                )
             yield from (Prediction(names[id(f.ref)], None, f.reason) for f in failures)
 
     def probabilities(self, images: Sequence[LoadedImage]) -> NDArray[np.float64]:

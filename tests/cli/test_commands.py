@@ -6,7 +6,9 @@ import json
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 
 from commands import Cli
 from fakes import FakeBackbone
@@ -225,3 +227,23 @@ def test_a_folder_of_shards_is_refused_where_one_file_is_meant(cli: Cli, data: P
     assert code == 1
     assert "is missing (headstart repair" in error
     assert cli("verify", "features/photos")[0] == 1
+
+
+def test_what_images_lose_is_said_where_a_head_decodes_them(cli: Cli, head: Path, tmp_path: Path) -> None:
+    for name in ("ant", "bee"):
+        folder = tmp_path / "deep" / name
+        folder.mkdir(parents=True)
+        tifffile.imwrite(folder / "1.tif", np.linspace(-0.5, 1, 600).astype("f4").reshape(20, 30))
+        tifffile.imwrite(folder / "2.tif", np.full((2, 20, 30), 99, "u1"), photometric="minisblack")
+    code, out, err = cli("predict", head, tmp_path / "deep", "--format", "csv")
+    assert code == 0
+    assert "Decoded" not in out
+    said = [
+        "Decoded: of 2 images only the first page was taken",
+        "Decoded: of 2 images values below black or above white",
+    ]
+    for sentence, printed in zip(said, err.splitlines(), strict=True):
+        assert printed.startswith(sentence)
+        assert "--" not in printed
+    code, out, _ = cli("evaluate", head, tmp_path / "deep")
+    assert all(sentence in out for sentence in said)

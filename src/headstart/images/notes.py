@@ -1,28 +1,37 @@
-"""Notes of what an image lost while it was decoded, in sentences for the person who extracts its features."""
+"""Notes of what an image lost while it was decoded, in sentences for the person who has it decoded."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-#: Note → what it says of so many images, and what can be done.
+#: Note → what it says of so many images, and the options of extract-features that choose otherwise.
 TOLD_NOTES = {
-    "first-page": "of {images} only the first page was taken (--page NUMBER, max or mean)",
-    "first-frame": "of {images} only the first frame was taken (--page NUMBER, max or mean, for animations)",
+    "first-page": ("only the first page was taken", "--page NUMBER, max or mean"),
+    "first-frame": ("only the first frame was taken", "--page NUMBER, max or mean, for animations"),
     "low-range": (
-        "of {images} few of the 256 levels are left: their values use little of the range of their type "
-        "(--intensity range, percentiles or LOW:HIGH)"
+        "few of the 256 levels are left: their values use little of the range of their type",
+        "--intensity range, percentiles or LOW:HIGH",
     ),
-    "clipped": "of {images} values below black or above white were clipped (--intensity range or LOW:HIGH)",
-    "window": "of {images} the window of the file decided which values are black and white (--intensity LOW:HIGH for all)",
-    "window-unusable": "of {images} the window of the file could not be used: all values are shown (--intensity LOW:HIGH)",
-    "pages-are-colours": "of {images} three pages are the colours of one picture",
-}  # fmt: skip
+    "clipped": ("values below black or above white were clipped", "--intensity range or LOW:HIGH"),
+    "window": ("the window of the file decided which values are black and white", "--intensity LOW:HIGH for all"),
+    "window-unusable": ("the window of the file could not be used: all values are shown", "--intensity LOW:HIGH"),
+    "pages-are-colours": ("three pages are the colours of one picture", ""),
+}
 
 
-def sentences(counts: Mapping[str, int]) -> list[str]:
-    """Return a sentence for each note that some images have, without its beginning and end."""
+def sentences(counts: Mapping[str, int], *, with_options: bool = True) -> list[str]:
+    """Return a sentence for each note that some images have, without its end.
+
+    Parameters
+    ----------
+    counts : mapping of str to int
+        Note → how many images have it.
+    with_options : bool
+        Name the options that choose otherwise; a head's recipe has chosen already.
+    """
     return [
-        text.format(images=f"{counts[note]:,} {'image' if counts[note] == 1 else 'images'}")
-        for note, text in TOLD_NOTES.items()
+        f"Decoded: of {counts[note]:,} {'image' if counts[note] == 1 else 'images'} {text}"
+        f"{f' ({options})' if options and with_options else ''}"
+        for note, (text, options) in TOLD_NOTES.items()
         if counts.get(note)
     ]

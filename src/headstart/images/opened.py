@@ -22,7 +22,7 @@ from headstart.images.depth import (
     rawmode_of,
 )
 from headstart.images.pixels import to_rgb
-from headstart.images.png import refuse_missing_rows
+from headstart.images.png import refuse_missing_rows, spread_transparency
 from headstart.images.reader import check_size, open_image, refuse_missing_strips
 from headstart.images.samples import Samples
 from headstart.images.tags import (
@@ -163,6 +163,7 @@ class PillowFile:
         if is_16_bit_colour(image, rawmode):
             return colour_16_bit(rawmode, lambda: self._reopened(number))
         load(image)
+        spread_transparency(image, self._data)
         return deep_samples(image) or Samples(to_rgb(image, notes))
 
 

@@ -43,6 +43,13 @@ def refuse_missing_rows(image: ImageFile.ImageFile, data: bytes) -> None:
         raise ImageError(f"truncated: it holds {found:,} of the {expected:,} bytes of its rows")
 
 
+def spread_transparency(image: ImageFile.ImageFile, data: bytes) -> None:
+    """Spread the transparent value of a grey PNG of 2 or 4 bits over 8, as Pillow does with the samples and not with it."""
+    transparent = image.info.get("transparency")
+    if image.format == "PNG" and image.mode == "L" and isinstance(transparent, int) and data[24:25] in {b"\2", b"\4"}:
+        image.info["transparency"] = transparent * 255 // (2 ** data[24] - 1)
+
+
 def unpacked_bytes(data: bytes, enough: int) -> int:
     """Return how many bytes the picture data of a PNG unpack to, at most ``enough``: what follows these may be damaged."""
     inflate, found = zlib.decompressobj(), 0

@@ -28,6 +28,10 @@ LOW_LEVELS = 128
 COUNTED_VALUES = 1_000_000
 
 
+#: Notes of a window of the file, which a range of the recipe takes the place of.
+WINDOW_NOTES = frozenset({"window", "window-unusable"})
+
+
 @dataclass(frozen=True, slots=True)
 class Samples:
     """Samples as a file stores them.
@@ -90,10 +94,12 @@ def to_rgb8(samples: Samples, rules: DecodeRules, notes: list[str]) -> Pixels:
     """
     colours, alpha = samples.colours, samples.alpha
     check_kind(samples.values)
+    if rules.intensity is not None:
+        notes[:] = [note for note in notes if note not in WINDOW_NOTES]
     if samples.values.dtype == np.uint8:
         levels = 255 - colours if samples.white_is_zero else colours
     else:
-        notes.append(f"from-{samples.values.dtype}")
+        notes.append(f"from-{samples.values.dtype.name}")
         if samples.curve is not None and rules.intensity is None:
             levels = curved_levels(colours, samples.curve, notes)
         else:

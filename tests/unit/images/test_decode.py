@@ -135,6 +135,14 @@ def test_the_transparent_value_of_a_16_bit_png_is_white() -> None:
     assert "alpha-on-white" in result.notes
 
 
+@pytest.mark.parametrize(("bits", "row", "expected"), [(2, 0b00_01_10_11, [0, 255, 170, 255]), (4, 0x01, [0, 255])])
+def test_the_transparent_value_of_a_png_of_few_bits_is_white(bits: int, row: int, expected: list[int]) -> None:
+    header = struct.pack(">IIBBBBB", 8 // bits, 1, bits, 0, 0, 0, 0)
+    result = decode(png(header, bytes([0, row]), (b"tRNS", struct.pack(">H", 1))))
+    assert result.pixels[0, :, 0].tolist() == expected
+    assert "alpha-on-white" in result.notes
+
+
 def test_16_bit_colour_is_not_clipped() -> None:
     header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
     assert decode(png(header, b"\0" + struct.pack(">HHH", 0, 32896, 65535))).pixels[0, 0].tolist() == [0, 128, 255]

@@ -275,7 +275,15 @@ def test_an_intensity_range_of_the_recipe_takes_the_place_of_windows() -> None:
         {"WindowCenter": 40, "WindowWidth": 400, "VOILUTFunction": "SIGMOID"},
         {"VOILUTSequence": [TABLE]},
     ):
-        np.testing.assert_array_equal(decode(dicom(CT, **HOUNSFIELD, **elements), rules=rules).pixels, expected)
+        result = decode(dicom(CT, **HOUNSFIELD, **elements), rules=rules)
+        np.testing.assert_array_equal(result.pixels, expected)
+        assert "window" not in result.notes
+    unusable = decode(dicom(CT, **HOUNSFIELD, WindowCenter=40, WindowWidth=0), rules=rules)
+    assert "window-unusable" not in unusable.notes
+
+
+def test_the_order_of_the_bytes_is_no_part_of_a_note() -> None:
+    assert "from-uint16" in decode(dicom(CT.astype(">u2"), ExplicitVRBigEndian)).notes
 
 
 def test_files_without_preamble_or_suffix(tmp_path: object) -> None:
