@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from headstart.texts import counted
 from headstart_cli.console import out, shown
 
 
@@ -52,7 +53,7 @@ def convert(
     names = tuple(name.strip() for name in features.split(","))
     written = convert_cache(cache, output, features=names, raw=raw, overwrite=overwrite)
     out.print(
-        f"Wrote {shown(written.output)}: {written.n_samples:,} images × {written.n_features:,} features "
+        f"Wrote {shown(written.output)}: {counted(written.n_samples)} × {written.n_features:,} features "
         f"({shown(', '.join(written.features))}), {written.size_bytes / 1e6:.1f} MB",
         soft_wrap=True,
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from headstart.texts import counted
 from headstart_cli.console import err, out, print_json, shown
 from headstart_cli.options import Positive, Predictions
 
@@ -64,7 +65,7 @@ def evaluate(
     if predictions and found.scored:
         write_predictions(predictions, [found.scored])
     if found.failures:
-        err.print(f"[bold yellow]{len(found.failures):,} images could not be read[/] and are not in the score:")
+        err.print(f"[bold yellow]{counted(len(found.failures))} could not be read[/] and are not in the score:")
         for failure in found.failures:
             err.print(f"  {shown(failure.ref.path)}: {shown(failure.reason)}", soft_wrap=True)
     if as_json:

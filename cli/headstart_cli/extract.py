@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.markup import escape
 
+from headstart.texts import counted
 from headstart_cli.console import ProgressBar, err, out, print_json, shown
 
 if TYPE_CHECKING:
@@ -217,10 +218,9 @@ def print_summary(summary: ExtractionSummary) -> None:
         )
         return
     print_failures(summary)
-    n_classes = len(summary.class_names)
-    classes = f"{n_classes:,} {'class' if n_classes == 1 else 'classes'}" if n_classes else "unlabelled"
+    classes = counted(len(summary.class_names), "class") if summary.class_names else "unlabelled"
     out.print(
-        f"[bold]{summary.n_images:,} images[/] ({classes}, {summary.layout}) in {shown(summary.output)}",
+        f"[bold]{counted(summary.n_images)}[/] ({classes}, {summary.layout}) in {shown(summary.output)}",
         soft_wrap=True,
     )
     reused = ", ".join(f"{count:,} {reason}" for reason, count in summary.reused.items())
@@ -278,7 +278,7 @@ def print_failures(summary: ExtractionSummary) -> None:
     """List the first failures, and count the rest by reason."""
     if not summary.failures:
         return
-    err.print(f"[bold yellow]{len(summary.failures):,} images could not be read[/]; they are listed in the cache:")
+    err.print(f"[bold yellow]{counted(len(summary.failures))} could not be read[/]; they are listed in the cache:")
     for failure in summary.failures[:LISTED_FAILURES]:
         err.print(f"  {shown(failure.ref.path)}: {shown(failure.reason)}", soft_wrap=True)
     rest = Counter(failure.reason.split(":")[0] for failure in summary.failures[LISTED_FAILURES:])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.markup import escape
 
+from headstart.texts import counted
 from headstart_cli.console import err, out, shown
 from headstart_cli.evaluate import print_score
 from headstart_cli.options import ChoiceMetric, Positive, Predictions
@@ -251,7 +252,7 @@ def print_result(result: FitResult) -> None:
         print_search(result.search, result.caches)
     out.print(
         f"[bold]{escape(spec.type)}[/] on {escape(', '.join(spec.features))} (scaling {escape(spec.scaling)}), "
-        f"{result.n_train:,} images fitted in {result.fit_seconds:.2f} s; scored on {escape(result.split)}, "
+        f"{counted(result.n_train)} fitted in {result.fit_seconds:.2f} s; scored on {escape(result.split)}, "
         "none of which it was fitted on",
         soft_wrap=True,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from headstart.texts import counted
 from headstart_cli.console import ProgressBar, err, out, print_json, shown
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def sentences(forecast: Forecast) -> list[str]:
         return [f"Nothing to be done: {forecast.output} holds all {forecast.n_images:,} images as they are."]
     return [
         "A dry run: nothing was written.",
-        f"{forecast.n_images:,} images ({forecast.layout}): {forecast.n_compute:,} would go through the network"
+        f"{counted(forecast.n_images)} ({forecast.layout}): {forecast.n_compute:,} would go through the network"
         f"{counts(forecast.compute, ' ({})')}; {counts(forecast.reused, 'reused: {}') or 'none reused'}{gone(forecast)}",
         duration(forecast),
         disk(forecast),
@@ -52,7 +53,7 @@ def gone(forecast: Forecast) -> str:
     if not forecast.n_gone:
         return ""
     what = "would stay" if forecast.keeps_gone else "would be dropped (--keep-missing keeps them)"
-    return f"; {forecast.n_gone:,} rows whose images are gone {what}"
+    return f"; {counted(forecast.n_gone, 'row')} whose images are gone {what}"
 
 
 def duration(forecast: Forecast) -> str:

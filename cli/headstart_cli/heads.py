@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from headstart.texts import counted
 from headstart_cli.console import err, out, shown
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def cells(head: SavedHead) -> Iterator[tuple[str, ...]]:
     yield (
         "" if head.accuracy is None else f"[bold]{head.accuracy:.3f}[/]",
         "" if head.interval is None else f"{head.interval[0]:.3f}–{head.interval[1]:.3f}",
-        "" if head.n_scored is None else f"{head.n_scored:,} images",
+        "" if head.n_scored is None else counted(head.n_scored),
     )
     yield tuple(text(part) for part in recipe_in_short(head.facts.recipe))
     size = f"{head.size_bytes / 1e6:,.1f} MB" if head.size_bytes >= 1e6 else f"{head.size_bytes / 1e3:.0f} kB"

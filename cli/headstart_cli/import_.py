@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from headstart.texts import counted
 from headstart_cli.console import err, out, shown
 
 
@@ -47,7 +48,7 @@ def import_features(
     unlabelled = f", {made.n_unlabelled:,} of them unlabelled" if made.n_unlabelled else ""
     shape = " × ".join(map(str, made.map_shape))
     out.print(
-        f"Wrote {escape(str(made.output))}: {made.n_images:,} images{unlabelled}, {len(made.class_names):,} classes, "
+        f"Wrote {escape(str(made.output))}: {counted(made.n_images)}{unlabelled}, {counted(len(made.class_names), 'class')}, "
         f"features {shape}; rows are known by the {made.identity}.",
         soft_wrap=True,
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from headstart.texts import counted
 from headstart_cli.console import out, print_json, shown
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def print_facts(facts: dict[str, Any]) -> None:
             soft_wrap=True,
         )
     failures = facts["failures"]
-    out.print(f"{len(failures):,} images could not be read" + (":" if failures else "."))
+    out.print(f"{counted(len(failures))} could not be read" + (":" if failures else "."))
     for failure in failures[:LISTED_FAILURES]:
         out.print(f"  {shown(failure['path'])}: {shown(failure['reason'])}", soft_wrap=True)
     if len(failures) > LISTED_FAILURES:

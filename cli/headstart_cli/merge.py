@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 from rich.markup import escape
 
+from headstart.texts import counted
 from headstart_cli.console import err, out, shown
 
 #: Contradictions shown before the rest is counted.
@@ -47,7 +48,7 @@ def merge(
         if len(merged.resolved) > LISTED:
             err.print(f"  … and {len(merged.resolved) - LISTED:,} more")
     out.print(
-        f"Wrote {escape(str(merged.output))}: {merged.n_images:,} images, {len(merged.class_names):,} classes; "
+        f"Wrote {escape(str(merged.output))}: {counted(merged.n_images)}, {counted(len(merged.class_names), 'class')}; "
         f"{merged.n_shared:,} stood in more than one cache; {merged.n_failures:,} could not be read.",
         soft_wrap=True,
     )

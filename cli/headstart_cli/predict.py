@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from headstart.texts import csv_cell
+from headstart.texts import counted, csv_cell
 from headstart_cli.console import err, out, printable, shown
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def predict(
     for prediction in failed:
         err.print(f"{shown(prediction.path)}: {shown(prediction.failure)}", soft_wrap=True)
     if failed:
-        err.print(f"[bold yellow]{len(failed):,} images could not be read.[/]")
+        err.print(f"[bold yellow]{counted(len(failed))} could not be read.[/]")
         raise typer.Exit(1)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from headstart.texts import counted
 from headstart_cli.console import err, out, print_json, printable, shown
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def write_page(report: QualityReport, html: Path) -> None:
 def print_report(report: QualityReport) -> None:
     """Print the findings, the worst first, then what was not checked."""
     out.print(
-        f"[bold]{shown(report.cache)}[/]: {report.n_images:,} images, {report.n_failures:,} that could not be read",
+        f"[bold]{shown(report.cache)}[/]: {counted(report.n_images)}, {report.n_failures:,} that could not be read",
         soft_wrap=True,
     )
     if report.findings:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headstart.texts import counted
 from headstart_cli.console import ProgressBar, out, print_json, shown
 
 if TYPE_CHECKING:
@@ -69,12 +70,12 @@ def print_verification(cache: str, found: Verification) -> None:
     if len(findings) > LISTED:
         out.print(f"  … and {len(findings) - LISTED:,} more (--json lists all)")
     if found.n_images:
-        out.print(f"{found.n_images:,} images were read and compared.")
+        out.print(f"{counted(found.n_images)} read and compared.")
     if found.n_recomputed:
         worst = (
             f"lowest cosine {found.lowest_cosine:.5f}, largest error {found.largest_error:.2g} of a row's largest value"
         )
-        out.print(f"{found.n_recomputed:,} rows were computed again: {worst}.", soft_wrap=True)
+        out.print(f"{counted(found.n_recomputed, 'row')} computed again: {worst}.", soft_wrap=True)
     if found.not_compared:
         out.print(shown(found.not_compared), soft_wrap=True)
     if found.remedies:

@@ -51,8 +51,8 @@ def escape_of(code: int) -> str:
 
 
 def counted(n: int, what: str = "image") -> str:
-    """Return a number of things."""
-    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
+    """Return a number of things, as ``1 image``, ``2 images`` and ``3 classes``."""
+    return f"{n:,} {what}{'' if n == 1 else 'es' if what.endswith('s') else 's'}"
 
 
 def did_you_mean(given: Iterable[str], known: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headstart.errors import DataError
-from headstart.texts import did_you_mean
+from headstart.texts import counted, did_you_mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -126,7 +126,7 @@ def split_by_column(
     units = dict(zip(rows.tolist(), connected_units(rows, sha256, groups).tolist(), strict=True))
     seen = {units[row] for row in scored.tolist()}
     kept = np.array([row for row in train.tolist() if units[row] not in seen], np.int64)
-    split = Split(kept, scored, f"the {len(scored):,} images of the split {validation}", len(train) - len(kept))
+    split = Split(kept, scored, f"the {counted(len(scored))} of the split {validation}", len(train) - len(kept))
     check_sides(labels, split)
     return split
 
@@ -144,7 +144,7 @@ def split_by_caches(
     kept = np.array([row for row in rows.tolist() if sha256[row] not in seen], np.int64)
     if not len(kept):
         raise DataError("Every training image is among the scored ones, by its bytes. Name another cache.")
-    split = Split(kept, scored, f"the {len(scored):,} images of the other cache", len(rows) - len(kept))
+    split = Split(kept, scored, f"the {counted(len(scored))} of the other cache", len(rows) - len(kept))
     check_sides(labels, split)
     return split
 

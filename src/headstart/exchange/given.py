@@ -97,6 +97,7 @@ def given_of(arrays: Arrays, path: Path) -> GivenFeatures:
             f"{X.name} must be float16, float32 or float64 of shape (n, n_features) or (n, height, width, channels). "
             f"Received: {X.dtype} of shape {X.shape}."
         )
+    refuse_transposed(X, found["y"] or found["paths"])
     n = X.shape[0]
     return GivenFeatures(
         shape=X.shape,
@@ -109,7 +110,7 @@ def given_of(arrays: Arrays, path: Path) -> GivenFeatures:
         sha256=digests(found["sha256"], n),
         map_shape=tuple(integers(map_shape, 3)) if map_shape is not None else (),
         recipe=str(recipe.scalar()) if recipe is not None and recipe.shape == () else "",
-        notices=tuple(notices_of(found, arrays.names())),
+        notices=(*notices_of(found, arrays.names()), *channels_first(X.shape)),
     )
 
 
@@ -132,6 +133,25 @@ def row_names(n: int) -> list[str]:
     """Return what rows are called where a file does not name their images: ``row-000001`` and so on."""
     width = max(6, len(str(n)))
     return [f"row-{number:0{width}d}" for number in range(1, n + 1)]
+
+
+def refuse_transposed(X: Array, other: Array | None) -> None:
+    """Raise DataError where X has a column, not a row, for each image."""
+    if len(X.shape) == 2 and other is not None and other.shape[:1] == X.shape[1:] != X.shape[:1]:
+        raise DataError(
+            f"{X.name} has {X.shape[0]:,} rows and {X.shape[1]:,} columns, and {other.name} has {other.shape[0]:,} values: "
+            f"it seems to be transposed. Save np.ascontiguousarray({X.name}.T), a row for each image."
+        )
+
+
+def channels_first(shape: tuple[int, ...]) -> list[str]:
+    """Return a question where the first axis of a map may be that of the channels."""
+    if len(shape) != 4 or shape[1] == shape[2] or shape[2] != shape[3]:
+        return []
+    return [
+        f"Maps of the shape {shape[1:]} are taken as {shape[1]} × {shape[2]} positions of {shape[3]:,} channels. If the "
+        "channels come first, as in PyTorch, save np.moveaxis(X, 1, -1) instead."
+    ]
 
 
 def notices_of(found: Mapping[str, Array | None], names: Iterable[str]) -> Iterator[str]:

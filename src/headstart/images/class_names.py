@@ -124,8 +124,8 @@ def only_class(names: Sequence[str]) -> list[str]:
     if len(names) != 1:
         return []
     return [
-        f"{named(names)} is the only class, and a head is fitted on two or more. If it is no class, give the folder that "
-        "holds the images directly, or leave the labels empty: the images are then unlabelled."
+        f"{named(names)} is the only class, and a head is fitted on two or more. If the images are "
+        "unlabelled, leave the labels empty, or give the folder that holds them directly."
     ]
 
 

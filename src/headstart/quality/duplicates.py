@@ -10,6 +10,7 @@ import numpy as np
 from headstart.evaluate.neighbours import SAME_SCENE_COSINE, cosine_range, group_by_cosine, unit_rows
 from headstart.quality.columns import Columns
 from headstart.report.findings import Check, Example, Finding
+from headstart.texts import counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,7 +69,7 @@ def identical_files(columns: Columns) -> Iterator[Finding]:
     groups = sorted((rows for rows in by_digest.values() if len(rows) > 1), key=len, reverse=True)
 
     def example(rows: Sequence[int]) -> Example:
-        return columns.example(rows, f"{len(rows):,} files", {"sha256": columns.sha256[rows[0]]})
+        return columns.example(rows, counted(len(rows), "file"), {"sha256": columns.sha256[rows[0]]})
 
     checks = (IDENTICAL, IDENTICAL_LABELS, IDENTICAL_SPLITS)
     yield from three_findings(columns, groups, checks, example)
@@ -126,7 +127,7 @@ def near_duplicates(
     def example(found: Sequence[int]) -> Example:
         low, high = cosine_range(unit[sorted({digest_of[row] for row in found})])
         shown = f"{low:.3f}" if len(found) == 2 else f"{low:.3f}–{high:.3f}"
-        return columns.example(found, f"{len(found):,} images, cosine {shown}", {"cosine": [low, high]})
+        return columns.example(found, f"{counted(len(found))}, cosine {shown}", {"cosine": [low, high]})
 
     threshold = f"cosine of the averaged features ≥ {cosine:g} with their mean subtracted, or ≥ {SAME_SCENE_COSINE:g}"
     found = [[int(rows[position]) for position in m] for m in groups]

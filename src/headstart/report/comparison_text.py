@@ -25,7 +25,7 @@ from headstart.report.figures import (
     size,
     value_text,
 )
-from headstart.texts import csv_cell, json_value, printable
+from headstart.texts import counted, csv_cell, json_value, printable
 
 if TYPE_CHECKING:
     from headstart.report.comparison import Comparison, HeadResult
@@ -199,7 +199,7 @@ def positive_cells(head: HeadResult) -> list[str]:
 
 def remarks(comparison: Comparison) -> list[str]:
     """Return how the figures came about and what a reader must know, a sentence each."""
-    lines = [f"{len(comparison.y_true):,} images, {len(comparison.class_names):,} classes, {comparison.cache}"]
+    lines = [f"{counted(len(comparison.y_true))}, {counted(len(comparison.class_names), 'class')}, {comparison.cache}"]
     named = {"Folds": comparison.folds, "Intervals": comparison.interval, "Differences": comparison.test}
     named |= {"Expected of the recommended head": expected_text(comparison)}
     named |= {"Held out": comparison.held_out, "Machine": comparison.machine}

@@ -138,6 +138,16 @@ def test_doubtful_labels_are_asked_about(tmp_path: Path) -> None:
     assert 'nan: is this "no label"?' in asked
 
 
+def test_maps_with_the_channels_first_are_asked_about(tmp_path: Path) -> None:
+    maps = np.random.default_rng(0).random((N, 6, 3, 3)).astype(np.float32)
+    np.savez(tmp_path / "x.npz", **arrays(X=maps))
+    assert "taken as 6 × 3 positions of 3 channels" in " ".join(
+        import_features(tmp_path / "x.npz", tmp_path / "x.h5", name="dino").notices
+    )
+    np.savez(tmp_path / "y.npz", **arrays(X=np.ascontiguousarray(np.moveaxis(maps, 1, -1))))
+    assert not import_features(tmp_path / "y.npz", tmp_path / "y.h5", name="dino").notices
+
+
 @pytest.mark.parametrize("dtype", ["<f2", ">f4", "<f8"])
 @pytest.mark.parametrize("shape", [(N, 24), (N, 2, 3, 4)])
 def test_any_floating_type_and_both_shapes(tmp_path: Path, dtype: str, shape: tuple[int, ...]) -> None:
@@ -178,6 +188,10 @@ def with_path(path: str) -> np.ndarray:
         ({"X": with_value(np.nan)}, r"b/7\.jpg: a feature is nan"),
         ({"X": with_value(1e300)}, r"b/7\.jpg: a feature is 1e\+300"),
         ({"X": np.asfortranarray(arrays()["X"])}, "ascontiguousarray"),
+        (
+            {"X": np.ascontiguousarray(arrays()["X"].T)},
+            r"X has 6 rows and 12 columns, and y has 12 values: .* transposed\. Save np\.ascontiguousarray\(X\.T\)",
+        ),
         ({"X": np.array([[1.0, None]] * N, object)}, "pickle"),
         ({"paths": arrays()["paths"].astype(object)}, "pickle"),
         ({"paths": arrays()["paths"][1:]}, r"paths must hold text, shape \(12,\)"),
