@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -76,6 +77,7 @@ def make_app(*names: str) -> typer.Typer:
 
 def run(app: typer.Typer) -> None:
     """Run the application and leave with its exit code; expected errors are printed without a traceback."""
+    open_closed_streams()
     log = logging.StreamHandler()
     log.setFormatter(PrintableFormatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[log])
@@ -99,6 +101,17 @@ def run(app: typer.Typer) -> None:
         if error.errno != errno.EPIPE:  # whoever reads the output may stop when they have enough
             print_error(f"{error.filename or 'Writing failed'}: {error.strerror or error}")
         sys.exit(1)
+
+
+def open_closed_streams() -> None:
+    """Let standard streams that were closed (``>&-``) lead nowhere.
+
+    Else the first files to be opened would take their numbers, and whatever a library prints would be written into them.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            nowhere = Path(os.devnull).open(mode, encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
+            setattr(sys, name, nowhere)
 
 
 def check_encoding(encoding: str) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headstart.errors import DataError, MissingExtraError
+from headstart.texts import reason_of
 
 #: The wheel of the extra ``demo``, and its table: image, probability of a defect as people judged it, type of cell.
 WHEEL = "elpv-dataset"
@@ -114,4 +115,4 @@ def lay_out(cells: Sequence[Cell], folder: Path) -> None:
             shutil.copyfile(cell.source, partial)
             partial.replace(target)
     except OSError as error:
-        raise DataError(f"The images of the demo could not be laid out in {folder}: {error}") from error
+        raise DataError(f"The images of the demo could not be laid out in {folder}: {reason_of(error)}") from error

@@ -55,6 +55,11 @@ def counted(n: int, what: str = "image") -> str:
     return f"{n:,} {what}{'' if n == 1 else 'es' if what.endswith('s') else 's'}"
 
 
+def reason_of(error: Exception) -> str:
+    """Return why something could not be read or written, without number and path, for a message that names the path."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 def did_you_mean(given: Iterable[str], known: Iterable[str]) -> str:
     """Return a question for the known names that are near to those that were given; nothing where none is near.
 

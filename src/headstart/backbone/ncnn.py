@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from headstart.backbone.weights import Weights, load_weights
 from headstart.errors import HeadstartError
 from headstart.runtime import available_threads
 from headstart.schema import FeatureBatch, Recipe
+from headstart.texts import reason_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -153,16 +155,36 @@ def load_network(recipe: Recipe, weights: Weights) -> Any:
     # Where a processor has them, ncnn would store and compute in the smaller types by default.
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
     net.opt.use_bf16_packed = net.opt.use_bf16_storage = False
-    with tempfile.TemporaryDirectory(prefix="headstart-ncnn-") as folder:
-        structure, values = Path(folder, "vgg16.param"), Path(folder, "vgg16.bin")
-        structure.write_text(network_text(recipe, weights), encoding="ascii")
-        with values.open("wb") as file:
-            for name in needed_layers(recipe):
-                if name in weights.tensors:
-                    file.writelines(layer_bytes(*weights.tensors[name]))
+    with network_files(recipe, weights) as (structure, values):
         if net.load_param(str(structure)) != 0 or net.load_model(str(values)) != 0:
             raise HeadstartError("This version of ncnn could not load the network: pip install --upgrade ncnn.")
     return net
+
+
+@contextmanager
+def network_files(recipe: Recipe, weights: Weights) -> Iterator[tuple[Path, Path]]:
+    """Write structure and weights for ncnn, which reads files, and remove them at the end.
+
+    Raises
+    ------
+    HeadstartError
+        If there is no folder or no space for them.
+    """
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="headstart-ncnn-"))
+            structure, values = Path(folder, "vgg16.param"), Path(folder, "vgg16.bin")
+            structure.write_text(network_text(recipe, weights), encoding="ascii")
+            with values.open("wb") as file:
+                for name in needed_layers(recipe):
+                    if name in weights.tensors:
+                        file.writelines(layer_bytes(*weights.tensors[name]))
+        except OSError as error:
+            raise HeadstartError(
+                f"The network for ncnn, 60 MB for a moment, cannot be written to a temporary folder: "
+                f"{reason_of(error)}. The variable TMPDIR names another one."
+            ) from error
+        yield structure, values
 
 
 def needed_layers(recipe: Recipe) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
 from headstart.errors import DataError
+from headstart.texts import reason_of
 
 
 def silent(_: int) -> None:
@@ -62,7 +63,7 @@ def make_class_folders(
                 output.rmdir()
             whole.rename(output)
     except OSError as error:
-        raise DataError(f"The images cannot be copied to {output}: {error}") from error
+        raise DataError(f"The images cannot be copied to {output}: {reason_of(error)}.") from error
     return dict(sorted(Counter(labels.values()).items()))
 
 

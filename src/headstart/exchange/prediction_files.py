@@ -14,7 +14,7 @@ import numpy as np
 from headstart.cache.publish import published_bytes
 from headstart.errors import CacheError, DataError
 from headstart.exchange.tables import import_pyarrow, valid
-from headstart.texts import csv_cell
+from headstart.texts import csv_cell, reason_of
 
 if TYPE_CHECKING:
     from headstart.exchange.scored_images import ScoredImages
@@ -137,4 +137,4 @@ def write_predictions(path: Path, scored: Sequence[ScoredImages]) -> None:
         with published_bytes(path) as file:
             file.write(content)
     except (CacheError, OSError) as error:
-        raise DataError(f"The predictions cannot be written to {path}: {error}") from error
+        raise DataError(f"The predictions cannot be written to {path}: {reason_of(error)}") from error

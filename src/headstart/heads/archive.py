@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.errors import BundleError
+from headstart.texts import reason_of
 
 #: JSON beside a head is kilobytes; the metrics of a thousand classes, with their confusion matrix, are some megabytes.
 MAX_JSON_BYTES = 64 * 1024**2
@@ -23,7 +24,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{path} cannot be read: {error}") from error
+        raise BundleError(f"{path} cannot be read: {reason_of(error)}") from error
 
 
 def check_regular(path: Path) -> None:
@@ -31,7 +32,7 @@ def check_regular(path: Path) -> None:
     try:
         mode = path.lstat().st_mode
     except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error}") from error
+        raise BundleError(f"{path} cannot be read: {reason_of(error)}") from error
     if not stat.S_ISREG(mode):
         raise BundleError(f"{path} is no regular file. A saved head holds no links; copy it with what they lead to.")
 

@@ -26,6 +26,7 @@ from headstart.heads.training_images import read_digests, write_digests
 from headstart.heads.transforms import design_matrix
 from headstart.schema import FeatureBatch, HeadSpec, Recipe
 from headstart.storage.replacement import replacing, restore
+from headstart.texts import reason_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -121,7 +122,7 @@ def save_bundle(
         with replacing(folder.resolve()) as partial:  # a link to a bundle stays a link
             write_files(partial, bundle, metrics, predictions)
     except OSError as error:
-        raise BundleError(f"{folder} cannot be written: {error}") from error
+        raise BundleError(f"{folder} cannot be written: {reason_of(error)}.") from error
     return folder
 
 

@@ -12,6 +12,7 @@ from headstart.heads.archive import check_regular, read_json
 from headstart.heads.facts import FACTS, METRICS, Facts, read_facts
 from headstart.heads.parameters import is_count, is_number
 from headstart.schema import Recipe
+from headstart.texts import reason_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def list_heads(folder: str | Path = "heads") -> list[SavedHead]:
         inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
         found = [path for path in (folder, *inside) if (path / FACTS).is_symlink() or (path / FACTS).exists()]
     except OSError as error:
-        raise BundleError(f"{folder} cannot be listed: {error}. fit-head saves heads in heads/.") from error
+        raise BundleError(f"{folder} cannot be listed: {reason_of(error)}. fit-head saves heads in heads/.") from error
     return [look_at(path) for path in (found[:1] if folder in found else found)]
 
 
@@ -108,7 +109,7 @@ def look_at(path: Path) -> SavedHead:
     try:
         size = sum(file.lstat().st_size for file in path.iterdir())
     except OSError as error:
-        return SavedHead(path, 0, f"{path} cannot be read: {error}")
+        return SavedHead(path, 0, f"{path} cannot be read: {reason_of(error)}")
     try:
         facts = read_facts(path)
     except BundleError as error:

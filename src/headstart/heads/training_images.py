@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headstart.errors import BundleError
+from headstart.texts import reason_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,7 +46,7 @@ def read_digests(path: Path) -> NDArray[np.uint64]:
     try:
         data = path.read_bytes() if path.stat().st_size <= MAX_BYTES else b"too long"
     except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error}") from error
+        raise BundleError(f"{path} cannot be read: {reason_of(error)}") from error
     digests = np.frombuffer(data[: len(data) // 8 * 8], "<u8").astype(np.uint64)
     if len(data) % 8 or not len(data) or (digests[1:] <= digests[:-1]).any():
         raise BundleError(f"{path} is damaged: it does not hold sorted digests of eight bytes. Fit the head again.")

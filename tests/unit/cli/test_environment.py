@@ -12,9 +12,10 @@ import pytest
 
 from fakes import FakeBackbone
 from headstart import predict, runtime
-from headstart.backbone import weights
+from headstart.backbone import ncnn, weights
 from headstart.errors import HeadstartError, WeightsError
 from headstart.heads.bundle import Bundle
+from headstart.heads.listing import list_heads
 from headstart.predict import Predictor
 from headstart.storage import copies
 from headstart_cli.app import check_encoding
@@ -46,6 +47,38 @@ def test_a_reader_that_has_enough_is_no_error() -> None:
     assert "Traceback" not in result.stderr
     assert "Exception" not in result.stderr
     assert result.returncode == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the shell's way to close a stream")
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_lead_nowhere_and_into_no_file(closed: str, tmp_path: Path) -> None:
+    action = f"(open('{tmp_path}/cache', 'w').write('kept'), __import__('os').write(1, b'lost'), print('x'))"
+    shell = ["sh", "-c", f'exec "$@" {closed}', "sh"]
+    result = subprocess.run(
+        [*shell, sys.executable, "-c", RUN.format(action)], capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert (tmp_path / "cache").read_text() == "kept"
+
+
+def test_the_network_for_which_there_is_no_space_is_an_error_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ncnn, "network_text", full)
+    with (
+        pytest.raises(HeadstartError, match=r"temporary folder: No space left on device\. The variable TMPDIR"),
+        ncnn.network_files(FakeBackbone().recipe, None),  # type: ignore[arg-type]
+    ):
+        pass
+
+
+def test_a_head_that_cannot_be_written_says_why_without_numbers(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HeadstartError, match=r"cannot be listed: Not a directory\."):
+        list_heads(tmp_path / "file")
 
 
 def test_an_error_of_the_system_is_a_sentence() -> None:
