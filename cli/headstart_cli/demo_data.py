@@ -115,4 +115,6 @@ def lay_out(cells: Sequence[Cell], folder: Path) -> None:
             shutil.copyfile(cell.source, partial)
             partial.replace(target)
     except OSError as error:
-        raise DataError(f"The images of the demo could not be laid out in {folder}: {reason_of(error)}") from error
+        raise DataError(
+            f"The images of the demo could not be laid out in {folder}: {reason_of(error)} ({error.filename})"
+        ) from error

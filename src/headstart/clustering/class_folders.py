@@ -63,7 +63,7 @@ def make_class_folders(
                 output.rmdir()
             whole.rename(output)
     except OSError as error:
-        raise DataError(f"The images cannot be copied to {output}: {reason_of(error)}.") from error
+        raise DataError(f"The images cannot be copied to {output}: {reason_of(error)} ({error.filename}).") from error
     return dict(sorted(Counter(labels.values()).items()))
 
 
