@@ -78,9 +78,11 @@ def evaluate(
 
 def print_score(score: Score) -> None:
     """Print a score: one line, the rates of the positive class, the per-class table, the confusion matrix."""
-    from headstart.report.tables import confusion_table, per_class_table, positive_line, summary_line
+    from headstart.report.tables import chance_line, confusion_table, per_class_table, positive_line, summary_line
 
     out.print(summary_line(score), soft_wrap=True)
+    if line := chance_line(score):
+        out.print(f"[yellow]{line}[/]", soft_wrap=True)
     if score.positive:
         out.print(positive_line(score.positive), soft_wrap=True)
     out.print(per_class_table(score))

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from headstart.benchmark.shared import MAJORITY
 from headstart.evaluate.significance import ALPHA
 
 if TYPE_CHECKING:
@@ -39,31 +40,50 @@ def recommend(results: Sequence[HeadResult], metric: Metric, expected: Estimate 
     """
     best, *others = ranked(results, metric)
     heads = [other for other in others if not other.baseline]
-    figure = best.metrics[metric.name]
     where = f" on {best.cache}" if best.cache else ""
-    sentence = (
-        f"Take {best.name}{where}: {metric.title} {figure.value:.3f} (95 % interval {figure.low:.3f}–{figure.high:.3f}) on "
-        "images it was not fitted on"
-    )
+    sentence = f"{metric.title} {shown(best.metrics[metric.name])} on images it was not fitted on"
     if expected is not None and heads:
-        sentence += (
-            f"; as the best of {len(heads) + 1} heads, expect {expected.value:.3f} "
-            f"(95 % interval {expected.low:.3f}–{expected.high:.3f}) on other images"
+        sentence += f"; as the best of {len(heads) + 1} heads, expect {shown(expected)} on other images"
+    chance = next((other for other in others if other.name == MAJORITY), None)
+    if chance is not None and not is_better(best, chance, metric):
+        return best.name, (
+            f"By {metric.title}, no head is better than chance: the best, {best.name}{where}, has {sentence}, and "
+            f"{MAJORITY}, which knows the shares of the classes alone, {chance.metrics[metric.name].value:.3f}: the "
+            "difference is within noise. Check the labels, or add images."
         )
-    if not heads:
-        return best.name, f"{sentence}."
-    noise = [head for head in heads if head.p_value is None or head.p_value >= ALPHA]
-    beaten = [head for head in heads if head not in noise]
+    rivals = [other for other in others if other is not chance]
+    return best.name, f"Take {best.name}{where}: {sentence}{noise_of(best, rivals, metric)}."
+
+
+def is_better(one: HeadResult, other: HeadResult, metric: Metric) -> bool:
+    """Return whether a head is better than another one beyond noise, one of them being the best, which has no p-value."""
+    p_value = one.p_value if other.p_value is None else other.p_value
+    gains = [metric.gain(head.metrics[metric.name].value) for head in (one, other)]
+    return p_value is not None and p_value < ALPHA and gains[0] > gains[1]
+
+
+def shown(figure: Estimate) -> str:
+    """Return a figure with its interval."""
+    return f"{figure.value:.3f} (95 % interval {figure.low:.3f}–{figure.high:.3f})"
+
+
+def noise_of(best: HeadResult, rivals: Sequence[HeadResult], metric: Metric) -> str:
+    """Return, in words, which differences between the best head and the others are noise; nothing where there are none."""
+    beaten = [head for head in rivals if is_better(best, head, metric)]
+    ahead = [head for head in rivals if is_better(head, best, metric)]  # a baseline, which is never recommended
+    noise = [head for head in rivals if head not in (*beaten, *ahead)]
+    if not rivals:
+        return ""
+    if ahead:
+        return f"; {listed([head.name for head in ahead])}, a baseline, is better beyond noise"
     if not noise:
-        return best.name, f"{sentence}; it is better than every other head, beyond noise."
-    sentence += f"; its lead over {listed([head.name for head in noise])} is within noise"
+        return "; it is better than every other head, beyond noise"
+    words = f"; its difference to {listed([head.name for head in noise])} is within noise"
     quick = min((best, *noise), key=lambda head: head.cost.fit_seconds)
     if quick is not best and best.cost.fit_seconds > 3 * quick.cost.fit_seconds:
         times = best.cost.fit_seconds / max(quick.cost.fit_seconds, 1e-3)
-        sentence += f" ({quick.name} fits {times:.0f} × faster)"
-    if beaten:
-        sentence += f", that over {listed([head.name for head in beaten])} is not"
-    return best.name, f"{sentence}."
+        words += f" ({quick.name} fits {times:.0f} × faster)"
+    return f"{words}, that to {listed([head.name for head in beaten])} is not" if beaten else words
 
 
 def listed(names: Sequence[str]) -> str:

@@ -29,6 +29,17 @@ def summary_line(score: Score) -> str:
     )
 
 
+def chance_line(score: Score) -> str:
+    """Return, in Rich markup, that one answer for all images is as accurate; nothing where the head is better beyond noise."""
+    rows = [row for row in score.per_class if row["support"]]
+    most = max(rows, key=lambda row: row["support"], default=None)
+    if most is None or len(rows) < 2 or score.accuracy_interval[0] > most["support"] / score.n_samples:
+        return ""
+    share = most["support"] / score.n_samples
+    words = "which is better" if score.accuracy_interval[1] < share else "and the head is not better beyond noise"
+    return f"Always saying {escape(printable(str(most['class'])))} has accuracy {share:.3f}, {words}."
+
+
 def with_interval(score: Score, name: str, value: float) -> str:
     """Return a figure and its 95 % interval, which scores of older versions do not have."""
     between = score.intervals.get(name)

@@ -184,12 +184,35 @@ def test_the_recommendation_tells_noise_from_a_difference(found: Comparison) -> 
     other = replace(other, metrics={**other.metrics, "accuracy": low}, cost=replace(other.cost, fit_seconds=1.0))
     name, noise = recommend([best, replace(other, p_value=0.4)], ACCURACY)
     assert name == best.name
-    assert f"its lead over {other.name} is within noise ({other.name} fits 10 × faster)" in noise
+    assert f"its difference to {other.name} is within noise ({other.name} fits 10 × faster)" in noise
     assert "beyond noise" in recommend([best, replace(other, p_value=0.001)], ACCURACY)[1]
     assert recommend([best], ACCURACY)[1].endswith("fitted on.")
     both = recommend([best, replace(other, p_value=0.4)], ACCURACY, Estimate(0.87, 0.8, 0.92))[1]
     assert "accuracy 0.900" in both
     assert "as the best of 2 heads, expect 0.870 (95 % interval 0.800–0.920) on other images" in both
+
+
+def test_it_is_said_where_no_head_is_better_than_chance(tmp_path: Path) -> None:
+    labels = np.random.default_rng(0).integers(0, 2, 60).tolist()
+    cache = labelled_cache(tmp_path / "c.h5", labels, distance=0.0)
+    found = compare_heads(cache, heads=("ridge", "logistic", "majority"))
+    assert found.recommendation.startswith("By accuracy, no head is better than chance: the best, ")
+    assert found.recommendation.endswith("the difference is within noise. Check the labels, or add images.")
+
+
+def test_a_baseline_that_is_as_good_is_named(tmp_path: Path) -> None:
+    cache = labelled_cache(tmp_path / "c.h5", [row % 2 for row in range(40)])
+    found = compare_heads(cache, heads=("ridge", "nearest-class-mean", "majority"))
+    assert "its difference to nearest-class-mean is within noise" in found.recommendation
+    assert "chance" not in found.recommendation
+
+
+def test_a_baseline_that_is_better_is_named(found: Comparison) -> None:
+    best, other = found.heads[:2]
+    best = replace(best, metrics={**best.metrics, "accuracy": Estimate(0.7, 0.6, 0.8)}, p_value=None)
+    metrics = {**other.metrics, "accuracy": Estimate(0.9, 0.85, 0.95)}
+    better = replace(other, name="nearest-class-mean", baseline=True, metrics=metrics, p_value=0.001)
+    assert recommend([best, better], ACCURACY)[1].endswith("; nearest-class-mean, a baseline, is better beyond noise.")
 
 
 def test_memory_is_watched_while_a_block_runs() -> None:
