@@ -207,11 +207,20 @@ def look(
     digests = bundle.training_digests
     if digests is None:
         return Seen("unknown", {}, compared=False), np.zeros(len(chosen), bool)
-    training = training_images(str(bundle.metrics.get("cache", "")), bundle.recipe, digests, images.sha256)
+    training = training_images(places_of_cache(bundle), bundle.recipe, digests, images.sha256)
     masks, compared = relations(images, digests, training)
     seen = Seen(handling, {name: int((mask & chosen).sum()) for name, mask in masks.items()}, compared)
     left_out = np.any(list(masks.values()), axis=0) if handling == "left out" else np.zeros(len(chosen), bool)
     return seen, left_out
+
+
+def places_of_cache(bundle: Bundle) -> list[Path]:
+    """Return where the cache that a head was fitted on may be: below the current folder, or one above the head's."""
+    name = str(bundle.metrics.get("cache", ""))
+    if not name or "://" in name:
+        return []
+    above = bundle.folder.parents if bundle.folder else ()
+    return list(dict.fromkeys([Path(name), *(folder / name for folder in above)]))
 
 
 def check_left(n_scored: int, seen: Seen, data: str) -> None:
@@ -269,7 +278,8 @@ def class_numbers(known: Sequence[str], found: Sequence[str]) -> dict[str, int]:
     if unknown:
         asked = "".join(f" {question}" for question in spellings([*known, *unknown]))
         raise DataError(
-            f"The head does not know the class(es) {', '.join(unknown)}. It knows: {', '.join(known)}.{asked}"
+            f"The head does not know {'this class' if len(unknown) == 1 else 'these classes'}: {', '.join(unknown)}. "
+            f"It knows: {', '.join(known)}.{asked}"
         )
     return {name: numbers[name if name in numbers else class_name(name)] for name in found}
 

@@ -32,7 +32,7 @@ def test_from_photos_to_predictions(cli: Cli, data: Path, head: Path, tmp_path: 
     assert code == 0
     assert "accuracy" in out
     assert "95 % interval" in out
-    assert "images that the head has seen left out: 18 fitted on" in out
+    assert "images that the head has seen are left out: 18 fitted on" in out
     code, out, _ = cli("evaluate", head, data, "--json")
     facts = json.loads(out)
     assert facts["n_samples"] + sum(facts["training_images"][key] for key in ("fitted_on", "nearly_the_same")) == 24
@@ -43,7 +43,7 @@ def test_from_photos_to_predictions(cli: Cli, data: Path, head: Path, tmp_path: 
         if int(sha256(path.read_bytes()).hexdigest()[:16], 16) not in load_bundle(head).training_digests:
             path.unlink()
     code, _, error = cli("evaluate", head, data)
-    assert (code, "is left to score: 18 images that the head has seen left out" in error) == (1, True)
+    assert (code, "is left to score: 18 images that the head has seen are left out" in error) == (1, True)
 
 
 def test_nothing_to_do_says_so(cli: Cli, data: Path, head: Path) -> None:

@@ -45,7 +45,7 @@ def test_training_images_are_left_out_and_counted(cache: Path, head: Path) -> No
     found = evaluate_head(head, cache)
     assert found.score.n_samples == 10
     assert (found.seen.handling, found.seen.counts["fitted_on"], found.seen.compared) == ("left out", 30, True)
-    assert found.seen.sentence.startswith("30 images that the head has seen left out: 30 fitted on")
+    assert found.seen.sentence.startswith("30 images that the head has seen are left out: 30 fitted on")
     score, failures = found
     assert (score, failures) == (found.score, [])
 
@@ -98,6 +98,16 @@ def test_near_duplicates_are_found_in_another_cache_while_the_first_is_at_hand(h
     assert (found.score.n_samples, found.seen.compared) == (10, True)
     (tmp_path / "c.h5").unlink()
     assert evaluate_head(head, saved_again).score.n_samples == 40
+
+
+def test_the_training_cache_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    labelled_cache(Path("c.h5"), LABELS)
+    fit_head("c.h5", SPEC, output="heads/one")
+    saved_again = labelled_cache(tmp_path / "again.h5", LABELS, of="again")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert evaluate_head("../heads/one", saved_again).seen.counts["nearly_the_same"] > 0
 
 
 def test_it_is_said_where_near_duplicates_cannot_be_looked_for(head: Path, tmp_path: Path) -> None:
@@ -156,7 +166,7 @@ def test_a_class_that_the_fit_left_out_is_left_out_again_and_another_is_refused(
     assert found.notes == ("wasps: 2 scored images, none to fit on.",)
     assert load_bundle(tmp_path / "head").metrics["classes_left_out"] == ["wasps"]
     save_bundle(tmp_path / "other", load_bundle(tmp_path / "head"), metrics={})
-    with pytest.raises(DataError, match=r"does not know the class\(es\) wasps"):
+    with pytest.raises(DataError, match=r"does not know this class: wasps"):
         evaluate_head(tmp_path / "other", cache)
 
 

@@ -40,5 +40,5 @@ def test_classes_of_a_head_in_another_unicode_form() -> None:
 
 
 def test_classes_that_differ_in_case_are_asked_about() -> None:
-    with pytest.raises(DataError, match=r"class\(es\) Cat\. It knows: cat, dog\. cat, Cat: the same class\?"):
+    with pytest.raises(DataError, match=r"this class: Cat\. It knows: cat, dog\. cat, Cat: the same class\?"):
         class_numbers(("cat", "dog"), ("Cat",))

@@ -11,6 +11,7 @@ import numpy as np
 from headstart.errors import DataError
 from headstart.evaluate.placement import assign
 from headstart.evaluate.splits import coded, joined_units, labelled
+from headstart.texts import counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -193,8 +194,8 @@ def possible_splits(n_units: NDArray[np.intp], n_splits: int) -> int:
     if len(enough) < 2:
         raise DataError(
             "Cross-validation needs two classes of at least two images each that do not belong together (by bytes, group "
-            f"or likeness). Received: {len(enough)} such class(es) of {len(n_units)}. Add images, or score on images of "
-            "another folder."
+            f"or likeness). Received: {counted(len(enough), 'such class')} of {len(n_units)}. Add images, or score on "
+            "images of another folder."
         )
     return min(n_splits, int(enough.min()))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -70,7 +70,8 @@ class Seen:
             said = ", ".join(f"{n:,} {RELATIONS[name]}" for name, n in self.counts.items() if n)
             images = "1 image that" if self.total == 1 else f"{self.total:,} images that"
             text = (
-                f"{images} the head has seen left out: {said} (--include-training scores them too)."
+                f"{images} the head has seen {'is' if self.total == 1 else 'are'} left out: {said} "
+                "(--include-training scores them too)."
                 if self.handling == "left out"
                 else f"The score is too good: it includes {images} the head has seen ({said})."
             )
@@ -150,13 +151,15 @@ def relations(
     return masks, compared
 
 
-def training_images(cache: str, recipe: Recipe, digests: NDArray[np.uint64], known: Sequence[str]) -> Known | None:
+def training_images(
+    places: Iterable[Path], recipe: Recipe, digests: NDArray[np.uint64], known: Sequence[str]
+) -> Known | None:
     """Return a head's training images from the cache it was fitted on, where that is still at hand on this machine.
 
     Parameters
     ----------
-    cache : str
-        As the head's metrics name it.
+    places : iterable of Path
+        Where the cache may be; the first that holds some of the images is used.
     recipe : Recipe
         The head's; a cache of another one is not used.
     digests : ndarray of uint64
@@ -165,10 +168,17 @@ def training_images(cache: str, recipe: Recipe, digests: NDArray[np.uint64], kno
         Digests of those that are known already.
     """
     wanted = np.setdiff1d(digests, short_digests(known))
-    if not len(wanted) or not cache or "://" in cache or not Path(cache).exists() or not is_cache(cache):
+    if not len(wanted):
         return None
+    return next(filter(None, (images_in(place, recipe, wanted) for place in places)), None)
+
+
+def images_in(place: Path, recipe: Recipe, wanted: NDArray[np.uint64]) -> Known | None:
+    """Return the images of some digests from a cache of a recipe; None where there is none, or none of them in it."""
     try:
-        with open_cache(Path(cache)) as opened:
+        if not place.exists() or not is_cache(place):
+            return None
+        with open_cache(place) as opened:
             if recipe.differences(opened.recipe):
                 return None
             rows = np.flatnonzero(np.isin(short_digests(opened.sha256), wanted))

@@ -156,12 +156,14 @@ def scored_split(
 def without_splits(
     labels: NDArray[np.int64], splits: Sequence[str], class_names: Sequence[str], unusable: Sequence[str]
 ) -> tuple[NDArray[np.int64], list[str], Counter[str]]:
-    """Return labels that are −1 in splits that cannot be scored, which have none, in words, and the classes of the others."""
+    """Return labels that are −1 in splits that cannot be scored, why, in words, and the classes of those with labels."""
     names, notes = np.asarray(splits, object), []
     for name in unusable:
         own = labels[names == name]
         if (own < 0).all():
             notes.append(f"The split {name} has no labels ({counted(len(own))}).")
+        else:
+            notes.append(f"The split {name} has no image of a class that train has.")
     out = np.isin(names, list(unusable))
     return np.where(out, -1, labels), notes, Counter(class_names[i] for i in labels[out].tolist() if i >= 0)
 

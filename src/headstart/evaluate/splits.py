@@ -82,7 +82,7 @@ def split_by_fraction(
     split = Split(
         rows[~chosen],
         rows[chosen],
-        f"{chosen.sum():,} held-out images ({fraction:.0%}, stratified, seed {random_state})",
+        f"{counted(int(chosen.sum()), 'held-out image')} ({fraction:.0%}, stratified, seed {random_state})",
     )
     check_sides(labels, split)
     return split
@@ -156,8 +156,9 @@ def labelled(labels: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
     if n_classes < 2:
         unlabelled = "" if len(rows) else " To label images group by group: headstart cluster CACHE."
         raise DataError(
-            f"A classifier needs labelled images of at least two classes. Received: {len(rows):,} labelled images of "
-            f"{n_classes}. Expected: one folder per class, or a manifest with labels.{unlabelled}"
+            "A classifier needs labelled images of at least two classes. Received: "
+            f"{counted(len(rows), 'labelled image')} of {counted(n_classes, 'class')}. Expected: one folder per class, or a "
+            f"manifest with labels.{unlabelled}"
         )
     return rows
 
@@ -218,6 +219,7 @@ def check_sides(labels: NDArray[np.integer[Any]], split: Split) -> None:
     n_classes = len(np.unique(labels[split.train]))
     if n_classes < 2 or not len(split.validation):
         raise DataError(
-            f"Too few images to divide: {len(split.train):,} of {n_classes} class(es) to fit on, "
-            f"{len(split.validation):,} to score on. Expected: at least two classes with two different images each."
+            f"Too few images to divide: {len(split.train):,} of {counted(n_classes, 'class')} to fit on, "
+            f"{len(split.validation):,} to score on. Expected: at least two classes with two images each that do not belong "
+            "together, by their bytes or group."
         )

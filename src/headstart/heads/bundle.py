@@ -58,6 +58,8 @@ class Bundle:
         Versions of what fitted it.
     created : str
         When (ISO 8601, UTC).
+    folder : Path or None
+        Where it was loaded from.
     """
 
     head: Any
@@ -68,6 +70,7 @@ class Bundle:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     created: str = ""
+    folder: Path | None = None
 
     def predict_proba(self, batches: Iterable[FeatureBatch], recipe: Recipe) -> NDArray[np.float64]:
         """Return probabilities, shape (n_images, n_classes), float64, in the order of ``class_names``.
@@ -246,4 +249,5 @@ def read_bundle(folder: Path) -> Bundle:
         metrics=read_json(folder / METRICS),
         versions=facts.versions,
         created=facts.created,
+        folder=folder.resolve(),
     )

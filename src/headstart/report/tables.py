@@ -30,7 +30,7 @@ def summary_line(score: Score) -> str:
 
 
 def chance_line(score: Score) -> str:
-    """Return, in Rich markup, that one answer for all images is as accurate; nothing where the head is better beyond noise."""
+    """Return, in Rich markup, that one answer for all images is as accurate; nothing where it is worse beyond noise."""
     rows = [row for row in score.per_class if row["support"]]
     most = max(rows, key=lambda row: row["support"], default=None)
     if most is None or len(rows) < 2 or score.accuracy_interval[0] > most["support"] / score.n_samples:

@@ -44,6 +44,7 @@ def test_a_test_of_a_class_of_its_own_is_not_scored(tmp_path: Path) -> None:
     sides = sides_of(tmp_path, [*TWO, *[WASPS] * 4], ["train"] * 20 + ["test"] * 4)
     assert (len(sides.split.train), len(sides.split.validation)) == (16, 4)
     assert sides.notes == (
+        "The split test has no image of a class that train has.",
         "25% of the other labelled images are held out instead.",
         "wasps: 4 scored images, none to fit on.",
     )
