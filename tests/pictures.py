@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,15 @@ def class_folders(root: Path, n_per_class: int = 6, classes: tuple[str, ...] = (
             blocks = np.random.default_rng(1000 * number + i).integers(low, high, (5, 5, 3), dtype=np.uint8)
             Image.fromarray(blocks).resize((40, 30), Image.Resampling.NEAREST).save(path)
     return root
+
+
+def every_fifth(source: Path, target: Path) -> Path:
+    """Copy one of five photographs of a folder, and the folders in which they are."""
+    for path in sorted(source.rglob("*.jpg"))[::5]:
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+    return target
 
 
 #: Pillow's name of a format → the modes in which a small picture of it is made.

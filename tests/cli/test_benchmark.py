@@ -11,6 +11,8 @@ import pytest
 from commands import Cli
 from labelled import labelled_cache
 
+pytestmark = pytest.mark.slow
+
 LABELS = [row % 3 for row in range(90)]
 SPLITS = ["test" if row >= 60 else "train" for row in range(90)]
 

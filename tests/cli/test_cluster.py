@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from commands import Cli
 from pictures import class_folders
+
+pytestmark = pytest.mark.slow
 
 
 def test_loose_images_become_class_folders_whose_features_are_known(cli: Cli, tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from headstart.cache.shard import ShardWriter
 from headstart.schema import POOLED_LAYERS, FeatureBatch, ImageRow
 from headstart_cli.app import COMMANDS, make_app, run
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 #: The page without its last section, which needs the real network: tests/weights/test_parity.py.
 PAGE = (ROOT / "docs" / "exchange.md").read_text(encoding="utf-8").partition("## The whole classifier")[0]

@@ -14,6 +14,8 @@ from headstart.fit import fit_head
 from headstart.heads.bundle import load_bundle
 from pictures import class_folders, picture
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_saved_head_is_replaced_when_asked_alone(cli: Cli, head: Path) -> None:
     saved = (head / "bundle.json").read_bytes()

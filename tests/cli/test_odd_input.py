@@ -22,6 +22,8 @@ from headstart.images.class_names import class_name
 from headstart.schema import FeatureBatch
 from pictures import class_folders, picture
 
+pytestmark = pytest.mark.slow
+
 #: Folders and files may be called so on Linux.
 NAMES = (
     b"new\nline\r",

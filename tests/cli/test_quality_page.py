@@ -16,6 +16,8 @@ from fakes import FakeNetwork
 from headstart.extract.local import extract_features
 from headstart.extract.options import ExtractOptions
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "<img src=x onerror=alert(1)>.png"
 
 #: Colour of the hostile image; the page itself has none like it.

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Timer
 from typing import Any
@@ -15,27 +14,30 @@ from typing import Any
 import numpy as np
 import pytest
 
+from faults.forks import Forks, Run
 from headstart.cache.store import open_cache
 from pictures import class_folders, picture
 
-TESTS = Path(__file__).resolve().parents[1]
-N_IMAGES, N_OLD, SHARD = 320, 20, 40
+N_IMAGES, N_OLD, SHARD = 160, 20, 40
 
 pytestmark = [pytest.mark.faults, pytest.mark.skipif(sys.platform == "win32", reason="signals")]
 
+#: Starts a run of a folder of images into a cache, if need be of a certain layout.
+Start = Callable[..., Run]
 
-def start(data: Path, output: Path, layout: str = "auto") -> subprocess.Popen[str]:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, str(TESTS / "faults" / "extraction.py"), str(data), str(output), str(SHARD), layout]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+#: What a run that nothing disturbs ends with, and how many lines it prints on the way.
+Undisturbed = tuple[dict[str, tuple[Any, ...]], int]
 
 
-def said(process: subprocess.Popen[str]) -> list[str]:
-    """What a run still says until its end, for which it has two minutes.
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    forks = Forks(tmp_path_factory.mktemp("pipes"))
+    yield lambda data, output, layout="auto": forks.start(data, output, SHARD, layout)
+    forks.stop()
 
-    Not by ``communicate``, which passes over what ``readline`` has read ahead.
-    """
-    assert process.stdout is not None
+
+def said(process: Run) -> list[str]:
+    """What a run still says until its end, for which it has two minutes."""
     end = Timer(120, process.kill)
     end.start()
     with process:
@@ -45,16 +47,15 @@ def said(process: subprocess.Popen[str]) -> list[str]:
     return lines
 
 
-def finish(process: subprocess.Popen[str]) -> tuple[int, dict[str, Any]]:
+def finish(process: Run) -> tuple[int, dict[str, Any]]:
     """Images that went through the network, and what the run said at its end."""
     lines = said(process)
     n_forward = sum(int(line.split()[1]) for line in lines if line.startswith("forward"))
     return n_forward, json.loads(lines[-1])
 
 
-def killed(process: subprocess.Popen[str], n_lines: int) -> int:
+def killed(process: Run, n_lines: int) -> int:
     """Images that went through the network of a run that was killed after so many lines."""
-    assert process.stdout is not None
     with process:
         lines = [process.stdout.readline() for _ in range(n_lines)]
         process.send_signal(signal.SIGKILL)
@@ -70,8 +71,8 @@ def contents(path: Path) -> dict[str, tuple[Any, ...]]:
 
 
 @pytest.fixture(scope="module")
-def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose cache knows twenty of its 340 images."""
+def old(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose cache knows twenty of its 180 images."""
     root = tmp_path_factory.mktemp("killed")
     class_folders(root / "data", n_per_class=N_OLD // 2)
     finish(start(root / "data", root / "features" / "data.h5"))
@@ -81,7 +82,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(old: Path) -> tuple[dict[str, tuple[Any, ...]], int]:
+def undisturbed(start: Start, old: Path) -> Undisturbed:
     """What a run that nothing disturbs ends with, and how many lines it prints on the way."""
     shutil.copytree(old / "features", old / "whole")
     process = start(old / "data", old / "whole" / "data.h5")
@@ -95,7 +96,7 @@ def no_orphans(folder: Path) -> bool:
 
 @pytest.mark.parametrize("seed", range(25))
 def test_a_killed_run_costs_at_most_a_shard(
-    old: Path, undisturbed: tuple[dict[str, tuple[Any, ...]], int], tmp_path: Path, seed: int
+    start: Start, old: Path, undisturbed: Undisturbed, tmp_path: Path, seed: int
 ) -> None:
     expected, n_lines = undisturbed
     shutil.copytree(old / "features", tmp_path / "features")
@@ -110,7 +111,7 @@ def test_a_killed_run_costs_at_most_a_shard(
 
 
 @pytest.fixture(scope="module")
-def old_shards(old: Path) -> Path:
+def old_shards(start: Start, old: Path) -> Path:
     """A folder of shards that knows the same twenty images."""
     root = old / "of shards"
     for kind in ("ant", "bee"):
@@ -123,7 +124,7 @@ def old_shards(old: Path) -> Path:
 
 @pytest.mark.parametrize("seed", range(15))
 def test_a_killed_run_into_a_folder_of_shards_costs_at_most_a_shard(
-    old: Path, old_shards: Path, undisturbed: tuple[dict[str, tuple[Any, ...]], int], tmp_path: Path, seed: int
+    start: Start, old: Path, old_shards: Path, undisturbed: Undisturbed, tmp_path: Path, seed: int
 ) -> None:
     expected, n_lines = undisturbed
     shutil.copytree(old_shards, tmp_path / "features")
@@ -141,12 +142,11 @@ def test_a_killed_run_into_a_folder_of_shards_costs_at_most_a_shard(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_run_that_is_asked_to_stop_loses_nothing(
-    old: Path, undisturbed: tuple[dict[str, tuple[Any, ...]], int], tmp_path: Path, number: signal.Signals
+    start: Start, old: Path, undisturbed: Undisturbed, tmp_path: Path, number: signal.Signals
 ) -> None:
     shutil.copytree(old / "features", tmp_path / "features")
     output = tmp_path / "features" / "data.h5"
     process = start(old / "data", output)
-    assert process.stdout is not None
     n_before = int(process.stdout.readline().split()[1])
     process.send_signal(number)
     rest, _ = finish(process)
@@ -157,7 +157,7 @@ def test_a_run_that_is_asked_to_stop_loses_nothing(
 
 @pytest.mark.parametrize("attempt", range(20))
 def test_two_runs_at_once_make_one_cache(
-    old: Path, undisturbed: tuple[dict[str, tuple[Any, ...]], int], tmp_path: Path, attempt: int
+    start: Start, old: Path, undisturbed: Undisturbed, tmp_path: Path, attempt: int
 ) -> None:
     output = tmp_path / "features" / "data.h5"
     both = [start(old / "data", output) for _ in range(2)]

@@ -20,6 +20,8 @@ from headstart.heads.catalogue import default_spec
 from labelled import labelled_cache
 from pictures import class_folders
 
+pytestmark = pytest.mark.slow
+
 LABELS = [row % 2 for row in range(40)]
 SPEC = default_spec("knn", features=["avg"])
 

@@ -30,6 +30,8 @@ from headstart.report.findings import QualityReport
 from headstart.report.html import quality_page
 from headstart.schema import Failure, FeatureBatch, ImageRef, ImageRow
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "<img src=x onerror=alert(1)>.png"
 
 

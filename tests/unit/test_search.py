@@ -26,6 +26,8 @@ from headstart.search.settings import sample
 from headstart.search.trials import Trial, best_trial, search_notes
 from labelled import labelled_cache
 
+pytestmark = pytest.mark.slow
+
 LABELS = [row % 3 for row in range(90)]
 
 

@@ -28,6 +28,8 @@ from headstart.schema import FeatureBatch
 from headstart.verify import Verification, verify_cache
 from pictures import class_folders
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:

@@ -22,6 +22,8 @@ from headstart.exchange import npz, tables
 from headstart.exchange.convert import WRITERS, convert
 from headstart.schema import POOLED_LAYERS, FeatureBatch, ImageRef
 
+pytestmark = pytest.mark.slow
+
 N = 150  # more than two batches
 
 #: The value of every row, by its column.

@@ -17,6 +17,8 @@ from headstart.cache.verify import verify_file
 from headstart.errors import CacheError, HeadstartError
 from headstart.exchange.foreign import Import, import_features
 
+pytestmark = pytest.mark.slow
+
 
 def hdf5(path: Path, version: str = "earliest", **datasets: Any) -> Path:
     with h5py.File(path, "w", libver=(version, "latest")) as file:

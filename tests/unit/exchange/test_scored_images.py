@@ -24,6 +24,8 @@ from headstart_cli.app import COMMANDS, make_app
 from headstart_cli.benchmark import scored_by_head
 from labelled import labelled_cache
 
+pytestmark = pytest.mark.slow
+
 SPEC = default_spec("knn", features=["avg"])
 PROBABILITIES = np.array([[0.75, 0.25], [0.5, 0.5], [0.125, 0.875]])
 HOSTILE = ScoredImages(

@@ -20,6 +20,8 @@ from headstart.heads.parameters import ACTIVATIONS
 from headstart.images.resize import keras_bilinear
 from headstart.runtime import import_keras
 
+pytestmark = pytest.mark.slow
+
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 

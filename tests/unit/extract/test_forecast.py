@@ -23,6 +23,8 @@ from headstart.extract.lock import lock
 from headstart.extract.options import ExtractionSummary, ExtractOptions
 from pictures import class_folders, picture
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def one_pass(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,8 @@ from headstart.predict import Predictor
 from headstart.schema import Recipe
 from headstart.verify import verify_cache
 
+pytestmark = pytest.mark.slow
+
 
 class RulesNetwork(FakeNetwork):
     """Hands out a fake backbone of the recipe that the options ask for."""

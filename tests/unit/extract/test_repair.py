@@ -18,6 +18,8 @@ from headstart.extract.repair import Repair, repair_cache
 from headstart.verify import verify_cache
 from pictures import class_folders
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:

@@ -24,6 +24,8 @@ from headstart.schema import ImageRef
 from headstart.verify import verify_cache
 from pictures import picture
 
+pytestmark = pytest.mark.slow
+
 LAYOUTS = pytest.mark.parametrize("layout", ["file", "shards"])
 
 

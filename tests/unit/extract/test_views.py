@@ -22,6 +22,8 @@ from headstart.extract.repair import repair_cache
 from headstart.verify import verify_cache
 from pictures import class_folders, picture
 
+pytestmark = pytest.mark.slow
+
 N_IMAGES = 10
 
 

@@ -17,7 +17,7 @@ from headstart.storage import bucket
 from headstart.storage.address import location
 from pictures import class_folders, picture
 
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
 
 def seen(found: ImageSet) -> tuple[Any, ...]:
