@@ -12,6 +12,7 @@ from pathlib import Path
 
 from headstart.backbone.build import installed_engines
 from headstart.backbone.device import BFLOAT16_FLAGS, Device, count_gpus, cpu, cpu_flags, gpu
+from headstart.errors import HeadstartError
 from headstart.memory import free_bytes
 from headstart.runtime import usable_cores
 
@@ -115,6 +116,8 @@ def broken_import(name: str, purpose: str) -> str:
             import_tensorflow()
         else:
             importlib.import_module(name)
+    except HeadstartError as error:  # says itself what to do
+        return str(error)
     except Exception as error:  # a broken wheel raises whatever its loader finds
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         return f"{purpose}, which cannot be imported ({reason}). Install anew: pip install --force-reinstall headstart"

@@ -24,6 +24,7 @@ from-<mode>, from-<type>   the pixels were not RGB: Pillow's mode; or not of 8 b
 alpha-on-white             some pixels are transparent
 alpha-ignored              the alpha channel is zero everywhere, in a format where that means nothing
 low-range                  few of the 256 levels are left of more values
+upper-bits                 more than 8 bits, of which the reader gives 8 (AVIF, SGI, animated PNG, plain PPM)
 clipped                    some values lie outside those that are black and white
 exif-rotated-<degrees>     was turned clockwise; ``exif-mirrored``, ``-flipped``, ``-transposed``, ``-transversed`` likewise
 exif-unreadable            the metadata are damaged: shown as stored

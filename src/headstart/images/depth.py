@@ -24,6 +24,9 @@ SIGNED = 2
 #: Pillow's names of the orders of two bytes: what unpacks the upper byte in one order unpacks the lower one in the other.
 OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 
+#: The bit of an AV1CodecConfigurationRecord that says 10 or 12 bits (AV1 Codec ISO Media File Format Binding, section 2.3).
+AV1_HIGH_BITDEPTH = 0x40
+
 #: Raw modes of big-endian TIFFs, and what they are once libtiff has unpacked them; Pillow replaces those of other types.
 UNPACKED = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
 
@@ -112,6 +115,21 @@ def colour_16_bit(rawmode: str, reopen: Reopen) -> Samples:
     if isinstance(transparent, tuple):
         values = with_alpha(values, (values != np.array(transparent, np.uint16)).any(axis=2))
     return Samples(values)
+
+
+def loses_bits(image: ImageFile.ImageFile, data: bytes) -> bool:
+    """Return whether Pillow keeps the upper 8 bits of samples of more, and there is no way to the others."""
+    if image.format == "AVIF":
+        at = data.find(b"av1C")
+        return at > 0 and bool(data[at + 6] & AV1_HIGH_BITDEPTH)
+    if image.format == "SGI":
+        return data[3:4] == b"\2"  # bytes of a sample
+    if image.format == "PPM":
+        args = image.tile[0].args if image.tile else None
+        return data[:2] == b"P3" and isinstance(args, tuple) and args[-1] > 255
+    return (
+        image.format == "PNG" and is_animated(image) and image.mode in {"RGB", "RGBA", "LA"} and data[24:25] == b"\x10"
+    )
 
 
 def load(image: ImageFile.ImageFile) -> None:

@@ -65,6 +65,7 @@ BRANDS = {**dict.fromkeys(HEIC_BRANDS, "HEIC"), b"avif": "AVIF", b"avis": "AVIF"
 
 #: First bytes of formats that are not decoded, and what they are called.
 UNSUPPORTED_MAGIC = (
+    (b"\xff\xd8\xff\xf7", "JPEG-LS"), (b"\xff\xd8\xff\xe8\0 SPIFF", "SPIFF"), (b"PF\n", "PFM in colour"),
     (b"%!PS", "EPS"), (b"\xc5\xd0\xd3\xc6", "EPS"), (b"%PDF", "PDF"), (b"<svg", "SVG"), (b"gimp xcf", "XCF"),
     (b"\x76\x2f\x31\x01", "OpenEXR"), (b"#?RADIANCE", "Radiance HDR"), (b"\xff\x0a", "JPEG XL"),
     (b"\0\0\0\x0cJXL ", "JPEG XL"), (b"II\xbc\x01", "JPEG XR"), (b"FUJIFILMCCD-RAW", "camera raw"), (b"IIRO", "camera raw"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from headstart.errors import ImageError
 from headstart.images.embedded import JPEG_2000, embedded_pixels
 from headstart.images.extras import import_reader
@@ -21,8 +23,24 @@ COMPONENTS = re.compile(rb"\xff\x4f\xff\x51.{36}", re.DOTALL)
 
 
 def colour_bits(image: ImageFile.ImageFile, data: bytes) -> int:
-    """Return the bits of the colours of a JPEG 2000; 8 for grey, which Pillow reads as it is, and for other formats."""
-    found = COMPONENTS.search(data) if image.format == "JPEG2000" and not image.mode.startswith("I") else None
+    """Return the bits of the colours of a JPEG 2000; 8 for grey, which Pillow reads, and for other formats."""
+    return 8 if image.mode == "L" or image.mode.startswith("I") else bits_of(image, data)
+
+
+def grey_samples(image: ImageFile.ImageFile, data: bytes) -> Samples | None:
+    """Return the samples of a loaded grey JPEG 2000 of other than 8 or 16 bits, which Pillow shifts to these.
+
+    None where it is another image.
+    """
+    bits, whole = bits_of(image, data), {"L": 8, "I;16": 16}.get(image.mode, 0)
+    if image.format != "JPEG2000" or not 0 < bits < whole:
+        return None
+    return Samples(np.asarray(image).astype(np.uint16) >> (whole - bits), (0.0, 2.0**bits - 1))
+
+
+def bits_of(image: ImageFile.ImageFile, data: bytes) -> int:
+    """Return the bits of the components of a JPEG 2000; 8 for other formats."""
+    found = COMPONENTS.search(data) if image.format == "JPEG2000" else None
     if found is None:
         return 8
     sizes = data[found.end() + 2 :: 3][: int.from_bytes(data[found.end() : found.end() + 2], "big")]

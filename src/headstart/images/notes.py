@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-#: Note → what it says of so many images, and the options of extract-features that choose otherwise.
+#: Note → what it says of so many images, and what changes it, as an option of extract-features.
 TOLD_NOTES = {
     "first-page": ("only the first page was taken", "--page NUMBER, max or mean"),
     "first-frame": ("only the first frame was taken", "--page NUMBER, max or mean, for animations"),
@@ -13,6 +13,10 @@ TOLD_NOTES = {
         "--intensity range, percentiles or LOW:HIGH",
     ),
     "clipped": ("values below black or above white were clipped", "--intensity range or LOW:HIGH"),
+    "upper-bits": (
+        "the upper 8 bits of a sample were read, of 10 or more, and no range of intensities applies",
+        "convert them to PNG or TIFF",
+    ),
     "window": ("the window of the file decided which values are black and white", "--intensity LOW:HIGH for all"),
     "window-unusable": ("the window of the file could not be used: all values are shown", "--intensity LOW:HIGH"),
     "pages-are-colours": ("three pages are the colours of one picture", ""),

@@ -17,10 +17,12 @@ from headstart.images.depth import (
     is_16_bit_colour,
     is_animated,
     load,
+    loses_bits,
     may_be_deep,
     netpbm_samples,
     rawmode_of,
 )
+from headstart.images.jpeg2000 import grey_samples
 from headstart.images.pixels import to_rgb
 from headstart.images.png import refuse_missing_rows, spread_transparency
 from headstart.images.reader import check_size, open_image, refuse_missing_strips
@@ -162,9 +164,11 @@ class PillowFile:
         refuse_missing_rows(image, self._data)
         if is_16_bit_colour(image, rawmode):
             return colour_16_bit(rawmode, lambda: self._reopened(number))
+        if loses_bits(image, self._data):
+            notes.append("upper-bits")
         load(image)
         spread_transparency(image, self._data)
-        return deep_samples(image) or Samples(to_rgb(image, notes))
+        return grey_samples(image, self._data) or deep_samples(image) or Samples(to_rgb(image, notes))
 
 
 def joined(planes: Sequence[Samples], notes: list[str]) -> Samples:

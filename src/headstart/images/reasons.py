@@ -24,6 +24,13 @@ REASONS = (
 )
 
 
+#: What readers say of sound files of kinds that they do not read → what these are called.
+UNREAD_KINDS = (
+    (re.compile(r"JPEG: cannot handle (\d+)-bit layers"), "JPEG of {} bits"),
+    (re.compile(r"PSD: \(\d+, (\d+)\)"), "PSD of this colour mode and {} bits"),
+)
+
+
 def explain(error: Exception) -> str:
     """Return why an image that was recognised cannot be decoded."""
     text = " ".join(str(error).split()) or type(error).__name__
@@ -54,6 +61,9 @@ def unidentified(data: bytes, name: str, refusals: list[str]) -> str:
     """
     if format_name := unsupported_format(data, name):
         return f"{format_name} is not supported: convert it to JPEG, PNG or TIFF"
+    for pattern, kind in UNREAD_KINDS:
+        if found := pattern.search("; ".join(refusals)):
+            return f"{kind.format(found[1])} is not supported: convert it to PNG or TIFF"
     if refusals:
         return f"damaged: it begins as an image but cannot be read ({'; '.join(refusals)})"
     if not any(data[:4096]):

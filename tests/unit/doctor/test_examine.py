@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from fakes import FakeBackbone
+from headstart import runtime
 from headstart.backbone.weights import Source, Weights
 from headstart.doctor import examine as module
 from headstart.doctor import machine, rates
@@ -84,6 +85,16 @@ def test_a_broken_installation_is_said_before_weights_are_looked_for(monkeypatch
     assert "pip install" in problem
     assert found.machine.devices == ()
     json.dumps(found.to_dict())
+
+
+def test_a_backend_that_headstart_does_not_run_on_is_no_broken_installation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "NEEDED", {"tensorflow": "the network runs on TensorFlow"})
+
+    def refuse() -> None:
+        raise HeadstartError("headstart runs Keras on TensorFlow.")
+
+    monkeypatch.setattr(runtime, "import_tensorflow", refuse)
+    assert examine_machine().problems == ("headstart runs Keras on TensorFlow.",)
 
 
 def test_quick_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

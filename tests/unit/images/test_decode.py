@@ -23,6 +23,7 @@ from headstart.images.decode import decode
 from headstart.images.discover import discover
 from headstart.images.load import load_image
 from headstart.images.png import ADAM7
+from headstart.images.rules import DecodeRules
 from headstart.schema import ImageRef
 from mutations import PNG_START, mutated, with_checksums
 from pictures import encoded_pictures, in_mode
@@ -141,6 +142,27 @@ def test_the_transparent_value_of_a_png_of_few_bits_is_white(bits: int, row: int
     result = decode(png(header, bytes([0, row]), (b"tRNS", struct.pack(">H", 1))))
     assert result.pixels[0, :, 0].tolist() == expected
     assert "alpha-on-white" in result.notes
+
+
+@pytest.mark.parametrize("bits", [4, 10, 12, 16])
+def test_grey_jpeg_2000_has_the_values_that_were_stored(bits: int) -> None:
+    values = (np.arange(48 * 64).reshape(48, 64) % 2**bits).astype(np.uint8 if bits < 8 else np.uint16)
+    data = imagecodecs.jpeg2k_encode(values, level=0, bitspersample=bits)
+    np.testing.assert_allclose(decode(data).pixels[:, :, 0], values * (255 / (2**bits - 1)), atol=0.51)
+    half = decode(data, rules=DecodeRules(intensity=(0, 2.0 ** (bits - 1)))).pixels[:, :, 0]
+    np.testing.assert_allclose(half, np.minimum(255, values * (255 / 2 ** (bits - 1))), atol=0.51)
+
+
+def test_files_of_which_only_the_upper_bits_are_read_are_noted() -> None:
+    values = (np.arange(48 * 64 * 3).reshape(48, 64, 3) % 1024).astype(np.uint16)
+    sgi = (
+        struct.pack(">HBBHHHHII", 474, 0, 2, 3, 64, 48, 3, 0, 65535).ljust(512, b"\0") + values.astype(">u2").tobytes()
+    )
+    plain = b"P3 64 48 1023\n" + b" ".join(b"%d" % value for value in values.ravel())
+    for data in (imagecodecs.avif_encode(values, level=100, bitspersample=10), sgi, plain):
+        assert "upper-bits" in decode(data).notes
+    for data in (encoded(quadrants(), "AVIF"), encoded(quadrants(), "SGI"), b"P3 1 1 255\n9 9 9\n"):
+        assert "upper-bits" not in decode(data).notes
 
 
 def test_16_bit_colour_is_not_clipped() -> None:
@@ -324,6 +346,14 @@ def test_a_wrong_suffix_is_noted_and_the_content_decides() -> None:
         (bytes(5000), "filled with zeros"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", "EPS is not supported"),
         (b"<svg xmlns='x'/>", "SVG is not supported"),
+        (b"PF\n2 1\n-1.0\n" + bytes(24), "PFM in colour is not supported"),
+        (imagecodecs.ljpeg_encode(np.zeros((8, 8), np.uint16), bitspersample=12), "JPEG of 12 bits is not supported"),
+        (imagecodecs.jpegls_encode(np.zeros((8, 8), np.uint16)), "SPIFF is not supported"),
+        (b"\xff\xd8\xff\xf7" + bytes(20), "JPEG-LS is not supported"),
+        (
+            b"8BPS\0\1" + struct.pack(">6xHIIHH", 3, 4, 4, 16, 3) + bytes(14),
+            "PSD of this colour mode and 16 bits is not sup",
+        ),
         (b"<?xml version='1.0'?>\n<svg xmlns='x'/>", "SVG is not supported"),
         (b"\x00\x00\x00\x18ftypheic" + bytes(20), "damaged"),
         (b"\x00\x00\x00\x18ftypisom" + bytes(20), "a video"),
