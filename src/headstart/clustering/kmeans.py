@@ -12,6 +12,7 @@ from headstart.cache.store import FeatureCache, open_cache
 from headstart.errors import DataError
 from headstart.heads.transforms import design_matrix, make_scaler
 from headstart.images.rules import DEFAULT_RULES, DecodeRules
+from headstart.texts import counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -121,8 +122,9 @@ def cluster_images(
         paths, sha256, n_images, rules = opened.paths, opened.sha256, opened.n_images, DecodeRules.of(opened.recipe)
     n_different = len(np.unique(X, axis=0))
     if n_different < max(low, 2):
+        fewer = " Ask for fewer (--k)." if n_different > 1 else " They look the same to the network."
         raise DataError(
-            f"{cache} has {n_different:,} different images, too few for {max(low, 2):,} clusters. Ask for fewer (--k)."
+            f"{cache} has {counted(n_different, 'different image')}, too few for {max(low, 2):,} clusters.{fewer}"
         )
     sample = sampled(len(X), random_state)
     tried = range(low, min(high, max(low, n_different - 1)) + 1)
@@ -146,7 +148,7 @@ def projected(
         )
 
     if cache.n_images < 2:
-        raise DataError(f"{cache.path} has {cache.n_images} images. Expected at least two to cluster.")
+        raise DataError(f"{cache.path} has {counted(cache.n_images)}. Expected at least two to cluster.")
     first = finite(matrix(sampled(cache.n_images, random_state)))
     scaler = make_scaler(scaling).fit(first)
     n_components = min(N_COMPONENTS, len(first) - 1, first.shape[1])
@@ -202,11 +204,14 @@ def fit(
 
 
 def silhouette(X: NDArray[np.float32], n_clusters: int, random_state: int) -> float:
-    """Return the mean silhouette coefficient of so many clusters; 0 of a single one, as scikit-learn defines none."""
+    """Return the mean silhouette coefficient of so many clusters.
+
+    It is 0 of a single one, and where each row is one of its own, as scikit-learn defines none.
+    """
     from sklearn.metrics import silhouette_score
 
     labels, _ = fit(X, n_clusters, random_state, N_INIT_SEARCH)
-    return float(silhouette_score(X, labels)) if len(np.unique(labels)) > 1 else 0.0
+    return float(silhouette_score(X, labels)) if 1 < len(np.unique(labels)) < len(X) else 0.0
 
 
 def by_size(labels: NDArray[np.int64], distances: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

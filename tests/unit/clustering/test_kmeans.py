@@ -70,6 +70,16 @@ def test_images_whose_features_are_not_finite_are_in_no_cluster(cache: Path, mon
     assert adjusted_rand_score(np.delete(LABELS, 7), np.delete(found.labels, 7)) == 1
 
 
+@pytest.mark.parametrize("n_clusters", [(2, 30), 2, 1])
+def test_two_images_are_clusters_too(tmp_path: Path, n_clusters: int | tuple[int, int]) -> None:
+    found = cluster_images(labelled_cache(tmp_path / "c.h5", [0, 1]), n_clusters)
+    assert set(found.silhouettes.values()) == {0.0}  # none is defined where each image is a cluster, or all are one
+
+
+def test_as_many_clusters_as_images(cache: Path) -> None:
+    assert cluster_images(cache, len(LABELS)).n_clusters == len(LABELS)
+
+
 def test_a_class_of_equal_images_is_no_reason_to_fail(tmp_path: Path) -> None:
     path = labelled_cache(tmp_path / "c.h5", [0] * 6, copies=dict.fromkeys(range(1, 5), 0))
     assert cluster_images(path, (2, 30)).n_clusters == 2
@@ -79,7 +89,8 @@ def test_a_class_of_equal_images_is_no_reason_to_fail(tmp_path: Path) -> None:
     ("labels", "copies", "n_clusters", "words"),
     [
         ([0], {}, 2, "at least two"),
-        ([0, 1, 2], {}, 4, "3 different images, too few for 4"),
+        ([0, 1, 2], {}, 4, r"3 different images, too few for 4 clusters\. Ask for fewer"),
+        ([0, 0], {1: 0}, 2, r"1 different image, too few for 2 clusters\. They look the same"),
         ([0, 0, 0], {1: 0, 2: 0}, (2, 5), "1 different images"),
         ([0, 1, 2], {}, (5, 2), "Received: 5 to 2"),
         ([0, 1, 2], {}, 0, "Received: 0 to 0"),
