@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -110,8 +111,11 @@ def class_folders(
     """
     from headstart.clustering.class_folders import make_class_folders
     from headstart.clustering.labelling import read_labels
+    from headstart.images.class_names import questions
 
     labels = read_labels(clusters)
+    for question in questions(Counter(labels.values())):
+        err.print(shown(question), soft_wrap=True)
     with ProgressBar("Copying") as bar:
         bar.start(len(labels))
         counts = make_class_folders(labels, data, output, advance=bar.advance)

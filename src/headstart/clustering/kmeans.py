@@ -152,7 +152,8 @@ def projected(
     first = finite(matrix(sampled(cache.n_images, random_state)))
     scaler = make_scaler(scaling).fit(first)
     n_components = min(N_COMPONENTS, len(first) - 1, first.shape[1])
-    pca = PCA(n_components, svd_solver="randomized", random_state=random_state).fit(scaler.transform(first))
+    with np.errstate(invalid="ignore"):  # shares of the variance, which are not used: of equal images it is 0
+        pca = PCA(n_components, svd_solver="randomized", random_state=random_state).fit(scaler.transform(first))
     weights = np.maximum(pca.explained_variance_, np.finfo(np.float32).tiny) ** -WHITENING
     parts, kept = [], []
     for rows in blocks(cache.n_images):

@@ -10,6 +10,7 @@ from typing import Any
 
 from headstart.clustering.kmeans import Clustering
 from headstart.errors import DataError
+from headstart.images.class_names import class_name
 from headstart.images.csv_rows import read_rows
 from headstart.quality.thumbnails import make_thumbnails
 from headstart.report.html import pictures, render_page
@@ -45,7 +46,7 @@ def write_clusters(folder: Path, clustering: Clustering, *, title: str, data: Pa
     Raises
     ------
     DataError
-        If the folder holds a labelled or unlabelled ``names.csv``, or cannot be written; if there is no folder ``data``.
+        If the folder holds a ``names.csv`` or cannot be written, or none of the images is in ``data``.
     """
     if (folder / NAMES).exists():
         raise DataError(f"{folder / NAMES} exists, and may hold your labels. Name another folder, or remove it.")
@@ -79,7 +80,12 @@ def clusters_page(clustering: Clustering, title: str, data: Path) -> str:
     wanted = {
         clustering.paths[row]: clustering.sha256[row] for one in shown for row in (*one["nearest"], *one["farthest"])
     }
-    picture = pictures(make_thumbnails(data, wanted, clustering.rules))
+    thumbnails = make_thumbnails(data, wanted, clustering.rules)
+    if not thumbnails:
+        raise DataError(
+            f"None of the images is in {data} as it was. Name the folder that the features were extracted from."
+        )
+    picture = pictures(thumbnails)
     return render_page("clusters", title=title, clusters=shown, paths=clustering.paths, picture=picture)
 
 
@@ -96,19 +102,27 @@ def read_labels(folder: Path) -> dict[str, str]:
     Raises
     ------
     DataError
-        If a file is missing or has other columns, a cluster is unknown, or nothing is labelled.
+        If a file is missing or has other columns, a cluster is unknown, something has two labels, or nothing has one.
     """
-    names = {row["cluster"]: row["label"].strip() for row in read_table(folder / NAMES, NAMES_COLUMNS)}
-    labels = {}
+    names: dict[str, str] = {}
+    for row in read_table(folder / NAMES, NAMES_COLUMNS):
+        add_label(names, row["cluster"], class_name(row["label"].strip()), folder / NAMES)
+    labels: dict[str, str] = {}
     for row in read_table(folder / IMAGES, IMAGES_COLUMNS):
         if row["cluster"] not in names:
             raise DataError(f"{folder / NAMES} has no cluster {row['cluster']!r}, which {folder / IMAGES} names.")
-        label = row["label"].strip() or names[row["cluster"]]
+        label = class_name(row["label"].strip()) or names[row["cluster"]]
         if label:
-            labels[row["path"]] = label
+            add_label(labels, row["path"], label, folder / IMAGES)
     if not labels:
         raise DataError(f"Nothing is labelled yet. Fill in the column label of {folder / NAMES}.")
     return labels
+
+
+def add_label(labels: dict[str, str], name: str, label: str, table: Path) -> None:
+    """Note a label; raise DataError where there is another one of that name."""
+    if labels.setdefault(name, label) != label:
+        raise DataError(f"{table} names {name} twice, as {labels[name]!r} and as {label!r}. Keep one row.")
 
 
 def read_table(path: Path, columns: Sequence[str]) -> Iterator[Mapping[str, str]]:
@@ -117,5 +131,9 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[Mapping[str, str]
     received = next(rows, (0, []))[1]
     if [name.strip().lower() for name in received] != list(columns):
         raise DataError(f"{path} should have the columns {', '.join(columns)}. Received: {', '.join(received)}.")
-    for _, cells in rows:
+    for number, cells in rows:
+        if any(map(str.strip, cells[len(columns) :])):
+            raise DataError(
+                f"{path}, line {number}: more cells than columns. A value with the separator in it needs quotes."
+            )
         yield dict(zip_longest(columns, map(plain_cell, cells[: len(columns)]), fillvalue=""))

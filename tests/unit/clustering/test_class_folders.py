@@ -60,6 +60,18 @@ def test_a_spreadsheet_may_save_semicolons_and_a_byte_order_mark(folder: Path) -
     assert set(read_labels(folder).values()) == {"rose"}
 
 
+def test_unicode_forms_of_a_label_are_one_class(folder: Path) -> None:
+    (folder / "names.csv").write_text("cluster,n_images,label\n0,3,cafe\u0301\n1,1,caf\u00e9\n")
+    assert set(read_labels(folder).values()) == {"caf\u00e9"}
+
+
+def test_a_folder_of_other_images_gives_no_page(folder: Path, tmp_path: Path) -> None:
+    picture(tmp_path / "other" / "x.png", 1)
+    found = Clustering(PATHS, ["0" * 64] * 4, np.zeros(4, np.int64), np.zeros(4, np.float32))
+    with pytest.raises(DataError, match=r"None of the images is in .*other as it was"):
+        write_clusters(tmp_path / "new", found, title="loose", data=tmp_path / "other")
+
+
 def test_labels_are_never_overwritten(folder: Path) -> None:
     found = Clustering(PATHS, ["0" * 64] * 4, np.zeros(4, np.int64), np.zeros(4, np.float32))
     with pytest.raises(DataError, match="may hold your labels"):
@@ -73,6 +85,9 @@ def test_labels_are_never_overwritten(folder: Path) -> None:
         ("names.csv", "1,1,", "7,1,", "no cluster '1'"),
         ("names.csv", "0,3,", "0,3,", "Nothing is labelled"),
         ("names.csv", "0,3,", '0,3,"rose', "cannot be read"),
+        ("names.csv", "0,3,", "0,3,big, red", "line 2: more cells than columns"),
+        ("names.csv", "0,3,", "0,3,rose\n0,3,tulip", "names 0 twice, as 'rose' and as 'tulip'. Keep one row"),
+        ("images.csv", "a.png,0,0.3000,", "a.png,0,0.3000,rose\na.png,0,0.3000,tulip", "names a.png twice"),
     ],
 )
 def test_what_is_wrong_with_the_labels_is_said(folder: Path, name: str, old: str, new: str, words: str) -> None:

@@ -91,7 +91,7 @@ def test_a_class_of_equal_images_is_no_reason_to_fail(tmp_path: Path) -> None:
         ([0], {}, 2, "at least two"),
         ([0, 1, 2], {}, 4, r"3 different images, too few for 4 clusters\. Ask for fewer"),
         ([0, 0], {1: 0}, 2, r"1 different image, too few for 2 clusters\. They look the same"),
-        ([0, 0, 0], {1: 0, 2: 0}, (2, 5), "1 different images"),
+        ([0, 0, 0], {1: 0, 2: 0}, (2, 5), "1 different image, too few"),
         ([0, 1, 2], {}, (5, 2), "Received: 5 to 2"),
         ([0, 1, 2], {}, 0, "Received: 0 to 0"),
     ],
