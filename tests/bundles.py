@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from fakes import FakeBackbone
 from headstart.heads import bundle as bundles
@@ -19,6 +20,11 @@ from headstart.schema import FeatureBatch
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (24, 35, 35, 3), dtype=np.uint8)
 LABELS = np.repeat([0, 2], 12)  # class 1 has no image
+
+
+def networks_are_slow(names: Iterable[str]) -> list[Any]:
+    """Return types of heads as parameters of a test; a dense one needs TensorFlow, which takes seconds to import."""
+    return [pytest.param(name, marks=pytest.mark.slow) if name == "dense" else name for name in names]
 
 
 def fitted(name: str, batch: FeatureBatch) -> Bundle:

@@ -21,6 +21,8 @@ from headstart.extract.shard import ShardJob
 from headstart.images.discover import discover
 from headstart.schema import POOLED_LAYERS
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

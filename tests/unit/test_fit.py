@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from bundles import networks_are_slow
 from caches import write_cache
 from headstart import fit
 from headstart.errors import HeadstartError
@@ -22,7 +23,7 @@ def test_what_fits_is_not_streamed(cache):
     assert not fit_head(cache, "logistic", validation=0.3).streamed
 
 
-@pytest.mark.parametrize("head_type", ["logistic", "ridge", "dense"])
+@pytest.mark.parametrize("head_type", networks_are_slow(["logistic", "ridge", "dense"]))
 def test_what_does_not_fit_is_streamed_and_saved_as_any_head(cache, tmp_path, monkeypatch, head_type):
     spec = default_spec(head_type, features=["flatten"])
     whole = fit_head(cache, spec, validation=0.3)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import typer.main
 
 from headstart_cli.app import COMMANDS, make_app
@@ -77,6 +78,7 @@ def test_no_help_imports_anything_heavy() -> None:
         assert not {name: found for name, question in questions.items() if (found := heavy_imports(question))}
 
 
+@pytest.mark.slow  # make check runs this program itself
 def test_imports_only_go_down() -> None:
     command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -20,6 +20,8 @@ from headstart.predict import Predictor
 from headstart.storage import copies
 from headstart_cli.app import check_encoding
 
+pytestmark = pytest.mark.slow
+
 RUN = "from headstart_cli.app import run; import typer; app = typer.Typer(); app.command()(lambda: {}); run(app)"
 
 

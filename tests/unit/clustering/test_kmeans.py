@@ -14,6 +14,8 @@ from headstart.clustering.kmeans import cluster_images
 from headstart.errors import DataError
 from labelled import labelled_cache
 
+pytestmark = pytest.mark.slow
+
 LABELS = [0] * 30 + [1] * 20 + [2] * 10
 
 

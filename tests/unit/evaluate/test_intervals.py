@@ -55,6 +55,7 @@ def test_the_interval_of_accuracy_is_near_the_binomial_one() -> None:
     assert (found.low, found.high) == pytest.approx(wilson(found.value, 1000), abs=0.001)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sharpness", "n", "n_classes"), [(1.5, 150, 3), (7.0, 60, 2), (6.0, 150, 5)])
 def test_intervals_hold_the_true_value_as_often_as_they_say(sharpness: float, n: int, n_classes: int) -> None:
     truth = metric_values(*sample(1, 100_000, n_classes, sharpness))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,13 +20,14 @@ def batch() -> FeatureBatch:
 
 
 @pytest.fixture(scope="session")
-def saved(tmp_path_factory: pytest.TempPathFactory, batch: FeatureBatch) -> dict[str, Path]:
+def saved(tmp_path_factory: pytest.TempPathFactory, batch: FeatureBatch) -> Callable[[str], Path]:
+    """Saves a head of a type when it is first asked for: a dense one needs TensorFlow, which takes seconds to import."""
     folder = tmp_path_factory.mktemp("heads")
-    return {n: save_bundle(folder / n, fitted(n, batch), metrics={"accuracy": 0.5}) for n in ("dense", "logistic")}
+    return cache(lambda name: save_bundle(folder / name, fitted(name, batch), metrics={"accuracy": 0.5}))
 
 
 @pytest.fixture
-def copy_of(saved: dict[str, Path], tmp_path: Path):
+def copy_of(saved: Callable[[str], Path], tmp_path: Path):
     import shutil
 
-    return lambda name: Path(shutil.copytree(saved[name], tmp_path / name))
+    return lambda name: Path(shutil.copytree(saved(name), tmp_path / name))

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,30 +40,30 @@ def test_a_head_comes_back_as_it_was(name: str, batch: FeatureBatch, tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["dense", "logistic"])
-def test_no_file_of_a_bundle_is_a_pickle(name: str, saved: dict[str, Path]) -> None:
+def test_no_file_of_a_bundle_is_a_pickle(name: str, saved: Callable[[str], Path]) -> None:
     def members(data: bytes) -> list[bytes]:
         if not zipfile.is_zipfile(io.BytesIO(data)):
             return [data]
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             return [part for info in archive.infolist() for part in members(archive.read(info))]
 
-    for path in saved[name].iterdir():
+    for path in saved(name).iterdir():
         for data in members(path.read_bytes()):
             assert not data.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")), path
             if data.startswith(b"\x93NUMPY"):
                 np.load(io.BytesIO(data), allow_pickle=False)
 
 
-def test_another_recipe_is_refused_with_its_field(saved: dict[str, Path], batch: FeatureBatch) -> None:
-    head = load_bundle(saved["logistic"])
+def test_another_recipe_is_refused_with_its_field(saved: Callable[[str], Path], batch: FeatureBatch) -> None:
+    head = load_bundle(saved("logistic"))
     with pytest.raises(RecipeMismatchError, match="input_size_px: 35 ≠ 224"):
         head.predict_proba([batch], replace(head.recipe, input_size_px=224))
 
 
-def test_a_logistic_head_is_loaded_without_tensorflow(saved: dict[str, Path]) -> None:
+def test_a_logistic_head_is_loaded_without_tensorflow(saved: Callable[[str], Path]) -> None:
     code = (
         "import sys; from pathlib import Path; from headstart.heads.bundle import load_bundle; "
-        f"load_bundle(Path({str(saved['logistic'])!r})); assert not {{'tensorflow', 'keras'}}.intersection(sys.modules)"
+        f"load_bundle(Path({str(saved('logistic'))!r})); assert not {{'tensorflow', 'keras'}}.intersection(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 

@@ -46,6 +46,7 @@ def test_an_unknown_type_in_a_head_is_not_built(copy_of, tmp_path: Path) -> None
         load_bundle(folder)
 
 
+@pytest.mark.slow  # a network needs TensorFlow
 def test_a_lambda_layer_in_a_network_is_not_built(copy_of) -> None:
     keras = import_keras()
     folder = copy_of("dense")
@@ -171,6 +172,7 @@ def test_labels_that_are_no_classes_are_refused(labels: list[object], copy_of) -
         load_bundle(folder)
 
 
+@pytest.mark.slow  # a network needs TensorFlow
 def test_a_dense_head_without_its_network_is_refused(copy_of) -> None:
     folder = copy_of("dense")
     change_facts(folder, lambda facts: facts["files"].pop("network.keras"))
@@ -178,15 +180,17 @@ def test_a_dense_head_without_its_network_is_refused(copy_of) -> None:
         load_bundle(folder)
 
 
-def test_a_network_for_a_head_without_one_is_refused(saved: dict[str, Path], copy_of) -> None:
+@pytest.mark.slow  # a network needs TensorFlow
+def test_a_network_for_a_head_without_one_is_refused(saved: Callable[[str], Path], copy_of) -> None:
     folder = copy_of("logistic")
-    (folder / "network.keras").write_bytes((saved["dense"] / "network.keras").read_bytes())
+    (folder / "network.keras").write_bytes((saved("dense") / "network.keras").read_bytes())
     change_facts(folder, lambda facts: facts["files"].update({"network.keras": ""}))
     refresh_digest(folder, "network.keras")
     with pytest.raises(BundleError, match="network"):
         load_bundle(folder)
 
 
+@pytest.mark.slow  # a network needs TensorFlow
 def test_a_network_of_other_shape_is_refused(copy_of) -> None:
     folder = copy_of("dense")
     build_network(3, (5, 2), activation="relu", dropout=0.0, l2=0.0, seed=0).save(folder / "network.keras")
@@ -212,6 +216,7 @@ def test_a_member_that_leads_out_of_the_archive_is_refused(name: str, copy_of) -
         load_bundle(folder)
 
 
+@pytest.mark.slow  # a network needs TensorFlow
 def test_a_network_larger_than_its_weights_is_not_built(copy_of) -> None:
     folder = copy_of("dense")
     with zipfile.ZipFile(folder / "network.keras") as archive:

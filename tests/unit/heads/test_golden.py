@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bundles import networks_are_slow
 from headstart.heads.bundle import load_bundle
 from headstart.schema import FeatureBatch
 
@@ -16,7 +17,7 @@ EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
 
 
 @pytest.mark.filterwarnings("ignore:.*was fitted with scikit-learn.*")
-@pytest.mark.parametrize("name", list(EXPECTED["probabilities"]))
+@pytest.mark.parametrize("name", networks_are_slow(EXPECTED["probabilities"]))
 def test_a_head_of_version_1_predicts_what_it_did(name: str) -> None:
     maps = np.array(EXPECTED["asked"], np.float16).reshape(5, 2, 2, 3)
     bundle = load_bundle(GOLDEN / name)
@@ -29,7 +30,7 @@ def test_a_head_of_version_1_predicts_what_it_did(name: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*was fitted with scikit-learn.*")
-@pytest.mark.parametrize("name", list(EXPECTED["probabilities"]))
+@pytest.mark.parametrize("name", networks_are_slow(EXPECTED["probabilities"]))
 def test_every_parameter_of_a_head_of_version_1_is_there(name: str) -> None:
     head = load_bundle(GOLDEN / name).head
     assert repr(head)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bundles import networks_are_slow
 from headstart.errors import HeadstartError
 from headstart.heads.catalogue import HEAD_TYPES, default_spec, make_head
 from headstart.heads.layers import EXPRESSIBLE, HeadLayers, as_layers
@@ -39,7 +40,7 @@ def apply(form: HeadLayers, X: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
-@pytest.mark.parametrize("head_type", EXPRESSIBLE)
+@pytest.mark.parametrize("head_type", networks_are_slow(EXPRESSIBLE))
 def test_layers_give_the_probabilities_of_the_head(head_type: str, n_classes: int) -> None:
     params = {"epochs": 3, "hidden": (5, 4), "activation": "tanh"} if head_type == "dense" else None
     classifier, X = fitted(head_type, n_classes, params)
@@ -52,6 +53,7 @@ def test_layers_give_the_probabilities_of_the_head(head_type: str, n_classes: in
     assert not placed[:, 1::2].any()
 
 
+@pytest.mark.slow  # a network needs TensorFlow
 def test_layers_give_the_mean_over_the_views_of_a_row() -> None:
     classifier, X = fitted("dense", 3, {"epochs": 20, "hidden": (5,), "views": 4})
     form = as_layers(classifier)

@@ -37,6 +37,7 @@ def many_classes(n_rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=(n_rows, 20)) + 2.5 * np.eye(10, 20)[y], y
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", [LinearSVMHead(C=0.1), RBFSVMHead(C=1.0)])
 def test_of_many_classes_the_probabilities_are_those_of_a_temperature(head: LinearSVMHead | RBFSVMHead) -> None:
     (X, y), (X_new, y_new) = many_classes(300, 0), many_classes(2000, 1)

@@ -35,6 +35,7 @@ def test_turned_views_are_resized_as_their_copies_are() -> None:
     np.testing.assert_array_equal(resize(turned, 16), resize(np.ascontiguousarray(turned), 16))
 
 
+@pytest.mark.slow  # TensorFlow takes seconds to import
 def test_bit_for_bit_what_keras_gives() -> None:
     from headstart.runtime import import_keras
 
