@@ -114,6 +114,7 @@ def test_failures_are_counted_by_reason(planted: Planted, path: Path) -> None:
         ("low-range", "low-range"),
         ("first-page", "first-frame"),
         ("clipped", "clipped"),
+        ("upper-bits", "upper-bits"),
         ("pages-are-colours", "pages-are-colours"),
         ("first-frame", "first-frame"),
         ("from-CMYK", "converted"),

@@ -71,5 +71,6 @@ def find_intensity(
     if low > high:
         progress.message("No image has more than 8 bits: intensities stay as they are")
         return None
+    high = high if high > low else low + 1
     progress.message(f"Intensities {low:g} to {high:g} become black to white")
-    return (low, high) if high > low else (low, low + 1)
+    return low, high

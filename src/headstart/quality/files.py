@@ -123,6 +123,15 @@ NOTE_CHECKS: tuple[tuple[str, Check], ...] = (
         ),
     ),
     (
+        "upper-bits",
+        Check(
+            "upper-bits",
+            "Only the upper 8 bits were read",
+            "info",
+            "Their reader gives no more, and no range of intensities applies to them: convert them to PNG or TIFF.",
+        ),
+    ),
+    (
         "pages-are-colours",
         Check("pages-are-colours", "Three pages are one colour picture", "info", "As their description says."),
     ),
