@@ -7,11 +7,10 @@ from contextlib import nullcontext
 
 import numpy as np
 
-from headstart.errors import ImageError
 from headstart.images.decode import LARGE_PIXELS, MAX_PIXELS, one_large_image, open_file, reasons_in_words
 from headstart.images.pages import chosen_picture
 from headstart.images.rules import DecodeRules
-from headstart.images.samples import Samples, check_kind
+from headstart.images.samples import Samples, check_finite, check_kind
 
 
 def sample_limits(
@@ -47,8 +46,7 @@ def limits_of(samples: Samples, percentiles: tuple[float, float]) -> tuple[float
     values = samples.colours
     if values.dtype == np.uint8:
         return None
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise ImageError("holds values that are not numbers (NaN or infinity)")
+    check_finite(values)
     if percentiles == (0, 100):
         return float(values.min()), float(values.max())
     low, high = np.percentile(values.astype(np.float64), percentiles)

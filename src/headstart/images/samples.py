@@ -129,10 +129,7 @@ def to_levels(values: NDArray[Any], limits: tuple[float, float], notes: list[str
     clipped = False
     for rows in strips(values):
         strip = values[rows]
-        if strip.dtype.kind == "f" and not np.isfinite(strip).all():  # before the cast, which warns of signalling NaNs
-            raise ImageError(
-                "holds values that are not numbers (NaN or infinity): replace them, or leave the image out"
-            )
+        check_finite(strip)  # before the cast, which warns of signalling NaNs
         strip = strip.astype(np.float64)
         clipped |= bool(strip.size) and bool(strip.min() < low or strip.max() > high)
         strip = (np.clip(strip, low, high) - low) * 255 / (high - low)
@@ -140,6 +137,12 @@ def to_levels(values: NDArray[Any], limits: tuple[float, float], notes: list[str
     if clipped:
         notes.append("clipped")
     return levels
+
+
+def check_finite(values: NDArray[Any]) -> None:
+    """Raise ImageError where there are NaNs or infinities among values."""
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise ImageError("holds values that are not numbers (NaN or infinity): replace them, or leave the image out")
 
 
 def curved_levels(values: NDArray[Any], curve: Curve, notes: list[str]) -> Pixels:
@@ -172,6 +175,7 @@ def uses_few_levels(levels: Pixels, values: NDArray[Any]) -> bool:
 
 def on_white(levels: Pixels, alpha: NDArray[Any], opaque: float, notes: list[str]) -> Pixels:
     """Return levels of shape (height, width, n_channels) composited over white; noted if some pixel is not opaque."""
+    check_finite(alpha)
     if (alpha >= opaque).all():
         return levels
     notes.append("alpha-on-white")

@@ -15,7 +15,7 @@ from headstart.errors import ImageError
 from headstart.images.channels import pictures_of, refuse_hidden_pictures
 from headstart.images.depth import straight
 from headstart.images.embedded import SIZE_OF, embedded_pixels
-from headstart.images.extras import import_reader, verb_of
+from headstart.images.extras import import_reader
 from headstart.images.opened import MAX_PAGES, ORIENTATIONS, joined, turned
 from headstart.images.samples import Samples, to_levels, type_limits
 from headstart.images.tags import ORIENTATION
@@ -28,6 +28,7 @@ from headstart.images.tiff_kinds import (
     UNASSOCIATED,
     WHITE_IS_ZERO,
     YCBCR,
+    unsupported,
 )
 
 if TYPE_CHECKING:
@@ -154,11 +155,6 @@ class DeepTiff:
             values = values.astype(np.uint16)  # which the limits hold for
         limits = (0.0, 2.0**page.bitspersample - 1) if values.dtype.kind == "u" else None
         return Samples(values, limits, white_is_zero=page.photometric == WHITE_IS_ZERO)
-
-
-def unsupported(kind: str) -> str:
-    """Return the reason of a picture that nothing is made of."""
-    return f"{kind} {verb_of(kind)} not supported: convert it to grey or RGB of 8 or 16 bits"
 
 
 def from_cmyk(values: NDArray[Any]) -> NDArray[np.uint8]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from PIL import TiffImagePlugin
 
 from headstart.errors import ImageError
+from headstart.images.depth import rawmode_of
+from headstart.images.extras import verb_of
 from headstart.images.reader import CAMERA_RAW, is_camera_raw
 from headstart.images.tags import (
     BITS_PER_SAMPLE,
@@ -45,7 +47,7 @@ COMPRESSIONS = {
 }  # fmt: skip
 
 #: What Pillow says of samples that it does not read. The index is that of a raw mode for planes that are no colours.
-UNREAD = re.compile(r"TIFF: (unknown (pixel mode|data organization)|string index out of range)")
+UNREAD = re.compile(r"TIFF: (unknown (pixel mode|data organization)|string index|Invalid value for samples per pixel)")
 
 #: Values of SampleFormat.
 FLOAT, COMPLEX = 3, (5, 6)
@@ -75,7 +77,7 @@ def unread_kind(data: bytes, name: str, refusal: str) -> str:
     Raises
     ------
     ImageError
-        If it is camera raw.
+        If it is camera raw, or nothing is made of its samples.
     """
     if not data.startswith(MAGIC):
         return ""
@@ -90,7 +92,21 @@ def unread_kind(data: bytes, name: str, refusal: str) -> str:
         raise ImageError(CAMERA_RAW)
     if compression not in TiffImagePlugin.COMPRESSION_INFO:
         return kind_of_compression(compression)
-    return kind if re.search(UNREAD, refusal) else ""
+    return with_a_picture(kind, tags) if UNREAD.search(refusal) else ""
+
+
+def unsupported(kind: str) -> str:
+    """Return the reason of a picture that nothing is made of."""
+    return f"{kind} {verb_of(kind)} not supported: convert it to grey or RGB of 8 or 16 bits"
+
+
+def with_a_picture(kind: str, tags: Mapping[int, Any]) -> str:
+    """Return a kind of samples that the other reader may read; raise ImageError for one that nothing is made of."""
+    photometric = tag_number(tags, PHOTOMETRIC, GREY)
+    several = photometric in {WHITE_IS_ZERO, GREY} and kind.endswith("channels")
+    if several or photometric == LAB or tag_number(tags, SAMPLE_FORMAT, 1) in COMPLEX:
+        raise ImageError(unsupported(kind))
+    return kind
 
 
 def kind_of_compression(compression: int) -> str:
@@ -117,6 +133,8 @@ def kind_of_samples(tags: Mapping[int, Any]) -> str:
     sample_format, photometric = tag_number(tags, SAMPLE_FORMAT, 1), tag_number(tags, PHOTOMETRIC, GREY)
     if sample_format in COMPLEX:
         return "complex values"
+    if n_samples == 2 and tag_numbers(tags, EXTRA_SAMPLES) == (0,):
+        return "2 channels"
     n_colours = {RGB: 3, YCBCR: 3, LAB: 3, SEPARATED: 4}.get(photometric, 1)
     if n_samples > n_colours and not (n_samples == n_colours + 1 and tag_numbers(tags, EXTRA_SAMPLES)):
         return f"{n_samples} channels"
@@ -137,7 +155,7 @@ def misread_kind(image: ImageFile.ImageFile) -> str:
     Raises
     ------
     ImageError
-        If it is a volume, of which nothing is read.
+        If it is a volume, or nothing is made of its samples.
     """
     if image.format != "TIFF" or not image.tile:
         return ""
@@ -148,9 +166,11 @@ def misread_kind(image: ImageFile.ImageFile) -> str:
         raise ImageError(
             "a volume in one page (ImageDepth) is not supported: write it anew with a page for each of its planes"
         )
+    if rawmode_of(image) == "LX":  # of two channels, neither of which is alpha, Pillow takes the first
+        return with_a_picture(kind_of_samples(tags), tags)
     in_planes = tag_number(tags, PLANAR, 1) != 1 and tag_number(tags, SAMPLES_PER_PIXEL, 1) > 1
     is_right = not in_planes or reads_planes(tags, image.tile[0].codec_name == "libtiff")
-    return "" if is_right else kind_of_samples(tags)
+    return "" if is_right else with_a_picture(kind_of_samples(tags), tags)
 
 
 def reads_planes(tags: Mapping[int, Any], by_libtiff: bool) -> bool:

@@ -24,6 +24,8 @@ from pictures import deep_tiffs
 
 DTYPES = ("int8", "uint16", "int16", "uint32", "int32", "uint64", "float16", "float32", "float64")
 
+ALPHA_IN_PLANES = {"extrasamples": ["unassalpha"], "planarconfig": "separate", "compression": "lzw"}
+
 Y, X = np.mgrid[0:24, 0:32]
 RAMP = (X * 2000 + Y * 75) % 65536 / 65535
 
@@ -181,6 +183,13 @@ def test_alpha_of_any_type_is_composited_over_white(dtype: str, photometric: str
     assert "alpha-on-white" in result.notes
 
 
+def test_an_alpha_that_is_no_number_is_refused() -> None:
+    values = ramp("float32", 2)
+    values[3, 4, 1] = np.nan
+    with pytest.raises(ImageError, match="not numbers"):
+        decode(written(values, extrasamples=["unassalpha"], planarconfig="contig"))
+
+
 def test_a_palette_of_16_bits_and_cmyk_of_16_bits() -> None:
     colours = np.stack([np.arange(65536), np.arange(65536)[::-1], np.zeros(65536)]).astype(np.uint16)
     indices = ramp("uint16")
@@ -198,6 +207,8 @@ def test_a_palette_of_16_bits_and_cmyk_of_16_bits() -> None:
     [
         (ramp("uint8", 5), {"planarconfig": "contig"}, "5 channels are"),
         (ramp("uint16", 2), {"planarconfig": "contig", "extrasamples": ["unspecified"]}, "2 channels are"),
+        (ramp("uint8", 2), {"planarconfig": "contig", "extrasamples": ["unspecified"]}, "2 channels are"),
+        (ramp("uint16", 7), {"planarconfig": "contig"}, "7 channels are"),
         (ramp("float32") * 1j, {}, "complex values are"),
         (ramp("uint16", 3), {"photometric": "cielab"}, "16-bit integer LAB is"),
         (ramp("uint16"), {"photometric": "cfa"}, "camera raw is"),
@@ -206,9 +217,15 @@ def test_a_palette_of_16_bits_and_cmyk_of_16_bits() -> None:
         (ramp("uint8", 3).T, {"photometric": "ycbcr", "planarconfig": "separate"}, "8-bit integer YCbCr in planes is"),
     ],
 )
-def test_kinds_that_are_no_picture_are_named(values: np.ndarray, options: dict[str, Any], kind: str) -> None:
+@pytest.mark.parametrize("extra", [True, False])
+def test_kinds_that_are_no_picture_are_named_and_no_extra_is_said_to_help(
+    values: np.ndarray, options: dict[str, Any], kind: str, extra: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = written(values, **options)
+    if not extra and "YCbCr" not in kind:
+        monkeypatch.setitem(sys.modules, "imagecodecs", None)
     with pytest.raises(ImageError, match=f"{kind} not supported: convert it to"):
-        decode(written(values, **options))
+        decode(data)
 
 
 @pytest.mark.parametrize(
@@ -219,7 +236,7 @@ def test_kinds_that_are_no_picture_are_named(values: np.ndarray, options: dict[s
         (ramp("uint16"), {"compression": "lerc"}, r"compression LERC \(34887\)"),
         (ramp("uint32"), {"photometric": "miniswhite"}, "32-bit integer grey with white as zero"),
         (ramp("uint16", 3).T, {"photometric": "rgb", "planarconfig": "separate"}, "16-bit integer RGB in planes"),
-        (ramp("uint8", 2).T, {"planarconfig": "separate", "compression": "lzw"}, "8-bit integer grey with alpha in planes"),
+        (ramp("uint8", 2).T, ALPHA_IN_PLANES, "8-bit integer grey with alpha in planes"),
         (ramp("uint8"), {"bigtiff": True, "byteorder": ">"}, "big-endian BigTIFF"),
         (ramp("uint16"), {"photometric": "palette", "colormap": np.zeros((3, 65536), np.uint16)}, "a palette of 16 bits"),
     ],
