@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from headstart.texts import counted
 from headstart_cli.console import ProgressBar, err, out, shown
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def class_folders(
     headstart class-folders clusters/loose loose/ photos/
     """
     from headstart.clustering.class_folders import make_class_folders
-    from headstart.clustering.labelling import read_labels
+    from headstart.clustering.labelling import IMAGES, IMAGES_COLUMNS, read_labels, read_table
     from headstart.images.class_names import questions
 
     labels = read_labels(clusters)
@@ -120,6 +121,9 @@ def class_folders(
         bar.start(len(labels))
         counts = make_class_folders(labels, data, output, advance=bar.advance)
     print_counts(counts, output)
+    unlabelled = sum(1 for _ in read_table(clusters / IMAGES, IMAGES_COLUMNS)) - len(labels)
+    if unlabelled:
+        out.print(f"{counted(unlabelled)} without a label: not copied.")
 
 
 def print_counts(counts: Mapping[str, int], output: Path) -> None:

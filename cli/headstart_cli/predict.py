@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -29,7 +30,8 @@ def predict(
     images: Annotated[
         list[Path],
         typer.Argument(
-            help="Images, folders of images, or lists of them: a CSV with a column path, or a .txt with a path a line."
+            help="Images, folders of images, or lists of them: a CSV with a column path, a .txt with a path a line, or - for "
+            "such lines on standard input."
         ),
     ],
     top: Annotated[int, typer.Option("-k", "--top", min=1, help="Classes shown per image.")] = 3,
@@ -61,6 +63,8 @@ def predict(
     headstart predict heads/data-logistic photo.jpg
 
     headstart predict heads/data-logistic new-images/ --format csv > predictions.csv
+
+    find new-images -newer last-run | headstart predict heads/data-logistic -
     """
     from headstart.images.notes import sentences
     from headstart.predict import Predictor
@@ -69,7 +73,9 @@ def predict(
     failed: list[Prediction] = []
     notes: Counter[str] = Counter()
     kinds: dict[str, Show] = {"table": print_table, "csv": partial(print_csv, raw=raw), "jsonl": print_jsonl}
-    kinds[output_format](readable(predictor.predict(images), failed, notes), predictor.class_names, top)
+    kinds[output_format](
+        readable(predictor.predict(with_standard_input(images)), failed, notes), predictor.class_names, top
+    )
     for sentence in sentences(notes, with_options=False):
         err.print(sentence, soft_wrap=True)
     for prediction in failed:
@@ -77,6 +83,18 @@ def predict(
     if failed:
         err.print(f"[bold yellow]{counted(len(failed))} could not be read.[/]")
         raise typer.Exit(1)
+
+
+def with_standard_input(images: Iterable[Path]) -> list[Path]:
+    """Return what is to be predicted, with the lines of standard input in the place of ``-``."""
+    found: list[Path] = []
+    for path in images:
+        if path == Path("-"):
+            lines = sys.stdin.buffer.read().splitlines()
+            found += [Path(os.fsdecode(line)) for line in lines if line.strip()]
+        else:
+            found.append(path)
+    return found
 
 
 def readable(predictions: Iterable[Prediction], failed: list[Prediction], notes: Counter[str]) -> Iterable[Prediction]:

@@ -25,6 +25,8 @@ def test_loose_images_become_class_folders_whose_features_are_known(cli: Cli, tm
     images = Path("clusters/loose/images.csv").read_text().splitlines()
     names = {line.split(",")[1]: line.split("-")[0] for line in images[1:]}
     assert sorted(names.values()) == ["ant", "bee"]
+    Path("clusters/loose/names.csv").write_text(f"cluster,n_images,label\n0,8,{names['0']}\n1,8,\n")
+    assert "8 images without a label: not copied." in cli("class-folders", "clusters/loose", "loose", "some")[1]
     rows = [f"{cluster},8,{name}" for cluster, name in names.items()]
     Path("clusters/loose/names.csv").write_text("\n".join(["cluster,n_images,label", *rows]) + "\n")
     assert cli("class-folders", "clusters/loose", "loose", "photos")[0] == 0

@@ -48,6 +48,18 @@ def test_several_caches_of_the_same_images_are_chosen_among(cli: Cli, data: Path
     assert "found by a search" in err
 
 
+def test_paths_to_predict_on_standard_input(
+    cli: Cli, head: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one.png", "zwei ö.png"):
+        picture(tmp_path / "new" / name, 5)
+    lines = "new/one.png\r\n\nnew/zwei ö.png\n".encode()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines)))
+    code, out, _ = cli("predict", head, "-", "--format", "csv")
+    assert code == 0
+    assert [line.split(",")[0] for line in out.splitlines()[1:]] == ["new/one.png", "new/zwei ö.png"]
+
+
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
 def test_predictions_for_programs(cli: Cli, head: Path, tmp_path: Path, form: str) -> None:
     picture(tmp_path / "new" / "one.png", 5)
