@@ -79,7 +79,7 @@ def test_the_default_is_unwritten_and_low_range_is_told(data: Path, tmp_path: Pa
     assert '"intensity"' not in recipe(tmp_path / "c.h5").to_json()
     assert '"page"' not in recipe(tmp_path / "c.h5").to_json()
     assert summary.notes == {"low-range": 4}
-    assert sentences(summary.notes)[0].startswith("of 4 images few of the 256 levels are left")
+    assert sentences(summary.notes)[0].startswith("Decoded: of 4 images few of the 256 levels are left")
     assert summary.to_dict()["notes"] == {"low-range": 4}
 
 
