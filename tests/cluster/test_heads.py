@@ -28,14 +28,14 @@ LABELS = [row % 3 for row in range(90)]
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[Any]:
-    """A node of two cores and one of one; what tests define is importable in their workers."""
+    """Two nodes of two cores; what tests define is importable in their workers."""
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *(p for p in sys.path if p)]))
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
         try:
-            made.add_node(num_cpus=1)
+            made.add_node(num_cpus=2)
             ray.init(address=made.address, log_to_driver=False)
             yield made
         finally:
