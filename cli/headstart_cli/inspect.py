@@ -73,8 +73,10 @@ def describe(cache: FeatureCache) -> dict[str, Any]:
         "path": str(cache.path),
         "n_images": cache.n_images,
         "layout": cache.layout,
-        "classes": {
-            name: {split: counts[split, name] for split in splits} for name in names if name in {n for _, n in counts}
+        "classes": {  # with those of which no image could be read; unlabelled images where there are some
+            name: {split: counts[split, name] for split in splits}
+            for name in names
+            if name or any(not label for _, label in counts)
         },
         "recipe": json.loads(cache.recipe.to_json()),
         "fingerprint": cache.recipe.fingerprint,

@@ -27,6 +27,7 @@ from headstart.images.notes import sentences
 from headstart.images.refs import ImageRefs
 from headstart.predict import Predictor
 from headstart.storage.address import Location, location
+from headstart.texts import did_you_mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -159,7 +160,7 @@ def evaluate_on_cache(
     )
     units = connected_units(scored, cache.sha256, cache.groups)
     found = score(y[scored], probabilities, bundle.class_names, positive, units)
-    return Evaluation(found, list(cache.failures), seen, notes, predicted)
+    return Evaluation(found, list(cache.failures), seen, (*notes, *not_scored(bundle, predicted.y_true)), predicted)
 
 
 def evaluate_on_images(
@@ -196,6 +197,7 @@ def evaluate_on_images(
     units = connected_units(scored, known.sha256, known.groups)
     found = score(predicted.y_true, predicted.probabilities, bundle.class_names, positive, units)
     lost = Counter(note for row in scored.tolist() for note in rows[row].notes)
+    notes += not_scored(bundle, predicted.y_true)
     notes += tuple(f"{sentence}." for sentence in sentences(lost, with_options=False))
     return Evaluation(found, failed, seen, notes, predicted)
 
@@ -257,9 +259,13 @@ def classes_to_score(bundle: Bundle, counts: Mapping[str, int]) -> tuple[dict[st
     numbers = class_numbers(names, present)
     if not numbers:
         raise DataError(f"There is nothing to score. {' '.join(notes)} The head knows: {', '.join(sorted(fitted))}.")
-    scored = {names[number] for number in numbers.values()}
-    notes += [f"{name}: no image to score." for name in names if name in fitted - scored]
     return numbers, tuple(notes)
+
+
+def not_scored(bundle: Bundle, y_true: NDArray[np.int64]) -> tuple[str, ...]:
+    """Return, in words, the classes of the head of which no image is scored: none there, none left or none readable."""
+    missing = np.setdiff1d(bundle.head.classes_, y_true)
+    return tuple(f"{bundle.class_names[label]}: no image to score." for label in missing.tolist())
 
 
 def class_numbers(known: Sequence[str], found: Sequence[str]) -> dict[str, int]:
@@ -276,7 +282,7 @@ def class_numbers(known: Sequence[str], found: Sequence[str]) -> dict[str, int]:
     numbers |= {name: number for number, name in enumerate(known)}
     unknown = sorted(name for name in found if name not in numbers and class_name(name) not in numbers)
     if unknown:
-        asked = "".join(f" {question}" for question in spellings([*known, *unknown]))
+        asked = "".join(f" {question}" for question in spellings([*known, *unknown])) or did_you_mean(unknown, known)
         raise DataError(
             f"The head does not know {'this class' if len(unknown) == 1 else 'these classes'}: {', '.join(unknown)}. "
             f"It knows: {', '.join(known)}.{asked}"

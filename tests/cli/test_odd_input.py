@@ -20,6 +20,7 @@ from headstart.cache.store import open_cache
 from headstart.extract import local
 from headstart.images.class_names import class_name
 from headstart.schema import FeatureBatch
+from labelled import labelled_cache
 from pictures import class_folders, picture
 
 pytestmark = pytest.mark.slow
@@ -236,3 +237,9 @@ def test_a_manifest_that_climbs_out_is_refused_before_anything_is_written(cli: C
         assert code == 1
         assert "leads out of" in errors
     assert not (tmp_path / "features").exists()
+
+
+def test_a_class_without_an_image_is_listed(cli: Cli, tmp_path: Path) -> None:
+    labelled_cache(tmp_path / "c.h5", [0, 1] * 3, failed=["wasps"])
+    facts = json.loads(cli("inspect", tmp_path / "c.h5", "--json")[1])
+    assert facts["classes"] == {"ants": {"": 3}, "bees": {"": 3}, "wasps": {"": 0}}

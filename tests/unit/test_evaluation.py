@@ -11,7 +11,7 @@ import pytest
 from fakes import FakeBackbone, FakeNetwork
 from headstart.cache.store import open_cache
 from headstart.errors import DataError
-from headstart.evaluation import evaluate_head
+from headstart.evaluation import class_numbers, evaluate_head
 from headstart.exchange.merge import merge_caches
 from headstart.extract import local
 from headstart.fit import fit_head
@@ -176,6 +176,21 @@ def test_a_class_of_the_cache_without_a_labelled_image_is_no_matter(tmp_path: Pa
     """The caches here all name three classes, and two have images."""
     new = labelled_cache(tmp_path / "new.h5", [1] * 5, seed=1, of="new")
     assert evaluate_head(head, new).notes == ("ants: no image to score.",)
+
+
+def test_a_class_of_which_all_images_are_left_out_is_said(tmp_path: Path) -> None:
+    splits = ["train"] * 40 + ["test"] * 3
+    cache = labelled_cache(tmp_path / "c.h5", [*LABELS, 0, 1, 1], splits=splits)
+    fit_head(cache, SPEC, output=tmp_path / "head")
+    mixed = labelled_cache(tmp_path / "c2.h5", [*LABELS, 1, 1, 1])
+    found = evaluate_head(tmp_path / "head", mixed)
+    assert found.seen.counts["fitted_on"] == 40
+    assert found.notes == ("ants: no image to score.",)
+
+
+def test_a_class_that_is_nearly_known_is_asked_about() -> None:
+    with pytest.raises(DataError, match=r"this class: ant\. It knows: ants, bees\. Did you mean ants\?"):
+        class_numbers(("ants", "bees"), ("ant",))
 
 
 def test_an_older_head_with_a_class_it_never_saw_does_not_score_it(tmp_path: Path) -> None:
