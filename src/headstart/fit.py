@@ -17,6 +17,7 @@ from headstart.cache.store import FeatureCache, open_cache
 from headstart.criteria import Criterion, class_index, metric_named
 from headstart.errors import DataError
 from headstart.evaluate.metrics import score
+from headstart.evaluate.seen_images import seen_in_the_fit
 from headstart.evaluate.sides import Sides, divide, divide_caches
 from headstart.evaluate.splits import connected_units
 from headstart.exchange.prediction_files import predictions_csv
@@ -236,6 +237,7 @@ def fit_on(
     positive: str | None = None,
 ) -> FitResult:
     """Fit, score and save, with the rows already chosen."""
+    sides = replace(sides, notes=(*sides.notes, *seen_in_the_fit(sides)))
     train, validation, split = sides.train, sides.validation, sides.split
     rows, memory = stored_rows(train, spec, split.train), Memory(max_memory)
     streamed = not matrix_fits(spec.type, rows.shape, memory)

@@ -1,12 +1,14 @@
 """Fitting a head on a cache within a bound of memory."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from bundles import networks_are_slow
 from caches import write_cache
 from headstart import fit
-from headstart.errors import HeadstartError
+from headstart.errors import DataError, HeadstartError
 from headstart.fit import fit_head
 from headstart.heads.bundle import load_bundle
 from headstart.heads.catalogue import default_spec
@@ -61,3 +63,20 @@ def test_a_class_without_an_image_to_fit_on_is_no_output(tmp_path, monkeypatch, 
 
 def test_the_bound_is_that_of_the_process():
     assert Memory(2**33).left("ridge") < 2**33
+
+
+def test_scored_images_that_look_as_one_that_is_fitted_on_are_counted(tmp_path: Path) -> None:
+    labels = [row % 2 for row in range(40)]
+    cache = labelled_cache(tmp_path / "c.h5", labels)
+    saved_again = labelled_cache(tmp_path / "again.h5", labels, of="again")  # other bytes, the same features
+    spec = default_spec("ridge", features=["avg"])
+    assert fit_head(cache, spec, validation=saved_again).notes[-1] == (
+        "The score is too good: it includes 40 images that the head has seen (40 nearly the same picture as one)."
+    )
+    assert not any("too good" in note for note in fit_head(cache, spec).notes)
+
+
+def test_the_split_that_is_fitted_on_is_not_scored(tmp_path: Path) -> None:
+    cache = labelled_cache(tmp_path / "c.h5", [0, 1] * 10, splits=["train"] * 10 + ["test"] * 10)
+    with pytest.raises(DataError, match="The split train is fitted on"):
+        fit_head(cache, default_spec("ridge", features=["avg"]), validation="train")

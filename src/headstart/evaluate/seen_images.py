@@ -13,6 +13,7 @@ from headstart.cache.folder import is_cache
 from headstart.cache.store import open_cache
 from headstart.errors import HeadstartError
 from headstart.evaluate.neighbours import last_block, near_units
+from headstart.evaluate.sides import Sides
 from headstart.evaluate.splits import connected_units
 from headstart.heads.training_images import short_digests
 
@@ -31,6 +32,9 @@ RELATIONS = {
 
 #: Near-duplicates are sought among so many images at most: the time grows with their square, and is a minute or two then.
 MAX_COMPARED = 100_000
+
+#: The same beside a fit, which takes seconds.
+MAX_COMPARED_IN_FIT = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +153,20 @@ def relations(
         near = np.isin(same, same[own]) & ~own & ~of_group
     masks = dict(zip(RELATIONS, (own[:n], of_group[:n], near[:n]), strict=True))
     return masks, compared
+
+
+def seen_in_the_fit(sides: Sides) -> tuple[str, ...]:
+    """Return, in words, how many scored images look as one that is fitted on, or are of its group; nothing of none.
+
+    Images of the same bytes are on one side already.
+    """
+    train, validation, split = sides.train, sides.validation, sides.split
+    if max(train.n_images, validation.n_images) > MAX_COMPARED_IN_FIT:
+        return ()
+    digests = np.unique(short_digests(train.sha256)[split.train])
+    masks, compared = relations(Known.of(validation, split.validation), digests, Known.of(train, split.train))
+    seen = Seen("included", {name: int(mask.sum()) for name, mask in masks.items()}, compared=compared)
+    return (seen.sentence,) if seen.total else ()
 
 
 def training_images(

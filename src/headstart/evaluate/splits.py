@@ -114,6 +114,8 @@ def split_by_column(
     DataError
         If there is no such split, or no ``train``.
     """
+    if validation == "train":
+        raise DataError("The split train is fitted on. Name another split to score on, or a fraction to hold out.")
     rows = labelled(labels)
     names = np.asarray(splits, dtype=object)[rows]
     train, scored = rows[names == "train"], rows[names == validation]
