@@ -11,7 +11,7 @@ import numpy as np
 
 from headstart.errors import DataError
 from headstart.storage.address import Address
-from headstart.texts import printable
+from headstart.texts import counted, printable
 
 if TYPE_CHECKING:
     from headstart.extract.known import KnownRows
@@ -62,8 +62,9 @@ def check_missing(
         elif not options.keep_missing and len(plan.gone) > (0 if origin else MAX_DROPPED * len(source)):
             made_from = f", which was made from another folder ({origin})," if origin else ""
             raise DataError(
-                f"{len(plan.gone):,} of the {len(source):,} images of {target}{made_from} are not in {root}, and their "
-                "features would be dropped. Nothing was changed. Write to another cache with -o, keep these rows with "
+                f"{len(plan.gone):,} of the {counted(len(source))} of {target}{made_from} "
+                f"{'is' if len(plan.gone) == 1 else 'are'} not in {root}, and their features "
+                "would be dropped. Nothing was changed. Write to another cache with -o, keep these rows with "
                 "--keep-missing, or drop them with --drop-missing."
             )
 
