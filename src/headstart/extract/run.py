@@ -29,6 +29,7 @@ from headstart.images.discover import ImageSet, classes_of
 from headstart.schema import Failure
 from headstart.storage import bucket
 from headstart.storage.address import Address, Location
+from headstart.texts import counted
 
 if TYPE_CHECKING:
     from headstart.schema import ImageRef, Recipe
@@ -213,9 +214,7 @@ class Run:
         """
         if not len(rows):
             examples = "; ".join(f"{f.ref.path}: {f.reason}" for f in summary.failures[:3])
-            raise DataError(
-                f"None of the {len(summary.failures)} images in {self.images.root} could be read. {examples}"
-            )
+            raise DataError(f"Of {counted(len(summary.failures))} in {self.images.root} none could be read. {examples}")
         self.destination.publish(
             sources,
             rows,
