@@ -41,6 +41,9 @@ CV_VARIANCE = 1.4
 #: Loss of the mistake that the upper end of log-loss allows for: the true class at 20 %, or the largest loss seen.
 MISTAKE_LOSS = math.log(5)
 
+#: Variances up to this are none: where an image counts, its influence is about one over their number.
+ROUNDING = 1e-24
+
 #: Draws for the calibration error.
 N_DRAWS = 1000
 
@@ -176,7 +179,7 @@ def share_interval(value: float, variance: float, allowed: Unseen, variance_fact
         return 1 - high, 1 - low
     moved = value * (1 - allowed.drop)
     low, high = wilson(value, moved * (1 - moved) / (variance_factor * (variance + allowed.square * value**2)))
-    if variance > 0:
+    if variance > ROUNDING:
         n = value * (1 - value) / (variance_factor * variance)
         high = float(stats.beta.ppf(0.975, value * n + 0.5, (1 - value) * n + 0.5))
     return low, high

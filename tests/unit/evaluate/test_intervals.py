@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from headstart.errors import DataError
@@ -22,6 +22,7 @@ def sample(seed: int, n: int = 200, n_classes: int = 3, sharpness: float = 1.5) 
 
 @settings(max_examples=30)
 @given(st.integers(0, 1000), st.integers(3, 60), st.integers(2, 4))
+@example(131, 3, 4)  # the variance of macro F1 is of rounding alone
 def test_every_score_lies_in_its_interval(seed: int, n: int, n_classes: int) -> None:
     y, probabilities = sample(seed, n, n_classes)
     found = estimates(y, probabilities, np.arange(n) // 2)
