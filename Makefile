@@ -28,7 +28,7 @@ demo: $(VENV)/demo.stamp
 
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -n 2 --dist loadscope -m "not faults and not cluster"
-	$(BIN)/python -m pytest -m "faults or cluster"
+	$(BIN)/python -m pytest -n 2 --dist loadscope -m "faults or cluster"
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check

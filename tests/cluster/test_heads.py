@@ -18,12 +18,16 @@ from headstart.errors import DataError, HeadstartError
 from headstart.fit import fit_head
 from headstart.heads.catalogue import HEAD_TYPES
 from labelled import labelled_cache
+from waiting import wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore")]
 
 ray = pytest.importorskip("ray")
 
 LABELS = [row % 3 for row in range(90)]
+
+#: Of both nodes.
+N_CORES = 4
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -33,14 +37,21 @@ def cluster() -> Iterator[Any]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *(p for p in sys.path if p)]))
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+        n_cpus = N_CORES // 2
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": n_cpus, "include_dashboard": False})
         try:
-            made.add_node(num_cpus=2)
+            made.add_node(num_cpus=n_cpus)
             ray.init(address=made.address, log_to_driver=False)
             yield made
         finally:
             ray.shutdown()
             made.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def all_cores_are_free(cluster: Any) -> None:
+    """Begin when the workers of an earlier pool have given back their cores, which is shortly after its end."""
+    wait_for(lambda: ray.available_resources().get("CPU", 0) == N_CORES)
 
 
 @pytest.fixture(scope="module")
@@ -109,12 +120,15 @@ def end(_: None, number: int) -> None:
     os._exit(1)
 
 
-def test_errors_come_back_as_they_are_and_lost_workers_are_named() -> None:
+def test_errors_come_back_as_they_are_and_the_pool_goes_on() -> None:
     with RayPool() as pool:
         with pytest.raises(DataError, match=r"Not with \d\."):
             pool.map(refuse, None, [(1,), (2,)])
-        found, _ = pool.map(look, {"rows": np.ones(3)}, [(1,), (2,)])  # and the pool goes on
+        found, _ = pool.map(look, {"rows": np.ones(3)}, [(1,), (2,)])
         assert [one["number"] for one in found] == [1, 2]
+
+
+def test_lost_workers_are_named() -> None:
     with RayPool() as pool, pytest.raises(HeadstartError, match="A worker of the cluster was lost"):
         pool.map(end, None, [(1,), (2,)])
 

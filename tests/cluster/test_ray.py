@@ -6,8 +6,7 @@ import os
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from headstart.extract.options import ExtractionSummary, ExtractOptions
 from headstart_cli.app import COMMANDS, make_app
 from headstart_cli.app import run as run_app
 from pictures import class_folders, every_fifth, picture
+from waiting import wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore")]
 
@@ -217,11 +217,3 @@ def test_real_features_are_those_of_the_local_engine_bit_for_bit(cluster: Any, s
     )
     assert far.n_computed == near.n_computed > 70
     assert contents(tmp_path / "ray.h5") == contents(tmp_path / "local.h5")
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Look again and again until something holds; for minutes, since a busy machine takes long to start processes."""
-    end = time.monotonic() + 300
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
