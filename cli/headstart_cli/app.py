@@ -13,10 +13,11 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+from headstart import __version__
 from headstart.errors import HeadstartError
 from headstart_cli.benchmark import benchmark
 from headstart_cli.cluster import class_folders, cluster
@@ -61,6 +62,13 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 }
 
 
+def print_version(wanted: bool) -> None:
+    """Print the version and exit, if that is wanted."""
+    if wanted:
+        typer.echo(f"headstart {__version__}")
+        raise typer.Exit
+
+
 def make_app(*names: str) -> typer.Typer:
     """Return the application with these commands; a single one needs no name on the command line."""
     app = typer.Typer(
@@ -70,9 +78,19 @@ def make_app(*names: str) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
         help="Image classifiers by transfer learning: extract features once, fit heads in seconds.",
     )
+    if len(names) > 1:
+        app.callback()(options_of_all)
     for name in names:
         app.command(name)(COMMANDS[name])
     return app
+
+
+def options_of_all(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Image classifiers by transfer learning: extract features once, fit heads in seconds."""
 
 
 def run(app: typer.Typer) -> None:
