@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import runpy
+from importlib import metadata
 from pathlib import Path
 
-from headstart_cli.app import COMMANDS
+from typer.testing import CliRunner
+
+import headstart
+from headstart_cli.app import COMMANDS, make_app
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 
@@ -20,3 +24,9 @@ def test_the_reference_has_every_command_and_no_markup() -> None:
     )
     assert "[bold]" not in text
     assert "[/]" not in text
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    result = CliRunner().invoke(make_app(*COMMANDS), ["--version"])
+    assert (result.exit_code, result.output) == (0, f"headstart {headstart.__version__}\n")
+    assert metadata.version("headstart") == headstart.__version__
