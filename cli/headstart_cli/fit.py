@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.markup import escape
 
-from headstart.texts import counted
+from headstart.texts import counted, did_you_mean
 from headstart_cli.console import err, out, shown
 from headstart_cli.evaluate import print_score
 from headstart_cli.options import ChoiceMetric, Positive, Predictions
@@ -38,8 +38,6 @@ def known_type(head_type: str | None) -> str | None:
 
     if head_type is None or head_type in HEAD_TYPES or "." in head_type:
         return head_type
-    from headstart.texts import did_you_mean
-
     near = did_you_mean([head_type], HEAD_TYPES)
     raise typer.BadParameter(f"{head_type!r} is none of {', '.join(HEAD_TYPES)}, and no import path.{near}")
 

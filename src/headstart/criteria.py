@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headstart.errors import ParameterError
-from headstart.texts import did_you_mean
+from headstart.texts import class_name, did_you_mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -95,7 +94,7 @@ def class_index(name: str | None, class_names: Sequence[str]) -> int | None:
     """
     if name is None:
         return None
-    kept = name if name in class_names else unicodedata.normalize("NFC", name).strip()
+    kept = name if name in class_names else class_name(name)
     if kept not in class_names:
         more = f" and {len(class_names) - MAX_LISTED:,} more" if len(class_names) > MAX_LISTED else ""
         raise ParameterError(

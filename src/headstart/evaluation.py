@@ -21,13 +21,13 @@ from headstart.evaluate.sides import class_notes
 from headstart.evaluate.splits import connected_units
 from headstart.exchange.scored_images import ScoredImages
 from headstart.heads.bundle import Bundle, load_bundle
-from headstart.images.class_names import class_name, spellings
+from headstart.images.class_names import spellings
 from headstart.images.discover import ImageSet, discover
 from headstart.images.notes import sentences
 from headstart.images.refs import ImageRefs
 from headstart.predict import Predictor
 from headstart.storage.address import Location, location
-from headstart.texts import did_you_mean
+from headstart.texts import class_name, did_you_mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -50,6 +50,13 @@ def escape_of(code: int) -> str:
     return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
 
 
+def class_name(text: str) -> str:
+    """Return the name of a class in the form in which it is kept: NFC (Unicode Annex 15), without spaces at its ends."""
+    if text.isascii():
+        return text.strip() or text
+    return unicodedata.normalize("NFC", text).strip() or text
+
+
 def counted(n: int, what: str = "image") -> str:
     """Return a number of things, as ``1 image``, ``2 images`` and ``3 classes``."""
     return f"{n:,} {what}{'' if n == 1 else 'es' if what.endswith('s') else 's'}"

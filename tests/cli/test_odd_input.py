@@ -18,8 +18,8 @@ from commands import Cli, exit_code
 from fakes import FakeBackbone, FakeNetwork
 from headstart.cache.store import open_cache
 from headstart.extract import local
-from headstart.images.class_names import class_name
 from headstart.schema import FeatureBatch
+from headstart.texts import class_name
 from labelled import labelled_cache
 from pictures import class_folders, picture
 

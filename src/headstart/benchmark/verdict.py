@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from headstart.benchmark.shared import MAJORITY
 from headstart.evaluate.significance import ALPHA
+from headstart.report.figures import interval_text
 
 if TYPE_CHECKING:
     from headstart.criteria import Metric
@@ -41,9 +42,9 @@ def recommend(results: Sequence[HeadResult], metric: Metric, expected: Estimate 
     best, *others = ranked(results, metric)
     heads = [other for other in others if not other.baseline]
     where = f" on {best.cache}" if best.cache else ""
-    sentence = f"{metric.title} {shown(best.metrics[metric.name])} on images it was not fitted on"
+    sentence = f"{metric.title} {figure_text(best.metrics[metric.name])} on images it was not fitted on"
     if expected is not None and heads:
-        sentence += f"; as the best of {len(heads) + 1} heads, expect {shown(expected)} on other images"
+        sentence += f"; as the best of {len(heads) + 1} heads, expect {figure_text(expected)} on other images"
     chance = next((other for other in others if other.name == MAJORITY), None)
     if chance is not None and not is_better(best, chance, metric):
         return best.name, (
@@ -62,9 +63,9 @@ def is_better(one: HeadResult, other: HeadResult, metric: Metric) -> bool:
     return p_value is not None and p_value < ALPHA and gains[0] > gains[1]
 
 
-def shown(figure: Estimate) -> str:
+def figure_text(figure: Estimate) -> str:
     """Return a figure with its interval."""
-    return f"{figure.value:.3f} (95 % interval {figure.low:.3f}–{figure.high:.3f})"
+    return f"{figure.value:.3f} (95 % interval {interval_text(figure.low, figure.high)})"
 
 
 def noise_of(best: HeadResult, rivals: Sequence[HeadResult], metric: Metric) -> str:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import stats
 from scipy.optimize import brentq
+from scipy.special import betaincinv
 
 from headstart.criteria import METRICS
 from headstart.errors import DataError
@@ -181,7 +181,7 @@ def share_interval(value: float, variance: float, allowed: Unseen, variance_fact
     low, high = wilson(value, moved * (1 - moved) / (variance_factor * (variance + allowed.square * value**2)))
     if variance > ROUNDING:
         n = value * (1 - value) / (variance_factor * variance)
-        high = float(stats.beta.ppf(0.975, value * n + 0.5, (1 - value) * n + 0.5))
+        high = float(betaincinv(value * n + 0.5, (1 - value) * n + 0.5, 0.975))
     return low, high
 
 

@@ -16,6 +16,7 @@ from headstart.evaluate.neighbours import last_block, near_units
 from headstart.evaluate.sides import Sides
 from headstart.evaluate.splits import connected_units
 from headstart.heads.training_images import short_digests
+from headstart.texts import counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,7 +73,7 @@ class Seen:
             text = "The head was fitted on none of these images."
         else:
             said = ", ".join(f"{n:,} {RELATIONS[name]}" for name, n in self.counts.items() if n)
-            images = "1 image that" if self.total == 1 else f"{self.total:,} images that"
+            images = f"{counted(self.total)} that"
             text = (
                 f"{images} the head has seen {'is' if self.total == 1 else 'are'} left out: {said} "
                 "(--include-training scores them too)."

@@ -8,9 +8,9 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from headstart.errors import DataError
-from headstart.images.class_names import class_name
 from headstart.images.split_names import split_of
 from headstart.schema import ImageRef
+from headstart.texts import class_name
 
 if TYPE_CHECKING:
     from headstart.exchange.given import GivenFeatures

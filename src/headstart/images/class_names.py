@@ -46,13 +46,6 @@ LISTED = 5
 MIN_SINGLE = 4
 
 
-def class_name(text: str) -> str:
-    """Return the name of a class in the form in which it is kept: NFC (Unicode Annex 15), without spaces at its ends."""
-    if text.isascii():
-        return text.strip() or text
-    return unicodedata.normalize("NFC", text).strip() or text
-
-
 def looks_like(name: str) -> str:
     """Return what is equal for names that may be one class: without case, spaces, ``_`` and ``-``; of a number, its value."""
     if _NUMBER.fullmatch(name):

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from headstart.errors import DataError
-from headstart.images.class_names import class_name
 from headstart.images.doubts import CSV_HELP, doubts
 from headstart.images.split_names import WORDS, mentioned_split, split_of
 from headstart.storage.address import Location
-from headstart.texts import counted
+from headstart.texts import class_name, counted
 
 #: Files and folders named in a message before the rest is counted.
 LISTED = 3

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from headstart.errors import DataError
-from headstart.images.class_names import class_name, named
+from headstart.images.class_names import named
 from headstart.images.csv_rows import TABLE_SUFFIXES, read_rows
 from headstart.images.formats import IMAGE_SUFFIXES, suffix_of
 from headstart.images.named_paths import file_named, located, missing_files
@@ -17,7 +17,7 @@ from headstart.images.split_names import split_of
 from headstart.schema import SPLITS, ImageRef
 from headstart.storage import bucket
 from headstart.storage.address import Address, Location
-from headstart.texts import counted, plain_cell
+from headstart.texts import class_name, counted, plain_cell
 
 #: Column → names by which it goes elsewhere, ``file_name`` in the image folders of Hugging Face's datasets for one
 #: (https://huggingface.co/docs/datasets/image_dataset#imagefolder); without case, spaces, ``_`` and ``-``.

@@ -77,10 +77,10 @@ def located(root: Location, path: str) -> tuple[str | None, tuple[int, int, int]
         found = state(root, form)
         if found[0] >= 0:
             return form, found
-    missing = (
-        path if isinstance(root, Path) else inside[0] if inside else None
-    )  # on a disk as it is written, for messages
-    return (missing if inside else None), (-1, 0, 0)
+    if not inside:
+        return None, (-1, 0, 0)
+    # On a disk as it is written, for messages.
+    return (path if isinstance(root, Path) else inside[0]), (-1, 0, 0)
 
 
 def file_named(folder: Path, path: str) -> Path | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from headstart.texts import counted
+
 #: Note → what it says of so many images, and what changes it, as an option of extract-features.
 TOLD_NOTES = {
     "first-page": ("only the first page was taken", "--page NUMBER, max or mean"),
@@ -34,8 +36,7 @@ def sentences(counts: Mapping[str, int], *, with_options: bool = True) -> list[s
         Name the options that choose otherwise; a head's recipe has chosen already.
     """
     return [
-        f"Decoded: of {counts[note]:,} {'image' if counts[note] == 1 else 'images'} {text}"
-        f"{f' ({options})' if options and with_options else ''}"
+        f"Decoded: of {counted(counts[note])} {text}{f' ({options})' if options and with_options else ''}"
         for note, (text, options) in TOLD_NOTES.items()
         if counts.get(note)
     ]
