@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -94,3 +96,26 @@ def in_mode(rgb: Image.Image, mode: str) -> Image.Image:
     if mode == "LAB":
         return Image.merge("LAB", rgb.split())
     return rgb.convert("I").convert(mode) if mode.startswith("I") else rgb.convert(mode)
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    """Return a picture as a file of a format that Pillow writes."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def quadrants() -> Image.Image:
+    """Red, green, blue and grey quarters, wider than high."""
+    image = Image.new("RGB", (40, 20))
+    for box, colour in (((0, 0), "red"), ((20, 0), "lime"), ((0, 10), "blue"), ((20, 10), "grey")):
+        image.paste(colour, (*box, box[0] + 20, box[1] + 10))
+    return image
+
+
+def png(header: bytes, rows: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
+    """Return a PNG made by hand: what Pillow does not write."""
+    parts = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    crc = [struct.pack(">I", zlib.crc32(kind + content)) for kind, content in parts]
+    written = (struct.pack(">I", len(c)) + k + c + end for (k, c), end in zip(parts, crc, strict=True))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(written)

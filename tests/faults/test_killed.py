@@ -6,7 +6,7 @@ import json
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from threading import Timer
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from faults.forks import Forks, Run
+from faults.forks import Run, preload
 from headstart.cache.store import open_cache
 from pictures import class_folders, picture
 
@@ -30,10 +30,9 @@ Undisturbed = tuple[dict[str, tuple[Any, ...]], int]
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    forks = Forks(tmp_path_factory.mktemp("pipes"))
-    yield lambda data, output, layout="auto": forks.start(data, output, SHARD, layout)
-    forks.stop()
+def start() -> Start:
+    preload()
+    return lambda data, output, layout="auto": Run(data, output, SHARD, layout)
 
 
 def said(process: Run) -> list[str]:

@@ -2,66 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-from collections.abc import Sequence
-from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from PIL import Image
 
-from caches import RECIPE
-from fakes import FakeNetwork
 from headstart.cache import shard
-from headstart.cache.shard import ShardWriter
 from headstart.errors import CacheError, DataError
 from headstart.evaluate import neighbours
-from headstart.extract.local import extract_features
-from headstart.extract.options import ExtractOptions
 from headstart.quality import inspect_quality
-from headstart.quality.thumbnails import thumbnail
 from headstart.report.findings import QualityReport
-from headstart.report.html import quality_page
-from headstart.schema import Failure, FeatureBatch, ImageRef, ImageRow
+from headstart.schema import Failure, ImageRef
+from planted import Planted
 
 pytestmark = pytest.mark.slow
-
-HOSTILE = "<img src=x onerror=alert(1)>.png"
-
-
-class Planted:
-    """A cache in the making: rows of two classes that a head can tell apart, 24 images each, all sound."""
-
-    def __init__(self, n_per_class: int = 24, classes: Sequence[str] = ("ants", "bees"), width: int = 128) -> None:
-        rng = np.random.default_rng(0)
-        self.classes, self.rows, self.failures = tuple(classes), [], []
-        self.features: list[NDArray[np.float32]] = []
-        centres = np.abs(rng.normal(size=(len(classes), width)))
-        for c, name in enumerate(classes):
-            for i in range(n_per_class):
-                ref = ImageRef(f"{name}/{i}.jpg", name, None, None, 1000, 1)
-                self.rows.append(ImageRow(ref, hashlib.sha256(ref.path.encode()).hexdigest(), 640, 480, ()))
-                self.features.append((centres[c] + np.abs(rng.normal(scale=0.7, size=width))).astype(np.float32))
-
-    def change(self, row: int, **values: Any) -> None:
-        """Change fields of a row, or of its ref."""
-        in_ref = {name: values.pop(name) for name in list(values) if name in ImageRef.__dataclass_fields__}
-        self.rows[row] = replace(self.rows[row], ref=replace(self.rows[row].ref, **in_ref), **values)
-
-    def write(self, path: Path) -> Path:
-        recipe = replace(RECIPE, pooled_layers=(), storage="float32", input_size_px=224)
-        with ShardWriter(path, recipe=recipe, class_names=self.classes) as writer:
-            maps = np.array(self.features)[:, None, None, :]
-            writer.append(FeatureBatch(maps, np.empty((len(maps), 0), np.float32)), self.rows)
-            for failure in self.failures:
-                writer.add_failure(failure)
-        return path
 
 
 @pytest.fixture
@@ -300,89 +255,3 @@ def test_no_cache_and_no_folder_are_said(planted: Planted, path: Path, tmp_path:
         inspect_quality(path)
     with pytest.raises(DataError, match="There is no folder"):
         inspect_quality(planted.write(path), tmp_path / "nowhere")
-
-
-# Thumbnails and the page
-
-
-def photo(file: Path, seed: int) -> None:
-    """Write a picture that is large enough, and unlike the others."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    blocks = np.random.default_rng(seed).integers(0, 256, (7, 7, 3), dtype=np.uint8)
-    Image.fromarray(blocks).resize((210, 140), Image.Resampling.NEAREST).save(file)
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """Pictures under names that attack: markup, direction of writing, line breaks, bytes that are no text."""
-    root = tmp_path / "data"
-    names = [HOSTILE, "\u202egnp.exe.png", "two\nlines.png", "\"'&{{ 7*7 }}.png", os.fsdecode(b"caf\xe9.png")]
-    for seed, name in enumerate(names):
-        photo(root / "<b>ants" / name, seed)
-        (root / "<b>ants" / f"copy of {name}").write_bytes((root / "<b>ants" / name).read_bytes())
-    photo(root / "bees" / "a.png", 100)
-    (root / "bees" / "broken<script>alert(2).png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
-    return root
-
-
-@pytest.fixture
-def report(data: Path, tmp_path: Path) -> QualityReport:
-    options = ExtractOptions(decode_threads=1)
-    extract_features(data, tmp_path / "data.h5", options=options, network=FakeNetwork())
-    return inspect_quality(tmp_path / "data.h5", data)
-
-
-class Page(HTMLParser):
-    """What a browser would make of a page: tags with their attributes, and text."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-def test_the_page_shows_names_as_text_and_asks_for_nothing(report: QualityReport) -> None:
-    page = Page(quality_page(report))
-    tags = {tag for tag, _ in page.tags}
-    assert not tags & {"script", "iframe", "object", "embed", "form", "b"}
-    for _, attributes in page.tags:
-        assert not [name for name in attributes if name.startswith("on")]
-        for name in ("src", "href"):
-            address = attributes.get(name) or "#"
-            assert address.startswith(("#", "data:image/jpeg;base64,")) or address == "data:,", address
-    for name in (HOSTILE, r"\u202egnp.exe.png", r"two\nlines.png", "\"'&{{ 7*7 }}.png", r"caf\xe9.png", "<b>ants"):
-        assert name in page.text
-    assert "\u202e" not in page.text
-    policy = next(a["content"] for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
-    assert str(policy).startswith("default-src 'none'; img-src data:; style-src 'sha256-")
-
-
-def test_thumbnails_are_small_jpegs_of_the_images_listed(report: QualityReport) -> None:
-    pictures = [attributes for tag, attributes in Page(quality_page(report)).tags if tag == "img"]
-    assert len(pictures) >= 10
-    assert all(attributes["alt"] for attributes in pictures)
-    assert f"<b>ants/{HOSTILE}" in report.thumbnails
-    assert all(jpeg.startswith(b"\xff\xd8\xff") and len(jpeg) < 20_000 for jpeg in report.thumbnails.values())
-
-
-def test_an_image_that_has_changed_or_lies_outside_gets_no_thumbnail(data: Path, tmp_path: Path) -> None:
-    file = data / "bees" / "a.png"
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    assert thumbnail(data, "bees/a.png", digest) is not None
-    assert thumbnail(data, "bees/a.png", "0" * 64) is None
-    assert thumbnail(data / "<b>ants", "../bees/a.png", digest) is None
-    assert thumbnail(tmp_path, str(file), digest) is None
-    assert thumbnail(data, "bees/gone.png", digest) is None
-
-
-def test_a_page_without_findings_or_pictures(planted: Planted, path: Path) -> None:
-    page = Page(quality_page(inspect_quality(planted.write(path))))
-    assert "Nothing was found." in page.text
-    assert "They need the folder of images" in page.text
