@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from headstart.backbone.precision import row_cosines
-from headstart.images.discover import discover
+from headstart.backbones.precision import row_cosines
+from headstart.images.discovery.scan import discover
 from machine import RESULTS, machine
 from way import BATCH
 from ways import WAYS
@@ -53,7 +53,7 @@ def lay_out(data: Path | None, n_images: int, folder: Path) -> str:
     Folders and files get numbers for names, so that every way reads them in the same order.
     """
     if data is None:
-        from headstart_cli.demo_data import find_table, lay_out, read_cells, take
+        from headstart_cli.demo_command import find_table, lay_out, read_cells, take
 
         data = folder / "cells"
         lay_out(take(read_cells(find_table()), n_images), data)
@@ -105,7 +105,7 @@ def measure(names: Sequence[str], rounds: int, folder: Path) -> dict[str, dict[s
 
 def heads_and_storage(data: Path | None, rounds: int, folder: Path) -> dict[str, Any]:
     """Return the figures of heads and of storage, on the features of some images."""
-    from headstart.extract.local import extract_features
+    from headstart.extract.run import extract_features
 
     described = lay_out(data, HEAD_IMAGES, folder)
     cache = str(folder / "features.h5")

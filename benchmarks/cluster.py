@@ -17,20 +17,20 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headstart.cluster.connection import ClusterOptions
-from headstart.extract.engine import make_engine
+from headstart.extract.engines.engine_choice import make_engine
 from headstart.extract.network import Network
 from headstart.extract.options import ExtractOptions
-from headstart.extract.shard import Shard, ShardJob
-from headstart.extract.stages import RunTimes
-from headstart.images.discover import discover
+from headstart.extract.shard_jobs import Shard, ShardJob
+from headstart.images.discovery.scan import discover
+from headstart.images.read_ahead import RunTimes
+from headstart.ray_cluster import ClusterOptions
 from machine import median, write_result
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from headstart.extract.engine import Engine
-    from headstart.schema import ImageRef
+    from headstart.extract.engines.engine_choice import Engine
+    from headstart.types import ImageRef
 
 SHARD_IMAGES, WARM_IMAGES = 50, 64
 NAMES = count()

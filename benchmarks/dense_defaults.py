@@ -20,7 +20,7 @@ import numpy as np
 from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold
 
-from headstart.cache.store import open_cache
+from headstart.cache.reader import open_cache
 from headstart.heads.catalogue import default_spec, make_head
 from headstart.heads.transforms import design_matrix
 from machine import write_result
@@ -28,8 +28,8 @@ from machine import write_result
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from headstart.cache.store import FeatureCache
-    from headstart.schema import HeadSpec
+    from headstart.cache.reader import FeatureCache
+    from headstart.types import HeadSpec
 
 #: What was tried, by name: the options of ``default_spec``. The first is what the others are compared with.
 SETTINGS: dict[str, dict[str, Any]] = {

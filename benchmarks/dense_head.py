@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.cache.store import open_cache
-from headstart.evaluate.sides import divide
+from headstart.cache.reader import open_cache
+from headstart.evaluate.held_out import divide
 from headstart.fit import read_features
 from headstart.heads.catalogue import default_spec, make_head
 from headstart.heads.dense import DenseHead

@@ -19,9 +19,9 @@ import numpy as np
 from PIL import Image
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-from headstart.backbone.precision import row_cosines
-from headstart.cache.store import FeatureCache, open_cache
-from headstart.extract.local import extract_features
+from headstart.backbones.precision import row_cosines
+from headstart.cache.reader import FeatureCache, open_cache
+from headstart.extract.run import extract_features
 from headstart.heads.catalogue import default_spec, make_head
 from headstart.heads.transforms import design_matrix
 from headstart.images.resize import RESIZE_PRESETS

@@ -28,16 +28,17 @@ from typing import Any
 
 import numpy as np
 
-from headstart.cache.folder import MANIFEST
-from headstart.cache.shard import ShardWriter
-from headstart.cluster.connection import ClusterOptions
-from headstart.extract import alike, local
+from headstart.cache.sharded.shard_folder import MANIFEST
+from headstart.cache.writer import ShardWriter
+from headstart.extract import plan
 from headstart.extract import run as extraction
-from headstart.extract.cluster import engine
-from headstart.extract.local import extract_features
+from headstart.extract import run as local
+from headstart.extract.engines import ray_engine
 from headstart.extract.options import SHARD_IMAGES, ExtractOptions
-from headstart.extract.shard import Shard, ShardReport
-from headstart.schema import FeatureBatch, ImageRef, ImageRow, Recipe
+from headstart.extract.run import extract_features
+from headstart.extract.shard_jobs import Shard, ShardReport
+from headstart.ray_cluster import ClusterOptions
+from headstart.types import FeatureBatch, ImageRef, ImageRow, Recipe
 from machine import write_result
 from scale import N_POOLED, RECIPE, SHAPE, scan, status
 
@@ -131,9 +132,9 @@ class Phases:
 
 def run(folder: Path, output: Path, layout: str) -> dict[str, Any]:
     """Extract with the synthetic network; return the figures of each phase, and the sizes of what was written."""
-    read = alike.read_sample
-    alike.read_sample = lambda path, start: read(path, start) and hashlib.sha256(os.fsencode(path)).digest()
-    engine.Worker = SynthWorker  # type: ignore[misc, assignment]
+    read = plan.read_sample
+    plan.read_sample = lambda path, start: read(path, start) and hashlib.sha256(os.fsencode(path)).digest()
+    ray_engine.Worker = SynthWorker  # type: ignore[misc, assignment]
     phases = Phases()
     phases.watch(local, "discover", "scan")
     phases.watch(extraction, "make_plan", "plan")

@@ -15,10 +15,10 @@ import numpy as np
 from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-from headstart.cache.store import open_cache
+from headstart.cache.reader import open_cache
 from headstart.heads.catalogue import HEAD_TYPES, default_spec, make_head
 from headstart.heads.transforms import design_matrix
-from headstart.schema import HeadSpec
+from headstart.types import HeadSpec
 
 #: One parameter at a time around these heads' defaults.
 AROUND: dict[str, dict[str, tuple[Any, ...]]] = {

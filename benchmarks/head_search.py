@@ -34,7 +34,7 @@ LONGEST = 900
 def read(cache: str) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.preprocessing import normalize
 
-    from headstart.cache.store import open_cache
+    from headstart.cache.reader import open_cache
     from headstart.heads.transforms import design_matrix
 
     with open_cache(cache) as opened:
@@ -47,9 +47,9 @@ def read(cache: str) -> tuple[np.ndarray, np.ndarray]:
 def ours(X: np.ndarray, y: np.ndarray, folds: list[Any], _n_jobs: int) -> dict[float, float]:
     from headstart.evaluate.folds import Fold
     from headstart.heads.catalogue import default_spec
-    from headstart.heads.trials import Table
-    from headstart.search.pool import LocalPool
-    from headstart.search.trials import cross_validate
+    from headstart.heads.grid_predictions import Table
+    from headstart.selection.cross_validation import cross_validate
+    from headstart.selection.task_pool import LocalPool
 
     specs = [default_spec("logistic", features=("flatten",), scaling="l2", params={"C": C}) for C in CS]
     tables = {(("flatten",), "l2"): Table(X, ("flatten",), "l2")}

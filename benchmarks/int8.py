@@ -20,21 +20,20 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import cross_val_predict
 
-from headstart.backbone.openvino import OpenVinoBackbone
-from headstart.backbone.precision import row_cosines
-from headstart.backbone.quantize import images_to_pay
-from headstart.cache.store import open_cache
+from headstart.backbones.openvino import OpenVinoBackbone
+from headstart.backbones.precision import row_cosines
+from headstart.backbones.quantize import images_to_pay
+from headstart.cache.reader import open_cache
 from headstart.evaluate.folds import make_folds
-from headstart.extract.network import Network
+from headstart.extract.network import Network, draw_sample
 from headstart.extract.options import ExtractOptions
-from headstart.extract.sample import draw_sample
-from headstart.extract.shard import ShardJob
+from headstart.extract.shard_jobs import ShardJob
 from headstart.heads.catalogue import default_spec, make_head
 from headstart.heads.transforms import design_matrix
-from headstart.images.discover import discover
+from headstart.images.discovery.scan import discover
 from headstart.images.load import load_image
 from headstart.runtime import import_keras
-from headstart.schema import Backbone
+from headstart.types import Backbone
 from machine import median, write_result
 from turns import HeldWorker, bare_turns
 

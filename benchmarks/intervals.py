@@ -25,14 +25,12 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
-from headstart.criteria import CHOICE_METRICS, METRICS, Metric
 from headstart.evaluate.folds import make_folds
-from headstart.evaluate.influence import Influence, influences
-from headstart.evaluate.intervals import CV_VARIANCE, Units, estimates
+from headstart.evaluate.intervals import CV_VARIANCE, Influence, Units, estimates, influences
 from headstart.evaluate.metrics import metric_values
-from headstart.evaluate.selection import corrected
-from headstart.evaluate.significance import ALPHA, differences
+from headstart.evaluate.significance import ALPHA, corrected, differences
 from headstart.evaluate.splits import Split
+from headstart.scores import CHOICE_METRICS, METRICS, Metric
 from machine import write_result
 
 Floats = NDArray[np.float64]

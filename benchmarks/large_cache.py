@@ -26,10 +26,10 @@ from typing import Any
 import numpy as np
 
 from headstart.cache.merge import MergedRow, merge
-from headstart.cache.shard import ShardWriter
-from headstart.cache.store import open_cache
-from headstart.memory import parse_size
-from headstart.schema import FeatureBatch, ImageRef, ImageRow, Recipe
+from headstart.cache.reader import open_cache
+from headstart.cache.writer import ShardWriter
+from headstart.runtime import parse_size
+from headstart.types import FeatureBatch, ImageRef, ImageRow, Recipe
 from machine import write_result
 
 N_CLASSES, SHAPE, DENSITY, SHARD_ROWS, BATCH_ROWS = 10, (7, 7, 512), 0.1, 10_000, 250

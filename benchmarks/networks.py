@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.backbone.vgg16 import BGR_MEANS
-from headstart.backbone.weights import load_weights
+from headstart.backbones.vgg16 import BGR_MEANS
+from headstart.backbones.weights import load_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,8 +14,8 @@ import numpy as np
 from way import BATCH, THREADS, Features, Pixels, Way, pixels_of, write_plain
 
 if TYPE_CHECKING:
-    from headstart.images.discover import ImageSet
-    from headstart.schema import ImageRef
+    from headstart.images.discovery.scan import ImageSet
+    from headstart.types import ImageRef
 
 #: Images on which int8 is calibrated, at most.
 CALIBRATION_IMAGES = 100
@@ -27,7 +27,7 @@ class Tutorial(Way):
     def load(self) -> Callable[[Pixels], Features]:
         import keras
 
-        from headstart.backbone.weights import load_weights
+        from headstart.backbones.weights import load_weights
 
         self.model = keras.applications.VGG16(weights=None, include_top=False, input_shape=(224, 224, 3))
         for layer, tensors in load_weights().tensors.items():  # in place of the download of weights="imagenet"
@@ -68,7 +68,7 @@ class Torch(Way):
     def load(self) -> Callable[[Pixels], Features]:
         import torch
 
-        from headstart.backbone.vgg16 import BGR_MEANS
+        from headstart.backbones.vgg16 import BGR_MEANS
         from networks import torch_network
 
         network, means = torch_network(), torch.tensor(BGR_MEANS)

@@ -15,8 +15,8 @@ import numpy as np
 from way import BATCH, Features, Pixels, Way, pixels_of
 
 if TYPE_CHECKING:
-    from headstart.images.discover import ImageSet
-    from headstart.schema import Backbone
+    from headstart.images.discovery.scan import ImageSet
+    from headstart.types import Backbone
 
 
 class Bare(Way):
@@ -43,17 +43,16 @@ class TensorFlow(Bare):
     """The compiled function of TensorFlow, which computes where no other engine is installed."""
 
     def load(self) -> Callable[[Pixels], Features]:
-        from headstart.backbone.vgg16 import FrozenBackbone
+        from headstart.backbones.vgg16 import FrozenBackbone
 
         return self.on_decoded(FrozenBackbone(batch_size=BATCH, device="cpu"))
 
 
 def backbone_of(images: ImageSet, precision: str) -> Backbone:
     """Return the network that ``extract-features`` takes for these images."""
-    from headstart.extract.network import Network
+    from headstart.extract.network import Network, draw_sample
     from headstart.extract.options import ExtractOptions
-    from headstart.extract.sample import draw_sample
-    from headstart.extract.shard import ShardJob
+    from headstart.extract.shard_jobs import ShardJob
 
     first = np.stack([pixels_of(images, ref) for ref in images.refs[:BATCH]])
     network = Network(ExtractOptions(precision=precision, batch_size=BATCH))
@@ -82,14 +81,14 @@ class Worker(Way):
         return lambda batch: self.network.kept[0].forward(batch).features
 
     def whole(self, output: Path) -> None:
-        from headstart.extract.local import extract_features
+        from headstart.extract.run import extract_features
 
         extract_features(self.images.root, output, options=self.options, network=self.network)
         self.precision = self.network.kept[0].recipe.precision
 
     def steady(self, n_images: int) -> float:
-        from headstart.extract.shard import Shard, ShardJob
-        from headstart.extract.worker import Pipeline
+        from headstart.extract.pipeline import Pipeline
+        from headstart.extract.shard_jobs import Shard, ShardJob
 
         job = ShardJob(self.images.root, self.images.class_names, self.options.compression, self.options.decode_threads)
         refs, size = list(islice(cycle(self.images.refs), n_images)), self.options.file_images

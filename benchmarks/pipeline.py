@@ -26,18 +26,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbone.device import cpu, gpu
-from headstart.backbone.vgg16 import make_recipe
-from headstart.backbone.weights import imagenet_sha256
-from headstart.extract import reading
+from headstart.backbones.device import cpu, gpu
+from headstart.backbones.vgg16 import make_recipe
+from headstart.backbones.weights import imagenet_sha256
 from headstart.extract.options import SHARD_IMAGES, ExtractOptions
-from headstart.extract.reading import decoded, images_ahead
+from headstart.extract.pipeline import Pipeline
 from headstart.extract.run import chunks
-from headstart.extract.shard import Shard, ShardJob
-from headstart.extract.worker import Pipeline
-from headstart.images.discover import ImageSet, discover
+from headstart.extract.shard_jobs import Shard, ShardJob
+from headstart.images import read_ahead
+from headstart.images.discovery.scan import ImageSet, discover
 from headstart.images.load import LoadedImage
-from headstart.schema import POOLED_LAYERS, FeatureBatch
+from headstart.images.read_ahead import decoded, images_ahead
+from headstart.types import POOLED_LAYERS, FeatureBatch
 from machine import median, write_result
 
 OPTIONS = ExtractOptions()
@@ -139,13 +139,13 @@ def run(images: ImageSet, job: ShardJob, device: StandIn) -> tuple[float, float,
 @contextmanager
 def decoded_already(images: ImageSet) -> Iterator[None]:
     """Give every image of a folder the pixels of its first one, at once."""
-    load, first = reading.load_image, images.refs[0]
+    load, first = read_ahead.load_image, images.refs[0]
     one = load(images.root, first, size_px=224, resize_preset="keras-bilinear")
-    reading.load_image = lambda _root, ref, **_options: LoadedImage(one.pixels, replace(one.row, ref=ref))
+    read_ahead.load_image = lambda _root, ref, **_options: LoadedImage(one.pixels, replace(one.row, ref=ref))
     try:
         yield
     finally:
-        reading.load_image = load
+        read_ahead.load_image = load
 
 
 def measure(images: ImageSet, job: ShardJob, rounds: int) -> dict[str, Any]:

@@ -25,16 +25,16 @@ from typing import Any
 
 import numpy as np
 
+from headstart.cache.checks.integrity import verify_file
 from headstart.cache.merge import merge
-from headstart.cache.shard import ShardWriter
-from headstart.cache.store import FeatureCache, open_cache
-from headstart.cache.verify import verify_file
-from headstart.extract.assembly import assemble, is_current
-from headstart.extract.known import KnownRows
+from headstart.cache.reader import FeatureCache, open_cache
+from headstart.cache.writer import ShardWriter
+from headstart.extract.assemble import assemble, is_current
+from headstart.extract.known_rows import KnownRows
 from headstart.extract.options import SHARD_IMAGES, ExtractionSummary
 from headstart.extract.plan import make_plan
-from headstart.images.refs import ImageRefs
-from headstart.schema import FeatureBatch, ImageRef, ImageRow, Recipe
+from headstart.images.discovery.refs import ImageRefs
+from headstart.types import FeatureBatch, ImageRef, ImageRow, Recipe
 from machine import write_result
 
 ROWS, N_CLASSES, SHAPE, N_POOLED, BATCH_ROWS, READ_ROWS = (10_000, 100_000, 1_000_000), 1000, (1, 1, 8), 5, 250, 1000
@@ -106,7 +106,7 @@ def read_some(cache: FeatureCache) -> None:
 
 def inspect_cache(cache: FeatureCache) -> None:
     """Do what ``headstart inspect`` does."""
-    from headstart_cli.inspect import describe
+    from headstart_cli.cache_commands.inspect_command import describe
 
     if sum(sum(counts.values()) for counts in describe(cache)["classes"].values()) != cache.n_images:
         raise SystemExit("Images are missing from the counts.")
@@ -144,7 +144,7 @@ def status(name: str) -> int:
 
 def measure(name: str, folder: Path, n_rows: int, profiled: bool) -> dict[str, float]:
     """Run one step in this process; return seconds and bytes."""
-    import headstart_cli.inspect  # noqa: F401  (imports are no part of a step)
+    import headstart_cli.cache_commands.inspect_command  # noqa: F401  (imports are no part of a step)
 
     before = status("VmRSS")
     refs = ImageRefs.of(scan(n_rows) if name == "merge" or name.startswith("plan") else ())

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from headstart.cache.folder import MANIFEST, ShardFolder
 from headstart.cache.merge import MergedRow, MergedRows, merge
-from headstart.cache.shards import publish_shards
-from headstart.cache.store import FeatureCache, open_cache
-from headstart.images.refs import ImageRefs
+from headstart.cache.reader import FeatureCache, open_cache
+from headstart.cache.shard_writer import publish_shards
+from headstart.cache.sharded.shard_folder import MANIFEST, ShardFolder
+from headstart.images.discovery.refs import ImageRefs
 from machine import write_result
 
 SHARD_ROWS, BATCH_ROWS = 128, 256

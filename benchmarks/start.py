@@ -19,9 +19,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from fakes import FakeNetwork, QuickBackbone
-from headstart.extract.local import extract_features
 from headstart.extract.network import Network
 from headstart.extract.options import ExtractOptions
+from headstart.extract.run import extract_features
 from incremental import write_folder
 from machine import median, write_result
 

@@ -17,9 +17,9 @@ import hdf5plugin
 import numpy as np
 
 from headstart.cache.merge import MergedRow, merge
-from headstart.cache.shard import ShardWriter
-from headstart.cache.store import open_cache
-from headstart.schema import FeatureBatch, ImageRow
+from headstart.cache.reader import open_cache
+from headstart.cache.writer import ShardWriter
+from headstart.types import FeatureBatch, ImageRow
 from machine import median, write_result
 
 FILTERS: dict[str, dict[str, Any]] = {

@@ -19,10 +19,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from headstart.extract.options import ExtractOptions
+from headstart.extract.pipeline import Pipeline
 from headstart.extract.run import chunks
-from headstart.extract.shard import Shard, ShardJob
-from headstart.extract.worker import Pipeline
-from headstart.schema import Backbone, ImageRef
+from headstart.extract.shard_jobs import Shard, ShardJob
+from headstart.types import Backbone, ImageRef
 
 #: Seconds in which a batch comes back, at the least.
 PATIENCE = 60

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.images.discover import ImageSet, discover
+from headstart.images.discovery.scan import ImageSet, discover
 from headstart.images.load import load_image
 
 if TYPE_CHECKING:
-    from headstart.schema import ImageRef
+    from headstart.types import ImageRef
 
 BATCH, THREADS = 32, 2
 

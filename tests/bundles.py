@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from fakes import FakeBackbone
-from headstart.heads import bundle as bundles
-from headstart.heads.bundle import Bundle, load_bundle
+from headstart.bundles import bundle as bundles
+from headstart.bundles.bundle import Bundle, load_bundle
 from headstart.heads.catalogue import default_spec, make_head
 from headstart.heads.transforms import design_matrix
-from headstart.schema import FeatureBatch
+from headstart.types import FeatureBatch
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (24, 35, 35, 3), dtype=np.uint8)
 LABELS = np.repeat([0, 2], 12)  # class 1 has no image

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from headstart.cache.shard import ShardWriter
-from headstart.cache.store import open_cache
-from headstart.schema import Failure, FeatureBatch, ImageRef, ImageRow, Recipe
+from headstart.cache.reader import open_cache
+from headstart.cache.writer import ShardWriter
+from headstart.types import Failure, FeatureBatch, ImageRef, ImageRow, Recipe
 
 #: A foreign backbone, so that rows are small: maps of 2 × 3 × 4, and 5 averages of one layer.
 RECIPE = Recipe(

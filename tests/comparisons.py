@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from caches import RECIPE
 from headstart.report.comparison import Comparison, Cost, CurvePoint, HeadResult
-from headstart.report.plots.collection import comparison_plots
+from headstart.report.plots.all_plots import comparison_plots
 from headstart.report.plots.svg import Plot
-from headstart.schema import HeadSpec
 from headstart.scores import Estimate, Score
+from headstart.types import HeadSpec
 
 FLOWERS = (
     "bluebell", "buttercup", "colts_foot", "cowslip", "crocus", "daffodil", "daisy", "dandelion", "fritillary", "iris",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbone.vgg16 import make_recipe
-from headstart.schema import POOLED_LAYERS, FeatureBatch, Recipe
+from headstart.backbones.vgg16 import make_recipe
+from headstart.types import POOLED_LAYERS, FeatureBatch, Recipe
 
 N_POOLED = sum(width for _, width in POOLED_LAYERS)
 

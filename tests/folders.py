@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from caches import CLASS_NAMES, failure, make_row, write_cache
-from headstart.cache.folder import ShardFolder
 from headstart.cache.merge import MergedRow, MergedRows
-from headstart.cache.shards import publish_shards
-from headstart.cache.store import FeatureCache
+from headstart.cache.reader import FeatureCache
+from headstart.cache.shard_writer import publish_shards
+from headstart.cache.sharded.shard_folder import ShardFolder
 
 #: Rows of each shard of a small folder; the numbers say what is in them (tests/caches.py).
 SHARDS = ((0, 1, 2), (3, 4), (5, 6, 7, 8))

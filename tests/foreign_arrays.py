@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from headstart.exchange.foreign import import_features
+from headstart.exchange.import_features import import_features
 
 N, WIDTH = 12, 6
 

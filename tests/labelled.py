@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from caches import RECIPE
-from headstart.cache.shard import ShardWriter
-from headstart.schema import Failure, FeatureBatch, ImageRef, ImageRow, Recipe
+from headstart.cache.writer import ShardWriter
+from headstart.types import Failure, FeatureBatch, ImageRef, ImageRow, Recipe
 
 NAMES = ("ants", "bees", "wasps")
 

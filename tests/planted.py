@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caches import RECIPE
-from headstart.cache.shard import ShardWriter
-from headstart.schema import FeatureBatch, ImageRef, ImageRow
+from headstart.cache.writer import ShardWriter
+from headstart.types import FeatureBatch, ImageRef, ImageRow
 
 
 class Planted:

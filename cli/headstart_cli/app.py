@@ -19,25 +19,24 @@ import typer
 
 from headstart import __version__
 from headstart.errors import HeadstartError
-from headstart_cli.benchmark import benchmark
-from headstart_cli.cluster import class_folders, cluster
-from headstart_cli.console import PrintableFormatter, print_error
-from headstart_cli.convert import convert
-from headstart_cli.demo import demo
-from headstart_cli.doctor import doctor
-from headstart_cli.evaluate import evaluate
-from headstart_cli.export import export
-from headstart_cli.extract import extract
-from headstart_cli.fit import fit
-from headstart_cli.heads import heads
-from headstart_cli.import_ import import_features
-from headstart_cli.inspect import inspect
-from headstart_cli.merge import merge
-from headstart_cli.native_messages import quiet_native_messages
-from headstart_cli.predict import predict
-from headstart_cli.repair import repair
-from headstart_cli.verify import verify
-from headstart_cli.weights import weights
+from headstart_cli.cache_commands.cluster_command import class_folders, cluster
+from headstart_cli.cache_commands.convert_command import convert
+from headstart_cli.cache_commands.extract_command import extract
+from headstart_cli.cache_commands.import_command import import_features
+from headstart_cli.cache_commands.inspect_command import inspect
+from headstart_cli.cache_commands.merge_command import merge
+from headstart_cli.cache_commands.repair_command import repair
+from headstart_cli.cache_commands.verify_command import verify
+from headstart_cli.console import PrintableFormatter, print_error, quiet_native_messages
+from headstart_cli.demo_command import demo
+from headstart_cli.doctor_command import doctor
+from headstart_cli.head_commands.benchmark_command import benchmark
+from headstart_cli.head_commands.evaluate_command import evaluate
+from headstart_cli.head_commands.export_command import export
+from headstart_cli.head_commands.fit_command import fit
+from headstart_cli.head_commands.list_command import heads
+from headstart_cli.head_commands.predict_command import predict
+from headstart_cli.weights_command import weights
 
 #: Name → function. The first three are commands of their own as well.
 COMMANDS: dict[str, Callable[..., Any]] = {

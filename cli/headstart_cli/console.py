@@ -1,14 +1,17 @@
-"""What every command prints with: results on standard output, everything else on standard error."""
+"""What every command prints and how: tables, progress, errors, and messages of native libraries."""
 
 from __future__ import annotations
 
 import errno
+import io
 import json
 import logging
 import os
+import re
 import sys
-from collections.abc import Iterable
-from contextlib import suppress
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -30,6 +33,51 @@ from rich.segment import Segment
 from rich.text import Text
 
 from headstart import texts
+
+#: Set this in the environment to see everything.
+SHOW_ALL = "HEADSTART_NATIVE_MESSAGES"
+
+#: Lines that explain why a process died: absl's and glibc's.
+FATAL = re.compile(
+    rb"^F\d{4} |check failed|fatal|abort|terminate called|free\(\)|malloc|segmentation|out of memory", re.I
+)
+
+
+@contextmanager
+def quiet_native_messages() -> Iterator[None]:
+    """Hide what native code writes to standard error while the block runs; do nothing where that is not possible."""
+    try:
+        standard_error = sys.stderr.fileno()
+    except (AttributeError, OSError, io.UnsupportedOperation):
+        yield
+        return
+    if os.environ.get(SHOW_ALL) or standard_error != 2:
+        yield
+        return
+    screen = os.dup(2)
+    python_stderr, sys.stderr = sys.stderr, os.fdopen(os.dup(screen), "w", buffering=1, errors="backslashreplace")
+    reading, writing = os.pipe()
+    os.dup2(writing, 2)
+    os.close(writing)
+    forwarder = threading.Thread(target=forward_fatal, args=(reading, screen), daemon=True)
+    forwarder.start()
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        python_stderr, sys.stderr = sys.stderr, python_stderr
+        os.dup2(screen, 2)
+        forwarder.join(timeout=1)
+        python_stderr.close()
+
+
+def forward_fatal(reading: int, screen: int) -> None:
+    """Copy the lines that matter from the pipe to the screen, until the pipe ends."""
+    with os.fdopen(reading, "rb") as lines:
+        for line in lines:
+            if FATAL.search(line):
+                os.write(screen, line)
+
 
 #: Text of others, as of file names, in a form that any terminal can show.
 printable = texts.printable

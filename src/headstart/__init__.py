@@ -9,35 +9,32 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headstart.backbone.vgg16 import FrozenBackbone as FrozenBackbone
-    from headstart.backbone.weights import load_weights as load_weights
-    from headstart.benchmark.compare import compare_heads as compare_heads
-    from headstart.benchmark.shared import CompareOptions as CompareOptions
-    from headstart.cache.store import FeatureCache as FeatureCache
-    from headstart.cache.store import open_cache as open_cache
+    from headstart.backbones.vgg16 import FrozenBackbone as FrozenBackbone
+    from headstart.backbones.weights import load_weights as load_weights
+    from headstart.bundles.bundle import Bundle as Bundle
+    from headstart.bundles.bundle import load_bundle as load_bundle
+    from headstart.bundles.bundle import save_bundle as save_bundle
+    from headstart.bundles.listing import list_heads as list_heads
+    from headstart.cache.reader import FeatureCache as FeatureCache
+    from headstart.cache.reader import open_cache as open_cache
     from headstart.clustering.class_folders import make_class_folders as make_class_folders
     from headstart.clustering.kmeans import cluster_images as cluster_images
     from headstart.doctor.examine import examine_machine as examine_machine
     from headstart.errors import HeadstartError as HeadstartError
     from headstart.evaluation import evaluate_head as evaluate_head
-    from headstart.exchange.convert import convert as convert
-    from headstart.exchange.foreign import import_features as import_features
-    from headstart.exchange.merge import merge_caches as merge_caches
+    from headstart.exchange.export_features import convert as convert
+    from headstart.exchange.import_features import import_features as import_features
+    from headstart.exchange.merge_caches import merge_caches as merge_caches
     from headstart.export import export_keras as export_keras
     from headstart.export import export_onnx as export_onnx
-    from headstart.extract.forecast import forecast_extraction as forecast_extraction
-    from headstart.extract.local import extract_features as extract_features
+    from headstart.extract.estimate import forecast_extraction as forecast_extraction
     from headstart.extract.options import ExtractOptions as ExtractOptions
-    from headstart.extract.repair import repair_cache as repair_cache
+    from headstart.extract.run import extract_features as extract_features
     from headstart.fit import fit_head as fit_head
-    from headstart.heads.bundle import Bundle as Bundle
-    from headstart.heads.bundle import load_bundle as load_bundle
-    from headstart.heads.bundle import save_bundle as save_bundle
     from headstart.heads.catalogue import default_spec as default_spec
     from headstart.heads.catalogue import make_head as make_head
     from headstart.heads.class_mean import ClassMeanHead as ClassMeanHead
     from headstart.heads.dense import DenseHead as DenseHead
-    from headstart.heads.listing import list_heads as list_heads
     from headstart.heads.neighbours import NeighboursHead as NeighboursHead
     from headstart.heads.ridge import RidgeHead as RidgeHead
     from headstart.heads.svm import LinearSVMHead as LinearSVMHead
@@ -46,56 +43,59 @@ if TYPE_CHECKING:
     from headstart.heads.transforms import design_matrix as design_matrix
     from headstart.predict import Predictor as Predictor
     from headstart.quality import inspect_quality as inspect_quality
-    from headstart.schema import HeadSpec as HeadSpec
-    from headstart.schema import Recipe as Recipe
-    from headstart.search.choose import search_head as search_head
+    from headstart.repair import repair_cache as repair_cache
+    from headstart.selection.compare import compare_heads as compare_heads
+    from headstart.selection.comparison_setup import CompareOptions as CompareOptions
+    from headstart.selection.search import search_head as search_head
+    from headstart.types import HeadSpec as HeadSpec
+    from headstart.types import Recipe as Recipe
     from headstart.verify import verify_cache as verify_cache
 
 __version__ = "0.1.0"
 
 #: Where each public name lives.
 _HOMES = {
-    "Bundle": "heads.bundle",
+    "Bundle": "bundles.bundle",
     "ClassMeanHead": "heads.class_mean",
-    "CompareOptions": "benchmark.shared",
+    "CompareOptions": "selection.comparison_setup",
     "DenseHead": "heads.dense",
     "ExtractOptions": "extract.options",
-    "FeatureCache": "cache.store",
-    "FrozenBackbone": "backbone.vgg16",
-    "HeadSpec": "schema",
+    "FeatureCache": "cache.reader",
+    "FrozenBackbone": "backbones.vgg16",
+    "HeadSpec": "types",
     "HeadstartError": "errors",
     "LinearSVMHead": "heads.svm",
     "NeighboursHead": "heads.neighbours",
     "Predictor": "predict",
     "RBFSVMHead": "heads.svm",
-    "Recipe": "schema",
+    "Recipe": "types",
     "RidgeHead": "heads.ridge",
     "SqrtL2Scaler": "heads.transforms",
     "cluster_images": "clustering.kmeans",
-    "compare_heads": "benchmark.compare",
-    "convert": "exchange.convert",
+    "compare_heads": "selection.compare",
+    "convert": "exchange.export_features",
     "default_spec": "heads.catalogue",
     "design_matrix": "heads.transforms",
     "evaluate_head": "evaluation",
     "examine_machine": "doctor.examine",
     "export_keras": "export",
     "export_onnx": "export",
-    "extract_features": "extract.local",
+    "extract_features": "extract.run",
     "fit_head": "fit",
-    "forecast_extraction": "extract.forecast",
-    "import_features": "exchange.foreign",
+    "forecast_extraction": "extract.estimate",
+    "import_features": "exchange.import_features",
     "inspect_quality": "quality",
-    "list_heads": "heads.listing",
-    "load_bundle": "heads.bundle",
-    "load_weights": "backbone.weights",
+    "list_heads": "bundles.listing",
+    "load_bundle": "bundles.bundle",
+    "load_weights": "backbones.weights",
     "make_class_folders": "clustering.class_folders",
     "make_head": "heads.catalogue",
-    "merge_caches": "exchange.merge",
-    "open_cache": "cache.store",
-    "repair_cache": "extract.repair",
-    "save_bundle": "heads.bundle",
+    "merge_caches": "exchange.merge_caches",
+    "open_cache": "cache.reader",
+    "repair_cache": "repair",
+    "save_bundle": "bundles.bundle",
     "verify_cache": "verify",
-    "search_head": "search.choose",
+    "search_head": "selection.search",
 }
 
 __all__ = [*_HOMES, "__version__"]  # noqa: PLE0604  # names by their homes

@@ -10,30 +10,30 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from headstart.cache.folder import is_cache
-from headstart.cache.store import FeatureCache, open_cache
-from headstart.criteria import class_index
+from headstart.bundles.bundle import Bundle, load_bundle
+from headstart.cache.reader import FeatureCache, open_cache
+from headstart.cache.sharded.shard_folder import is_cache
 from headstart.errors import DataError
+from headstart.evaluate.held_out import class_notes
+from headstart.evaluate.leakage import Known, Seen, fitted_on, relations, training_images
 from headstart.evaluate.metrics import score
-from headstart.evaluate.neighbours import last_block_of
-from headstart.evaluate.seen_images import Known, Seen, fitted_on, relations, training_images
-from headstart.evaluate.sides import class_notes
+from headstart.evaluate.near_duplicates import last_block_of
 from headstart.evaluate.splits import connected_units
-from headstart.exchange.scored_images import ScoredImages
-from headstart.heads.bundle import Bundle, load_bundle
-from headstart.images.class_names import spellings
-from headstart.images.discover import ImageSet, discover
-from headstart.images.notes import sentences
-from headstart.images.refs import ImageRefs
+from headstart.exchange.prediction_table import ScoredImages
+from headstart.images.discovery.class_names import spellings
+from headstart.images.discovery.refs import ImageRefs
+from headstart.images.discovery.scan import ImageSet, discover
+from headstart.images.load import sentences
 from headstart.predict import Predictor
+from headstart.scores import class_index
 from headstart.storage.address import Location, location
 from headstart.texts import class_name, did_you_mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from headstart.schema import Failure, ImageRow
     from headstart.scores import Score
+    from headstart.types import Failure, ImageRow
 
 
 #: What to do with images that the head has seen.
@@ -84,8 +84,8 @@ def evaluate_head(
     """Return the score of a saved head on images of a cache or a folder that it was not fitted on.
 
     Training images are known by their digests. Left out with them are images of one group with one, and images that look
-    nearly the same as one (:func:`headstart.evaluate.neighbours.near_units`), where the training images are in ``data`` or
-    the cache that the head was fitted on is still at hand.
+    nearly the same as one (:func:`headstart.evaluate.near_duplicates.near_units`), where the training images are in
+    ``data`` or the cache that the head was fitted on is still at hand.
 
     Parameters
     ----------

@@ -12,33 +12,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.cache.folder import is_cache
-from headstart.cache.store import FeatureCache, open_cache
-from headstart.criteria import Criterion, class_index, metric_named
+from headstart.bundles.bundle import Bundle, check_target, save_bundle, short_digests
+from headstart.bundles.trusted_types import check_savable
+from headstart.cache.reader import FeatureCache, open_cache
+from headstart.cache.sharded.shard_folder import is_cache
 from headstart.errors import DataError
+from headstart.evaluate.held_out import Sides, divide, divide_caches
+from headstart.evaluate.leakage import seen_in_the_fit
 from headstart.evaluate.metrics import score
-from headstart.evaluate.seen_images import seen_in_the_fit
-from headstart.evaluate.sides import Sides, divide, divide_caches
 from headstart.evaluate.splits import connected_units
-from headstart.exchange.prediction_files import predictions_csv
-from headstart.exchange.scored_images import ScoredImages, split_names
-from headstart.heads.bundle import Bundle, check_target, save_bundle
-from headstart.heads.by_path import fit_in_words
+from headstart.exchange.prediction_table import ScoredImages, predictions_csv, split_names
+from headstart.heads.by_import_path import fit_in_words
 from headstart.heads.catalogue import default_spec, make_head
-from headstart.heads.packed import ReadRows
-from headstart.heads.scikit import check_savable
-from headstart.heads.streaming import Memory, fit_streamed, matrix_fits
-from headstart.heads.training_images import short_digests
+from headstart.heads.fitting.packed_rows import ReadRows
+from headstart.heads.out_of_core import Memory, fit_streamed, matrix_fits
 from headstart.heads.transforms import design_matrix
-from headstart.search.choose import SearchResult, search_head
-from headstart.search.settings import Search, candidates, what_to_search
+from headstart.scores import Criterion, class_index, metric_named
+from headstart.selection.search import Search, SearchResult, candidates, search_head, what_to_search
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from headstart.schema import HeadSpec
     from headstart.scores import Score
     from headstart.storage.address import Location
+    from headstart.types import HeadSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +122,7 @@ def fit_head(
         Folder of the bundle; None saves nothing.
     max_memory : int, optional
         Bytes that the process may take. Where the matrix of features and the work space would not fit, dense, logistic and
-        ridge are fitted without it (:mod:`headstart.heads.streaming`). The default is half of what is free.
+        ridge are fitted without it (:mod:`headstart.heads.out_of_core`). The default is half of what is free.
     search : str, optional
         What to choose by cross-validation on the training images, which the score has no part in: ``none``; ``params``, the
         parameters of the catalogue's grid that the spec does not name; ``features``, those and the features too. The default

@@ -11,23 +11,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headstart.backbone.build import ENGINE_NAMES, build_backbone, pick_engine
+from headstart.backbones.registry import ENGINE_NAMES, build_backbone, pick_engine
+from headstart.bundles.bundle import Bundle, load_bundle
 from headstart.errors import DataError, HeadstartError, RecipeMismatchError
-from headstart.extract.reading import batches
-from headstart.extract.shard import ShardJob
-from headstart.heads.bundle import Bundle, load_bundle
-from headstart.images.discover import discover
-from headstart.images.manifest import is_manifest, read_paths
-from headstart.images.refs import state_of
-from headstart.runtime import usable_cores
-from headstart.schema import Failure, ImageRef
+from headstart.images.discovery.manifest import is_manifest, read_paths
+from headstart.images.discovery.refs import state_of
+from headstart.images.discovery.scan import discover
+from headstart.images.read_ahead import ReadOptions, batches
+from headstart.types import Failure, ImageRef
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headstart.images.load import LoadedImage
-    from headstart.schema import Backbone, FeatureBatch
     from headstart.storage.address import Location
+    from headstart.types import Backbone, FeatureBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +160,7 @@ class Predictor:
 
     def batches(self, root: Location, refs: Sequence[ImageRef]) -> Iterator[tuple[list[LoadedImage], list[Failure]]]:
         """Yield batches of images decoded as the head needs them, with the failures met on the way."""
-        job = ShardJob(root, (), decode_threads=usable_cores())
+        job = ReadOptions(root)
         return batches(refs, self.recipe, job, lambda: self.backbone.batch_size)
 
 

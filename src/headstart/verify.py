@@ -17,29 +17,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headstart.backbone.build import build_backbone
-from headstart.backbone.precision import MIN_COSINE, row_cosines
-from headstart.cache.findings import Finding
-from headstart.cache.remote import on_this_machine
-from headstart.cache.store import FeatureCache, open_cache
-from headstart.cache.verify import verify_file
+from headstart.backbones.precision import MIN_COSINE, row_cosines
+from headstart.backbones.registry import build_backbone
+from headstart.cache.checks.integrity import Finding, verify_file
+from headstart.cache.checks.remedies import FOREIGN, IMAGE, OTHER_VALUES, RECIPE, remedies
+from headstart.cache.opening import on_this_machine
+from headstart.cache.reader import FeatureCache, open_cache
 from headstart.errors import CacheError, DataError, ImageError, ParameterError, RecipeMismatchError
-from headstart.extract.options import Progress, Silence
-from headstart.extract.reading import batches
-from headstart.extract.remedies import FOREIGN, IMAGE, OTHER_VALUES, RECIPE, remedies
-from headstart.extract.shard import ShardJob
+from headstart.images.discovery.refs import state_of
 from headstart.images.load import read_image_bytes
-from headstart.images.refs import state_of
+from headstart.images.read_ahead import ReadOptions, batches
 from headstart.runtime import usable_cores
-from headstart.schema import FeatureBatch, ImageRef
 from headstart.storage import bucket
 from headstart.storage.address import Address, Location, location
+from headstart.types import FeatureBatch, ImageRef, Progress, Silence
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headstart.images.load import LoadedImage
-    from headstart.schema import Backbone, Recipe
+    from headstart.types import Backbone, Recipe
 
 #: Largest difference that is accepted, as a share of the largest value of its row: the cosine is blind to the scale, and
 #: to a single value. Storage as float16 costs 2⁻¹¹ = 5e-4, and the order in which a machine sums in float32, or a GPU's
@@ -69,7 +66,7 @@ class Verification:
     not_compared : str
         Why images or features were not compared, in words; empty where they were, or that was not asked for.
     remedies : tuple of str
-        Commands that help, in their order (extract/remedies.py).
+        Commands that help, in their order (cache/checks/remedies.py).
     """
 
     findings: tuple[Finding, ...]
@@ -228,7 +225,7 @@ class Comparison:
         """Compute rows again, add a finding for each that differs, and return how many were computed."""
         refs = [ref_now(self.root, self.cache.rows.path[row]) for row in rows.tolist()]
         row_of = {id(ref): row for ref, row in zip(refs, rows.tolist(), strict=True)}
-        job = ShardJob(self.root, (), decode_threads=usable_cores())
+        job = ReadOptions(self.root)
         n_computed = n_different = 0
         for images, failures in batches(refs, self.cache.recipe, job, lambda: backbone.batch_size):
             for failure in failures:

@@ -9,7 +9,7 @@ import pytest
 from commands import Cli, exit_code
 from fakes import FakeBackbone, FakeNetwork
 from headstart import predict
-from headstart.extract import forecast, local, rate
+from headstart.extract import estimate, run
 from headstart_cli import console
 from pictures import class_folders
 
@@ -20,9 +20,9 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     monkeypatch.chdir(tmp_path)
     for stream in (console.out, console.err):  # whatever the terminal's own width was when they were made
         monkeypatch.setattr(stream, "width", 200)
-    for module in (local, forecast):
+    for module in (run, estimate):
         monkeypatch.setattr(module, "Network", lambda _options: FakeNetwork())
-    monkeypatch.setattr(rate, "MEASURED_SECONDS", 0.0)
+    monkeypatch.setattr(estimate, "MEASURED_SECONDS", 0.0)
     monkeypatch.setattr(predict, "build_backbone", lambda *_arguments, **_options: FakeBackbone())
 
     def call(*arguments: str | Path) -> tuple[int, str, str]:

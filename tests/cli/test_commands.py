@@ -12,10 +12,10 @@ import tifffile
 
 from commands import Cli
 from fakes import FakeBackbone
-from headstart.cache.store import open_cache
-from headstart.extract import repair
-from headstart.heads.bundle import load_bundle
-from headstart.schema import Recipe
+from headstart import repair
+from headstart.bundles.bundle import load_bundle
+from headstart.cache.reader import open_cache
+from headstart.types import Recipe
 from pictures import picture
 
 pytestmark = pytest.mark.slow

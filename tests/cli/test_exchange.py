@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from caches import CLASS_NAMES, RECIPE, make_batch, make_row
-from headstart.cache.shard import ShardWriter
-from headstart.schema import POOLED_LAYERS, FeatureBatch, ImageRow
+from headstart.cache.writer import ShardWriter
+from headstart.types import POOLED_LAYERS, FeatureBatch, ImageRow
 from headstart_cli.app import COMMANDS, make_app, run
 
 pytestmark = pytest.mark.slow

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from commands import Cli
+from headstart.bundles.bundle import load_bundle
 from headstart.fit import fit_head
-from headstart.heads.bundle import load_bundle
 from pictures import class_folders, picture
 
 pytestmark = pytest.mark.slow

@@ -16,10 +16,10 @@ from PIL import Image
 
 from commands import Cli, exit_code
 from fakes import FakeBackbone, FakeNetwork
-from headstart.cache.store import open_cache
-from headstart.extract import local
-from headstart.schema import FeatureBatch
+from headstart.cache.reader import open_cache
+from headstart.extract import run
 from headstart.texts import class_name
+from headstart.types import FeatureBatch
 from labelled import labelled_cache
 from pictures import class_folders, picture
 
@@ -54,7 +54,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
     """Run ``headstart …`` on a strict terminal; return exit code, standard output and standard error."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setattr(local, "Network", lambda _options: FakeNetwork())
+    monkeypatch.setattr(run, "Network", lambda _options: FakeNetwork())
 
     def call(*arguments: str | Path) -> tuple[int, str, str]:
         streams = StrictOutput(), StrictOutput()
@@ -132,7 +132,7 @@ def test_ten_thousand_classes(cli: Cli, tmp_path: Path) -> None:
         (tmp_path / "data" / f"{number:05d}" / "1.bmp").write_bytes(changed)
     network = FakeNetwork()
     network.made = OneForwardPass(batch_size=500)
-    local.extract_features("data", "many.h5", network=network, shard_images=5000)
+    run.extract_features("data", "many.h5", network=network, shard_images=5000)
     with open_cache("many.h5") as cache:
         assert cache.n_images == len(cache.class_names) == 10_000
         assert cache.labels.tolist() == list(range(10_000))

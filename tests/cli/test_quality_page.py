@@ -13,8 +13,8 @@ from PIL import Image
 from browser import browse, screenshot
 from commands import Cli
 from fakes import FakeNetwork
-from headstart.extract.local import extract_features
 from headstart.extract.options import ExtractOptions
+from headstart.extract.run import extract_features
 
 pytestmark = pytest.mark.slow
 

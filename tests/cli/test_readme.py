@@ -15,7 +15,7 @@ import pytest
 from pictures import class_folders, picture
 
 if TYPE_CHECKING:
-    from headstart.backbone.weights import Weights
+    from headstart.backbones.weights import Weights
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from fakes import FakeBackbone, FakeNetwork
-from headstart.extract.local import extract_features
 from headstart.extract.network import Network
 from headstart.extract.options import ExtractOptions
+from headstart.extract.run import extract_features
 from pictures import class_folders
 
 pytestmark = pytest.mark.slow

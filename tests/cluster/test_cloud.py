@@ -13,11 +13,11 @@ import pytest
 
 from buckets import CREDENTIALS, KEY, SECRET, client, forget_buckets, forget_connections, put_folder
 from fakes import FakeNetwork
-from headstart.cache.remote import copy_of
-from headstart.cache.store import open_cache
+from headstart.cache.opening import copy_of
+from headstart.cache.reader import open_cache
 from headstart.errors import StorageError
-from headstart.extract.local import extract_features
 from headstart.extract.options import ExtractOptions
+from headstart.extract.run import extract_features
 from headstart.storage import objects
 from headstart.storage.address import location
 from pictures import class_folders

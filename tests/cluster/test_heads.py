@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headstart.benchmark.compare import compare_heads
-from headstart.cluster.pool import RayPool
 from headstart.errors import DataError, HeadstartError
 from headstart.fit import fit_head
 from headstart.heads.catalogue import HEAD_TYPES
+from headstart.ray_cluster import RayPool
+from headstart.selection.compare import compare_heads
 from labelled import labelled_cache
 from waiting import wait_for
 

@@ -14,12 +14,12 @@ import pytest
 
 from deadly import Deadly, Lethal
 from fakes import FakeNetwork
-from headstart.cache.store import open_cache
-from headstart.cluster.connection import ClusterOptions
-from headstart.extract import local
-from headstart.extract.cluster.engine import RayEngine
-from headstart.extract.local import extract_features
+from headstart.cache.reader import open_cache
+from headstart.extract import run as local
+from headstart.extract.engines.ray_engine import RayEngine
 from headstart.extract.options import ExtractionSummary, ExtractOptions
+from headstart.extract.run import extract_features
+from headstart.ray_cluster import ClusterOptions
 from headstart_cli.app import COMMANDS, make_app
 from headstart_cli.app import run as run_app
 from pictures import class_folders, every_fifth, picture
@@ -176,7 +176,7 @@ DRIVER = """
 import sys
 from pathlib import Path
 import ray
-from headstart.extract.local import extract_features
+from headstart.extract.run import extract_features
 from headstart.extract.options import ExtractOptions
 from deadly import Slow
 data, output, gate, address = sys.argv[1:]

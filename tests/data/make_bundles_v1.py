@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from headstart.heads.bundle import Bundle, save_bundle
+from headstart.bundles.bundle import Bundle, save_bundle
 from headstart.heads.catalogue import default_spec, make_head
 from headstart.heads.transforms import design_matrix
-from headstart.schema import FeatureBatch, HeadSpec, Recipe
+from headstart.types import FeatureBatch, HeadSpec, Recipe
 
 RECIPE = Recipe(
     backbone="foreign:golden",

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from headstart.cache.shard import ShardWriter
-from headstart.schema import Failure, FeatureBatch, ImageRef, ImageRow, Recipe
+from headstart.cache.writer import ShardWriter
+from headstart.types import Failure, FeatureBatch, ImageRef, ImageRow, Recipe
 
 RECIPE = Recipe(
     backbone="foreign:golden",

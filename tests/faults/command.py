@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from fakes import FakeNetwork
-from headstart.extract import local
+from headstart.extract import run as local
 from headstart_cli.app import make_app, run
 from pictures import picture
 

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from fakes import FakeNetwork
-from headstart.extract.local import extract_features
+from headstart.extract.run import extract_features
 
 
 class Telling:

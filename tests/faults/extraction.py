@@ -17,8 +17,8 @@ import numpy as np
 
 from fakes import FakeBackbone, FakeNetwork
 from headstart.errors import HeadstartError
-from headstart.extract.local import extract_features
-from headstart.schema import FeatureBatch
+from headstart.extract.run import extract_features
+from headstart.types import FeatureBatch
 
 
 def say(line: str) -> None:

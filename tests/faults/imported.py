@@ -5,7 +5,7 @@ from pathlib import Path
 
 import faults.extraction  # noqa: F401
 from fakes import FakeNetwork
-from headstart.extract.local import extract_features
+from headstart.extract.run import extract_features
 from pictures import picture
 
 with tempfile.TemporaryDirectory() as folder:

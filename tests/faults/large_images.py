@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from fakes import FakeNetwork
-from headstart.extract.local import extract_features
+from headstart.extract.run import extract_features
 
 if __name__ == "__main__":
     summary = extract_features(sys.argv[1], sys.argv[2], network=FakeNetwork(), decode_threads=4)

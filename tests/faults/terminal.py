@@ -17,8 +17,8 @@ from functools import partial
 import numpy as np
 
 from fakes import FakeBackbone, FakeNetwork
-from headstart.extract import local
-from headstart.schema import FeatureBatch
+from headstart.extract import run as local
+from headstart.types import FeatureBatch
 from headstart_cli.app import make_app, run
 
 TERMINAL, SAY, GO = map(int, sys.argv[1:4])

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from headstart.cache.store import open_cache
+from headstart.cache.reader import open_cache
 from pictures import class_folders, picture
 
 TESTS = Path(__file__).resolve().parents[1]

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from fakes import FakeNetwork
-from headstart.cache.store import open_cache
-from headstart.extract.local import extract_features
+from headstart.cache.reader import open_cache
+from headstart.extract.run import extract_features
 from pictures import picture
 
 TESTS = Path(__file__).resolve().parents[1]

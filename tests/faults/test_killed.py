@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from faults.forks import Run, preload
-from headstart.cache.store import open_cache
+from headstart.cache.reader import open_cache
 from pictures import class_folders, picture
 
 N_IMAGES, N_OLD, SHARD = 160, 20, 40

@@ -11,19 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headstart.backbone.device import count_gpus, gpu
-from headstart.backbone.precision import MIN_COSINE, row_cosines
-from headstart.backbone.vgg16 import FrozenBackbone
-from headstart.backbone.weights import Weights
-from headstart.cache.store import open_cache
-from headstart.extract import reading
-from headstart.extract.engine import first_images
-from headstart.extract.local import extract_features
+from headstart.backbones.device import count_gpus, gpu
+from headstart.backbones.precision import MIN_COSINE, row_cosines
+from headstart.backbones.vgg16 import FrozenBackbone
+from headstart.backbones.weights import Weights
+from headstart.cache.reader import open_cache
+from headstart.extract.network import first_images
 from headstart.extract.options import SHARD_IMAGES, ExtractOptions
-from headstart.extract.run import chunks
-from headstart.extract.shard import Shard, ShardJob
-from headstart.extract.worker import Pipeline
-from headstart.images.discover import ImageSet, discover
+from headstart.extract.pipeline import Pipeline
+from headstart.extract.run import chunks, extract_features
+from headstart.extract.shard_jobs import Shard, ShardJob
+from headstart.images import read_ahead
+from headstart.images.discovery.scan import ImageSet, discover
 from headstart.images.load import LoadedImage, load_image
 from headstart.runtime import import_keras, import_tensorflow
 
@@ -108,7 +107,7 @@ def test_the_device_is_kept_busy(
     n_images = 32 * SHARD_IMAGES
     one = load_image(photographs.root, photographs.refs[0], size_px=224, resize_preset="keras-bilinear")
     monkeypatch.setattr(
-        reading, "load_image", lambda _root, ref, **_: LoadedImage(one.pixels, replace(one.row, ref=ref))
+        read_ahead, "load_image", lambda _root, ref, **_: LoadedImage(one.pixels, replace(one.row, ref=ref))
     )
     refs = (list(photographs.refs) * (n_images // len(photographs.refs) + 1))[:n_images]
     options, job = ExtractOptions(), ShardJob(photographs.root, photographs.class_names)

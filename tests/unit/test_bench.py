@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 
 from fakes import FakeBackbone
-from headstart.extract.shard import ShardJob
-from headstart.images.discover import discover
-from headstart.schema import POOLED_LAYERS
+from headstart.extract.shard_jobs import ShardJob
+from headstart.images.discovery.scan import discover
+from headstart.types import POOLED_LAYERS
 
 pytestmark = pytest.mark.slow
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from fakes import FakeBackbone, FakeNetwork
-from headstart.cache.store import open_cache
+from headstart.bundles.bundle import load_bundle, save_bundle
+from headstart.cache.reader import open_cache
 from headstart.errors import DataError
 from headstart.evaluation import class_numbers, evaluate_head
-from headstart.exchange.merge import merge_caches
-from headstart.extract import local
+from headstart.exchange.merge_caches import merge_caches
+from headstart.extract import run
 from headstart.fit import fit_head
-from headstart.heads.bundle import load_bundle, save_bundle
 from headstart.heads.catalogue import default_spec
 from labelled import labelled_cache
 from pictures import class_folders
@@ -207,8 +207,8 @@ def test_an_older_head_with_a_class_it_never_saw_does_not_score_it(tmp_path: Pat
 
 def test_a_folder_of_images_is_scored_like_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = class_folders(tmp_path / "photos", n_per_class=12)
-    monkeypatch.setattr(local, "Network", lambda _options: FakeNetwork())
-    local.extract_features(data, tmp_path / "photos.h5")
+    monkeypatch.setattr(run, "Network", lambda _options: FakeNetwork())
+    run.extract_features(data, tmp_path / "photos.h5")
     fit_head(tmp_path / "photos.h5", SPEC, output=tmp_path / "head")
     of_cache = evaluate_head(tmp_path / "head", tmp_path / "photos.h5")
     (tmp_path / "photos.h5").unlink()

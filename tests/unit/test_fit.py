@@ -8,11 +8,11 @@ import pytest
 from bundles import networks_are_slow
 from caches import write_cache
 from headstart import fit
+from headstart.bundles.bundle import load_bundle
 from headstart.errors import DataError, HeadstartError
 from headstart.fit import fit_head
-from headstart.heads.bundle import load_bundle
 from headstart.heads.catalogue import default_spec
-from headstart.heads.streaming import Memory, matrix_fits
+from headstart.heads.out_of_core import Memory, matrix_fits
 from labelled import labelled_cache
 
 

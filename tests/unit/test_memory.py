@@ -3,7 +3,7 @@
 import pytest
 
 from headstart.errors import ParameterError
-from headstart.memory import free_bytes, parse_size, size_text, used_bytes
+from headstart.runtime import free_bytes, parse_size, size_text, used_bytes
 
 
 @pytest.mark.parametrize(
@@ -29,8 +29,8 @@ def test_a_control_group_has_less_than_the_machine(tmp_path, monkeypatch):
     limit, use = tmp_path / "max", tmp_path / "current"
     limit.write_text("5000\n")
     use.write_text("2000\n")
-    monkeypatch.setattr("headstart.memory.CGROUP_LIMITS", (str(limit),))
-    monkeypatch.setattr("headstart.memory.CGROUP_USES", (str(use),))
+    monkeypatch.setattr("headstart.runtime.CGROUP_LIMITS", (str(limit),))
+    monkeypatch.setattr("headstart.runtime.CGROUP_USES", (str(use),))
     assert free_bytes() == 3000
     limit.write_text("max\n")
     assert free_bytes() > 2**20

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart.cache import shard
+from headstart.cache import writer
 from headstart.errors import CacheError, DataError
-from headstart.evaluate import neighbours
+from headstart.evaluate import near_duplicates
 from headstart.quality import inspect_quality
-from headstart.report.findings import QualityReport
-from headstart.schema import Failure, ImageRef
+from headstart.report.html_pages import QualityReport
+from headstart.types import Failure, ImageRef
 from planted import Planted
 
 pytestmark = pytest.mark.slow
@@ -154,10 +154,10 @@ def test_near_duplicates_are_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch)
     features = np.abs(rng.normal(size=(200, 64))).astype(np.float32)
     for source, target in ((3, 150), (150, 199), (50, 51), (0, 120)):
         features[target] = features[source] + np.abs(rng.normal(scale=0.01, size=64)).astype(np.float32)
-    unit = neighbours.unit_rows(features)
-    whole = neighbours.group_by_cosine(unit, 0.95)
-    monkeypatch.setattr(neighbours, "BLOCK", 7)
-    blocks = neighbours.group_by_cosine(unit, 0.95)
+    unit = near_duplicates.unit_rows(features)
+    whole = near_duplicates.group_by_cosine(unit, 0.95)
+    monkeypatch.setattr(near_duplicates, "BLOCK", 7)
+    blocks = near_duplicates.group_by_cosine(unit, 0.95)
     for groups in (whole, blocks):
         together = {tuple(np.flatnonzero(groups == g)) for g in np.unique(groups) if (groups == g).sum() > 1}
         assert together == {(3, 150, 199), (50, 51), (0, 120)}
@@ -236,7 +236,7 @@ def test_of_too_many_images_a_sample_is_compared(planted: Planted, path: Path) -
 def test_features_that_are_not_finite_are_left_out(
     planted: Planted, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard, "stored", lambda values, *_: values)  # what headstart writes is finite
+    monkeypatch.setattr(writer, "stored", lambda values, *_: values)  # what headstart writes is finite
     planted.features[4][0] = np.nan
     report = inspect_quality(planted.write(path))
     assert found(report) == {"features-not-finite": 1}

@@ -12,12 +12,11 @@ import pytest
 from PIL import Image
 
 from fakes import FakeNetwork
-from headstart.extract.local import extract_features
 from headstart.extract.options import ExtractOptions
+from headstart.extract.run import extract_features
 from headstart.quality import inspect_quality
 from headstart.quality.thumbnails import thumbnail
-from headstart.report.findings import QualityReport
-from headstart.report.html import quality_page
+from headstart.report.html_pages import QualityReport, quality_page
 from planted import Planted
 
 pytestmark = pytest.mark.slow

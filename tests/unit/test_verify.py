@@ -16,15 +16,16 @@ from numpy.typing import NDArray
 
 from caches import CLASS_NAMES, RECIPE, make_batch, write_cache
 from fakes import FakeBackbone, FakeNetwork
-from headstart.backbone.vgg16 import make_recipe
-from headstart.cache.findings import Finding
-from headstart.cache.shard import ShardWriter
-from headstart.cache.store import open_cache
+from headstart import repair
+from headstart.backbones.vgg16 import make_recipe
+from headstart.cache.checks.integrity import Finding
+from headstart.cache.checks.remedies import FOREIGN, IMAGE, remedies
+from headstart.cache.reader import open_cache
+from headstart.cache.writer import ShardWriter
 from headstart.errors import DataError, RecipeMismatchError
-from headstart.extract import local, repair
-from headstart.extract.local import extract_features
-from headstart.extract.remedies import FOREIGN, IMAGE, remedies
-from headstart.schema import FeatureBatch
+from headstart.extract import run
+from headstart.extract.run import extract_features
+from headstart.types import FeatureBatch
 from headstart.verify import Verification, verify_cache
 from pictures import class_folders
 
@@ -104,7 +105,7 @@ def test_one_wrong_row_is_named_and_the_recipe_is_not_accused(cache: Path, data:
 
 
 def image_rows(cache: Any) -> list[Any]:
-    from headstart.schema import ImageRow
+    from headstart.types import ImageRow
 
     sizes = zip(cache.rows.width_px.tolist(), cache.rows.height_px.tolist(), strict=True)
     return [
@@ -184,7 +185,7 @@ def follow(commands: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> list[s
     """Run commands as they are written, with the fake network; return their names and options at the end."""
     from headstart_cli.app import make_app
 
-    monkeypatch.setattr(local, "extract_features", partial(extract_features, network=FakeNetwork()))  # type: ignore[arg-type]
+    monkeypatch.setattr(run, "extract_features", partial(extract_features, network=FakeNetwork()))  # type: ignore[arg-type]
     monkeypatch.setattr(repair, "build_backbone", lambda *_arguments, **_options: FakeBackbone())
     done = []
     for command in commands:

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart.backbone.device import Device
-from headstart.backbone.program import Program
-from headstart.backbone.vgg16 import BGR_MEANS, LAYERS, FrozenBackbone
-from headstart.backbone.weights import Weights, download, load_weights, read_keras_file
+from headstart.backbones.device import Device, Program
+from headstart.backbones.vgg16 import BGR_MEANS, LAYERS, FrozenBackbone
+from headstart.backbones.weights import Weights, download, load_weights, read_keras_file
 from headstart.errors import HeadstartError, RecipeMismatchError, WeightsError
 from headstart.runtime import import_keras, import_tensorflow
-from headstart.schema import FeatureBatch
+from headstart.types import FeatureBatch
 
 pytestmark = pytest.mark.weights
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from buckets import put_folder
-from headstart.cache.store import open_cache
-from headstart.extract.local import extract_features
+from headstart.cache.reader import open_cache
+from headstart.extract.run import extract_features
 from pictures import every_fifth
 
 pytestmark = [pytest.mark.weights, pytest.mark.filterwarnings("ignore::ResourceWarning")]

@@ -8,19 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart.backbone.build import build_backbone
-from headstart.backbone.device import cpu_flags
-from headstart.backbone.openvino import BATCH_SIZE, OpenVinoBackbone, calibrate
-from headstart.backbone.precision import row_cosines
-from headstart.backbone.quantize import CALIBRATION_IMAGES, INPUT_RANGE, INT8_FLAGS, adds_up_int8
-from headstart.backbone.vgg16 import FrozenBackbone
-from headstart.backbone.weights import Weights
-from headstart.cache.store import open_cache
+from headstart.backbones.device import cpu_flags
+from headstart.backbones.openvino import BATCH_SIZE, OpenVinoBackbone, calibrate
+from headstart.backbones.precision import row_cosines
+from headstart.backbones.quantize import CALIBRATION_IMAGES, INPUT_RANGE, INT8_FLAGS, adds_up_int8
+from headstart.backbones.registry import build_backbone
+from headstart.backbones.vgg16 import FrozenBackbone
+from headstart.backbones.weights import Weights
+from headstart.cache.reader import open_cache
 from headstart.errors import HeadstartError, RecipeMismatchError
-from headstart.extract.local import extract_features
-from headstart.images.discover import discover
+from headstart.extract.run import extract_features
+from headstart.images.discovery.scan import discover
 from headstart.images.load import load_image
-from headstart.schema import Quantization
+from headstart.types import Quantization
 from headstart.verify import verify_cache
 
 pytest.importorskip("openvino")
@@ -72,8 +72,8 @@ def test_the_ranges_are_those_of_nncf(imagenet: Weights, images: np.ndarray) -> 
     nncf = pytest.importorskip("nncf")
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
-    from headstart.backbone.graph import Graph
-    from headstart.backbone.quantize import CONVOLUTIONS
+    from headstart.backbones.openvino import Graph
+    from headstart.backbones.quantize import CONVOLUTIONS
 
     sample = images[:8]
     found = nncf.quantize(

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart.backbone.ncnn import NcnnBackbone, import_ncnn
-from headstart.backbone.vgg16 import FrozenBackbone, make_recipe
-from headstart.backbone.weights import Weights
+from headstart.backbones.ncnn import NcnnBackbone, import_ncnn
+from headstart.backbones.vgg16 import FrozenBackbone, make_recipe
+from headstart.backbones.weights import Weights
 from headstart.errors import HeadstartError, RecipeMismatchError
-from headstart.schema import Recipe
+from headstart.types import Recipe
 
 pytest.importorskip("ncnn")
 pytestmark = pytest.mark.weights
@@ -83,9 +83,9 @@ def test_what_is_not_its_work_is_refused(imagenet: Weights, monkeypatch: pytest.
 FORKED = """
 import multiprocessing, sys
 import numpy as np
-from headstart.backbone.vgg16 import make_recipe
-from headstart.backbone.weights import load_weights
-from headstart.heads.bundle import Bundle
+from headstart.backbones.vgg16 import make_recipe
+from headstart.backbones.weights import load_weights
+from headstart.bundles.bundle import Bundle
 from headstart.predict import Predictor
 
 weights = load_weights()

@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart.backbone import build
-from headstart.backbone.build import build_backbone
-from headstart.backbone.device import Device, cpu_flags, has_bfloat16
-from headstart.backbone.graph import Graph, averaged_block
-from headstart.backbone.openvino import OpenVinoBackbone, compile_model
-from headstart.backbone.precision import row_cosines
-from headstart.backbone.quantize import CONVOLUTIONS
-from headstart.backbone.vgg16 import FrozenBackbone
-from headstart.backbone.weights import Weights
+from headstart.backbones import registry
+from headstart.backbones.device import Device, cpu_flags, has_bfloat16
+from headstart.backbones.openvino import Graph, OpenVinoBackbone, averaged_block, compile_model
+from headstart.backbones.precision import row_cosines
+from headstart.backbones.quantize import CONVOLUTIONS
+from headstart.backbones.registry import build_backbone
+from headstart.backbones.vgg16 import FrozenBackbone
+from headstart.backbones.weights import Weights
 from headstart.errors import HeadstartError, RecipeMismatchError
 
 pytest.importorskip("openvino")
@@ -100,11 +99,11 @@ def test_bfloat16_agrees_with_float32(imagenet: Weights) -> None:
 def test_the_recipe_chooses_the_engine(imagenet: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = OpenVinoBackbone(imagenet, input_size_px=32, batch_size=1).recipe
     reduced = replace(plain, precision="bfloat16")
-    monkeypatch.setattr(build, "pick_device", lambda _name: Device("cpu", "/CPU:0", 32, "bfloat16"))
-    monkeypatch.setattr(build, "is_installed", lambda engine: engine == "openvino")
+    monkeypatch.setattr(registry, "pick_device", lambda _name: Device("cpu", "/CPU:0", 32, "bfloat16"))
+    monkeypatch.setattr(registry, "is_installed", lambda engine: engine == "openvino")
     assert isinstance(build_backbone(reduced, imagenet, device="cpu"), OpenVinoBackbone)
     assert isinstance(build_backbone(plain, imagenet, device="cpu"), OpenVinoBackbone)
-    monkeypatch.setattr(build, "is_installed", lambda _engine: False)
+    monkeypatch.setattr(registry, "is_installed", lambda _engine: False)
     assert isinstance(build_backbone(reduced, imagenet, device="cpu"), FrozenBackbone)
 
 

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart.backbone.weights import Weights
+from headstart.backbones.weights import Weights
+from headstart.bundles.bundle import load_bundle, save_bundle
 from headstart.cache.merge import MergedRow, merge
-from headstart.cache.store import open_cache
+from headstart.cache.reader import open_cache
 from headstart.evaluation import evaluate_head
 from headstart.export import export_keras, export_onnx
-from headstart.extract.local import extract_features
 from headstart.extract.options import ExtractOptions
+from headstart.extract.run import extract_features
 from headstart.fit import fit_head
-from headstart.heads.bundle import load_bundle, save_bundle
 from headstart.heads.catalogue import default_spec
 from headstart.predict import Predictor
 from headstart.runtime import import_keras

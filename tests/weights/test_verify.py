@@ -9,12 +9,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from headstart.backbone.vgg16 import FrozenBackbone
-from headstart.backbone.weights import Weights
-from headstart.extract.shard import ShardJob
-from headstart.extract.worker import extract_shard
-from headstart.images.discover import discover
-from headstart.schema import FeatureBatch
+from headstart.backbones.vgg16 import FrozenBackbone
+from headstart.backbones.weights import Weights
+from headstart.extract.pipeline import extract_shard
+from headstart.extract.shard_jobs import ShardJob
+from headstart.images.discovery.scan import discover
+from headstart.types import FeatureBatch
 from headstart.verify import verify_cache
 
 pytestmark = pytest.mark.weights

@@ -9,24 +9,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart.backbone import build
-from headstart.backbone.build import build_backbone
-from headstart.backbone.device import Device, cpu_flags
-from headstart.backbone.quantize import adds_up_int8
-from headstart.backbone.vgg16 import make_recipe
-from headstart.backbone.views import MirroredBackbone
-from headstart.backbone.weights import Weights
-from headstart.cache.store import open_cache
+from headstart.backbones import registry
+from headstart.backbones.device import Device, cpu_flags
+from headstart.backbones.quantize import adds_up_int8
+from headstart.backbones.registry import MirroredBackbone, build_backbone
+from headstart.backbones.vgg16 import make_recipe
+from headstart.backbones.weights import Weights
+from headstart.cache.reader import open_cache
 from headstart.errors import RecipeMismatchError
 from headstart.evaluation import evaluate_head
 from headstart.export import export_keras, export_onnx
-from headstart.extract.local import extract_features
 from headstart.extract.options import ExtractOptions
+from headstart.extract.run import extract_features
 from headstart.fit import fit_head
 from headstart.heads.catalogue import default_spec
 from headstart.predict import Predictor
 from headstart.runtime import import_keras
-from headstart.schema import Backbone, FeatureBatch
+from headstart.types import Backbone, FeatureBatch
 from headstart.verify import verify_cache
 from pictures import class_folders, picture
 
@@ -76,9 +75,9 @@ def test_every_engine_gives_the_same(
     imagenet: Weights, images: np.ndarray, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip(engine)
-    monkeypatch.setattr(build, "is_installed", lambda name: name == engine)
+    monkeypatch.setattr(registry, "is_installed", lambda name: name == engine)
     received = backbone(imagenet).forward(images)
-    monkeypatch.setattr(build, "is_installed", lambda _name: False)
+    monkeypatch.setattr(registry, "is_installed", lambda _name: False)
     near(received, backbone(imagenet).forward(images))
 
 
@@ -89,7 +88,7 @@ def test_bfloat16_is_chosen_by_its_proof(
 
     pytest.importorskip("openvino")
     native = Device("cpu", "/CPU:0", 8, "bfloat16")
-    for module in (network, build):
+    for module in (network, registry):
         monkeypatch.setattr(module, "pick_device", lambda _name: native)
     run = network.Network(ExtractOptions(input_size_px=SIZE, views="mirrored"))
     chosen, reason = run.backbone(None, images, lambda: pytest.fail("no sample is needed"))

@@ -1,12 +1,25 @@
-"""Version 1 of the cache format: names, types, limits. docs/cache-format.md is the specification; nothing here does I/O."""
+"""Version 1 of the cache format: names, types, limits, and the root attributes. docs/cache-format.md is the specification."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from h5py import h5a, h5t
 
 from headstart.errors import CacheError
-from headstart.schema import POOLED_LAYERS
+from headstart.types import POOLED_LAYERS, Recipe
 
 #: First bytes of every HDF5 file, and the version of its superblock that carries a checksum (HDF5 File Format, II.A).
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -140,3 +153,164 @@ def column_layers(pooled_layers: Sequence[str], n_pooled: int) -> list[str]:
             f"The pooled layers {', '.join(pooled_layers) or '(none)'} have {len(columns)} columns. Received: {n_pooled}."
         )
     return columns
+
+
+#: Packages whose version is kept; the first ones only where they took part, which is to say, where they are imported.
+PACKAGES_IN_USE = ("tensorflow", "keras", "openvino", "ncnn")
+PACKAGES = ("headstart", "numpy", "h5py", "hdf5plugin", "pillow")
+
+#: What a file of each form is, in words.
+KINDS = {FORMAT: "feature cache", SHARDS_FORMAT: "manifest of shards"}
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The root attributes of a cache.
+
+    Attributes
+    ----------
+    recipe : Recipe
+        How the features were made.
+    n_images, n_failures : int
+        Rows of ``/rows`` and ``/failures``.
+    layout : str
+        Of the folder of images (images/discovery/scan.py); empty where it is not known.
+    versions : mapping of str to str
+        Software that made the file.
+    info : mapping
+        Further provenance; JSON types.
+    created : str
+        ISO 8601, UTC.
+    """
+
+    recipe: Recipe
+    n_images: int
+    n_failures: int
+    layout: str
+    versions: Mapping[str, str]
+    info: Mapping[str, Any]
+    created: str
+
+
+def now() -> str:
+    """Return the time, ISO 8601 in UTC; SOURCE_DATE_EPOCH sets it (https://reproducible-builds.org/specs/source-date-epoch)."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    moment = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
+    return moment.isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the software that is at work."""
+    found = {"python": platform.python_version(), "hdf5": h5py.version.hdf5_version}
+    for name in (*PACKAGES, *(name for name in PACKAGES_IN_USE if name in sys.modules)):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_header(file: Any, header: Header, form: str = FORMAT) -> None:
+    """Write the root attributes, strings of fixed length: those of variable length lie in a heap without a checksum."""
+    write_text_attribute(file, "format", form)
+    file.attrs.create("format_version", FORMAT_VERSION, dtype="<i8")
+    write_text_attribute(file, "recipe", header.recipe.to_json())
+    write_text_attribute(file, "recipe_fingerprint", header.recipe.fingerprint)
+    file.attrs.create("n_images", header.n_images, dtype="<i8")
+    file.attrs.create("n_failures", header.n_failures, dtype="<i8")
+    write_text_attribute(file, "layout", header.layout)
+    write_text_attribute(file, "versions", json.dumps(dict(header.versions), sort_keys=True))
+    write_text_attribute(file, "info", json.dumps(dict(header.info), sort_keys=True))
+    write_text_attribute(file, "created", header.created)
+
+
+def write_text_attribute(owner: Any, name: str, text: str) -> None:
+    """Write a scalar string of fixed length.
+
+    Raises
+    ------
+    CacheError
+        If it is longer than an attribute may be.
+    """
+    data = text.encode("utf-8", "surrogateescape")
+    if len(data) > MAX_ATTRIBUTE_BYTES:
+        raise CacheError(f"The attribute {name} has {len(data):,} bytes; at most {MAX_ATTRIBUTE_BYTES:,} are possible.")
+    owner.attrs.create(name, np.bytes_(data), dtype=h5py.string_dtype("utf-8", max(1, len(data))))
+
+
+def read_header(file: Any, path: Path, form: str = FORMAT) -> Header:
+    """Return the root attributes of a cache, or of another file of that ``form``.
+
+    Raises
+    ------
+    CacheError
+        If the file is no cache, or of another version.
+    ValueError, KeyError
+        If an attribute is missing or not what it must be.
+    """
+    if form_of(file) != form:
+        raise CacheError(
+            f"{path} is an HDF5 file, but no {KINDS[form]}. Expected: a {'file' if form == FORMAT else 'manifest'} that "
+            "extract-features wrote. If it has features, headstart import makes a cache of them."
+        )
+    version = read_integer_attribute(file, "format_version")
+    if version != FORMAT_VERSION:
+        raise CacheError(
+            f"{path} has format version {version}; this headstart reads version {FORMAT_VERSION}. Update headstart."
+        )
+    n_images, most = read_integer_attribute(file, "n_images"), MAX_DEFLATE_RATIO * int(file.id.get_filesize())
+    if n_images > most:
+        raise ValueError(f"it announces {n_images:,} images, more than a file of its size can describe")
+    text = read_text_attribute(file, "recipe")
+    if hashlib.sha256(text.encode()).hexdigest() != read_text_attribute(file, "recipe_fingerprint"):
+        raise ValueError("the recipe does not have the fingerprint that stands beside it")
+    return Header(
+        recipe=Recipe.from_json(text),
+        n_images=n_images,
+        n_failures=read_integer_attribute(file, "n_failures"),
+        layout=read_text_attribute(file, "layout"),
+        versions={str(name): str(value) for name, value in read_json_attribute(file, "versions").items()},
+        info=read_json_attribute(file, "info"),
+        created=read_text_attribute(file, "created"),
+    )
+
+
+def form_of(file: Any) -> str:
+    """Return what a file says it is, the attribute ``format``; nothing where there is none, or not of fixed length."""
+    try:
+        return read_text_attribute(file, "format") if h5a.exists(file.id, b"format") else ""
+    except ValueError:
+        return ""
+
+
+def read_text_attribute(owner: Any, name: str) -> str:
+    """Return a scalar string of fixed length; nothing else is ever read."""
+    attribute = h5a.open(owner.id, name.encode())
+    kind = attribute.get_type()
+    if not isinstance(kind, h5t.TypeStringID) or kind.is_variable_str() or attribute.shape != ():
+        raise ValueError(f"the attribute {name} is not a string of fixed length")
+    if kind.get_size() > MAX_ATTRIBUTE_BYTES:
+        raise ValueError(f"the attribute {name} has {kind.get_size():,} bytes")
+    value = np.empty((), f"S{kind.get_size()}")
+    attribute.read(value, mtype=kind)
+    return bytes(value[()]).decode("utf-8", "surrogateescape")
+
+
+def read_integer_attribute(owner: Any, name: str) -> int:
+    """Return a scalar integer that is not negative."""
+    attribute = h5a.open(owner.id, name.encode())
+    if not isinstance(attribute.get_type(), h5t.TypeIntegerID) or attribute.shape != ():
+        raise ValueError(f"the attribute {name} is not an integer")
+    value = np.empty((), np.int64)
+    attribute.read(value)
+    if value < 0:
+        raise ValueError(f"the attribute {name} is {value}")
+    return int(value)
+
+
+def read_json_attribute(owner: Any, name: str) -> dict[str, Any]:
+    """Return a JSON object."""
+    value = json.loads(read_text_attribute(owner, name))
+    if not isinstance(value, dict):
+        raise ValueError(f"the attribute {name} is not a JSON object")
+    return value

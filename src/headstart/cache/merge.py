@@ -1,9 +1,10 @@
-"""Several caches of one recipe → one; features move as they lie on the disk, without decompression."""
+"""Several caches of one recipe → one; features are copied as they are stored, without decompression."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,17 +12,150 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.cache.descriptions import Descriptions
-from headstart.cache.features import check_storage, create_features
-from headstart.cache.format import FEATURES, POOLED
+from headstart.cache.datasets import check_storage, create_features
+from headstart.cache.format import FEATURES, POOLED, ROWS, Header, now, versions
 from headstart.cache.publish import published, writing
-from headstart.cache.reading import filters
-from headstart.cache.shard import write_descriptions
-from headstart.cache.sources import check_recipe, check_shape, opened_sources
-from headstart.cache.store import FeatureCache
-from headstart.errors import CacheError
-from headstart.images.refs import ImageRefs
-from headstart.schema import Failure, ImageRef, Recipe
+from headstart.cache.reader import FeatureCache, open_cache
+from headstart.cache.rows import grouped
+from headstart.cache.safe_reads import filters
+from headstart.cache.writer import label_indices, ref_columns, tag_texts, write_descriptions
+from headstart.errors import CacheError, RecipeMismatchError
+from headstart.images.discovery.refs import ImageRefs, same_files, upper
+from headstart.texts import TextColumn
+from headstart.types import Failure, ImageRef, Recipe
+
+
+def opened_sources(
+    sources: Sequence[Path | FeatureCache], numbers: NDArray[np.int32]
+) -> Iterator[tuple[FeatureCache, NDArray[np.int64]]]:
+    """Yield each source that rows come from, open, and the places of its rows; paths are opened one at a time.
+
+    Parameters
+    ----------
+    sources : sequence of Path or FeatureCache
+        Of which not all need be used.
+    numbers : ndarray of shape (n_rows,), int32
+        Index of each row's source.
+
+    Raises
+    ------
+    CacheError
+        If a number stands for no source, or one cannot be opened.
+    """
+    for number, places in grouped(numbers):
+        if not 0 <= number < len(sources):
+            raise CacheError(f"A row is to come from source {number}; there are {len(sources)}.")
+        with ExitStack() as stack:
+            source = sources[number]
+            opened = source if isinstance(source, FeatureCache) else stack.enter_context(open_cache(source))
+            yield opened, places
+
+
+def check_recipe(source: FeatureCache, wanted: Recipe) -> None:
+    """Raise RecipeMismatchError where a source was made by another recipe than the wanted one."""
+    differences = wanted.differences(source.recipe)
+    if differences:
+        raise RecipeMismatchError(
+            f"{source.path} was made by another recipe (wanted ≠ there): {'; '.join(differences)}."
+        )
+
+
+def check_shape(source: FeatureCache, first: FeatureCache) -> None:
+    """Raise CacheError where the rows of a source have other shapes than those of the first."""
+    if (source.map_shape, source.n_pooled) != (first.map_shape, first.n_pooled):
+        raise CacheError(
+            f"{source.path} has rows of shape {source.map_shape} and {source.n_pooled} averages; {first.path} has "
+            f"{first.map_shape} and {first.n_pooled}."
+        )
+
+
+#: Numeric columns that come with a row of a source; everything else is said anew.
+INHERITED = {"sha256": ("|u1", 32), "features_sha256": ("|u1", 32), "width_px": ("<i4", 0), "height_px": ("<i4", 0)}
+
+#: In place of the index of a class that there is not.
+UNKNOWN = -2
+
+
+class Descriptions:
+    """The descriptions of the rows of a new cache, collected source by source.
+
+    Parameters
+    ----------
+    rows : MergedRows
+        The rows of the new cache.
+    """
+
+    def __init__(self, rows: MergedRows) -> None:
+        self.rows = rows
+        self.versions: dict[str, str] = {}
+        self.notes = [b""] * len(rows)
+        self.columns: dict[str, NDArray[Any]] = {
+            name: np.empty((len(rows), width) if width else len(rows), dtype)
+            for name, (dtype, width) in INHERITED.items()
+        }
+
+    def take(self, source: FeatureCache, places: NDArray[np.int64]) -> None:
+        """Take what comes with the rows of one source.
+
+        Raises
+        ------
+        CacheError
+            If it has not so many rows, or a column of it is damaged.
+        """
+        numbers = self.rows.rows[places]
+        if not 0 <= numbers.min() <= numbers.max() < source.n_images:
+            raise CacheError(f"{source.path} has {source.n_images} rows. A row was asked for that is not among them.")
+        self.versions |= source.versions
+        for name, column in self.columns.items():
+            column[places] = source.read_column(f"{ROWS}/{name}")[numbers]
+        notes: TextColumn = source.read_column(f"{ROWS}/notes")
+        for place, number in zip(places, numbers, strict=True):
+            self.notes[place] = notes.raw(number)
+
+    def values(self, class_names: Sequence[str]) -> dict[str, Any]:
+        """Return the columns of ``/rows``.
+
+        Raises
+        ------
+        CacheError
+            If a label is not among the classes.
+        """
+        refs = self.rows.refs
+        numbers = class_numbers(refs, class_names)
+        if UNKNOWN in numbers:
+            unknown = refs[int(np.argmax(numbers == UNKNOWN))]
+            raise CacheError(f"{unknown.path} has the label {unknown.label!r}, which is not among the classes.")
+        return {
+            **ref_columns(refs),
+            **self.columns,
+            "notes": lambda: self.notes,
+            "label": numbers,
+        }
+
+    def header(self, recipe: Recipe, failures: Sequence[Failure], layout: str, info: Mapping[str, Any]) -> Header:
+        """Return the root attributes of the new cache; its versions are those of all sources, and of now."""
+        made_by = {**self.versions, **versions()}
+        return Header(recipe, len(self.rows), len(failures), layout, made_by, info, created=now())
+
+
+def class_numbers(refs: ImageRefs, class_names: Sequence[str]) -> NDArray[np.int32]:
+    """Return the index of each image's class, −1 where it is unlabelled, :data:`UNKNOWN` where there is no such class."""
+    labels = label_indices(class_names)
+    return np.array([labels.get(label, UNKNOWN) for label, _, _ in refs.tags], np.int32)[refs.codes]
+
+
+def says(cache: FeatureCache, refs: ImageRefs) -> bool:
+    """Return whether the rows of a cache say this of their images, but for parts of a second."""
+    rows = cache.rows
+    return (
+        rows.path == refs.paths
+        and np.array_equal(rows.size_bytes, refs.sizes)
+        and bool(same_files(rows.mtime_ns, upper(rows.stamp), refs.times, upper(refs.stamps)).all())
+        and np.array_equal(rows.label, class_numbers(refs, cache.class_names))
+        and rows.split == TextColumn.from_bytes(tag_texts(refs, 1, "split")())
+        and rows.group == TextColumn.from_bytes(tag_texts(refs, 2, "group")())
+    )
+
 
 #: Rows that are copied between two looks at whether the disk still takes them.
 CHECKED_ROWS = 1024

@@ -1,4 +1,4 @@
-"""A cache is opened, a file or a folder of shards, and its structure checked before a value is read."""
+"""Open a cache: a file, a folder of shards or an object. Its structure is checked before a value is read."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headstart.cache.check import checked_datasets
-from headstart.cache.features import compression_of
-from headstart.cache.folder import MANIFEST, ShardFolder, shard_folder
-from headstart.cache.format import FEATURES
-from headstart.cache.header import Header, read_header
-from headstart.cache.manifest import check_files, read_manifest, sharded_rows
-from headstart.cache.other_layouts import refuse_other
-from headstart.cache.reading import StoredRows, close_file, damage
+from headstart.cache.datasets import compression_of
+from headstart.cache.format import FEATURES, Header, read_header
+from headstart.cache.other_hdf5.foreign_hdf5 import refuse_other
+from headstart.cache.safe_reads import StoredRows, close_file, damage
 from headstart.cache.sandbox import open_hdf5
+from headstart.cache.sharded.shard_folder import MANIFEST, ShardFolder, shard_folder
+from headstart.cache.sharded.shard_manifest import check_files, read_manifest, sharded_rows
+from headstart.cache.structure import checked_datasets
 from headstart.errors import CacheError
+from headstart.storage.address import Address, Location
+from headstart.storage.bucket import GoneError
+from headstart.storage.objects import copied
 
 if TYPE_CHECKING:
-    from headstart.cache.manifest import Places
-    from headstart.cache.sharded import OpenShards, ShardedRows
+    from headstart.cache.sharded.shard_manifest import Places
+    from headstart.cache.sharded.shard_reader import OpenShards, ShardedRows
 
 
 def open_path(path: Path) -> Opened:
@@ -119,3 +121,29 @@ def check_is_file(path: Path) -> None:
     if not path.is_file():
         raise CacheError(f"There is no cache at {path}. Expected: a file that extract-features wrote.")
     refuse_other(path)
+
+
+def on_this_machine(where: Location) -> Path:
+    """Return where a cache can be opened: its path, or a copy of what is at its address."""
+    return copy_of(where) if isinstance(where, Address) else where
+
+
+def copy_of(address: Address) -> Path:
+    """Return a file of this machine that holds the cache at an address, as it is there now.
+
+    Raises
+    ------
+    CacheError
+        If there is none.
+    StorageError
+        If it cannot be read.
+    """
+    try:
+        return copied(address, check)
+    except GoneError as error:
+        raise CacheError(f"There is no cache at {address}. Expected: a file that extract-features wrote.") from error
+
+
+def check(path: Path) -> None:
+    """Raise CacheError unless the structure of a cache is whole; its rows are compared with their checksums when read."""
+    open_path(path).close()

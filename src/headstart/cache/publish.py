@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import h5py
 from h5py import h5f, h5fd, h5p
 
-from headstart.cache.checked import remember_written
+from headstart.cache.sandbox import remember_written
 from headstart.errors import CacheError, HeadstartError
 from headstart.storage.replacement import sync_folder
 

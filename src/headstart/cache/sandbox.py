@@ -1,14 +1,13 @@
-"""A file that this machine has not written or checked before is read by another process first.
-
-If that process dies, or needs more time or memory than an honest file of that size, the file is never opened here.
-"""
+"""Files that this machine has not written or checked before are read by another process first, once each."""
 
 from __future__ import annotations
 
 import atexit
+import hashlib
 import json
 import logging
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -19,8 +18,68 @@ from typing import Any
 
 import h5py
 
-from headstart.cache.checked import identity, is_known, remember
 from headstart.cache.format import SIGNATURE, SUPERBLOCK_VERSION
+from headstart.storage.objects import home
+
+#: Raise it when more is checked than before.
+VERSION = 1
+
+#: Name of the record in the user's cache folder: one identity a line.
+RECORD = "checked-files.txt"
+
+#: The record is cut to its newer half when it is larger: 30,000 files.
+MAX_RECORD_BYTES = 2**20
+
+#: What this process knows of: identities of files, and which state of the record it has read.
+_known: set[str] = set()
+_read: list[tuple[int, int]] = [(0, 0)]
+
+
+def identity(path: Path) -> str:
+    """Return what a file is known by, 32 hexadecimal digits."""
+    found = path.stat()
+    values = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return hashlib.sha256(f"{VERSION} {h5py.version.hdf5_version} {values}".encode()).hexdigest()[:32]
+
+
+def is_known(file: str) -> bool:
+    """Return whether a file, by its identity, was written or checked here."""
+    if file not in _known:
+        with suppress(OSError):
+            path = home() / RECORD
+            found = path.stat()
+            if _read[0] != (state := (found.st_mtime_ns, found.st_size)):
+                _known.update(path.read_text("ascii", errors="replace").split())
+                _read[0] = state
+    return file in _known
+
+
+def remember(file: str) -> None:
+    """Keep that a file, by its identity, was written or checked here: for this process, and if possible for later ones."""
+    _known.add(file)
+    with suppress(OSError):
+        path = home() / RECORD
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="ascii") as record:
+            record.write(f"{file}\n")
+            size_bytes = record.tell()
+        if size_bytes > MAX_RECORD_BYTES:
+            forget_older_half(path)
+
+
+def forget_older_half(path: Path) -> None:
+    """Cut the record to its newer half."""
+    lines = path.read_text("ascii", errors="replace").splitlines(keepends=True)
+    shorter = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    shorter.write_text("".join(lines[len(lines) // 2 :]), "ascii")
+    shorter.replace(path)
+
+
+def remember_written(path: Path) -> None:
+    """Keep that this process has written a file."""
+    with suppress(OSError):
+        remember(identity(path))
+
 
 #: Seconds of processor time for the structure of a file, and bytes of the file that are worth another: a row of a manifest
 #: has 64 bytes at least, and takes 3 µs to read (two cores of Zen 3).
@@ -33,13 +92,14 @@ WAIT_FACTOR, START_SECONDS = 10, 120
 #: Memory for the structure of a file: a fixed part, and a part that grows with the file.
 MEMORY_BYTES, MEMORY_PER_FILE_BYTE = 2**30, 4
 
-#: Exit codes of :mod:`headstart.cache.trial` for a file that does no harm: whole, or damaged in a way that its reader says.
+#: Exit codes of :mod:`headstart.cache.checks.sandbox_worker` for a file that does no harm: whole, or damaged in a way that
+#: its reader reports.
 SOUND, DAMAGED = 0, 3
 
 #: Runs the process: Python without the environment's or the folder's modules, but with those that this process finds.
 START = (
     "import json, sys; sys.path += [p for p in json.loads(sys.argv[1]) if p not in sys.path]; "
-    "from headstart.cache.trial import serve; serve()"
+    "from headstart.cache.checks.sandbox_worker import serve; serve()"
 )
 
 #: A :class:`subprocess.Popen` of text whose pipes are there.

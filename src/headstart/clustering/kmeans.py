@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.cache.store import FeatureCache, open_cache
+from headstart.cache.reader import FeatureCache, open_cache
 from headstart.errors import DataError
 from headstart.heads.transforms import design_matrix, make_scaler
-from headstart.images.rules import DEFAULT_RULES, DecodeRules
+from headstart.images.samples import DEFAULT_RULES, DecodeRules
 from headstart.texts import counted
 
 if TYPE_CHECKING:

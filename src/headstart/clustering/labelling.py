@@ -10,9 +10,9 @@ from typing import Any
 
 from headstart.clustering.kmeans import Clustering
 from headstart.errors import DataError
-from headstart.images.csv_rows import read_rows
+from headstart.images.discovery.table_rows import read_rows
 from headstart.quality.thumbnails import make_thumbnails
-from headstart.report.html import pictures, render_page
+from headstart.report.html_pages import pictures, render_page
 from headstart.texts import class_name, csv_cell, plain_cell
 
 #: One row for each cluster; ``label`` is empty, to be filled in.

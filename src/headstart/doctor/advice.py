@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from headstart.backbone.build import CPU_ENGINES, ENGINE_NAMES, type_to_prove
-from headstart.memory import size_text
+from headstart.backbones.registry import CPU_ENGINES, ENGINE_NAMES, type_to_prove
+from headstart.runtime import size_text
 
 if TYPE_CHECKING:
     from headstart.doctor.machine import Machine
@@ -98,7 +98,7 @@ def int8(_machine: Machine, rates: Rates) -> str:
     rate, other = rates.forward.get("int8", 0.0), proven(rates)
     if rate < WORTH * other:
         return ""
-    from headstart.backbone.quantize import images_to_pay
+    from headstart.backbones.quantize import images_to_pay
 
     n_images = images_to_pay(rates.int8_seconds, other, rate)
     return (

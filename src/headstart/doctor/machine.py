@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from headstart.backbone.build import installed_engines
-from headstart.backbone.device import BFLOAT16_FLAGS, Device, count_gpus, cpu, cpu_flags, gpu
+from headstart.backbones.device import BFLOAT16_FLAGS, Device, count_gpus, cpu, cpu_flags, gpu
+from headstart.backbones.registry import installed_engines
 from headstart.errors import HeadstartError
-from headstart.memory import free_bytes
-from headstart.runtime import usable_cores
+from headstart.runtime import free_bytes, usable_cores
 
 #: Packages whose versions decide about results or speed.
 PACKAGES = (
@@ -28,7 +27,7 @@ SPEED_FLAGS = (*BFLOAT16_FLAGS, "avx512_vnni", "amx_int8", "avx_vnni", "avx512f"
 #: Modules without which nothing can be extracted, and what each is for.
 NEEDED = {
     "headstart.images.load": "images are decoded by Pillow",
-    "headstart.cache.store": "caches are read and written by h5py and hdf5plugin",
+    "headstart.cache.reader": "caches are read and written by h5py and hdf5plugin",
     "tensorflow": "the network runs on TensorFlow",
 }
 
@@ -52,7 +51,7 @@ class Machine:
     devices : tuple of Device
         The CPU, then every GPU that TensorFlow sees; empty where TensorFlow cannot be imported.
     engines : tuple of str
-        Those of the network that are installed, by their module (backbone/build.py).
+        Those of the network that are installed, by their module (backbones/registry.py).
     hidden_gpu : bool
         Whether the system has an Nvidia GPU and TensorFlow sees none.
     versions : dict of str to str

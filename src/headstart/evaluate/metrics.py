@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn import metrics
 
-from headstart.criteria import METRICS
 from headstart.errors import DataError
-from headstart.evaluate.influence import influences
-from headstart.evaluate.intervals import estimates, f1_interval, wilson
-from headstart.scores import Estimate, PositiveRates, Score
+from headstart.evaluate.intervals import estimates, f1_interval, influences, wilson
+from headstart.scores import METRICS, Estimate, PositiveRates, Score
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -115,7 +113,7 @@ def bounds(one: Estimate) -> tuple[float, float]:
 def metric_values(
     y_true: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]], positive: int | None = None
 ) -> dict[str, float]:
-    """Return every score of ``criteria.METRICS`` by its name, as :func:`headstart.evaluate.influence.influences` does."""
+    """Return every score of ``criteria.METRICS`` by its name, as :func:`headstart.evaluate.intervals.influences` does."""
     found = influences(y_true, probabilities, positive)
     return {metric.name: found[metric.name].value for metric in METRICS}
 

@@ -10,19 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.backbone.vgg16 import BGR_MEANS, build_model
+from headstart.backbones.vgg16 import BGR_MEANS, build_model
 from headstart.cache.publish import writing
-from headstart.export.request import open_request
-from headstart.heads.names import GEM_POWER
+from headstart.export.classifier import open_request
+from headstart.heads.kinds import GEM_POWER
 from headstart.heads.transforms import corners
 from headstart.runtime import import_keras
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from headstart.export.request import Request
-    from headstart.heads.bundle import Bundle
-    from headstart.heads.layers import HeadLayers
+    from headstart.bundles.bundle import Bundle
+    from headstart.export.classifier import HeadLayers, Request
 
 #: What Keras calls the poolings of the stored layer.
 POOLING_LAYERS = {"flatten": "Flatten", "avg": "GlobalAveragePooling2D", "max": "GlobalMaxPooling2D"}

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headstart.backbone.vgg16 import BGR_MEANS, map_side
+from headstart.backbones.vgg16 import BGR_MEANS, map_side
 from headstart.cache.publish import published_bytes
 from headstart.errors import HeadstartError
-from headstart.export.graph import Graph, cut, import_onnx, linear_resize, mean_of_views, mirror
-from headstart.export.request import Request, open_request
-from headstart.heads.names import GEM_POWER, POOLINGS
+from headstart.export.classifier import Request, open_request
+from headstart.export.onnx_graph import Graph, cut, import_onnx, linear_resize, mean_of_views, mirror
+from headstart.heads.kinds import GEM_POWER, POOLINGS
 from headstart.heads.transforms import corners
 
 if TYPE_CHECKING:
-    from headstart.heads.layers import Layer
-    from headstart.schema import Recipe
+    from headstart.export.classifier import Layer
+    from headstart.types import Recipe
 
 #: Least norm that a row is divided by: a row of zeros stays one.
 TINY = 1e-30

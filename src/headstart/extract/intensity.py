@@ -8,16 +8,14 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from headstart.errors import HeadstartError, ImageError
-from headstart.extract.reading import threads_of
-from headstart.images.load import read_image_bytes
-from headstart.images.rules import DecodeRules
-from headstart.images.sample_limits import sample_limits
+from headstart.images.load import read_image_bytes, sample_limits
+from headstart.images.read_ahead import threads_of
+from headstart.images.samples import DecodeRules
 
 if TYPE_CHECKING:
-    from headstart.extract.options import Progress
-    from headstart.extract.shard import ShardJob
-    from headstart.images.discover import ImageSet
-    from headstart.schema import ImageRef
+    from headstart.extract.shard_jobs import ShardJob
+    from headstart.images.discovery.scan import ImageSet
+    from headstart.types import ImageRef, Progress
 
 #: Percentiles of each image that its values are cut at: ``range`` cuts nothing, ``percentiles`` what a few hot or dead pixels
 #: have, and at most half a percent of any image at either end.

@@ -1,34 +1,92 @@
-"""Where a run's backbone comes from. Nothing of TensorFlow is loaded before an image has to go through it."""
+"""Where the backbone of a run comes from, and the sample of images that it is quantised and tried on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from headstart.backbone.build import (
+import numpy as np
+
+from headstart.backbones.device import pick_device
+from headstart.backbones.precision import choose_precision, row_cosines
+from headstart.backbones.quantize import CALIBRATION_IMAGES, CALIBRATION_SEED
+from headstart.backbones.registry import (
     ENGINE_NAMES,
     build_backbone,
     check_cpu,
+    in_views,
     installed_engines,
     network_recipe,
     pick_engine,
     type_to_prove,
 )
-from headstart.backbone.device import pick_device
-from headstart.backbone.precision import choose_precision, row_cosines
-from headstart.backbone.vgg16 import make_recipe
-from headstart.backbone.views import in_views
-from headstart.backbone.weights import Weights, imagenet_sha256, load_weights, local_sources
+from headstart.backbones.vgg16 import make_recipe
+from headstart.backbones.weights import Weights, imagenet_sha256, load_weights, local_sources
+from headstart.images.load import LoadedImage
+from headstart.images.read_ahead import decoded
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from headstart.extract.options import ExtractOptions
-    from headstart.extract.sample import Sample
-    from headstart.schema import Backbone, Quantization, Recipe
+    from headstart.extract.shard_jobs import ShardJob
+    from headstart.types import Backbone, ImageRef, Quantization, Recipe
+
+
+#: Images on which a reduced precision is proven.
+PROOF_IMAGES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Some decoded images.
+
+    Attributes
+    ----------
+    pixels : ndarray of shape (n_images, size, size, 3), uint8
+        RGB.
+    sha256 : tuple of str
+        Digests of their files.
+    """
+
+    pixels: NDArray[np.uint8]
+    sha256: tuple[str, ...]
+
+
+def draw_sample(refs: Sequence[ImageRef], recipe: Recipe, job: ShardJob) -> Sample:
+    """Return up to :data:`CALIBRATION_IMAGES` images, drawn with :data:`CALIBRATION_SEED`; unreadable ones are left out.
+
+    Parameters
+    ----------
+    refs : sequence of ImageRef
+        The images of the run; at least one can be read.
+    recipe : Recipe
+        Input size and resize.
+    job : ShardJob
+        Where the images lie.
+    """
+    rng = np.random.default_rng(CALIBRATION_SEED)
+    order = rng.permutation(len(refs)).tolist()
+    results = decoded([refs[number] for number in order], recipe, job, ahead=CALIBRATION_IMAGES)
+    images: list[LoadedImage] = []
+    for result in results:
+        if isinstance(result, LoadedImage):
+            images.append(result)
+        if len(images) == CALIBRATION_IMAGES:
+            break
+    results.close()
+    return Sample(np.stack([image.pixels for image in images]), tuple(image.row.sha256 for image in images))
+
+
+def first_images(refs: Sequence[ImageRef], recipe: Recipe, job: ShardJob, n_images: int) -> NDArray[np.uint8]:
+    """Return the first decodable images, shape (n_images, size, size, 3); fewer, or none, where not so many decode."""
+    with closing(decoded(refs, recipe, job, ahead=n_images)) as results:
+        loaded = list(islice((r.pixels for r in results if isinstance(r, LoadedImage)), n_images))
+    return np.stack(loaded) if loaded else np.empty(0, np.uint8)
 
 
 class Network:
@@ -105,7 +163,7 @@ class Network:
     def quantized(self, images: NDArray[np.uint8], sample: Callable[[], Sample]) -> tuple[Backbone, str]:
         """Return the network in 8-bit integers, and how near its features come to those of float32 on these images."""
         check_cpu(self.options.first_device)
-        from headstart.backbone.openvino import OpenVinoBackbone, calibrate
+        from headstart.backbones.openvino import OpenVinoBackbone, calibrate
 
         plain = replace(network_recipe(self.wanted(None)), precision="float32")
         exact = in_views(OpenVinoBackbone.from_recipe(plain, self.weights), self.options.views)

@@ -1,55 +1,96 @@
-"""What extraction is asked to do, and what it answers."""
+"""The options of an extraction, its summary, and the images and rate of each worker."""
 
 from __future__ import annotations
 
 import json
-import logging
+import time
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from headstart.cluster.connection import ClusterOptions
 from headstart.errors import DataError
-from headstart.extract.shares import Share
-from headstart.extract.stages import RunTimes
+from headstart.images.read_ahead import RunTimes
+from headstart.ray_cluster import ClusterOptions
 from headstart.runtime import usable_cores
 
 if TYPE_CHECKING:
-    from headstart.schema import Failure, Recipe
     from headstart.storage.address import Location
+    from headstart.types import Failure, Recipe
 
-log = logging.getLogger(__name__)
+
+class OnImages(Protocol):
+    """Is told how many images are done, failures included; and by whom, where several compute."""
+
+    def __call__(self, n_images: int, place: str = "", /) -> None:
+        """Count them."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one of several that compute has done.
+
+    Attributes
+    ----------
+    place : str
+        Its name, as that of a node of a cluster.
+    n_workers : int
+        Workers that it had at the end; 0 of a node that was lost.
+    n_images : int
+        Images done there, failures included.
+    images_per_second : float
+        From the first one that it was given to the last one that it had done.
+    """
+
+    place: str
+    n_workers: int
+    n_images: int
+    images_per_second: float
+
+    def __str__(self) -> str:
+        workers = f"{self.n_workers} {'worker' if self.n_workers == 1 else 'workers'}" if self.n_workers else "lost"
+        return f"{self.place} ({workers}): {self.n_images:,} images at {self.images_per_second:.1f} images/s"
+
+
+class Shares:
+    """Counts images by place while they are computed.
+
+    Parameters
+    ----------
+    now : callable
+        Returns the time in seconds.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        self._now = now
+        self._n_images: Counter[str] = Counter()
+        self._given: dict[str, float] = {}
+        self._done: dict[str, float] = {}
+
+    def given(self, place: str) -> None:
+        """Note that a place has something to do from now on."""
+        if place not in self._given:
+            self._given[place] = self._now()
+
+    def done(self, place: str, n_images: int) -> None:
+        """Count images that a place has done."""
+        self._n_images[place] += n_images
+        self._done[place] = self._now()
+
+    def of(self, n_workers: Mapping[str, int]) -> tuple[Share, ...]:
+        """Return the shares, sorted by place, with how many workers each has now."""
+        found = []
+        for place in sorted(self._n_images.keys() | n_workers.keys()):
+            n_images = self._n_images[place]
+            seconds = self._done.get(place, 0.0) - self._given.get(place, 0.0)
+            found.append(Share(place, n_workers.get(place, 0), n_images, n_images / seconds if seconds > 0 else 0.0))
+        return tuple(found)
+
 
 #: What a crash costs at most, in images. Some seconds of work on a CPU.
 SHARD_IMAGES = 256
-
-
-class Progress(Protocol):
-    """What a run tells of itself while it goes on."""
-
-    def message(self, text: str) -> None:
-        """Say one sentence."""
-
-    def start(self, n_images: int) -> None:
-        """Announce how many images will be computed."""
-
-    def advance(self, n_images: int, place: str = "") -> None:
-        """Count images that are done, failures included; and where, as on a node of a cluster, where several compute."""
-
-
-class Silence:
-    """Progress that nobody looks at."""
-
-    def message(self, text: str) -> None:
-        """Log it."""
-        log.info(text)
-
-    def start(self, n_images: int) -> None:
-        """Say nothing."""
-
-    def advance(self, n_images: int, place: str = "") -> None:
-        """Say nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +104,7 @@ class ExtractOptions:
     custom_weights : bool
         Accept a file that does not hold the ImageNet weights.
     layer, input_size_px, resize, storage, views, page
-        As in :class:`headstart.schema.Recipe`.
+        As in :class:`headstart.types.Recipe`.
     intensity : str or tuple of float
         Which sample values of more than 8 bits become 0 and 255: ``type``, the limits of each image's type; two values; or
         ``range`` or ``percentiles`` of the data set, found before the extraction (extract/intensity.py). A cache that has
@@ -85,7 +126,7 @@ class ExtractOptions:
     keep_missing : bool
         Keep the rows of images that are gone, unless they lie under another name now.
     drop_missing : bool
-        Drop them even if they are most of the cache, or it was made from another folder (extract/missing.py).
+        Drop them even if they are most of the cache, or it was made from another folder (extract/assemble.py).
     check_bytes : bool
         Compare the bytes of every image with the digest in the cache, not only size, times and inode.
     shard_images : int
@@ -152,7 +193,7 @@ class ExtractionSummary:
     recipe : Recipe or None
         What its features are made by; None where no image could be read.
     layout : str
-        How the input was laid out (images/discover.py).
+        How the input was laid out (images/discovery/scan.py).
     class_names : tuple of str
         Classes found.
     n_images, n_computed : int
@@ -166,15 +207,15 @@ class ExtractionSummary:
     keeps_gone : bool
         Whether they stay in it; else they are dropped.
     ignored : tuple of str
-        Files that are no images (images/discover.py).
+        Files that are no images (images/discovery/scan.py).
     hidden_count : int
         Hidden files and folders that were passed over.
     notices : tuple of str
-        What a person should know of the input, doubtful classes above all (images/discover.py).
+        What a person should know of the input, doubtful classes above all (images/discovery/scan.py).
     failures : tuple of Failure
         Images that could not be read.
     notes : Counter
-        How many of the images that were computed lost something on the way to 8-bit RGB, per note (images/notes.py).
+        How many of the images that were computed lost something on the way to 8-bit RGB, per note (images/load.py).
     seconds : float
         Of the whole run.
     times : RunTimes
@@ -186,7 +227,7 @@ class ExtractionSummary:
     precision_reason : str
         Why the features are computed in that precision.
     stop_signal : int or None
-        Number of the signal by which the run was asked to stop (extract/stopping.py); then the cache is as it was before,
+        Number of the signal by which the run was asked to stop (extract/run.py); then the cache is as it was before,
         and what was computed is kept aside.
     """
 

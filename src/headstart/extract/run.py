@@ -1,38 +1,89 @@
-"""One extraction into one cache: plan, compute what is new, and merge."""
+"""Extract features from a folder of images into one cache: plan, compute what is new, merge."""
 
 from __future__ import annotations
 
+import signal
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 from headstart.cache.merge import MergedRows
-from headstart.cache.store import FeatureCache, open_cache
+from headstart.cache.reader import FeatureCache, open_cache
+from headstart.cache.sharded.shard_folder import is_cache
 from headstart.errors import DataError, RecipeMismatchError
-from headstart.extract.assembly import assemble, is_current, with_missing
-from headstart.extract.destination import Destination, first_number
-from headstart.extract.engine import Engine, check_engine, make_engine
+from headstart.extract.assemble import SOURCE, assemble, check_missing, is_current, source_of, with_missing
+from headstart.extract.engines.engine_choice import Engine, check_engine, make_engine
 from headstart.extract.intensity import find_intensity
-from headstart.extract.known import KnownRows
-from headstart.extract.missing import SOURCE, check_missing, source_of
+from headstart.extract.known_rows import KnownRows, left_shards
 from headstart.extract.network import Network
-from headstart.extract.options import ExtractionSummary, ExtractOptions, Progress
+from headstart.extract.options import ExtractionSummary, ExtractOptions
+from headstart.extract.output import Destination, destination, first_number
 from headstart.extract.plan import Plan, make_plan
-from headstart.extract.reading import decoded
-from headstart.extract.shard import Shard, ShardJob
-from headstart.extract.shards import left_shards
-from headstart.extract.stopping import Stop, stop_on_signals
-from headstart.images.discover import ImageSet, classes_of
-from headstart.schema import Failure
+from headstart.extract.shard_jobs import Shard, ShardJob
+from headstart.images.discovery.scan import ImageSet, classes_of, discover
+from headstart.images.discovery.table_rows import TABLE_SUFFIXES
+from headstart.images.read_ahead import decoded
 from headstart.storage import bucket
-from headstart.storage.address import Address, Location
+from headstart.storage.address import Address, Location, location
 from headstart.texts import counted
+from headstart.types import Failure, Progress, Silence
 
 if TYPE_CHECKING:
-    from headstart.schema import ImageRef, Recipe
+    from headstart.types import ImageRef, Recipe
+
+#: What a closed terminal and a broken connection send; Windows has nothing of it.
+HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)
+
+
+class Stop(threading.Event):
+    """Set once a run is to stop.
+
+    Attributes
+    ----------
+    number : int
+        The first signal that asked for it; 0 where none did.
+    """
+
+    number = 0
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Stop]:
+    """Yield an event that the first SIGINT, SIGTERM or SIGHUP sets.
+
+    A second SIGINT or SIGTERM, one of the same kind, ends the program as it always does. SIGHUP never does: shell and
+    system send several as a terminal is closed, and SIGTERM with them. Where it is ignored, as by ``nohup``, it stays so.
+
+    Outside the main thread Python allows no handlers: the event is then never set.
+    """
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if HANGUP is not None and signal.getsignal(HANGUP) is not signal.SIG_IGN:
+        numbers.append(HANGUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        stop.number = stop.number or number
+        stop.set()
+        if number != HANGUP:
+            signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, on_signal)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Run:
@@ -246,3 +297,79 @@ def device_of(folder: Location) -> int | None:
 def chunks(refs: Sequence[ImageRef], size: int) -> Iterator[Sequence[ImageRef]]:
     """Yield consecutive runs of at most ``size`` images."""
     return (refs[start : start + size] for start in range(0, len(refs), size))
+
+
+def extract_features(
+    data: str | Location,
+    output: str | Location | None = None,
+    *,
+    manifest: str | Location | None = None,
+    options: ExtractOptions | None = None,
+    progress: Progress | None = None,
+    network: Network | None = None,
+    **overrides: Any,
+) -> ExtractionSummary:
+    """Make or bring up to date the feature cache of a folder of images.
+
+    Only what is new or changed goes through the network. The cache appears whole or not at all; an interrupted run goes
+    on where it stopped.
+
+    Parameters
+    ----------
+    data : str, Path or Address
+        A folder of class folders, of ``train``/``val``/``test`` folders of class folders, or of images; or a CSV manifest;
+        on a disk or in a bucket, as ``s3://bucket/photos``.
+    output : str, Path or Address, optional
+        The cache, on a disk or in a bucket; default ``features/<name of the folder>.h5``.
+    manifest : str, Path or Address, optional
+        A CSV with the columns path, label and optionally split and group.
+    options : ExtractOptions, optional
+        How features are made and stored.
+    progress : Progress, optional
+        Is told how the run goes on.
+    network : Network, optional
+        Where the backbone comes from; for tests and other engines.
+    **overrides
+        Single options by name, as ``precision="float32"``.
+
+    Raises
+    ------
+    DataError
+        If the input holds no images, its layout is not understood, or its folder vanishes in the middle of the run; or if
+        most images of the cache are gone, or some of a cache that was made from another folder, and neither
+        ``keep_missing`` nor ``drop_missing`` says what to do.
+    RecipeMismatchError
+        If the cache exists and was made by another recipe.
+    CacheError
+        If the cache cannot be written, or another process is writing it.
+    StorageError
+        If a bucket cannot be reached.
+    """
+    started = time.perf_counter()
+    options, progress = replace(options or ExtractOptions(), **overrides), progress or Silence()
+    images = discover(location(data), manifest=location(manifest) if manifest else None)
+    for notice in images.notices:
+        progress.message(notice)
+    target = location(output) if output else default_output(location(data), options.cache_layout)
+    place = destination(target, options.cache_layout)
+    with place.held():
+        summary = Run(images, place, options, progress, network or Network(options)).execute()
+    summary.notices = images.notices
+    summary.seconds = time.perf_counter() - started
+    return summary
+
+
+def default_output(data: Location, layout: str = "auto") -> Path:
+    """Return ``features/<name>.h5`` in the current folder for a folder or manifest of that name.
+
+    Without ``.h5`` for a folder of shards, and for ``auto`` where there is one and no file.
+    """
+    if isinstance(data, Address):
+        name = data.stem if data.suffix.lower() in TABLE_SUFFIXES else data.name
+    else:
+        resolved = data.resolve()
+        name = resolved.stem if resolved.is_file() else resolved.name
+    folder = Path("features") / (name or "images")
+    file = folder.with_name(f"{folder.name}.h5")
+    there = is_cache(folder) and not file.exists()
+    return folder if layout == "shards" or (layout == "auto" and there) else file

@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headstart.errors import HeadstartError, ParameterError
-from headstart.heads.by_path import check_path, is_path, make_by_path
-from headstart.heads.kinds import DENSE, TUTORIAL, WEIGHTED, HeadType
-from headstart.heads.names import SCALINGS, count_views
+from headstart.heads.by_import_path import check_path, is_path, make_by_path
+from headstart.heads.kinds import DENSE, SCALINGS, TUTORIAL, WEIGHTED, HeadType, count_views
 from headstart.heads.parameters import (
     COUNT,
     FOLDS,
@@ -23,7 +22,7 @@ from headstart.heads.parameters import (
     check_values,
     is_count,
 )
-from headstart.schema import HeadSpec
+from headstart.types import HeadSpec
 
 #: Eight decades: from nearly the class shares alone to nearly no penalty, on rows of length 1.
 DECADES = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0, 10_000.0)

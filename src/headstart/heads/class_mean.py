@@ -11,9 +11,8 @@ from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from headstart.heads.centred import blocks
-from headstart.heads.labels import encode
-from headstart.heads.temperature import fit_temperature
+from headstart.heads.fitting.row_space import blocks
+from headstart.heads.fitting.temperature import encode, fit_temperature
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

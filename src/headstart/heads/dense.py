@@ -17,20 +17,27 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from headstart.errors import DataError, ParameterError
-from headstart.heads.adam import Descent
-from headstart.heads.catalogue import HEAD_TYPES
-from headstart.heads.network import build_network, compile_epoch, compile_streamed_epoch, load_network
-from headstart.heads.packed import HeldOut, dense
+from headstart.heads.fitting.keras_network import (
+    Descent,
+    as_views,
+    build_network,
+    compile_epoch,
+    compile_streamed_epoch,
+    hold_out,
+    load_network,
+    probabilities,
+    run_epochs,
+)
+from headstart.heads.fitting.packed_rows import HeldOut, dense
+from headstart.heads.fitting.temperature import fit_temperature
+from headstart.heads.kinds import DENSE
 from headstart.heads.parameters import check_values
-from headstart.heads.temperature import fit_temperature
-from headstart.heads.training import as_views, hold_out, probabilities, run_epochs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from headstart.heads.network import EpochRunner
-    from headstart.heads.packed import Rows
-    from headstart.heads.training import Pair, Watched
+    from headstart.heads.fitting.keras_network import EpochRunner, Pair, Watched
+    from headstart.heads.fitting.packed_rows import Rows
 
 #: The smallest probability whose logarithm is a score: float32's smallest normal number.
 TINY = float(np.finfo(np.float32).tiny)
@@ -228,7 +235,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):
     def _start(self, n_features: int, y: Any) -> tuple[NDArray[np.intp], int]:
         """Check the parameters and labels, make the network, and return codes and seed."""
         settings = {name: value for name, value in self.get_params().items() if name != "random_state"}
-        check_values("dense", settings, HEAD_TYPES["dense"].params)
+        check_values("dense", settings, DENSE.params)
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:

@@ -18,10 +18,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from headstart.errors import DataError
-from headstart.heads.losses import Deviance, Loss, SquaredHinge, softmax
-from headstart.heads.newton import finish
-from headstart.heads.path import Solution, solve_alone
-from headstart.heads.row_space import MAX_RANK, no_space, row_space
+from headstart.heads.fitting.linear_path import Solution, finish, solve_alone
+from headstart.heads.fitting.losses import Deviance, Loss, SquaredHinge, softmax
+from headstart.heads.fitting.row_space import MAX_RANK, no_space, row_space
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -129,7 +128,7 @@ class LogisticHead(LinearClassifier):
     max_iter : int
         Steps of the solver at most.
     reduce : bool
-        Write the rows in the coordinates of their own space first (heads/row_space.py); False where they are already.
+        Write the rows in the coordinates of their own space first (heads/fitting/row_space.py); False where they are already.
     random_state : object
         Nothing here is random; the parameter is there because every head has it.
     """

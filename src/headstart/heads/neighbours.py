@@ -10,7 +10,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from headstart.heads.labels import encode
+from headstart.heads.fitting.temperature import encode
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -14,9 +14,8 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from headstart.heads.centred import Centred
-from headstart.heads.labels import encode
-from headstart.heads.temperature import fit_temperature
+from headstart.heads.fitting.row_space import Centred
+from headstart.heads.fitting.temperature import encode, fit_temperature
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -16,9 +16,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from headstart.errors import DataError
+from headstart.heads.fitting.row_space import row_space
+from headstart.heads.fitting.temperature import fit_temperature
 from headstart.heads.linear import LinearSVM
-from headstart.heads.row_space import row_space
-from headstart.heads.temperature import fit_temperature
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,9 +33,9 @@ class CalibratedSVM(ClassifierMixin, BaseEstimator):
     """An SVM on all rows, whose decisions are turned into probabilities by what cross-validation says of them.
 
     Of two classes, by a sigmoid: Platt, "Probabilistic outputs for support vector machines", 1999, by scikit-learn's
-    ``CalibratedClassifierCV``. Of more, by one temperature (heads/temperature.py): a sigmoid for each class against the rest,
-    scaled to add up to 1, is much too unsure (docs/heads.md). Not ``SVC(probability=True)``, which is slower and does not
-    agree with ``predict``.
+    ``CalibratedClassifierCV``. Of more, by one temperature (heads/fitting/temperature.py): a sigmoid for each class against
+    the rest, scaled to add up to 1, is much too unsure (docs/heads.md). Not ``SVC(probability=True)``, which is slower and
+    does not agree with ``predict``.
 
     Attributes
     ----------

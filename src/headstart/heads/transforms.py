@@ -12,9 +12,9 @@ from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScale
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from headstart.errors import HeadstartError
-from headstart.heads.names import GEM_POWER, POOLINGS, SCALINGS
-from headstart.schema import POOLED_LAYER_NAMES, POOLED_LAYERS, FeatureBatch
+from headstart.heads.kinds import GEM_POWER, POOLINGS, SCALINGS
 from headstart.texts import did_you_mean
+from headstart.types import POOLED_LAYER_NAMES, POOLED_LAYERS, FeatureBatch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,7 +12,7 @@ grey + alpha, RGBA      composited over white; an alpha that is zero everywhere 
 integers of more than   scaled from the range of their type to 0…255, or from the two values of the recipe
 8 bits, signed ones     (``intensity``); of 12 bits in 16, from 0…4,095; white is zero: turned round (images/samples.py)
 floats                  the same, from 0…1
-HEIC, DICOM             the same, besides what the file says of them (images/heic.py, images/grayscale.py)
+HEIC, DICOM             the same, besides what the file says of them (images/readers/heic.py, dicom_grayscale.py)
 CMYK, YCbCr, LAB        converted to RGB; LAB by littleCMS, D50
 ======================  ==============================================================================================
 
@@ -49,19 +49,21 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from headstart.errors import HeadstartError, ImageError
-from headstart.images.dicom import DicomFile, is_dicom
-from headstart.images.draft import held_pixels, start_draft
-from headstart.images.formats import wrong_suffix
-from headstart.images.heic import HeicFile, is_heic
-from headstart.images.jpeg2000 import DeepJpeg2000, colour_bits
-from headstart.images.opened import PillowFile, orientation_of
-from headstart.images.pages import PictureFile, chosen_picture
-from headstart.images.reader import check_size, ignore_pillow_warnings, open_image, refuse_camera_raw
-from headstart.images.reasons import explain
-from headstart.images.rules import DEFAULT_RULES, DecodeRules
-from headstart.images.samples import to_rgb8
-from headstart.images.tiff import DeepTiff
-from headstart.images.tiff_kinds import misread_kind, unread_kind
+from headstart.images.formats import explain, wrong_suffix
+from headstart.images.readers.dicom import DicomFile, is_dicom
+from headstart.images.readers.heic import HeicFile, is_heic
+from headstart.images.readers.jpeg2000 import DeepJpeg2000, colour_bits
+from headstart.images.readers.pillow_files import (
+    PillowFile,
+    check_size,
+    ignore_pillow_warnings,
+    open_image,
+    orientation_of,
+    refuse_camera_raw,
+)
+from headstart.images.readers.tiff import DeepTiff, misread_kind, unread_kind
+from headstart.images.resize import held_pixels, start_draft
+from headstart.images.samples import DEFAULT_RULES, DecodeRules, PictureFile, chosen_picture, to_rgb8
 
 if TYPE_CHECKING:
     from headstart.images.samples import Pixels

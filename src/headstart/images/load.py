@@ -1,27 +1,76 @@
-"""One file of a scan → the pixels that the network takes and the row that the cache keeps."""
+"""One file → the pixels that the network takes, and the notes and sample limits found on the way."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import stat
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from headstart.errors import ImageError
-from headstart.images.decode import DecodedImage, decode
-from headstart.images.objects import read_object
-from headstart.images.refs import state_of
+from headstart.images.decode import (
+    LARGE_PIXELS,
+    MAX_PIXELS,
+    DecodedImage,
+    decode,
+    one_large_image,
+    open_file,
+    reasons_in_words,
+)
+from headstart.images.discovery.refs import state_of
+from headstart.images.discovery.walk import read_object
 from headstart.images.resize import DRAFT_PRESETS, resize
-from headstart.images.rules import DEFAULT_RULES, DecodeRules
-from headstart.schema import ImageRef, ImageRow
+from headstart.images.samples import DEFAULT_RULES, DecodeRules, Samples, check_finite, check_kind, chosen_picture
 from headstart.storage.address import Address, Location
+from headstart.texts import counted
+from headstart.types import ImageRef, ImageRow
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
+
+#: Note → what it says of so many images, and what changes it, as an option of extract-features.
+TOLD_NOTES = {
+    "first-page": ("only the first page was taken", "--page NUMBER, max or mean"),
+    "first-frame": ("only the first frame was taken", "--page NUMBER, max or mean, for animations"),
+    "low-range": (
+        "few of the 256 levels are left: their values use little of the range of their type",
+        "--intensity range, percentiles or LOW:HIGH",
+    ),
+    "clipped": ("values below black or above white were clipped", "--intensity range or LOW:HIGH"),
+    "upper-bits": (
+        "the upper 8 bits of a sample were read, of 10 or more, and no range of intensities applies",
+        "convert them to PNG or TIFF",
+    ),
+    "window": ("the window of the file decided which values are black and white", "--intensity LOW:HIGH for all"),
+    "window-unusable": ("the window of the file could not be used: all values are shown", "--intensity LOW:HIGH"),
+    "pages-are-colours": ("three pages are the colours of one picture", ""),
+}
+
+
+def sentences(counts: Mapping[str, int], *, with_options: bool = True) -> list[str]:
+    """Return a sentence for each note that some images have, without its end.
+
+    Parameters
+    ----------
+    counts : mapping of str to int
+        Note → how many images have it.
+    with_options : bool
+        Name the options that choose otherwise; a head's recipe has chosen already.
+    """
+    return [
+        f"Decoded: of {counted(counts[note])} {text}{f' ({options})' if options and with_options else ''}"
+        for note, (text, options) in TOLD_NOTES.items()
+        if counts.get(note)
+    ]
+
 
 #: Larger files are refused before they are read.
 MAX_FILE_BYTES = 2 * 1024**3
@@ -149,3 +198,43 @@ def kind_of(mode: int) -> str:
     """Return what a file is that is not a regular one."""
     kinds = {stat.S_IFIFO: "a pipe", stat.S_IFDIR: "a folder", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
     return kinds.get(stat.S_IFMT(mode), "something else")
+
+
+def sample_limits(
+    data: bytes, name: str, rules: DecodeRules, percentiles: tuple[float, float]
+) -> tuple[float, float] | None:
+    """Return two percentiles of the samples of an image; None where it has 8 bits, and is then not decoded.
+
+    Parameters
+    ----------
+    data, name : bytes, str
+        The whole file, and its name.
+    rules : DecodeRules
+        Which page is looked at.
+    percentiles : tuple of float
+        0 to 100; 0 and 100 are the lowest and the highest value.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be read, or has values that are not numbers.
+    """
+    with reasons_in_words():
+        file = open_file(data, name, MAX_PIXELS)
+        if not file.is_deep():
+            return None
+        with one_large_image() if math.prod(file.size) >= LARGE_PIXELS else nullcontext():
+            return limits_of(chosen_picture(file, rules, MAX_PIXELS, []), percentiles)
+
+
+def limits_of(samples: Samples, percentiles: tuple[float, float]) -> tuple[float, float] | None:
+    """Return two percentiles of samples; None where they are of 8 bits. Raises as :func:`sample_limits`."""
+    check_kind(samples.values)
+    values = samples.colours
+    if values.dtype == np.uint8:
+        return None
+    check_finite(values)
+    if percentiles == (0, 100):
+        return float(values.min()), float(values.max())
+    low, high = np.percentile(values.astype(np.float64), percentiles)
+    return float(low), float(high)

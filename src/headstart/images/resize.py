@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -15,7 +16,59 @@ from headstart.errors import HeadstartError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from headstart.images.draft import Box
+if TYPE_CHECKING:
+    from PIL import ImageFile
+
+    Box: TypeAlias = tuple[float, float, float, float]
+
+#: Pillow's names of the formats whose decoder can do it: JPEG, and JPEG with several pictures.
+FORMATS = frozenset({"JPEG", "MPO"})
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """How a JPEG will be decoded.
+
+    Attributes
+    ----------
+    full_size, size : tuple of int
+        Width and height of the photograph, and of what is decoded.
+    box : tuple of float
+        Left, upper, right and lower edge of the photograph in what is decoded, pixels: where its size is no multiple of the
+        scale, the last column and the last row reach beyond it.
+    """
+
+    full_size: tuple[int, int]
+    size: tuple[int, int]
+    box: Box
+
+    def upright(self, orientation: int) -> tuple[Box, tuple[int, int]]:
+        """Return the box and the full size once the image was turned as this EXIF orientation says."""
+        left, upper, right, lower = self.box
+        if orientation in {2, 3, 7, 8}:
+            left, right = self.size[0] - right, self.size[0] - left
+        if orientation in {3, 4, 6, 7}:
+            upper, lower = self.size[1] - lower, self.size[1] - upper
+        if orientation >= 5:
+            return (upper, left, lower, right), self.full_size[::-1]
+        return (left, upper, right, lower), self.full_size
+
+
+def start_draft(image: ImageFile.ImageFile, size_px: int) -> Draft | None:
+    """Have a JPEG decoded at 1/2, 1/4 or 1/8, the smallest at which both sides stay longer than ``size_px``.
+
+    Longer, not as long: so an image of up to twice the size is decoded as it is. None where the format is another one.
+    """
+    full_size = image.size
+    drafted = image.draft(None, (size_px + 1, size_px + 1)) if image.format in FORMATS else None
+    return Draft(full_size, image.size, drafted[1]) if drafted is not None else None
+
+
+def held_pixels(image: ImageFile.ImageFile, draft: Draft | None) -> int:
+    """Return how many pixels are held to decode an image: of a progressive JPEG all, since it comes in several passes."""
+    width, height = draft.full_size if draft is not None and image.info.get("progressive") else image.size
+    return width * height
+
 
 #: Rows computed at a time, so that what lies between stays in the processor's cache: twice as fast as all at once.
 BLOCK_ROWS = 32
@@ -42,7 +95,7 @@ def resize(
     preset : str
         One of :data:`RESIZE_PRESETS`.
     box : tuple of float, optional
-        Where in the pixels the image lies, for the presets that let the decoder scale it (images/draft.py).
+        Where in the pixels the image lies, for the presets that let the decoder scale it (images/resize.py).
 
     Raises
     ------
@@ -145,7 +198,7 @@ def pillow_antialias(pixels: NDArray[np.uint8], size_px: int, box: Box | None = 
     return np.asarray(Image.fromarray(pixels).resize((size_px, size_px), Image.Resampling.BILINEAR, box))
 
 
-#: Presets that let the JPEG decoder scale a large image down before the resize (images/draft.py).
+#: Presets that let the JPEG decoder scale a large image down before the resize (images/resize.py).
 DRAFT_PRESETS = frozenset({"jpeg-draft"})
 
 #: Name → function; the name is part of the recipe.

@@ -1,15 +1,83 @@
-"""Samples of more than 8 bits → RGB, by one rule for all images of a data set; and several pages → one picture."""
+"""Samples of more than 8 bits → RGB by one rule for all images of a data set, and several pages → one image."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
-from headstart.errors import ImageError
-from headstart.images.rules import DecodeRules
+from headstart.errors import ImageError, ParameterError
+from headstart.types import PROJECTIONS, checked_intensity, checked_page
+
+if TYPE_CHECKING:
+    from headstart.types import Recipe
+
+#: Ways to choose the intensities that become black and white, other than by two numbers: the limits of the type, or what the
+#: data set has (extract/intensity.py).
+INTENSITIES = ("type", "range", "percentiles")
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeRules:
+    """How images are decoded; the same for all images of a cache.
+
+    Attributes
+    ----------
+    page : int, str or None
+        Page of a file of several, counted from 1; ``max`` or ``mean`` of all of them; None: the first.
+    intensity : tuple of float or None
+        The sample values that become 0 and 255, in images of more than 8 bits; values outside are clipped. None: those of
+        the image's type (:func:`headstart.images.samples.type_limits`).
+    """
+
+    page: int | str | None = None
+    intensity: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> DecodeRules:
+        """Return the rules of a recipe."""
+        return cls(recipe.page, recipe.intensity)
+
+
+#: What holds where nothing else is asked for.
+DEFAULT_RULES = DecodeRules()
+
+
+def parse_page(text: str) -> int | str | None:
+    """Return a page as it is written on the command line; None for the first, which is the default.
+
+    Raises
+    ------
+    ParameterError
+        If it is neither a number from 1 on nor a projection.
+    """
+    try:
+        return None if text == "1" else checked_page(text if text in PROJECTIONS else int(text))
+    except ValueError:
+        raise ParameterError(
+            f"A page is a number, 1 or more, or {' or '.join(PROJECTIONS)}. Received: {text!r}."
+        ) from None
+
+
+def parse_intensity(text: str) -> str | tuple[float, float]:
+    """Return intensities as they are written on the command line: a name, or ``LOW:HIGH``.
+
+    Raises
+    ------
+    ParameterError
+        If they are neither.
+    """
+    if text in INTENSITIES:
+        return text
+    try:
+        return checked_intensity([float(value) for value in text.split(":")])
+    except ValueError:
+        raise ParameterError(
+            f"Intensities are {', '.join(INTENSITIES)}, or two numbers, the lower first, as 0:4095. Received: {text!r}."
+        ) from None
+
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -211,3 +279,59 @@ def project(pages: Iterable[Samples], how: str) -> Samples:
         mean = total / count
         total = (np.rint(mean) if first.values.dtype.kind in "iub" else mean).astype(first.values.dtype)
     return replace(first, values=total)
+
+
+#: A projection looks at so many times the pixels that a single picture may have, at most.
+MAX_PROJECTED = 4
+
+
+class PictureFile(Protocol):
+    """An opened file of at least one picture; every reader of images/ returns one."""
+
+    #: Name of the format, as Pillow writes it.
+    format: str
+
+    #: Width and height of the first picture as it is stored, pixels; checked against the limit before it is opened further.
+    size: tuple[int, int]
+
+    def is_deep(self) -> bool:
+        """Return whether the first picture may have samples of more than 8 bits; nothing is decoded for it."""
+        ...
+
+    def more(self) -> str:
+        """Return the note of others behind the first picture: ``first-frame``, ``-page`` or ``-view``; else nothing."""
+        ...
+
+    def n_pictures(self) -> int:
+        """Return how many pictures there are; three pages that are the colours of one picture count once."""
+        ...
+
+    def read(self, number: int, notes: list[str]) -> Samples:
+        """Return the picture of this number, from 0 on, upright; what was done to it is added to the notes, once."""
+        ...
+
+
+def chosen_picture(file: PictureFile, rules: DecodeRules, max_pixels: int, notes: list[str]) -> Samples:
+    """Return the samples of the picture that the rules name.
+
+    Raises
+    ------
+    ImageError
+        If there is no such page, or the pages have no common picture, or too many pixels in all.
+    """
+    if rules.page is None:
+        samples = file.read(0, notes)
+        if note := file.more():
+            notes.append(note)
+        return samples
+    n_pictures = file.n_pictures()
+    if isinstance(rules.page, int):
+        if rules.page > n_pictures:
+            raise ImageError(f"there is no page {rules.page}: it has {n_pictures:,}")
+        return file.read(rules.page - 1, notes)
+    n_pixels = n_pictures * file.size[0] * file.size[1]
+    if n_pictures > 1 and n_pixels > MAX_PROJECTED * max_pixels:
+        raise ImageError(
+            f"too large: {n_pictures:,} pages of {n_pixels:,} pixels, at most {MAX_PROJECTED * max_pixels:,} are read"
+        )
+    return project((file.read(number, notes) for number in range(n_pictures)), rules.page)

@@ -14,11 +14,11 @@ from PIL import Image
 
 from headstart.errors import DataError, ImageError
 from headstart.images.decode import decode
+from headstart.images.discovery.refs import state_of
 from headstart.images.load import read_image_bytes
-from headstart.images.refs import state_of
-from headstart.images.rules import DEFAULT_RULES, DecodeRules
+from headstart.images.samples import DEFAULT_RULES, DecodeRules
 from headstart.runtime import usable_cores
-from headstart.schema import ImageRef
+from headstart.types import ImageRef
 
 #: Longer side of a thumbnail.
 SIZE_PX = 160

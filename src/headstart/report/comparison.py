@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from headstart.schema import HeadSpec, Recipe
     from headstart.scores import Estimate, PositiveRates, Score
+    from headstart.types import HeadSpec, Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +181,7 @@ class Comparison:
     held_out_paths, held_out_y_true, held_out_split : sequence of str, ndarray of int, str
         Paths and true classes of the images of the given test split, and its name; empty without one.
     fold_names : sequence of str
-        Folds that each image is scored in (exchange/scored_images.py); empty where they are not known.
+        Folds that each image is scored in (exchange/prediction_table.py); empty where they are not known.
     expected : Estimate or None
         What ``metric`` to expect of the recommended head on other images: its figure less what it owes to being the best on
         these (``correction`` says how); None where it was not corrected.

@@ -13,8 +13,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from headstart.criteria import METRICS, metric_title
-from headstart.report.figures import (
+from headstart.report.text_tables import (
     NOTHING,
     interval_text,
     memory,
@@ -25,6 +24,7 @@ from headstart.report.figures import (
     size,
     value_text,
 )
+from headstart.scores import METRICS, metric_title
 from headstart.texts import counted, csv_cell, json_value, printable
 
 if TYPE_CHECKING:

@@ -21,8 +21,7 @@ from typing import Any
 from headstart.errors import CacheError, StorageError
 from headstart.storage import objects
 from headstart.storage.address import Address
-from headstart.storage.bucket import Entry, read, stat
-from headstart.storage.faults import ExistsError, GoneError
+from headstart.storage.bucket import Entry, ExistsError, GoneError, read, stat
 
 #: Seconds between two renewals, and without one until a claim counts as left behind. S3 refuses requests of a machine whose
 #: clock is wrong by 15 minutes (RequestTimeTooSkewed), so that clocks do not matter here.

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from caches import CLASS_NAMES, everything, failure, write_cache
 from headstart.cache.merge import MergedRow, merge
-from headstart.cache.store import open_cache
+from headstart.cache.reader import open_cache
 from headstart.errors import CacheError
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_sandbox")]

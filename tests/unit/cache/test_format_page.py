@@ -13,8 +13,8 @@ import pytest
 
 from caches import RECIPE
 from headstart.cache.format import FAILURE_COLUMNS, FORMAT_VERSION, ROW_COLUMNS
-from headstart.cache.shard import ShardWriter
-from headstart.schema import POOLED_LAYERS, FeatureBatch, ImageRef, ImageRow
+from headstart.cache.writer import ShardWriter
+from headstart.types import POOLED_LAYERS, FeatureBatch, ImageRef, ImageRow
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "cache-format.md").read_text(encoding="utf-8")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from headstart.cache.store import open_cache
-from headstart.schema import Failure, ImageRef
+from headstart.cache.reader import open_cache
+from headstart.types import Failure, ImageRef
 
 GOLDEN = Path(__file__).resolve().parents[2] / "data" / "cache_v1.h5"
 

@@ -10,8 +10,8 @@ import pytest
 
 from caches import everything, write_cache
 from harmful_caches import Original, fletcher32, harmful, lookup3, original
-from headstart.cache.store import open_cache
-from headstart.cache.verify import verify_file
+from headstart.cache.checks.integrity import verify_file
+from headstart.cache.reader import open_cache
 from headstart.errors import CacheError
 from headstart.fit import fit_head
 

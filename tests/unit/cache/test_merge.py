@@ -13,10 +13,10 @@ import pytest
 from caches import CLASS_NAMES, RECIPE, everything, failure, make_batch, make_row, write_cache
 from headstart.cache import merge as merging
 from headstart.cache.merge import MergedRow, merge
-from headstart.cache.shard import ShardWriter
-from headstart.cache.store import open_cache
+from headstart.cache.reader import open_cache
+from headstart.cache.writer import ShardWriter
 from headstart.errors import CacheError, RecipeMismatchError
-from headstart.schema import ImageRef
+from headstart.types import ImageRef
 
 NEW = ImageRef("new/name \udcff.jpg", "new", "test", "g", 3, 4)
 

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from caches import everything, write_cache
-from headstart.cache import checked, sandbox
-from headstart.cache.reading import StoredRows
-from headstart.cache.store import open_cache
-from headstart.cache.trial import read_rows
-from headstart.cache.verify import verify_file
+from headstart.cache import sandbox
+from headstart.cache.checks.integrity import verify_file
+from headstart.cache.checks.sandbox_worker import read_rows
+from headstart.cache.reader import open_cache
+from headstart.cache.safe_reads import StoredRows
 from headstart.errors import CacheError
 
 #: A process that takes a question and then does what is put in.
@@ -66,8 +66,8 @@ def test_a_file_is_asked_for_once_unless_it_was_written_here(tmp_path: Path, ask
 def test_the_record_outlives_the_process(tmp_path: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     copy = copied(tmp_path)
     everything(copy)
-    monkeypatch.setattr(checked, "_known", set())
-    monkeypatch.setattr(checked, "_read", [(0, 0)])
+    monkeypatch.setattr(sandbox, "_known", set())
+    monkeypatch.setattr(sandbox, "_read", [(0, 0)])
     everything(copy)
     assert asked == ["copy.h5"]
 
@@ -83,13 +83,13 @@ def test_without_a_home_folder_files_are_read_as_well(
 
 def test_the_record_does_not_grow_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADSTART_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(checked, "MAX_RECORD_BYTES", 100)
+    monkeypatch.setattr(sandbox, "MAX_RECORD_BYTES", 100)
     for number in range(20):
-        checked.remember(f"{number:032x}")
-    lines = (tmp_path / checked.RECORD).read_text().split()
+        sandbox.remember(f"{number:032x}")
+    lines = (tmp_path / sandbox.RECORD).read_text().split()
     assert len(lines) <= 4
     assert lines[-1] == f"{19:032x}"
-    assert [path.name for path in tmp_path.iterdir()] == [checked.RECORD]
+    assert [path.name for path in tmp_path.iterdir()] == [sandbox.RECORD]
 
 
 @needs_signals
@@ -112,7 +112,7 @@ def test_a_file_over_which_a_process_ends_is_refused(
     assert words in str(*verify_file(copy))
     assert asked == ["copy.h5"]
     monkeypatch.undo()
-    assert not checked.is_known(checked.identity(copy))
+    assert not sandbox.is_known(sandbox.identity(copy))
 
 
 @needs_signals
@@ -158,7 +158,7 @@ def test_a_forked_process_asks_one_of_its_own(tmp_path: Path) -> None:
     copies = [str(copied(tmp_path, f"{number}.h5")) for number in range(4)]
     program = f"""
 import os, sys
-from headstart.cache.store import open_cache
+from headstart.cache.reader import open_cache
 from headstart.cache import sandbox
 open_cache({copies[0]!r}).close()
 sandbox.SANDBOX._lock.acquire()

@@ -17,11 +17,11 @@ import pytest
 
 from caches import CLASS_NAMES, MAP_SHAPE, N_POOLED, RECIPE, everything, failure, make_batch, make_row, write_cache
 from headstart.cache import publish
-from headstart.cache.features import row_digest
-from headstart.cache.shard import ShardWriter
-from headstart.cache.store import open_cache
+from headstart.cache.datasets import row_digest
+from headstart.cache.reader import open_cache
+from headstart.cache.writer import ShardWriter
 from headstart.errors import CacheError
-from headstart.schema import Failure, FeatureBatch, ImageRef, Recipe
+from headstart.types import Failure, FeatureBatch, ImageRef, Recipe
 
 #: Names that a file system holds: bytes that are not UTF-8, newlines, quotes, right-to-left, combining, 255 bytes.
 ODD_PATHS = (
@@ -134,7 +134,7 @@ def test_an_interrupt_while_finishing_leaves_nothing(
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    where: Any = {"write_descriptions": "headstart.cache.shard.write_descriptions", "replace": "pathlib.Path.replace"}
+    where: Any = {"write_descriptions": "headstart.cache.writer.write_descriptions", "replace": "pathlib.Path.replace"}
     monkeypatch.setattr(where.get(step, f"headstart.cache.publish.PartialFile.{step}"), interrupt)
     with pytest.raises(KeyboardInterrupt):
         write_cache(tmp_path / "a.h5")
@@ -269,7 +269,7 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from caches import CLASS_NAMES, RECIPE, make_batch, make_row
-from headstart.cache.shard import ShardWriter
+from headstart.cache.writer import ShardWriter
 from headstart.errors import CacheError
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 rows = [make_row(number) for number in range(50)]

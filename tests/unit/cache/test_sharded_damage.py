@@ -14,10 +14,10 @@ import pytest
 
 from caches import CLASS_NAMES, RECIPE, everything, make_batch, make_row, write_cache
 from folders import name
-from headstart.cache.folder import MANIFEST
-from headstart.cache.shard import ShardWriter
-from headstart.cache.store import open_cache
-from headstart.cache.verify import verify_file
+from headstart.cache.checks.integrity import verify_file
+from headstart.cache.reader import open_cache
+from headstart.cache.sharded.shard_folder import MANIFEST
+from headstart.cache.writer import ShardWriter
 from headstart.errors import CacheError
 
 pytestmark = pytest.mark.slow

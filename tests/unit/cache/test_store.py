@@ -14,11 +14,11 @@ import pytest
 from h5py import h5d, h5s, h5t
 
 from caches import CLASS_NAMES, RECIPE, everything, failure, make_batch, make_row, write_cache
-from headstart.cache import store
-from headstart.cache.features import pipeline
-from headstart.cache.reading import zstd_size
-from headstart.cache.shard import ShardWriter
-from headstart.cache.store import open_cache
+from headstart.cache import reader
+from headstart.cache.datasets import pipeline
+from headstart.cache.reader import open_cache
+from headstart.cache.safe_reads import zstd_size
+from headstart.cache.writer import ShardWriter
 from headstart.errors import CacheError
 
 
@@ -54,7 +54,7 @@ def test_a_row_that_is_not_there_is_an_index_error(path: Path, rows: list[int]) 
 
 
 def test_large_rows_come_in_small_batches(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "MAX_BATCH_BYTES", 2 * 2 * 3 * 4 * 2)
+    monkeypatch.setattr(reader, "MAX_BATCH_BYTES", 2 * 2 * 3 * 4 * 2)
     with open_cache(path) as cache:
         assert [len(batch) for batch in cache.batches()] == [2, 2, 2, 2, 1]
 
@@ -308,7 +308,7 @@ def test_a_column_of_other_values_is_refused(path: Path) -> None:
     [("label", 2, "outside of the 2 classes"), ("label", -2, "outside"), ("path", b"a\0b", "NUL")],
 )
 def test_values_out_of_range_are_refused(path: Path, name: str, value: Any, words: str) -> None:
-    from headstart.cache.columns import hashlib
+    from headstart.cache.datasets import hashlib
 
     with h5py.File(path, "r+", libver=("v110", "v110")) as file:
         column = file[f"rows/{name}"]
@@ -321,7 +321,7 @@ def test_values_out_of_range_are_refused(path: Path, name: str, value: Any, word
 
 
 def test_class_names_that_repeat_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headstart.cache.shard.label_indices", lambda _: {None: -1, "ants": 0, "bees": 1})
+    monkeypatch.setattr("headstart.cache.writer.label_indices", lambda _: {None: -1, "ants": 0, "bees": 1})
     with ShardWriter(tmp_path / "a.h5", recipe=RECIPE, class_names=("ants", "ants")) as writer:
         writer.append(make_batch([0]), [make_row(0)])
     with pytest.raises(CacheError, match="occurs twice"):

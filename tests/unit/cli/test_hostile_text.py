@@ -11,8 +11,8 @@ import pytest
 
 from caches import RECIPE, make_batch, make_row
 from commands import exit_code
-from headstart.cache.shard import ShardWriter
-from headstart.schema import Failure, ImageRef
+from headstart.cache.writer import ShardWriter
+from headstart.types import Failure, ImageRef
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from headstart.predict import Prediction
-from headstart_cli.predict import print_csv
+from headstart_cli.head_commands.predict_command import print_csv
 
 
 @pytest.mark.parametrize(("raw", "path", "name"), [(False, "'=a\\x1b[31m.jpg", "'+b"), (True, "=a\x1b[31m.jpg", "+b")])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from headstart.cache.store import FeatureCache
+from headstart.cache.reader import FeatureCache
 from headstart.clustering import kmeans
 from headstart.clustering.kmeans import cluster_images
 from headstart.errors import DataError

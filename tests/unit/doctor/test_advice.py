@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from headstart.backbone.device import Device
+from headstart.backbones.device import Device
 from headstart.doctor.advice import advise
 from headstart.doctor.machine import Machine
 from headstart.doctor.rates import Rates

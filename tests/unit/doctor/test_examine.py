@@ -11,13 +11,12 @@ import pytest
 
 from fakes import FakeBackbone
 from headstart import runtime
-from headstart.backbone.weights import Source, Weights
+from headstart.backbones.weights import Source, Weights
 from headstart.doctor import examine as module
+from headstart.doctor import examine as weights_module
 from headstart.doctor import machine, rates
-from headstart.doctor import weights as weights_module
-from headstart.doctor.examine import examine_machine
+from headstart.doctor.examine import download_answers, examine_machine, look_for_weights
 from headstart.doctor.rates import Rates
-from headstart.doctor.weights import download_answers, look_for_weights
 from headstart.errors import HeadstartError, WeightsError
 
 IMAGENET = Weights("imagenet", {}, "0" * 64, "a file")

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from headstart.evaluate.influence import influences
+from headstart.evaluate.intervals import influences
 
 
 @settings(max_examples=40)

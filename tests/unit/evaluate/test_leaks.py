@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from headstart.errors import DataError
 from headstart.evaluate.folds import make_folds
-from headstart.evaluate.leaks import find_leaks
-from headstart.evaluate.neighbours import near_units
+from headstart.evaluate.leakage import find_leaks
+from headstart.evaluate.near_duplicates import near_units
 from headstart.evaluate.splits import split_by_column
-from headstart.schema import POOLED_LAYERS
+from headstart.types import POOLED_LAYERS
 
 
 class Photos:

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from headstart.criteria import METRICS
 from headstart.errors import DataError
 from headstart.evaluate.intervals import wilson
 from headstart.evaluate.metrics import metric_values, positive_rates, score
+from headstart.scores import METRICS
 
 
 @pytest.fixture

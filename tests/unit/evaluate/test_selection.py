@@ -3,10 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from headstart.criteria import METRICS
-from headstart.evaluate.influence import influences
-from headstart.evaluate.intervals import CV_VARIANCE, Units, estimates
-from headstart.evaluate.selection import corrected
+from headstart.evaluate.intervals import CV_VARIANCE, Units, estimates, influences
+from headstart.evaluate.significance import corrected
+from headstart.scores import METRICS
 
 
 def heads(rng: np.random.Generator, n: int, n_heads: int, share: float) -> tuple[np.ndarray, list[np.ndarray]]:

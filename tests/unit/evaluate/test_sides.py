@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart.cache.store import open_cache
+from headstart.cache.reader import open_cache
 from headstart.errors import DataError
-from headstart.evaluate.sides import Sides, class_notes, divide, divide_caches
+from headstart.evaluate.held_out import Sides, class_notes, divide, divide_caches
 from labelled import labelled_cache
 
 ANTS, BEES, WASPS, NONE = 0, 1, 2, -1

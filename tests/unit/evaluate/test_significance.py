@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from headstart.errors import DataError
-from headstart.evaluate.influence import Influence
-from headstart.evaluate.intervals import CV_VARIANCE, Units
+from headstart.evaluate.intervals import CV_VARIANCE, Influence, Units
 from headstart.evaluate.significance import ALPHA, differences, range_test
 
 

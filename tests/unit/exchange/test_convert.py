@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from caches import CLASS_NAMES, MAP_SHAPE, RECIPE, make_batch, make_row, write_cache
-from headstart.cache.shard import ShardWriter
-from headstart.cache.store import open_cache
+from headstart.cache.reader import open_cache
+from headstart.cache.writer import ShardWriter
 from headstart.errors import CacheError, DataError, HeadstartError, MissingExtraError
-from headstart.exchange import npz, tables
-from headstart.exchange.convert import WRITERS, convert
-from headstart.schema import POOLED_LAYERS, FeatureBatch, ImageRef
+from headstart.exchange import export_features
+from headstart.exchange.export_features import WRITERS, convert
+from headstart.types import POOLED_LAYERS, FeatureBatch, ImageRef
 
 pytestmark = pytest.mark.slow
 
@@ -89,7 +89,7 @@ def test_csv_gives_the_same_float32(cache: Path, tmp_path: Path) -> None:
     convert(cache, tmp_path / "b.csv")
     with (tmp_path / "b.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == [*tables.COLUMNS, "avg_0", "avg_1", "avg_2", "avg_3"]
+    assert list(rows[0]) == [*export_features.COLUMNS, "avg_0", "avg_1", "avg_2", "avg_3"]
     values = np.array([[float(row[f"avg_{i}"]) for i in range(4)] for row in rows], np.float32)
     np.testing.assert_array_equal(values, maps().mean(axis=(1, 2), dtype=np.float32))
     assert [int(row["y"]) for row in rows] == Y
@@ -98,17 +98,17 @@ def test_csv_gives_the_same_float32(cache: Path, tmp_path: Path) -> None:
 
 def test_parquet_gives_the_same_float32(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
-    monkeypatch.setattr(tables, "GROUP_VALUES", 4 * 100)
+    monkeypatch.setattr(export_features, "GROUP_VALUES", 4 * 100)
     convert(cache, tmp_path / "b.parquet")
     assert parquet.ParquetFile(tmp_path / "b.parquet").num_row_groups == 2
     table = parquet.read_table(tmp_path / "b.parquet")
-    assert table.column_names == [*tables.COLUMNS, "avg_0", "avg_1", "avg_2", "avg_3"]
+    assert table.column_names == [*export_features.COLUMNS, "avg_0", "avg_1", "avg_2", "avg_3"]
     values = np.stack([table[f"avg_{i}"].to_numpy() for i in range(4)], axis=1)
     assert values.dtype == np.float32
     np.testing.assert_array_equal(values, maps().mean(axis=(1, 2), dtype=np.float32))
     assert table["y"].to_pylist() == Y
     assert table["label"].to_pylist() == [label or None for label in EXPECTED["labels"]]
-    facts = json.loads(table.schema.metadata[tables.METADATA])
+    facts = json.loads(table.schema.metadata[export_features.METADATA])
     assert facts["class_names"] == list(CLASS_NAMES)
     assert facts["recipe"] == json.loads(RECIPE.to_json())
 
@@ -220,7 +220,7 @@ def test_an_empty_cache_has_nothing_to_convert(tmp_path: Path) -> None:
 
 
 def test_texts_longer_than_a_block(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(npz, "TEXT_BLOCK", 7)
+    monkeypatch.setattr(export_features, "TEXT_BLOCK", 7)
     convert(cache, tmp_path / "b.npz")
     with np.load(tmp_path / "b.npz") as data:
         assert data["paths"].tolist() == EXPECTED["paths"]

@@ -13,19 +13,18 @@ import pytest
 
 from caches import write_cache
 from foreign_arrays import WIDTH, N, arrays, imported
-from headstart.cache.store import open_cache
+from headstart.cache.reader import open_cache
 from headstart.errors import DataError, HeadstartError, RecipeMismatchError
 from headstart.evaluation import evaluate_head
-from headstart.exchange import archive
-from headstart.exchange.convert import convert
-from headstart.exchange.descriptions import check_lengths
-from headstart.exchange.foreign import described, import_features
-from headstart.exchange.given import GivenFeatures
+from headstart.exchange import untrusted_arrays
+from headstart.exchange.export_features import convert
+from headstart.exchange.given_columns import GivenFeatures
+from headstart.exchange.import_features import check_lengths, described, import_features
 from headstart.export import export_keras
 from headstart.fit import fit_head
 from headstart.predict import Predictor
-from headstart.quality.inspect import inspect_quality
-from headstart.schema import ImageRef
+from headstart.quality.quality_report import inspect_quality
+from headstart.types import ImageRef
 
 pytestmark = pytest.mark.slow
 
@@ -252,7 +251,7 @@ def test_an_existing_cache_is_replaced_when_asked(tmp_path: Path) -> None:
 
 
 def test_x_is_read_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "BLOCK_BYTES", 5 * 4 * WIDTH)
+    monkeypatch.setattr(untrusted_arrays, "BLOCK_BYTES", 5 * 4 * WIDTH)
     with open_cache(imported(tmp_path)) as cache:
         (batch,) = cache.batches()
         np.testing.assert_array_equal(batch.features.reshape(N, WIDTH), arrays()["X"])

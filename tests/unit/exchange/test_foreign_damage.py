@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from caches import write_cache
 from foreign_arrays import WIDTH, N, arrays
-from headstart.cache.store import open_cache
+from headstart.cache.reader import open_cache
 from headstart.errors import DataError, HeadstartError
-from headstart.exchange.convert import convert
-from headstart.exchange.foreign import import_features
+from headstart.exchange.export_features import convert
+from headstart.exchange.import_features import import_features
 
 pytestmark = pytest.mark.slow
 

@@ -14,15 +14,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from caches import RECIPE, failure, make_batch, write_cache
-from headstart.cache.folder import ShardFolder
 from headstart.cache.merge import MergedRows
-from headstart.cache.shard import ShardWriter
-from headstart.cache.shards import publish_shards
-from headstart.cache.store import open_cache
+from headstart.cache.reader import open_cache
+from headstart.cache.shard_writer import publish_shards
+from headstart.cache.sharded.shard_folder import ShardFolder
+from headstart.cache.writer import ShardWriter
 from headstart.errors import DataError, HeadstartError, RecipeMismatchError
-from headstart.exchange.merge import merge_caches
-from headstart.images.refs import ImageRefs
-from headstart.schema import Failure, ImageRef, ImageRow
+from headstart.exchange.merge_caches import merge_caches
+from headstart.images.discovery.refs import ImageRefs
+from headstart.types import Failure, ImageRef, ImageRow
 
 pytestmark = pytest.mark.slow
 

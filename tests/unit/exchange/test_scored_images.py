@@ -11,17 +11,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart.benchmark.compare import compare_heads
-from headstart.cache.store import open_cache
+from headstart.bundles.bundle import load_bundle
+from headstart.cache.reader import open_cache
 from headstart.errors import DataError, MissingExtraError, ParameterError
 from headstart.evaluation import evaluate_head
-from headstart.exchange.prediction_files import check_predictions_file, predictions_csv, write_predictions
-from headstart.exchange.scored_images import ScoredImages, fold_names, split_names
+from headstart.exchange.prediction_table import (
+    ScoredImages,
+    check_predictions_file,
+    fold_names,
+    predictions_csv,
+    split_names,
+    write_predictions,
+)
 from headstart.fit import fit_head
-from headstart.heads.bundle import load_bundle
 from headstart.heads.catalogue import default_spec
+from headstart.selection.compare import compare_heads
 from headstart_cli.app import COMMANDS, make_app
-from headstart_cli.benchmark import scored_by_head
+from headstart_cli.head_commands.benchmark_command import scored_by_head
 from labelled import labelled_cache
 
 pytestmark = pytest.mark.slow

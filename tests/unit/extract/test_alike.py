@@ -11,12 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headstart.extract import alike as module
 from headstart.extract import plan
-from headstart.extract.alike import SAMPLE_BYTES, alike
-from headstart.extract.plan import make_plan
-from headstart.images.refs import ImageRefs
-from headstart.schema import ImageRef
+from headstart.extract import plan as module
+from headstart.extract.plan import SAMPLE_BYTES, alike, make_plan
+from headstart.images.discovery.refs import ImageRefs
+from headstart.types import ImageRef
 
 
 def written(folder: Path, contents: list[bytes]) -> list[ImageRef]:

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from headstart.backbone import build, device
-from headstart.backbone.vgg16 import make_recipe
-from headstart.extract import bottleneck as module
-from headstart.extract.bottleneck import bottleneck
+from headstart.backbones import device, registry
+from headstart.backbones.vgg16 import make_recipe
+from headstart.extract import estimate as module
+from headstart.extract.estimate import bottleneck
 from headstart.extract.options import ExtractionSummary, ExtractOptions
-from headstart.extract.stages import RunTimes, StageTime
+from headstart.images.read_ahead import RunTimes, StageTime
 
 
 def summary(
@@ -27,7 +27,7 @@ def on_processor(monkeypatch: pytest.MonkeyPatch, flags: str, *, installed: bool
     monkeypatch.setattr(device, "cpu_flags", lambda: found)
     monkeypatch.setattr(device, "cpu_family", lambda: ("AuthenticAMD", family))
     monkeypatch.setattr(module, "cpu_flags", lambda: found)
-    monkeypatch.setattr(build, "is_installed", lambda _engine: installed)
+    monkeypatch.setattr(registry, "is_installed", lambda _engine: installed)
 
 
 @pytest.mark.parametrize(

@@ -11,15 +11,15 @@ import pytest
 
 from buckets import KEY, SECRET, put_folder
 from fakes import FakeNetwork
-from headstart.cache.store import open_cache
+from headstart.cache.reader import open_cache
 from headstart.errors import DataError, ImageError, StorageError
-from headstart.extract.local import extract_features
 from headstart.extract.options import ExtractionSummary
 from headstart.extract.plan import make_plan
-from headstart.images.discover import discover
+from headstart.extract.run import extract_features
+from headstart.images.discovery.scan import discover
 from headstart.storage import bucket
 from headstart.storage.address import location
-from headstart.storage.faults import DeniedError, NotReachedError
+from headstart.storage.bucket import DeniedError, NotReachedError
 from pictures import class_folders, picture
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]

@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 
 from fakes import FakeNetwork
-from headstart.cluster.connection import ClusterOptions, room
 from headstart.errors import HeadstartError
-from headstart.extract.cluster.engine import RayEngine
-from headstart.extract.local import extract_features
+from headstart.extract.engines.ray_engine import RayEngine
 from headstart.extract.options import ExtractOptions
-from headstart.extract.shard import Shard, ShardJob
-from headstart.extract.tasks import MAX_DEATHS, PARTS, Tasks
-from headstart.schema import ImageRef
+from headstart.extract.run import extract_features
+from headstart.extract.shard_jobs import MAX_DEATHS, PARTS, Shard, ShardJob, Tasks
+from headstart.ray_cluster import ClusterOptions, room
+from headstart.types import ImageRef
 from pictures import class_folders
 
 

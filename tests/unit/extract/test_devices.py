@@ -13,18 +13,18 @@ import pytest
 
 from deadly import Deadly, Lethal
 from fakes import FakeNetwork
-from headstart.backbone import device as devices
-from headstart.backbone.device import pick_device
-from headstart.cache.store import open_cache
+from headstart.backbones import device as devices
+from headstart.backbones.device import pick_device
+from headstart.cache.reader import open_cache
 from headstart.errors import HeadstartError, ImageError
-from headstart.extract.devices import engine as devices_engine
-from headstart.extract.devices import names
-from headstart.extract.devices.names import devices_of, environment
-from headstart.extract.devices.process import write_message
-from headstart.extract.local import extract_features
+from headstart.extract.engines import device_engine
+from headstart.extract.engines import device_engine as devices_engine
+from headstart.extract.engines.device_engine import devices_of, environment
+from headstart.extract.engines.device_process import write_message
 from headstart.extract.network import Network
 from headstart.extract.options import ExtractionSummary, ExtractOptions
-from headstart.extract.shard import ShardJob
+from headstart.extract.run import extract_features
+from headstart.extract.shard_jobs import ShardJob
 from headstart.runtime import THREAD_VARIABLES
 from pictures import class_folders, picture
 
@@ -170,7 +170,7 @@ class _Once:
 def test_a_process_whose_answers_nobody_reads_ends_without_a_word(tmp_path: Path, works: bool) -> None:
     """As where the one that has started it is being killed, and its messages to this one have not ended yet."""
     network, job = FakeNetwork(), ShardJob(tmp_path, ("ant", "bee"))
-    program = [sys.executable, "-m", "headstart.extract.devices.worker"]
+    program = [sys.executable, "-m", "headstart.extract.engines.device_worker"]
     paths = os.pathsep.join([str(Path(__file__).parents[2]), *(path for path in sys.path if path)])
     with subprocess.Popen(
         program,
@@ -198,12 +198,12 @@ def test_no_more_processes_than_shards(data: Path, tmp_path: Path) -> None:
 
 
 def test_auto_is_every_gpu_and_int8_asks_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(names, "count_gpus", lambda: 3)
+    monkeypatch.setattr(device_engine, "count_gpus", lambda: 3)
     assert devices_of(ExtractOptions(), None) == ["gpu:0", "gpu:1", "gpu:2"]
     assert devices_of(ExtractOptions(precision="int8"), None) == ["auto"]
     assert devices_of(ExtractOptions(device="gpu:1"), None) == ["gpu:1"]
     for few in (0, 1):
-        monkeypatch.setattr(names, "count_gpus", lambda few=few: few)
+        monkeypatch.setattr(device_engine, "count_gpus", lambda few=few: few)
         assert devices_of(ExtractOptions(), None) == ["auto"]
 
 

@@ -12,15 +12,14 @@ import numpy as np
 import pytest
 
 from caches import RECIPE
-from headstart.cache.shard import ShardWriter
-from headstart.cache.store import open_cache
+from headstart.cache.reader import open_cache
+from headstart.cache.writer import ShardWriter
 from headstart.extract import run as extraction
-from headstart.extract.cluster.crew import Answer, Crew
-from headstart.extract.cluster.engine import RayEngine
-from headstart.extract.local import extract_features
+from headstart.extract.engines.ray_engine import Answer, Crew, RayEngine
 from headstart.extract.options import ExtractOptions
-from headstart.extract.shard import Shard, ShardJob, ShardReport
-from headstart.schema import FeatureBatch, ImageRow, Recipe
+from headstart.extract.run import extract_features
+from headstart.extract.shard_jobs import Shard, ShardJob, ShardReport
+from headstart.types import FeatureBatch, ImageRow, Recipe
 
 pytestmark = pytest.mark.slow
 

@@ -17,13 +17,12 @@ import numpy as np
 import pytest
 
 from fakes import FakeBackbone, FakeNetwork
-from headstart.cache.store import open_cache
+from headstart.cache.reader import open_cache
 from headstart.errors import CacheError, DataError
 from headstart.extract import run as extraction
-from headstart.extract.local import extract_features
 from headstart.extract.lock import beside, lock
-from headstart.extract.options import Silence
-from headstart.schema import FeatureBatch
+from headstart.extract.run import extract_features
+from headstart.types import FeatureBatch, Silence
 from pictures import class_folders, picture
 
 pytestmark = pytest.mark.slow

@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 
 from fakes import FakeBackbone
-from headstart.cache.store import open_cache
+from headstart.cache.reader import open_cache
 from headstart.errors import HeadstartError
-from headstart.extract.flight import IN_FLIGHT, Flight
-from headstart.extract.shard import Batch, Shard, ShardJob
-from headstart.extract.stages import StageTime
-from headstart.extract.worker import Pipeline, extract_shard
-from headstart.images.discover import discover
-from headstart.schema import FeatureBatch
+from headstart.extract.pipeline import IN_FLIGHT, Flight, Pipeline, extract_shard
+from headstart.extract.shard_jobs import Batch, Shard, ShardJob
+from headstart.images.discovery.scan import discover
+from headstart.images.read_ahead import StageTime
+from headstart.types import FeatureBatch
 from pictures import class_folders
 
 BATCH, N_IMAGES = 4, 40

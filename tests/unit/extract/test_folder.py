@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from fakes import FakeNetwork
-from headstart.cache.folder import MANIFEST
-from headstart.cache.store import open_cache
+from headstart.cache.reader import open_cache
+from headstart.cache.sharded.shard_folder import MANIFEST
 from headstart.errors import CacheError, HeadstartError
-from headstart.extract import rate
-from headstart.extract.forecast import forecast_extraction
-from headstart.extract.local import default_output, extract_features
-from headstart.extract.options import ExtractionSummary, ExtractOptions, Silence
+from headstart.extract import estimate
+from headstart.extract.estimate import forecast_extraction
+from headstart.extract.options import ExtractionSummary, ExtractOptions
+from headstart.extract.run import default_output, extract_features
+from headstart.types import Silence
 from pictures import class_folders, picture
 
 pytestmark = pytest.mark.slow
@@ -140,7 +141,7 @@ def test_overwrite_computes_all_anew_and_leaves_the_old_cache_until_then(
         raise CacheError("stop here")
 
     with monkeypatch.context() as patch:
-        patch.setattr("headstart.extract.destination.publish_shards", broken)
+        patch.setattr("headstart.extract.output.publish_shards", broken)
         with pytest.raises(CacheError, match="stop here"):
             run(data, output, overwrite=True)
     network = FakeNetwork()
@@ -237,7 +238,7 @@ def test_the_default_name(data: Path, output: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_forecast_of_a_folder_counts_no_copy(data: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate, "MEASURED_SECONDS", 0.0)
+    monkeypatch.setattr(estimate, "MEASURED_SECONDS", 0.0)
     options = {"shard_images": 10, "decode_threads": 2, "network": FakeNetwork()}
     folder = forecast_extraction(data, output, cache_layout="shards", **options)
     file = forecast_extraction(data, output.with_suffix(".h5"), **options)

@@ -11,16 +11,15 @@ from typing import Any
 import pytest
 
 from fakes import FakeNetwork
-from headstart.backbone.vgg16 import make_recipe
-from headstart.cache.store import open_cache
+from headstart.backbones.vgg16 import make_recipe
+from headstart.cache.reader import open_cache
 from headstart.errors import RecipeMismatchError
-from headstart.extract import rate
-from headstart.extract.disk import bytes_per_row, free_disk_bytes, values_of
-from headstart.extract.forecast import Forecast, forecast_extraction
-from headstart.extract.known import KnownRows
-from headstart.extract.local import extract_features
+from headstart.extract import estimate
+from headstart.extract.estimate import Forecast, bytes_per_row, forecast_extraction, free_disk_bytes, values_of
+from headstart.extract.known_rows import KnownRows
 from headstart.extract.lock import lock
 from headstart.extract.options import ExtractionSummary, ExtractOptions
+from headstart.extract.run import extract_features
 from pictures import class_folders, picture
 
 pytestmark = pytest.mark.slow
@@ -28,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(autouse=True)
 def one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate, "MEASURED_SECONDS", 0.0)
+    monkeypatch.setattr(estimate, "MEASURED_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -60,8 +59,8 @@ def files(folder: Path) -> dict[str, tuple[int, int]]:
 def test_several_gpus_are_counted(data: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = FakeNetwork()
     network.made.device = "gpu:0"  # type: ignore[attr-defined]
-    monkeypatch.setattr(rate, "devices_of", lambda _options, _existing: ["gpu:0", "gpu:1", "gpu:2"])
-    monkeypatch.setattr(rate, "seconds_per_image", lambda _backbone, _images: 300.0)
+    monkeypatch.setattr(estimate, "devices_of", lambda _options, _existing: ["gpu:0", "gpu:1", "gpu:2"])
+    monkeypatch.setattr(estimate, "seconds_per_image", lambda _backbone, _images: 300.0)
     found = look(data, output, network)
     assert found.rate is not None
     assert found.rate.images_per_second == pytest.approx(0.01)

@@ -13,19 +13,19 @@ import tifffile
 from PIL import Image
 
 from fakes import FakeBackbone, FakeNetwork
-from headstart.backbone.build import build_backbone, network_recipe
-from headstart.cache.shard import ShardWriter
-from headstart.cache.store import open_cache
+from headstart.backbones.registry import build_backbone, network_recipe
+from headstart.cache.reader import open_cache
+from headstart.cache.writer import ShardWriter
 from headstart.errors import HeadstartError, RecipeMismatchError
-from headstart.extract.forecast import forecast_extraction
-from headstart.extract.local import extract_features
+from headstart.extract.estimate import forecast_extraction
 from headstart.extract.network import Network
 from headstart.extract.options import ExtractionSummary, ExtractOptions
-from headstart.extract.repair import repair_cache
+from headstart.extract.run import extract_features
 from headstart.fit import fit_head
-from headstart.images.notes import sentences
+from headstart.images.load import sentences
 from headstart.predict import Predictor
-from headstart.schema import Recipe
+from headstart.repair import repair_cache
+from headstart.types import Recipe
 from headstart.verify import verify_cache
 
 pytestmark = pytest.mark.slow
@@ -214,7 +214,7 @@ def test_a_backbone_has_the_recipe_that_it_was_built_for(monkeypatch: pytest.Mon
     asked = replace(RulesNetwork().made.recipe, page=2, intensity=(0.0, 9.0), views="mirrored")
     plain = network_recipe(asked)
     assert (plain.page, plain.intensity, plain.views) == (None, None, "single")
-    monkeypatch.setattr("headstart.backbone.build.engine_backbone", lambda recipe, *rest: FakeBackbone(recipe))
+    monkeypatch.setattr("headstart.backbones.registry.engine_backbone", lambda recipe, *rest: FakeBackbone(recipe))
     assert build_backbone(asked).recipe == asked
 
 

@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 
 from fakes import FakeBackbone, FakeNetwork, QuickBackbone
-from headstart.cache.store import open_cache
+from headstart.cache.reader import open_cache
 from headstart.errors import CacheError, DataError, ImageError, RecipeMismatchError
-from headstart.extract import destination, shard, worker
+from headstart.extract import output as destination
+from headstart.extract import pipeline, shard_jobs
 from headstart.extract import run as extraction
-from headstart.extract.local import extract_features
 from headstart.extract.lock import lock
-from headstart.extract.options import ExtractionSummary, ExtractOptions, Silence
-from headstart.schema import FeatureBatch
+from headstart.extract.options import ExtractionSummary, ExtractOptions
+from headstart.extract.run import extract_features
+from headstart.types import FeatureBatch, Silence
 from pictures import class_folders, picture
 
 
@@ -57,7 +58,7 @@ def test_every_image_is_a_row_with_its_own_features(data: Path, output: Path) ->
         assert [cache.class_names[label] for label in cache.labels] == [p.split("/")[0] for p in cache.paths]
         batch = next(cache.batches())
         expected = FakeBackbone()
-        from headstart.images.discover import discover
+        from headstart.images.discovery.scan import discover
         from headstart.images.load import load_image
 
         refs = discover(data).refs
@@ -286,7 +287,7 @@ def test_a_second_writer_is_refused(data: Path, output: Path) -> None:
 
 
 def test_the_worker_computes_full_batches_in_spite_of_failures(data: Path, output: Path, tmp_path: Path) -> None:
-    from headstart.images.discover import discover
+    from headstart.images.discovery.scan import discover
 
     (data / "ant" / "0000.png").write_bytes(b"bad")
     sizes: list[int] = []
@@ -297,8 +298,8 @@ def test_the_worker_computes_full_batches_in_spite_of_failures(data: Path, outpu
             return super().forward(images)
 
     images = discover(data)
-    report = worker.extract_shard(
-        images.refs, tmp_path / "shard.h5", job=shard.ShardJob(data, images.class_names), backbone=Counting()
+    report = pipeline.extract_shard(
+        images.refs, tmp_path / "shard.h5", job=shard_jobs.ShardJob(data, images.class_names), backbone=Counting()
     )
     assert sizes == [4, 4, 4, 4]
     assert (report.n_images, len(report.failures)) == (16, 1)

@@ -13,13 +13,13 @@ from PIL import Image
 
 from buckets import put_folder
 from fakes import FakeBackbone, FakeNetwork
-from headstart.cache.store import open_cache
+from headstart.cache.reader import open_cache
 from headstart.errors import DataError
-from headstart.extract import rate
-from headstart.extract.forecast import Forecast, forecast_extraction
-from headstart.extract.local import extract_features
+from headstart.extract import estimate
+from headstart.extract.estimate import Forecast, forecast_extraction
 from headstart.extract.options import ExtractionSummary, ExtractOptions
-from headstart.schema import FeatureBatch
+from headstart.extract.run import extract_features
+from headstart.types import FeatureBatch
 from pictures import class_folders
 
 LAYOUTS = pytest.mark.parametrize("layout", ["file", "shards"])
@@ -27,7 +27,7 @@ LAYOUTS = pytest.mark.parametrize("layout", ["file", "shards"])
 
 @pytest.fixture(autouse=True)
 def one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate, "MEASURED_SECONDS", 0.0)
+    monkeypatch.setattr(estimate, "MEASURED_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ import pytest
 
 from caches import everything, write_cache
 from fakes import FakeBackbone, FakeNetwork
-from headstart.cache.store import open_cache
+from headstart import repair as repair_module
+from headstart.cache.reader import open_cache
 from headstart.errors import CacheError, DataError, HeadstartError, RecipeMismatchError
-from headstart.extract import repair as repair_module
-from headstart.extract.local import extract_features
-from headstart.extract.repair import Repair, repair_cache
+from headstart.extract.run import extract_features
+from headstart.repair import Repair, repair_cache
 from headstart.verify import verify_cache
 from pictures import class_folders
 

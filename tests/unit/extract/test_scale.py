@@ -15,26 +15,25 @@ from h5py import h5f, h5i
 
 from caches import CLASS_NAMES, RECIPE, everything
 from fakes import FakeNetwork
-from headstart.cache import columns
-from headstart.cache.folder import ShardFolder
+from headstart.cache import datasets as columns
+from headstart.cache.checks.integrity import verify_file
 from headstart.cache.format import COLUMN_CHUNK_BYTES, FEATURES, POOLED
 from headstart.cache.merge import Merger, merge
-from headstart.cache.reading import StoredRows
-from headstart.cache.shard import ShardWriter
-from headstart.cache.shards import publish_shards
-from headstart.cache.store import open_cache
-from headstart.cache.verify import verify_file
-from headstart.extract.assembly import assemble, is_current
-from headstart.extract.known import KnownRows
-from headstart.extract.local import extract_features
+from headstart.cache.reader import open_cache
+from headstart.cache.safe_reads import StoredRows
+from headstart.cache.shard_writer import publish_shards
+from headstart.cache.sharded.shard_folder import ShardFolder
+from headstart.cache.writer import ShardWriter
+from headstart.extract.assemble import assemble, is_current
+from headstart.extract.known_rows import KnownRows
 from headstart.extract.options import ExtractionSummary
 from headstart.extract.plan import make_plan
-from headstart.images.refs import ImageRefs
-from headstart.quality.columns import read_columns
-from headstart.quality.duplicates import identical_files
-from headstart.quality.files import file_findings
-from headstart.schema import FeatureBatch, ImageRef, ImageRow
-from headstart_cli.inspect import describe
+from headstart.extract.run import extract_features
+from headstart.images.discovery.refs import ImageRefs
+from headstart.quality.duplicate_checks import identical_files
+from headstart.quality.file_checks import file_findings, read_columns
+from headstart.types import FeatureBatch, ImageRef, ImageRow
+from headstart_cli.cache_commands.inspect_command import describe
 from pictures import class_folders
 
 pytestmark = pytest.mark.slow

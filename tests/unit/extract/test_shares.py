@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from headstart.extract.cluster.crew import Crew
-from headstart.extract.shares import Share, Shares
+from headstart.extract.engines.ray_engine import Crew
+from headstart.extract.options import Share, Shares
 
 
 def clock(*times: float) -> Callable[[], float]:

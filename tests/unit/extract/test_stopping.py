@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from headstart.extract import stopping
-from headstart.extract.stopping import stop_on_signals
+from headstart.extract import run
+from headstart.extract.run import stop_on_signals
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 
@@ -66,7 +66,7 @@ def test_a_hangup_that_is_ignored_stays_so() -> None:
 
 
 def test_a_system_without_hangups(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stopping, "HANGUP", None)
+    monkeypatch.setattr(run, "HANGUP", None)
     before = signal.getsignal(signal.SIGHUP)
     with stop_on_signals() as stop:
         assert signal.getsignal(signal.SIGHUP) is before

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 
 from fakes import FakeBackbone, FakeNetwork
-from headstart.cache.store import open_cache
-from headstart.exchange.convert import convert
-from headstart.exchange.merge import merge_caches
-from headstart.extract.local import extract_features
+from headstart.cache.reader import open_cache
+from headstart.exchange.export_features import convert
+from headstart.exchange.merge_caches import merge_caches
 from headstart.extract.options import ExtractionSummary
-from headstart.images.discover import ImageSet, discover
-from headstart.images.refs import ImageRefs
+from headstart.extract.run import extract_features
+from headstart.images.discovery.refs import ImageRefs
+from headstart.images.discovery.scan import ImageSet, discover
 from headstart.predict import collect_images
-from headstart.quality.inspect import inspect_quality
-from headstart.schema import ImageRef
+from headstart.quality.quality_report import inspect_quality
+from headstart.types import ImageRef
 from headstart.verify import verify_cache
 from pictures import picture
 
@@ -114,7 +114,7 @@ def forget_stamps(monkeypatch: pytest.MonkeyPatch) -> None:
         images = discover(*arguments, **options)
         return replace(images, refs=ImageRefs.of(replace(ref, stamp=0) for ref in images.refs))
 
-    monkeypatch.setattr("headstart.extract.local.discover", scan)
+    monkeypatch.setattr("headstart.extract.run.discover", scan)
 
 
 def test_a_cache_without_stamps_is_compared_by_size_and_time_or_by_bytes(
@@ -155,8 +155,9 @@ def test_a_file_system_whose_times_jitter(
 
 def jitter(monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]) -> None:
     """Let times be others by some nanoseconds at every look."""
-    from headstart.images import load, walk
-    from headstart.images.refs import state_of
+    from headstart.images import load
+    from headstart.images.discovery import walk
+    from headstart.images.discovery.refs import state_of
 
     looks = iter(range(10**6))
 
@@ -183,7 +184,7 @@ def test_a_time_that_no_column_holds_is_a_time(
         first, *rest = images.refs
         return replace(images, refs=ImageRefs.of([replace(first, mtime_ns=time_ns), *rest]))
 
-    monkeypatch.setattr("headstart.extract.local.discover", scan)
+    monkeypatch.setattr("headstart.extract.run.discover", scan)
     assert run(data, output).n_computed == 12
     assert run(data, output).reused == {"unchanged": 12}
 

@@ -13,14 +13,14 @@ import pytest
 
 from buckets import KEY, SECRET, put_folder
 from fakes import FakeBackbone, FakeNetwork
-from headstart.cache.remote import copy_of
-from headstart.cache.store import open_cache
+from headstart.cache.opening import copy_of
+from headstart.cache.reader import open_cache
 from headstart.errors import CacheError, StorageError
-from headstart.extract.local import extract_features
 from headstart.extract.options import ExtractionSummary
+from headstart.extract.run import extract_features
 from headstart.storage import bucket, claim, objects
 from headstart.storage.address import location
-from headstart.storage.faults import ExistsError
+from headstart.storage.bucket import ExistsError
 from pictures import class_folders, picture
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]

@@ -8,17 +8,16 @@ import pytest
 
 from caches import everything
 from fakes import FakeBackbone, FakeNetwork
-from headstart.backbone.views import MirroredBackbone
-from headstart.cache.store import open_cache
+from headstart.backbones.registry import MirroredBackbone
+from headstart.cache.reader import open_cache
 from headstart.errors import RecipeMismatchError
-from headstart.exchange.merge import merge_caches
-from headstart.extract import rate
-from headstart.extract.disk import bytes_per_row
-from headstart.extract.forecast import forecast_extraction
-from headstart.extract.local import extract_features
+from headstart.exchange.merge_caches import merge_caches
+from headstart.extract import estimate
+from headstart.extract.estimate import bytes_per_row, forecast_extraction
 from headstart.extract.network import Network
 from headstart.extract.options import ExtractionSummary, ExtractOptions
-from headstart.extract.repair import repair_cache
+from headstart.extract.run import extract_features
+from headstart.repair import repair_cache
 from headstart.verify import verify_cache
 from pictures import class_folders, picture
 
@@ -72,8 +71,8 @@ def test_images_are_counted_not_passes(data: Path, tmp_path: Path) -> None:
 
 
 def test_a_forecast_is_of_images(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate, "MEASURED_SECONDS", 0.0)
-    monkeypatch.setattr(rate, "seconds_per_image", lambda _backbone, images: float(len(images)))
+    monkeypatch.setattr(estimate, "MEASURED_SECONDS", 0.0)
+    monkeypatch.setattr(estimate, "seconds_per_image", lambda _backbone, images: float(len(images)))
     found = forecast_extraction(data, tmp_path / "a.h5", network=MirroredNetwork())  # type: ignore[arg-type]
     assert found.n_compute == N_IMAGES
     assert found.rate is not None

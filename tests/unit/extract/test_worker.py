@@ -15,17 +15,18 @@ import numpy as np
 import pytest
 
 from fakes import FakeBackbone
-from headstart.cache.store import open_cache
+from headstart.cache.reader import open_cache
 from headstart.errors import CacheError, ImageError
-from headstart.extract import reading, shard, worker
-from headstart.extract.flight import IN_FLIGHT
-from headstart.extract.shard import Shard, ShardJob
-from headstart.extract.worker import BATCHES_BEHIND, Pipeline
+from headstart.extract import pipeline as worker
+from headstart.extract import shard_jobs
+from headstart.extract.pipeline import BATCHES_BEHIND, IN_FLIGHT, Pipeline
+from headstart.extract.shard_jobs import Shard, ShardJob
+from headstart.images import read_ahead
 from headstart.images.load import LoadedImage
-from headstart.schema import FeatureBatch, ImageRef, ImageRow
+from headstart.types import FeatureBatch, ImageRef, ImageRow
 
 SIZE, BATCH, THREADS, N_IMAGES = 35, 4, 2, 120
-AHEAD = reading.images_ahead(BATCH, ShardJob(Path(), (), decode_threads=THREADS))
+AHEAD = read_ahead.images_ahead(BATCH, ShardJob(Path(), (), decode_threads=THREADS))
 
 
 def refs(n_images: int = N_IMAGES) -> list[ImageRef]:
@@ -47,7 +48,7 @@ class Stages:
         self.wait_before: dict[str, Callable[[], bool]] = {}
         self.act: dict[str, Callable[[], object]] = {}
         self.backbone = FakeBackbone(batch_size=BATCH)
-        forward, append, publish = self.backbone.forward, shard.ShardWriter.append, shard.ShardWriter.__exit__
+        forward, append, publish = self.backbone.forward, shard_jobs.ShardWriter.append, shard_jobs.ShardWriter.__exit__
 
         def load(_root: Path, ref: ImageRef, **_options: Any) -> LoadedImage:
             self.enter("load")
@@ -72,10 +73,10 @@ class Stages:
             self.enter("publish")
             publish(writer, *error)
 
-        monkeypatch.setattr(reading, "load_image", load)
+        monkeypatch.setattr(read_ahead, "load_image", load)
         monkeypatch.setattr(self.backbone, "forward", compute)
-        monkeypatch.setattr(shard.ShardWriter, "append", write)
-        monkeypatch.setattr(shard.ShardWriter, "__exit__", close)
+        monkeypatch.setattr(shard_jobs.ShardWriter, "append", write)
+        monkeypatch.setattr(shard_jobs.ShardWriter, "__exit__", close)
 
     def enter(self, stage: str) -> None:
         with self.condition:
@@ -166,14 +167,14 @@ def test_large_features_do_not_pile_up() -> None:
 def test_an_image_that_stops_the_run_costs_its_own_shard_only(
     stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load = reading.load_image
+    load = read_ahead.load_image
 
     def fail_at_25(root: Path, ref: ImageRef, **options: Any) -> LoadedImage:
         if ref.path == "0025.png":
             raise ImageError("empty file")
         return load(root, ref, **options)
 
-    monkeypatch.setattr(reading, "load_image", fail_at_25)
+    monkeypatch.setattr(read_ahead, "load_image", fail_at_25)
     with pytest.raises(ImageError, match=r"0025\.png: empty file"):
         stages.run(tmp_path)
     assert paths(tmp_path) == [ref.path for ref in refs(20)]

@@ -10,8 +10,8 @@ import pytest
 
 from bundles import IMAGES, fitted
 from fakes import FakeBackbone
-from headstart.heads.bundle import save_bundle
-from headstart.schema import FeatureBatch
+from headstart.bundles.bundle import save_bundle
+from headstart.types import FeatureBatch
 
 
 @pytest.fixture(scope="session")

@@ -16,13 +16,12 @@ import numpy as np
 import pytest
 
 from bundles import change_facts, fitted, refresh_digest, resave
+from headstart.bundles import bundle
+from headstart.bundles.bundle import load_bundle, save_bundle, short_digests
 from headstart.errors import BundleError, RecipeMismatchError
-from headstart.heads import bundle
-from headstart.heads.bundle import load_bundle, save_bundle
 from headstart.heads.catalogue import HEAD_TYPES
-from headstart.heads.training_images import short_digests
-from headstart.schema import FeatureBatch
 from headstart.storage import replacement
+from headstart.types import FeatureBatch
 
 pytestmark = pytest.mark.slow
 
@@ -62,7 +61,7 @@ def test_another_recipe_is_refused_with_its_field(saved: Callable[[str], Path], 
 
 def test_a_logistic_head_is_loaded_without_tensorflow(saved: Callable[[str], Path]) -> None:
     code = (
-        "import sys; from pathlib import Path; from headstart.heads.bundle import load_bundle; "
+        "import sys; from pathlib import Path; from headstart.bundles.bundle import load_bundle; "
         f"load_bundle(Path({str(saved('logistic'))!r})); assert not {{'tensorflow', 'keras'}}.intersection(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from bundles import change_facts, refresh_digest, rewrite
+from headstart.bundles.bundle import load_bundle
 from headstart.errors import BundleError
-from headstart.heads.bundle import load_bundle
 from headstart.heads.catalogue import default_spec, make_head
-from headstart.heads.network import build_network
+from headstart.heads.fitting.keras_network import build_network
 from headstart.runtime import import_keras
 
 

@@ -11,13 +11,13 @@ import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from fakes import FakeBackbone
+from headstart.bundles.bundle import Bundle, load_bundle, save_bundle
+from headstart.bundles.trusted_types import check_savable
 from headstart.errors import BundleError, DataError, HeadstartError, ParameterError
-from headstart.heads.bundle import Bundle, load_bundle, save_bundle
-from headstart.heads.by_path import fit_in_words
+from headstart.heads.by_import_path import fit_in_words
 from headstart.heads.catalogue import default_spec, make_head
-from headstart.heads.scikit import check_savable
 from headstart.heads.transforms import design_matrix
-from headstart.schema import FeatureBatch
+from headstart.types import FeatureBatch
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (24, 35, 35, 3), dtype=np.uint8)
 LABELS = np.repeat([0, 2], 12)

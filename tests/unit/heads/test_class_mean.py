@@ -7,8 +7,9 @@ from scipy.special import softmax
 from sklearn.metrics import log_loss
 from sklearn.neighbors import NearestCentroid
 
-from headstart.heads import centred, class_mean
+from headstart.heads import class_mean
 from headstart.heads.class_mean import ClassMeanHead
+from headstart.heads.fitting import row_space
 
 
 def rows(n_samples: int = 60, n_features: int = 8, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -51,7 +52,7 @@ def test_left_out_scores_are_those_of_fits_without_the_row(shrinkage: float, mon
 def test_blocks_and_sparse_rows_change_nothing(form, monkeypatch: pytest.MonkeyPatch) -> None:
     X, y = rows()
     whole = ClassMeanHead().fit(X, y)
-    monkeypatch.setattr(centred, "BLOCK_SIZE", 50)
+    monkeypatch.setattr(row_space, "BLOCK_SIZE", 50)
     head = ClassMeanHead().fit(form(X), y)
     assert head.temperature_ == pytest.approx(whole.temperature_, rel=1e-5)
     np.testing.assert_allclose(head.decision_function(form(X)), whole.decision_function(X), rtol=1e-9)

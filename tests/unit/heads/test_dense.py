@@ -11,9 +11,8 @@ import pytest
 from sklearn.metrics import log_loss
 
 from headstart.errors import DataError, ParameterError
-from headstart.heads.adam import Descent
 from headstart.heads.dense import DenseHead
-from headstart.heads.network import build_network, compile_epoch
+from headstart.heads.fitting.keras_network import Descent, build_network, compile_epoch
 from headstart.runtime import import_keras
 
 pytestmark = pytest.mark.slow

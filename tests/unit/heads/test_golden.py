@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from bundles import networks_are_slow
-from headstart.heads.bundle import load_bundle
-from headstart.schema import FeatureBatch
+from headstart.bundles.bundle import load_bundle
+from headstart.types import FeatureBatch
 
 GOLDEN = Path(__file__).resolve().parents[2] / "data" / "bundles_v1"
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text())

@@ -9,8 +9,8 @@ import pytest
 
 from bundles import networks_are_slow
 from headstart.errors import HeadstartError
+from headstart.export.classifier import EXPRESSIBLE, HeadLayers, as_layers
 from headstart.heads.catalogue import HEAD_TYPES, default_spec, make_head
-from headstart.heads.layers import EXPRESSIBLE, HeadLayers, as_layers
 
 
 def fitted(head_type: str, n_classes: int, params: dict[str, Any] | None = None) -> tuple[Any, np.ndarray]:

@@ -13,13 +13,12 @@ from sklearn.preprocessing import normalize
 from sklearn.svm import LinearSVC
 
 from headstart.heads import linear
-from headstart.heads import row_space as rooms
-from headstart.heads.lbfgs import minimise
+from headstart.heads.fitting import row_space as rooms
+from headstart.heads.fitting.lbfgs import minimise
+from headstart.heads.fitting.linear_path import finish, solve_path
+from headstart.heads.fitting.losses import Deviance, SquaredHinge
+from headstart.heads.fitting.row_space import row_space
 from headstart.heads.linear import LinearSVM, LogisticHead
-from headstart.heads.losses import Deviance, SquaredHinge
-from headstart.heads.newton import finish
-from headstart.heads.path import solve_path
-from headstart.heads.row_space import row_space
 
 #: Of the largest coefficient: how far coefficients may be from scikit-learn's, both at tol=1e-10.
 TOLERANCE = 2e-5

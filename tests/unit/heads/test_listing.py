@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from headstart.bundles.listing import list_heads
 from headstart.errors import BundleError
-from headstart.heads.listing import list_heads
 
 GOLDEN = Path(__file__).resolve().parents[2] / "data" / "bundles_v1"
 

@@ -8,7 +8,7 @@ from scipy import sparse
 from sklearn.linear_model import Ridge, RidgeClassifier
 from sklearn.metrics import log_loss
 
-from headstart.heads import centred
+from headstart.heads.fitting import row_space
 from headstart.heads.ridge import RidgeHead, ridge_path
 
 
@@ -72,7 +72,7 @@ def test_one_decomposition_serves_every_alpha(shape: tuple[int, int]) -> None:
 def test_blocks_change_nothing(form, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     X, y = problem(*shape)
     whole = RidgeHead().fit(form(X), y)
-    monkeypatch.setattr(centred, "BLOCK_SIZE", 200)
+    monkeypatch.setattr(row_space, "BLOCK_SIZE", 200)
     in_parts = RidgeHead().fit(form(X), y)
     np.testing.assert_allclose(in_parts.coef_, whole.coef_, rtol=1e-9, atol=1e-12)
 

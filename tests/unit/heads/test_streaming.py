@@ -8,10 +8,11 @@ from hypothesis.extra import numpy as hnp
 from sklearn.exceptions import ConvergenceWarning
 
 from headstart.errors import HeadstartError
-from headstart.heads import packed, streamed_linear
+from headstart.heads import out_of_core
 from headstart.heads.catalogue import default_spec, make_head
-from headstart.heads.packed import PackedRows, ReadRows, pack, packed_block
-from headstart.heads.streaming import Memory, fit_streamed, matrix_fits
+from headstart.heads.fitting import packed_rows
+from headstart.heads.fitting.packed_rows import PackedRows, ReadRows, pack, packed_block
+from headstart.heads.out_of_core import Memory, fit_streamed, matrix_fits
 
 pytestmark = pytest.mark.slow
 
@@ -38,9 +39,9 @@ def whole(X, y, head_type, **options):
 @pytest.fixture(params=["packed", "read"], autouse=True)
 def kept(request, monkeypatch):
     """Pack the rows, or read them anew in every pass; in blocks of eight rows either way."""
-    monkeypatch.setattr(packed, "BLOCK_VALUES", 8 * 30)
+    monkeypatch.setattr(packed_rows, "BLOCK_VALUES", 8 * 30)
     if request.param == "read":
-        monkeypatch.setattr("headstart.heads.streaming.pack", lambda rows, max_bytes: None)
+        monkeypatch.setattr("headstart.heads.out_of_core.pack", lambda rows, max_bytes: None)
 
 
 @pytest.mark.parametrize("scaling", ["none", "l2", "sqrt-l2", "standard"])
@@ -83,14 +84,14 @@ def test_dense_takes_the_same_steps(params):
 
 @pytest.mark.parametrize("head_type", ["logistic", "ridge"])
 def test_a_fit_that_runs_out_of_passes_says_so(head_type, monkeypatch):
-    monkeypatch.setattr(streamed_linear, "MAX_PASSES", 2)
+    monkeypatch.setattr(out_of_core, "MAX_PASSES", 2)
     with pytest.warns(ConvergenceWarning, match="has not converged in 2 passes over the images"):
         streamed(*problem(), head_type)
 
 
 @given(
-    hnp.arrays(np.float32, (packed.PACKED_ROWS + 3, 3), elements=st.sampled_from([0, 0, 1, -2.5, 0.1, 1e6])),
-    st.lists(st.integers(0, packed.PACKED_ROWS + 2), min_size=1),
+    hnp.arrays(np.float32, (packed_rows.PACKED_ROWS + 3, 3), elements=st.sampled_from([0, 0, 1, -2.5, 0.1, 1e6])),
+    st.lists(st.integers(0, packed_rows.PACKED_ROWS + 2), min_size=1),
 )
 def test_packed_rows_are_the_rows(X, numbers):
     rows = pack(ReadRows(lambda some: X[some], X.shape), np.inf)

@@ -8,9 +8,9 @@ from hypothesis.extra.numpy import arrays
 from scipy import sparse
 
 from headstart.errors import HeadstartError
-from headstart.heads.names import N_CROPS
+from headstart.heads.kinds import N_CROPS
 from headstart.heads.transforms import SqrtL2Scaler, average_crops, design_matrix, generalised_mean, make_scaler
-from headstart.schema import POOLED_LAYERS, FeatureBatch
+from headstart.types import POOLED_LAYERS, FeatureBatch
 
 
 @pytest.fixture

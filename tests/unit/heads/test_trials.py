@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from headstart.heads import trials
+from headstart.heads import grid_predictions
 from headstart.heads.catalogue import HEAD_TYPES, default_spec, make_head
-from headstart.heads.trials import Table, outcomes
+from headstart.heads.grid_predictions import Table, outcomes
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +24,7 @@ def rows(n: int, d: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def test_shared_work_changes_no_prediction(
     name: str, shape: tuple[int, int], scaling: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trials, "PATH_TOL", 1e-8)
+    monkeypatch.setattr(grid_predictions, "PATH_TOL", 1e-8)
     X, y = rows(*shape)
     train, test = np.arange(0, len(y), 2), np.arange(1, len(y), 2)
     grid = HEAD_TYPES[name].grid
@@ -53,7 +53,7 @@ def test_the_tolerance_of_a_path_costs_hardly_a_prediction(name: str, monkeypatc
         return np.stack([o.predicted for o in sorted(found, key=lambda o: o.setting)])
 
     rough = predicted()
-    monkeypatch.setattr(trials, "PATH_TOL", 1e-9)
+    monkeypatch.setattr(grid_predictions, "PATH_TOL", 1e-9)
     assert (rough != predicted()).mean() < 0.01
 
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from headstart.errors import ImageError
 from headstart.images.decode import decode
-from headstart.images.png import ADAM7
-from headstart.images.rules import DecodeRules
+from headstart.images.readers.pillow_files import ADAM7
+from headstart.images.samples import DecodeRules
 from pictures import encoded, png, quadrants
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from headstart.images.class_names import questions
-from headstart.images.discover import discover
+from headstart.images.discovery.class_names import questions
+from headstart.images.discovery.scan import discover
 from headstart.texts import class_name
 
 NFC, NFD = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))

@@ -20,7 +20,7 @@ from pydicom.uid import (
 from dicoms import by_pillow, dataset_of, dicom, item, written
 from headstart.errors import ImageError
 from headstart.images.decode import decode
-from headstart.images.rules import DecodeRules
+from headstart.images.samples import DecodeRules
 from mutations import mutated
 
 RNG = np.random.default_rng(0)

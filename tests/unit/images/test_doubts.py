@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from headstart.images.discover import discover
+from headstart.images.discovery.scan import discover
 
 
 def asked(root: Path, *paths: str) -> str:

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from headstart.doctor.rates import photograph
 from headstart.errors import ImageError
 from headstart.images import decode as module
 from headstart.images.decode import DecodedImage, decode
 from headstart.images.load import decode_resized
-from headstart.images.synthetic import photograph
 from pictures import encoded_pictures
 
 pytestmark = pytest.mark.slow

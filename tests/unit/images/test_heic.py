@@ -11,8 +11,8 @@ from PIL import Image
 
 from headstart.errors import ImageError
 from headstart.images.decode import decode, open_file
-from headstart.images.discover import discover
-from headstart.images.rules import DecodeRules
+from headstart.images.discovery.scan import discover
+from headstart.images.samples import DecodeRules
 from mutations import mutated
 
 RNG = np.random.default_rng(0)

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from headstart.errors import DataError
-from headstart.images.discover import discover
-from headstart.images.layouts import layout_of
-from headstart.images.split_names import split_of
+from headstart.images.discovery.folder_layout import layout_of, split_of
+from headstart.images.discovery.scan import discover
 
 
 def placed(*paths: str) -> dict[str, tuple[str | None, str | None]]:

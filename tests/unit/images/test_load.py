@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from headstart.errors import ImageError
-from headstart.images.discover import discover
+from headstart.images.discovery.scan import discover
 from headstart.images.load import LoadedImage, load_image, open_error, read_image_bytes
-from headstart.schema import ImageRef
+from headstart.types import ImageRef
 from pictures import picture
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from headstart.errors import DataError
-from headstart.images.discover import ImageSet, discover
-from headstart.images.manifest import read_paths
+from headstart.images.discovery.manifest import read_paths
+from headstart.images.discovery.scan import ImageSet, discover
 
 NFC, NFD = (unicodedata.normalize(form, "Zürich.png") for form in ("NFC", "NFD"))
 

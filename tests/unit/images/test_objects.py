@@ -11,7 +11,7 @@ import pytest
 
 from buckets import put_folder
 from headstart.errors import DataError, ImageError
-from headstart.images.discover import ImageSet, discover
+from headstart.images.discovery.scan import ImageSet, discover
 from headstart.images.load import read_image_bytes
 from headstart.storage import bucket
 from headstart.storage.address import location

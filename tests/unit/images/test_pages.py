@@ -11,9 +11,9 @@ import tifffile
 from PIL import Image
 
 from headstart.errors import ImageError, ParameterError
-from headstart.images.channels import pictures_of
 from headstart.images.decode import decode
-from headstart.images.rules import DecodeRules, parse_intensity, parse_page
+from headstart.images.readers.tiff_tags import pictures_of
+from headstart.images.samples import DecodeRules, parse_intensity, parse_page
 
 
 def written(values: np.ndarray, **options: Any) -> bytes:

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headstart.errors import DataError
-from headstart.images import refs as module
-from headstart.images.refs import ImageRefs
-from headstart.schema import ImageRef
+from headstart.images.discovery import refs as module
+from headstart.images.discovery.refs import ImageRefs
+from headstart.types import ImageRef
 
 NAMES = st.sampled_from([None, "ant", "bee", "Käfer"])
 PATHS = st.sampled_from(["a.jpg", "ü/1.png", "", os.fsdecode(b"b/\xff.jpg"), "a/" + 300 * "x"])

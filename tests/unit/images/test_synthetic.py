@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from headstart.doctor.rates import photograph
 from headstart.images.decode import decode
-from headstart.images.synthetic import photograph
 
 
 @pytest.mark.parametrize("megapixels", [0.01, 0.1, 1.0])

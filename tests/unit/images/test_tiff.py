@@ -17,8 +17,8 @@ from PIL import Image
 
 from headstart.errors import ImageError
 from headstart.images.decode import decode
-from headstart.images.embedded import embedded_pixels
-from headstart.images.rules import DecodeRules
+from headstart.images.readers.tiff_tags import embedded_pixels
+from headstart.images.samples import DecodeRules
 from mutations import mutated
 from pictures import deep_tiffs
 

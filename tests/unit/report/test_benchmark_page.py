@@ -17,8 +17,8 @@ from PIL import Image
 
 from browser import DARK, browse, run, screenshot
 from comparisons import FLOWERS, HEADS, HOSTILE, drawn_once, make_comparison, odd_comparisons, plots_of
-from headstart.report.benchmark_page import benchmark_page, image_link, page_mistakes
 from headstart.report.comparison import Comparison
+from headstart.report.html_pages import benchmark_page, image_link, page_mistakes
 from headstart.texts import printable
 
 pytestmark = pytest.mark.slow
@@ -67,7 +67,7 @@ def jpeg(colour: tuple[int, int, int] = (200, 30, 90)) -> bytes:
 
 @pytest.fixture(autouse=True)
 def _plots_are_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headstart.report.benchmark_page.comparison_plots", drawn_once)
+    monkeypatch.setattr("headstart.report.html_pages.comparison_plots", drawn_once)
 
 
 def mistaken_paths(comparison: Comparison) -> list[str]:
@@ -161,7 +161,7 @@ def test_too_many_classes_are_pairs_and_the_worst(monkeypatch: pytest.MonkeyPatc
     text = Reader(page_of("many classes")).text
     assert "Most frequent confusions" in text
     many = make_comparison(class_names=[f"species {i:03d}" for i in range(300)], n_samples=600, heads=HEADS[:1])
-    monkeypatch.setattr("headstart.report.benchmark_page.comparison_plots", lambda _: {})  # plots have no say in it
+    monkeypatch.setattr("headstart.report.html_pages.comparison_plots", lambda _: {})  # plots have no say in it
     page = Reader(benchmark_page(many))
     assert "The 250 classes with the lowest F1 are listed." in " ".join(page.text.split())
 

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from comparisons import make_comparison, odd_comparisons, replaced
-from headstart.criteria import METRICS
 from headstart.report.comparison import Comparison
 from headstart.report.comparison_text import (
     comparison_csv,
@@ -22,7 +21,8 @@ from headstart.report.comparison_text import (
     comparison_tables,
     markdown_text,
 )
-from headstart.report.figures import digits, memory, milliseconds, p_text, seconds, signed, size
+from headstart.report.text_tables import digits, memory, milliseconds, p_text, seconds, signed, size
+from headstart.scores import METRICS
 
 SHAPES = odd_comparisons()
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from headstart.evaluate.metrics import score
-from headstart.report.tables import chance_line
+from headstart.report.text_tables import chance_line
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 from sklearn import metrics
 
-from headstart.report import tallies
-from headstart.report.tallies import Curve
+from headstart.report import curve_points
+from headstart.report.curve_points import Curve
 
 
 def data(
@@ -35,7 +35,7 @@ seeds = st.integers(0, 10_000)
 def test_roc_is_scikit_learns(seed: int) -> None:
     y_true, scores = data(seed)
     truth, score = y_true == 1, scores[:, 1]
-    curve, _ = tallies.both_curves(truth, score)
+    curve, _ = curve_points.both_curves(truth, score)
     x, y, _ = metrics.roc_curve(truth, score, drop_intermediate=False)
     assert_allclose((curve.x, curve.y), (x, y))
     assert curve.area == pytest.approx(metrics.roc_auc_score(truth, score))
@@ -46,7 +46,7 @@ def test_roc_is_scikit_learns(seed: int) -> None:
 def test_precision_and_recall_are_scikit_learns(seed: int) -> None:
     y_true, scores = data(seed)
     truth, score = y_true == 1, scores[:, 1]
-    _, curve = tallies.both_curves(truth, score)
+    _, curve = curve_points.both_curves(truth, score)
     precision, recall, _ = metrics.precision_recall_curve(truth, score)
     assert_allclose((curve.x[1:], curve.y[1:]), (recall[-2::-1], precision[-2::-1]))
     assert curve.area == pytest.approx(metrics.average_precision_score(truth, score))
@@ -58,8 +58,8 @@ def test_averages_over_classes_are_scikit_learns(seed: int) -> None:
     y_true, scores = data(seed)
     one_hot = np.eye(4)[y_true]
     for average, (roc, precision) in {
-        "macro": tallies.macro_curves(y_true, scores),
-        "micro": tallies.micro_curves(y_true, scores),
+        "macro": curve_points.macro_curves(y_true, scores),
+        "micro": curve_points.micro_curves(y_true, scores),
     }.items():
         assert roc.area == pytest.approx(metrics.roc_auc_score(one_hot, scores, average=average))
         assert precision.area == pytest.approx(metrics.average_precision_score(one_hot, scores, average=average))
@@ -74,7 +74,7 @@ def test_averages_over_classes_are_scikit_learns(seed: int) -> None:
 def test_a_class_without_images_is_left_out() -> None:
     y_true, scores = data(3)
     with_another = np.c_[scores, np.zeros(len(scores))]
-    assert tallies.macro_curves(y_true, with_another)[0].area == tallies.macro_curves(y_true, scores)[0].area
+    assert curve_points.macro_curves(y_true, with_another)[0].area == curve_points.macro_curves(y_true, scores)[0].area
 
 
 @given(seeds)
@@ -83,29 +83,29 @@ def test_classes_are_counted_as_scikit_learn_does(seed: int) -> None:
     y_true, scores = data(seed, n_classes=6, n_samples=20)
     y_true[y_true == 5] = 0
     labels = np.arange(6)
-    counts = tallies.confusion_matrix(y_true, scores)
+    counts = curve_points.confusion_matrix(y_true, scores)
     assert counts.tolist() == metrics.confusion_matrix(y_true, scores.argmax(axis=1), labels=labels).tolist()
-    made = tallies.class_tallies(counts, [str(i) for i in labels])
+    made = curve_points.class_tallies(counts, [str(i) for i in labels])
     expected = metrics.precision_recall_fscore_support(y_true, scores.argmax(axis=1), labels=labels, zero_division=0.0)
     assert_allclose([[c.precision, c.recall, c.f1, c.support] for c in made], np.transpose(expected))
 
 
 def test_confusions_are_counted_from_the_most_frequent_on() -> None:
     counts = np.array([[9, 3, 0], [5, 2, 0], [0, 1, 7]])
-    made = tallies.confusions(counts, "abc", most=2)
+    made = curve_points.confusions(counts, "abc", most=2)
     assert [(c.true, c.predicted, c.count, c.support) for c in made] == [("b", "a", 5, 7), ("a", "b", 3, 12)]
-    assert len(tallies.confusions(counts, "abc", most=99)) == 3
+    assert len(curve_points.confusions(counts, "abc", most=99)) == 3
 
 
 def test_mistakes_come_by_cell_and_confidence() -> None:
     y_true = np.array([0, 1, 0, 1, 0, 0])
     probabilities = np.array([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [0.1, 0.9], [0.1, 0.9], [0.3, 0.7]])
-    made = tallies.mistakes_by_cell(y_true, probabilities, ("a", "b"), list("123456"), per_cell=2, most=9)
+    made = curve_points.mistakes_by_cell(y_true, probabilities, ("a", "b"), list("123456"), per_cell=2, most=9)
     assert [(cell.true, cell.predicted, cell.count) for cell in made] == [("a", "b", 3), ("b", "a", 1)]
     assert [(m.path, m.probability, m.true_probability) for m in made[0].mistakes] == [("5", 0.9, 0.1), ("3", 0.8, 0.2)]
-    short = tallies.mistakes_by_cell(y_true, probabilities, ("a", "b"), list("123456"), per_cell=2, most=2)
+    short = curve_points.mistakes_by_cell(y_true, probabilities, ("a", "b"), list("123456"), per_cell=2, most=2)
     assert [cell.true for cell in short] == ["a"]
-    right = tallies.mistakes_by_cell(y_true[:1], probabilities[:1], ("a", "b"), ["1"], per_cell=2, most=2)
+    right = curve_points.mistakes_by_cell(y_true[:1], probabilities[:1], ("a", "b"), ["1"], per_cell=2, most=2)
     assert right == []
 
 
@@ -113,7 +113,7 @@ def test_mistakes_come_by_cell_and_confidence() -> None:
 @settings(max_examples=30)
 def test_bins_hold_every_image_once_where_its_confidence_lies(seed: int) -> None:
     y_true, scores = data(seed)
-    bins = tallies.reliability(y_true, scores, n_bins=10)
+    bins = curve_points.reliability(y_true, scores, n_bins=10)
     assert sum(b.count for b in bins) == len(y_true)
     assert sum(b.right for b in bins) == (scores.argmax(axis=1) == y_true).sum()
     assert sum(b.confidence * b.count for b in bins) == pytest.approx(scores.max(axis=1).sum())
@@ -121,7 +121,7 @@ def test_bins_hold_every_image_once_where_its_confidence_lies(seed: int) -> None
 
 
 def test_certainty_is_in_the_last_bin() -> None:
-    bins = tallies.reliability(np.array([0, 0]), np.array([[1.0, 0.0], [0.0, 1.0]]), n_bins=10)
+    bins = curve_points.reliability(np.array([0, 0]), np.array([[1.0, 0.0], [0.0, 1.0]]), n_bins=10)
     assert [(b.confidence, b.right, b.count) for b in bins] == [(1.0, 1, 2)]
 
 
@@ -129,7 +129,7 @@ def test_certainty_is_in_the_last_bin() -> None:
 def test_a_thinned_curve_keeps_its_ends_and_its_shape(seed: int, n_points: int) -> None:
     random = np.random.default_rng(seed)
     x, y = np.sort(random.random(n_points)), np.sort(random.random(n_points))
-    made = tallies.thinned(Curve(x, y, 0.3))
+    made = curve_points.thinned(Curve(x, y, 0.3))
     assert len(made.x) <= 200
     assert (made.x[0], made.y[0], made.x[-1], made.y[-1]) == (x[0], y[0], x[-1], y[-1])
     assert made.area == 0.3

@@ -11,7 +11,7 @@ from buckets import KEY, SECRET
 from headstart.errors import HeadstartError, MissingExtraError
 from headstart.storage import bucket
 from headstart.storage.address import location
-from headstart.storage.faults import DeniedError, GoneError, NotReachedError, explained
+from headstart.storage.bucket import DeniedError, GoneError, NotReachedError, explained
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 

@@ -1,0 +1,135 @@
+"""``headstart cluster`` and ``headstart class-folders``: from loose photographs to class folders."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from headstart.texts import counted
+from headstart_cli.console import ProgressBar, err, out, shown
+
+if TYPE_CHECKING:
+    from headstart.clustering.kmeans import Clustering
+
+#: Share of the best silhouette within which another number of clusters is as good.
+NEAR_BEST = 0.05
+
+
+def cluster(
+    cache: Annotated[str, typer.Argument(help="A feature cache, as features/data.h5; labels are not needed.")],
+    k: Annotated[
+        str, typer.Option("--k", help="Number of clusters, or a range of which the highest silhouette is taken.")
+    ] = "2-30",
+    data: Annotated[
+        Path | None, typer.Option(help="The folder of images: writes a page with thumbnails of every cluster.")
+    ] = None,
+    features: Annotated[
+        str,
+        typer.Option(help="avg, max, gem, crops or flatten of the stored layer, or a pooled layer; several by commas."),
+    ] = "avg",
+    scaling: Annotated[str, typer.Option(help="sqrt-l2, l2, standard or none.")] = "sqrt-l2",
+    seed: Annotated[int, typer.Option(help="Seeds everything random.")] = 0,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: clusters/<cache>.")] = None,
+) -> None:
+    """Group images without labels by similarity (k-means on their features), to be labelled group by group.
+
+    Writes names.csv, with a row for each cluster whose label you fill in, images.csv, with a row for each image, and with
+    --data the page clusters.html. Then headstart class-folders copies the images into a folder for each class.
+
+    [bold]Examples[/]
+
+    headstart cluster features/loose.h5 --data loose/
+
+    headstart cluster features/loose.h5 --data loose/ --k 12
+
+    headstart class-folders clusters/loose loose/ photos/
+    """
+    from headstart.clustering.kmeans import cluster_images
+    from headstart.clustering.labelling import write_clusters
+    from headstart.storage.address import location
+
+    folder = output or Path("clusters") / location(cache).stem
+    names = tuple(name.strip() for name in features.split(","))
+    with err.status("Clustering …"):
+        found = cluster_images(cache, clusters_asked(k), features=names, scaling=scaling, random_state=seed)
+        files = write_clusters(folder, found, title=str(cache), data=data)
+    print_clusters(found)
+    for file in files:
+        out.print(f"  {shown(file)}", soft_wrap=True)
+    page = "Look at clusters.html, fill" if data else "Fill"
+    out.print(
+        f"{page} in the column label of names.csv, then: headstart class-folders {shown(folder)} "
+        f"{shown(data or 'IMAGES')} OUTPUT",
+        soft_wrap=True,
+    )
+
+
+def clusters_asked(text: str) -> int | tuple[int, int]:
+    """Return a number of clusters, or a range."""
+    low, dash, high = text.partition("-")
+    try:
+        return (int(low), int(high)) if dash else int(low)
+    except ValueError as error:
+        raise typer.BadParameter(f"expected a number as 12, or a range as 2-30; received {text!r}") from error
+
+
+def print_clusters(found: Clustering) -> None:
+    """Print how many clusters there are, how large they are, and how clear their number is."""
+    sizes = [len(found.members(number)) for number in range(found.n_clusters)]
+    best = found.silhouettes[found.n_clusters]
+    out.print(
+        f"{sum(sizes):,} images in {found.n_clusters} clusters of {min(sizes):,} to {max(sizes):,}; "
+        f"mean silhouette {best:.3f}"
+    )
+    left_out = len(found.labels) - sum(sizes)
+    if left_out:
+        err.print(f"[yellow]{left_out:,} images have features that are not finite, and are in no cluster.[/]")
+    near = [k for k, value in found.silhouettes.items() if value >= best * (1 - NEAR_BEST)]
+    if len(near) > 1:
+        out.print(
+            f"{min(near)} to {max(near)} clusters are about as clear (silhouettes within {NEAR_BEST:.0%}); --k N chooses. "
+            "More clusters are purer: give several the same label."
+        )
+
+
+def class_folders(
+    clusters: Annotated[Path, typer.Argument(help="The folder with names.csv and images.csv, labelled.")],
+    data: Annotated[Path, typer.Argument(help="The folder of images.")],
+    output: Annotated[Path, typer.Argument(help="The folder to make, with a folder for each class.")],
+) -> None:
+    """Copy labelled images into a folder for each class; the originals stay where they are.
+
+    extract-features on the new folder with the old cache (-o) computes nothing again: images are known by their bytes.
+
+    [bold]Example[/]
+
+    headstart class-folders clusters/loose loose/ photos/
+    """
+    from headstart.clustering.class_folders import make_class_folders
+    from headstart.clustering.labelling import IMAGES, IMAGES_COLUMNS, read_labels, read_table
+    from headstart.images.discovery.class_names import questions
+
+    labels = read_labels(clusters)
+    for question in questions(Counter(labels.values())):
+        err.print(shown(question), soft_wrap=True)
+    with ProgressBar("Copying") as bar:
+        bar.start(len(labels))
+        counts = make_class_folders(labels, data, output, advance=bar.advance)
+    print_counts(counts, output)
+    unlabelled = sum(1 for _ in read_table(clusters / IMAGES, IMAGES_COLUMNS)) - len(labels)
+    if unlabelled:
+        out.print(f"{counted(unlabelled)} without a label: not copied.")
+
+
+def print_counts(counts: Mapping[str, int], output: Path) -> None:
+    """Print the images of each class."""
+    table = Table("class", title=shown(output))
+    table.add_column("images", justify="right")
+    for name, count in counts.items():
+        table.add_row(shown(name), f"{count:,}")
+    out.print(table)

@@ -1,0 +1,149 @@
+"""``headstart inspect``: what a cache holds."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from headstart.texts import counted
+from headstart_cli.console import out, print_json, shown
+
+if TYPE_CHECKING:
+    from headstart.cache.reader import FeatureCache
+
+#: Failures shown before the rest is counted.
+LISTED_FAILURES = 20
+
+#: Classes shown before the rest is counted.
+LISTED_CLASSES = 40
+
+
+def inspect(
+    cache: Annotated[str, typer.Argument(help="A feature cache, as features/data.h5.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    quality: Annotated[
+        bool,
+        typer.Option("--quality", help="Look for what is odd instead: bad files, duplicates, probable label errors."),
+    ] = False,
+    data: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="With --html: the folder of images, for thumbnails.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --quality: write the findings as one HTML page as well.")
+    ] = None,
+) -> None:
+    """Show what a cache holds: classes and counts, recipe, sparsity, size, failures; or what is odd about its images.
+
+    [bold]Examples[/]
+
+    headstart inspect features/data.h5
+    headstart inspect features/data.h5 --quality --data data/ --html quality.html
+    """
+    if (html and not quality) or (data and not html):
+        raise typer.BadParameter("--html goes with --quality, and --data with --html.")
+    if quality:
+        from headstart_cli.cache_commands.quality_command import inspect_data
+
+        inspect_data(cache, data=data, html=html, as_json=as_json)
+        return
+    from headstart.cache.reader import open_cache
+
+    with open_cache(cache) as opened:
+        facts = describe(opened)
+    if as_json:
+        print_json(facts)
+    else:
+        print_facts(facts)
+
+
+def describe(cache: FeatureCache) -> dict[str, Any]:
+    """Return what there is to say of a cache, as plain JSON types."""
+    names = [*cache.class_names, ""]  # −1, unlabelled, is the last
+    rows = Counter(zip(cache.rows.split, map(int, cache.rows.label), strict=True))
+    counts = Counter({(split, names[label]): count for (split, label), count in rows.items()})
+    splits = sorted({split for split, _ in counts})
+    raw_bytes = cache.n_images * cache.feature_values * 4
+    return {
+        "path": str(cache.path),
+        "n_images": cache.n_images,
+        "layout": cache.layout,
+        "classes": {  # with those of which no image could be read; unlabelled images where there are some
+            name: {split: counts[split, name] for split in splits}
+            for name in names
+            if name or any(not label for _, label in counts)
+        },
+        "recipe": json.loads(cache.recipe.to_json()),
+        "fingerprint": cache.recipe.fingerprint,
+        "precision_reason": cache.info.get("precision_reason", ""),
+        "features_shape": [cache.n_images, *cache.map_shape],
+        "zeros": cache.sparsity(),
+        "size_bytes": cache.size_bytes,
+        "raw_float32_bytes": raw_bytes,
+        "notes": dict(Counter(chain.from_iterable(cache.rows.notes)).most_common()),
+        "failures": [{"path": f.ref.path, "reason": f.reason} for f in cache.failures],
+        "created": cache.created,
+        "versions": dict(cache.versions),
+    }
+
+
+def print_facts(facts: dict[str, Any]) -> None:
+    """Print what :func:`describe` found, for a person."""
+    out.print(
+        f"[bold]{shown(facts['path'])}[/]: {facts['n_images']:,} images, {shown(facts['layout'])}", soft_wrap=True
+    )
+    out.print(class_table(facts["classes"]))
+    recipe = Table("recipe", "", show_header=False, title="Recipe")
+    for name, value in facts["recipe"].items():
+        recipe.add_row(shown(name), shown(", ".join(map(str, value)) if isinstance(value, list) else value))
+    recipe.add_row("fingerprint", facts["fingerprint"][:16])
+    out.print(recipe)
+    if facts["precision_reason"]:
+        out.print(f"Precision {shown(facts['precision_reason'])}", soft_wrap=True)
+    out.print(
+        f"Features {' × '.join(map(str, facts['features_shape']))}, {facts['zeros']:.0%} zeros; "
+        f"{facts['size_bytes'] / 1e6:.1f} MB on disk, {facts['raw_float32_bytes'] / 1e6:.1f} MB as raw float32",
+        soft_wrap=True,
+    )
+    if facts["notes"]:
+        out.print(
+            "Done to images: " + ", ".join(f"{shown(note)} {count:,}" for note, count in facts["notes"].items()),
+            soft_wrap=True,
+        )
+    failures = facts["failures"]
+    out.print(f"{counted(len(failures))} could not be read" + (":" if failures else "."))
+    for failure in failures[:LISTED_FAILURES]:
+        out.print(f"  {shown(failure['path'])}: {shown(failure['reason'])}", soft_wrap=True)
+    if len(failures) > LISTED_FAILURES:
+        out.print(f"  … and {len(failures) - LISTED_FAILURES:,} more (--json lists all)")
+
+
+def class_table(classes: dict[str, dict[str, int]]) -> Table:
+    """Return images per class and split."""
+    splits = list(next(iter(classes.values()), {}))
+    table = Table("class", title="Images")
+    for split in splits:
+        table.add_column(shown(split) or "images", justify="right")
+    listed, rest = list(classes), []
+    if len(listed) > LISTED_CLASSES:
+        largest = sorted(classes, key=lambda name: -sum(classes[name].values()))
+        listed, rest = largest[: LISTED_CLASSES - 1], largest[LISTED_CLASSES - 1 :]
+    for name in listed:
+        counts = classes[name]
+        table.add_row(shown(name) or "[dim]unlabelled[/]", *(f"{counts[split]:,}" for split in splits))
+    if rest:
+        table.add_row(f"[dim]… and {len(rest):,} more (--json lists all)[/]", *sums(classes, rest, splits))
+    if len(classes) > 1:
+        table.add_section()
+        table.add_row(f"all {len(classes):,}" if rest else "all", *sums(classes, list(classes), splits))
+    return table
+
+
+def sums(classes: dict[str, dict[str, int]], names: list[str], splits: list[str]) -> list[str]:
+    """Return the images of some classes together, per split."""
+    return [f"{sum(classes[name][split] for name in names):,}" for split in splits]

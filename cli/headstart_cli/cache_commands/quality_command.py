@@ -1,0 +1,99 @@
+"""``headstart inspect --quality``: what is odd about the images of a cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from headstart.texts import counted
+from headstart_cli.console import err, out, print_json, printable, shown
+
+if TYPE_CHECKING:
+    from headstart.report.html_pages import Example, Finding, QualityReport
+
+#: Cases shown of each finding, and images named of each.
+SHOWN_EXAMPLES, SHOWN_IMAGES = 3, 2
+
+#: Severity → how it is shown.
+STYLES = {"error": "bold red", "warning": "yellow", "info": "dim"}
+
+
+def inspect_data(cache: str, *, data: Path | None, html: Path | None, as_json: bool) -> None:
+    """Look for what is odd, and print it as a table or JSON; write the page if one is asked for."""
+    from headstart.quality import inspect_quality
+
+    report = inspect_quality(cache, data if html else None)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        print_report(report)
+    if html:
+        write_page(report, html)
+        missing = f" {report.thumbnails_missing}" if report.thumbnails_missing else ""
+        err.print(shown(f"Page: {html}, {len(report.thumbnails):,} thumbnails.{printable(missing)}"), soft_wrap=True)
+
+
+def write_page(report: QualityReport, html: Path) -> None:
+    """Write the page.
+
+    Raises
+    ------
+    DataError
+        If it cannot be written.
+    """
+    from headstart.errors import DataError
+    from headstart.report.html_pages import quality_page
+
+    page = quality_page(report)
+    try:
+        html.parent.mkdir(parents=True, exist_ok=True)
+        html.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"The page cannot be written to {html}: {error.strerror}. Name another file.") from error
+
+
+def print_report(report: QualityReport) -> None:
+    """Print the findings, the worst first, then what was not checked."""
+    out.print(
+        f"[bold]{shown(report.cache)}[/]: {counted(report.n_images)}, {report.n_failures:,} that could not be read",
+        soft_wrap=True,
+    )
+    if report.findings:
+        out.print(findings_table(report.findings))
+    else:
+        out.print("Nothing was found.")
+    for title, reason in report.skipped.items():
+        out.print(f"Not checked: {shown(title)}: {shown(reason)}", soft_wrap=True)
+    if report.passed:
+        out.print(f"[dim]Looked for and not found: {shown('; '.join(report.passed))}[/]", soft_wrap=True)
+
+
+def findings_table(findings: tuple[Finding, ...]) -> Table:
+    """Return one row per finding: what, how many, what to do, and examples."""
+    table = Table("", "finding", title="Data quality", show_lines=True)
+    table.add_column("cases", justify="right")
+    table.add_column("for example", overflow="fold")
+    for finding in findings:
+        check = finding.check
+        words = [f"[bold]{shown(check.title)}[/]", shown(check.meaning)]
+        words += [f"[dim]Counted: {shown(finding.threshold)}.[/]"] if finding.threshold else []
+        words += [shown(f"{printable(kind)} {count:,}") for kind, count in list(finding.breakdown.items())[:5]]
+        lines = [shown(describe(example)) for example in finding.examples[:SHOWN_EXAMPLES]]
+        lines += ["…"] if finding.count > SHOWN_EXAMPLES else []
+        table.add_row(
+            f"[{STYLES[check.severity]}]{check.severity}[/]",
+            "\n".join(words),
+            f"{finding.count:,}\n{check.unit}",
+            "\n".join(lines),
+        )
+    return table
+
+
+def describe(example: Example) -> str:
+    """Return one case in a line."""
+    paths = [printable(image.path) for image in example.images[:SHOWN_IMAGES]]
+    if example.values.get("n_images", len(paths)) > len(paths):
+        paths.append("…")
+    return ": ".join(part for part in (", ".join(paths), printable(example.detail)) if part)

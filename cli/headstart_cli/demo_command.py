@@ -1,0 +1,249 @@
+"""``headstart demo``: runs every step on real images."""
+
+from __future__ import annotations
+
+import filecmp
+import importlib.metadata
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from headstart.errors import DataError, MissingExtraError
+from headstart.texts import reason_of
+from headstart_cli.console import ProgressBar, err, out
+
+if TYPE_CHECKING:
+    from headstart.fit import FitResult
+
+#: The wheel of the extra ``demo``, and its table: image, probability of a defect as people judged it, type of cell.
+WHEEL = "elpv-dataset"
+TABLE = "elpv_dataset/data/labels.csv"
+
+#: A cell counts as defective from this probability on.
+DEFECTIVE_FROM = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One image of the wheel.
+
+    Attributes
+    ----------
+    source : Path
+        The file in the wheel.
+    label : str
+        ``functional`` or ``defective``.
+    """
+
+    source: Path
+    label: str
+
+
+def find_table() -> Path:
+    """Return the table of the installed wheel.
+
+    Raises
+    ------
+    MissingExtraError
+        If the wheel is not installed, or its files are not there.
+    """
+    try:
+        files = importlib.metadata.files(WHEEL) or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    found = [Path(str(file.locate())) for file in files if file.as_posix() == TABLE]
+    if not found or not found[0].is_file():
+        raise MissingExtraError(
+            f"The demo needs the solar cells of the wheel {WHEEL}, which is not installed: "
+            'pip install "headstart[demo,weights]"'
+        )
+    return found[0]
+
+
+def read_cells(table: Path) -> list[Cell]:
+    """Return the cells that a table lists, sorted by file; its columns are separated by blanks, its paths are relative.
+
+    Raises
+    ------
+    DataError
+        If a line is not ``path probability type``, or the table is empty.
+    """
+    cells: list[Cell] = []
+    for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            path, probability, _ = line.split()
+            label = "defective" if float(probability) >= DEFECTIVE_FROM else "functional"
+        except ValueError as error:
+            raise DataError(
+                f"Line {number} of {table} is not an image, a probability and a type. Received: {line!r}."
+            ) from error
+        cells.append(Cell(table.parent / path, label))
+    if not cells:
+        raise DataError(f"{table} lists no images. Install the wheel again: pip install --force-reinstall {WHEEL}")
+    return sorted(cells, key=lambda cell: cell.source)
+
+
+def take(cells: Sequence[Cell], limit: int | None) -> list[Cell]:
+    """Return about ``limit`` cells, classes in the same proportions, evenly spread, the same ones every time."""
+    if limit is None or limit >= len(cells):
+        return list(cells)
+    chosen: list[Cell] = []
+    for label in sorted({cell.label for cell in cells}):
+        of_class = [cell for cell in cells if cell.label == label]
+        wanted = max(round(limit * len(of_class) / len(cells)), 1)
+        chosen += [of_class[i * len(of_class) // wanted] for i in range(wanted)]
+    return chosen
+
+
+def lay_out(cells: Sequence[Cell], folder: Path) -> None:
+    """Copy cells to ``folder/<label>/<file name>``; a copy that is there and the same is left as it is.
+
+    Raises
+    ------
+    DataError
+        If an image of the table is missing, or the folder cannot be written.
+    """
+    try:
+        for cell in cells:
+            target = folder / cell.label / cell.source.name
+            if target.is_file() and filecmp.cmp(cell.source, target, shallow=False):
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial = target.with_name(f".{target.name}.partial")  # hidden: never taken for an image
+            shutil.copyfile(cell.source, partial)
+            partial.replace(target)
+    except OSError as error:
+        raise DataError(
+            f"The images of the demo could not be laid out in {folder}: {reason_of(error)} ({error.filename})"
+        ) from error
+
+
+#: Heads that are compared, each with the catalogue's defaults.
+HEADS = ("dense", "logistic", "linear-svm")
+
+#: Share of the cells that is held out, and the seed that chooses them: the same ones for every head.
+HELD_OUT, SEED = 0.25, 0
+
+#: Held-out images shown with their prediction.
+SHOWN = 5
+
+
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where images, features and heads are put.")] = Path(".demo"),
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=40, envvar="HEADSTART_DEMO_LIMIT", help="Use about this many of the 2,624 images; 200 take a minute."
+        ),
+    ] = None,
+) -> None:
+    """Tell functional from defective solar cells: extract features once, fit three heads, predict.
+
+    Needs the extras demo and weights. Run it again: nothing goes through the network a second time.
+
+    [bold]Examples[/]
+
+    headstart demo
+
+    headstart demo --limit 200
+    """
+    from headstart.extract.run import extract_features
+    from headstart_cli.cache_commands.extract_command import print_summary
+
+    started = time.perf_counter()
+    cells = take(read_cells(find_table()), limit)
+    # A tour with fewer images has folders of its own, so that it never takes away from the whole one.
+    name = "elpv" if limit is None else f"elpv-{limit}"
+    images, cache = folder / name, folder / "features" / f"{name}.h5"
+    lay_out(cells, images)
+    counts = Counter(cell.label for cell in cells)
+    heading(f"1. Images: {', '.join(f'{n:,} {label}' for label, n in sorted(counts.items()))} solar cells in {images}")
+
+    heading(f"2. Features: extract-features {images} -o {cache}")
+    with ProgressBar("Extracting") as progress:
+        summary = extract_features(images, cache, progress=progress)
+    print_summary(summary)
+    if summary.stop_signal is not None:
+        raise typer.Exit(128 + summary.stop_signal)
+
+    heading(f"3. Heads: fit-head {cache} --type {' | '.join(HEADS)} --no-search")
+    results = [fit(cache, head_type, folder / "heads" / f"{name}-{head_type}") for head_type in HEADS]
+    print_heads(results)
+    best = min(results, key=lambda result: result.score.log_loss)  # accuracies this close are not told apart
+
+    heading(f"4. Predictions of the {best.spec.type} head (lowest log-loss) for {SHOWN} of the held-out cells")
+    out.print(predictions_table(cache, best))
+    print_places(images, cache, best, time.perf_counter() - started)
+
+
+def heading(text: str) -> None:
+    """Print the heading of a step."""
+    out.print(f"\n[bold cyan]{escape(text)}[/]", soft_wrap=True)
+
+
+def fit(cache: Path, head_type: str, output: Path) -> FitResult:
+    """Fit a head with the catalogue's defaults, and save it."""
+    from headstart.fit import fit_head
+    from headstart.heads.catalogue import default_spec
+
+    with err.status(f"Fitting {head_type} …"):
+        return fit_head(
+            cache, default_spec(head_type, random_state=SEED), validation=HELD_OUT, output=output, overwrite=True
+        )
+
+
+def print_heads(results: list[FitResult]) -> None:
+    """Print one row per head, and what the fits had to say."""
+    from headstart.report.text_tables import heads_table
+
+    for result in results:
+        for warning in result.warnings:
+            err.print(f"[yellow]{result.spec.type}: {escape(warning)}[/]", soft_wrap=True)
+    first = results[0]
+    out.print(f"{first.n_train:,} images to fit on, {first.score.n_samples:,} held out", soft_wrap=True)
+    out.print(heads_table([(result.spec.type, result.score, result.fit_seconds) for result in results]))
+
+
+def predictions_table(cache: Path, result: FitResult) -> Table:
+    """Return what a saved head says of some held-out images, evenly spread; from the cache, so no network is run."""
+    from headstart.bundles.bundle import load_bundle
+    from headstart.cache.reader import open_cache
+    from headstart.evaluate.held_out import divide
+
+    table = Table("image", "truth", "prediction")
+    table.add_column("probability", justify="right")
+    bundle = load_bundle(Path(str(result.folder)))
+    with open_cache(cache) as opened:
+        held_out = sorted(divide(opened, HELD_OUT, SEED).split.validation.tolist())
+        rows = [held_out[(2 * i + 1) * len(held_out) // (2 * SHOWN)] for i in range(SHOWN)]
+        probabilities = bundle.predict_proba(opened.batches(rows), opened.recipe)
+        for row, chances in zip(rows, probabilities, strict=True):
+            truth, top = opened.class_names[int(opened.labels[row])], int(chances.argmax())
+            prediction = bundle.class_names[top]
+            style = "green" if prediction == truth else "red"
+            table.add_row(escape(opened.paths[row]), truth, f"[{style}]{prediction}[/]", f"{chances[top]:.3f}")
+    return table
+
+
+def print_places(images: Path, cache: Path, best: FitResult, seconds: float) -> None:
+    """Say where everything is, and what to do next."""
+    out.print(f"\n[bold]Done in {seconds:.0f} s.[/] Where everything is, and how to go on:")
+    for what, where in (
+        ("images", images),
+        ("features", f"{cache}   (headstart inspect {cache})"),
+        ("heads", f"{Path(str(best.folder)).parent}   (a folder each: the head, its recipe, how good it is)"),
+        ("your images", f"headstart predict {best.folder} IMAGE|FOLDER…"),
+        ("your classes", "extract-features FOLDER, then fit-head features/FOLDER.h5"),
+    ):
+        out.print(f"  {what:<14}{escape(str(where))}", soft_wrap=True)
+    if shutil.which("headstart") is None:  # started by its path, as make does
+        out.print(f"To have the commands by name: . {escape(str(Path(sys.argv[0]).parent))}/activate", soft_wrap=True)

@@ -1,0 +1,110 @@
+"""``headstart doctor``: what this machine can do for an extraction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from headstart_cli.console import err, out, print_error, print_json, shown
+
+if TYPE_CHECKING:
+    from headstart.doctor.examine import Examination
+
+
+def doctor(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Measure nothing: some seconds instead of half a minute.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Show what this machine can do: devices, precisions, weights, and how fast it decodes, computes and writes.
+
+    Says what would bound a run here and which option would help. Exit code 1 where nothing could be extracted at all.
+
+    [bold]Examples[/]
+
+    headstart doctor
+    headstart doctor --quick --json
+    """
+    from headstart.doctor.examine import examine_machine
+
+    with err.status("Looking") as status:
+        found = examine_machine(quick=quick, on_step=lambda text: status.update(escape(text)))
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        print_examination(found)
+    if found.problems:
+        raise typer.Exit(1)
+
+
+def print_examination(found: Examination) -> None:
+    """Print what was found, for a person."""
+    table = Table(title="This machine", show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, text in (*facts(found), *measured(found)):
+        table.add_row(name, shown(text))
+    out.print(table)
+    for sentence in found.advice:
+        out.print(f"• {shown(sentence)}", soft_wrap=True)
+    for problem in found.problems:
+        print_error(problem)
+
+
+def facts(found: Examination) -> list[tuple[str, str]]:
+    """Return what there is, name and text."""
+    from headstart.runtime import size_text
+
+    machine, state = found.machine, found.weights
+    rows = [
+        ("processor", f"{machine.processor}; {machine.cores} cores; {', '.join(machine.flags) or 'no flags known'}"),
+        *((f"device {name}", ", ".join(types)) for name, types in machine.precisions.items()),
+        ("engines", engines_text(found)),
+        ("memory", f"{size_text(machine.free_memory_bytes)} free"),
+        ("disk", f"{size_text(machine.free_disk_bytes)} free in {machine.folder}"),
+    ]
+    if state is not None:
+        rows.append(("weights", weights_text(found)))
+    rows.append(("versions", ", ".join(f"{name} {version}" for name, version in machine.versions.items())))
+    return rows
+
+
+def engines_text(found: Examination) -> str:
+    """Return what computes in which type by default, and what could."""
+    from headstart.backbones.registry import ENGINE_NAMES
+
+    installed = found.machine.engines
+    missing = [name for name in ENGINE_NAMES if name not in installed]
+    extras = f"; not installed: {', '.join(ENGINE_NAMES[name] for name in missing)}" if missing else ""
+    return ", ".join(ENGINE_NAMES[name] for name in installed) + extras
+
+
+def weights_text(found: Examination) -> str:
+    """Return where the weights are, or how they would be got."""
+    state = found.weights
+    if state is None or not state.source:
+        reachable = state is not None and state.reachable
+        return "none here; the run would download them by Keras" if reachable else "none here, none to be had"
+    return f"{state.source} ({'all 26 tensors as published' if state.weights else 'not as published'})"
+
+
+def measured(found: Examination) -> list[tuple[str, str]]:
+    """Return the rates, name and text; nothing where nothing was measured."""
+    rates = found.rates
+    if rates is None:
+        return []
+    decode, draft = (
+        ", ".join(f"{rate:,.1f} at {size:g} megapixels" for size, rate in by_size.items())
+        for by_size in (rates.decode, rates.draft)
+    )
+    forward = ", ".join(f"{rate:,.1f} in {name}" for name, rate in rates.forward.items())
+    return [
+        ("decode", f"images/s a thread: {decode}"),
+        ("by jpeg-draft", f"images/s a thread: {draft}"),
+        ("network", f"images/s: {forward}"),
+        ("write", f"{rates.write:,.0f} rows/s"),
+    ]

@@ -1,0 +1,249 @@
+"""``benchmark-heads``: the same folds for every head, and which one to take."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.markup import escape
+
+from headstart_cli.console import err, out, shown
+from headstart_cli.head_options import ChoiceMetric, Positive, Predictions
+
+if TYPE_CHECKING:
+    from headstart.exchange.prediction_table import ScoredImages
+    from headstart.report.comparison import Comparison
+
+
+def benchmark(
+    caches: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CACHE...",
+            help="A feature cache with labels, as features/data.h5; several of the same images, as of two input sizes, are "
+            "chosen among for each head.",
+        ),
+    ],
+    heads: Annotated[
+        str | None,
+        typer.Option(help="Which ones, by commas, as logistic,ridge,majority. Default: all, and two baselines."),
+    ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(help="For every head, as block4_conv3,avg. Default: chosen for each (dense: crops)."),
+    ] = None,
+    scaling: Annotated[
+        Literal["sqrt-l2", "l2", "standard", "none"] | None,
+        typer.Option(help="For every head. Default: sqrt-l2; l2 for dense."),
+    ] = None,
+    folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation.")] = 5,
+    repeats: Annotated[int, typer.Option(min=1, help="How often the folds are drawn anew.")] = 1,
+    held_out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPLIT",
+            help="A split that is never fitted on and scored once at the end; none for all images in the folds. "
+            "Default: test or validation, beside train.",
+        ),
+    ] = None,
+    near_duplicates: Annotated[
+        bool,
+        typer.Option(
+            "--near-duplicates/--no-near-duplicates", help="Keep images that look the same on one side of a split."
+        ),
+    ] = True,
+    learning_curve: Annotated[
+        bool, typer.Option("--learning-curve", help="Accuracy against images per class as well.")
+    ] = False,
+    latency: Annotated[
+        bool, typer.Option("--latency/--no-latency", help="Time the backbone too, for the latency from pixels.")
+    ] = True,
+    metric: ChoiceMetric = "accuracy",
+    positive: Positive = None,
+    seed: Annotated[int, typer.Option(help="Seeds everything random.")] = 0,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Folds at a time. Default: one per processor.")] = None,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="ray fits the folds in the workers of a Ray cluster, one core each.")
+    ] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="ray: the cluster, as auto. Default: one that is started on this machine.")
+    ] = None,
+    predictions: Predictions = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the report as one HTML page, with plots.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="With --html: the folder of images, for thumbnails.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Write the results as .json, .csv or .md as well."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Compare heads on the same folds: score and interval, paired test, fit time, latency, size; and say which to take.
+
+    Each head's setting is chosen anew inside of every fold, so no figure comes from images that chose the setting. Images
+    with identical bytes, of one group, or that look the same never sit on both sides.
+
+    Of several caches, which one to take is chosen inside of every fold too, on the images that lie in all of them.
+
+    [bold]Examples[/]
+
+    benchmark-heads features/data.h5
+    benchmark-heads features/data.h5 --html report.html --data data/ --learning-curve
+    benchmark-heads features/data.h5 --heads logistic,ridge,rbf-svm --repeats 5 -o results.csv
+    benchmark-heads features/data-224.h5 features/data-300.h5
+    benchmark-heads features/data.h5 --engine ray --address auto
+    """
+    if address and engine == "local":
+        raise typer.BadParameter("--address goes with --engine ray.")
+    if data and not html:
+        raise typer.BadParameter("--data goes with --html.")
+    writer_of(output)
+    from headstart.exchange.prediction_table import check_predictions_file, write_predictions
+    from headstart.selection.compare import compare_heads
+    from headstart.selection.comparison_setup import CompareOptions
+
+    if predictions:
+        check_predictions_file(predictions, caches)
+
+    options = CompareOptions(
+        features=words(features),
+        scaling=scaling,
+        n_splits=folds,
+        n_repeats=repeats,
+        held_out={"none": ""}.get(held_out or "", held_out),
+        near_duplicates=near_duplicates,
+        learning_curve=learning_curve,
+        metric=metric,
+        positive=positive,
+        random_state=seed,
+        n_jobs=jobs,
+        engine=engine,
+        address=address,
+    )
+    if heads:
+        options = replace(options, heads=words(heads) or ())
+    with err.status("Comparing heads …") as status:
+
+        def say(name: str) -> None:
+            status.update(f"Comparing heads: {escape(name)} …")
+
+        times = [backbone_ms(cache) if latency else None for cache in caches]
+        found = compare_heads(caches[0], options, among=caches[1:], progress=say, backbone_ms=times)
+    found = replace(found, command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
+    show(found, as_json=as_json)
+    if output:
+        write(output, writer_of(output)(found))
+    if predictions:
+        write_predictions(predictions, list(scored_by_head(found)))
+    if html:
+        write_page(found, html, caches[0], data)
+
+
+def scored_by_head(found: Comparison) -> Iterator[ScoredImages]:
+    """Yield what each head takes the images of the folds for, the mean over repeats, and those of a held-out split."""
+    from headstart.exchange.prediction_table import ScoredImages
+
+    names, splits = found.class_names, [found.held_out_split] * len(found.held_out_paths)
+    for head in found.heads:
+        yield ScoredImages(found.paths, found.y_true, head.probabilities, names, found.fold_names, head.name)
+        if head.held_out_probabilities is not None and found.held_out_y_true is not None:
+            held_out = found.held_out_paths, found.held_out_y_true, head.held_out_probabilities
+            yield ScoredImages(*held_out, names, splits, head.name)
+
+
+def words(text: str | None) -> tuple[str, ...] | None:
+    """Return names that are separated by commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip()) if text else None
+
+
+def backbone_ms(cache: str) -> float | None:
+    """Return milliseconds per image of the cache's backbone here; None, and said why, where it cannot run."""
+    from headstart.backbones.registry import build_backbone
+    from headstart.cache.reader import open_cache
+    from headstart.errors import HeadstartError
+    from headstart.selection.costs import backbone_milliseconds
+
+    with open_cache(cache) as opened:
+        recipe = opened.recipe
+    try:
+        return backbone_milliseconds(build_backbone(recipe))
+    except HeadstartError as error:
+        err.print(escape(f"The latency from pixels is not measured: {error}"), soft_wrap=True)
+        return None
+
+
+def show(found: Comparison, *, as_json: bool) -> None:
+    """Print a comparison."""
+    from headstart.report.comparison_text import comparison_json, comparison_tables
+
+    if as_json:
+        typer.echo(comparison_json(found))
+        return
+    for table in comparison_tables(found):
+        out.print(table)
+    for sentence in (
+        *found.not_in_all,
+        *found.leaks,
+        *(f"{name} is left out: {why}" for name, why in found.left_out.items()),
+    ):
+        out.print(f"[yellow]{shown(sentence)}[/]", soft_wrap=True)
+    out.print(f"[bold]{escape(found.recommendation)}[/]", soft_wrap=True)
+    if found.fit_command:
+        out.print(f"Fit it: {shown(found.fit_command)}", soft_wrap=True)
+
+
+def writer_of(output: Path | None) -> Any:
+    """Return what writes a comparison to a file of this kind; a usage error where nothing does."""
+    if output is None:
+        return None
+    kinds = {".json": "comparison_json", ".csv": "comparison_csv", ".md": "comparison_markdown"}
+    if output.suffix not in kinds:
+        raise typer.BadParameter(f"--output takes a file that ends in {', '.join(kinds)}. Received: {output}")
+    from headstart.report import comparison_text
+
+    return getattr(comparison_text, kinds[output.suffix])
+
+
+def write_page(found: Comparison, html: Path, cache: str, data: Path | None) -> None:
+    """Write the page, with thumbnails where the folder of images is given."""
+    from headstart.cache.reader import open_cache
+    from headstart.images.samples import DecodeRules
+    from headstart.quality.thumbnails import make_thumbnails
+    from headstart.report.html_pages import benchmark_page, page_mistakes
+
+    thumbnails: dict[str, bytes] = {}
+    if data:
+        with open_cache(cache) as opened:
+            digests, rules = dict(zip(opened.paths, opened.sha256, strict=True)), DecodeRules.of(opened.recipe)
+        shown = {mistake.path: digests[mistake.path] for cell in page_mistakes(found) for mistake in cell.mistakes}
+        thumbnails = make_thumbnails(data, shown, rules)
+    root = os.path.relpath(data if data.is_dir() else data.parent, html.parent) if data else None
+    write(html, benchmark_page(found, thumbnails=thumbnails, image_root=root))
+    hint = "" if data else " They need the folder of images (--data)."
+    err.print(escape(f"Page: {html}, {len(thumbnails):,} thumbnails.{hint}"), soft_wrap=True)
+
+
+def write(file: Path, text: str) -> None:
+    """Write a text.
+
+    Raises
+    ------
+    DataError
+        If it cannot be written.
+    """
+    from headstart.errors import DataError
+
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{file} cannot be written: {error.strerror}. Name another file.") from error

@@ -1,0 +1,84 @@
+"""``headstart heads``: what saved heads there are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from headstart.texts import counted
+from headstart_cli.console import err, out, shown
+
+if TYPE_CHECKING:
+    from headstart.bundles.listing import SavedHead
+
+
+def heads(
+    folder: Annotated[Path, typer.Argument(help="The folder that holds them.")] = Path("heads"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """List saved heads: how good each is, what it is fitted on and how; broken ones with what is wrong.
+
+    The accuracy is the one on the images that were held out when the head was fitted, with its 95 % interval. Heads that
+    were scored on different images are not told apart by it.
+
+    [bold]Examples[/]
+
+    headstart heads
+
+    headstart heads .demo/heads --json
+    """
+    from headstart.bundles.listing import list_heads
+
+    found = list_heads(folder)
+    if as_json:
+        typer.echo(json.dumps([head.to_dict() for head in found], indent=2))
+        return
+    if not found:
+        err.print(f"No saved heads in {shown(folder)}. fit-head makes them.", soft_wrap=True)
+        return
+    whole = [head for head in found if not head.problem]
+    if whole:
+        out.print(table(whole))
+    for head in found:
+        if head.problem:
+            out.print(f"[bold red]broken[/] {shown(head.path.name)}: {shown(head.problem)}")
+
+
+def table(found: list[SavedHead]) -> Table:
+    """Return heads that can be read, a row of two or three lines each: eleven columns would need a wider terminal."""
+    result = Table(show_lines=True)
+    result.add_column("head", overflow="fold")
+    result.add_column("fitted on", overflow="fold")
+    result.add_column("accuracy", justify="right", no_wrap=True)
+    result.add_column("recipe", overflow="fold")
+    result.add_column("saved", justify="right", no_wrap=True)
+    for head in found:
+        result.add_row(*("\n".join(line for line in cell if line) for cell in cells(head)))
+    return result
+
+
+def cells(head: SavedHead) -> Iterator[tuple[str, ...]]:
+    """Yield the lines of each cell of a head's row."""
+    if head.facts is None:
+        return
+    from headstart.bundles.listing import recipe_in_short
+
+    def text(value: str) -> str:
+        return shown(value)
+
+    spec = head.facts.spec
+    yield f"[bold]{text(head.path.name)}[/]", text(spec.type) if spec.type not in head.path.name else ""
+    yield f"{text(', '.join(spec.features))} ({text(spec.scaling)})", text(head.cache)
+    yield (
+        "" if head.accuracy is None else f"[bold]{head.accuracy:.3f}[/]",
+        "" if head.interval is None else f"{head.interval[0]:.3f}–{head.interval[1]:.3f}",
+        "" if head.n_scored is None else counted(head.n_scored),
+    )
+    yield tuple(text(part) for part in recipe_in_short(head.facts.recipe))
+    size = f"{head.size_bytes / 1e6:,.1f} MB" if head.size_bytes >= 1e6 else f"{head.size_bytes / 1e3:.0f} kB"
+    yield text(head.facts.created[:10]), size

@@ -1,0 +1,142 @@
+"""``headstart predict``: class probabilities for images."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.table import Table
+
+from headstart.texts import counted, csv_cell
+from headstart_cli.console import err, out, printable, shown
+
+if TYPE_CHECKING:
+    from headstart.predict import Prediction
+
+#: What prints predictions, given them, the names of the classes, and how many classes to show.
+Show = Callable[["Iterable[Prediction]", Sequence[str], int], None]
+
+
+def predict(
+    head: Annotated[Path, typer.Argument(help="Folder of a saved head.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Images, folders of images, or lists of them: a CSV with a column path, a .txt with a path a line, or - for "
+            "such lines on standard input."
+        ),
+    ],
+    top: Annotated[int, typer.Option("-k", "--top", min=1, help="Classes shown per image.")] = 3,
+    output_format: Annotated[
+        Literal["table", "csv", "jsonl"], typer.Option("--format", help="jsonl is one JSON object per line.")
+    ] = "table",
+    raw: Annotated[
+        bool,
+        typer.Option(
+            "--raw",
+            help="With --format csv: text as it is. By default cells that begin with = + - @ get a ' for spreadsheets.",
+        ),
+    ] = False,
+    weights: Annotated[str, typer.Option(help="imagenet, or the file of the head's custom weights.")] = "imagenet",
+    precision: Annotated[
+        Literal["float32", "bfloat16", "float16"] | None,
+        typer.Option(help="Compute in this precision instead of the head's own; float32 is the exact one."),
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images per forward pass.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or gpu:N.")] = "auto",
+) -> None:
+    """Predict the classes of images, decoded and computed exactly as the head's training images were.
+
+    Images that cannot be read are reported on standard error, and the others are predicted; then the exit code is 1.
+    What images lose while they are decoded (further pages, clipped values) is said there, too.
+
+    [bold]Examples[/]
+
+    headstart predict heads/data-logistic photo.jpg
+
+    headstart predict heads/data-logistic new-images/ --format csv > predictions.csv
+
+    find new-images -newer last-run | headstart predict heads/data-logistic -
+    """
+    from headstart.images.load import sentences
+    from headstart.predict import Predictor
+
+    predictor = Predictor(head, weights=weights, precision=precision, batch_size=batch_size, device=device)
+    failed: list[Prediction] = []
+    notes: Counter[str] = Counter()
+    kinds: dict[str, Show] = {"table": print_table, "csv": partial(print_csv, raw=raw), "jsonl": print_jsonl}
+    kinds[output_format](
+        readable(predictor.predict(with_standard_input(images)), failed, notes), predictor.class_names, top
+    )
+    for sentence in sentences(notes, with_options=False):
+        err.print(sentence, soft_wrap=True)
+    for prediction in failed:
+        err.print(f"{shown(prediction.path)}: {shown(prediction.failure)}", soft_wrap=True)
+    if failed:
+        err.print(f"[bold yellow]{counted(len(failed))} could not be read.[/]")
+        raise typer.Exit(1)
+
+
+def with_standard_input(images: Iterable[Path]) -> list[Path]:
+    """Return what is to be predicted, with the lines of standard input in the place of ``-``."""
+    found: list[Path] = []
+    for path in images:
+        if path == Path("-"):
+            lines = sys.stdin.buffer.read().splitlines()
+            found += [Path(os.fsdecode(line)) for line in lines if line.strip()]
+        else:
+            found.append(path)
+    return found
+
+
+def readable(predictions: Iterable[Prediction], failed: list[Prediction], notes: Counter[str]) -> Iterable[Prediction]:
+    """Yield the predictions of images that could be read, and count their notes; put the others into ``failed``."""
+    for prediction in predictions:
+        if prediction.probabilities is None:
+            failed.append(prediction)
+        else:
+            notes.update(prediction.notes)
+            yield prediction
+
+
+def print_table(predictions: Iterable[Prediction], class_names: Sequence[str], top: int) -> None:
+    """Print a table with the most probable classes, best first."""
+    table = Table("image", *(f"class {i + 1}" for i in range(min(top, len(class_names)))))
+    for prediction in predictions:
+        best = prediction.top(class_names, top)
+        cells = (f"{shown(name)} [dim]{probability:.3f}[/]" for name, probability in best)
+        table.add_row(shown(prediction.path), *cells)
+    out.print(table)
+
+
+def print_csv(predictions: Iterable[Prediction], class_names: Sequence[str], top: int, *, raw: bool = False) -> None:
+    """Print one line per image: path, then class and probability of the most probable classes.
+
+    Unless ``raw``, text that a spreadsheet would take for a formula begins with ``'``, and control characters are escaped.
+    """
+    writer = csv.writer(sys.stdout)
+    columns = [f"{part}_{i + 1}" for i in range(min(top, len(class_names))) for part in ("class", "probability")]
+    writer.writerow(["path", *columns])
+    for prediction in predictions:
+        row = [prediction.path, *(cell for pair in prediction.top(class_names, top) for cell in pair)]
+        writer.writerow(row if raw else map(safe_cell, row))
+
+
+def safe_cell(value: Any) -> Any:
+    """Return a value that neither a terminal nor a spreadsheet takes for something else than text or a number."""
+    return csv_cell(printable(value)) if isinstance(value, str) else value
+
+
+def print_jsonl(predictions: Iterable[Prediction], class_names: Sequence[str], top: int) -> None:
+    """Print one JSON object per image and line."""
+    for prediction in predictions:
+        best = [{"class": name, "probability": value} for name, value in prediction.top(class_names, top)]
+        typer.echo(json.dumps({"path": printable(prediction.path), "predictions": best}))

@@ -1,0 +1,47 @@
+"""``headstart weights``: which ImageNet weights are found where."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from headstart_cli.console import out
+
+
+def weights(
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Read each source and compare every tensor.")
+    ] = True,
+) -> None:
+    """Show where ImageNet weights are found, in the order in which they are looked for.
+
+    [bold]Example[/]
+
+    headstart weights
+    """
+    from headstart.backbones.weights import checked, local_sources
+    from headstart.errors import WeightsError
+
+    table = Table("source", title="ImageNet weights of VGG16")
+    table.add_column("found", overflow="fold")
+    table.add_column("what it is", overflow="fold")
+    table.add_row("--weights PATH", "", "a Keras .h5 file that you name")
+    used = ""
+    for source in local_sources():
+        if source.read is None:
+            table.add_row(source.name, "no", escape(source.remedy))
+            continue
+        try:
+            state = "all 26 tensors as published" if not check or checked(source.read(), source=source.location) else ""
+        except WeightsError as error:
+            state = f"[red]{escape(str(error))}[/]"
+        used = used or source.name
+        table.add_row(source.name, escape(source.location), state if check else "not compared")
+    table.add_row("download by Keras", "", "tried last, where the others have nothing")
+    out.print(table)
+    out.print(f"Used: {used}." if used else "Used: the download, if its host can be reached.")
+    if not used:
+        raise typer.Exit(1)

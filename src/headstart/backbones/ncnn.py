@@ -1,0 +1,230 @@
+"""VGG16 without top on ncnn, in float32 by Winograd's convolutions: the protocol of ``backbone.vgg16``, without TensorFlow.
+
+Winograd's minimal filtering (Lavin & Gray, CVPR 2016) computes a 3 × 3 convolution with a half to a fifth of the products.
+It adds up in another order, so its float32 differs from that of others by some 2e-6 of the features (decision 0003). ncnn
+(https://github.com/Tencent/ncnn) is the engine of it that has wheels for every system; its layers and their numbered
+parameters are described there, in docs/developer-guide/operators.md.
+"""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.backbones.vgg16 import BGR_MEANS, LAYERS, check_images, check_same, remade
+from headstart.backbones.weights import Weights, load_weights
+from headstart.errors import HeadstartError
+from headstart.runtime import available_threads
+from headstart.texts import reason_of
+from headstart.types import FeatureBatch, Recipe
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: Images that are given at a time, at least, and for each thread: they go through the network one by one, one in a thread.
+#: More would gain nothing and keep Ctrl-C waiting.
+MIN_BATCH_SIZE, IMAGES_A_THREAD = 16, 2
+
+#: First line of a network in ncnn's text form.
+MAGIC = 7767517
+
+#: Parameters of the layers: a convolution of 3 × 3 with its ReLU; a pooling of 2 × 2 that drops an odd edge, as Keras does.
+CONVOLUTION = "0={n_out} 1=3 4=1 5=1 6={n_weights} 9=1"
+MAX_POOLING = "0=0 1=2 2=2 5=1"
+GLOBAL_AVERAGE = "0=1 4=1"
+
+#: What ncnn writes before a layer's kernel: the values are float32.
+FLOAT32_TAG = bytes(4)
+
+
+def import_ncnn() -> Any:
+    """Return the ``ncnn`` module.
+
+    Raises
+    ------
+    HeadstartError
+        If it is not installed.
+    """
+    try:
+        return importlib.import_module("ncnn")
+    except ImportError as error:
+        raise HeadstartError(f"ncnn is not installed ({error}): pip install 'headstart[ncnn]'.") from error
+
+
+class Memory(threading.local):
+    """What a thread computes in: for each image the same stretches of memory, which its caches have, faster by 2 %."""
+
+    def __init__(self) -> None:
+        ncnn = import_ncnn()
+        self.blobs, self.workspace = ncnn.UnlockedPoolAllocator(), ncnn.UnlockedPoolAllocator()
+
+
+class NcnnBackbone:
+    """VGG16 up to a layer, frozen, on the CPU; images in, features out.
+
+    Every image goes through the network alone, in one thread: its row depends on nothing else, and no thread waits for
+    another.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        In float32.
+    weights : str, Path or Weights
+        ``imagenet``, a Keras weights file, or weights that were loaded before.
+    batch_size : int, optional
+        Images that are given at a time.
+
+    Raises
+    ------
+    HeadstartError
+        If ncnn is not installed, or the recipe is of another precision.
+    RecipeMismatchError
+        If the weights are not those of the recipe.
+    """
+
+    def __init__(
+        self, recipe: Recipe, weights: str | Path | Weights = "imagenet", *, batch_size: int | None = None
+    ) -> None:
+        if recipe.precision != "float32":
+            raise HeadstartError(f"ncnn computes in float32 here. Received: {recipe.precision}.")
+        loaded = weights if isinstance(weights, Weights) else load_weights(weights)
+        check_same(recipe, remade(recipe, loaded))
+        self.recipe, self.device = recipe, "cpu"
+        n_threads = available_threads()
+        self.batch_size = batch_size or max(MIN_BATCH_SIZE, IMAGES_A_THREAD * n_threads)
+        self._net, self._memory = load_network(recipe, loaded), Memory()
+        self._threads = ThreadPoolExecutor(n_threads, "ncnn")
+
+    def forward(self, images: NDArray[np.uint8]) -> FeatureBatch:
+        """Return the features of images.
+
+        Parameters
+        ----------
+        images : ndarray of shape (n_images, input_size_px, input_size_px, 3), uint8
+            RGB, 0–255. Any number of images.
+
+        Returns
+        -------
+        FeatureBatch
+            Rows in the order of the images, float32. A row does not depend on other images.
+
+        Raises
+        ------
+        HeadstartError
+            If shape or dtype are not these.
+        """
+        return self.start(images)()
+
+    def start(self, images: NDArray[np.uint8]) -> Callable[[], FeatureBatch]:
+        """Send images on their way; return what waits for their features. Those of the next batch can follow at once."""
+        check_images(images, self.recipe.input_size_px)
+        rows = [self._threads.submit(self._row, image) for image in images]
+
+        def fetch() -> FeatureBatch:
+            features, pooled = zip(*(row.result() for row in rows), strict=True)
+            return FeatureBatch(np.stack(features), np.stack(pooled))
+
+        return fetch
+
+    def _row(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the stored layer of an image, channels last, and the averages of its pooled layers."""
+        ncnn, size = import_ncnn(), self.recipe.input_size_px
+        pixels = ncnn.Mat.from_pixels(np.ascontiguousarray(image), ncnn.Mat.PixelType.PIXEL_RGB2BGR, size, size)
+        pixels.substract_mean_normalize(list(BGR_MEANS), [])
+        run = self._net.create_extractor()
+        run.set_blob_allocator(self._memory.blobs)
+        run.set_workspace_allocator(self._memory.workspace)
+        run.input("images", pixels)
+        # The averages first: the maps that they are taken of are then not kept for longer than the next layer needs them.
+        pooled, features = (run.extract(name)[1] for name in ("averages", "features"))
+        return np.array(features).transpose(1, 2, 0), np.array(pooled)
+
+
+def load_network(recipe: Recipe, weights: Weights) -> Any:
+    """Return the network of a recipe, loaded by ncnn: in float32 throughout, each run of it in one thread."""
+    net = import_ncnn().Net()
+    net.opt.num_threads = 1
+    # Where a processor has them, ncnn would store and compute in the smaller types by default.
+    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
+    net.opt.use_bf16_packed = net.opt.use_bf16_storage = False
+    with network_files(recipe, weights) as (structure, values):
+        if net.load_param(str(structure)) != 0 or net.load_model(str(values)) != 0:
+            raise HeadstartError("This version of ncnn could not load the network: pip install --upgrade ncnn.")
+    return net
+
+
+@contextmanager
+def network_files(recipe: Recipe, weights: Weights) -> Iterator[tuple[Path, Path]]:
+    """Write structure and weights for ncnn, which reads files, and remove them at the end.
+
+    Raises
+    ------
+    HeadstartError
+        If there is no folder or no space for them.
+    """
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="headstart-ncnn-"))
+            structure, values = Path(folder, "vgg16.param"), Path(folder, "vgg16.bin")
+            structure.write_text(network_text(recipe, weights), encoding="ascii")
+            with values.open("wb") as file:
+                for name in needed_layers(recipe):
+                    if name in weights.tensors:
+                        file.writelines(layer_bytes(*weights.tensors[name]))
+        except OSError as error:
+            raise HeadstartError(
+                f"The network for ncnn, 60 MB for a moment, cannot be written to a temporary folder: "
+                f"{reason_of(error)}. The variable TMPDIR names another one."
+            ) from error
+        yield structure, values
+
+
+def needed_layers(recipe: Recipe) -> tuple[str, ...]:
+    """Return the layers up to the last one that anything is kept of."""
+    return LAYERS[: max(map(LAYERS.index, (recipe.layer, *recipe.pooled_layers))) + 1]
+
+
+def layer_bytes(kernel: NDArray[np.float32], bias: NDArray[np.float32]) -> Iterator[bytes]:
+    """Yield what ncnn reads for a convolution: a tag, the kernel by output and input channel, the bias."""
+    yield FLOAT32_TAG
+    yield np.ascontiguousarray(kernel.transpose(3, 2, 0, 1), "<f4").tobytes()
+    yield np.ascontiguousarray(bias, "<f4").tobytes()
+
+
+def network_text(recipe: Recipe, weights: Weights) -> str:
+    """Return the network from ``images`` to ``features`` and ``averages`` in ncnn's text form."""
+    lines = list(network_lines(recipe, weights))
+    n_values = sum(int(line.split()[3]) for line in lines)
+    return "\n".join([str(MAGIC), f"{len(lines)} {n_values}", *lines, ""])
+
+
+def network_lines(recipe: Recipe, weights: Weights) -> Iterator[str]:
+    """Yield the layers: type, name, how many values come in and go out, their names, parameters."""
+    yield "Input images 0 1 images"
+    given, needed = "images", needed_layers(recipe)
+    for name in needed:
+        takers = [f"{name}_next"] if name != needed[-1] else []
+        takers += [f"{name}_map"] if name in recipe.pooled_layers else []
+        takers += ["features"] if name == recipe.layer else []
+        output = takers[0] if len(takers) == 1 else name
+        if name in weights.tensors:
+            kernel, _bias = weights.tensors[name]
+            settings = CONVOLUTION.format(n_out=kernel.shape[3], n_weights=kernel.size)
+            yield f"Convolution {name} 1 1 {given} {output} {settings}"
+        else:
+            yield f"Pooling {name} 1 1 {given} {output} {MAX_POOLING}"
+        if len(takers) > 1:  # a value has one taker in ncnn
+            yield f"Split {name}_split 1 {len(takers)} {name} {' '.join(takers)}"
+        given = takers[0]
+    for name in recipe.pooled_layers:
+        yield f"Pooling {name}_average 1 1 {name}_map {name}_average {GLOBAL_AVERAGE}"
+    averages = " ".join(f"{name}_average" for name in recipe.pooled_layers)
+    yield f"Concat averages {len(recipe.pooled_layers)} 1 {averages} averages 0=0"

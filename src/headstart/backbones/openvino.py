@@ -1,0 +1,385 @@
+"""VGG16 without top on OpenVINO, without TensorFlow: its graph, built from checked weights, and the backbone that runs it."""
+
+from __future__ import annotations
+
+import importlib
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.backbones.device import cpu_flags, has_bfloat16, padded
+from headstart.backbones.quantize import (
+    CALIBRATION_SEED,
+    CONVOLUTIONS,
+    INPUT_RANGE,
+    MIN_RANGE,
+    QuantizedLayer,
+    check_int8_cpu,
+    network_sha256,
+    oihw,
+    quantize_layers,
+    sample_sha256,
+)
+from headstart.backbones.vgg16 import BGR_MEANS, LAYERS, check_images, check_runnable, check_same, joined, make_recipe
+from headstart.backbones.weights import Weights, load_weights
+from headstart.errors import HeadstartError, RecipeMismatchError
+from headstart.runtime import available_threads
+from headstart.types import FeatureBatch, Quantization, Recipe
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def import_openvino(part: str = "openvino") -> Any:
+    """Return the ``openvino`` module, or a part of it.
+
+    Raises
+    ------
+    HeadstartError
+        If it is not installed.
+    """
+    try:
+        return importlib.import_module(part)
+    except ImportError as error:
+        raise HeadstartError(
+            f"This needs OpenVINO, which is not installed ({error}): pip install 'headstart[openvino]'. No other engine is "
+            "taken in its place: its features would be others."
+        ) from error
+
+
+class Graph:
+    """The network under construction: every layer's output, as float and, in an int8 network, as integers.
+
+    Parameters
+    ----------
+    size_px, batch_size : int
+        Of the input.
+    weights : Weights
+        Of a network in floating point.
+    layers, ranges : optional
+        Of a quantised one, in place of ``weights``.
+    """
+
+    def __init__(
+        self,
+        size_px: int,
+        batch_size: int,
+        weights: Weights | None,
+        layers: Mapping[str, QuantizedLayer] | None = None,
+        ranges: Sequence[float] = (),
+    ) -> None:
+        self.op = op = import_openvino("openvino.opset13")
+        self.weights, self.layers, self.ranges = weights, layers, ranges
+        self.images = op.parameter([batch_size, size_px, size_px, 3], np.uint8, name="images")
+        values = op.transpose(op.convert(self.images, np.float32), np.array([0, 3, 1, 2]))
+        values = op.subtract(values, op.constant(np.array(BGR_MEANS[::-1], np.float32).reshape(1, 3, 1, 1)))
+        if layers is not None:
+            values = self.rounded(values, *INPUT_RANGE)
+        self.exact: dict[str, Any] = {}
+        self.passed_on: dict[str, Any] = {}
+        for name in LAYERS:
+            values = self.add(name, values)
+
+    def add(self, name: str, values: Any) -> Any:
+        """Add a layer behind some values and return what it passes on."""
+        op = self.op
+        if name.endswith("pool"):
+            before = self.exact[LAYERS[LAYERS.index(name) - 1]]
+            self.exact[name] = op.max_pool(before, [2, 2], [1, 1], [0, 0], [0, 0], [2, 2]).output(0)
+            if self.layers is None:
+                self.passed_on[name] = self.exact[name]
+            else:
+                self.passed_on[name] = op.max_pool(values, [2, 2], [1, 1], [0, 0], [0, 0], [2, 2]).output(0)
+            return self.passed_on[name]
+        kernel, bias = self.kernel(name)
+        values = op.convolution(values, kernel, [1, 1], [1, 1], [1, 1], [1, 1])
+        values = op.relu(op.add(values, op.constant(bias.reshape(1, -1, 1, 1))), name=name)
+        self.exact[name] = self.passed_on[name] = values
+        if self.layers is not None and name != CONVOLUTIONS[-1]:
+            self.passed_on[name] = self.rounded(values, 0.0, self.ranges[CONVOLUTIONS.index(name)])
+        return self.passed_on[name]
+
+    def kernel(self, name: str) -> tuple[Any, Any]:
+        """Return the kernel of a convolution as a node, and its bias."""
+        op = self.op
+        if self.layers is not None:
+            layer = self.layers[name]
+            return op.multiply(op.convert(op.constant(layer.kernel), np.float32), op.constant(layer.scale)), layer.bias
+        if self.weights is None:
+            raise HeadstartError("A network is built from weights, or from quantised layers. Received: neither.")
+        kernel, bias = oihw(self.weights, name)
+        return op.constant(kernel), bias
+
+    def rounded(self, values: Any, low: float, high: float) -> Any:
+        """Return values rounded to 256 levels, which OpenVINO turns into integers."""
+        limits = [self.op.constant(np.float32(limit)) for limit in (low, high, low, high)]
+        return self.op.fake_quantize(values, *limits, 256)
+
+    def features(self, recipe: Recipe) -> Any:
+        """Return the model from images to the recipe's layer, channels last, and the averages of its pooled layers.
+
+        The layer's own output is never rounded. The averages of an int8 network are those of what is passed on: with them
+        taken before the rounding, whole maps go through the memory as floats, at a third of the speed.
+        """
+        ov, op = import_openvino(), self.op
+        features = op.transpose(self.exact[recipe.layer], np.array([0, 2, 3, 1]))
+        averages = [self.average(self.passed_on[name]) for name in recipe.pooled_layers]
+        return ov.Model([op.result(features), op.result(op.concat(averages, 1))], [self.images], "vgg16")
+
+    def average(self, values: Any) -> Any:
+        """Return the average of each channel, shape (n_images, n_channels).
+
+        Blocks of a map are added up first, by a convolution with ones: a convolution takes values as they lie in the memory,
+        in the type that they have, and adds them up without rounding. OpenVINO averages in float32, and the convolution that
+        the map comes from would write float32 for it, which costs a third of the time in bfloat16; or, where the map is in
+        integers, it averages blocks in integers too, which is wrong by some percent.
+        """
+        op, (_, n_channels, size, _) = self.op, values.output(0).get_shape()
+        block = averaged_block(size)
+        ones = op.convert(op.constant(np.ones((n_channels, 1, 1, block, block), np.int8)), np.float32)
+        # In integers a kernel is known by its scale.
+        ones = op.multiply(ones, op.constant(np.ones((n_channels, 1, 1, 1, 1), np.float32)))
+        blocks = op.group_convolution(values, ones, [block, block], [0, 0], [0, 0], [1, 1])
+        return op.multiply(op.reduce_sum(blocks, np.array([2, 3]), False), op.constant(np.float32(1 / size**2)))
+
+    def maxima(self) -> Any:
+        """Return the model from images to the largest value of each convolution, shape (n_images, 13)."""
+        ov, op = import_openvino(), self.op
+        axes = np.array([1, 2, 3])
+        largest = [op.unsqueeze(op.reduce_max(self.exact[name], axes, False), np.array(1)) for name in CONVOLUTIONS]
+        return ov.Model([op.result(op.concat(largest, 1))], [self.images], "vgg16-maxima")
+
+
+def averaged_block(size_px: int, largest: int = 16) -> int:
+    """Return the height and width of the blocks that a map of this height and width is added up by: the largest that fit."""
+    return max(block for block in range(1, largest + 1) if size_px % block == 0)
+
+
+#: OpenVINO's names for the precisions; of an int8 network, for what is not in integers.
+INFERENCE_PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
+
+#: Images that are given at a time, at least, and for each thread. More would gain nothing and keep Ctrl-C waiting.
+BATCH_SIZE, IMAGES_A_THREAD = 32, 2
+
+
+class OpenVinoBackbone:
+    """VGG16 up to a layer, frozen, compiled by OpenVINO for the CPU; images in, features out.
+
+    Every image goes through the network alone, in one thread: its maps stay in the caches of one core, no thread waits for
+    another, and its row depends on nothing else.
+
+    Parameters
+    ----------
+    weights : str, Path or Weights
+        ``imagenet``, a Keras weights file, or weights that were loaded before.
+    layer, input_size_px, resize, precision, storage
+        As in :class:`headstart.types.Recipe`.
+    batch_size : int, optional
+        Images that are given at a time.
+    quantization : Quantization, optional
+        How the network becomes one of precision ``int8``: from :func:`calibrate`, or from the recipe of features that exist.
+
+    Raises
+    ------
+    HeadstartError
+        If OpenVINO is not installed, an option is not one of those that exist, or this processor cannot compute in int8.
+    RecipeMismatchError
+        If the quantised network is not the one whose digest ``quantization`` has.
+
+    Examples
+    --------
+    >>> backbone = OpenVinoBackbone(precision="bfloat16")                 # doctest: +SKIP
+    >>> backbone.forward(images).features.shape                           # doctest: +SKIP
+    (16, 7, 7, 512)
+    """
+
+    def __init__(
+        self,
+        weights: str | Path | Weights = "imagenet",
+        *,
+        layer: str = "block5_pool",
+        input_size_px: int = 224,
+        resize: str = "keras-bilinear",
+        precision: str = "float32",
+        storage: str = "float16",
+        batch_size: int | None = None,
+        quantization: Quantization | None = None,
+    ) -> None:
+        if precision not in INFERENCE_PRECISIONS:
+            raise HeadstartError(f"OpenVINO computes in {', '.join(INFERENCE_PRECISIONS)}. Received: {precision}.")
+        if (precision == "int8") != (quantization is not None):
+            raise HeadstartError(
+                f"The precision int8 needs a quantization, and no other has one. Received: {precision}, {quantization}."
+            )
+        loaded = weights if isinstance(weights, Weights) else load_weights(weights)
+        self.recipe = make_recipe(
+            weights=loaded.name,
+            weights_sha256=loaded.sha256,
+            layer=layer,
+            input_size_px=input_size_px,
+            resize=resize,
+            precision=precision,
+            storage=storage,
+            quantization=quantization,
+        )
+        self.device = "cpu"
+        self.batch_size = batch_size or max(BATCH_SIZE, IMAGES_A_THREAD * available_threads())
+        graph = self._graph(loaded).features(self.recipe)
+        self._compiled = compile_model(graph, precision, n_at_once=available_threads())
+        self._shapes = [tuple(output.shape)[1:] for output in self._compiled.outputs]
+        self._idle: list[Any] = []
+
+    def _graph(self, weights: Weights) -> Graph:
+        size, quantization = self.recipe.input_size_px, self.recipe.quantization
+        if quantization is None:
+            return Graph(size, 1, weights)
+        check_int8_cpu()
+        layers = quantize_layers(weights)
+        received = network_sha256(layers, quantization.ranges)
+        if received != quantization.network_sha256 or len(quantization.ranges) != len(CONVOLUTIONS) - 1:
+            raise RecipeMismatchError(
+                f"The quantised network of these features cannot be made again: its digest is {received[:12]}…. Expected: "
+                f"{quantization.network_sha256[:12]}…. Extract the features anew."
+            )
+        return Graph(size, 1, None, layers, quantization.ranges)
+
+    @classmethod
+    def from_recipe(
+        cls, recipe: Recipe, weights: str | Path | Weights = "imagenet", *, batch_size: int | None = None
+    ) -> OpenVinoBackbone:
+        """Return the backbone that makes the features of ``recipe`` again.
+
+        Raises
+        ------
+        RecipeMismatchError
+            If these weights, or this version of the program, cannot make them; the message names the fields.
+        """
+        check_runnable(recipe)
+        backbone = cls(
+            weights,
+            layer=recipe.layer,
+            input_size_px=recipe.input_size_px,
+            resize=recipe.resize,
+            precision=recipe.precision,
+            storage=recipe.storage,
+            batch_size=batch_size,
+            quantization=recipe.quantization,
+        )
+        check_same(recipe, backbone.recipe)
+        return backbone
+
+    def forward(self, images: NDArray[np.uint8]) -> FeatureBatch:
+        """Return the features of images.
+
+        Parameters
+        ----------
+        images : ndarray of shape (n_images, input_size_px, input_size_px, 3), uint8
+            RGB, 0–255. Any number of images.
+
+        Returns
+        -------
+        FeatureBatch
+            Rows in the order of the images, float32. A row does not depend on other images.
+
+        Raises
+        ------
+        HeadstartError
+            If shape or dtype are not these.
+        """
+        check_images(images, self.recipe.input_size_px)
+        parts: list[FeatureBatch] = []
+        waiting: deque[Callable[[], FeatureBatch]] = deque()
+        for start in range(0, len(images), self.batch_size):
+            waiting.append(self.start(images[start : start + self.batch_size]))
+            if len(waiting) > 1:  # one more than is fetched, so that no thread waits for it
+                parts.append(waiting.popleft()())
+        parts += [fetch() for fetch in waiting]
+        return joined(parts)
+
+    def start(self, images: NDArray[np.uint8]) -> Callable[[], FeatureBatch]:
+        """Send images on their way; return what waits for their features. Those of the next batch can follow at once.
+
+        They wait in OpenVINO, whose threads so begin the next one without a word from Python, which may be busy.
+        """
+        check_images(images, self.recipe.input_size_px)
+        requests = [self._started(image) for image in images]
+
+        def fetch() -> FeatureBatch:
+            features, pooled = (np.empty((len(images), *shape), np.float32) for shape in self._shapes)
+            for number, request in enumerate(requests):
+                request.wait()
+                # The outputs belong to the request and are overwritten by its next image, hence the copies.
+                features[number], pooled[number] = (output.data[0] for output in request.output_tensors)
+                self._idle.append(request)
+            return FeatureBatch(features, pooled)
+
+        return fetch
+
+    def _started(self, image: NDArray[np.uint8]) -> Any:
+        """Return a request for the features of an image."""
+        try:
+            request = self._idle.pop()
+        except IndexError:  # asked for, not looked up first: another thread may take the last one
+            request = self._compiled.create_infer_request()
+        request.start_async([image[np.newaxis]])  # copied: nothing else would keep it alive until it is read
+        return request
+
+
+def calibrate(
+    weights: Weights, images: NDArray[np.uint8], digests: Sequence[str], seed: int = CALIBRATION_SEED
+) -> Quantization:
+    """Return how to quantise the network for images like these.
+
+    Parameters
+    ----------
+    weights : Weights
+        Of the network.
+    images : ndarray of shape (n_images, size, size, 3), uint8
+        The sample.
+    digests : sequence of str
+        SHA-256 of their files.
+    seed : int
+        That the sample was drawn with.
+
+    Raises
+    ------
+    HeadstartError
+        If OpenVINO is not installed, or this processor cannot compute such a network.
+    """
+    check_int8_cpu()
+    batch_size = min(BATCH_SIZE, len(images))
+    precision = "bfloat16" if has_bfloat16(cpu_flags()) else "float32"
+    compiled = compile_model(Graph(images.shape[1], batch_size, weights).maxima(), precision)
+    largest = np.full(len(CONVOLUTIONS), MIN_RANGE, np.float32)
+    for start in range(0, len(images), batch_size):
+        chunk = images[start : start + batch_size]
+        maxima = compiled(padded(chunk, batch_size), share_inputs=True).to_tuple()[0][: len(chunk)]
+        largest = np.maximum(largest, maxima.max(axis=0))
+    ranges = tuple(largest[:-1].tolist())
+    return Quantization(
+        engine="openvino",
+        ranges=ranges,
+        n_images=len(images),
+        seed=seed,
+        sample_sha256=sample_sha256(digests),
+        network_sha256=network_sha256(quantize_layers(weights), ranges),
+    )
+
+
+def compile_model(model: Any, precision: str, *, n_at_once: int = 1) -> Any:
+    """Return the model compiled for the CPU: so many passes at once, each with its share of the threads.
+
+    OpenVINO would bind its threads to cores, from the first one on, in every process: several that share a machine would
+    all compute on the same cores, the others idle, and a bound thread waits where one that decodes has its core.
+    """
+    options = {
+        "INFERENCE_PRECISION_HINT": INFERENCE_PRECISIONS[precision],
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": str(n_at_once),
+        "INFERENCE_NUM_THREADS": str(available_threads()),
+        "ENABLE_CPU_PINNING": False,
+    }
+    return import_openvino().Core().compile_model(model, "CPU", options)

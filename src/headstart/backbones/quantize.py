@@ -1,0 +1,135 @@
+"""VGG16 in 8-bit integers: the weights quantised per output channel, the values between the layers per layer.
+
+Weights are symmetric, −127…127. Values behind a ReLU are 0…255 from 0 to the largest one that was seen on a sample of the
+user's own images; the preprocessed image, whose limits are known, is −128…127. That is the scheme of NNCF with its
+"min-max" estimator, and the tests compare the ranges with NNCF's. Why not its default, the mean of the images' largest
+values: decision 0003.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from headstart.backbones.device import cpu_flags
+from headstart.backbones.vgg16 import BGR_MEANS, LAYERS
+from headstart.errors import HeadstartError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from headstart.backbones.weights import Weights
+
+#: Images of the sample, and the seed it is drawn with. More change the features less than 1e-3 (docs/adr/0003).
+CALIBRATION_IMAGES = 64
+CALIBRATION_SEED = 0
+
+#: The convolutions, in network order.
+CONVOLUTIONS = tuple(name for name in LAYERS if "conv" in name)
+
+#: What −128 and 127 stand for in the preprocessed image: the largest distance of a pixel from its mean is 255 − 103.939.
+INPUT_RANGE = (-(255 - min(BGR_MEANS)) * 128 / 127, 255 - min(BGR_MEANS))
+
+#: A layer that was silent on the whole sample needs a range all the same.
+MIN_RANGE = 1e-3
+
+#: Flags of CPUs that add up 8-bit products without saturation (Intel SDM vol. 2, VPDPBUSD and TDPBUSD). Others clip sums of
+#: two at 16 bits, which gives other features.
+INT8_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8")
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedLayer:
+    """A convolution in integers.
+
+    Attributes
+    ----------
+    kernel : ndarray of shape (output, input, height, width), int8
+        The first one takes RGB.
+    scale : ndarray of shape (output, 1, 1, 1), float32
+        What 1 stands for.
+    bias : ndarray of shape (output,), float32
+        Not quantised.
+    """
+
+    kernel: NDArray[np.int8]
+    scale: NDArray[np.float32]
+    bias: NDArray[np.float32]
+
+
+def oihw(weights: Weights, name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return kernel, shape (output, input, height, width), and bias of a convolution; the first one takes RGB for BGR."""
+    kernel, bias = weights.tensors[name]
+    if name == CONVOLUTIONS[0]:
+        kernel = kernel[:, :, ::-1]
+    return np.ascontiguousarray(kernel.transpose(3, 2, 0, 1)), bias
+
+
+def quantize_layers(weights: Weights) -> dict[str, QuantizedLayer]:
+    """Return every convolution in integers, in network order."""
+    layers = {}
+    for name in CONVOLUTIONS:
+        kernel, bias = oihw(weights, name)
+        largest = np.abs(kernel).max(axis=(1, 2, 3), keepdims=True)
+        scale = (np.where(largest > 0, largest, 1) / np.float32(127)).astype(np.float32)
+        integers = np.clip(np.rint(kernel / scale), -127, 127).astype(np.int8)
+        layers[name] = QuantizedLayer(integers, scale, np.asarray(bias, np.float32))
+    return layers
+
+
+def network_sha256(layers: Mapping[str, QuantizedLayer], ranges: Sequence[float]) -> str:
+    """Return the digest of a quantised network: per layer integers, scales and biases, then the ranges; little-endian."""
+    digest = hashlib.sha256()
+    for layer in layers.values():
+        digest.update(layer.kernel.tobytes())
+        digest.update(layer.scale.astype("<f4", copy=False).tobytes())
+        digest.update(layer.bias.astype("<f4", copy=False).tobytes())
+    digest.update(np.asarray(ranges, "<f4").tobytes())
+    return digest.hexdigest()
+
+
+def sample_sha256(digests: Sequence[str]) -> str:
+    """Return the digest of the digests of some files, whatever their order."""
+    return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
+
+
+def images_to_pay(seconds: float, rate: float, int8_rate: float) -> float:
+    """Return the number of images from which int8 pays: what it costs to begin is won back at its higher rate.
+
+    n / rate = seconds + n / int8_rate, solved for n.
+
+    Parameters
+    ----------
+    seconds : float
+        That the run starts later for: the sample, its forward pass, and the second network.
+    rate, int8_rate : float
+        Images per second in the other precision, and in int8.
+
+    Returns
+    -------
+    float
+        Infinite where int8 is not faster.
+    """
+    return max(seconds, 0.0) / (1 / rate - 1 / int8_rate) if int8_rate > rate else float("inf")
+
+
+def adds_up_int8(flags: frozenset[str]) -> bool:
+    """Return whether a CPU with these flags adds up 8-bit products as they are; so it is taken to do where none are known."""
+    return not flags or not flags.isdisjoint(INT8_FLAGS)
+
+
+def check_int8_cpu(flags: frozenset[str] | None = None) -> None:
+    """Raise HeadstartError where the CPU is known to clip sums of 8-bit products.
+
+    Nothing is known, and nothing refused, where the system does not list flags; ``verify`` compares features there.
+    """
+    flags = cpu_flags() if flags is None else flags
+    if not adds_up_int8(flags):
+        raise HeadstartError(
+            f"This processor has none of {', '.join(INT8_FLAGS)}: it clips sums of 8-bit products, which gives other "
+            "features. Use --precision auto, or a machine that has one of them for features of precision int8."
+        )

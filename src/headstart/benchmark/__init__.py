@@ -1,1 +1,0 @@
-"""Heads compared on the same folds."""

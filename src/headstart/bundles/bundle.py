@@ -1,0 +1,294 @@
+"""Save a fitted head with everything that is needed to predict, and load it without running any code from it."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.bundles.metadata import (
+    FACTS,
+    HEAD,
+    METRICS,
+    NETWORK,
+    PREDICTIONS,
+    TRAINING,
+    Facts,
+    check_files,
+    check_works,
+    read_facts,
+    version_difference,
+    versions,
+)
+from headstart.bundles.trusted_types import check_form, load_skops, not_savable, unknown_types
+from headstart.errors import BundleError, RecipeMismatchError
+from headstart.heads.transforms import design_matrix
+from headstart.safe_zip import digest, read_json
+from headstart.storage.replacement import replacing, restore
+from headstart.texts import reason_of
+from headstart.types import FeatureBatch, HeadSpec, Recipe
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: Hexadecimal digits of eight bytes.
+SHORT = 16
+
+#: Of 134 million images.
+MAX_BYTES = 2**30
+
+
+def short_digests(sha256: Iterable[str]) -> NDArray[np.uint64]:
+    """Return the first eight bytes of each digest as a number, in their order."""
+    return np.fromiter((int(digest[:SHORT], 16) for digest in sha256), np.uint64)
+
+
+def write_digests(path: Path, digests: NDArray[np.uint64]) -> None:
+    """Write the digests of the training images."""
+    path.write_bytes(np.unique(digests).astype("<u8").tobytes())
+
+
+def read_digests(path: Path) -> NDArray[np.uint64]:
+    """Return the digests of the training images, ascending.
+
+    Raises
+    ------
+    BundleError
+        If the file is none of sorted digests.
+    """
+    try:
+        data = path.read_bytes() if path.stat().st_size <= MAX_BYTES else b"too long"
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {reason_of(error)}") from error
+    digests = np.frombuffer(data[: len(data) // 8 * 8], "<u8").astype(np.uint64)
+    if len(data) % 8 or not len(data) or (digests[1:] <= digests[:-1]).any():
+        raise BundleError(f"{path} is damaged: it does not hold sorted digests of eight bytes. Fit the head again.")
+    return digests
+
+
+#: What desktops leave in every folder that they show.
+LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A fitted head and what it was fitted on.
+
+    Attributes
+    ----------
+    head : Pipeline
+        Scaling and classifier, fitted; its labels are indices into ``class_names``.
+    spec : HeadSpec
+        Type, features, scaling and parameters.
+    recipe : Recipe
+        What the features must be made by.
+    class_names : tuple of str
+        The classes, in the order of the probabilities.
+    training_digests : ndarray of shape (n_images,), uint64, or None
+        Of the images it was fitted on, ascending (bundles/bundle.py); None where they are not known, as of a head that
+        an older version saved.
+    metrics : mapping
+        What was measured when the head was fitted.
+    versions : mapping
+        Versions of what fitted it.
+    created : str
+        When (ISO 8601, UTC).
+    folder : Path or None
+        Where it was loaded from.
+    """
+
+    head: Any
+    spec: HeadSpec
+    recipe: Recipe
+    class_names: tuple[str, ...]
+    training_digests: NDArray[np.uint64] | None = None
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    created: str = ""
+    folder: Path | None = None
+
+    def predict_proba(self, batches: Iterable[FeatureBatch], recipe: Recipe) -> NDArray[np.float64]:
+        """Return probabilities, shape (n_images, n_classes), float64, in the order of ``class_names``.
+
+        A class without a training image has probability 0.
+
+        Raises
+        ------
+        RecipeMismatchError
+            If the features were made by another recipe; the message names the fields.
+        """
+        differences = self.recipe.differences(recipe)
+        if differences:
+            raise RecipeMismatchError(
+                f"The head was fitted on features of another recipe (head ≠ these): {'; '.join(differences)}. "
+                "Extract the features with the head's recipe, or fit a head on these."
+            )
+        return np.concatenate([self._of_batch(batch) for batch in batches] or [np.empty((0, len(self.class_names)))])
+
+    def _of_batch(self, batch: FeatureBatch) -> NDArray[np.float64]:
+        X = design_matrix([batch], self.spec.features, pooled_layers=self.recipe.pooled_layers)
+        probabilities = np.zeros((len(X), len(self.class_names)))
+        probabilities[:, self.head.classes_] = self.head.predict_proba(X)
+        return probabilities
+
+
+def save_bundle(
+    folder: Path, bundle: Bundle, *, metrics: Mapping[str, Any], predictions: bytes = b"", overwrite: bool = False
+) -> Path:
+    """Write a bundle; it appears whole or not at all.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to.
+    bundle : Bundle
+        The head.
+    metrics : mapping
+        What is known of how good it is; JSON types only.
+    predictions : bytes
+        A CSV table of the images that it was scored on; empty for none.
+    overwrite : bool
+        Replace a saved head that is there already. Nothing else is ever replaced.
+
+    Raises
+    ------
+    BundleError
+        If something lies there that is not to be replaced, or it cannot be written.
+    """
+    check_target(folder, overwrite=overwrite)
+    try:
+        with replacing(folder.resolve()) as partial:  # a link to a bundle stays a link
+            write_files(partial, bundle, metrics, predictions)
+    except OSError as error:
+        raise BundleError(f"{folder} cannot be written: {reason_of(error)}.") from error
+    return folder
+
+
+def check_target(folder: Path, *, overwrite: bool = False) -> None:
+    """Raise BundleError where a bundle may not be written: over anything but a bundle or an empty folder.
+
+    A bundle is replaced with ``overwrite`` only.
+    """
+    restore(folder.resolve())
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    files = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    try:
+        others = files - set(read_facts(folder).files) - {FACTS, PREDICTIONS} - LITTER
+    except BundleError as error:
+        raise BundleError(
+            f"{folder} exists and is no saved head, so it is not replaced. Choose another folder with -o."
+        ) from error
+    if others:
+        raise BundleError(
+            f"{folder} is a saved head, but holds other files too, so it is not replaced: {', '.join(sorted(others))}. "
+            "Move them, or choose another folder with -o."
+        )
+    if not overwrite:
+        raise BundleError(
+            f"{folder} is a saved head already. Use --overwrite to replace it, or choose another folder with -o."
+        )
+
+
+def write_files(folder: Path, bundle: Bundle, metrics: Mapping[str, Any], predictions: bytes = b"") -> None:
+    """Write the files of a bundle, their digests in ``bundle.json``."""
+    import skops.io
+
+    head = bundle.head
+    classifier = head.steps[-1][1]
+    network = classifier.__dict__.pop("network_", None)  # skops must not see Keras' objects
+    try:
+        skops.io.dump(head, folder / HEAD)
+    finally:
+        if network is not None:
+            classifier.network_ = network
+    unknown = unknown_types(file=folder / HEAD)
+    if unknown:  # the trial before the fit did not show it
+        raise not_savable(bundle.spec.type, f"it holds types that are not loaded from a file: {', '.join(unknown)}.")
+    if network is not None:
+        network.save(folder / NETWORK)
+    if bundle.training_digests is not None:
+        write_digests(folder / TRAINING, bundle.training_digests)
+    (folder / METRICS).write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    facts = Facts(
+        spec=bundle.spec,
+        recipe=bundle.recipe,
+        class_names=bundle.class_names,
+        n_features=int(head.n_features_in_) if hasattr(head, "n_features_in_") else None,
+        versions=versions(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        files={path.name: digest(path) for path in sorted(folder.iterdir())},
+    )
+    (folder / FACTS).write_text(facts.to_json(), encoding="utf-8")
+    if predictions:  # for people, who may sort it and save it again: no part of the head, so without a digest
+        (folder / PREDICTIONS).write_bytes(predictions)
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Return a saved head. Nothing that the files say is executed, and only known types are built.
+
+    Heads of older versions are loaded, with a warning where scikit-learn has changed since.
+
+    Raises
+    ------
+    BundleError
+        If it is missing, damaged, of a newer version, holds a type that a head does not need, or does not work with this
+        scikit-learn.
+    """
+    restore(folder.resolve())
+    while True:
+        before = identity(folder)
+        try:
+            bundle = read_bundle(folder)
+        except (BundleError, OSError):
+            if identity(folder) == before:
+                raise
+        else:
+            if identity(folder) == before:  # else it was replaced meanwhile, and its files may be of two heads
+                return bundle
+
+
+def identity(folder: Path) -> tuple[int, int]:
+    """Return what differs between a folder and the one that took its place; zeros where there is none."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return 0, 0
+    return found.st_dev, found.st_ino
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Return what lies in a folder; raise as :func:`load_bundle` does."""
+    facts = read_facts(folder)
+    check_files(folder, facts.files)
+    difference = version_difference(facts.versions)
+    try:
+        head = load_skops(folder / HEAD)
+        check_form(folder, head, facts)
+        if NETWORK in facts.files:
+            head.steps[-1][1].load_network(folder / NETWORK)
+        if difference:
+            check_works(folder / HEAD, head, facts.n_features)
+    except BundleError as error:
+        raise BundleError(f"{error}{difference and f' It {difference}.'}") from error
+    if difference:
+        warnings.warn(
+            f"{folder} {difference}. Score it again with `headstart evaluate`, or fit it again.", stacklevel=3
+        )
+    return Bundle(
+        head=head,
+        spec=facts.spec,
+        recipe=facts.recipe,
+        class_names=facts.class_names,
+        training_digests=read_digests(folder / TRAINING) if TRAINING in facts.files else None,
+        metrics=read_json(folder / METRICS),
+        versions=facts.versions,
+        created=facts.created,
+        folder=folder.resolve(),
+    )

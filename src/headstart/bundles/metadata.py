@@ -1,0 +1,226 @@
+"""``bundle.json``: what a saved head is, the digests of its files, and whether these versions can load it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headstart.errors import BundleError, HeadstartError
+from headstart.heads.by_import_path import is_path, is_scikit_learn
+from headstart.heads.catalogue import check_spec
+from headstart.safe_zip import check_regular, digest, read_json
+from headstart.types import HeadSpec, Recipe
+
+#: A row of them is 64 MiB; whatever a damaged file says, no more is allocated to see whether a head works.
+MAX_TRIAL_FEATURES = 2**24
+
+
+def version_difference(saved: Mapping[str, str]) -> str:
+    """Return in words that scikit-learn has changed since a head was saved, beyond corrections; empty where it has not."""
+    now = versions()["scikit-learn"]
+    then = str(saved.get("scikit-learn", now))
+    same = then.rpartition(".")[0] == now.rpartition(".")[0]
+    return "" if same else f"was fitted with scikit-learn {then}, and is used with {now}"
+
+
+def check_works(path: Path, head: Any, n_features: int | None) -> None:
+    """Raise BundleError where a head of another scikit-learn cannot predict a row: what it needs is called otherwise now."""
+    if n_features is None or n_features > MAX_TRIAL_FEATURES:
+        return
+    try:
+        head.predict_proba(np.zeros((1, n_features), np.float32))
+    except Exception as error:  # another version's attributes: anything may be missing
+        raise BundleError(f"{path} does not work here ({error}). Fit the head again.") from error
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what a head depends on."""
+    found = {}
+    for name in ("headstart", "scikit-learn", "skops", "numpy", "keras", "tensorflow"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+FORMAT = "headstart-bundle"
+#: Raised by one when a program that knows the version before could not read what is written now; all older ones are read.
+#: 2: ``training.digests``.
+FORMAT_VERSION = 2
+
+FACTS, METRICS, HEAD, NETWORK, TRAINING, PREDICTIONS = (
+    "bundle.json",
+    "metrics.json",
+    "head.skops",
+    "network.keras",
+    "training.digests",
+    "predictions.csv",
+)
+
+#: Files that every saved head has beside ``bundle.json``, and those that only some have.
+REQUIRED, OPTIONAL = frozenset({METRICS, HEAD}), frozenset({NETWORK, TRAINING})
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a saved head before it is loaded.
+
+    Attributes
+    ----------
+    spec : HeadSpec
+        Type, features, scaling and parameters.
+    recipe : Recipe
+        What the features must be made by.
+    class_names : tuple of str
+        The classes of the cache it was fitted on.
+    n_features : int or None
+        Columns of its input; None where it was not written down.
+    versions : mapping of str to str
+        Versions of what fitted it.
+    created : str
+        When (ISO 8601, UTC).
+    files : mapping of str to str
+        SHA-256 of each file beside ``bundle.json``.
+    """
+
+    spec: HeadSpec
+    recipe: Recipe
+    class_names: tuple[str, ...]
+    n_features: int | None
+    versions: Mapping[str, str]
+    created: str
+    files: Mapping[str, str]
+
+    def to_json(self) -> str:
+        """Return the text of ``bundle.json``."""
+        values = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "spec": asdict(self.spec),
+            "recipe": json.loads(self.recipe.to_json()),
+            "recipe_fingerprint": self.recipe.fingerprint,
+            "class_names": list(self.class_names),
+            "n_features": self.n_features,
+            "versions": dict(self.versions),
+            "created": self.created,
+            "files": dict(self.files),
+        }
+        return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
+
+
+def read_facts(folder: Path) -> Facts:
+    """Return what ``bundle.json`` says, every value checked.
+
+    Raises
+    ------
+    BundleError
+        If there is none, or it is damaged, of a newer version, or not of ours.
+    """
+    if not (folder / FACTS).is_symlink() and not (folder / FACTS).exists():
+        raise BundleError(f"There is no saved head in {folder}. Expected: a folder that fit-head wrote.")
+    values = read_json(folder / FACTS)
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise BundleError(f"{folder} is no saved head of headstart.")
+    version = values.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise BundleError(
+            f"{folder} has format version {version}; this program reads up to {FORMAT_VERSION}. Update it."
+        )
+    try:
+        if version not in range(1, FORMAT_VERSION + 1) or isinstance(version, bool):
+            raise ValueError(f"there is no format version {version!r}")
+        return facts_from(values)
+    except KeyError as error:
+        raise BundleError(f"{folder} is damaged: bundle.json lacks {error}.") from error
+    except (HeadstartError, TypeError, ValueError) as error:
+        raise BundleError(f"{folder} is damaged: in bundle.json, {error}") from error
+
+
+def facts_from(values: Mapping[str, Any]) -> Facts:
+    """Return the facts of these values.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError, HeadstartError
+        If one is missing, or is not what it should be.
+    """
+    recipe = Recipe.from_json(json.dumps(values["recipe"]))
+    if values["recipe_fingerprint"] != recipe.fingerprint:
+        raise ValueError("the fingerprint is not that of the recipe.")
+    class_names = words(values, "class_names")
+    if len(set(class_names)) != len(class_names):
+        raise ValueError(f"class_names holds a name twice: {', '.join(class_names)}.")
+    files = mapping_of_words(values, "files")
+    if not set(files) >= REQUIRED or set(files) - REQUIRED - OPTIONAL:
+        raise ValueError(
+            f"files are {', '.join(sorted(REQUIRED))} and perhaps {', '.join(sorted(OPTIONAL))}. "
+            f"Received: {', '.join(sorted(files))}."
+        )
+    return Facts(
+        spec=spec_from(typed(values, "spec", Mapping)),
+        recipe=recipe,
+        class_names=class_names,
+        n_features=typed(values, "n_features", int) if values.get("n_features") is not None else None,
+        versions=mapping_of_words(values, "versions"),
+        created=typed(values, "created", str),
+        files=files,
+    )
+
+
+def spec_from(values: Mapping[str, Any]) -> HeadSpec:
+    """Return the spec of these values; raise as :func:`facts_from` does."""
+    spec = HeadSpec(
+        type=typed(values, "type", str),
+        features=words(values, "features"),
+        scaling=typed(values, "scaling", str),
+        random_state=typed(values, "random_state", int),
+        params=dict(typed(values, "params", Mapping)),
+    )
+    if is_path(spec.type) and not is_scikit_learn(spec.type):
+        raise ValueError(f"a head of type {spec.type} is none of scikit-learn's, and no other is loaded.")
+    check_spec(spec)
+    return spec
+
+
+def typed(values: Mapping[str, Any], name: str, kind: type) -> Any:
+    """Return a value that is of this type; raise ValueError where it is of another."""
+    value = values[name]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"{name} is of the wrong type. Received: {value!r}.")
+    return value
+
+
+def words(values: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """Return a list of one or more strings as a tuple; raise ValueError where it is none."""
+    found = typed(values, name, list)
+    if not found or not all(isinstance(word, str) for word in found):
+        raise ValueError(f"{name} is a list of words. Received: {found!r}.")
+    return tuple(found)
+
+
+def mapping_of_words(values: Mapping[str, Any], name: str) -> dict[str, str]:
+    """Return a mapping of strings to strings; raise ValueError where it is none."""
+    found = dict(typed(values, name, Mapping))
+    if not all(isinstance(word, str) for word in found.values()):
+        raise ValueError(f"{name} maps words to words. Received: {found!r}.")
+    return found
+
+
+def check_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Raise BundleError where a file is missing, is a link, or is not the one that was saved."""
+    for name, expected in files.items():
+        path = folder / name
+        found = path.is_symlink() or path.exists()
+        if found:
+            check_regular(path)
+        if not found or digest(path) != expected:
+            raise BundleError(
+                f"{folder} is damaged: {name} is missing or not the file that was saved. Fit the head again."
+            )

@@ -1,0 +1,143 @@
+"""The scikit-learn parts of a saved head, loaded with nothing in them run."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headstart.bundles.metadata import HEAD, NETWORK, Facts
+from headstart.errors import BundleError
+from headstart.heads.by_import_path import is_path, is_scikit_learn
+from headstart.heads.catalogue import make_head
+from headstart.safe_zip import check_members
+from headstart.types import HeadSpec
+
+#: Types of our own that a head may hold. skops knows those of scikit-learn and NumPy; everything else is refused.
+OWN_TYPES = (
+    "headstart.heads.class_mean.ClassMeanHead",
+    "headstart.heads.dense.DenseHead",
+    "headstart.heads.linear.LinearSVM",
+    "headstart.heads.linear.LogisticHead",
+    "headstart.heads.neighbours.NeighboursHead",
+    "headstart.heads.ridge.RidgeHead",
+    "headstart.heads.svm.LinearSVMHead",
+    "headstart.heads.svm.RBFSVMHead",
+    "headstart.heads.transforms.SqrtL2Scaler",
+)
+
+#: Of scikit-learn's, those that calibration and some classifiers need and skops does not list: plain Python, whose attributes
+#: are set and nothing else. Trees and k-d trees are not among them: they are memory that compiled code reads unchecked.
+OTHER_TYPES = (
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
+    "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace",
+    "sklearn.gaussian_process.kernels.ConstantKernel",
+    "sklearn.gaussian_process.kernels.Product",
+    "sklearn.gaussian_process.kernels.RBF",
+    "sklearn.model_selection._split.StratifiedKFold",
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+)
+
+ALLOWED = frozenset({*OWN_TYPES, *OTHER_TYPES})
+
+#: Rows, features and classes of the trial that shows what types a fitted head holds.
+TRIAL = (60, 20, 3)
+
+
+def unknown_types(data: bytes | None = None, file: Path | None = None) -> list[str]:
+    """Return the types in a skops archive that are not loaded, sorted; nothing of it is built."""
+    import skops.io
+
+    return sorted(set(skops.io.get_untrusted_types(data=data, file=file)) - ALLOWED)
+
+
+def check_savable(spec: HeadSpec) -> None:
+    """Raise BundleError where a head of this spec could not be loaded again; a trial fit on a few rows tells.
+
+    Heads of the catalogue always can. Where the trial itself fails, the real rows will say why.
+    """
+    if not is_path(spec.type):
+        return
+    if not is_scikit_learn(spec.type):
+        raise not_savable(spec.type, "only scikit-learn's own classifiers are loaded from a file.")
+    import skops.io
+
+    n_samples, n_features, n_classes = TRIAL
+    X = np.random.default_rng(0).random((n_samples, n_features), dtype=np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            head = make_head(spec).fit(X, np.arange(n_samples) % n_classes)
+        except ValueError:
+            return
+    unknown = unknown_types(data=skops.io.dumps(head))
+    if unknown:
+        raise not_savable(spec.type, f"it holds types that are not loaded from a file: {', '.join(unknown)}.")
+
+
+def not_savable(head_type: str, reason: str) -> BundleError:
+    """Return the error that says what to do with a head that cannot be saved."""
+    return BundleError(
+        f"A head of {head_type} cannot be saved: {reason} Choose another head, or fit this one without saving it, from "
+        "Python: headstart.fit_head(cache, spec, output=None)."
+    )
+
+
+def load_skops(path: Path) -> Any:
+    """Return the scikit-learn parts of a head; raise BundleError where they hold a type that is not known."""
+    import skops.io
+    from sklearn.exceptions import InconsistentVersionWarning
+
+    try:
+        check_members(path)
+        unknown = unknown_types(file=path)
+        if unknown:
+            raise BundleError(f"{path} holds types that no head needs, and is not loaded: {', '.join(unknown)}.")
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", InconsistentVersionWarning
+            )  # bundles/bundle.py says it once, and for all parts
+            head = skops.io.load(path, trusted=sorted(ALLOWED))
+    except BundleError:
+        raise
+    except Exception as error:  # zip, JSON and skops' own errors: all mean that the file is not what it should be
+        raise BundleError(f"{path} cannot be loaded: {error}") from error
+    for _, step in getattr(head, "steps", ()):
+        complete(step)
+    return head
+
+
+def complete(estimator: Any) -> None:
+    """Give an estimator that an older version has saved the defaults of the parameters that have come since."""
+    if not hasattr(estimator, "_get_param_names"):
+        return
+    parameters = inspect.signature(type(estimator).__init__).parameters
+    for name in estimator._get_param_names():
+        if name not in vars(estimator) and parameters[name].default is not inspect.Parameter.empty:
+            setattr(estimator, name, parameters[name].default)
+
+
+def check_form(folder: Path, head: Any, facts: Facts) -> None:
+    """Raise BundleError where what was loaded is not the kind of head that ``bundle.json`` speaks of."""
+    try:
+        expected, received = form(make_head(facts.spec)), form(head)
+        labels = np.asarray(head.classes_) if received == expected else None
+    except (AttributeError, TypeError, ValueError) as error:
+        raise BundleError(f"{folder / HEAD} holds no head of this kind: {error}") from error
+    if labels is None:
+        raise BundleError(f"{folder / HEAD} holds no head of this kind ({facts.spec.type}, {facts.spec.scaling}).")
+    if labels.dtype.kind not in "iu" or not np.isin(labels, np.arange(len(facts.class_names))).all():
+        raise BundleError(f"{folder / HEAD} has labels that are none of the {len(facts.class_names)} classes.")
+    if (NETWORK in facts.files) != (facts.spec.type == "dense"):
+        raise BundleError(f"{folder}: a dense head has a {NETWORK}, and no other head has one.")
+
+
+def form(head: Any) -> list[type]:
+    """Return the types of a head's steps, and of the classifier in a calibrated one."""
+    steps = [step for _, step in head.steps]
+    return [type(step) for step in (*steps, getattr(steps[-1], "estimator", None))]

@@ -1,0 +1,1 @@
+"""Checks of caches that come from elsewhere, or may be damaged."""

@@ -1,0 +1,398 @@
+"""Check everything in a cache against the specification: all faults are listed, not only the first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.cache.datasets import HexColumn, read_column, row_digest
+from headstart.cache.format import (
+    CLASS_NAMES,
+    DIGEST,
+    FEATURES,
+    POOLED,
+    POOLED_COLUMN_LAYER,
+    ROWS,
+    SHARDS_FORMAT,
+    Header,
+    column_layers,
+    read_header,
+    read_integer_attribute,
+    read_text_attribute,
+)
+from headstart.cache.opening import check_is_file
+from headstart.cache.reader import FeatureCache
+from headstart.cache.safe_reads import H5PY_ERRORS, REMEDY, StoredRows, close_file, first_line
+from headstart.cache.sandbox import open_hdf5
+from headstart.cache.sharded.shard_folder import MANIFEST, ShardFolder, shard_folder
+from headstart.cache.sharded.shard_manifest import Manifest, manifest_columns, read_manifest, sharded_rows
+from headstart.cache.sharded.shard_reader import OpenShards, ShardedRows
+from headstart.cache.structure import check_labels, checked_column, checked_rows, expected_columns
+from headstart.errors import CacheError
+from headstart.texts import TextColumn
+
+Datasets = Mapping[str, StoredRows | ShardedRows]
+
+#: Bytes of features that are in memory at once; a batch has one row at least.
+BATCH_BYTES = 16 * 2**20
+
+#: Place of a finding that concerns the file as a whole.
+FILE = "file"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as it must be.
+
+    Attributes
+    ----------
+    place : str
+        ``file``, or the dataset, as ``/rows/path``.
+    what : str
+        What is wrong, half a sentence.
+    row : int or None
+        Number of the row, where it concerns one.
+    image : str
+        Its path, where that is known.
+    expected, received : str
+        Values, where there are two to compare.
+    """
+
+    place: str
+    what: str
+    row: int | None = None
+    image: str = ""
+    expected: str = ""
+    received: str = ""
+
+    def __str__(self) -> str:
+        where = self.place if self.row is None else f"{self.place}, row {self.row}"
+        values = f" Expected: {self.expected}. Received: {self.received}." if self.expected else ""
+        return f"{where}{f' ({self.image})' if self.image else ''}: {self.what}.{values}"
+
+
+def readable_columns(datasets: Mapping[str, StoredRows], found: list[Finding]) -> dict[str, Any]:
+    """Return the columns whose values are those that were written; what is wrong with the others goes to ``found``."""
+    columns: dict[str, Any] = {}
+    for name, dataset in datasets.items():
+        try:
+            columns[name] = read_column(dataset, read_text_attribute(dataset, DIGEST))
+        except H5PY_ERRORS as error:
+            found.append(Finding(f"/{name}", f"{first_line(error)}{unreadable_rows(dataset)}"))
+    return columns
+
+
+def unreadable_rows(dataset: StoredRows) -> str:
+    """Return which rows of a column lie in chunks that cannot be read, in words; empty where all can."""
+    bad = []
+    for start in range(0, len(dataset), dataset.chunk_rows):
+        end = min(start + dataset.chunk_rows, len(dataset))
+        try:
+            dataset.read(np.arange(start, end), np.empty((end - start, *dataset.shape[1:]), dataset.dtype))
+        except H5PY_ERRORS:
+            bad.append(f"{start:,} to {end - 1:,}")
+    return f"; the rows {', '.join(bad)} cannot be read" if bad else ""
+
+
+def contradictions(header: Header, datasets: Datasets, columns: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield where readable parts do not fit each other."""
+    names, label, paths = (columns.get(name) for name in (CLASS_NAMES, f"{ROWS}/label", f"{ROWS}/path"))
+    if names is not None:
+        try:
+            check_labels(np.empty(0, np.int32), tuple(names))
+        except ValueError as error:
+            yield Finding(f"/{CLASS_NAMES}", str(error))
+        outside = np.flatnonzero((label < -1) | (label >= len(names))) if label is not None else np.empty(0, np.int64)
+        for row in outside.tolist():
+            expected, received = f"-1 to {len(names) - 1}", str(columns[f"{ROWS}/label"][row])
+            yield Finding(f"/{ROWS}/label", "there is no such class", row, image_of(columns, row), expected, received)
+    for row, path in enumerate(paths or ()):
+        if not path:
+            yield Finding(f"/{ROWS}/path", "the path is empty", row)
+    layers = columns.get(POOLED_COLUMN_LAYER)
+    if POOLED in datasets and datasets[POOLED].shape[1] and layers is not None:
+        yield from layer_findings(header, list(layers))
+
+
+def layer_findings(header: Header, layers: list[str]) -> Iterator[Finding]:
+    """Yield where the columns of ``/pooled`` are not those of the recipe."""
+    place = f"/{POOLED_COLUMN_LAYER}"
+    try:
+        expected = column_layers(header.recipe.pooled_layers, len(layers))
+    except CacheError as error:
+        yield Finding(place, f"it does not fit the recipe: {str(error).rstrip('.')}")
+        return
+    for number, (wanted, received) in enumerate(zip(expected, layers, strict=True)):
+        if wanted != received:
+            yield Finding(place, f"column {number} is of another layer", None, "", wanted, received)
+            return
+
+
+def row_findings(
+    datasets: Datasets, columns: Mapping[str, Any], wanted: NDArray[np.int64], advance: Callable[[int], None]
+) -> Iterator[Finding]:
+    """Yield which of some rows of ``/features`` and ``/pooled`` cannot be read, are not finite, or not their digest's."""
+    present = {name: datasets[name] for name in (FEATURES, POOLED) if name in datasets}
+    row_bytes = sum(dataset.chunk_bytes for dataset in present.values())
+    step = max(1, min(256, BATCH_BYTES // max(1, row_bytes)))
+    digests: HexColumn | None = None
+    if len(present) == 2 and (array := columns.get(f"{ROWS}/features_sha256")) is not None:
+        digests = HexColumn(array)
+    for start in range(0, len(wanted), step):
+        rows = wanted[start : start + step]
+        parts = {name: rows_or_none(dataset, rows) for name, dataset in present.items()}
+        for position, row in enumerate(rows.tolist()):
+            values: dict[str, NDArray[Any]] = {}
+            for finding in one_row(row, position, present, parts, values):
+                yield with_image(finding, columns)
+            if digests is not None and len(values) == 2:
+                received = row_digest(values[FEATURES], values[POOLED]).hex()
+                if received != digests[row]:
+                    what = "features and averages are not those that were written (SHA-256)"
+                    finding = Finding(f"/{FEATURES}", what, row, "", digests[row], received)
+                    yield with_image(finding, columns)
+        advance(len(rows))
+
+
+def one_row(
+    row: int,
+    position: int,
+    present: Datasets,
+    parts: Mapping[str, NDArray[Any] | None],
+    values: dict[str, NDArray[Any]],
+) -> Iterator[Finding]:
+    """Yield what is wrong with one row; put what could be read of it into ``values``."""
+    for name, dataset in present.items():
+        batch = parts[name]
+        try:
+            value = read_one(dataset, row) if batch is None else batch[position]
+        except H5PY_ERRORS as error:
+            yield Finding(f"/{name}", f"it cannot be read: {first_line(error)}", row)
+            continue
+        values[name] = value
+        n_bad = int(np.count_nonzero(~np.isfinite(value)))
+        if n_bad:
+            yield Finding(f"/{name}", f"{n_bad:,} values are not finite", row)
+
+
+def rows_or_none(dataset: StoredRows | ShardedRows, rows: NDArray[np.int64]) -> NDArray[Any] | None:
+    """Return consecutive rows; None where one of them cannot be read."""
+    values = np.empty((len(rows), *dataset.shape[1:]), dataset.dtype)
+    with suppress(*H5PY_ERRORS):
+        if values.size:
+            dataset.read(rows, values)
+        return values
+    return None
+
+
+def read_one(dataset: StoredRows | ShardedRows, row: int) -> NDArray[Any]:
+    """Return one row."""
+    value = np.empty((1, *dataset.shape[1:]), dataset.dtype)
+    dataset.read(np.array([row]), value)
+    one: NDArray[Any] = value[0]
+    return one
+
+
+def with_image(finding: Finding, columns: Mapping[str, Any]) -> Finding:
+    """Return the finding with the path of its row."""
+    return finding if finding.row is None else replace(finding, image=image_of(columns, finding.row))
+
+
+def image_of(columns: Mapping[str, Any], row: int) -> str:
+    """Return the path of a row; empty where the paths cannot be read."""
+    paths: TextColumn | None = columns.get(f"{ROWS}/path")
+    return paths[row] if paths is not None else ""
+
+
+def findings_in_folder(
+    folder: ShardFolder, start: Callable[[int], None], advance: Callable[[int], None]
+) -> Iterator[Finding]:
+    """Yield everything that is wrong with a folder of shards; arguments as of ``verify_file``."""
+    try:
+        file = folder.open(MANIFEST)
+    except PermissionError as error:
+        raise CacheError(f"{folder.path} cannot be read: {error.strerror}.") from error
+    except H5PY_ERRORS as error:
+        yield Finding(FILE, f"its manifest cannot be opened: {first_line(error)}")
+        return
+    try:
+        columns, found = columns_of(file, folder)
+        yield from found
+        try:
+            manifest = read_manifest(file, folder.path / MANIFEST)
+        except H5PY_ERRORS as error:
+            if not any(finding.what.startswith(first_line(error)) for finding in found):
+                yield Finding(FILE, first_line(error))
+            return
+        yield from findings_by(folder, manifest, columns, start, advance)
+    finally:
+        close_file(file)
+
+
+def columns_of(file: Any, folder: ShardFolder) -> tuple[dict[str, Any], list[Finding]]:
+    """Return the readable columns of a manifest, and what is wrong with the others.
+
+    Raises
+    ------
+    CacheError
+        If it is no manifest, or of another version.
+    """
+    found: list[Finding] = []
+    datasets: dict[str, StoredRows] = {}
+    try:
+        header = read_header(file, folder.path / MANIFEST, SHARDS_FORMAT)
+        expected = list(
+            manifest_columns(file, header.n_images, header.n_failures, read_integer_attribute(file, "n_shards"))
+        )
+    except CacheError:
+        raise
+    except H5PY_ERRORS as error:
+        what = f"the attributes of its manifest cannot be read, and without them nothing else: {first_line(error)}"
+        return {}, [Finding(FILE, what)]
+    for name, column, n_rows in expected:
+        try:
+            datasets[name] = StoredRows(checked_column(file, name, column, n_rows))
+        except H5PY_ERRORS as error:
+            found.append(Finding(f"/{name}", first_line(error)))
+    return readable_columns(datasets, found), found
+
+
+def findings_by(
+    folder: ShardFolder,
+    manifest: Manifest,
+    columns: dict[str, Any],
+    start: Callable[[int], None],
+    advance: Callable[[int], None],
+) -> Iterator[Finding]:
+    """Yield what is wrong with the rows and the shards of a manifest that says where they are."""
+    shards, rows = sharded_rows(folder, manifest)
+    try:
+        yield from contradictions(manifest.header, rows, columns)
+        start(manifest.header.n_images)
+        closed = np.zeros(len(manifest.places.table), np.bool_)
+        for number in range(len(closed)):
+            finding, closed[number] = shard_finding(folder, shards, number)
+            if finding is not None:
+                yield finding
+        unreadable = closed[manifest.places.shard]
+        advance(int(unreadable.sum()))
+        yield from row_findings(rows, columns, np.flatnonzero(~unreadable), advance)
+    finally:
+        shards.close()
+
+
+def shard_finding(folder: ShardFolder, shards: OpenShards, number: int) -> tuple[Finding | None, bool]:
+    """Return what is wrong with a shard as a file, and whether none of its rows can be read for that."""
+    name = shards.table.names[number]
+    try:
+        with shards.at(number, FEATURES):
+            pass
+    except H5PY_ERRORS as error:
+        return Finding(name, f"{first_line(error).removeprefix(f'shard {name}: ')}; none of its rows can be read"), True
+    try:
+        expected, received = shards.table.sha256[number].tobytes(), folder.digest(name)
+    except OSError as error:
+        return Finding(name, f"it cannot be read: {error.strerror}"), False
+    if expected == received:
+        return None, False
+    what = "it is not the file that the manifest names (SHA-256)"
+    return Finding(name, what, None, "", expected.hex(), received.hex()), False
+
+
+def verify_file(
+    path: str | Path, *, start: Callable[[int], None] | None = None, advance: Callable[[int], None] | None = None
+) -> Iterator[Finding]:
+    """Yield everything that is wrong with a cache; nothing, where it is whole.
+
+    Every structure and every row is read: checksums, digests of columns and rows, shapes, types, labels, finite values.
+    Memory does not grow with the features.
+
+    Parameters
+    ----------
+    path : str or Path
+        The cache; it is not changed.
+    start : callable, optional
+        Is told the number of rows before they are read.
+    advance : callable, optional
+        Is told how many more rows have been read.
+
+    Raises
+    ------
+    CacheError
+        If there is no such file, it may not be read, it is no cache, or of another format version.
+    """
+    path = Path(path)
+    folder = shard_folder(path)
+    if folder:
+        yield from findings_in_folder(folder, start or (lambda n: None), advance or (lambda n: None))
+        return
+    check_is_file(path)
+    try:
+        file = open_hdf5(path)
+    except PermissionError as error:
+        raise CacheError(f"{path} cannot be read: {error.strerror}.") from error
+    except H5PY_ERRORS as error:
+        yield Finding(FILE, f"it cannot be opened: {first_line(error)}")
+        return
+    try:
+        yield from findings_in(file, path, start or (lambda n: None), advance or (lambda n: None))
+    finally:
+        close_file(file)
+
+
+def verify(cache: FeatureCache) -> None:
+    """Read the whole file of an open cache once and compare it with the specification; stop at the first fault.
+
+    Raises
+    ------
+    CacheError
+        If anything is damaged; the message names it.
+    """
+    for finding in verify_file(cache.file):
+        raise CacheError(f"{cache.path} is damaged: {finding} {REMEDY}")
+
+
+def findings_in(
+    file: Any, path: Path, start: Callable[[int], None], advance: Callable[[int], None]
+) -> Iterator[Finding]:
+    """Yield everything that is wrong with an open file."""
+    try:
+        header = read_header(file, path)
+    except CacheError:
+        raise
+    except H5PY_ERRORS as error:
+        yield Finding(FILE, f"its attributes cannot be read, and without them nothing else: {first_line(error)}")
+        return
+    found: list[Finding] = []
+    datasets = readable_datasets(file, header, found)
+    large = (FEATURES, POOLED)
+    columns = readable_columns({name: rows for name, rows in datasets.items() if name not in large}, found)
+    yield from found
+    yield from contradictions(header, datasets, columns)
+    start(header.n_images)
+    yield from row_findings(datasets, columns, np.arange(header.n_images), advance)
+
+
+def readable_datasets(file: Any, header: Header, found: list[Finding]) -> dict[str, StoredRows]:
+    """Return the datasets whose structure is right, by name; what is wrong with the others goes to ``found``."""
+    datasets: dict[str, StoredRows] = {}
+
+    def look(name: str, check: Callable[[], Any]) -> None:
+        try:
+            datasets[name] = StoredRows(check())
+        except H5PY_ERRORS as error:
+            found.append(Finding(f"/{name}", first_line(error)))
+
+    look(FEATURES, partial(checked_rows, file, FEATURES, header.recipe.storage, header.n_images, 4))
+    look(POOLED, partial(checked_rows, file, POOLED, "float32", header.n_images, 2))
+    n_pooled = datasets[POOLED].shape[1] if POOLED in datasets else None
+    for name, column, n_rows in expected_columns(file, header.n_images, header.n_failures, n_pooled):
+        look(name, partial(checked_column, file, name, column, n_rows))
+    return datasets

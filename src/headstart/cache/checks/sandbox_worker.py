@@ -1,0 +1,189 @@
+"""The process in which a file of unknown origin is read first: its structure, and what else its reader would look at.
+
+The HDF5 library trusts what has the right checksum: a file that was made to harm can end the process that reads it, or keep
+it busy. So :mod:`headstart.cache.sandbox` starts this process, which does nothing else, and asks it for each file.
+On a system that can fork, each file has a process of its own here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from headstart.cache.checks.integrity import columns_of, contradictions, readable_columns, readable_datasets
+from headstart.cache.format import FEATURES, FORMAT, POOLED, SHARDS_FORMAT, form_of, read_header
+from headstart.cache.safe_reads import H5PY_ERRORS, StoredRows
+from headstart.cache.sharded.shard_folder import ShardFolder
+from headstart.cache.sharded.shard_manifest import read_manifest
+
+#: Exit codes: everything could be read; something could not, which its reader will find and say; closing or memory failed.
+SOUND, DAMAGED, HARMFUL = 0, 3, 4
+
+#: Seconds without a question after which the process ends.
+IDLE_SECONDS = 10.0
+
+#: Features up to this size are read as a whole, of larger ones some rows spread over the file.
+WHOLE_BYTES, SAMPLE_ROWS = 2**24, 16
+
+#: Objects looked at in a file of another layout.
+MAX_OBJECTS = 1000
+
+
+def serve() -> None:
+    """Answer questions on standard input, a JSON object a line with ``path`` and limits, by exit codes on standard output."""
+    say("ready")
+    while is_asked() and (line := sys.stdin.readline()):
+        question = json.loads(line)
+        if hasattr(os, "fork"):
+            process = os.fork()
+            code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) if process else answer(question)
+            if not process and code != SOUND:
+                sys.exit(code)  # by the usual way: HDF5 closes what is open, which can fail too
+            if not process:
+                os._exit(code)
+        elif (code := answer(question)) != SOUND:
+            sys.exit(code)  # no later file is read by a process that has met damage
+        say(code)
+
+
+def say(word: object) -> None:
+    """Write a line to the asking process."""
+    sys.stdout.write(f"{word}\n")
+    sys.stdout.flush()
+
+
+def is_asked() -> bool:
+    """Return whether there is something to read, if not now, then within the time that the process waits."""
+    return os.name == "nt" or bool(select.select([sys.stdin], [], [], IDLE_SECONDS)[0])
+
+
+def answer(question: dict[str, Any]) -> int:
+    """Return the exit code for a file."""
+    limit(question["memory_bytes"], question["cpu_seconds"])
+    errors: list[BaseException] = []
+    path = Path(question["path"])
+    try:
+        file = h5py.File(path, "r", locking=False)
+    except H5PY_ERRORS:
+        return DAMAGED
+    for read in readers(file):
+        try:
+            errors += read(file, path)
+        except H5PY_ERRORS as error:
+            errors.append(error)
+    try:
+        file.close()
+    except H5PY_ERRORS:
+        return HARMFUL
+    if any(isinstance(error, MemoryError) or "alloc" in str(error) for error in errors):
+        return HARMFUL
+    return DAMAGED if errors else SOUND
+
+
+def limit(memory_bytes: int, cpu_seconds: int) -> None:
+    """Bound what this process may use, where the operating system can: processor time, and memory beyond what it has."""
+    try:
+        import resource
+    except ImportError:  # Windows: the time that the asking process waits is the only bound
+        return
+    in_use = 0
+    with suppress(OSError):
+        in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    # At the harder of two bounds of time the process is killed, and it is not seen why.
+    bounds = {"CORE": (0, 0), "CPU": (cpu_seconds, cpu_seconds + 1), "AS": (in_use + memory_bytes,) * 2}
+    for name, bound in bounds.items():
+        with suppress(OSError, ValueError):
+            resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), bound)
+
+
+Reader = Callable[[Any, Path], Sequence[BaseException]]
+
+
+def readers(file: Any) -> tuple[Reader, ...]:
+    """Return what reads a file of this form."""
+    try:
+        form = form_of(file)
+    except H5PY_ERRORS:
+        form = ""
+    return {FORMAT: (read_cache,), SHARDS_FORMAT: (read_shards,)}.get(form, (read_objects,))
+
+
+def read_cache(file: Any, path: Path) -> Sequence[BaseException]:
+    """Read what there is in a cache or a shard; return what was wrong."""
+    header = read_header(file, path)
+    found: list[Any] = []
+    datasets = readable_datasets(file, header, found)
+    large = {name: datasets.pop(name) for name in (FEATURES, POOLED) if name in datasets}
+    columns = readable_columns(datasets, found)
+    found += contradictions(header, {**datasets, **large}, columns)
+    errors: list[BaseException] = [ValueError(str(one)) for one in found]
+    for rows in large.values():
+        errors += read_rows(rows, path.stat().st_size)
+    return errors
+
+
+def read_shards(file: Any, path: Path) -> Sequence[BaseException]:
+    """Read the manifest of a folder of shards; return what was wrong."""
+    found = columns_of(file, ShardFolder(path.parent))[1]
+    read_manifest(file, path)
+    return [ValueError(str(one)) for one in found]
+
+
+def read_rows(rows: StoredRows, file_bytes: int) -> Iterator[BaseException]:
+    """Look up every chunk, and read all rows or some; yield what was wrong, and go on: who verifies a file does so too."""
+    rest = (0,) * (len(rows.shape) - 1)
+    for first in range(0, len(rows), rows.chunk_rows):
+        try:
+            place = rows.id.get_chunk_info_by_coord((first, *rest))
+        except H5PY_ERRORS as error:
+            yield error
+        else:
+            if place.byte_offset is None or place.byte_offset + place.size > file_bytes:
+                yield ValueError(f"the chunk at row {first} lies outside of the file")
+    whole = rows.chunk_bytes * len(rows) <= WHOLE_BYTES
+    wanted = range(len(rows)) if whole else np.linspace(0, len(rows) - 1, SAMPLE_ROWS).astype(np.int64).tolist()
+    value = np.empty((1, *rows.shape[1:]), rows.dtype)
+    for row in wanted if value.size else ():
+        try:
+            rows.read(np.array([row]), value)
+        except H5PY_ERRORS as error:
+            yield error
+
+
+def read_objects(file: Any, _path: Path) -> Sequence[BaseException]:
+    """Look at the objects of a file of another layout: types, attributes, chunks; return what was wrong."""
+    errors: list[BaseException] = []
+    count = 0
+
+    def look(_name: str, found: Any) -> bool | None:
+        nonlocal count
+        count += 1
+        try:
+            dict(found.attrs)
+            if isinstance(found, h5py.Dataset):
+                read_dataset(found)
+        except H5PY_ERRORS as error:
+            errors.append(error)
+        return True if count >= MAX_OBJECTS else None
+
+    dict(file.attrs)
+    file.visititems(look)
+    return errors
+
+
+def read_dataset(dataset: Any) -> None:
+    """Look up the chunks of any dataset, and read it where it is small."""
+    if dataset.chunks and dataset.size:
+        dataset.id.chunk_iter(lambda _place: None)
+    can_be_read = dataset.dtype.kind != "O" or h5py.check_string_dtype(dataset.dtype) is not None
+    if can_be_read and dataset.size * dataset.dtype.itemsize <= WHOLE_BYTES:
+        dataset[()]

@@ -1,0 +1,291 @@
+"""The datasets of a cache: columns, each with a digest, and features, with one chunk and one checksum per row."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Any, overload
+
+import h5py
+import hdf5plugin  # noqa: F401  (registers the zstd filter)
+import numpy as np
+from h5py import h5d, h5g, h5p, h5s, h5t, h5z
+from numpy.typing import NDArray
+
+from headstart.cache.format import (
+    COLUMN_CHUNK_BYTES,
+    COMPRESSIONS,
+    DEFLATE,
+    DIGEST,
+    FEATURES,
+    FORMAT_VERSION,
+    GZIP_LEVEL,
+    MAX_ROW_BYTES,
+    MAX_TEXT_BYTES,
+    POOLED,
+    POOLED_COLUMN_LAYER,
+    STORAGES,
+    ZSTD,
+    ZSTD_LEVEL,
+    Column,
+    column_layers,
+)
+from headstart.cache.safe_reads import StoredRows
+from headstart.errors import CacheError
+from headstart.texts import TextColumn
+from headstart.types import ImageRow, Recipe
+
+#: The values of a text column, encoded; called twice, once to find the longest.
+Texts = Callable[[], Iterable[bytes]]
+
+
+def encode(text: str, what: str) -> bytes:
+    """Return UTF-8, or the original bytes of a path that was not UTF-8.
+
+    Raises
+    ------
+    CacheError
+        If the text cannot be stored: a NUL, a surrogate that stands for no byte, or more than 32,767 bytes.
+    """
+    try:
+        data = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise CacheError(f"The {what} {text!r} is not text that a cache can hold: {error.reason}.") from error
+    if len(data) > MAX_TEXT_BYTES or b"\0" in data:
+        problem = (
+            "holds a NUL" if b"\0" in data else f"has {len(data):,} bytes; at most {MAX_TEXT_BYTES:,} are possible"
+        )
+        raise CacheError(f"The {what} {text[:80]!r} cannot be stored: it {problem}.")
+    return data
+
+
+class HexColumn(Sequence[str]):
+    """Digests as hexadecimal strings; ``array`` has shape (n_rows, 32), uint8."""
+
+    def __init__(self, array: NDArray[np.uint8]) -> None:
+        self.array = array
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [row.tobytes().hex() for row in self.array[index]]
+        return bytes(self.array[index]).hex()
+
+
+def write_table(parent: Any, name: str, columns: Sequence[Column], values: Mapping[str, Any], n_rows: int) -> None:
+    """Write a group with one dataset per column.
+
+    Parameters
+    ----------
+    parent : h5py.File
+        Open for writing.
+    name : str
+        Name of the group.
+    columns : sequence of Column
+        What to write.
+    values : mapping of str to ndarray or Texts
+        The values of each column.
+    n_rows : int
+        Length of every column.
+    """
+    properties = h5p.create(h5p.GROUP_CREATE)
+    properties.set_obj_track_times(False)  # equal content gives equal bytes
+    group = h5py.Group(h5g.create(parent.id, name.encode(), gcpl=properties))
+    for column in columns:
+        if column.is_text:
+            write_text(group, column.name, values[column.name], n_rows)
+            continue
+        numbers = np.asarray(values[column.name], column.dtype)
+        if numbers.any() or not column.is_optional:
+            write_numbers(group, column.name, numbers)
+
+
+def write_numbers(group: Any, name: str, values: NDArray[Any]) -> None:
+    """Write a dataset of numbers and its digest."""
+    dataset = create_column(group, name, values.dtype, values.shape)
+    if len(values):
+        dataset[...] = values
+    write_digest(dataset, hashlib.sha256(np.ascontiguousarray(values).data))
+
+
+def write_text(group: Any, name: str, texts: Texts, n_rows: int) -> None:
+    """Write a dataset of fixed-length strings, as long as the longest, and its digest."""
+    length = max(map(len, texts()), default=1) or 1
+    dtype = h5py.string_dtype("utf-8", length)
+    dataset = create_column(group, name, dtype, (n_rows,))
+    digest, remaining, start = hashlib.sha256(), iter(texts()), 0
+    while block := list(islice(remaining, dataset.chunks[0])):
+        values = np.array(block, dtype)
+        dataset[start : start + len(block)] = values
+        digest.update(values.tobytes())
+        start += len(block)
+    if start != n_rows:
+        raise ValueError(f"{name} needs {n_rows} values. Received: {start}")
+    write_digest(dataset, digest)
+
+
+def create_column(group: Any, name: str, dtype: Any, shape: tuple[int, ...]) -> Any:
+    """Return a new dataset, compressed by the filter that every HDF5 library has, each chunk with a checksum."""
+    row_bytes = np.dtype(dtype).itemsize * int(np.prod(shape[1:], dtype=np.int64))
+    rows = max(1, min(shape[0], COLUMN_CHUNK_BYTES // row_bytes))
+    plist = h5p.create(h5p.DATASET_CREATE)
+    plist.set_obj_track_times(False)
+    plist.set_chunk((rows, *shape[1:]))
+    plist.set_shuffle()
+    plist.set_deflate(GZIP_LEVEL)
+    plist.set_fletcher32()
+    # HDF5 wants a growing dimension where the chunk is longer than the dataset.
+    space = h5s.create_simple(shape, None if shape[0] else (h5s.UNLIMITED, *shape[1:]))
+    return h5py.Dataset(
+        h5d.create(group.id, name.encode(), h5py.h5t.py_create(np.dtype(dtype), logical=True), space, plist)
+    )
+
+
+def write_digest(dataset: Any, digest: Any) -> None:
+    """Write the attribute that :func:`read_column` compares."""
+    dataset.attrs.create(DIGEST, np.bytes_(digest.hexdigest()), dtype=h5py.string_dtype("utf-8", 64))
+
+
+def read_column(column: StoredRows, stored_digest: str) -> NDArray[Any] | TextColumn:
+    """Return all values of a column.
+
+    Raises
+    ------
+    ValueError
+        If the values are not those that were written.
+    OSError
+        If HDF5 cannot read them.
+    """
+    digest = hashlib.sha256()
+    values: NDArray[Any] | TextColumn
+    if column.dtype.kind == "S":
+        values = read_text(column, digest)
+    else:
+        values = np.empty(column.shape, column.dtype)
+        if values.size:
+            column.read(np.arange(len(column)), values)
+        digest.update(values.data)
+    if digest.hexdigest() != stored_digest:
+        raise ValueError("its values are not those that were written (the SHA-256 differs)")
+    return values
+
+
+def read_text(column: StoredRows, digest: Any) -> TextColumn:
+    """Return strings, chunk by chunk, so that padding to the longest is never in memory as a whole."""
+    parts, lengths = [], np.empty(len(column), np.int64)
+    for start in range(0, len(column), column.chunk_rows):
+        block = np.empty(min(column.chunk_rows, len(column) - start), column.dtype)
+        column.read(np.arange(start, start + len(block)), block)
+        digest.update(block.tobytes())
+        lengths[start : start + len(block)] = np.char.str_len(block)
+        parts.append(b"".join(block.tolist()))
+    data = b"".join(parts)
+    if b"\0" in data:
+        raise ValueError("it holds a string with a NUL")
+    return TextColumn(data, np.cumsum(lengths))
+
+
+def create_features(
+    file: Any,
+    recipe: Recipe,
+    map_shape: Sequence[int],
+    n_pooled: int,
+    compression: str,
+    n_images: int | None = None,
+) -> None:
+    """Create ``/features``, ``/pooled`` and ``/pooled_column_layer``; without ``n_images`` they grow.
+
+    ``/pooled`` is never compressed: a row of it would shrink by a sixth and take five times as long to read, and so it
+    can be read without any plug-in (docs/adr/0001-cache-format.md).
+
+    Raises
+    ------
+    CacheError
+        If a row is larger than a cache can hold, or the pooled layers do not have ``n_pooled`` columns.
+    """
+    layers = column_layers(recipe.pooled_layers, n_pooled) if n_pooled else []
+    create_rows(file, FEATURES, map_shape, recipe.storage, compression, n_images)
+    create_rows(file, POOLED, (n_pooled,), "float32", "none", n_images)
+    write_text(file, POOLED_COLUMN_LAYER, lambda: (encode(name, "layer") for name in layers), n_pooled)
+
+
+def create_rows(
+    file: Any, name: str, row_shape: Sequence[int], dtype: str, compression: str, n_images: int | None
+) -> None:
+    """Create a dataset with one chunk per row."""
+    row_bytes = np.dtype(dtype).itemsize * int(np.prod(row_shape, dtype=np.int64))
+    if row_bytes > MAX_ROW_BYTES:
+        raise CacheError(
+            f"One row of /{name} would have {row_bytes:,} bytes (shape {tuple(row_shape)}); at most {MAX_ROW_BYTES:,} are "
+            "possible. Choose a deeper layer or a smaller input."
+        )
+    shape = (n_images or 0, *row_shape)
+    # A chunk may only be longer than its dataset where the dataset can grow.
+    maximum = tuple(size or h5s.UNLIMITED for size in shape)
+    stored = h5t.IEEE_F16LE if dtype == "float16" else h5t.IEEE_F32LE
+    h5d.create(file.id, name.encode(), stored, h5s.create_simple(shape, maximum), pipeline(row_shape, compression))
+
+
+def pipeline(row_shape: Sequence[int], compression: str) -> Any:
+    """Return the HDF5 properties of one row per chunk; the checksum comes last, over what lies on the disk."""
+    properties = h5p.create(h5p.DATASET_CREATE)
+    properties.set_obj_track_times(False)
+    properties.set_fill_time(h5d.FILL_TIME_NEVER)
+    properties.set_chunk((1, *(max(1, size) for size in row_shape)))
+    if compression == "zstd":
+        properties.set_filter(ZSTD, h5z.FLAG_MANDATORY, (ZSTD_LEVEL,))
+    elif compression == "gzip":
+        properties.set_deflate(GZIP_LEVEL)
+    properties.set_fletcher32()
+    return properties
+
+
+def compression_of(used: Sequence[int]) -> str:
+    """Return ``zstd``, ``gzip`` or ``none`` for the filters of a dataset."""
+    return "zstd" if ZSTD in used else "gzip" if DEFLATE in used else "none"
+
+
+def check_storage(recipe: Recipe, compression: str) -> None:
+    """Raise CacheError where this version cannot store what is asked for."""
+    if recipe.storage not in STORAGES:
+        raise CacheError(f"Features are stored as {' or '.join(STORAGES)}. Received: {recipe.storage!r}.")
+    if compression not in COMPRESSIONS:
+        raise CacheError(f"Features are compressed by {', '.join(COMPRESSIONS)}. Received: {compression!r}.")
+    if recipe.format_version != FORMAT_VERSION:
+        raise CacheError(f"This headstart writes format version {FORMAT_VERSION}, not {recipe.format_version}.")
+
+
+def stored(values: NDArray[Any], dtype: str, rows: Sequence[ImageRow]) -> NDArray[Any]:
+    """Return the values in their storage type.
+
+    Raises
+    ------
+    CacheError
+        If one is not finite there; the message names the image.
+    """
+    with np.errstate(over="ignore"):
+        cast = np.ascontiguousarray(values, dtype=np.dtype(dtype).newbyteorder("<"))
+    largest = float(np.finfo(dtype).max)
+    if not values.size or (values.min() >= -largest and values.max() <= largest):  # false where a value is NaN
+        return cast
+    good = np.isfinite(cast)
+    if not good.all():
+        row = int(np.argmin(good.reshape(len(cast), -1).all(axis=1)))
+        value = values[row][~good[row]].flat[0]
+        remedy = "Store float32 (--storage float32)." if np.isfinite(value) else "The network computed no number there."
+        raise CacheError(f"{rows[row].ref.path}: a feature is {value}, which {dtype} cannot hold. {remedy}")
+    return cast
+
+
+def row_digest(features: NDArray[Any], pooled: NDArray[np.float32]) -> bytes:
+    """Return the SHA-256 of a row as it is stored: features, then averages, little-endian, C order."""
+    digest = hashlib.sha256(features.data)
+    digest.update(pooled.data)
+    return digest.digest()

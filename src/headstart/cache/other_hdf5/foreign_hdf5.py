@@ -1,0 +1,248 @@
+"""HDF5 files of other programs: which datasets lie in them, and their values, some rows at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from h5py import h5d, h5g, h5l, h5o
+from numpy.typing import NDArray
+
+from headstart.cache.format import (
+    DEFLATE,
+    FLETCHER32,
+    MAX_DEFLATE_RATIO,
+    MAX_ROW_BYTES,
+    MAX_TEXT_BYTES,
+    SHUFFLE,
+    SIGNATURE,
+    SUPERBLOCK_VERSION,
+    form_of,
+)
+from headstart.cache.safe_reads import CHECKSUM_BYTES, H5PY_ERRORS, deflate_size, filters, first_line
+from headstart.cache.sandbox import open_hdf5
+from headstart.errors import CacheError, HeadstartError
+
+#: Identifier of LZF, which h5py brings (https://docs.h5py.org/en/stable/high/dataset.html#lossless-compression-filters).
+LZF = 32000
+
+#: Objects that are looked at, and datasets that are named in a message.
+MAX_OBJECTS, LISTED = 1000, 8
+
+#: Bytes of an array that are in memory at a time, or one row where that is longer.
+BLOCK_BYTES = 2**22
+
+#: Bytes that strings of variable length may take at a time: none is longer than its file.
+TEXT_BYTES = 2**28
+
+#: What a dataset of strings of variable length is, for those that ask for its type.
+TEXT = np.dtype("S")
+
+
+@contextmanager
+def open_other(path: Path) -> Iterator[OtherFile]:
+    """Yield an HDF5 file of any layout.
+
+    Raises
+    ------
+    CacheError
+        If it cannot be read.
+    """
+    try:
+        with path.open("rb") as start:
+            version = start.read(len(SIGNATURE) + 1)[-1:]
+        with open_hdf5(path, int.from_bytes(version)) as file:
+            yield OtherFile(file, path)
+    except HeadstartError:
+        raise
+    except H5PY_ERRORS as error:
+        raise CacheError(f"{path} cannot be read as HDF5: {first_line(error)}.") from error
+
+
+def no_cache(path: Path, datasets: str) -> str:
+    """Return that a file is none of this program's, what it holds, and what to do with it."""
+    return (
+        f"{path} is an HDF5 file, but no feature cache. It holds {datasets}. Expected: a file that extract-features wrote. "
+        f"If it has features, make a cache of them: headstart import {path} -o features/NAME.h5 --name NAME"
+    )
+
+
+def refuse_other(path: Path) -> None:
+    """Raise CacheError where a file is HDF5 of a version that no cache has: another program's, or a converted one."""
+    found = b""
+    with suppress(OSError), path.open("rb") as start:  # what may not be read is said where it is opened
+        found = start.read(len(SIGNATURE) + 1)
+    if found[:-1] != SIGNATURE or found[-1] >= SUPERBLOCK_VERSION:
+        return
+    with open_other(path) as file:
+        raise CacheError(no_cache(path, file.summary()))
+
+
+class OtherFile:
+    """An HDF5 file of any layout, open for reading.
+
+    Parameters
+    ----------
+    file : h5py.File
+        The file.
+    path : Path
+        Where it is, for messages.
+
+    Attributes
+    ----------
+    form : str
+        What the file says of itself in the attribute ``format``; empty where it says nothing.
+    """
+
+    def __init__(self, file: Any, path: Path) -> None:
+        self._path, self._size_bytes = path, path.stat().st_size
+        self._found = datasets_below(file.id)
+        self.form = form_of(file)
+
+    def names(self) -> list[str]:
+        """Return the names of the datasets, those in groups as ``group/name``."""
+        return sorted(self._found)
+
+    def summary(self) -> str:
+        """Return which datasets there are, with shapes and types."""
+        names = self.names()
+        shown = ", ".join(f"{name} ({described(self._found[name])})" for name in names[:LISTED]) or "no dataset"
+        return f"{shown} and {len(names) - LISTED:,} more" if len(names) > LISTED else shown
+
+    def array(self, *names: str) -> OtherArray | None:
+        """Return the first dataset that has one of these names, or None.
+
+        Raises
+        ------
+        CacheError
+            If it cannot be read with bounded memory, or is not stored in this file.
+        """
+        name = next((name for name in names if name in self._found), None)
+        if name is None:
+            return None
+        try:
+            return OtherArray(name, h5py.Dataset(self._found[name]), self._size_bytes)
+        except ValueError as error:
+            raise CacheError(f"{self._path}: the dataset {name} {error}.") from error
+
+
+def datasets_below(group: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the datasets of a file and of the groups in its root, by name; links to somewhere else are left out."""
+    found: dict[str, Any] = {}
+    for _, name in zip(range(MAX_OBJECTS), group, strict=False):
+        if group.links.get_info(name).type != h5l.TYPE_HARD:
+            continue
+        below, text = h5o.open(group, name), prefix + name.decode("utf-8", "surrogateescape")
+        if isinstance(below, h5d.DatasetID):
+            found[text] = below
+        elif isinstance(below, h5g.GroupID) and not prefix and len(found) < MAX_OBJECTS:
+            found |= datasets_below(below, f"{text}/")
+    return found
+
+
+def described(dataset: Any) -> str:
+    """Return shape and type of a dataset in words."""
+    try:
+        kind = "text" if h5py.check_string_dtype(dataset.dtype) else str(dataset.dtype)
+    except H5PY_ERRORS:
+        kind = "another type"
+    return f"{' × '.join(f'{size:,}' for size in dataset.shape or ()) or 'one value'}, {kind}"
+
+
+class OtherArray:
+    """A dataset that can be read with bounded memory.
+
+    Parameters
+    ----------
+    name : str
+        Of the dataset.
+    dataset : h5py.Dataset
+        The dataset.
+    file_bytes : int
+        Size of the file.
+
+    Raises
+    ------
+    ValueError
+        If it is not stored whole in the file, or is of a type or compression that is not read.
+    """
+
+    def __init__(self, name: str, dataset: Any, file_bytes: int) -> None:
+        self.name, self._dataset = name, dataset
+        self.shape: tuple[int, ...] = tuple(dataset.shape or ())
+        self._is_text = (info := h5py.check_string_dtype(dataset.dtype)) is not None and info.length is None
+        self.dtype: np.dtype[Any] = TEXT if self._is_text else dataset.dtype
+        self._file_bytes = file_bytes
+        if dataset.shape is None or self.dtype.kind not in "biufS":
+            raise ValueError(f"holds neither numbers nor text ({described(dataset)})")
+        check_storage(dataset)
+
+    def blocks(self) -> Iterator[NDArray[Any]]:
+        """Yield the values from the top; strings of variable length as bytes."""
+        row_bytes = max(1, self._dataset.dtype.itemsize * math.prod(self.shape[1:]))
+        step = max(1, BLOCK_BYTES // row_bytes)
+        if self._is_text:
+            step = max(1, min(step, TEXT_BYTES // self._file_bytes))
+        elif self._dataset.chunks and self._dataset.chunks[0] * row_bytes <= MAX_ROW_BYTES:
+            step = -(-step // self._dataset.chunks[0]) * self._dataset.chunks[0]  # no chunk is decoded twice
+        for start in range(0, self.shape[0], step):
+            check_chunks_of(self._dataset, start, min(start + step, self.shape[0]))
+            block = self._dataset[start : start + step]
+            yield as_bytes(block) if self._is_text else block
+
+    def scalar(self) -> Any:
+        """Return the value of a dataset without dimensions."""
+        value = self._dataset[()]
+        return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+
+
+def as_bytes(block: NDArray[Any]) -> NDArray[Any]:
+    """Return strings of variable length as an array of fixed length."""
+    values = [value if isinstance(value, bytes) else b"" for value in block.ravel().tolist()]
+    if any(len(value) > MAX_TEXT_BYTES or b"\0" in value for value in values):
+        raise ValueError(f"a string has a NUL or more than {MAX_TEXT_BYTES:,} bytes")
+    return np.array(values, f"S{max(1, max(map(len, values), default=1))}").reshape(block.shape)
+
+
+def check_storage(dataset: Any) -> None:
+    """Raise ValueError where values do not lie in the file as a whole, or would need more memory than a row may."""
+    properties = dataset.id.get_create_plist()
+    raw_bytes = dataset.dtype.itemsize * math.prod(dataset.shape)
+    stored_bytes = dataset.id.get_storage_size()
+    if properties.get_external_count() or properties.get_layout() == h5d.VIRTUAL:
+        raise ValueError("lies in another file")
+    if dataset.chunks is None:
+        if stored_bytes < raw_bytes:
+            raise ValueError(f"is not stored: {stored_bytes:,} bytes where its shape needs {raw_bytes:,}")
+        chunk_bytes = dataset.dtype.itemsize * math.prod(dataset.shape[1:])
+    else:
+        unknown = set(filters(dataset)) - {DEFLATE, SHUFFLE, FLETCHER32, LZF}
+        if unknown:
+            raise ValueError(f"is compressed by the filters {sorted(unknown)}, which are not read: write it with gzip")
+        expected = math.prod(-(-size // chunk) for size, chunk in zip(dataset.shape, dataset.chunks, strict=True))
+        if dataset.id.get_num_chunks() != expected or raw_bytes > MAX_DEFLATE_RATIO * stored_bytes:
+            raise ValueError("is not stored as a whole: parts of it were never written")
+        chunk_bytes = dataset.dtype.itemsize * max(math.prod(dataset.chunks), math.prod(dataset.shape[1:]))
+    if chunk_bytes > MAX_ROW_BYTES:
+        raise ValueError(f"has rows or chunks of {chunk_bytes:,} bytes; at most {MAX_ROW_BYTES:,} are possible")
+
+
+def check_chunks_of(dataset: Any, start: int, end: int) -> None:
+    """Raise ValueError where a chunk with some of these rows decodes to another size: HDF5 takes it on trust."""
+    kinds = filters(dataset)
+    if not dataset.chunks or LZF in kinds:
+        return
+    chunk_bytes = dataset.dtype.itemsize * math.prod(dataset.chunks)
+    steps = [range(0, size, chunk) for size, chunk in zip(dataset.shape, dataset.chunks, strict=True)]
+    steps[0] = range(start - start % dataset.chunks[0], end, dataset.chunks[0])
+    for place in np.ndindex(*map(len, steps)):
+        mask, data = dataset.id.read_direct_chunk(tuple(step[i] for step, i in zip(steps, place, strict=True)))
+        used = [kind for number, kind in enumerate(kinds) if not mask >> number & 1]
+        stored = data[:-CHECKSUM_BYTES] if FLETCHER32 in used else data
+        if (deflate_size(stored, chunk_bytes + 1) if DEFLATE in used else len(stored)) != chunk_bytes:
+            raise ValueError("a chunk does not decode to its size")

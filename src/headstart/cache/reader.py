@@ -1,0 +1,333 @@
+"""Open a cache and read it; nothing is believed that was not checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.cache.datasets import read_column
+from headstart.cache.format import (
+    CLASS_NAMES,
+    DIGEST,
+    FAILURE_COLUMNS,
+    FAILURES,
+    FEATURES,
+    POOLED,
+    POOLED_COLUMN_LAYER,
+    ROW_COLUMNS,
+    ROWS,
+    read_text_attribute,
+)
+from headstart.cache.opening import Opened, on_this_machine, open_path
+from headstart.cache.rows import Rows
+from headstart.cache.safe_reads import H5PY_ERRORS, REMEDY, damage, first_line
+from headstart.cache.sharded.shard_reader import ShardedRows
+from headstart.cache.structure import check_labels
+from headstart.errors import CacheError
+from headstart.storage.address import Address, Location, location
+from headstart.texts import BLOCK_ROWS
+from headstart.types import Failure, FeatureBatch, ImageRef
+
+#: No batch is larger, whatever number of rows is asked for: early layers have rows of megabytes.
+MAX_BATCH_BYTES = 256 * 2**20
+
+#: Optional columns of ``/rows``, and their types.
+OPTIONAL = {column.name: column.dtype for column in ROW_COLUMNS if column.is_optional}
+
+RowIndices = Sequence[int] | NDArray[np.integer[Any]]
+
+
+def open_cache(path: str | Location) -> FeatureCache:
+    """Return a cache, open for reading and checked; use it in a ``with`` block.
+
+    The view of a file stays the same while it is open, even if another process replaces it meanwhile; a folder of shards
+    that another process brings up to date may have to be opened again, and says so.
+
+    Parameters
+    ----------
+    path : str, Path or Address
+        A file; or a folder of shards, or its manifest. Of a file in a bucket, as ``s3://bucket/features/photos.h5``, there is
+        a copy on this machine afterwards, which is read for as long as the object stays the same.
+
+    Raises
+    ------
+    CacheError
+        If there is no such file, it is no cache, damaged, or of another format version.
+    StorageError
+        If a bucket cannot be read.
+
+    Examples
+    --------
+    >>> with open_cache("features/data.h5") as cache:                                  # doctest: +SKIP
+    ...     print(cache.n_images, cache.class_names)
+    397 ('ants', 'bees')
+    """
+    where = location(path)
+    opened = open_path(on_this_machine(where))
+    try:
+        return FeatureCache(opened, where)
+    except BaseException:
+        opened.close()
+        raise
+
+
+class FeatureCache:
+    """A feature cache, open for reading.
+
+    Attributes
+    ----------
+    path : Path or Address
+        The file, or the folder of shards, as it was asked for.
+    file : Path
+        The same on this machine.
+    recipe : Recipe
+        How the features were made.
+    class_names : tuple of str
+        Names that the labels index.
+    n_images : int
+        Rows.
+    map_shape : tuple of int
+        Height, width and channels of a row of features.
+    n_pooled : int
+        Averages in a row.
+    layout, created : str
+        Layout of the folder of images, and when the file was written (ISO 8601, UTC).
+    compression : str
+        ``zstd``, ``gzip`` or ``none``.
+    info, versions : mapping
+        Provenance, and the versions of the software that made the file.
+    size_bytes : int
+        Size of the file.
+    places : Places or None
+        Where the features lie that do not lie in the same file; of a folder of shards.
+    rows : Rows
+        The columns beside the features.
+    """
+
+    def __init__(self, opened: Opened, path: Location | None = None) -> None:
+        self._opened, self._file, self._datasets = opened, opened.file, opened.datasets
+        self.file, self.size_bytes, self.compression = opened.path, opened.size_bytes, opened.compression
+        self.path: Location = path if isinstance(path, Address) else opened.path
+        self.places = opened.places
+        header = opened.header
+        self.recipe, self.n_images, self.layout = header.recipe, header.n_images, header.layout
+        self.created, self.info, self.versions = header.created, header.info, header.versions
+        self.map_shape: tuple[int, ...] = self._datasets[FEATURES].shape[1:]
+        self.n_pooled = int(self._datasets[POOLED].shape[1])
+        self.class_names: tuple[str, ...] = tuple(self.read_column(CLASS_NAMES))
+        self.rows = Rows(self._row_column)
+        with damage(self.path):
+            check_labels(self.rows.label, self.class_names)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; columns that were read stay."""
+        self._opened.close()
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Index into ``class_names`` per row, −1 where unlabelled, shape (n_images,), int64."""
+        return self.rows.label.astype(np.int64)
+
+    @property
+    def paths(self) -> list[str]:
+        """Path per row, relative to the root of the scan."""
+        return list(self.rows.path)
+
+    @property
+    def splits(self) -> list[str]:
+        """Split per row; empty where there is none."""
+        return list(self.rows.split)
+
+    @property
+    def groups(self) -> list[str]:
+        """Group per row; empty where there is none."""
+        return list(self.rows.group)
+
+    @property
+    def sha256(self) -> list[str]:
+        """Digest of the image's bytes per row, 64 hexadecimal digits."""
+        return list(self.rows.sha256)
+
+    @property
+    def notes(self) -> list[tuple[str, ...]]:
+        """What was done to each image."""
+        return list(self.rows.notes)
+
+    @property
+    def pooled_column_layer(self) -> tuple[str, ...]:
+        """Layer of each column of ``pooled``."""
+        return tuple(self.read_column(POOLED_COLUMN_LAYER))
+
+    @cached_property
+    def failures(self) -> tuple[Failure, ...]:
+        """Images that could not be read, and why."""
+        columns = {column.name: self.read_column(f"{FAILURES}/{column.name}") for column in FAILURE_COLUMNS}
+        numbers = (columns[name].tolist() for name in ("size_bytes", "mtime_ns"))
+        texts = (columns[name] for name in ("path", "label", "split", "group", "reason"))
+        return tuple(
+            Failure(ImageRef(path, label or None, split or None, group or None, size_bytes, mtime_ns), reason)
+            for path, label, split, group, reason, size_bytes, mtime_ns in zip(*texts, *numbers, strict=True)
+        )
+
+    def refs(self) -> list[ImageRef]:
+        """Return what the scan said of each row."""
+        return list(self.iter_refs())
+
+    def iter_refs(self, rows: RowIndices | None = None) -> Iterator[ImageRef]:
+        """Yield what the scan said of some rows; of all rows by default."""
+        indices, columns, names = (
+            self._indices(rows),
+            self.rows,
+            (*self.class_names, None),
+        )  # −1, unlabelled, is the last
+        for start in range(0, len(indices), BLOCK_ROWS):
+            part = indices[start : start + BLOCK_ROWS]
+            texts = (column.take(part) for column in (columns.path, columns.split, columns.group))
+            chosen = (columns.label, columns.size_bytes, columns.mtime_ns, columns.stamp)
+            numbers = (column[part].tolist() for column in chosen)
+            for path, split, group, label, *state in zip(*texts, *numbers, strict=True):
+                yield ImageRef(path, names[label], split or None, group or None, *state)
+
+    def batches(
+        self, rows: RowIndices | None = None, batch_rows: int = 256, *, finite: bool = False
+    ) -> Iterator[FeatureBatch]:
+        """Yield the features of some rows in the order asked for, repeats included; of all rows by default.
+
+        Parameters
+        ----------
+        rows : sequence of int, optional
+            Row numbers, 0 to ``n_images`` − 1.
+        batch_rows : int
+            Rows in a batch; fewer where they would need more than 256 MiB.
+        finite : bool
+            Refuse rows with values that are not finite, as a head is never fitted on.
+
+        Raises
+        ------
+        CacheError
+            If a row is damaged, which its checksum tells, or not finite where that is asked for; the message names the image.
+        IndexError
+            If there is no such row.
+        """
+        indices = self._indices(rows)
+        row_bytes = self._datasets[FEATURES].dtype.itemsize * max(1, self.feature_values)
+        step = max(1, min(batch_rows, MAX_BATCH_BYTES // row_bytes))
+        for start in range(0, len(indices), step):
+            part = indices[start : start + step]
+            batch = FeatureBatch(self.read_rows(FEATURES, part), self.read_rows(POOLED, part))
+            if finite:
+                self._check_finite(batch, part)
+            yield batch
+
+    def _check_finite(self, batch: FeatureBatch, rows: NDArray[np.int64]) -> None:
+        for name, values in ((FEATURES, batch.features), (POOLED, batch.pooled)):
+            good = np.isfinite(values).reshape(len(rows), -1).all(axis=1)
+            if not good.all():
+                row = int(rows[np.argmin(good)])
+                raise CacheError(
+                    f"{self.path} is damaged: row {row} of /{name}, the image {self.rows.path[row]}, holds values that are "
+                    f"not finite. {REMEDY}"
+                )
+
+    def pooled(self, rows: RowIndices | None = None) -> NDArray[np.float32]:
+        """Return the averages of some rows, shape (n_rows, n_pooled), float32; the features are not read."""
+        values: NDArray[np.float32] = self.read_rows(POOLED, self._indices(rows))
+        return values
+
+    def sparsity(self, sample: int = 64) -> float:
+        """Return the share of zeros among the features of ``sample`` rows, spread evenly over the file."""
+        if not self.n_images:
+            return 0.0
+        rows = np.unique(np.linspace(0, self.n_images - 1, sample).astype(np.int64))
+        return float(np.mean([np.mean(self.read_rows(FEATURES, rows[i : i + 1]) == 0) for i in range(len(rows))]))
+
+    @property
+    def feature_values(self) -> int:
+        """Values in a row of features."""
+        return int(np.prod(self.map_shape))
+
+    def filters(self, name: str, row: int) -> tuple[int, ...]:
+        """Return the HDF5 filters of a row of ``features`` or ``pooled``; stored bytes go where they are equal."""
+        with damage(self.path, f"row {row} of /{name} cannot be read: "):
+            return self._datasets[name].filters_of(row)
+
+    def read_chunk(self, name: str, row: int) -> tuple[int, bytes]:
+        """Return filter mask and bytes of a row of ``features`` or ``pooled`` as they lie on the disk, unchecked."""
+        with damage(self.path, f"row {row} of /{name} cannot be read: "):
+            return self._datasets[name].read_chunk(row)
+
+    def _indices(self, rows: RowIndices | None) -> NDArray[np.int64]:
+        indices = np.arange(self.n_images) if rows is None else np.asarray(rows, np.int64)
+        if len(indices) and not 0 <= indices.min() <= indices.max() < self.n_images:
+            raise IndexError(
+                f"{self.path} has the rows 0 to {self.n_images - 1}. Received: {indices.min()} to {indices.max()}."
+            )
+        return indices
+
+    def read_rows(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Return rows of ``features`` or ``pooled`` in the order asked for.
+
+        Raises
+        ------
+        CacheError
+            If one is damaged.
+        """
+        dataset = self._datasets[name]
+        values = np.empty((len(rows), *dataset.shape[1:]), dataset.dtype)
+        if not values.size:
+            return values
+        try:
+            dataset.read(rows, values)
+        except H5PY_ERRORS as error:
+            raise CacheError(self._damaged_row(name, rows)) from error
+        return values
+
+    def _damaged_row(self, name: str, rows: NDArray[np.int64]) -> str:
+        """Return the sentence that names the first of some rows that cannot be read."""
+        if not self._file:
+            return f"{self.path} has been closed. Read it inside of its with block."
+        dataset = self._datasets[name]
+        for row in rows:
+            try:
+                dataset.read(row[None], np.empty((1, *dataset.shape[1:]), dataset.dtype))
+            except H5PY_ERRORS as error:
+                return (
+                    f"{self.path} is damaged: row {row} of /{name}, the image {self.rows.path[row]}, cannot be read "
+                    f"({first_line(error)}). {REMEDY}"
+                )
+        return f"{self.path}: /{name} could not be read once, and could when tried again. Look after the disk."
+
+    def _row_column(self, name: str) -> Any:
+        """Return a column of ``/rows``; zeros for an optional one that is not there."""
+        if f"{ROWS}/{name}" in self._datasets or name not in OPTIONAL:
+            return self.read_column(f"{ROWS}/{name}")
+        return np.zeros(self.n_images, OPTIONAL[name])
+
+    def read_column(self, name: str) -> Any:
+        """Return a column by its name in the file, as ``rows/path``; :attr:`rows` keeps what it has read, this does not.
+
+        Raises
+        ------
+        CacheError
+            If it is damaged.
+        """
+        if not self._file:
+            raise CacheError(f"{self.path} has been closed. Read it inside of its with block.")
+        column = self._datasets[name]
+        if isinstance(column, ShardedRows):
+            raise ValueError(f"/{name} is not a column")
+        with damage(self.path, f"/{name} cannot be read: "):
+            return read_column(column, read_text_attribute(column, DIGEST))

@@ -1,0 +1,1 @@
+"""A cache as a folder of immutable shards with a manifest."""

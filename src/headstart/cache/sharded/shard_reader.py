@@ -1,0 +1,213 @@
+"""Rows of features that lie in many files, read as if they lay in one."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.cache.format import FEATURES, POOLED, read_header
+from headstart.cache.rows import grouped
+from headstart.cache.safe_reads import H5PY_ERRORS, StoredRows, close_file, first_line
+from headstart.cache.structure import checked_rows
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from headstart.cache.sharded.shard_folder import ShardFolder
+    from headstart.texts import TextColumn
+    from headstart.types import Recipe
+
+
+def most_open() -> int:
+    """Return how many shards may be open at the same time: half of the files that this process may open, 128 at most.
+
+    HDF5 holds 0.7 MB of memory for an open shard of 128 rows of block5_pool.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows: 512 files in all
+        return 128
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 128 if soft == resource.RLIM_INFINITY else max(16, min(128, soft // 2))
+
+
+#: Shards that are open at the same time.
+MAX_OPEN = most_open()
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTable:
+    """What a manifest says of its shards, one value per shard.
+
+    Attributes
+    ----------
+    names : sequence of str
+        Names of the files.
+    n_images, size_bytes : ndarray of shape (n_shards,), int64
+        Rows in the file, those that no row of the cache uses included; and its size.
+    sha256 : ndarray of shape (n_shards, 32), uint8
+        Digest of the file.
+    """
+
+    names: TextColumn
+    n_images: NDArray[np.int64]
+    size_bytes: NDArray[np.int64]
+    sha256: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.n_images)
+
+
+class OpenShards:
+    """The shards of a cache, opened when they are needed, the least recently used closed; for any number of threads.
+
+    Parameters
+    ----------
+    folder : ShardFolder
+        Where they lie.
+    table : ShardTable
+        What they must be.
+    recipe : Recipe
+        What all of them must be made by.
+    row_shapes : dict of str to tuple of int
+        Shape of a row of ``features`` and of ``pooled``.
+    """
+
+    def __init__(
+        self, folder: ShardFolder, table: ShardTable, recipe: Recipe, row_shapes: dict[str, tuple[int, ...]]
+    ) -> None:
+        self.folder, self.table, self.recipe, self.row_shapes = folder, table, recipe, row_shapes
+        self._lock, self._version = threading.RLock(), folder.version()
+        self._closed = False
+        self._open: OrderedDict[int, tuple[Any, dict[str, StoredRows]]] = OrderedDict()
+
+    @contextmanager
+    def at(self, number: int, name: str) -> Iterator[StoredRows]:
+        """Yield ``features`` or ``pooled`` of a shard, which stays open in the block.
+
+        Raises
+        ------
+        ValueError
+            If it is not the file that the manifest names, or the block meets damage; the message names the shard.
+        """
+        with self._lock:
+            try:
+                yield self._rows(number, name)
+            except H5PY_ERRORS as error:
+                gone = isinstance(error, FileNotFoundError) and self.folder.version() != self._version
+                what = "gone, since the cache was brought up to date meanwhile: open it again" if gone else "missing"
+                said = f"it is {what}" if isinstance(error, FileNotFoundError) else first_line(error)
+                raise ValueError(f"shard {self.table.names[number]}: {said}") from error
+
+    def _rows(self, number: int, name: str) -> StoredRows:
+        if self._closed:
+            raise ValueError("it has been closed")
+        if number in self._open:
+            self._open.move_to_end(number)
+            return self._open[number][1][name]
+        file = self._opened(number)
+        try:
+            self._check_header(file, number)
+            found = {name: self._checked(file, number, name) for name in (FEATURES, POOLED)}
+        except BaseException:
+            close_file(file)
+            raise
+        self._open[number] = file, found
+        if len(self._open) > MAX_OPEN:
+            close_file(self._open.popitem(last=False)[1][0])
+        return found[name]
+
+    def _opened(self, number: int) -> Any:
+        name, expected = self.table.names[number], int(self.table.size_bytes[number])
+        size_bytes = self.folder.size(name)
+        if size_bytes != expected:
+            raise ValueError(f"it has {size_bytes:,} bytes, not the {expected:,} that the manifest says")
+        return self.folder.open(name)
+
+    def _check_header(self, file: Any, number: int) -> None:
+        header = read_header(file, self.folder.path / self.table.names[number])
+        differences = self.recipe.differences(header.recipe)
+        if differences:
+            raise ValueError(f"it was made by another recipe (manifest ≠ shard): {'; '.join(differences)}")
+        n_images = int(self.table.n_images[number])
+        if header.n_images != n_images:
+            raise ValueError(f"it has {header.n_images:,} rows, not the {n_images:,} that the manifest says")
+
+    def _checked(self, file: Any, number: int, name: str) -> StoredRows:
+        n_images = int(self.table.n_images[number])
+        dtype, n_dimensions = (self.recipe.storage, 4) if name == FEATURES else ("float32", 2)
+        rows = StoredRows(checked_rows(file, name, dtype, n_images, n_dimensions))
+        if rows.shape[1:] != self.row_shapes[name]:
+            raise ValueError(f"it has rows of shape {rows.shape[1:]} in /{name}, not {self.row_shapes[name]}")
+        return rows
+
+    def open_first(self, groups: Iterable[tuple[int, NDArray[np.int64]]]) -> list[tuple[int, NDArray[np.int64]]]:
+        """Return the groups, those of shards that are open before the others, which would close them."""
+        return sorted(groups, key=lambda group: group[0] not in self._open)
+
+    def close(self) -> None:
+        """Close what is open."""
+        with self._lock:
+            self._closed = True
+            while self._open:
+                close_file(self._open.popitem()[1][0])
+
+
+class ShardedRows:
+    """``features`` or ``pooled`` of a cache in a folder, with the interface of :class:`StoredRows`.
+
+    Parameters
+    ----------
+    shards : OpenShards
+        Where the rows lie.
+    name : str
+        ``features`` or ``pooled``.
+    shard, shard_row : ndarray of shape (n_rows,), int32
+        Shard of each row, and its row there.
+    """
+
+    chunk_rows = 1
+
+    def __init__(self, shards: OpenShards, name: str, shard: NDArray[np.int32], shard_row: NDArray[np.int32]) -> None:
+        self._shards, self._name, self._shard, self._shard_row = shards, name, shard, shard_row
+        row_shape = shards.row_shapes[name]
+        self.dtype = np.dtype(shards.recipe.storage if name == FEATURES else "float32").newbyteorder("<")
+        self.shape = (len(shard), *row_shape)
+        self.chunk_bytes = int(np.prod(row_shape)) * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return len(self._shard)
+
+    def filters_of(self, row: int) -> tuple[int, ...]:
+        """Return the HDF5 filters of a row: shards may be compressed differently."""
+        with self._shards.at(int(self._shard[row]), self._name) as stored:
+            return stored.filters_of(0)
+
+    def read_chunk(self, first: int) -> tuple[int, bytes]:
+        """Return filter mask and bytes of a row as they lie on the disk."""
+        with self._shards.at(int(self._shard[first]), self._name) as stored:
+            return stored.read_chunk(int(self._shard_row[first]))
+
+    def read(self, rows: NDArray[np.int64], values: NDArray[Any]) -> None:
+        """Read rows into ``values``, in the order asked for; each shard is opened once.
+
+        Raises
+        ------
+        ValueError
+            If one cannot be read; the message names the shard.
+        """
+        numbers, places = self._shard[rows], self._shard_row[rows].astype(np.int64)
+        for number, which in self._shards.open_first(grouped(numbers)):
+            with self._shards.at(number, self._name) as stored:
+                if which[-1] - which[0] == len(which) - 1:  # they lie together: straight to where they belong
+                    stored.read(places[which], values[which[0] : which[-1] + 1])
+                    continue
+                part = np.empty((len(which), *values.shape[1:]), values.dtype)
+                stored.read(places[which], part)
+                values[which] = part

@@ -1,0 +1,249 @@
+"""Write a cache row by row: the shard of a run, or a whole cache."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.cache.datasets import (
+    Texts,
+    check_storage,
+    create_features,
+    encode,
+    row_digest,
+    stored,
+    write_table,
+    write_text,
+)
+from headstart.cache.format import (
+    CLASS_NAMES,
+    FAILURE_COLUMNS,
+    FAILURES,
+    FEATURES,
+    FORMAT,
+    POOLED,
+    ROW_COLUMNS,
+    ROWS,
+    Column,
+    Header,
+    now,
+    versions,
+    write_header,
+)
+from headstart.cache.publish import published, writing
+from headstart.errors import CacheError
+from headstart.images.discovery.refs import ImageRefs
+from headstart.types import Failure, FeatureBatch, ImageRef, ImageRow, Recipe
+
+#: A reason is for a person; what is longer is cut.
+MAX_REASON_CHARACTERS = 1000
+
+
+class ShardWriter:
+    """Write features and what belongs to them, row by row; the file appears whole when the ``with`` block ends.
+
+    Memory does not grow with the features, only with the description of the rows. Not for two threads at once.
+
+    Parameters
+    ----------
+    path : Path
+        The file. What is there stays until the new one is complete.
+    recipe : Recipe
+        How the features were made.
+    class_names : sequence of str
+        Names that the labels index.
+    compression : str
+        Of the features: ``zstd``, ``gzip`` or ``none``.
+    layout : str
+        Of the folder of images; empty where it is not known.
+    info : mapping, optional
+        Further provenance; JSON types.
+
+    Raises
+    ------
+    CacheError
+        If the recipe cannot be stored; on entry and on exit, if the file cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        recipe: Recipe,
+        class_names: Sequence[str],
+        compression: str = "zstd",
+        layout: str = "",
+        info: Mapping[str, Any] | None = None,
+    ) -> None:
+        check_storage(recipe, compression)
+        self.path, self.recipe, self.class_names = Path(path), recipe, tuple(class_names)
+        self.compression, self.layout, self.info = compression, layout, dict(info or {})
+        self._labels = label_indices(self.class_names)
+        self._rows: list[ImageRow] = []
+        self._digests: list[bytes] = []
+        self._failures: list[Failure] = []
+
+    def __enter__(self) -> Self:
+        self._publication = published(self.path)
+        self._file, self._below = self._publication.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None:
+            try:
+                with writing(self.path):
+                    self._finish()
+            except BaseException:
+                self._publication.__exit__(*sys.exc_info())
+                raise
+        self._publication.__exit__(kind, error, traceback)
+
+    def append(self, batch: FeatureBatch, rows: Sequence[ImageRow]) -> None:
+        """Write the features of some images, cast to the recipe's storage type.
+
+        Raises
+        ------
+        CacheError
+            If a value is not finite in the storage type, the numbers of rows or the shapes do not fit, or a label is not
+            among the class names: nothing of the batch is kept then. Or if the file cannot be written.
+        """
+        if not len(batch) == len(batch.pooled) == len(rows):
+            raise CacheError(
+                f"{len(rows)} images came with {len(batch)} rows of features and {len(batch.pooled)} of averages."
+            )
+        if not rows:
+            return
+        for row in rows:
+            check_row(row, self._labels)
+        features, pooled = stored(batch.features, self.recipe.storage, rows), stored(batch.pooled, "float32", rows)
+        with writing(self.path):
+            self._extend(features, pooled, len(self._rows))
+            self._below.check()
+        self._digests += map(row_digest, features, pooled)
+        self._rows += rows
+
+    def _extend(self, features: NDArray[Any], pooled: NDArray[Any], start: int) -> None:
+        if not start:
+            create_features(self._file, self.recipe, features.shape[1:], pooled.shape[1], self.compression)
+        targets = [(self._file[name], values) for name, values in ((FEATURES, features), (POOLED, pooled))]
+        for target, values in targets:
+            if values.shape[1:] != target.shape[1:]:
+                raise CacheError(f"{target.name} has rows of shape {target.shape[1:]}. Received: {values.shape[1:]}.")
+        for target, values in targets:
+            target.resize(start + len(values), axis=0)
+            target[start:] = values
+
+    def add_failure(self, failure: Failure) -> None:
+        """Keep an image that could not be turned into features, and why."""
+        self._failures.append(failure)
+
+    def _finish(self) -> None:
+        if not self._rows:
+            create_features(self._file, self.recipe, (0, 0, 0), 0, self.compression)
+        refs = [row.ref for row in self._rows]
+        values = {
+            **ref_columns(refs),
+            "notes": texts(self._rows, lambda row: ",".join(row.notes), "note"),
+            "label": [self._labels[ref.label] for ref in refs],
+            "sha256": digest_array([bytes.fromhex(row.sha256) for row in self._rows]),
+            "features_sha256": digest_array(self._digests),
+            "width_px": [row.width_px for row in self._rows],
+            "height_px": [row.height_px for row in self._rows],
+        }
+        header = Header(
+            self.recipe, len(refs), len(self._failures), self.layout, versions(), self.info, created=now()
+        )  # fmt: skip
+        write_descriptions(self._file, header, values, self._failures, self.class_names)
+
+
+def write_descriptions(
+    file: Any,
+    header: Header,
+    values: Mapping[str, Any],
+    failures: Sequence[Failure],
+    class_names: Sequence[str],
+    *,
+    form: str = FORMAT,
+    more_columns: Sequence[Column] = (),
+) -> None:
+    """Write everything but the features: a cache, or a file of another ``form`` whose rows have more columns."""
+    write_table(file, ROWS, (*ROW_COLUMNS, *more_columns), values, header.n_images)
+    write_table(file, FAILURES, FAILURE_COLUMNS, failure_columns(failures), header.n_failures)
+    write_text(file, CLASS_NAMES, texts(class_names, lambda name: name, "class name"), len(class_names))
+    write_header(file, header, form)
+
+
+def label_indices(class_names: Sequence[str]) -> dict[str | None, int]:
+    """Return class name → index, and None → −1.
+
+    Raises
+    ------
+    CacheError
+        If a name is empty or occurs twice.
+    """
+    if len(set(class_names)) < len(class_names) or "" in class_names:
+        raise CacheError(f"Class names must be different and not empty. Received: {', '.join(map(repr, class_names))}.")
+    return {None: -1, **{name: number for number, name in enumerate(class_names)}}
+
+
+def check_row(row: ImageRow, labels: Mapping[str | None, int]) -> None:
+    """Raise CacheError where the description of a row cannot be stored."""
+    ref = row.ref
+    if ref.label not in labels:
+        raise CacheError(f"{ref.path} has the label {ref.label!r}, which is not among the {len(labels) - 1} classes.")
+    if len(row.sha256) != 64:
+        raise CacheError(f"{ref.path}: a SHA-256 has 64 hexadecimal digits. Received: {row.sha256!r}.")
+    for what, text in (("path", ref.path), ("split", ref.split), ("group", ref.group), ("note", ",".join(row.notes))):
+        encode(text or "", what)
+
+
+def ref_columns(refs: Sequence[ImageRef]) -> dict[str, Any]:
+    """Return the columns of ``/rows`` that a scan knows; those of ``/failures`` are among them."""
+    columns = ImageRefs.of(refs)
+    return {
+        "path": texts(columns.paths, str, "path"),
+        "split": tag_texts(columns, 1, "split"),
+        "group": tag_texts(columns, 2, "group"),
+        "size_bytes": columns.sizes,
+        "mtime_ns": columns.times,
+        "stamp": columns.stamps,
+    }
+
+
+def tag_texts(refs: ImageRefs, place: int, what: str) -> Texts:
+    """Return one part of each image's tag, encoded, as often as it is asked for."""
+    known = [encode(tag[place] or "", what) for tag in refs.tags]
+    return lambda: map(known.__getitem__, refs.codes)
+
+
+def failure_columns(failures: Sequence[Failure]) -> dict[str, Any]:
+    """Return the columns of ``/failures``."""
+    refs = [failure.ref for failure in failures]
+    return {
+        **ref_columns(refs),
+        "label": texts(refs, lambda ref: ref.label, "label"),
+        "reason": texts(failures, lambda failure: storable(failure.reason), "reason"),
+    }
+
+
+def storable(reason: str) -> str:
+    """Return a reason that can be stored whatever a decoder put into its message."""
+    return reason[:MAX_REASON_CHARACTERS].replace("\0", "\ufffd").encode("utf-8", "backslashreplace").decode()
+
+
+def texts(items: Sequence[Any], get: Callable[[Any], str | None], what: str) -> Texts:
+    """Return a text of each item, encoded, as often as it is asked for; None is the empty string."""
+    return lambda: (encode(get(item) or "", what) for item in items)
+
+
+def digest_array(digests: Sequence[bytes]) -> NDArray[np.uint8]:
+    """Return digests as an array of shape (n, 32)."""
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)

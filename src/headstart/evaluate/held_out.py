@@ -1,0 +1,294 @@
+"""Which images of a cache a head is fitted on, and which it is scored on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.errors import DataError, RecipeMismatchError
+from headstart.evaluate.splits import Split, split_by_caches, split_by_column, split_by_fraction
+from headstart.images.discovery.folder_layout import split_of
+from headstart.texts import counted
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from headstart.cache.reader import FeatureCache
+
+#: Images named in an error.
+LISTED = 3
+
+
+def same_images(cache: FeatureCache, rows: NDArray[np.int64], other: FeatureCache) -> NDArray[np.int64]:
+    """Return the rows of another cache that hold the images of some rows, in their order, whatever their paths.
+
+    Parameters
+    ----------
+    cache : FeatureCache
+        Where the rows are.
+    rows : ndarray of shape (n_rows,), int64
+        Labelled rows.
+    other : FeatureCache
+        Features of the same images, made by another recipe.
+
+    Raises
+    ------
+    DataError
+        If it lacks an image, or calls one by another class; the message names some.
+    """
+    row_of = {digest: row for row, digest in reversed(list(enumerate(other.sha256)))}
+    digests, paths = cache.sha256, cache.paths
+    missing = [paths[row] for row in rows if digests[row] not in row_of]
+    if missing:
+        raise DataError(
+            f"{other.path} lacks {len(missing):,} of the {len(rows):,} images of {cache.path}: {shortened(missing)}. Bring "
+            "both up to date with extract-features, on the same images."
+        )
+    found = np.array([row_of[digests[row]] for row in rows], np.int64)
+    mine, theirs = class_names_of(cache, rows), class_names_of(other, found)
+    different = [paths[row] for row, a, b in zip(rows, mine, theirs, strict=True) if a != b]
+    if different:
+        raise DataError(
+            f"{other.path} has other classes than {cache.path} for {len(different):,} images: {shortened(different)}. "
+            "Bring both up to date with extract-features, on the same folders or manifest."
+        )
+    return found
+
+
+def class_names_of(cache: FeatureCache, rows: NDArray[np.int64]) -> list[str]:
+    """Return the class of each row; an empty name for none."""
+    names = (*cache.class_names, "")
+    return [names[label] for label in cache.labels[rows].tolist()]
+
+
+def shortened(paths: list[str]) -> str:
+    """Return the first paths, and that there are more."""
+    return ", ".join(paths[:LISTED]) + (" …" if len(paths) > LISTED else "")
+
+
+#: Share of the images that is held out where the data has no split of its own that can be scored.
+DEFAULT_FRACTION = 0.25
+
+#: Classes that are named one by one, of each kind.
+MAX_LISTED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """Where the images to fit on and those to score on lie.
+
+    Attributes
+    ----------
+    train, validation : FeatureCache
+        Caches of one recipe; often the same.
+    split : Split
+        Their rows.
+    class_names : tuple of str
+        The classes with images to fit on; every image to score is of one of them.
+    notes : tuple of str
+        What was left out, or is not scored, in words.
+    """
+
+    train: FeatureCache
+    validation: FeatureCache
+    split: Split
+    class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def left_out(self) -> list[str]:
+        """Classes of the caches that are none of ``class_names``, sorted."""
+        return sorted({*self.train.class_names, *self.validation.class_names} - {*self.class_names})
+
+    @property
+    def y_train(self) -> NDArray[np.int64]:
+        """Class of each image to fit on, as an index into ``class_names``."""
+        return numbered(self.train, self.class_names)[self.split.train]
+
+    @property
+    def y_validation(self) -> NDArray[np.int64]:
+        """Class of each image to score on, as an index into ``class_names``."""
+        return numbered(self.validation, self.class_names)[self.split.validation]
+
+    def within(self, cache: FeatureCache) -> Sides:
+        """Return the same images in another cache that holds them all."""
+        split = self.split
+        train, validation = (same_images(self.train, rows, cache) for rows in (split.train, split.validation))
+        return replace(self, train=cache, validation=cache, split=replace(split, train=train, validation=validation))
+
+
+def divide(cache: FeatureCache, validation: float | str | Path | None = None, random_state: int = 0) -> Sides:
+    """Return the sides within one cache.
+
+    Parameters
+    ----------
+    cache : FeatureCache
+        With labels.
+    validation : float or str, optional
+        A fraction of the images to hold out, or a split. The default is the cache's own ``validation`` or ``test``, where
+        there is a ``train`` beside it, and it has images of classes to fit on; else a quarter of the images.
+    random_state : int
+        Seeds the draw of a fraction.
+
+    Raises
+    ------
+    DataError
+        If there are too few labelled images, or they cannot be divided as asked.
+    """
+    labels, notes, lacking = cache.labels, list[str](), Counter[str]()
+    if validation is None:
+        validation, unusable = scored_split(labels, cache.splits, ("validation", "test"))
+        if not validation:
+            labels, notes, lacking = without_splits(labels, cache.splits, cache.class_names, unusable)
+            validation = DEFAULT_FRACTION
+            if unusable:
+                notes.append(f"{DEFAULT_FRACTION:.0%} of the other labelled images are held out instead.")
+    if isinstance(validation, int | float):
+        split = split_by_fraction(
+            labels, fraction=validation, sha256=cache.sha256, groups=cache.groups, random_state=random_state
+        )
+    else:
+        name = split_of(str(validation)) or str(validation)
+        split = split_by_column(labels, cache.splits, validation=name, sha256=cache.sha256, groups=cache.groups)
+    return told_apart(cache, cache, split, notes, lacking)
+
+
+def divide_caches(train: FeatureCache, other: FeatureCache) -> Sides:
+    """Return all labelled rows of one cache to fit on, and those of another to score on, classes known by their names.
+
+    Raises
+    ------
+    RecipeMismatchError
+        If they are not of one recipe; the message names the fields.
+    DataError
+        If there are too few labelled images, or no image to score is of a class to fit on.
+    """
+    differences = train.recipe.differences(other.recipe)
+    if differences:
+        raise RecipeMismatchError(
+            f"{other.path} was made by another recipe than {train.path} (there ≠ here): {'; '.join(differences)}."
+        )
+    split = split_by_caches(train.labels, other.labels, sha256=train.sha256, other_sha256=other.sha256)
+    return told_apart(train, other, split)
+
+
+def scored_split(
+    labels: NDArray[np.integer[Any]], splits: Sequence[str], order: Sequence[str]
+) -> tuple[str, list[str]]:
+    """Return the split beside ``train`` to score on, and those of which no image is of a class that ``train`` has.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n_rows,), int
+        −1 means unlabelled.
+    splits : sequence of str
+        Of each row; empty for none.
+    order : sequence of str
+        Splits that may be scored, the first choice first.
+
+    Returns
+    -------
+    tuple of (str, list of str)
+        An empty name where none can be.
+    """
+    names = np.asarray(splits, object)
+    fitted = np.unique(labels[(names == "train") & (labels >= 0)])
+    present = [name for name in order if (names == name).any()] if len(fitted) else []
+    usable = [name for name in present if np.isin(labels[names == name], fitted).any()]
+    return (usable[0] if usable else ""), [name for name in present if name not in usable]
+
+
+def without_splits(
+    labels: NDArray[np.int64], splits: Sequence[str], class_names: Sequence[str], unusable: Sequence[str]
+) -> tuple[NDArray[np.int64], list[str], Counter[str]]:
+    """Return labels that are −1 in splits that cannot be scored, why, in words, and the classes of those with labels."""
+    names, notes = np.asarray(splits, object), []
+    for name in unusable:
+        own = labels[names == name]
+        if (own < 0).all():
+            notes.append(f"The split {name} has no labels ({counted(len(own))}).")
+        else:
+            notes.append(f"The split {name} has no image of a class that train has.")
+    out = np.isin(names, list(unusable))
+    return np.where(out, -1, labels), notes, Counter(class_names[i] for i in labels[out].tolist() if i >= 0)
+
+
+def told_apart(
+    train: FeatureCache,
+    validation: FeatureCache,
+    split: Split,
+    notes: Iterable[str] = (),
+    lacking: Counter[str] | None = None,
+) -> Sides:
+    """Return the sides of a split, less the images to score that are of a class without an image to fit on.
+
+    ``notes`` and ``lacking`` are of images that were left out before.
+
+    Raises
+    ------
+    DataError
+        If none is left to score.
+    """
+    fitted = Counter(names_of(train, split.train))
+    scored = names_of(validation, split.validation)
+    known = np.array([name in fitted for name in scored], bool)
+    failed = Counter(failure.ref.label for failure in train.failures if failure.ref.label)
+    if not known.any():
+        raise DataError(
+            f"Nothing can be scored on {split.description}. {' '.join(class_notes((), Counter(), Counter(scored)))} "
+            f"Expected: images of {listed(fitted)}. Name another split, or a fraction to hold out, with --validation."
+        )
+    if not known.all():
+        description = f"{split.description}, less {(~known).sum():,} of classes with no image to fit on"
+        split = replace(split, validation=split.validation[known], description=description)
+    names = tuple(name for name in train.class_names if name in fitted)
+    said = class_notes(train.class_names, fitted, Counter(scored) + (lacking or Counter()), failed)
+    return Sides(train, validation, split, names, (*notes, *said))
+
+
+def class_notes(
+    class_names: Sequence[str], fitted: Counter[str], scored: Counter[str], failed: Counter[str] | None = None
+) -> list[str]:
+    """Return, in words, which classes are not both fitted on and scored.
+
+    Parameters
+    ----------
+    class_names : sequence of str
+        Of the cache.
+    fitted, scored, failed : Counter
+        Images of each class to fit on and to score on, and those that could not be read.
+    """
+    notes = []
+    for name in dict.fromkeys([*class_names, *scored]):
+        if scored[name] and not fitted[name]:
+            notes.append(f"{name}: {counted(scored[name], 'scored image')}, none to fit on.")
+        elif fitted[name] and not scored[name]:
+            notes.append(f"{name}: {counted(fitted[name])} to fit on, none scored.")
+        elif not fitted[name] and failed and failed[name]:
+            notes.append(f"{name}: none to fit on; {counted(failed[name])} could not be read.")
+        elif not fitted[name]:
+            notes.append(f"{name}: no image to fit on.")
+    more = len(notes) - MAX_LISTED
+    return notes if more <= 0 else [*notes[:MAX_LISTED], f"{more:,} more classes are not both fitted on and scored."]
+
+
+def numbered(cache: FeatureCache, class_names: Sequence[str]) -> NDArray[np.int64]:
+    """Return the class of each row as an index into ``class_names``; −1 for no label, and for another class."""
+    number = {name: i for i, name in enumerate(class_names)}
+    return np.array([*(number.get(name, -1) for name in cache.class_names), -1], np.int64)[cache.labels]
+
+
+def names_of(cache: FeatureCache, rows: NDArray[np.int64]) -> list[str]:
+    """Return the class of each of some labelled rows."""
+    return [cache.class_names[label] for label in cache.labels[rows].tolist()]
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return the first names of many."""
+    found = list(names)
+    return ", ".join(found[:MAX_LISTED]) + (" …" if len(found) > MAX_LISTED else "")

@@ -1,0 +1,327 @@
+"""Images on both sides of a split, and images that a head was fitted on, near-duplicates included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from headstart.bundles.bundle import short_digests
+from headstart.cache.reader import open_cache
+from headstart.cache.sharded.shard_folder import is_cache
+from headstart.errors import HeadstartError
+from headstart.evaluate.folds import check_lengths
+from headstart.evaluate.held_out import Sides
+from headstart.evaluate.near_duplicates import SAME_PICTURE_COSINE, last_block, near_units
+from headstart.evaluate.splits import coded, connected_units
+from headstart.texts import counted
+from headstart.types import SPLITS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from headstart.cache.reader import FeatureCache
+    from headstart.types import Recipe
+
+Kind = Literal["identical", "group", "near"]
+
+#: What two images have in common, in words.
+IN_COMMON: dict[Kind, str] = {
+    "identical": "have the same bytes as",
+    "group": "are of one group with",
+    "near": "look nearly the same as",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """Images of one split that have a relative in another.
+
+    Attributes
+    ----------
+    kind : str
+        ``identical`` bytes, one ``group``, or ``near``: features of nearly the same picture, of different bytes.
+    fitted, scored : str
+        Names of the two splits; the first is the one nearer to training.
+    fitted_rows, scored_rows : ndarray of int64
+        Rows of each that have a relative in the other, ascending.
+    n_scored : int
+        Labelled images of the split ``scored``, with a relative or without.
+    """
+
+    kind: Kind
+    fitted: str
+    scored: str
+    fitted_rows: NDArray[np.int64]
+    scored_rows: NDArray[np.int64]
+    n_scored: int
+
+    @property
+    def count(self) -> int:
+        """Images scored that have a relative."""
+        return len(self.scored_rows)
+
+    @property
+    def sentence(self) -> str:
+        """The leak, for a person."""
+        images = "images" if len(self.fitted_rows) > 1 else "image"
+        return (
+            f"{self.count:,} of the {self.n_scored:,} {self.scored} images ({self.count / self.n_scored:.1%}) "
+            f"{IN_COMMON[self.kind]} {len(self.fitted_rows):,} {self.fitted} {images}."
+        )
+
+
+def find_leaks(
+    labels: NDArray[np.integer[Any]],
+    splits: Sequence[str],
+    *,
+    sha256: Sequence[str],
+    groups: Sequence[str] | None = None,
+    pooled: NDArray[np.floating[Any]] | None = None,
+    near_threshold: float = SAME_PICTURE_COSINE,
+) -> list[Leak]:
+    """Return what is on both sides of given splits, for each two of them and each kind; empty where nothing is.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n_rows,), int
+        −1 means unlabelled; such rows neither train nor score, so they leak nothing.
+    splits : sequence of str
+        Of each row; empty for none.
+    sha256, groups : sequence of str
+        Digest, and group (empty for none), of each row.
+    pooled : ndarray of shape (n_rows, n_features), optional
+        Averages of features (evaluate/near_duplicates.py); without them, near-duplicates are not sought.
+    near_threshold : float
+        Cosine from which on two images look nearly the same.
+
+    Raises
+    ------
+    DataError
+        If the columns are not of one length, or the threshold is not between 0 and 1.
+    """
+    labels = np.asarray(labels)
+    check_lengths(len(labels), splits=splits, sha256=sha256, groups=groups, pooled=pooled)
+    names = np.array(
+        [split if label >= 0 else "" for split, label in zip(splits, labels.tolist(), strict=True)], object
+    )
+    rows = np.flatnonzero(names != "")
+    ordered = sorted(set(names[rows].tolist()), key=lambda name: (*SPLITS, name).index(name))
+    if len(ordered) < 2:
+        return []
+    units: dict[Kind, NDArray[np.intp]] = {"identical": coded(sha256)}
+    if groups is not None:
+        units["group"] = coded(group or None for group in groups)
+    if pooled is not None:
+        units["near"] = np.full(len(labels), -1, np.intp)
+        units["near"][rows] = near_units(pooled[rows], cosine=near_threshold)
+    found = (
+        leak(kind, names, fitted, scored, own, units["identical"])
+        for fitted, scored in combinations(ordered, 2)
+        for kind, own in units.items()
+    )
+    return [one for one in found if one.count]
+
+
+def leak(
+    kind: Kind,
+    names: NDArray[np.object_],
+    fitted: str,
+    scored: str,
+    units: NDArray[np.intp],
+    identical: NDArray[np.intp],
+) -> Leak:
+    """Return the rows of two splits that share a unit; of near ones, those that do not share their bytes as well."""
+    sides = [np.flatnonzero((names == name) & (units >= 0)) for name in (fitted, scored)]
+    if kind == "near":
+        same = np.intersect1d(identical[sides[0]], identical[sides[1]])
+        sides = [side[~np.isin(identical[side], same)] for side in sides]
+    common = np.intersect1d(units[sides[0]], units[sides[1]])
+    first, second = (side[np.isin(units[side], common)].astype(np.int64) for side in sides)
+    return Leak(kind, fitted, scored, first, second, int((names == scored).sum()))
+
+
+#: How an image was seen, and how that is said of several.
+RELATIONS = {
+    "fitted_on": "fitted on",
+    "same_group": "of one group with such an image",
+    "nearly_the_same": "nearly the same picture as one",
+}
+
+#: Near-duplicates are sought among so many images at most: the time grows with their square, and is a minute or two then.
+MAX_COMPARED = 100_000
+
+#: The same beside a fit, which takes seconds.
+MAX_COMPARED_IN_FIT = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Which of the images to be scored a head has seen, and what becomes of them.
+
+    Attributes
+    ----------
+    handling : str
+        ``left out``; ``included``, as was asked for; or ``unknown``, where the head has no digests of its training images.
+    counts : mapping of str to int
+        Images of each of :data:`RELATIONS`; each is counted once.
+    compared : bool
+        Whether near-duplicates were looked for.
+    """
+
+    handling: Literal["left out", "included", "unknown"]
+    counts: Mapping[str, int]
+    compared: bool
+
+    @property
+    def total(self) -> int:
+        """Images that the head has seen."""
+        return sum(self.counts.values())
+
+    @property
+    def sentence(self) -> str:
+        """What a reader of the score must know."""
+        if self.handling == "unknown":
+            return (
+                "It cannot be known whether the head was fitted on some of these images, since an older version saved it. "
+                "If it was, the score is too good. Fit the head again to know."
+            )
+        if not self.total:
+            text = "The head was fitted on none of these images."
+        else:
+            said = ", ".join(f"{n:,} {RELATIONS[name]}" for name, n in self.counts.items() if n)
+            images = f"{counted(self.total)} that"
+            text = (
+                f"{images} the head has seen {'is' if self.total == 1 else 'are'} left out: {said} "
+                "(--include-training scores them too)."
+                if self.handling == "left out"
+                else f"The score is too good: it includes {images} the head has seen ({said})."
+            )
+        return text if self.compared else f"{text} Near-duplicates of its training images were not looked for."
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain JSON types."""
+        return {"handling": self.handling, **self.counts, "near_duplicates_looked_for": self.compared}
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What images are told apart by, a value of each.
+
+    Attributes
+    ----------
+    sha256, groups : sequence of str
+        Digest and group; an empty one for none.
+    pooled : ndarray of shape (n_images, n_features), float32
+        Averages of the last block.
+    """
+
+    sha256: Sequence[str]
+    groups: Sequence[str]
+    pooled: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, cache: FeatureCache, rows: NDArray[np.int64]) -> Known:
+        """Return what a cache says of some of its images."""
+        sha256, groups = cache.sha256, cache.groups
+        return cls([sha256[i] for i in rows.tolist()], [groups[i] for i in rows.tolist()], last_block(cache)[rows])
+
+    def joined(self, other: Known) -> Known:
+        """Return these images and others."""
+        return Known(
+            [*self.sha256, *other.sha256], [*self.groups, *other.groups], np.concatenate([self.pooled, other.pooled])
+        )
+
+
+def fitted_on(sha256: Sequence[str], digests: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Return which images are training images, by the digests that a saved head keeps."""
+    found: NDArray[np.bool_] = np.isin(short_digests(sha256), digests)
+    return found
+
+
+def relations(
+    images: Known, digests: NDArray[np.uint64], training: Known | None = None
+) -> tuple[dict[str, NDArray[np.bool_]], bool]:
+    """Return how the head has seen each image, and whether near-duplicates were looked for.
+
+    Parameters
+    ----------
+    images : Known
+        Images to be scored, and whatever else is known.
+    digests : ndarray of uint64
+        Of the training images (bundles/bundle.py).
+    training : Known, optional
+        Training images that are not among ``images``, as :func:`training_images` finds them.
+
+    Returns
+    -------
+    tuple of (dict, bool)
+        A mask of shape (n_images,) for each of :data:`RELATIONS`; an image is in one of them at most.
+    """
+    n = len(images.sha256)
+    own = fitted_on(images.sha256, digests)
+    if training is not None:
+        images, own = images.joined(training), np.concatenate([own, np.ones(len(training.sha256), bool)])
+    units = connected_units(np.arange(len(own)), images.sha256, images.groups)
+    of_group = np.isin(units, units[own]) & ~own
+    near = np.zeros_like(own)
+    compared = int(own.sum()) >= len(digests) and len(own) <= MAX_COMPARED
+    if own.any() and len(own) <= MAX_COMPARED:
+        same = near_units(images.pooled)
+        near = np.isin(same, same[own]) & ~own & ~of_group
+    masks = dict(zip(RELATIONS, (own[:n], of_group[:n], near[:n]), strict=True))
+    return masks, compared
+
+
+def seen_in_the_fit(sides: Sides) -> tuple[str, ...]:
+    """Return, in words, how many scored images look as one that is fitted on, or are of its group; nothing of none.
+
+    Images of the same bytes are on one side already.
+    """
+    train, validation, split = sides.train, sides.validation, sides.split
+    if max(train.n_images, validation.n_images) > MAX_COMPARED_IN_FIT:
+        return ()
+    digests = np.unique(short_digests(train.sha256)[split.train])
+    masks, compared = relations(Known.of(validation, split.validation), digests, Known.of(train, split.train))
+    seen = Seen("included", {name: int(mask.sum()) for name, mask in masks.items()}, compared=compared)
+    return (seen.sentence,) if seen.total else ()
+
+
+def training_images(
+    places: Iterable[Path], recipe: Recipe, digests: NDArray[np.uint64], known: Sequence[str]
+) -> Known | None:
+    """Return a head's training images from the cache it was fitted on, where that is still at hand on this machine.
+
+    Parameters
+    ----------
+    places : iterable of Path
+        Where the cache may be; the first that holds some of the images is used.
+    recipe : Recipe
+        The head's; a cache of another one is not used.
+    digests : ndarray of uint64
+        Of the training images; no other image is read.
+    known : sequence of str
+        Digests of those that are known already.
+    """
+    wanted = np.setdiff1d(digests, short_digests(known))
+    if not len(wanted):
+        return None
+    return next(filter(None, (images_in(place, recipe, wanted) for place in places)), None)
+
+
+def images_in(place: Path, recipe: Recipe, wanted: NDArray[np.uint64]) -> Known | None:
+    """Return the images of some digests from a cache of a recipe; None where there is none, or none of them in it."""
+    try:
+        if not place.exists() or not is_cache(place):
+            return None
+        with open_cache(place) as opened:
+            if recipe.differences(opened.recipe):
+                return None
+            rows = np.flatnonzero(np.isin(short_digests(opened.sha256), wanted))
+            return Known.of(opened, rows) if len(rows) else None
+    except (HeadstartError, OSError):
+        return None

@@ -1,0 +1,412 @@
+"""A cache as a file that other programs read: NumPy archive, Parquet, CSV or plain HDF5."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.lib import format as npy
+
+from headstart.cache.other_hdf5.portable import write_portable
+from headstart.cache.publish import published_bytes
+from headstart.cache.reader import open_cache
+from headstart.errors import DataError, MissingExtraError
+from headstart.exchange import FORMAT, FORMAT_VERSION
+from headstart.heads.transforms import design_matrix
+from headstart.texts import csv_cell, with_escapes
+from headstart.types import FeatureBatch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from headstart.cache.reader import FeatureCache
+
+#: Rows that are in memory at a time.
+BATCH_ROWS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """A cache in the form in which other programs get it.
+
+    Attributes
+    ----------
+    n_samples : int
+        Rows.
+    features : tuple of str
+        What the columns of X are made of, as a head names it: ``avg``, ``flatten``, ``block4_conv3`` …
+    feature_names : tuple of str
+        One name per column of X: ``avg_0``, ``avg_1`` …
+    map_shape : tuple of int
+        Height, width and channels where X holds whole maps, flattened; empty where it does not.
+    class_names : tuple of str
+        Names that ``y`` indexes.
+    y : ndarray of shape (n_samples,), int64
+        Index of the class, −1 where unlabelled.
+    texts : mapping of str to callable
+        ``path``, ``label``, ``split``, ``group`` and ``sha256``: each call gives one string per row anew.
+    recipe : str
+        JSON: how the features were made.
+    blocks : callable
+        Each call yields X from the top, in blocks of shape (≤ 64, n_features), float32.
+    """
+
+    n_samples: int
+    features: tuple[str, ...]
+    feature_names: tuple[str, ...]
+    map_shape: tuple[int, ...]
+    class_names: tuple[str, ...]
+    y: NDArray[np.int64]
+    texts: Mapping[str, Callable[[], Iterable[str]]]
+    recipe: str
+    blocks: Callable[[], Iterator[NDArray[np.float32]]]
+
+
+def contents_of(cache: FeatureCache, features: Sequence[str]) -> Contents:
+    """Return what a cache, which stays open, gives to other programs; X is read when it is asked for.
+
+    Raises
+    ------
+    HeadstartError
+        If there is no such feature, or no row.
+    """
+    if not cache.n_images:
+        raise DataError(f"{cache.path} holds no image: there is nothing to convert.")
+    rows, layers, names = cache.rows, cache.recipe.pooled_layers, (*cache.class_names, "")
+    return Contents(
+        n_samples=cache.n_images,
+        features=tuple(features),
+        feature_names=feature_names(cache, features),
+        map_shape=cache.map_shape if tuple(features) == ("flatten",) else (),
+        class_names=cache.class_names,
+        y=cache.labels,
+        texts={
+            "path": lambda: rows.path,
+            "label": lambda: (names[label] for label in rows.label.tolist()),
+            "split": lambda: rows.split,
+            "group": lambda: rows.group,
+            "sha256": lambda: rows.sha256,
+        },
+        recipe=cache.recipe.to_json(),
+        blocks=lambda: (
+            design_matrix([batch], features, pooled_layers=layers) for batch in cache.batches(batch_rows=BATCH_ROWS)
+        ),
+    )
+
+
+def feature_names(cache: FeatureCache, features: Sequence[str]) -> tuple[str, ...]:
+    """Return one name per column, the feature's and a number from 0; widths are those that a head gets."""
+    empty = FeatureBatch(np.zeros((1, *cache.map_shape), np.float32), np.zeros((1, cache.n_pooled), np.float32))
+    layers = cache.recipe.pooled_layers
+    widths = {name: design_matrix([empty], [name], pooled_layers=layers).shape[1] for name in dict.fromkeys(features)}
+    if len(widths) < len(features):
+        raise DataError(f"A feature is named twice: {', '.join(features)}. Name each once.")
+    return tuple(f"{name}_{number}" for name, width in widths.items() for number in range(width))
+
+
+#: Strings that are in memory as an array at a time.
+TEXT_BLOCK = 4096
+
+#: Time of every member, the earliest that a zip file can say: equal content gives equal bytes.
+NO_TIME = (1980, 1, 1, 0, 0, 0)
+
+
+def write_npz(path: Path, contents: Contents) -> None:
+    """Write what ``np.load(path, allow_pickle=False)`` reads; the file appears whole or not at all.
+
+    Raises
+    ------
+    CacheError
+        If the file cannot be written, or a row of the cache cannot be read.
+    """
+    n, width = contents.n_samples, len(contents.feature_names)
+    with published_bytes(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        write_text(archive, "format", lambda: [f"{FORMAT}-{FORMAT_VERSION}"])
+        write_text(archive, "recipe", lambda: [contents.recipe])
+        write_array(archive, "X", np.dtype("<f4"), (n, width), contents.blocks())
+        write_array(archive, "y", np.dtype("<i8"), (n,), [contents.y])
+        for name, texts in contents.texts.items():
+            write_text(archive, plural(name), texts, n)
+        for name in ("class_names", "features", "feature_names"):
+            write_text(archive, name, lambda name=name: getattr(contents, name), len(getattr(contents, name)))  # type: ignore[misc]
+        if contents.map_shape:
+            write_array(archive, "map_shape", np.dtype("<i8"), (3,), [np.array(contents.map_shape)])
+
+
+def plural(column: str) -> str:
+    """Return the name of an array that holds a column of texts."""
+    return {"path": "paths", "label": "labels"}.get(column, column)
+
+
+def write_text(
+    archive: zipfile.ZipFile, name: str, texts: Callable[[], Iterable[str]], n_rows: int | None = None
+) -> None:
+    """Write strings as an array of fixed-length Unicode; without ``n_rows`` the single one as a scalar."""
+    dtype = np.dtype(f"<U{max(map(len, texts()), default=1) or 1}")
+    write_array(archive, name, dtype, () if n_rows is None else (n_rows,), text_blocks(texts(), dtype))
+
+
+def text_blocks(texts: Iterable[str], dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
+    """Yield strings as arrays of at most 4,096."""
+    remaining = iter(texts)
+    while part := list(islice(remaining, TEXT_BLOCK)):
+        yield np.array(part, dtype)
+
+
+def write_array(
+    archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], blocks: Iterable[NDArray[Any]]
+) -> None:
+    """Write one array from its blocks, the first axis cut."""
+    member = zipfile.ZipInfo(f"{name}.npy", NO_TIME)
+    member.compress_type = zipfile.ZIP_DEFLATED
+    header = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    with archive.open(member, "w", force_zip64=True) as stream:
+        npy.write_array_header_1_0(stream, header)
+        for block in blocks:
+            stream.write(np.ascontiguousarray(block, dtype).tobytes())
+
+
+#: Columns before the features, in this order; names as in a manifest.
+COLUMNS = ("path", "label", "y", "split", "group", "sha256")
+
+#: Key of the table's metadata under which everything stands that belongs to no row.
+METADATA = b"headstart"
+
+#: Values of X in a row group: 64 MiB of float32.
+GROUP_VALUES = 2**24
+
+
+def write_csv(path: Path, contents: Contents, *, raw: bool = False) -> None:
+    """Write UTF-8 with a header; each number in as few digits as give the same float32 again.
+
+    Paths whose bytes are not UTF-8 are written as those bytes. Text that a spreadsheet would take for a formula begins
+    with ``'``, unless ``raw``.
+
+    Raises
+    ------
+    CacheError
+        If the file cannot be written, or a row of the cache cannot be read.
+    """
+    with published_bytes(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([*COLUMNS, *contents.feature_names])
+        for columns, block in described_blocks(contents):
+            described = zip(*([csv_cell(cell, raw=raw) for cell in columns[name]] for name in COLUMNS), strict=True)
+            writer.writerows([*row, *map(str, values)] for row, values in zip(described, block, strict=True))
+        text.flush()
+        text.detach()
+
+
+def write_parquet(path: Path, contents: Contents) -> None:
+    r"""Write a Parquet table, compressed by snappy, which every reader has; empty texts are nulls.
+
+    Parquet holds UTF-8 only: a byte of a path that is not UTF-8 becomes ``\xff``.
+
+    Raises
+    ------
+    MissingExtraError
+        If pyarrow is not installed.
+    CacheError
+        If the file cannot be written, or a row of the cache cannot be read.
+    """
+    pa, parquet = import_pyarrow()
+    fields = [(name, pa.int32() if name == "y" else pa.string()) for name in COLUMNS]
+    fields += [(name, pa.float32()) for name in contents.feature_names]
+    schema = pa.schema(fields, metadata={METADATA: json.dumps(table_facts(contents))})
+    options = {
+        "compression": "snappy",
+        "use_dictionary": list(COLUMNS),  # no two features are alike, and there may be thousands of columns of them
+        "write_statistics": list(COLUMNS),
+        "write_page_checksum": True,
+    }
+    with published_bytes(path) as file, parquet.ParquetWriter(file, schema, **options) as writer:
+        for columns, matrix in groups(contents):
+            texts = [columns[name] if name == "y" else list(map(valid, columns[name])) for name in COLUMNS]
+            arrays = [pa.array(values, field[1]) for values, field in zip(texts, fields, strict=False)]
+            arrays += [pa.array(column) for column in matrix]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+
+
+def groups(contents: Contents) -> Iterator[tuple[dict[str, list[Any]], NDArray[np.float32]]]:
+    """Yield about 64 MiB of X at a time, transposed: shape (n_features, n_rows); and what describes the rows."""
+    n_rows = max(1, GROUP_VALUES // len(contents.feature_names))
+    waiting: list[NDArray[np.float32]] = []
+    described: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    left = contents.n_samples
+    for columns, block in described_blocks(contents):
+        waiting.append(block)
+        for name, values in columns.items():
+            described[name] += values
+        left -= len(block)
+        if sum(map(len, waiting)) >= n_rows or not left:
+            yield described, np.concatenate([one.T for one in waiting], axis=1)
+            waiting, described = [], {name: [] for name in COLUMNS}
+
+
+def table_facts(contents: Contents) -> dict[str, Any]:
+    """Return what belongs to no row, as plain JSON types."""
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "recipe": json.loads(contents.recipe),
+        "class_names": list(contents.class_names),
+        "features": list(contents.features),
+        "map_shape": list(contents.map_shape),
+    }
+
+
+def described_blocks(contents: Contents) -> Iterator[tuple[dict[str, list[Any]], NDArray[np.float32]]]:
+    """Yield blocks of X, each with the columns that describe its rows."""
+    texts, start = {name: iter(values()) for name, values in contents.texts.items()}, 0
+    for block in contents.blocks():
+        columns: dict[str, list[Any]] = {name: list(islice(values, len(block))) for name, values in texts.items()}
+        columns["y"] = contents.y[start : start + len(block)].tolist()
+        start += len(block)
+        yield columns, block
+
+
+def valid(text: str) -> str | None:
+    """Return text that is UTF-8, and None for none."""
+    return with_escapes(text) if text else None
+
+
+def import_pyarrow() -> tuple[Any, Any]:
+    """Return pyarrow and its Parquet module.
+
+    Raises
+    ------
+    MissingExtraError
+        If it is not installed.
+    """
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError as error:
+        raise MissingExtraError(
+            'Parquet needs pyarrow, which is not installed: pip install "headstart[parquet]"'
+        ) from error
+    return pa, parquet
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What was written.
+
+    Attributes
+    ----------
+    output : Path
+        The file.
+    n_samples, n_features : int
+        Rows and columns of X.
+    features : tuple of str
+        What the columns are made of.
+    size_bytes : int
+        Of the file.
+    """
+
+    output: Path
+    n_samples: int
+    n_features: int
+    features: tuple[str, ...]
+    size_bytes: int
+
+
+def write_h5(path: Path, contents: Contents) -> None:
+    """Write plain HDF5: gzip, float32, fixed-length UTF-8, no plug-in needed."""
+    n = contents.n_samples
+    texts = {plural(name): (n, values) for name, values in contents.texts.items()}
+    for name in ("class_names", "feature_names"):
+        values = getattr(contents, name)
+        texts[name] = (len(values), lambda values=values: values)  # type: ignore[misc]
+    attributes = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "recipe": contents.recipe,
+        "features": json.dumps(contents.features),
+        "map_shape": json.dumps(contents.map_shape),
+    }
+    shape = (n, len(contents.feature_names))
+    write_portable(path, blocks=contents.blocks(), shape=shape, y=contents.y, texts=texts, attributes=attributes)
+
+
+#: End of the file's name → what writes it.
+WRITERS: dict[str, Callable[[Path, Contents], None]] = {
+    ".npz": write_npz,
+    ".h5": write_h5,
+    ".parquet": write_parquet,
+    ".csv": write_csv,
+}
+
+
+def convert(
+    cache: str | Path,
+    output: str | Path,
+    *,
+    features: Sequence[str] = ("avg",),
+    raw: bool = False,
+    overwrite: bool = False,
+) -> Conversion:
+    """Write a cache's features and all that belongs to them for other programs; memory does not grow with the features.
+
+    Parameters
+    ----------
+    cache : str or Path
+        The cache.
+    output : str or Path
+        The file to write; the end of its name says which kind: ``.npz``, ``.h5`` (plain HDF5), ``.parquet`` or ``.csv``.
+    features : sequence of str
+        Columns of X, as a head is fitted on them: ``avg``, ``max``, ``gem``, ``crops`` or ``flatten`` of the stored layer, or
+        pooled layers.
+    raw : bool
+        Write text to ``.csv`` as it is. By default a cell that a spreadsheet would take for a formula, as ``=1+1``, begins
+        with ``'``; the other kinds of file always hold text as it is.
+    overwrite : bool
+        Replace an existing file.
+
+    Raises
+    ------
+    DataError
+        If the file exists, its name is of no known kind, or there is nothing to convert.
+    HeadstartError
+        If there is no such feature.
+    CacheError
+        If the cache cannot be read, or the file cannot be written.
+    MissingExtraError
+        If Parquet is asked for and pyarrow is not installed.
+
+    Examples
+    --------
+    >>> convert("features/data.h5", "data.npz", features=("avg", "block4_conv3"))     # doctest: +SKIP
+    """
+    target = Path(output)
+    check_target(Path(cache), target, raw, overwrite)
+    with open_cache(cache) as opened:
+        contents = contents_of(opened, features)
+        write = partial(write_csv, raw=True) if raw else WRITERS[target.suffix]
+        write(target, contents)
+    width = len(contents.feature_names)
+    return Conversion(target, contents.n_samples, width, contents.features, target.stat().st_size)
+
+
+def check_target(cache: Path, target: Path, raw: bool, overwrite: bool) -> None:
+    """Raise DataError where a file may not be written, before anything is read."""
+    if target.suffix not in WRITERS:
+        raise DataError(f"The end of the name says what is written: {', '.join(WRITERS)}. Received: {target}.")
+    if target.exists() and cache.exists() and target.samefile(cache):
+        raise DataError(f"{target} is the cache itself. Give the new file another name.")
+    if target.exists() and not overwrite:
+        raise DataError(f"{target} exists already. Use --overwrite to replace it.")
+    if raw and target.suffix != ".csv":
+        raise DataError(f"--raw is for .csv; other files hold text as it is. Received: {target}.")
+    if target.suffix == ".parquet":
+        import_pyarrow()

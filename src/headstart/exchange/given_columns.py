@@ -1,0 +1,238 @@
+"""What a file of features made elsewhere says, column by column, before it is checked as a whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headstart.cache.format import FORMAT as CACHE_FORMAT
+from headstart.cache.format import SHARDS_FORMAT
+from headstart.cache.other_hdf5.foreign_hdf5 import open_other
+from headstart.cache.other_hdf5.portable import PortableFile, open_portable
+from headstart.errors import DataError
+from headstart.exchange import FORMAT, FORMAT_VERSION
+from headstart.exchange.untrusted_arrays import (
+    Archive,
+    Array,
+    Arrays,
+    check_unique,
+    digests,
+    integers,
+    labels,
+    optional_texts,
+    reading,
+    texts,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+#: What caches say of themselves.
+CACHE_FORMS = (CACHE_FORMAT, SHARDS_FORMAT)
+
+
+@dataclass(frozen=True, slots=True)
+class GivenFeatures:
+    """Features and what belongs to them as a file has them; None for what it does not have.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of X: (n, n_features) or (n, height, width, channels).
+    blocks : callable
+        Each call yields X from the top, in blocks of some rows, of any floating type.
+    paths : sequence of str
+        One per row.
+    y : sequence of int or of str, or None
+        Labels: numbers from 0, −1 where unlabelled; or names, empty where unlabelled.
+    class_names, split, group, sha256 : sequence of str or None
+        Names that numbers index; the others one per row.
+    map_shape : tuple of int
+        Height, width and channels where X holds maps that were flattened; else empty.
+    recipe : str
+        JSON, where the file comes from ``headstart convert``; else empty.
+    notices : tuple of str
+        What a person should know of the reading.
+    """
+
+    shape: tuple[int, ...]
+    blocks: Callable[[], Iterator[NDArray[Any]]]
+    paths: Sequence[str]
+    y: Sequence[int] | Sequence[str] | None = None
+    class_names: Sequence[str] | None = None
+    split: Sequence[str] | None = None
+    group: Sequence[str] | None = None
+    sha256: Sequence[str] | None = None
+    map_shape: tuple[int, ...] = ()
+    recipe: str = ""
+    notices: tuple[str, ...] = ()
+
+
+#: Array → names by which it goes in files of others; the first that is there is taken.
+ARRAY_NAMES = {
+    "X": ("X", "features", "embeddings", "feats", "feature", "embedding", "vectors", "x"),
+    "y": ("y", "labels", "label", "targets", "target", "Y"),
+    "paths": ("paths", "path", "filenames", "file_names", "files", "filepaths", "image_paths"),
+    "class_names": ("class_names", "label_names", "target_names", "classes"),
+    "split": ("split", "splits"),
+    "group": ("group", "groups"),
+    "sha256": ("sha256",),
+    "map_shape": ("map_shape",),
+    "recipe": ("recipe",),
+}
+
+#: Arrays of ``headstart convert`` that say again what others say.
+REPEATED = {"labels", "format", "features", "feature_names"}
+
+
+def given_of(arrays: Arrays, path: Path) -> GivenFeatures:
+    """Return what the arrays of a file say.
+
+    Raises
+    ------
+    DataError
+        If X is missing, or an array is not of the type and shape that it must have.
+    """
+    found = {name: arrays.array(*names) for name, names in ARRAY_NAMES.items()}
+    X, paths, map_shape, recipe = (found[name] for name in ("X", "paths", "map_shape", "recipe"))
+    if X is None:
+        raise DataError(without_features(path, arrays.names()))
+    if X.dtype.kind != "f" or X.dtype.itemsize > 8 or len(X.shape) not in {2, 4}:
+        raise DataError(
+            f"{X.name} must be float16, float32 or float64 of shape (n, n_features) or (n, height, width, channels). "
+            f"Received: {X.dtype} of shape {X.shape}."
+        )
+    refuse_transposed(X, found["y"] or found["paths"])
+    n = X.shape[0]
+    return GivenFeatures(
+        shape=X.shape,
+        blocks=X.blocks,
+        paths=texts(paths, n, unique=True) if paths else row_names(n),
+        y=labels(found["y"], n),
+        class_names=optional_texts(found["class_names"]),
+        split=optional_texts(found["split"], n),
+        group=optional_texts(found["group"], n),
+        sha256=digests(found["sha256"], n),
+        map_shape=tuple(integers(map_shape, 3)) if map_shape is not None else (),
+        recipe=str(recipe.scalar()) if recipe is not None and recipe.shape == () else "",
+        notices=(*notices_of(found, arrays.names()), *channels_first(X.shape)),
+    )
+
+
+def without_features(path: Path, names: Sequence[str]) -> str:
+    """Return that a file holds no features under a name that is known, and what to do."""
+    parts = [name for name in names if name.startswith("X_")]
+    joined = (
+        f" Join {', '.join(parts)}: X=np.concatenate([{', '.join(parts)}]), y likewise, and split with the name of its part "
+        "for each row."
+        if parts
+        else ""
+    )
+    return (
+        f"{path} must hold the features as X (or {', '.join(ARRAY_NAMES['X'][1:4])}), and may hold paths, y, class_names, "
+        f"split, group and sha256. Received: {', '.join(names) or 'none'}.{joined}"
+    )
+
+
+def row_names(n: int) -> list[str]:
+    """Return what rows are called where a file does not name their images: ``row-000001`` and so on."""
+    width = max(6, len(str(n)))
+    return [f"row-{number:0{width}d}" for number in range(1, n + 1)]
+
+
+def refuse_transposed(X: Array, other: Array | None) -> None:
+    """Raise DataError where X has a column, not a row, for each image."""
+    if len(X.shape) == 2 and other is not None and other.shape[:1] == X.shape[1:] != X.shape[:1]:
+        raise DataError(
+            f"{X.name} has {X.shape[0]:,} rows and {X.shape[1]:,} columns, and {other.name} has {other.shape[0]:,} values: "
+            f"it seems to be transposed. Save np.ascontiguousarray({X.name}.T), a row for each image."
+        )
+
+
+def channels_first(shape: tuple[int, ...]) -> list[str]:
+    """Return a question where the first axis of a map may be that of the channels."""
+    if len(shape) != 4 or shape[1] == shape[2] or shape[2] != shape[3]:
+        return []
+    return [
+        f"Maps of the shape {shape[1:]} are taken as {shape[1]} × {shape[2]} positions of {shape[3]:,} channels. If the "
+        "channels come first, as in PyTorch, save np.moveaxis(X, 1, -1) instead."
+    ]
+
+
+def notices_of(found: Mapping[str, Array | None], names: Iterable[str]) -> Iterator[str]:
+    """Yield which arrays were taken for what, where they are called otherwise, and which are not used."""
+    taken = {array.name: name for name, array in found.items() if array is not None}
+    renamed = [f"{theirs} as {ours}" for theirs, ours in taken.items() if theirs not in {ours, f"{ours}s"}]
+    if renamed:
+        yield f"Taken: {', '.join(renamed)}."
+    repeated = REPEATED if "recipe" in taken else set()
+    if unused := sorted(set(names) - set(taken) - repeated):
+        yield f"Not used: {', '.join(unused)}."
+    if found["paths"] is None:
+        yield "The file names no images: rows are called row-000001 and so on, in their order."
+
+
+@contextmanager
+def open_npz(path: Path) -> Iterator[GivenFeatures]:
+    """Yield what a NumPy archive says; X is read when it is asked for, inside of the block.
+
+    Raises
+    ------
+    DataError
+        If it is no such archive, X is missing, or an array is not of the type and shape that it must have.
+    """
+    with Archive(path) as archive, reading(path):
+        yield given_of(archive, path)
+
+
+@contextmanager
+def open_h5(path: Path) -> Iterator[GivenFeatures]:
+    """Yield what an HDF5 file says: one that ``headstart convert --portable`` wrote, or another with such datasets.
+
+    Raises
+    ------
+    CacheError, DataError
+        If it is a feature cache already, is damaged, or holds something else.
+    """
+    with open_other(path) as file:
+        if file.form in CACHE_FORMS:
+            raise DataError(f"{path} is a feature cache already. Give it to fit-head as it is.")
+        if file.form != FORMAT:
+            yield given_of(file, path)
+            return
+    with open_portable(path) as portable:
+        yield given_of_portable(portable, path)
+
+
+def given_of_portable(file: PortableFile, path: Path) -> GivenFeatures:
+    """Return what a file says that ``headstart convert --portable`` wrote."""
+    if file.attribute("format_version") != str(FORMAT_VERSION):
+        raise DataError(f"{path} was written by another version of headstart convert --portable.")
+    n = file.shape[0]
+    paths = file.column("paths", n)
+    check_unique(paths)
+    return GivenFeatures(
+        shape=file.shape,
+        blocks=file.blocks,
+        paths=list(paths),
+        y=file.column("y", n, "<i4").tolist(),
+        class_names=list(file.column("class_names", None)),
+        split=list(file.column("split", n)),
+        group=list(file.column("group", n)),
+        sha256=list(file.column("sha256", n)),
+        map_shape=shape_from(json.loads(file.attribute("map_shape"))),
+        recipe=file.attribute("recipe"),
+    )
+
+
+def shape_from(values: Any) -> tuple[int, ...]:
+    """Return the shape that a JSON list says; raise DataError where it is none."""
+    right = isinstance(values, list) and len(values) in {0, 3} and all(type(value) is int for value in values)
+    if not right:
+        raise DataError(f"map_shape is a list of height, width and channels. Received: {values!r}.")
+    return tuple(values)

@@ -1,0 +1,288 @@
+"""Several caches of one recipe as one, and where they contradict each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.cache.merge import MergedRow, MergedRows, merge
+from headstart.cache.reader import FeatureCache, open_cache
+from headstart.cache.sharded.shard_folder import MANIFEST
+from headstart.errors import DataError, HeadstartError, RecipeMismatchError
+from headstart.images.discovery.refs import ImageRefs
+
+if TYPE_CHECKING:
+    from headstart.types import Failure, ImageRef
+
+#: What two caches may say differently of one image.
+FIELDS = ("label", "split", "group")
+
+Labels = dict[str, set[str]]
+
+
+@dataclass(slots=True)
+class Union:
+    """The rows of several caches by path; where they contradict each other the later one is right.
+
+    Attributes
+    ----------
+    rows : dict of str to MergedRow
+        Path → where its features come from, and what is said of it.
+    sha256 : dict of str to str
+        Path → digest of the image.
+    labels : dict of str to set of str
+        Digest → the classes that the image is said to be of.
+    conflicts : dict of str to str
+        Path → in words, what is contradicted.
+    unresolved : list of str
+        In words, contradictions that no order of caches resolves.
+    n_shared : int
+        Rows that stood in an earlier cache already, alike.
+    """
+
+    rows: dict[str, MergedRow] = field(default_factory=dict)
+    sha256: dict[str, str] = field(default_factory=dict)
+    labels: Labels = field(default_factory=dict)
+    conflicts: dict[str, str] = field(default_factory=dict)
+    unresolved: list[str] = field(default_factory=list)
+    n_shared: int = 0
+
+    def add(self, number: int, cache: FeatureCache) -> None:
+        """Add the rows of the next cache."""
+        refs, digests = cache.refs(), cache.sha256
+        for row, (ref, digest) in enumerate(zip(refs, digests, strict=True)):
+            self._add_row(MergedRow(number, row, ref), digest, cache)
+        self._add_labels(labels_by_image(refs, digests), dict(zip(digests, refs, strict=True)), cache)
+
+    def _add_row(self, new: MergedRow, digest: str, cache: FeatureCache) -> None:
+        path = new.ref.path
+        old = self.rows.get(path)
+        if old is not None and self.sha256[path] != digest:
+            self.conflicts[path] = f"other bytes in {cache.path} than before"
+        elif old is not None:
+            self.n_shared += 1
+            contradicted = [name for name in FIELDS if differ(old.ref, new.ref, name)]
+            if contradicted:
+                self.conflicts[path] = "; ".join(
+                    f"{name} {getattr(new.ref, name)} in {cache.path}, {getattr(old.ref, name)} before"
+                    for name in contradicted
+                )
+            known = {name: getattr(new.ref, name) or getattr(old.ref, name) for name in FIELDS}
+            new = MergedRow(old.source, old.row, replace(new.ref, **known))
+        self.rows[path], self.sha256[path] = new, digest
+
+    def _add_labels(self, labels: Labels, examples: Mapping[str, ImageRef], cache: FeatureCache) -> None:
+        """Compare the classes of equal images, under whatever path."""
+        for digest, new in labels.items():
+            old = self.labels.get(digest, set())
+            if old <= new or new <= old:  # a contradiction within one cache is not one between them
+                self.labels[digest] = old | new
+                continue
+            self.labels[digest] = new
+            self.conflicts.setdefault(
+                examples[digest].path,
+                f"label {' and '.join(sorted(new))} in {cache.path}, {' and '.join(sorted(old))} for the same image before",
+            )
+
+    def resolved(self) -> Iterator[MergedRow]:
+        """Yield the rows; equal images under other paths get the label of the later cache too."""
+        for path, row in self.rows.items():
+            said = self.labels.get(self.sha256[path], set())
+            if row.ref.label is None or row.ref.label in said:
+                yield row
+            elif len(said) == 1:
+                yield row._replace(ref=replace(row.ref, label=next(iter(said))))
+            else:
+                self.unresolved.append(f"{path}: {row.ref.label} or {' or '.join(sorted(said))}")
+
+
+def differ(old: ImageRef, new: ImageRef, name: str) -> bool:
+    """Return whether two rows say different things; silence contradicts nothing."""
+    return None not in {getattr(old, name), getattr(new, name)} and getattr(old, name) != getattr(new, name)
+
+
+def labels_by_image(refs: Sequence[ImageRef], digests: Sequence[str]) -> Labels:
+    """Return digest → classes, of one cache; unlabelled rows say nothing."""
+    found: Labels = {}
+    for ref, digest in zip(refs, digests, strict=True):
+        if ref.label is not None:
+            found.setdefault(digest, set()).add(ref.label)
+    return found
+
+
+def united_classes(caches: Sequence[FeatureCache]) -> list[str]:
+    """Return the names of all classes: sorted where each cache has them sorted, else as they come."""
+    names = list(dict.fromkeys(name for cache in caches for name in cache.class_names))
+    return sorted(names) if all(list(c.class_names) == sorted(c.class_names) for c in caches) else names
+
+
+def united_failures(caches: Sequence[FeatureCache], rows: Mapping[str, MergedRow]) -> list[Failure]:
+    """Return the images that no cache could read, each once."""
+    failures = {failure.ref.path: failure for cache in caches for failure in cache.failures}
+    return [failure for path, failure in failures.items() if path not in rows]
+
+
+#: What may be done where caches contradict each other.
+ON_CONFLICT = ("refuse", "later")
+
+#: Contradictions that are told before the rest is counted.
+LISTED = 5
+
+#: Names of sources that are kept as provenance.
+MAX_NAMES = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What became of the caches.
+
+    Attributes
+    ----------
+    output : Path
+        The new cache.
+    n_images, n_failures : int
+        Its rows, and images that could not be read.
+    n_shared : int
+        Rows that stood in more than one cache, alike, and stand once now.
+    class_names : tuple of str
+        All classes.
+    resolved : mapping of str to str
+        Path → in words, what the caches contradict each other in; the later one was believed.
+    """
+
+    output: Path
+    n_images: int
+    n_failures: int
+    n_shared: int
+    class_names: tuple[str, ...]
+    resolved: Mapping[str, str]
+
+
+def merge_caches(
+    sources: Sequence[str | Path], output: str | Path, *, on_conflict: str = "refuse", overwrite: bool = False
+) -> Merged:
+    """Write one cache that holds the images of several; features move as they lie on the disk.
+
+    A path that stands in several caches with the same bytes stands once; what one of them leaves open (label, split, group)
+    the other fills in.
+
+    Parameters
+    ----------
+    sources : sequence of str or Path
+        Two caches or more, of one recipe; or one folder of shards, to become a file.
+    output : str or Path
+        The new cache; it may be one of the sources, with ``overwrite``.
+    on_conflict : str
+        ``refuse`` where caches say different things of an image (bytes, label, split or group of a path, or the label of
+        equal bytes under different paths); or ``later``: the cache that is named later is right.
+    overwrite : bool
+        Replace an existing file.
+
+    Raises
+    ------
+    RecipeMismatchError
+        If the caches were made by different recipes; the message names the fields.
+    DataError
+        If caches contradict each other; the message has examples.
+    CacheError
+        If one cannot be read, or the new one cannot be written.
+
+    Examples
+    --------
+    >>> merge_caches(["monday.h5", "tuesday.h5"], "features/week.h5")                  # doctest: +SKIP
+    """
+    target = Path(output)
+    check_arguments(sources, target, on_conflict, overwrite)
+    if len(sources) == 1:
+        return one_file_of(Path(sources[0]), target)
+    with ExitStack() as stack:
+        caches = [stack.enter_context(open_cache(source)) for source in sources]
+        check_recipes(caches)
+        union = Union()
+        for number, cache in enumerate(caches):
+            union.add(number, cache)
+        if union.conflicts and on_conflict == "refuse":
+            raise DataError(conflict_message(union.conflicts))
+        rows, names = list(union.resolved()), united_classes(caches)
+        if union.unresolved:
+            raise DataError(
+                f"The later cache gives one image two labels itself, so it cannot be believed: {listed(union.unresolved)}. "
+                "Correct the labels and extract again; only the labels will change."
+            )
+        failures = united_failures(caches, union.rows)
+        layouts = {cache.layout for cache in caches}
+        layout = layouts.pop() if len(layouts) == 1 else ""
+        merge(
+            target, sources=caches, rows=rows, failures=failures, class_names=names, layout=layout, info=provenance(caches)
+        )  # fmt: skip
+    return Merged(target, len(rows), len(failures), union.n_shared, tuple(names), union.conflicts)
+
+
+def one_file_of(folder: Path, target: Path) -> Merged:
+    """Write a folder of shards as one file that says the same; features move as they lie on the disk."""
+    with open_cache(folder) as cache:
+        refs, numbers = ImageRefs.of(cache.iter_refs()), np.arange(cache.n_images)
+        merge(
+            target,
+            sources=[cache],
+            rows=MergedRows(np.zeros(len(refs), np.int32), numbers, refs),
+            failures=cache.failures,
+            class_names=cache.class_names,
+            layout=cache.layout,
+            info=cache.info,
+        )
+        return Merged(target, len(refs), len(cache.failures), 0, cache.class_names, {})
+
+
+def check_arguments(sources: Sequence[str | Path], target: Path, on_conflict: str, overwrite: bool) -> None:
+    """Raise where the arguments make no sense, before anything is read."""
+    if on_conflict not in ON_CONFLICT:
+        raise HeadstartError(f"Contradictions are met with {' or '.join(ON_CONFLICT)}. Received: {on_conflict!r}.")
+    if not sources or (len(sources) == 1 and not (Path(sources[0]).is_dir() or Path(sources[0]).name == MANIFEST)):
+        raise DataError("Name two caches or more to merge, or one folder of shards that is to become a file.")
+    if target.suffix != ".h5":
+        raise DataError(f"A cache is written to a file that ends in .h5. Received: {target}.")
+    if target.exists() and not overwrite:
+        raise DataError(f"{target} exists already. Use --overwrite to replace it.")
+
+
+def check_recipes(caches: Sequence[FeatureCache]) -> None:
+    """Raise RecipeMismatchError where a cache differs from the first."""
+    first = caches[0]
+    for cache in caches[1:]:
+        differences = first.recipe.differences(cache.recipe)
+        if differences:
+            raise RecipeMismatchError(
+                f"{first.path} and {cache.path} were made by different recipes (first ≠ second): "
+                f"{'; '.join(differences)}. Extract the images of one of them anew, by the recipe of the other."
+            )
+
+
+def conflict_message(conflicts: Mapping[str, str]) -> str:
+    """Return the sentence that names the first contradictions."""
+    images = "one image" if len(conflicts) == 1 else f"{len(conflicts):,} images"
+    examples = [f"{path}: {words}" for path, words in conflicts.items()]
+    return (
+        f"The caches contradict each other about {images}, so nothing was written. {listed(examples)}. "
+        "Correct them and extract again, or believe the cache that is named later: --on-conflict later."
+    )
+
+
+def listed(examples: Sequence[str]) -> str:
+    """Return the first of many, and how many more there are."""
+    more = f" … and {len(examples) - LISTED:,} more" if len(examples) > LISTED else ""
+    return " · ".join(examples[:LISTED]) + more
+
+
+def provenance(caches: Sequence[FeatureCache]) -> dict[str, Any]:
+    """Return where the rows come from, and what holds for all of them."""
+    reasons = {str(cache.info.get("precision_reason", "")) for cache in caches}
+    info: dict[str, Any] = {"merged_from": [cache.path.name for cache in caches[:MAX_NAMES]], "n_merged": len(caches)}
+    if len(reasons) == 1 and reasons != {""}:
+        info["precision_reason"] = reasons.pop()
+    return info

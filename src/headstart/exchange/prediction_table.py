@@ -1,0 +1,217 @@
+"""One row per scored image, and tables of them as ``.csv``, ``.parquet`` or ``.json``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.cache.publish import published_bytes
+from headstart.errors import CacheError, DataError
+from headstart.exchange.export_features import import_pyarrow, valid
+from headstart.texts import csv_cell, reason_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: Name of the split where the images were drawn, and belong to none.
+HELD_OUT = "held-out"
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredImages:
+    """Images that a head was scored on.
+
+    Attributes
+    ----------
+    paths : sequence of str
+        Of the images, relative to their folder.
+    y_true : ndarray of shape (n_images,), int64
+        Index of the true class.
+    probabilities : ndarray of shape (n_images, n_classes), float
+        Of each class; the prediction is the largest, the first of equal ones.
+    class_names : tuple of str
+        Names of the classes.
+    splits : sequence of str
+        Split or fold of each image; empty for none.
+    head : str
+        Name of the head, where there are several.
+    """
+
+    paths: Sequence[str]
+    y_true: NDArray[np.int64]
+    probabilities: NDArray[np.floating[Any]]
+    class_names: tuple[str, ...]
+    splits: Sequence[str]
+    head: str = ""
+
+    def __len__(self) -> int:
+        return len(self.y_true)
+
+    def columns(self) -> dict[str, Sequence[str]]:
+        """Return the columns of text by their names; with ``head`` in front where there are several heads."""
+        texts: dict[str, Sequence[str]] = {
+            "path": self.paths,
+            "truth": [self.class_names[label] for label in self.y_true.tolist()],
+            "prediction": [self.class_names[label] for label in self.probabilities.argmax(axis=1).tolist()],
+            "split": self.splits,
+        }
+        return {"head": [self.head] * len(self), **texts} if self.head else texts
+
+
+def split_names(splits: Sequence[str], rows: NDArray[np.int64]) -> list[str]:
+    """Return the split of each held-out row: the one that all of them are of, or ``held-out`` where they were drawn."""
+    names = {splits[row] for row in rows.tolist()}
+    name = names.pop() if len(names) == 1 else ""
+    return [HELD_OUT if name in ("", "train") else name] * len(rows)
+
+
+def fold_names(tests: Sequence[NDArray[np.int64]], n_splits: int, n_samples: int) -> list[str]:
+    """Return the folds that each row is scored in, counted from 1 in each repeat, repeats separated by spaces.
+
+    Parameters
+    ----------
+    tests : sequence of ndarray of int64
+        Rows that each fold scores, those of the first repeat first.
+    n_splits : int
+        Folds of a repeat.
+    n_samples : int
+        Rows there are.
+
+    Examples
+    --------
+    >>> fold_names([np.array([0]), np.array([1]), np.array([0, 1]), np.array([], int)], 2, 2)
+    ['1 1', '2 1']
+    """
+    names: list[list[str]] = [[] for _ in range(n_samples)]
+    for number, rows in enumerate(tests):
+        for row in rows.tolist():
+            names[row].append(str(number % n_splits + 1))
+    return [" ".join(folds) for folds in names]
+
+
+#: What stands before the name of a class in the name of the column of its probabilities.
+PROBABILITY = "probability_"
+
+
+def predictions_csv(scored: Sequence[ScoredImages]) -> bytes:
+    """Return a CSV table with a header: path, truth, prediction, split or fold, and the probability of every class.
+
+    Text that a spreadsheet would take for a formula begins with ``'``. Bytes of a path that are not UTF-8 are kept.
+
+    Parameters
+    ----------
+    scored : sequence of ScoredImages
+        Of one head, or of several that have names; all of the same classes.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*scored[0].columns(), *(f"{PROBABILITY}{name}" for name in scored[0].class_names)])
+    for one in scored:
+        texts = zip(*(map(csv_cell, column) for column in one.columns().values()), strict=True)
+        writer.writerows([*cells, *map(str, row)] for cells, row in zip(texts, one.probabilities, strict=True))
+    return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def predictions_json(scored: Sequence[ScoredImages]) -> bytes:
+    r"""Return a JSON list with an object per image; ``probabilities`` maps each class to its own.
+
+    A byte of a path that is not UTF-8 becomes ``\xff``.
+    """
+    return (json.dumps(list(json_rows(scored)), indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def json_rows(scored: Sequence[ScoredImages]) -> Iterator[dict[str, Any]]:
+    """Yield the values of each image."""
+    for one in scored:
+        names = list(map(valid, one.class_names))
+        columns = {name: list(map(valid, texts)) for name, texts in one.columns().items()}
+        for cells, row in zip(zip(*columns.values(), strict=True), one.probabilities.tolist(), strict=True):
+            yield {**dict(zip(columns, cells, strict=True)), "probabilities": dict(zip(names, row, strict=True))}
+
+
+def predictions_parquet(scored: Sequence[ScoredImages]) -> bytes:
+    r"""Return a Parquet table with the columns of the CSV, text as it is.
+
+    A byte of a path that is not UTF-8 becomes ``\xff``.
+
+    Raises
+    ------
+    MissingExtraError
+        If pyarrow is not installed.
+    """
+    pa, parquet = import_pyarrow()
+    columns = {name: [valid(t) for one in scored for t in one.columns()[name]] for name in scored[0].columns()}
+    names = [*columns, *(f"{PROBABILITY}{valid(name)}" for name in scored[0].class_names)]
+    arrays = [pa.array(values, pa.string()) for values in columns.values()]
+    arrays += [pa.array(values) for values in np.concatenate([one.probabilities for one in scored]).T]
+    target = io.BytesIO()
+    parquet.write_table(pa.Table.from_arrays(arrays, names=names), target)
+    return target.getvalue()
+
+
+#: End of the file's name → what makes its bytes.
+KINDS: dict[str, Callable[[Sequence[ScoredImages]], bytes]] = {
+    ".csv": predictions_csv,
+    ".parquet": predictions_parquet,
+    ".json": predictions_json,
+}
+
+
+def check_predictions_file(path: Path, inputs: Sequence[str | Path] = ()) -> None:
+    """Raise where predictions cannot be written to a file; to be called before the work.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    inputs : sequence of str or Path
+        What is read, and so must not be replaced.
+
+    Raises
+    ------
+    DataError
+        If the end of its name is of no known kind, it is a folder, or it is read by the same command.
+    MissingExtraError
+        If Parquet is asked for and pyarrow is not installed.
+    """
+    if path.suffix.lower() not in KINDS:
+        raise DataError(
+            f"Predictions are written to a file that ends in {', '.join(KINDS)}. Received: {path}. Name another file."
+        )
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; predictions are written to a file. Name another file.")
+    if path.exists() and any(Path(one).exists() and path.samefile(one) for one in inputs):
+        raise DataError(f"{path} is read by this command, so predictions cannot be written to it. Name another file.")
+    if path.suffix.lower() == ".parquet":
+        import_pyarrow()
+
+
+def write_predictions(path: Path, scored: Sequence[ScoredImages]) -> None:
+    """Write predictions to a file; it appears whole or not at all, and replaces another.
+
+    Parameters
+    ----------
+    path : Path
+        The file, as :func:`check_predictions_file` takes it.
+    scored : sequence of ScoredImages
+        Of one head, or of several that have names.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be written.
+    """
+    content = KINDS[path.suffix.lower()](scored)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with published_bytes(path) as file:
+            file.write(content)
+    except (CacheError, OSError) as error:
+        raise DataError(f"The predictions cannot be written to {path}: {reason_of(error)}") from error

@@ -1,0 +1,160 @@
+"""Plan and computed shards → the rows of the new cache; rows whose images are gone are dropped or kept on request."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from headstart.cache.merge import MergedRows, says
+from headstart.cache.rows import PathIndex
+from headstart.errors import DataError
+from headstart.images.discovery.refs import ImageRefs
+from headstart.storage.address import Address
+from headstart.texts import counted, printable
+from headstart.types import Failure
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from headstart.cache.reader import FeatureCache
+    from headstart.extract.known_rows import KnownRows
+    from headstart.extract.options import ExtractionSummary, ExtractOptions
+    from headstart.extract.plan import Plan
+    from headstart.storage.address import Location
+
+#: Share of the rows of a cache that may be dropped unasked.
+MAX_DROPPED = 0.5
+
+#: Name, among the provenance of a cache (``info``), of the folder that its images were found in.
+SOURCE = "source"
+
+
+def source_of(root: Location) -> str:
+    """Return the address of a folder, or its absolute path without links."""
+    return str(root) if isinstance(root, Address) else os.path.realpath(root)
+
+
+def check_missing(
+    sources: Sequence[KnownRows], plan: Plan, root: Location, target: Location, options: ExtractOptions
+) -> None:
+    """Raise DataError where a run would drop most rows of a cache, or any rows that were made from another folder.
+
+    Parameters
+    ----------
+    sources : sequence of KnownRows
+        The open cache that is to be brought up to date, if there is one, and the shards of an interrupted run.
+    plan : Plan
+        What the run would do with them.
+    root, target : Path or Address
+        The folder of images, and the cache.
+    options : ExtractOptions
+        With ``keep_missing`` rows of the cache are not dropped, and with ``drop_missing`` it was asked for.
+    """
+    if options.drop_missing:
+        return
+    for number, source in enumerate(sources):
+        origin = other_folder(source, root)
+        if isinstance(source.file, Path):
+            n_used = len(np.unique(plan.rows[plan.sources == number]))
+            if origin and n_used < len(source):
+                raise DataError(
+                    f"An interrupted run has left {len(source) - n_used:,} images of {origin} for {target}, which are not in "
+                    f"{root} and would be dropped. Nothing was changed. End that run first, write to another cache with -o, "
+                    "or drop them with --drop-missing."
+                )
+        elif not options.keep_missing and len(plan.gone) > (0 if origin else MAX_DROPPED * len(source)):
+            made_from = f", which was made from another folder ({origin})," if origin else ""
+            raise DataError(
+                f"{len(plan.gone):,} of the {counted(len(source))} of {target}{made_from} "
+                f"{'is' if len(plan.gone) == 1 else 'are'} not in {root}, and their features "
+                "would be dropped. Nothing was changed. Write to another cache with -o, keep these rows with "
+                "--keep-missing, or drop them with --drop-missing."
+            )
+
+
+def other_folder(source: KnownRows, root: Location) -> str:
+    """Return the folder that rows were made from, where it is known and another one than now; else nothing."""
+    known = str(source.info.get(SOURCE, ""))
+    return "" if known in ("", source_of(root)) else printable(known)
+
+
+def assemble(
+    refs: ImageRefs, plan: Plan, new: Sequence[KnownRows], *, n_sources: int, summary: ExtractionSummary
+) -> MergedRows:
+    """Return the rows of the new cache in the order of the scan; copies of an image that failed fail with it.
+
+    Parameters
+    ----------
+    refs : ImageRefs
+        The scan.
+    plan : Plan
+        How each image comes to its row.
+    new : sequence of KnownRows
+        What was computed since; numbered behind the sources of the plan.
+    n_sources : int
+        How many those are.
+    summary : ExtractionSummary
+        Has the failures, and is given those of the copies.
+    """
+    missing = np.flatnonzero(plan.sources < 0)
+    if not len(missing):
+        return MergedRows(plan.sources, plan.rows, refs)
+    index = PathIndex([source.rows.path for source in new])
+    numbers, rows = index.split(index.find([plan.copies.get(path, path) for path in refs.paths.take(missing)]))
+    all_sources, all_rows = plan.sources.copy(), plan.rows.copy()
+    all_sources[missing], all_rows[missing] = np.where(numbers < 0, -1, numbers + n_sources), rows
+    reasons = {failure.ref.path: failure.reason for failure in summary.failures}
+    without = refs.taken(missing[numbers < 0])
+    summary.failures += tuple(
+        Failure(ref, reasons[plan.copies[ref.path]]) for ref in without if ref.path in plan.copies
+    )
+    kept = all_sources >= 0
+    return MergedRows(all_sources[kept], all_rows[kept], refs.taken(np.flatnonzero(kept)))
+
+
+def with_missing(rows: MergedRows, old: FeatureCache, gone: NDArray[np.int64]) -> MergedRows:
+    """Return the rows, and those of the old cache, its first source, whose images are gone, sorted by path.
+
+    Parameters
+    ----------
+    rows : MergedRows
+        Of the images that are there.
+    old : FeatureCache
+        The cache that is brought up to date.
+    gone : ndarray of shape (n_gone,), int64
+        Those of its rows (extract/plan.py).
+    """
+    refs = ImageRefs.of(chain(rows.refs, old.iter_refs(gone)))
+    order = np.array(sorted(range(len(refs)), key=refs.paths.raw), np.int64)
+    sources = np.concatenate([rows.sources, np.zeros(len(gone), np.int32)])
+    return MergedRows(sources[order], np.concatenate([rows.rows, gone])[order], refs.taken(order))
+
+
+def is_current(
+    old: FeatureCache,
+    rows: MergedRows,
+    failures: Sequence[Failure],
+    class_names: tuple[str, ...],
+    layout: str,
+) -> bool:
+    """Return whether the old cache, the first source, already says this."""
+    return (
+        old.n_images == len(rows)
+        and old.class_names == class_names
+        and old.layout == layout
+        and not rows.sources.any()
+        and np.array_equal(rows.rows, np.arange(len(rows)))
+        and says(old, rows.refs)
+        and list(map(said_of, old.failures)) == list(map(said_of, failures))
+    )
+
+
+def said_of(failure: Failure) -> tuple[str | None, ...]:
+    """Return what a cache says of an image that could not be read, but for its times."""
+    ref = failure.ref
+    return ref.path, ref.label, ref.split, ref.group, failure.reason

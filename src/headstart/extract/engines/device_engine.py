@@ -1,0 +1,270 @@
+"""Extraction on several devices of one machine: a process for each, and the queue that hands shards to them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import replace
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, Self
+
+from headstart.backbones.device import count_gpus, pick_device
+from headstart.errors import HeadstartError
+from headstart.extract.engines.device_process import DeviceProcess
+from headstart.extract.options import Share, Shares
+from headstart.extract.shard_jobs import Shard, ShardJob, ShardReport, Task, Tasks, given_up, to_choose_by
+from headstart.runtime import THREAD_VARIABLES, usable_cores
+
+if TYPE_CHECKING:
+    from headstart.extract.network import Network
+    from headstart.extract.options import ExtractOptions, OnImages
+    from headstart.images.read_ahead import RunTimes
+    from headstart.types import ImageRef, Recipe
+
+#: What tells CUDA and ROCm which GPUs there are.
+VISIBLE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+
+
+def devices_of(options: ExtractOptions, existing: Recipe | None) -> list[str]:
+    """Return the devices that a run uses, by name; ``auto`` alone where it is for the network to pick one.
+
+    ``auto`` is every GPU there is. An int8 network runs on the CPU alone, and TensorFlow is not asked about GPUs for it.
+
+    Raises
+    ------
+    HeadstartError
+        If the option names none, or a GPU that is not there.
+    """
+    names = options.device.split(",")
+    if len(names) > 1:
+        return [pick_device(name.strip()).name for name in names]
+    precision = options.precision if existing is None else existing.precision
+    if names != ["auto"] or precision == "int8":
+        return names
+    n_gpus = count_gpus()
+    return [f"gpu:{number}" for number in range(n_gpus)] if n_gpus > 1 else names
+
+
+def environment(name: str, n_threads: int, here: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the environment of a process that sees one device.
+
+    Parameters
+    ----------
+    name : str
+        ``cpu`` or ``gpu:N``, where N counts those that this process sees.
+    n_threads : int
+        Threads of its network.
+    here : mapping
+        The environment of this process.
+    """
+    found = dict(here)
+    for variable in VISIBLE_VARIABLES:
+        found[variable] = "-1" if name == "cpu" else number_of(name, here.get(variable, ""))
+    found |= dict.fromkeys(THREAD_VARIABLES, str(n_threads))
+    found["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    return found
+
+
+def number_of(name: str, visible: str) -> str:
+    """Return what a GPU is called by those who gave a list of visible ones, as ``3`` or ``GPU-…``; its number without one."""
+    number = int(name.removeprefix("gpu:"))
+    listed = [entry.strip() for entry in visible.split(",") if entry.strip()]
+    return listed[number] if number < len(listed) else str(number)
+
+
+#: Seconds that messages are waited for at a time, between looks at whether the run is to stop.
+LOOK_SECONDS = 0.5
+
+#: Deaths in a row, per device, with nothing finished in between, before it is given up. One image that ends every process
+#: takes four: two over its shard, one over the part, one over itself.
+MAX_IDLE_DEATHS = 8
+
+
+class DevicesEngine:
+    """Runs shards on several devices of this machine. Use as a context manager: at its end the processes are gone.
+
+    Parameters
+    ----------
+    network : Network
+        Goes to every process.
+    job : ShardJob
+        What is the same for every shard; the threads that decode are shared out.
+    options : ExtractOptions
+        Those of the run.
+    names : sequence of str
+        The devices, as ``gpu:0``.
+    """
+
+    def __init__(self, network: Network, job: ShardJob, options: ExtractOptions, names: Sequence[str]) -> None:
+        self.network, self.job, self.options, self._names = network, job, options, names
+        self.processes: list[DeviceProcess] = []
+        self._inbox: SimpleQueue[tuple[DeviceProcess, tuple[Any, ...] | None]] = SimpleQueue()
+        self._shares, self._idle_deaths = Shares(), 0
+        self._stopping = False
+        self._recipe: Recipe
+        self._waiting: Tasks
+        self._on_images: OnImages
+        self._times: RunTimes
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes:
+            process.end()
+
+    def prepare(self, existing: Recipe | None, refs: Sequence[ImageRef]) -> tuple[Recipe, str] | None:
+        """See :class:`~headstart.extract.engines.engine_choice.Engine`: one process chooses; images may end it."""
+        if existing is None and self.options.precision == "int8":
+            raise HeadstartError(
+                "A network is quantised by a run on one device. Leave --device out. "
+                f"Received: --device {self.options.device}."
+            )
+        n_shards = -(-len(refs) // self.options.file_images)
+        self._names = self._names[:n_shards]
+        self.processes = [self._start(name) for name in self._names]
+        if existing is not None:
+            self._recipe = existing
+            return existing, f"{existing.precision}: as the rows that exist"
+        return self._chosen(to_choose_by(refs))
+
+    def _chosen(self, waiting: Tasks) -> tuple[Recipe, str] | None:
+        """Return what the first process that finds images to choose by has chosen."""
+        at_work: dict[DeviceProcess, Task] = {}
+        while waiting or at_work:
+            if waiting and not at_work:
+                process, task = self.processes[0], waiting.next()
+                at_work[process] = task
+                process.send("choose", task.shard.refs)
+            for process, message in self._messages():
+                if message is None:
+                    self._replace(process)
+                    if process in at_work:
+                        waiting.put_back(at_work.pop(process))
+                elif message[0] == "chosen":
+                    del at_work[process]
+                    if message[1] is not None:
+                        self._recipe, reason = message[1]
+                        return self._recipe, str(reason)
+        return None
+
+    def run(
+        self,
+        shards: Iterable[Shard],
+        *,
+        info: dict[str, str],
+        stop: threading.Event,
+        on_images: OnImages,
+        times: RunTimes,
+    ) -> Generator[ShardReport]:
+        """Yield a report for each shard whose file is there, in the order in which they end.
+
+        What a process had not reported when it died is computed again, each shard by a process that has nothing else to do.
+        Images over which two have died are divided until the one is found that ends the process; it becomes a failure.
+
+        Raises
+        ------
+        HeadstartError
+            What a process raised; or that they die before they have done anything.
+        """
+        self._waiting, self._on_images, self._times = Tasks(shards), on_images, times
+        self._stopping, start = False, time.perf_counter()
+        while self._at_work(info, stop):
+            for process, message in self._messages():
+                yield from self._taken(process, message)
+        times.seconds = time.perf_counter() - start
+        times.of_several(len(self.processes))
+
+    def _at_work(self, info: dict[str, str], stop: threading.Event) -> bool:
+        """Start pipelines while anything waits, or let them end where the run is to stop; return whether any is running."""
+        if stop.is_set() and not self._stopping:
+            self._stopping = True
+            for process in self.processes:
+                process.send("stop")
+        for process in self.processes:
+            if self._waiting and not self._stopping and not process.is_running:
+                process.is_running = True
+                process.send("extract", self._recipe, info)
+        return any(process.is_running for process in self.processes)
+
+    def _taken(self, process: DeviceProcess, message: tuple[Any, ...] | None) -> Generator[ShardReport]:
+        """Answer a message; yield the reports that come of it."""
+        if message is None:
+            yield from self._lost(process)
+        elif message[0] == "next":
+            self._give(process)
+        elif message[0] == "report":
+            yield from self._reported(process, message[1])
+        elif message[0] == "done":
+            process.is_running = process.is_alone = False
+            process.tasks.clear()
+            self._times.add(message[1])
+
+    def _messages(self) -> list[tuple[DeviceProcess, tuple[Any, ...] | None]]:
+        """Return a message, or nothing after a while; an error is raised here as it was there."""
+        try:
+            process, message = self._inbox.get(timeout=LOOK_SECONDS)
+        except Empty:
+            return []
+        if message is not None and message[0] == "error":
+            raise message[1]
+        return [(process, message)] if process in self.processes else []
+
+    def _give(self, process: DeviceProcess) -> None:
+        """Give a process the next shard, or end its pipeline; one that another has died over it gets alone."""
+        waiting = self._waiting
+        if self._stopping or not waiting or process.is_alone or (waiting.is_suspect and process.tasks):
+            process.send("end")
+            return
+        process.is_alone, task = waiting.is_suspect, waiting.next()
+        process.tasks[task.shard.path] = task
+        self._shares.given(process.name)
+        process.send("shard", task.shard)
+
+    def _reported(self, process: DeviceProcess, report: ShardReport) -> Generator[ShardReport]:
+        process.tasks.pop(report.path, None)
+        self._idle_deaths = 0
+        n_images = report.n_images + len(report.failures)
+        if n_images:
+            self._shares.done(process.name, n_images)
+            self._on_images(n_images, process.name)
+            yield report
+
+    def _lost(self, process: DeviceProcess) -> Generator[ShardReport]:
+        """Put back what a process that has died had not reported; yield what is given up."""
+        self._replace(process)
+        for task in list(process.tasks.values()):
+            lost = self._waiting.put_back(task)
+            if lost is not None:
+                yield from self._reported(process, given_up(lost, self._recipe, self.job))
+
+    def _replace(self, process: DeviceProcess) -> None:
+        process.end()
+        self._idle_deaths += 1
+        if self._idle_deaths > MAX_IDLE_DEATHS * len(self.processes):
+            raise HeadstartError(
+                f"{self._idle_deaths} processes of {', '.join(dict.fromkeys(self._names))} have ended one after the other, "
+                "and no shard was finished. A lack of memory is likely: use fewer devices (--device gpu:0) or a smaller "
+                "--batch-size. What was computed is kept."
+            )
+        self.processes[self.processes.index(process)] = self._start(process.name)
+
+    def _start(self, name: str) -> DeviceProcess:
+        n_devices = len(self._names)
+        n_threads = max(1, usable_cores() // n_devices)
+        job = replace(self.job, decode_threads=max(1, self.job.decode_threads // n_devices))
+        setup = name, self.network, job, n_threads, self.options.shard_images
+        return DeviceProcess(name, environment(name, n_threads), setup, self._inbox)
+
+    @property
+    def device(self) -> str:
+        """See :class:`headstart.extract.engines.engine_choice.Engine`: their names with commas between."""
+        return ",".join(self._names)
+
+    def shares(self) -> tuple[Share, ...]:
+        """See :class:`headstart.extract.engines.engine_choice.Engine`: by device."""
+        return self._shares.of(Counter(process.name for process in self.processes))

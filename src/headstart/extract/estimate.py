@@ -1,0 +1,387 @@
+"""The time and the disk space that a run would need, and what bounds a run."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.backbones.device import cpu, cpu_flags
+from headstart.backbones.quantize import adds_up_int8
+from headstart.backbones.registry import ENGINE_NAMES, faster_engine, installed_engines, type_to_prove
+from headstart.cache.merge import MergedRows
+from headstart.extract.assemble import is_current, with_missing
+from headstart.extract.engines.device_engine import devices_of
+from headstart.extract.known_rows import KnownRows, left_shards
+from headstart.extract.network import PROOF_IMAGES, Network, draw_sample, first_images
+from headstart.extract.options import ExtractOptions
+from headstart.extract.output import destination
+from headstart.extract.plan import Plan
+from headstart.extract.run import Run, default_output
+from headstart.images.discovery.scan import classes_of, discover
+from headstart.runtime import usable_cores
+from headstart.storage.address import Location, location
+from headstart.types import POOLED_LAYERS, Progress, Silence
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from headstart.cache.reader import FeatureCache
+    from headstart.extract.options import ExtractionSummary
+    from headstart.types import Backbone, Recipe
+
+#: A compressed row of block5_pool, as a share of what it is without, by its views: 0.12 to 0.17 on photographs (hymenoptera,
+#: flowers17) and solar cells, float16 and zstd, since nine of ten values are zero. The mean of two views has fewer zeros and
+#: takes 1.23 times as much (hymenoptera). Other layers are counted as they are.
+COMPRESSED_SHARE = {"single": (1 / 6, "a sixth"), "mirrored": (1 / 5, "a fifth")}
+
+#: Digest, path, size, time and the like of a row, bytes, about.
+DESCRIPTION_BYTES = 250
+
+
+def bytes_per_row(recipe: Recipe, compression: str, sources: Sequence[KnownRows]) -> tuple[float, str]:
+    """Return the disk that a row needs, and where that figure comes from."""
+    n_rows = sum(map(len, sources))
+    if n_rows:
+        files = (source.file for source in sources)
+        sizes = (file.stat().st_size if isinstance(file, Path) else file.size_bytes for file in files)
+        return sum(sizes) / n_rows, f"as the {n_rows:,} rows that exist"
+    map_bytes = values_of(recipe) * (2 if recipe.storage == "float16" else 4)
+    pooled_bytes = 4 * sum(channels for _, channels in POOLED_LAYERS)
+    if compression != "none" and recipe.layer == "block5_pool":
+        share, words = COMPRESSED_SHARE[recipe.views]
+        reason = f"as photographs need on average: {recipe.layer} in {words} by {compression}, and its averages"
+        return map_bytes * share + pooled_bytes + DESCRIPTION_BYTES, reason
+    at_most = "" if compression == "none" else f" at most: {recipe.layer} before {compression}"
+    return map_bytes + pooled_bytes + DESCRIPTION_BYTES, f"{recipe.storage}{at_most}"
+
+
+def values_of(recipe: Recipe) -> int:
+    """Return how many values a row of the recipe's layer has: each block of VGG16 ends by halving height and width."""
+    block = int(recipe.layer.removeprefix("block")[0])
+    side = recipe.input_size_px >> (block if recipe.layer.endswith("pool") else block - 1)
+    return int(side**2 * POOLED_LAYERS[block - 1][1])
+
+
+def free_disk_bytes(target: Path) -> int:
+    """Return the disk that is free where a file would lie, whose folder need not be there yet."""
+    folder = next(parent for parent in target.absolute().parents if parent.is_dir())
+    return shutil.disk_usage(folder).free
+
+
+#: The rate of the network is measured for so long, seconds, once it is compiled: some batches on a CPU.
+MEASURED_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How fast images would be computed.
+
+    Attributes
+    ----------
+    start_seconds : float
+        Weights read, network built, compiled and, where that is asked for, its precision proven.
+    images_per_second : float
+        Afterwards.
+    reason : str
+        Where the figures come from.
+    """
+
+    start_seconds: float
+    images_per_second: float
+    reason: str
+
+
+def measured_rate(run: Run, plan: Plan, recipe: Recipe | None) -> tuple[Rate | None, str]:
+    """Return the rate of the first images that would be computed; or None, and why it is not known."""
+    if not plan.compute:
+        return None, "no image would go through the network"
+    if not run.network.is_at_hand():
+        return (
+            None,
+            "the ImageNet weights are not on this machine: the run would download them first (headstart weights)",
+        )
+    started = time.perf_counter()
+    images = first_images(
+        plan.compute, run.network.wanted(None), run.job, run.options.batch_size or PROOF_IMAGES
+    )  # fmt: skip
+    decode_seconds = time.perf_counter() - started
+    if not len(images):
+        return None, "none of the images that would be computed can be read"
+    backbone, precision_reason = run.network.backbone(
+        recipe, images, lambda: draw_sample(plan.compute, run.network.wanted(None), run.job)
+    )
+    batch = images[: backbone.batch_size]
+    backbone.forward(batch)  # compiles
+    start_seconds = time.perf_counter() - started
+    forward, decode = seconds_per_image(backbone, batch), decode_seconds / len(images)
+    # On a CPU the network and the decoder share the cores; a GPU computes while the CPU decodes.
+    on_cpu = getattr(backbone, "device", "cpu") == "cpu"
+    n_gpus = max(1, sum(name.startswith("gpu") for name in devices_of(run.options, recipe)))
+    per_image = forward + decode if on_cpu else max(forward / n_gpus, decode)
+    of_several = f", on one of {n_gpus} GPUs" if n_gpus > 1 else ""
+    reason = f"measured now, on the first {len(images)} of these images{of_several}; precision {precision_reason}"
+    return Rate(start_seconds, 1 / per_image, reason), ""
+
+
+def seconds_per_image(backbone: Backbone, images: NDArray[np.uint8]) -> float:
+    """Return what the compiled network takes for an image of a full batch."""
+    full = (
+        images if len(images) == backbone.batch_size else images.repeat(backbone.batch_size, 0)[: backbone.batch_size]
+    )
+    n_passes, started = 0, time.perf_counter()
+    while n_passes == 0 or time.perf_counter() - started < MEASURED_SECONDS:
+        backbone.forward(full)
+        n_passes += 1
+    return (time.perf_counter() - started) / (n_passes * len(full))
+
+
+#: A run over fewer images, or a shorter one, says nothing: it is start-up for the most part.
+MIN_IMAGES, MIN_SECONDS = 128, 5.0
+
+#: The stages in words.
+NAMES = {"decode": "reading and decoding", "forward": "the network", "write": "compressing and writing"}
+
+
+def bottleneck(summary: ExtractionSummary, options: ExtractOptions, n_cores: int | None = None) -> str:
+    """Return which stage bounded a run, how busy each was, and what would help; empty where the run was too short.
+
+    Parameters
+    ----------
+    summary : ExtractionSummary
+        What the run did.
+    options : ExtractOptions
+        What it was asked to do.
+    n_cores : int, optional
+        Of this machine.
+    """
+    times = summary.times
+    if summary.n_computed < MIN_IMAGES or times.seconds < MIN_SECONDS:
+        return ""
+    bound = times.bound()
+    shares = {name: f"{times.share(getattr(times, name)):.0%}" for name in NAMES}
+    others = ", ".join(f"{NAMES[name]} {shares[name]}" for name in NAMES if name != bound)
+    helps = {
+        "decode": lambda: faster_decoding(options, n_cores or usable_cores()),
+        "forward": lambda: faster_network(summary, options),
+        "write": lambda: faster_writing(options),
+    }
+    return f"Bounded by {NAMES[bound]}, at work {shares[bound]} of the time ({others}). {helps[bound]()}"
+
+
+def faster_decoding(options: ExtractOptions, n_cores: int) -> str:
+    """Return what makes reading and decoding faster."""
+    if options.decode_threads < n_cores:
+        return f"--decode-threads {n_cores} would help: there are {n_cores} cores."
+    draft = "" if options.resize == "jpeg-draft" else "; for large JPEGs --resize jpeg-draft, in a cache of its own"
+    return f"More cores would help; where the files come over a network, more --decode-threads than cores{draft}."
+
+
+def faster_network(summary: ExtractionSummary, options: ExtractOptions) -> str:
+    """Return what makes the network faster."""
+    if summary.device.startswith("gpu"):
+        return "A faster GPU would help; if its memory is not full, a larger --batch-size."
+    ways = ["A GPU (--device gpu:0) would help"]
+    engine = faster_engine(summary.recipe.precision) if summary.recipe else None
+    if engine:
+        ways.append(f"so may {ENGINE_NAMES[engine]}, with the same features: pip install 'headstart[{engine}]'")
+    if options.precision == "float32" and type_to_prove(cpu(), installed_engines()):
+        ways.append("so may --precision auto: it takes a faster type where that gives the same features")
+    if options.precision == "auto" and adds_up_int8(cpu_flags()):
+        ways.append(
+            "or --precision int8, whose features are near these, not equal to them, in a cache of its own: headstart doctor "
+            "says what it would bring, and fit-head with both caches which predicts better"
+        )
+    return "; ".join(ways) + "."
+
+
+def faster_writing(options: ExtractOptions) -> str:
+    """Return what makes compression and writing faster."""
+    if options.compression == "gzip":
+        return "--compression zstd would help."
+    if options.compression == "zstd":
+        return "A faster disk for -o would help, or, where the processor is what is busy, --compression none."
+    return "A faster disk for -o would help."
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a run would do.
+
+    Attributes
+    ----------
+    output : Path or Address
+        The cache.
+    layout : str
+        How the input is laid out (images/discovery/scan.py).
+    class_names : tuple of str
+        Classes found.
+    n_images : int
+        Images found.
+    compute, reused : Counter
+        How many would go through the network, and how many would not, per reason (extract/plan.py).
+    n_gone : int
+        Rows of the cache whose images are gone.
+    keeps_gone : bool
+        Whether they would stay.
+    up_to_date : bool
+        Whether nothing at all would be done.
+    rate : Rate or None
+        None where nothing would be computed, or it could not be measured.
+    no_rate_reason : str
+        Why it could not.
+    row_bytes : float
+        Disk that a row needs.
+    row_bytes_reason : str
+        Where that figure comes from.
+    final_bytes : int
+        Size of the cache afterwards.
+    peak_bytes : int
+        Disk that must be free: shards and the new file lie beside the old one until it is replaced.
+    free_bytes : int
+        Disk that is free where the cache lies.
+    """
+
+    output: Location
+    layout: str
+    class_names: tuple[str, ...]
+    n_images: int
+    compute: Counter[str]
+    reused: Counter[str]
+    n_gone: int
+    keeps_gone: bool
+    up_to_date: bool
+    rate: Rate | None
+    no_rate_reason: str
+    row_bytes: float
+    row_bytes_reason: str
+    final_bytes: int
+    peak_bytes: int
+    free_bytes: int
+    ignored: tuple[str, ...] = field(default=())
+
+    @property
+    def n_compute(self) -> int:
+        """Images that would go through the network."""
+        return self.compute.total()
+
+    @property
+    def seconds(self) -> float | None:
+        """What the run would take; None where that is not known."""
+        if not self.n_compute:
+            return 0.0
+        if self.rate is None:
+            return None
+        return self.rate.start_seconds + self.n_compute / self.rate.images_per_second
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        rate = self.rate
+        return {
+            "output": str(self.output),
+            "layout": self.layout,
+            "class_names": list(self.class_names),
+            "n_images": self.n_images,
+            "n_compute": self.n_compute,
+            "compute": dict(self.compute),
+            "reused": dict(self.reused),
+            "n_gone": self.n_gone,
+            "keeps_gone": self.keeps_gone,
+            "up_to_date": self.up_to_date,
+            "seconds": self.seconds,
+            "start_seconds": rate.start_seconds if rate else None,
+            "images_per_second": rate.images_per_second if rate else None,
+            "rate_reason": rate.reason if rate else self.no_rate_reason,
+            "row_bytes": self.row_bytes,
+            "row_bytes_reason": self.row_bytes_reason,
+            "final_bytes": self.final_bytes,
+            "peak_bytes": self.peak_bytes,
+            "free_bytes": self.free_bytes,
+        }
+
+
+def forecast_extraction(
+    data: str | Location,
+    output: str | Location | None = None,
+    *,
+    manifest: str | Location | None = None,
+    options: ExtractOptions | None = None,
+    progress: Progress | None = None,
+    network: Network | None = None,
+    **overrides: Any,
+) -> Forecast:
+    """Return what :func:`headstart.extract_features` would do with the same arguments.
+
+    The plan is the real one. Where images would be computed, the first batch of them is decoded and sent through the network
+    for some seconds, which is how the rate is known; a network that would have to be downloaded first is left alone.
+
+    Raises
+    ------
+    DataError, RecipeMismatchError, CacheError, WeightsError
+        Where the run itself would end so before its first image.
+    """
+    options, progress = replace(options or ExtractOptions(), **overrides), progress or Silence()
+    images = discover(location(data), manifest=location(manifest) if manifest else None)
+    for notice in images.notices:
+        progress.message(notice)
+    target = location(output) if output else default_output(location(data), options.cache_layout)
+    run = Run(images, destination(target, options.cache_layout), options, progress, network or Network(options))
+    with ExitStack() as stack:
+        return forecast(run, stack)
+
+
+def forecast(run: Run, stack: ExitStack) -> Forecast:
+    """Return what a run would do; caches that are opened for it are closed by the stack."""
+    images, options = run.images, run.options
+    old = run.open_old(stack)
+    shards = left_shards(
+        run.destination.left(), old.recipe if old else None, run.network.wanted, run.progress, keep_unusable=True
+    )
+    sources = [KnownRows.of_open(old), *shards] if old else shards
+    recipe = sources[0].recipe if sources else None
+    plan = run.plan(sources)
+    kept = rows_that_stay(run, plan, old)
+    rate, no_rate_reason = measured_rate(run, plan, recipe)
+    row_bytes, row_bytes_reason = bytes_per_row(recipe or run.network.wanted(None), options.compression, sources)
+    up_to_date = not plan.compute and old is not None and unchanged(run, old, kept)
+    n_rows = len(kept) + len(plan.compute) + len(plan.copies)
+    final_bytes = old.size_bytes if up_to_date and old else round(n_rows * row_bytes)
+    return Forecast(
+        output=run.target,
+        layout=images.layout,
+        class_names=images.class_names,
+        n_images=len(images.refs),
+        compute=Counter(plan.why.values()),
+        reused=Counter(plan.reasons),
+        n_gone=len(plan.gone) if old else 0,
+        keeps_gone=options.keep_missing,
+        up_to_date=up_to_date,
+        rate=rate,
+        no_rate_reason=no_rate_reason,
+        row_bytes=row_bytes,
+        row_bytes_reason=row_bytes_reason,
+        final_bytes=final_bytes,
+        peak_bytes=0 if up_to_date else final_bytes * run.destination.moves_rows + round(len(plan.compute) * row_bytes),
+        free_bytes=free_disk_bytes(run.destination.parts),
+        ignored=images.ignored,
+    )
+
+
+def rows_that_stay(run: Run, plan: Plan, old: FeatureCache | None) -> MergedRows:
+    """Return the rows of finished files that the new cache would take."""
+    known = np.flatnonzero(plan.sources >= 0)
+    rows = MergedRows(plan.sources[known], plan.rows[known], run.images.refs.taken(known))
+    return with_missing(rows, old, plan.gone) if old and run.options.keep_missing else rows
+
+
+def unchanged(run: Run, old: FeatureCache, rows: MergedRows) -> bool:
+    """Return whether the old cache would be left alone, where nothing has to be computed."""
+    class_names = classes_of(rows.refs) if run.options.keep_missing else run.images.class_names
+    return is_current(old, rows, (), class_names, run.images.layout)

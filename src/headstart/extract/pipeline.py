@@ -1,0 +1,301 @@
+"""Shards: decode → forward pass → write. The same on one machine and on a cluster."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from itertools import chain, islice, tee
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from headstart.backbones.vgg16 import started
+from headstart.errors import ImageError, StorageError
+from headstart.extract.shard_jobs import Batch, Shard, ShardFile, ShardJob, ShardReport
+from headstart.images.read_ahead import RunTimes, Stage, StageTime, decoded, grouped, images_ahead
+
+if TYPE_CHECKING:
+    from headstart.types import Backbone, FeatureBatch, ImageRef
+
+#: Batches in the network at most. On a device that works beside the program: one that it computes, or whose features come
+#: back, and one that is there already. Elsewhere: one that is computed, and one that waits.
+IN_FLIGHT = 2
+
+
+class Flight:
+    """Batches on their way through a network, in order. Started by one thread, fetched by another.
+
+    A backbone with ``start`` computes beside the program (a GPU): the next batch is started before the features of the
+    former are fetched, so that the device never waits for a copy. At the end of the ``with`` block what was started is
+    fetched; what was not is dropped.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        The network.
+    done : callable
+        Takes a batch and its features (None where no image of it could be read), in the thread that fetches; what it
+        returns is the result of the batch.
+    time : StageTime
+        Is told how long at least one batch was in the network, and how long it was waited for.
+    stop : threading.Event
+        Once it is set, no batch is started; the result of those that are not is None.
+    clock : callable
+        Seconds from some fixed point.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        done: Callable[[Batch, FeatureBatch | None], Any],
+        time: StageTime,
+        stop: threading.Event,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._backbone, self._done, self._time, self._stop, self._clock = backbone, done, time, stop, clock
+        self._time.threads = 1
+        self._starter, self._fetcher = ThreadPoolExecutor(1, "forward"), ThreadPoolExecutor(1, "fetch")
+        self._pending: deque[Future[Any]] = deque()
+        self._last_end = 0.0
+
+    def __len__(self) -> int:
+        """Return how many batches were given whose results were not taken."""
+        return len(self._pending)
+
+    def submit(self, batch: Batch) -> None:
+        """Give a batch."""
+        sent = self._starter.submit(self._start, batch)
+        self._pending.append(self._fetcher.submit(self._fetch, batch, sent))
+
+    def take(self) -> Any:
+        """Return the result of the oldest batch, waiting for it; what it raised is raised here."""
+        start = self._clock()
+        try:
+            return self._pending.popleft().result()
+        finally:
+            self._time.awaited_seconds += self._clock() - start
+
+    def _start(self, batch: Batch) -> tuple[float, Callable[[], FeatureBatch | None]] | None:
+        """Return when a batch was started, and what waits for its features."""
+        if self._stop.is_set():
+            return None
+        begin = self._clock()
+        return begin, (lambda: None) if batch.pixels is None else started(self._backbone, batch.pixels)
+
+    def _fetch(self, batch: Batch, sent: Future[tuple[float, Callable[[], FeatureBatch | None]] | None]) -> Any | None:
+        found = sent.result()
+        if found is None:
+            return None
+        begin, fetch = found
+        features = fetch()
+        end = self._clock()
+        self._time.busy_seconds += end - max(begin, self._last_end)
+        self._last_end = end
+        return self._done(batch, features)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._starter.shutdown(wait=True, cancel_futures=True)
+        self._fetcher.shutdown(wait=True)
+
+
+#: Features that may wait for the disk, in bytes and in batches: a slow moment of the disk does not stop the network.
+BYTES_BEHIND, BATCHES_BEHIND = 256 * 2**20, 8
+
+
+class Pipeline:
+    """The stages of one run. Decoding runs ahead in threads, compression and writing behind in one, across shards.
+
+    The network always has the next batch waiting while there is work, on the device where that works beside the program
+    (extract/pipeline.py). What waits anywhere is bounded, so memory does not grow when one stage is slow.
+
+    Parameters
+    ----------
+    job, backbone, info, stop, on_images
+        As for :func:`extract_shard`.
+    times : RunTimes, optional
+        Is told where the time goes.
+    max_unpublished : int, optional
+        Images at most that have gone into the network and whose file is not there yet: what a crash costs. Not less than
+        those of the largest shard.
+    """
+
+    def __init__(
+        self,
+        job: ShardJob,
+        backbone: Backbone,
+        *,
+        info: Mapping[str, str] | None = None,
+        stop: threading.Event | None = None,
+        on_images: Callable[[int], None] = lambda _n: None,
+        times: RunTimes | None = None,
+        max_unpublished: int | None = None,
+    ) -> None:
+        self.job, self.backbone, self.info = job, backbone, info
+        self._max_unpublished, self._n_unpublished = max_unpublished or sys.maxsize, 0
+        self.stop, self.on_images = stop or threading.Event(), on_images
+        self.times = times or RunTimes()
+        self._forward = Flight(backbone, self._write_behind, self.times.forward, self.stop)
+        self._write = Stage("write", 1, self.times.write, finish=True)
+        self._last: ShardFile | None = None
+
+    def run(self, shards: Iterable[Shard]) -> Generator[ShardReport]:
+        """Yield a report for each shard once its file is there. Close the generator: that discards an unfinished shard.
+
+        Raises
+        ------
+        ImageError
+            With ``stop_on_failure``, for the first image that cannot be read; the shards before its own are there.
+        StorageError
+            If a bucket falls silent; the shards before are there.
+        CacheError
+            If a shard cannot be written, or a feature is not finite.
+        """
+        start = time.perf_counter()
+        with ExitStack() as stack:
+            stack.callback(self._discard)
+            stack.enter_context(self._write)
+            stack.enter_context(self._forward)
+            yield from self._feed(stack.enter_context(closing(self._batches(shards))))
+            while len(self._write):
+                yield from self._taken()
+            self.times.seconds = time.perf_counter() - start
+
+    def _feed(self, batches: Iterator[Batch]) -> Generator[ShardReport]:
+        """Send batches through the network until there are no more, or the run is asked to stop."""
+        error = None
+        try:
+            for batch in batches:
+                yield from self._make_room(batch)
+                self._forward.submit(batch)
+                while len(self._forward) >= IN_FLIGHT and not self.stop.is_set():
+                    yield from self._computed()
+                if self.stop.is_set():
+                    break
+        except (ImageError, StorageError) as found:  # what came before it is written first
+            error = found
+        while len(self._forward):
+            yield from self._computed()
+        if self.stop.is_set() and self._last is not None:
+            self._write.submit(self._last.publish)
+        if error is not None:
+            raise error
+
+    def _make_room(self, batch: Batch) -> Generator[ShardReport]:
+        """Wait until a crash would cost no more than it may, with this batch in the network.
+
+        For the disk first: a file that is there makes room, and the device has work meanwhile.
+        """
+        while self._n_unpublished + batch.n_images > self._max_unpublished and not self.stop.is_set():
+            yield from self._taken() if len(self._write) else self._computed()
+        self._n_unpublished += batch.n_images
+
+    def _batches(self, shards: Iterable[Shard]) -> Generator[Batch]:
+        """Yield batches ready for the network, none of which spans two shards."""
+
+        def batch_size() -> int:
+            return self.backbone.batch_size
+
+        recipe = self.backbone.recipe
+        read, shards = tee(shards)
+        refs = chain.from_iterable(shard.refs for shard in read)
+        ahead = images_ahead(batch_size(), self.job)
+        with closing(decoded(refs, recipe, self.job, ahead=ahead, time=self.times.decode)) as results:
+            for shard in shards:
+                file = ShardFile(shard, self.job, self.backbone, self.info)
+                for images, failures in grouped(islice(results, len(shard.refs)), batch_size):
+                    pixels = np.stack([image.pixels for image in images]) if images else None
+                    yield Batch(file, pixels, [image.row for image in images], failures)
+
+    def _write_behind(self, batch: Batch, features: FeatureBatch | None) -> tuple[int, int]:
+        """Hand features to the writer, in the thread that fetches them.
+
+        Returns the number of images finished and of batches like this one that may wait for the disk.
+        """
+        self._last = batch.file
+        self._write.submit(batch.file.append, batch, features)
+        return batch.n_images, batches_behind(features)
+
+    def _computed(self) -> Generator[ShardReport]:
+        """Wait for the oldest batch in the network, and for the disk where too much waits for it; yield whole shards."""
+        done: tuple[int, int] | None = self._forward.take()
+        if done is None:
+            return
+        n_images, behind = done
+        self.on_images(n_images)
+        while len(self._write) > behind:
+            yield from self._taken()
+
+    def _taken(self) -> Generator[ShardReport]:
+        """Take the oldest result of the writer, and yield the shard that it has completed, if any."""
+        report: ShardReport | None = self._write.take()
+        if report is not None:
+            self._n_unpublished -= report.n_images + len(report.failures)
+            yield report
+
+    def _discard(self) -> None:
+        if self._last is not None:
+            self._last.discard()
+
+
+def batches_behind(features: FeatureBatch | None) -> int:
+    """Return how many batches like this one may wait for the disk."""
+    if features is None:
+        return BATCHES_BEHIND
+    n_bytes = features.features.nbytes + features.pooled.nbytes
+    return max(1, min(BATCHES_BEHIND, BYTES_BEHIND // n_bytes))
+
+
+def extract_shard(
+    refs: Sequence[ImageRef],
+    path: Path,
+    *,
+    job: ShardJob,
+    backbone: Backbone,
+    info: Mapping[str, str] | None = None,
+    stop: threading.Event | None = None,
+    on_images: Callable[[int], None] = lambda _n: None,
+) -> ShardReport:
+    """Write the features of some images to one file, which appears whole or not at all.
+
+    The same images and recipe give the same features, whatever the engine and the batch size.
+
+    Parameters
+    ----------
+    refs : sequence of ImageRef
+        The images, in the order of the rows; at least one.
+    path : Path
+        The shard's file.
+    job : ShardJob
+        What is the same for every shard.
+    backbone : Backbone
+        The network.
+    info : mapping, optional
+        Provenance to keep in the file.
+    stop : threading.Event, optional
+        When set, the shard ends after the current batch, with what it has; where it has nothing, there is no file.
+    on_images : callable
+        Called with the number of images finished since the last call, failures included.
+
+    Raises
+    ------
+    ImageError
+        With ``stop_on_failure``, for the first image that cannot be read.
+    CacheError
+        If the shard cannot be written, or a feature is not finite.
+    """
+    pipeline = Pipeline(job, backbone, info=info, stop=stop, on_images=on_images)
+    with closing(pipeline.run([Shard(path, refs)])) as reports:
+        return next(reports, ShardReport(path, stopped=True))

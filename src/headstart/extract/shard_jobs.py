@@ -1,0 +1,259 @@
+"""Shards: the images that go into one file, the file while it is written, and the queue from which workers take images."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headstart.cache.writer import ShardWriter
+from headstart.images.load import TOLD_NOTES
+from headstart.types import Failure, FeatureBatch
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from headstart.storage.address import Address, Location
+    from headstart.types import Backbone, ImageRef, ImageRow, Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class ShardJob:
+    """What is the same for every shard of a run.
+
+    Attributes
+    ----------
+    root : Path or Address
+        Folder that the paths are relative to, on a disk or in a bucket.
+    class_names : tuple of str
+        Names that the labels index.
+    compression : str
+        ``zstd``, ``gzip`` or ``none``.
+    decode_threads : int
+        Images decoded at the same time.
+    stop_on_failure : bool
+        Raise at the first image that cannot be read, instead of listing it.
+    shards_at : Address or None
+        Where workers of a cluster put their shards that cannot write to the folder of the driver.
+    """
+
+    root: Location
+    class_names: tuple[str, ...]
+    compression: str = "zstd"
+    decode_threads: int = 2
+    stop_on_failure: bool = False
+    shards_at: Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Images that go into one file, in the order of its rows.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    refs : sequence of ImageRef
+        At least one image.
+    """
+
+    path: Path
+    refs: Sequence[ImageRef]
+
+
+@dataclass(slots=True)
+class ShardReport:
+    """What became of one shard.
+
+    Attributes
+    ----------
+    path : Path
+        The file, which is whole.
+    n_images : int
+        Rows written.
+    failures : list of Failure
+        Images that could not be read.
+    notes : Counter
+        Images per note that is told of (images/load.py).
+    stopped : bool
+        Whether the shard ends before its last image because the run was asked to stop.
+    """
+
+    path: Path
+    n_images: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    notes: Counter[str] = field(default_factory=Counter)
+    stopped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Images on their way through the network.
+
+    Attributes
+    ----------
+    file : ShardFile
+        Where their features go.
+    pixels : ndarray of shape (n_images, size_px, size_px, 3), uint8, or None
+        RGB, 0–255; None where no image could be read.
+    rows : list of ImageRow
+        What the cache keeps of each.
+    failures : list of Failure
+        Images met on the way that could not be read.
+    """
+
+    file: ShardFile
+    pixels: NDArray[np.uint8] | None
+    rows: list[ImageRow]
+    failures: list[Failure]
+
+    @property
+    def n_images(self) -> int:
+        """Images in it, those that could not be read included."""
+        return len(self.rows) + len(self.failures)
+
+
+class ShardFile:
+    """The file of a shard while it is written, by one thread: there whole after its last batch, or not at all."""
+
+    def __init__(self, shard: Shard, job: ShardJob, backbone: Backbone, info: Mapping[str, str] | None) -> None:
+        self.report = ShardReport(shard.path)
+        self._n_refs = len(shard.refs)
+        self._writer = ShardWriter(
+            shard.path, recipe=backbone.recipe, class_names=job.class_names, compression=job.compression, info=info
+        )
+        self._open = ExitStack()
+        self._opened = self._published = False
+
+    def append(self, batch: Batch, features: FeatureBatch | None) -> ShardReport | None:
+        """Write a batch; return the report where it was the last one. An error discards the file."""
+        report = self.report
+        with self._open as stack:
+            if not self._opened:
+                self._opened = True
+                stack.enter_context(self._writer)
+            for failure in batch.failures:
+                self._writer.add_failure(failure)
+            if features is not None:
+                self._writer.append(features, batch.rows)
+            report.failures += batch.failures
+            report.n_images += len(batch.rows)
+            report.notes.update(note for row in batch.rows for note in row.notes if note in TOLD_NOTES)
+            self._open = stack.pop_all()
+        return self.publish() if self.n_done == self._n_refs else None
+
+    def publish(self) -> ShardReport | None:
+        """Let the file appear with what it holds, and return the report; None where it holds nothing, or is there."""
+        if self._published or not self.n_done:
+            return None
+        self._published = True
+        self.report.stopped = self.n_done < self._n_refs
+        self._open.close()
+        return self.report
+
+    def discard(self) -> None:
+        """Remove the file, unless it is published."""
+        with suppress(_DiscardedError), self._open:
+            raise _DiscardedError
+
+    @property
+    def n_done(self) -> int:
+        """Images written and failures listed."""
+        return self.report.n_images + len(self.report.failures)
+
+
+class _DiscardedError(Exception):
+    """Ends a shard that is not to appear."""
+
+
+#: Deaths over the same images after which these are divided, and a single one is given up.
+MAX_DEATHS = 2
+
+#: Images among which a worker looks for some that it can decode, to choose the precision by.
+CHOICE_IMAGES = 256
+
+#: Parts that such a shard is divided into: of 256 images, two divisions lead to a single one.
+PARTS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A shard on its way.
+
+    Attributes
+    ----------
+    shard : Shard
+        The images and their file.
+    deaths : int
+        Workers that died over it.
+    """
+
+    shard: Shard
+    deaths: int = 0
+
+
+class Tasks:
+    """Shards that wait for a worker; those that one died over come first."""
+
+    def __init__(self, shards: Iterable[Shard]) -> None:
+        self._again: deque[Task] = deque()
+        self._rest = iter(shards)
+
+    def __bool__(self) -> bool:
+        """Return whether anything waits."""
+        if not self._again:
+            self._again.extend(Task(shard) for shard in islice(self._rest, 1))
+        return bool(self._again)
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether a worker has died over what comes next."""
+        return bool(self) and self._again[0].deaths > 0
+
+    def next(self) -> Task:
+        """Return what to do next."""
+        if not self:
+            raise IndexError("Nothing waits.")
+        return self._again.popleft()
+
+    def put_back(self, task: Task) -> Shard | None:
+        """Take back what a worker has died over, divided once it was one too many; return what is not to be tried again."""
+        again = replace(task, deaths=task.deaths + 1)
+        if again.deaths < MAX_DEATHS:
+            self._again.append(again)
+        elif len(again.shard.refs) > 1:
+            self._again.extend(divided(again))
+        else:
+            return again.shard
+        return None
+
+
+def to_choose_by(refs: Sequence[ImageRef]) -> Tasks:
+    """Return parts of the images, one of which a worker chooses the precision by: the first with images it can decode."""
+    starts = range(0, len(refs), CHOICE_IMAGES)
+    return Tasks(Shard(Path("none"), refs[start : start + CHOICE_IMAGES]) for start in starts)
+
+
+def divided(task: Task) -> Iterator[Task]:
+    """Yield the parts of a shard in files of their own; the next death over one of them divides it again."""
+    refs, path = task.shard.refs, task.shard.path
+    size = -(-len(refs) // PARTS)
+    for number, start in enumerate(range(0, len(refs), size)):
+        name = f"{path.stem}-{number:02d}{path.suffix}"
+        yield Task(Shard(path.with_name(name), refs[start : start + size]), MAX_DEATHS - 1)
+
+
+def given_up(shard: Shard, recipe: Recipe, job: ShardJob) -> ShardReport:
+    """Write a shard that says of its image that it cannot be read."""
+    failure = Failure(
+        shard.refs[0],
+        f"The process that read it ended without a word, {MAX_DEATHS} times: it was decoded alone at last.",
+    )
+    with ShardWriter(shard.path, recipe=recipe, class_names=job.class_names, compression=job.compression) as writer:
+        writer.add_failure(failure)
+    return ShardReport(shard.path, failures=[failure])

@@ -1,0 +1,1 @@
+"""How heads are fitted: objectives, solvers, rows taken block by block, Keras networks."""

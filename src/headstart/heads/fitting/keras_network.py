@@ -1,0 +1,399 @@
+"""The Keras networks of dense heads: built, trained with Adam and early stopping, and loaded with nothing in them run."""
+
+from __future__ import annotations
+
+import json
+import math
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.errors import BundleError, DataError
+from headstart.runtime import import_keras, import_tensorflow
+from headstart.safe_zip import check_members
+
+
+@dataclass(frozen=True, slots=True)
+class Descent:
+    """The steps of a training, as ``keras.optimizers.Adam`` takes them.
+
+    Attributes
+    ----------
+    learning_rate : float
+        Of the first step.
+    batch_size : int
+        Rows per step.
+    n_steps : int
+        Steps until a falling learning rate is 0.
+    schedule : str
+        One of ``heads.parameters.SCHEDULES``.
+    """
+
+    learning_rate: float
+    batch_size: int
+    n_steps: int = 0
+    schedule: str = "constant"
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step, the first being 0.
+
+        That of ``keras.optimizers.schedules.PolynomialDecay`` with power 1 and end 0, or of ``CosineDecay``.
+        """
+        if self.schedule == "constant":
+            return self.learning_rate
+        done = min(step / self.n_steps, 1.0)
+        left = 1.0 - done if self.schedule == "linear" else (1.0 + math.cos(math.pi * done)) / 2.0
+        return self.learning_rate * left
+
+
+class Adam:
+    """Adam as ``keras.optimizers.Adam`` computes it, each variable updated in one pass over its memory.
+
+    Kingma & Ba, "Adam: a method for stochastic optimization", 2015, with Keras' defaults. Keras runs a dozen operations over
+    each variable and its moments; for the millions of weights behind a flattened map that is most of the time of a step.
+    TensorFlow's ResourceApplyAdam is the same arithmetic in one.
+    """
+
+    BETAS = (0.9, 0.999)
+    EPSILON = 1e-7
+
+    def __init__(self, variables: Sequence[Any], descent: Descent) -> None:
+        tf = import_tensorflow()
+        self._variables = [variable.value for variable in variables]
+        self._moments = [(tf.Variable(tf.zeros_like(v)), tf.Variable(tf.zeros_like(v))) for v in self._variables]
+        self._descent = descent
+        self._n_steps = 0
+
+    def next_paces(self, n_steps: int) -> Any:
+        """Return what the next steps go by, a row each: learning rate, and both betas to its power, which take the bias away.
+
+        A tensor of shape (n_steps, 3), float32.
+        """
+        first = self._n_steps
+        self._n_steps += n_steps
+        paces = [
+            [self._descent.rate(step), *(beta ** (step + 1) for beta in self.BETAS)]
+            for step in range(first, self._n_steps)
+        ]
+        return import_tensorflow().constant(paces)
+
+    def apply(self, gradients: Sequence[Any], pace: Any) -> None:
+        """Update every variable by its gradient."""
+        tf = import_tensorflow()
+        for variable, (first, second), gradient in zip(self._variables, self._moments, gradients, strict=True):
+            tf.raw_ops.ResourceApplyAdam(
+                var=variable.handle,
+                m=first.handle,
+                v=second.handle,
+                beta1_power=pace[1],
+                beta2_power=pace[2],
+                lr=pace[0],
+                beta1=self.BETAS[0],
+                beta2=self.BETAS[1],
+                epsilon=self.EPSILON,
+                grad=gradient,
+            )
+
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    EpochRunner = Callable[[NDArray[np.int32]], tuple[float, float]]
+
+#: Keras classes that a dense head is made of.
+KERAS_CLASSES = frozenset(
+    {"Sequential", "InputLayer", "Dense", "Dropout", "DTypePolicy", "GlorotUniform", "Zeros", "L2"}
+)
+
+
+def build_network(
+    n_features: int, units: Sequence[int], *, activation: str, dropout: float, l2: float, seed: int
+) -> Any:
+    """Return an untrained network: hidden layers with dropout, then softmax, of these units; Glorot's start, seeded."""
+    keras = import_keras()
+    penalty = keras.regularizers.L2(l2) if l2 else None
+    layers = [keras.Input((n_features,))]
+    for number, width in enumerate(units):
+        last = number == len(units) - 1
+        layers.append(
+            keras.layers.Dense(
+                width,
+                dtype="float32",  # whatever policy is set for other networks
+                activation="softmax" if last else activation,
+                kernel_initializer=keras.initializers.GlorotUniform(seed + number),
+                kernel_regularizer=penalty,
+            )
+        )
+        if dropout and not last:
+            layers.append(keras.layers.Dropout(dropout, seed=seed + 1000 + number, dtype="float32"))
+    return keras.Sequential(layers)
+
+
+def compile_epoch(network: Any, descent: Descent, data: Sequence[Any]) -> EpochRunner:
+    """Return a function that trains ``network`` for one epoch, on rows in the order it is given.
+
+    Features, codes and weights stay on the device; a step gathers its rows there, and all steps of an epoch but the last,
+    whose batch may be smaller, are one call. The arithmetic is that of ``model.fit`` with
+    ``sparse_categorical_crossentropy``. It answers with the sum of the losses and the number of rows that were right.
+    """
+    tf = import_tensorflow()
+    adam, batch_size = Adam(network.trainable_variables, descent), descent.batch_size
+    features, codes, weights = (tf.constant(part) for part in data)
+    train = training_step(network, adam)
+
+    # Without AutoGraph: nothing here needs it, and where it cannot read a function it prints the user's whole environment.
+    @tf.function(reduce_retracing=True, autograph=False)  # type: ignore[untyped-decorator]
+    def steps(batches: Any, paces: Any) -> tuple[Any, Any]:
+        def step(number: Any, loss: Any, n_right: Any) -> tuple[Any, Any, Any]:
+            rows = batches[number]
+            found = train(tf.gather(features, rows), tf.gather(codes, rows), tf.gather(weights, rows), paces[number])
+            of_batch, right = (tf.cast(value, tf.float64) for value in found)
+            return number + 1, loss + of_batch, n_right + right
+
+        zero = tf.constant(0.0, tf.float64)
+        n_steps = tf.shape(batches)[0]
+        _, loss, n_right = tf.while_loop(
+            lambda number, *_: number < n_steps, step, (0, zero, zero), parallel_iterations=1
+        )
+        return loss, n_right
+
+    def run_epoch(order: NDArray[np.int32]) -> tuple[float, float]:
+        n_whole = len(order) // batch_size * batch_size
+        whole, rest = order[:n_whole].reshape(-1, batch_size), order[n_whole:][None]
+        results = [steps(part, adam.next_paces(len(part))) for part in (whole, rest) if part.size]
+        return sum(float(loss) for loss, _ in results), sum(float(right) for _, right in results)
+
+    return run_epoch
+
+
+def compile_streamed_epoch(
+    network: Any,
+    descent: Descent,
+    take: Callable[[NDArray[np.int32]], NDArray[np.float32]],
+    targets: Sequence[NDArray[Any]],
+) -> EpochRunner:
+    """Return a function as that of :func:`compile_epoch`, with the same steps, for rows that do not fit in memory.
+
+    ``take`` is asked for the features of a batch at a time; ``targets`` are codes and weights of all rows.
+    """
+    tf = import_tensorflow()
+    adam, batch_size = Adam(network.trainable_variables, descent), descent.batch_size
+    step = tf.function(training_step(network, adam), reduce_retracing=True, autograph=False)
+    codes, weights = targets
+
+    def run_epoch(order: NDArray[np.int32]) -> tuple[float, float]:
+        loss, n_right = 0.0, 0.0
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            batch = (tf.constant(part) for part in (take(rows), codes[rows], weights[rows]))
+            batch_loss, batch_right = step(*batch, adam.next_paces(1)[0])
+            loss, n_right = loss + float(batch_loss), n_right + float(batch_right)
+        return loss, n_right
+
+    return run_epoch
+
+
+def training_step(network: Any, adam: Adam) -> Callable[[Any, Any, Any, Any], tuple[Any, Any]]:
+    """Return a function that trains ``network`` on one batch of features, codes and weights, to be compiled."""
+    keras, tf = import_keras(), import_tensorflow()
+
+    def train(x: Any, y: Any, w: Any, pace: Any) -> tuple[Any, Any]:
+        with tf.GradientTape() as tape:
+            probabilities = network(x, training=True)
+            losses = keras.losses.sparse_categorical_crossentropy(y, probabilities) * w
+            loss = tf.reduce_mean(losses) + sum(network.losses)
+        adam.apply(tape.gradient(loss, network.trainable_variables), pace)
+        right = tf.equal(tf.argmax(probabilities, axis=1, output_type=tf.int32), y)
+        return tf.reduce_sum(losses), tf.reduce_sum(tf.cast(right, tf.float32))
+
+    return train
+
+
+def load_network(
+    path: Path, n_features: int, units: Sequence[int], *, activation: str, dropout: float, l2: float
+) -> Any:
+    """Return the Keras network of a dense head: built by this module, with the weights of the file.
+
+    The file is a whole Keras model that others may load; here its description is compared, and never built.
+
+    Raises
+    ------
+    BundleError
+        If it holds anything but plain layers of these units, or is damaged.
+    """
+    try:
+        check_members(path)
+        with zipfile.ZipFile(path) as archive:
+            config = json.loads(archive.read("config.json"))
+            weights_bytes = archive.getinfo("model.weights.h5").file_size
+        check_config(path, config, units)
+        n_weights = sum((before + 1) * after for before, after in pairwise((n_features, *units)))
+        if 4 * n_weights > weights_bytes:
+            raise BundleError(f"{path} holds {weights_bytes:,} bytes of weights, too few for {n_weights:,} of them.")
+        network = build_network(n_features, units, activation=activation, dropout=dropout, l2=l2, seed=0)
+        network.load_weights(path)
+    except BundleError:
+        raise
+    except Exception as error:  # Keras raises many kinds for a damaged file
+        raise BundleError(f"{path} cannot be loaded: {error}") from error
+    return network
+
+
+def check_config(path: Path, config: dict[str, Any], units: Sequence[int]) -> None:
+    """Raise BundleError where the description of a network names other layers than a dense head of these units has."""
+    unknown = {name for name in class_names_in(config) if name not in KERAS_CLASSES}
+    if unknown:
+        raise BundleError(
+            f"{path} holds layers that no dense head has, and is not loaded: {', '.join(sorted(unknown))}."
+        )
+    layers = config["config"]["layers"]
+    found = [layer["config"]["units"] for layer in layers if layer["class_name"] == "Dense"]
+    if found != list(units):
+        raise BundleError(f"{path} holds dense layers of {found} units. Expected: {list(units)}.")
+
+
+def class_names_in(config: Any) -> set[str]:
+    """Return every class that a Keras configuration names; one outside of ``keras`` is named with its module."""
+    if isinstance(config, list):
+        return set().union(*(class_names_in(item) for item in config))
+    if not isinstance(config, dict):
+        return set()
+    found = set().union(*(class_names_in(item) for item in config.values()))
+    if "class_name" in config:
+        module = str(config.get("module") or "")
+        plain = module.split(".", maxsplit=1)[0] == "keras" and not config.get("registered_name")
+        found.add(str(config["class_name"]) if plain else f"{module}.{config['class_name']}")
+    return found
+
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from headstart.heads.fitting.packed_rows import HeldOut
+
+    Pair = tuple[NDArray[np.float32], NDArray[np.intp]]
+    Watched = HeldOut | list[Pair]
+    History = dict[str, list[float]]
+
+#: Rows that are predicted at a time.
+ROWS_AT_ONCE = 1024
+
+
+def hold_out(
+    codes: NDArray[np.intp], validation_fraction: float, seed: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return rows to train on and rows to watch, ascending: a share of every class, and never all of one.
+
+    Raises
+    ------
+    DataError
+        If no class has a row to spare.
+    """
+    order = np.random.default_rng(seed).permutation(len(codes))
+    by_class = [order[codes[order] == code] for code in np.unique(codes)]
+    counts = [min(round(validation_fraction * len(rows)), len(rows) - 1) for rows in by_class]
+    held_out = np.concatenate([rows[:count] for rows, count in zip(by_class, counts, strict=True)])
+    if not len(held_out):
+        raise DataError(
+            f"early_stopping needs rows to hold out. Received: {len(codes)} rows and "
+            f"validation_fraction={validation_fraction}."
+        )
+    return np.setdiff1d(np.arange(len(codes)), held_out), np.sort(held_out)
+
+
+def run_epochs(
+    network: Any,
+    run_epoch: EpochRunner,
+    train: NDArray[np.intp],
+    watched: Watched,
+    *,
+    epochs: int,
+    patience: int | None,
+    seed: int,
+    views: int = 1,
+) -> History:
+    """Train for some epochs, the rows in a new order in each; return loss and accuracy of each.
+
+    Parameters
+    ----------
+    network : keras.Model
+        What ``run_epoch`` trains.
+    run_epoch : callable
+        As of :func:`compile_epoch`; of rows with several views it is given numbers of views.
+    train : ndarray of int
+        The rows to train on.
+    watched : blocks of (X, codes)
+        Rows whose loss and accuracy are kept too; may be empty.
+    epochs : int
+        At most.
+    patience : int or None
+        Stop when the watched loss has not fallen for so many epochs, and take the weights of the best one. None: train to the
+        end, whatever is watched.
+    seed : int
+        Of the orders.
+    views : int
+        Of each row: in every epoch, each goes by one of them, drawn at random. Watched rows are predicted by all.
+    """
+    rng = np.random.default_rng(seed)
+    history: History = {"loss": [], "accuracy": []}
+    best, best_weights, waited = np.inf, None, 0
+    for _ in range(epochs):
+        order = rng.permutation(train)
+        if views > 1:
+            order = order * views + rng.integers(views, size=len(order))
+        loss, n_right = run_epoch(order.astype(np.int32))
+        history["loss"].append(loss / len(train))
+        history["accuracy"].append(n_right / len(train))
+        if not watched:
+            continue
+        watched_loss = watch(network, watched, history, views)
+        if patience is None:
+            continue
+        if watched_loss < best:
+            best, best_weights, waited = watched_loss, network.get_weights(), 0
+        elif (waited := waited + 1) >= patience:
+            break
+    if best_weights is not None:
+        network.set_weights(best_weights)
+    return history
+
+
+def watch(network: Any, watched: Watched, history: History, views: int) -> float:
+    """Add loss and accuracy of the watched rows to the history; return the loss."""
+    pairs = [(probabilities(network, X, views), codes) for X, codes in watched]
+    predicted = np.concatenate([block for block, _ in pairs])
+    codes = np.concatenate([block for _, block in pairs])
+    loss = float(-np.log(np.maximum(predicted[np.arange(len(codes)), codes], 1e-7)).mean())
+    history.setdefault("val_loss", []).append(loss)
+    history.setdefault("val_accuracy", []).append(float((predicted.argmax(axis=1) == codes).mean()))
+    return loss
+
+
+def probabilities(network: Any, X: NDArray[np.float32], views: int = 1) -> NDArray[np.float32]:
+    """Return what a network predicts, shape (n_samples, n_classes), float32, taken some rows at a time.
+
+    Of rows with several views, the mean of what it predicts for each.
+
+    Computed in float64: on some processors the last digit of a float32 product depends on a row's place among the others.
+    """
+    weighted = [layer for layer in network.layers if layer.get_weights()]
+    layers = [(layer.activation, *(part.astype(np.float64) for part in layer.get_weights())) for layer in weighted]
+    chunks = []
+    for start in range(0, len(X), ROWS_AT_ONCE):
+        rows = X[start : start + ROWS_AT_ONCE].astype(np.float64)
+        values = as_views(rows, views)
+        for activation, kernel, bias in layers:
+            values = activation(values @ kernel + bias).numpy()
+        chunks.append(values.reshape(len(rows), views, -1).mean(axis=1).astype(np.float32))
+    return np.concatenate(chunks)
+
+
+def as_views(X: NDArray[Any], views: int) -> NDArray[Any]:
+    """Return the views of each row one below the other, shape (n_samples * views, n_features / views)."""
+    return X.reshape(-1, X.shape[1] // views)

@@ -1,0 +1,260 @@
+"""Linear models with an L2 penalty along a path of regularisation strengths, by L-BFGS and by Newton steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import linalg, sparse
+
+from headstart.heads.fitting.lbfgs import minimise
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from headstart.heads.fitting.losses import Loss
+
+#: Of the mean loss by an intercept: below it (every row right and sure) a step would lead too far.
+MIN_CURVATURE = 1e-3
+
+#: Tolerance of solutions that only show the way to another.
+ROUGH_TOL = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """A linear model.
+
+    Attributes
+    ----------
+    C : float
+        Weight of the loss against the penalty.
+    weights : ndarray of shape (n_features, n_outputs), float64
+        Penalised coefficients.
+    intercept : ndarray of shape (n_outputs,), float64
+        Penalised like the weights where the loss says so.
+    n_iter : int
+        Steps of the solver.
+    converged : bool
+        Whether the gradient came below the tolerance before the steps ran out.
+    """
+
+    C: float
+    weights: NDArray[np.float64]
+    intercept: NDArray[np.float64]
+    n_iter: int
+    converged: bool
+
+    def scores(self, rows: Any) -> NDArray[np.float64]:
+        """Return the scores of some rows, shape (n_samples, n_outputs)."""
+        return np.asarray(rows @ self.weights) + self.intercept
+
+
+def solve_path(rows: Any, loss: Loss, Cs: Iterable[float], *, tol: float, max_iter: int) -> Iterator[Solution]:
+    """Yield the solution for each C, every one started from the last.
+
+    Parameters
+    ----------
+    rows : ndarray or CSR matrix of shape (n_samples, n_features), float64
+        Features; fastest when their columns are nearly orthogonal, as those of a RowSpace.
+    loss : Loss
+        Of the rows.
+    Cs : iterable of float
+        Ascending is fastest.
+    tol, max_iter
+        As :func:`solve`.
+    """
+    last = Solution(0.0, np.zeros((rows.shape[1], loss.n_outputs)), np.zeros(loss.n_outputs), 0, True)
+    for C in Cs:
+        last = solve(rows, loss, C, start=last, tol=tol, max_iter=max_iter)
+        yield last
+
+
+def solve_alone(rows: Any, loss: Loss, C: float, *, tol: float, max_iter: int) -> Solution:
+    """Return the solution for one C; a large one is reached by way of smaller ones, in fewer steps.
+
+    Parameters are those of :func:`solve`.
+    """
+    start = Solution(0.0, np.zeros((rows.shape[1], loss.n_outputs)), np.zeros(loss.n_outputs), 0, True)
+    for on_the_way in (C / 100, C / 10):
+        if on_the_way > 1.0:
+            start = solve(rows, loss, on_the_way, start=start, tol=max(tol, ROUGH_TOL), max_iter=max_iter)
+    return solve(rows, loss, C, start=start, tol=tol, max_iter=max_iter)
+
+
+def solve(rows: Any, loss: Loss, C: float, *, start: Solution, tol: float, max_iter: int) -> Solution:
+    """Return the minimum of ``C · loss + ½ ‖weights‖²``, by L-BFGS in coordinates that make the Hessian's diagonal one.
+
+    Parameters
+    ----------
+    C : float
+        Weight of the loss against the penalty.
+    start : Solution
+        Where to begin.
+    tol : float
+        Largest component of the gradient of the mean loss, in those coordinates, at which to stop.
+    max_iter : int
+        Steps at most.
+    """
+    problem = Problem(rows, loss, C, start)
+    minimum = minimise(problem, problem.join(start.weights, start.intercept), tol=tol, max_iter=max_iter)
+    weights, intercept = problem.split(minimum.x)
+    if not loss.penalised_intercept and loss.n_outputs > 1:
+        intercept = intercept - intercept.mean()  # all may be moved alike; scikit-learn's sum to 0
+    return Solution(C, weights, intercept, minimum.n_iter, minimum.converged)
+
+
+class Problem:
+    """The objective, divided by ``C · sum of the weights``, in scaled coordinates.
+
+    ``steps`` turns coordinates into weights: with 1/√(diagonal of the Hessian) all directions are about equally steep,
+    whatever C is, and L-BFGS needs tens of steps instead of hundreds.
+    """
+
+    def __init__(self, rows: Any, loss: Loss, C: float, start: Solution) -> None:
+        self.rows, self.loss, self.C = rows, loss, C
+        self.shape = (rows.shape[1] + 1, loss.n_outputs)
+        self.total = C * float(loss.weights.sum())
+        self.penalty = np.ones((self.shape[0], 1))
+        self.penalty[-1] = float(loss.penalised_intercept)
+        diagonal = self.penalty + C * self.curvatures(start)
+        diagonal[-1] = np.maximum(diagonal[-1], MIN_CURVATURE * self.total)
+        self.steps = np.sqrt(self.total / diagonal)
+
+    def curvatures(self, start: Solution) -> NDArray[np.float64]:
+        """Return the second derivative of the loss by each weight and intercept, shape (n_features + 1, n_outputs)."""
+        return curvatures(self.rows, self.loss, start)
+
+    def slopes(self, all_weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        """Return the loss, and its derivative by each weight and intercept."""
+        return slopes(self.rows, self.loss, all_weights)
+
+    def join(self, weights: NDArray[np.float64], intercept: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the coordinates of weights and intercept."""
+        return (np.concatenate([weights, intercept[None]]) / self.steps).ravel()
+
+    def split(self, coordinates: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return weights and intercept."""
+        scaled = coordinates.reshape(self.shape) * self.steps
+        return scaled[:-1], scaled[-1]
+
+    def __call__(self, coordinates: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        """Return the objective and its gradient."""
+        all_weights = coordinates.reshape(self.shape) * self.steps
+        value, gradient = self.slopes(all_weights)
+        penalised = self.penalty * all_weights
+        gradient = (penalised + self.C * gradient) * (self.steps / self.total)
+        return (self.C * value + 0.5 * float(np.vdot(penalised, all_weights))) / self.total, gradient.ravel()
+
+
+def curvatures(rows: Any, loss: Loss, start: Solution) -> NDArray[np.float64]:
+    """Return the second derivative of the loss of some rows by each weight and, last, each intercept."""
+    curvature = loss.curvature(start.scores(rows))
+    squares = rows.multiply(rows) if sparse.issparse(rows) else rows * rows
+    return np.concatenate([np.asarray(squares.T @ curvature), curvature.sum(axis=0, keepdims=True)])
+
+
+def slopes(rows: Any, loss: Loss, all_weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    """Return the loss of some rows, and its derivative by each weight and, last, each intercept."""
+    value, slope = loss(np.asarray(rows @ all_weights[:-1]) + all_weights[-1])
+    gradient = np.empty(all_weights.shape)
+    gradient[:-1] = rows.T @ slope
+    gradient[-1] = slope.sum(axis=0)
+    return value, gradient
+
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from headstart.heads.fitting.losses import SquaredHinge
+
+    Vector = NDArray[np.float64]
+
+#: Steps of one class at most; some ten are enough.
+MAX_STEPS = 100
+
+#: How near to the margin a row may lie on either side of it: what it adds to the gradient is rounding.
+ON_MARGIN = 1e-9
+
+#: Halvings of a step at most.
+MAX_HALVINGS = 30
+
+
+def finish(rows: NDArray[np.float64], loss: SquaredHinge, C: float, start: Solution) -> Solution:
+    """Return the exact minimum of ``C · loss + ½ ‖weights‖²``, the intercept penalised, from a solution near to it.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n_samples, n_features), float64
+        Features.
+    loss : SquaredHinge
+        Of the rows.
+    C : float
+        Weight of the loss.
+    start : Solution
+        Where to begin.
+    """
+    X = np.column_stack([rows, np.ones(len(rows))])
+    columns, ended, steps = [], [], 0
+    for k in range(loss.n_outputs):
+        weights = np.append(start.weights[:, k], start.intercept[k])
+        found, n_steps, exact = one_class(X, loss.targets[:, k], C * loss.weights, weights)
+        columns.append(found)
+        ended.append(exact)
+        steps = max(steps, n_steps)
+    stacked = np.stack(columns, axis=1)
+    return Solution(C, stacked[:-1], stacked[-1], start.n_iter + steps, all(ended))
+
+
+def one_class(X: NDArray[np.float64], targets: Vector, costs: Vector, weights: Vector) -> tuple[Vector, int, bool]:
+    """Return the weights of one class against the rest, the steps taken, and whether they are exact.
+
+    They are when the same rows lie within the margin before and after a full step; those on its edge may change sides.
+    """
+
+    def missing(at: Vector) -> Vector:
+        return 1.0 - targets * (X @ at)
+
+    def objective(at: Vector) -> float:
+        return float(0.5 * at @ at + costs @ np.maximum(0.0, missing(at)) ** 2)
+
+    value = objective(weights)
+    costly = costs > np.finfo(np.float64).tiny  # a row that costs nothing would make the equations singular
+    for step in range(1, MAX_STEPS + 1):
+        within = costly & (missing(weights) > 0.0)
+        goal = minimum_of(X[within], targets[within], costs[within])
+        left = missing(goal)
+        moved = costly & ((left > 0.0) != within)
+        if np.all(np.abs(left[moved]) <= ON_MARGIN):
+            return goal, step, True
+        size, direction = 1.0, goal - weights
+        for _ in range(MAX_HALVINGS):
+            reached = objective(weights + size * direction)
+            if reached <= value:
+                break
+            size *= 0.5
+        else:
+            return weights, step, False
+        weights, value = weights + size * direction, reached
+    return weights, MAX_STEPS, False
+
+
+def minimum_of(X: NDArray[np.float64], targets: Vector, costs: Vector) -> Vector:
+    """Return the minimum of ``½ ‖w‖² + Σ costs · (targets − X w)²``, by the smaller of two systems of equations."""
+    n_rows, n_columns = X.shape
+    if n_rows <= n_columns:
+        inner = X @ X.T
+        inner[np.diag_indices(n_rows)] += 1.0 / (2.0 * costs)
+        return np.asarray(X.T @ solved(inner, targets))
+    weighted = 2.0 * costs[:, None] * X
+    outer = X.T @ weighted
+    outer[np.diag_indices(n_columns)] += 1.0
+    return solved(outer, weighted.T @ targets)
+
+
+def solved(matrix: NDArray[np.float64], right: Vector) -> Vector:
+    """Return the solution of a positive definite system."""
+    factor: Any = linalg.cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
+    return np.asarray(linalg.cho_solve(factor, right, check_finite=False), np.float64)

@@ -1,0 +1,230 @@
+"""Feature matrices in as few columns as they have rows, for models with an L2 penalty; rows centred block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import linalg, sparse
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: Numbers in one float64 block: 32 MiB.
+BLOCK_SIZE = 2**22
+
+
+def blocks(length: int, width: int) -> Iterator[slice]:
+    """Yield slices over ``length`` rows (or columns) of ``width`` numbers each, a block at a time."""
+    step = max(1, BLOCK_SIZE // max(1, width))
+    for start in range(0, length, step):
+        yield slice(start, start + step)
+
+
+class Centred:
+    """The matrix ``Z = sqrt(weights) · (X − mean)``, which is never made whole.
+
+    Parameters
+    ----------
+    X : ndarray or CSR matrix of shape (n_samples, n_features)
+        Features; sparse ones stay sparse.
+    weights : ndarray of shape (n_samples,), float64
+        Of the rows.
+    """
+
+    def __init__(self, X: Any, weights: NDArray[np.float64]) -> None:
+        self.X = X.astype(np.float64) if sparse.issparse(X) else X
+        self.shape: tuple[int, int] = X.shape
+        self.root_weights = np.sqrt(weights)
+        self.mean = self._transposed_times(weights[:, None] / weights.sum()).ravel()
+
+    def gram(self) -> NDArray[np.float64]:
+        """Return ``Z Zᵀ``, shape (n_samples, n_samples)."""
+        n_samples, n_features = self.shape
+        if sparse.issparse(self.X):
+            by_mean = self.X @ self.mean
+            product = (self.X @ self.X.T).toarray() - by_mean[:, None] - by_mean + self.mean @ self.mean
+            weighted: NDArray[np.float64] = self.root_weights[:, None] * product * self.root_weights
+            return weighted
+        product = np.zeros((n_samples, n_samples))
+        for columns in blocks(n_features, n_samples):
+            block = self.root_weights[:, None] * (self.X[:, columns].astype(np.float64) - self.mean[columns])
+            product += block @ block.T
+        return product
+
+    def covariance(self) -> NDArray[np.float64]:
+        """Return ``Zᵀ Z``, shape (n_features, n_features)."""
+        n_samples, n_features = self.shape
+        if sparse.issparse(self.X):
+            weighted = self.X.multiply(self.root_weights[:, None]).tocsr()
+            total = (self.root_weights**2).sum()
+            moments: NDArray[np.float64] = (weighted.T @ weighted).toarray() - total * np.outer(self.mean, self.mean)
+            return moments
+        product = np.zeros((n_features, n_features))
+        for rows in blocks(n_samples, n_features):
+            block = self.root_weights[rows, None] * (self.X[rows].astype(np.float64) - self.mean)
+            product += block.T @ block
+        return product
+
+    def times(self, right: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return ``Z @ right``, shape (n_samples, n_columns)."""
+        if sparse.issparse(self.X):
+            centred: NDArray[np.float64] = self.X @ right - self.mean @ right
+            return self.root_weights[:, None] * centred
+        product = np.empty((self.shape[0], right.shape[1]))
+        for rows in blocks(*self.shape):
+            block = self.X[rows].astype(np.float64) - self.mean
+            product[rows] = self.root_weights[rows, None] * (block @ right)
+        return product
+
+    def transposed_times(self, left: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return ``Zᵀ @ left``, shape (n_features, n_columns)."""
+        weighted = self.root_weights[:, None] * left
+        return self._transposed_times(weighted) - np.outer(self.mean, weighted.sum(axis=0))
+
+    def _transposed_times(self, left: NDArray[np.float64]) -> NDArray[np.float64]:
+        if sparse.issparse(self.X):
+            product: NDArray[np.float64] = self.X.T @ left
+            return product
+        whole = np.empty((self.shape[1], left.shape[1]))
+        for columns in blocks(self.shape[1], self.shape[0]):
+            whole[columns] = self.X[:, columns].astype(np.float64).T @ left
+        return whole
+
+
+#: Above this many rows and columns the decomposition (time ∝ n³) costs more than it saves.
+MAX_RANK = 4096
+
+#: Share of non-zero values up to which products with a CSR matrix are the faster ones, and its 12 bytes a value the smaller.
+MAX_DENSITY = 0.25
+
+#: Columns that are converted to float64 at a time.
+BLOCK_COLUMNS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class RowSpace:
+    """The rows of a matrix in other coordinates, and the way back.
+
+    Attributes
+    ----------
+    rows : ndarray or CSR matrix of shape (n_samples, rank), float64
+        What a model is fitted on instead of ``X``. Inner products are those of the rows of ``X``, or of ``X − mean``.
+    mean : ndarray of shape (n_features,), float64
+        What was subtracted from each row of ``X``; zeros where nothing was.
+    """
+
+    rows: Any
+    mean: NDArray[np.float64]
+    _basis: NDArray[np.float64] | None
+    _matrix: Any
+    _dual: NDArray[np.float64] | None
+
+    def to_features(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the coefficients on the columns of ``X``, shape (n_outputs, n_features), of those on ``rows``.
+
+        Parameters
+        ----------
+        weights : ndarray of shape (rank, n_outputs), float64
+            Of a model on ``rows``.
+        """
+        if self._dual is not None:  # rows of X, weighted
+            dual = self._dual @ weights
+            coefficients = np.asarray(transposed_product(self._matrix, dual)) - np.outer(self.mean, dual.sum(axis=0))
+        elif self._basis is not None:
+            coefficients = self._basis @ weights
+        else:
+            coefficients = weights
+        return np.ascontiguousarray(coefficients.T)
+
+
+def row_space(X: Any, *, centred: bool) -> RowSpace:
+    """Return the rows of a matrix in the coordinates that make fitting cheapest.
+
+    Parameters
+    ----------
+    X : ndarray or CSR matrix of shape (n_samples, n_features), float32 or float64
+        Features. It is kept, not copied, until the coefficients are mapped back.
+    centred : bool
+        Subtract the mean row: changes nothing but the intercept where that is not penalised, and fits in fewer steps.
+    """
+    n_samples, n_features = X.shape
+    if min(n_samples, n_features) > MAX_RANK:
+        return no_space(X)
+    mean = np.asarray(X.mean(axis=0, dtype=np.float64)).ravel() if centred else np.zeros(n_features)
+    if n_samples < n_features:
+        values, vectors = spectrum(centred_gram(X, centred))
+        scale = np.sqrt(values)
+        return RowSpace(vectors * scale, mean, None, X, vectors / scale)
+    basis = spectrum(covariance(X, mean))[1]
+    rows = np.asarray(X @ basis) - mean @ basis
+    return RowSpace(rows, mean, basis, None, None)
+
+
+def no_space(X: Any) -> RowSpace:
+    """Return the rows of a matrix in the coordinates they have."""
+    return RowSpace(as_they_are(X), np.zeros(X.shape[1]), None, None, None)
+
+
+def as_they_are(X: Any) -> Any:
+    """Return the rows in float64; as a CSR matrix where most values are zero."""
+    if not sparse.issparse(X) and np.count_nonzero(X) < MAX_DENSITY * X.size:
+        X = sparse.csr_matrix(X)
+    rows: Any = X.astype(np.float64, copy=False)
+    return rows
+
+
+def spectrum(symmetric: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the eigenvalues that are not rounding errors, largest first, and their vectors; at least one."""
+    values, vectors = linalg.eigh(symmetric, overwrite_a=True, check_finite=False)
+    values, vectors = values[::-1], vectors[:, ::-1]
+    floor = len(values) * np.finfo(np.float64).eps * max(values[0], np.finfo(np.float64).tiny)
+    rank = max(1, int((values > floor).sum()))
+    return np.maximum(values[:rank], np.finfo(np.float64).tiny), np.ascontiguousarray(vectors[:, :rank])
+
+
+def centred_gram(X: Any, centred: bool) -> NDArray[np.float64]:
+    """Return the inner products of all pairs of rows, of shape (n_samples, n_samples), float64."""
+    products = gram(X)
+    if centred:
+        means = products.mean(axis=0)
+        products += means.mean() - means - means[:, None]
+    return products
+
+
+def gram(X: Any) -> NDArray[np.float64]:
+    """Return ``X Xᵀ`` in float64; a float32 matrix is converted in blocks of columns."""
+    if sparse.issparse(X):
+        wide = X.astype(np.float64, copy=False)
+        return np.asarray((wide @ wide.T).toarray())
+    products: NDArray[np.float64] = np.zeros((len(X), len(X)))
+    for block in column_blocks(X):
+        products += block @ block.T
+    return products
+
+
+def covariance(X: Any, mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return ``(X − mean)ᵀ (X − mean)`` in float64, of shape (n_features, n_features)."""
+    if sparse.issparse(X):
+        wide = X.astype(np.float64, copy=False)
+        moments: NDArray[np.float64] = (wide.T @ wide).toarray()
+        moments -= X.shape[0] * np.outer(mean, mean)
+        return moments
+    wide = X.astype(np.float64) - mean
+    products: NDArray[np.float64] = wide.T @ wide
+    return products
+
+
+def column_blocks(X: NDArray[np.floating[Any]]) -> Iterator[NDArray[np.float64]]:
+    """Yield a matrix in float64, some columns at a time."""
+    for start in range(0, X.shape[1], BLOCK_COLUMNS):
+        yield X[:, start : start + BLOCK_COLUMNS].astype(np.float64)
+
+
+def transposed_product(X: Any, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return ``Xᵀ weights`` in float64, of shape (n_features, n_outputs)."""
+    if sparse.issparse(X):
+        return np.asarray(X.T @ weights)
+    return np.concatenate([block.T @ weights for block in column_blocks(X)])

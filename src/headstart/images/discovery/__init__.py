@@ -1,0 +1,1 @@
+"""Which images there are: folders, tables and buckets → paths, labels, splits and groups."""

@@ -1,0 +1,309 @@
+"""How a folder of images is laid out: which folders are classes, which are splits, and what has to be asked about it."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from headstart.errors import DataError
+from headstart.images.discovery.class_names import looks_like, named
+from headstart.storage.address import Location
+from headstart.texts import class_name, counted
+
+#: Word → the split that it means.
+WORDS = {
+    "train": "train", "training": "train", "trainval": "train", "trn": "train",
+    "val": "validation", "valid": "validation", "validate": "validation", "validation": "validation", "dev": "validation",
+    "test": "test", "testing": "test", "tst": "test", "holdout": "test", "heldout": "test", "eval": "test",
+    "evaluation": "test", "pred": "test", "prediction": "test", "predictions": "test", "predict": "test",
+}  # fmt: skip
+
+#: Words that stand beside one of them and change nothing: ``training_set``, ``seg_train``, ``single_prediction``.
+FILLERS = (
+    "set", "sets", "data", "images?", "imgs?", "photos?", "pictures?", "pics?", "samples?", "files?", "folder", "split",
+    "seg", "single", "raw", "resized", "cropped", "augmented", "clean(?:ed)?", "orig(?:inal)?",
+)  # fmt: skip
+
+_FILLER = f"(?:{'|'.join(FILLERS)})*"
+
+#: A name without its separators and digits that means a split.
+_NAME = re.compile(f"{_FILLER}({'|'.join(sorted(WORDS, key=len, reverse=True))}){_FILLER}")
+
+#: Longer names are not looked at: no folder is called so.
+_MAX_LENGTH = 100
+
+#: Separators and digits.
+_BETWEEN = re.compile(r"[\W\d_]+")
+
+#: The words of a name, cut where a capital follows a small letter as well.
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[^\W\d_](?:(?![A-Z])[^\W\d_])*")
+
+
+def split_of(name: str) -> str | None:
+    """Return the split that a name means, ``train``, ``validation`` or ``test``; None where it means none.
+
+    Case, separators and digits do not matter, nor do words as ``set`` and ``images``.
+
+    Examples
+    --------
+    >>> split_of("training_set"), split_of("test1"), split_of("Val"), split_of("train station")
+    ('train', 'test', 'validation', None)
+    """
+    letters = _BETWEEN.sub("", unicodedata.normalize("NFKC", name[:_MAX_LENGTH]).casefold())
+    found = _NAME.fullmatch(letters)
+    return WORDS[found[1]] if found else None
+
+
+def mentioned_split(name: str) -> str | None:
+    """Return the split whose word a name begins or ends with, as ``cats_train``; None where it does with none."""
+    words = [word.casefold() for word in _WORD.findall(name[:_MAX_LENGTH])]
+    return next((WORDS[word] for word in (*words[:1], *words[-1:]) if word in WORDS), None)
+
+
+#: What helps where folders are not what they seem.
+CSV_HELP = "name the labels in a CSV with the columns path and label, and give that"
+
+#: A numbered part of a data set.
+_PART = re.compile(
+    r"(?:k?folds?|cv|parts?|batch(?:es)?|chunks?|shards?|subsets?|splits?|sets?)[\W_]*\d+", re.IGNORECASE
+)
+
+
+def doubts(root: Location, tops: set[str], folders: Iterable[str]) -> list[str]:
+    """Return what is doubtful about folders that are taken as classes.
+
+    Parameters
+    ----------
+    root : Path or Address
+        The folder of all images, for messages.
+    tops : set of str
+        Folders directly in it.
+    folders : iterable of str
+        All folders with images in them.
+    """
+    below: dict[str, set[str]] = defaultdict(set)
+    for folder in folders:
+        top, _, rest = folder.partition("/")
+        below[top].add(rest.partition("/")[0])
+    return [*one_folder(root, below), *(same_folders(below) or numbered_parts(tops)), *a_split_beside_classes(below)]
+
+
+def one_folder(root: Location, below: Mapping[str, set[str]]) -> Iterator[str]:
+    """Yield a question where the one class has folders that may be the classes."""
+    if len(below) != 1:
+        return
+    ((top, inside),) = below.items()
+    if len(inside) > 1 and "" not in inside:
+        what = "splits" if all(map(split_of, inside)) else "classes"
+        yield f"{top} holds the folders {named(sorted(inside))}. If those are the {what}, give {root / top}."
+
+
+def same_folders(below: Mapping[str, set[str]]) -> list[str]:
+    """Return a question where every class has the same folders in it, two or more, whatever else each has."""
+    shared = set.intersection(*below.values())
+    if len(below) == 1 or len(shared) < 2 or "" in shared:
+        return []
+    if all(map(split_of, shared)):
+        return [
+            f"Every class has the folders {named(sorted(shared))}; they are not taken as splits. If they are, {CSV_HELP}, "
+            "with a column split."
+        ]
+    tops = named(sorted(below))
+    return [
+        f"Every class ({tops}) has the same folders in it: {named(sorted(shared))}. Are {tops} the classes? They are taken "
+        f"so. If not, {CSV_HELP}."
+    ]
+
+
+def numbered_parts(tops: Iterable[str]) -> list[str]:
+    """Return a question where all classes are called as numbered parts of a data set are."""
+    if not all(map(_PART.fullmatch, tops)):
+        return []
+    names = named(sorted(tops))
+    return [
+        f"{names}: are these the classes, or parts of the data set? They are taken as classes. If they are parts, {CSV_HELP}."
+    ]
+
+
+def a_split_beside_classes(below: Mapping[str, set[str]]) -> list[str]:
+    """Return a question where a folder that is named as a split, and has folders of its own, is taken as a class."""
+    found = [top for top, inside in below.items() if split_of(top) and len(inside - {""}) > 1]
+    if not found or len(below) == 1:
+        return []
+    others = named(sorted(set(below) - set(found)))
+    return [
+        f"{named(sorted(found))}: a class, as {others}, or a split with the classes {named(sorted(below[found[0]]))}? It is "
+        f"taken as a class. If it is a split, move {others} out of the way."
+    ]
+
+
+def without_images(folders: Iterable[str], paths: Iterable[str], depth: int) -> list[str]:
+    """Return, in words, which folders where classes or splits are looked for hold no image.
+
+    Parameters
+    ----------
+    folders : iterable of str
+        All folders that were read.
+    paths : iterable of str
+        All images.
+    depth : int
+        Levels of folders that are classes or splits.
+    """
+    used = {""}
+    for folder in {path.rpartition("/")[0] for path in paths}:
+        parts = folder.split("/")
+        used |= {"/".join(parts[:end]) for end in range(1, len(parts) + 1)}
+    empty = [
+        folder
+        for folder in folders
+        if folder not in used and folder.count("/") < depth and folder.rpartition("/")[0] in used
+    ]
+    return [f"No image is in {named(sorted(empty))}: no class or split is made of it."] if empty else []
+
+
+def in_one_split_alone(tags: Iterable[tuple[str | None, str | None]]) -> list[str]:
+    """Return, in words, which classes ``validation`` or ``test`` has and ``train`` has not.
+
+    Parameters
+    ----------
+    tags : iterable of tuple
+        Label and split of the images, each None where there is none.
+    """
+    classes: dict[str | None, set[str]] = defaultdict(set)
+    for label, split in tags:
+        if label is not None:
+            classes[split].add(label)
+    train = {looks_like(name) for name in classes["train"]}
+    alone = {
+        split: [name for name in sorted(classes[split]) if looks_like(name) not in train]
+        for split in ("validation", "test")
+    }
+    return [
+        f"{named(names)}: in {split} alone; train has {named(sorted(classes['train']))}. No head can learn a class without "
+        f"images in train. If it is no class, move its images up into the folder of the split, or leave their labels empty."
+        for split, names in alone.items()
+        if names and train
+    ]
+
+
+#: Files and folders named in a message before the rest is counted.
+LISTED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a folder of images is laid out.
+
+    Attributes
+    ----------
+    name : str
+        ``class-folders``, ``split-folders`` or ``flat``.
+    place : callable
+        Relative path of an image → its label and its split, each None where it has none.
+    notices : tuple of str
+        What is doubtful, a sentence or two each.
+    """
+
+    name: str
+    place: Callable[[str], tuple[str | None, str | None]]
+    notices: tuple[str, ...] = ()
+
+
+def layout_of(root: Location, paths: list[str]) -> Layout:
+    """Return how the images of a folder are laid out.
+
+    Parameters
+    ----------
+    root : Path or Address
+        The folder, for messages.
+    paths : list of str
+        Relative paths of all images.
+
+    Raises
+    ------
+    DataError
+        If it is not clear which folders are classes.
+    """
+    folders = {path.rpartition("/")[0] for path in paths}
+    tops = {folder.partition("/")[0] for folder in folders}
+    if tops == {""}:
+        return Layout("flat", lambda path: (None, None))
+    if "" in tops:
+        stray = [path for path in paths if "/" not in path]
+        raise DataError(
+            f"{root} holds {counted(len(stray))} beside its folders ({listed(stray)}), so their class is not known. "
+            "Move them into class folders or out of the way, or name the labels in a CSV (--manifest)."
+        )
+    splits = {top: split for top in tops if (split := split_of(top))}
+    several = len(set(splits.values())) > 1
+    if len(splits) == len(tops) and (several or len(tops) == 1 or not tops & folders):
+        return split_layout(root, splits, folders, paths)
+    if several:
+        raise DataError(
+            f"{root} holds folders named as splits ({listed(splits)}) beside others "
+            f"({listed(tops - set(splits))}), so it is not clear which are classes. Keep one kind of them there."
+        )
+    refuse_splits(root, tops)
+    names = {top: class_name(top) for top in tops}
+    return Layout(
+        "class-folders", lambda path: (names[path.partition("/")[0]], None), tuple(doubts(root, tops, folders))
+    )
+
+
+def split_layout(root: Location, splits: Mapping[str, str], folders: set[str], paths: list[str]) -> Layout:
+    """Return the layout of a folder of splits, with or without class folders in each."""
+    start: dict[str, int] = {}
+    for top in sorted(splits):
+        start[top] = len(inner := inner_split(top, folders)) + 1
+        check_split(root, inner, folders, paths)
+    names = {folder: class_name(folder) for path in folders for folder in path.split("/")}
+
+    def place(path: str) -> tuple[str | None, str]:
+        top = path.partition("/")[0]
+        folder, slash, _ = path[start[top] :].partition("/")
+        return names[folder] if slash else None, splits[top]
+
+    other = [
+        f"{top}/ is taken as {split}"
+        for top, split in sorted(splits.items())
+        if top.casefold() not in WORDS or list(splits.values()).count(split) > 1
+    ]
+    return Layout("split-folders", place, (f"Splits: {', '.join(other)}.",) if other else ())
+
+
+def inner_split(top: str, folders: Iterable[str]) -> str:
+    """Return the folder that holds the classes of a split: of ``seg_train/seg_train/…`` the inner one."""
+    below = {"/".join(folder.split("/", 2)[:2]) for folder in folders if folder == top or folder.startswith(f"{top}/")}
+    only = next(iter(below)) if len(below) == 1 else top
+    return only if only != top and split_of(only.rpartition("/")[2]) == split_of(top) else top
+
+
+def check_split(root: Location, split: str, folders: set[str], paths: list[str]) -> None:
+    """Raise DataError where a split folder holds both class folders and images beside them."""
+    if split in folders and any(folder.startswith(f"{split}/") for folder in folders):
+        stray = [path for path in paths if path.rpartition("/")[0] == split]
+        raise DataError(
+            f"{root / split} holds class folders, and {counted(len(stray))} beside them whose class is not known "
+            f"({listed(stray)}). Move them into {split}/<class>/ or out of the way."
+        )
+
+
+def refuse_splits(root: Location, tops: set[str]) -> None:
+    """Raise DataError where every folder that would be a class looks like a split."""
+    mentioned = {mentioned_split(top) or split_of(top) for top in tops}
+    if None in mentioned or (len(mentioned) == 1 and not all(map(split_of, tops))) or len(tops) == 1:
+        return
+    raise DataError(
+        f'Every "class" in {root} looks like a split: {listed(tops)}. For splits, name the folders train, val and test, each '
+        f"with a folder per class in it; if these are the classes, {CSV_HELP}, or give the folders other names."
+    )
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return the first names, and how many more there are."""
+    ordered = sorted(names)
+    more = f" and {len(ordered) - LISTED:,} more" if len(ordered) > LISTED else ""
+    return f"{', '.join(ordered[:LISTED])}{more}"

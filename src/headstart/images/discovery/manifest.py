@@ -1,0 +1,236 @@
+"""A table of images, as a CSV file: path, label and optionally split and group."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from headstart.errors import DataError
+from headstart.images.discovery.class_names import named
+from headstart.images.discovery.folder_layout import split_of
+from headstart.images.discovery.table_rows import TABLE_SUFFIXES, file_named, located, missing_files, read_rows
+from headstart.images.discovery.walk import listed_refs
+from headstart.images.formats import IMAGE_SUFFIXES, suffix_of
+from headstart.storage import bucket
+from headstart.storage.address import Address, Location
+from headstart.texts import class_name, counted, plain_cell
+from headstart.types import SPLITS, ImageRef
+
+#: Column → names by which it goes elsewhere, ``file_name`` in the image folders of Hugging Face's datasets for one
+#: (https://huggingface.co/docs/datasets/image_dataset#imagefolder); without case, spaces, ``_`` and ``-``.
+COLUMNS = {
+    "path": (
+        "paths", "filename", "filenames", "file", "files", "filepath", "filepaths", "image", "images", "imagepath",
+        "imgpath", "imagefile", "imagename", "img", "imgname", "fname", "imageid",
+    ),
+    "label": ("labels", "class", "classname", "category", "target", "labelname"),
+    "split": ("splits", "set", "subset", "partition"),
+    "group": ("groups", "groupid"),
+}  # fmt: skip
+
+#: What a needed column has in its rows, for messages.
+CONTENTS = {"path": "paths", "label": "classes"}
+
+
+def read_manifest(manifest: Location, root: Location) -> tuple[list[ImageRef], list[str]]:
+    """Return the images that a manifest names, in its order, and what a person should know of the reading.
+
+    Columns are found by their names or by what they are called elsewhere (:data:`COLUMNS`); others are not used. An empty
+    label means unlabelled, an empty split or group means none. Paths are relative to ``root``, or absolute and below it;
+    links are followed. Bytes that are not UTF-8 are kept in paths, since files may be named so, and refused in labels and
+    groups.
+
+    Raises
+    ------
+    DataError
+        If a column is missing, an image is named twice with other labels, a path leads out of ``root`` or to no file, a
+        split is unknown or a label is not UTF-8. A file that is missing is an error, not a failure among others: the list
+        is wrong.
+    """
+    rows = read_rows(manifest)
+    header = next(rows, (0, []))[1]
+    columns = columns_of(manifest, header, ("path", "label"))
+    reader = RefReader(manifest, root, len(header), columns)
+    seen: dict[str, ImageRef] = {}
+    n_again, contradictions = 0, []
+    for number, cells in rows:
+        ref = reader.ref(number, cells)
+        first = seen.setdefault(ref.path, ref)
+        n_again += first is not ref
+        if (first.label, first.split, first.group) != (ref.label, ref.split, ref.group):
+            contradictions.append(f"line {number}: {ref.path} is named twice, as {said(first)} and as {said(ref)}")
+    refs = list(seen.values())
+    if not refs:
+        raise DataError(f"{manifest} names no images.")
+    if isinstance(root, Address):
+        refs = listed_refs(root, refs)
+    missing = [ref.path for ref in refs if ref.size_bytes < 0]
+    if missing:
+        raise DataError(missing_files(manifest, root, missing))
+    if contradictions:
+        more = f" {counted(len(contradictions) - 1, 'more row')} like it." if len(contradictions) > 1 else ""
+        raise DataError(f"{manifest}, {contradictions[0]}.{more} Keep one row for each image.")
+    again = [f"{manifest} names images again in {counted(n_again, 'row')}, with the same label: each is taken once."]
+    return refs, [*notices_of(manifest, header, columns), *(again if n_again else [])]
+
+
+def said(ref: ImageRef) -> str:
+    """Return what a row says of an image."""
+    return ", ".join(filter(None, (ref.label or "unlabelled", ref.split, ref.group and f"group {ref.group}")))
+
+
+def read_paths(table: Path) -> list[Path]:
+    """Return the files that a table or a plain list names, relative to its own folder or absolute, in its order.
+
+    A table has a column for the path, and the others are not used; a list has one path a line.
+
+    Raises
+    ------
+    DataError
+        If there is no such column, or no path, or one leads to no file.
+    """
+    rows = list(read_rows(table))
+    header = rows[0][1] if rows else [""]
+    columns = columns_of(table, header, () if len(header) == 1 else ("path",))
+    place = columns.get("path", 0)
+    paths = [cells[place] for _, cells in rows["path" in columns :] if place < len(cells)]
+    if not paths:
+        raise DataError(f"{table} names no images.")
+    found = {path: file_named(table.parent, path) for path in paths}
+    missing = [path for path, file in found.items() if file is None]
+    if missing:
+        raise DataError(missing_files(table, table.parent, missing))
+    return [file for file in found.values() if file is not None]
+
+
+@dataclass(slots=True)
+class RefReader:
+    """Rows of a manifest → images.
+
+    Attributes
+    ----------
+    manifest, root : Path or Address
+        The table, and the folder that its paths are relative to.
+    width : int
+        Columns of the table.
+    columns : mapping of str to int
+        Which is which.
+    labels : dict of str to str
+        Each label as it is written, and as it is kept: a million rows have few.
+    """
+
+    manifest: Location
+    root: Location
+    width: int
+    columns: Mapping[str, int]
+    labels: dict[str, str] = field(default_factory=dict)
+
+    def ref(self, number: int, cells: list[str]) -> ImageRef:
+        """Return the image of one row; its size is −1 where there is no such file."""
+        if len(cells) != self.width and (len(cells) < self.width or any(map(str.strip, cells[self.width :]))):
+            what = "An empty cell needs its" if len(cells) < self.width else "A value needs quotes if it holds a"
+            raise DataError(
+                f"{self.manifest}, line {number}: {counted(len(cells), 'cell')} where {self.width} columns were announced. "
+                f"{what} separator."
+            )
+        given = cells[self.columns["path"]]
+        if not given.strip():
+            raise DataError(f"{self.manifest}, line {number}: the path is empty.")
+        path, state = located(self.root, given)
+        if path is None:
+            raise DataError(
+                f"{self.manifest}, line {number}: {given} leads out of {self.root}. Give a folder that holds all of the "
+                f"images as the data, and --manifest {self.manifest}."
+            )
+        split = self.name("split", number, cells)
+        if split is not None and split_of(split) is None:
+            raise DataError(
+                f"{self.manifest}, line {number}: unknown split {split!r}. Expected one of: {', '.join(SPLITS)}."
+            )
+        label, group = self.name("label", number, cells), self.name("group", number, cells)
+        return ImageRef(path, label, split_of(split) if split else None, group, *state)
+
+    def name(self, column: str, number: int, cells: Sequence[str]) -> str | None:
+        """Return the text of a cell in the form in which it is kept, None where it is empty or there is no such column."""
+        if column not in self.columns:
+            return None
+        given = cells[self.columns[column]]
+        if given not in self.labels:
+            if any("\udc80" <= char <= "\udcff" for char in given):
+                raise DataError(
+                    f"{self.manifest}, line {number}: the {column} is not UTF-8. Save the file as “CSV UTF-8”."
+                )
+            self.labels[given] = class_name(plain_cell(given.strip()))
+        return self.labels[given] or None
+
+
+def columns_of(manifest: Location, header: Sequence[str], needed: Sequence[str]) -> dict[str, int]:
+    """Return where the columns are.
+
+    Raises
+    ------
+    DataError
+        If a needed one is missing, or two may be the same.
+    """
+    names = [column_name(cell) for cell in header]
+    found: dict[str, int] = {}
+    for column, others in COLUMNS.items():
+        places = [i for i, name in enumerate(names) if name == column]
+        places = places or [i for i, name in enumerate(names) if name in others]
+        if len(places) > 1:
+            raise DataError(
+                f"{manifest} has several columns that may be the {column}: {', '.join(header[i].strip() for i in places)}. "
+                f"Call one of them {column}, and rename the others."
+            )
+        if places:
+            found[column] = places[0]
+    if not set(needed) <= set(found):
+        wanted = "the columns path and label, and optionally split and group" if len(needed) > 1 else "the column path"
+        raise DataError(
+            f"{manifest} needs a first line with {wanted}. "
+            f"Received: {', '.join(cell.strip() for cell in header) or 'nothing'}.{how_to_name(header, needed, found)}"
+        )
+    return found
+
+
+def how_to_name(header: Sequence[str], needed: Sequence[str], found: Mapping[str, int]) -> str:
+    """Return what to do about the names of columns of which a needed one is missing."""
+    if is_row(header):
+        return " The first line seems to be a row already: put the names above it."
+    if len(header) == 1 and " " in header[0].strip():
+        return " Columns are separated by commas, semicolons, tabs or bars."
+    missing = [name for name in needed if name not in found]
+    if not found or not missing:
+        return ""
+    one_hot = (
+        "; where each class has a column of its own, put the names of the classes into one" if len(header) > 2 else ""
+    )
+    return f' Call the column of the {CONTENTS[missing[0]]} "{missing[0]}"{one_hot if missing[0] == "label" else ""}.'
+
+
+def column_name(cell: str) -> str:
+    """Return the name of a column without what does not matter: case, quotes, spaces, ``_`` and ``-``."""
+    return re.sub(r"[\s_-]", "", cell.strip().strip("'\"").casefold())
+
+
+def is_row(header: Sequence[str]) -> bool:
+    """Return whether what should be the names of the columns has the path of an image in it."""
+    return any(suffix_of(cell.strip()) in IMAGE_SUFFIXES for cell in header)
+
+
+def notices_of(manifest: Location, header: Sequence[str], columns: Mapping[str, int]) -> list[str]:
+    """Return which columns were taken for which, where the names differ, and which are not used."""
+    taken = [f"{header[i].strip()} as {name}" for name, i in columns.items() if column_name(header[i]) != name]
+    unused = [cell.strip() for i, cell in enumerate(header) if i not in columns.values() and cell.strip()]
+    said = [f"taken: {', '.join(taken)}"] if taken else []
+    said += [f"not used: {named(unused)}"] if unused else []
+    return [f"Columns of {manifest} {'; '.join(said)}."] if said else []
+
+
+def is_manifest(location: Location) -> bool:
+    """Return whether there is a table of text, or an object of such a name."""
+    if location.suffix.lower() not in TABLE_SUFFIXES:
+        return False
+    return bucket.stat(location) is not None if isinstance(location, Address) else location.is_file()

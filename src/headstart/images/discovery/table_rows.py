@@ -1,0 +1,245 @@
+"""Rows of CSV and TSV files as people have them, and the files that their paths name."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import stat
+import unicodedata
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path, PurePosixPath
+from typing import IO, cast
+
+from headstart.errors import DataError
+from headstart.images.discovery.refs import state_of
+from headstart.storage import bucket
+from headstart.storage.address import Address, Location
+from headstart.texts import counted, plain_cell
+
+#: Suffixes of files that are taken as tables.
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
+
+#: Separators, and what stands for none: a character that no path has.
+SEPARATORS, NO_SEPARATOR = ",;\t|", "\x1f"
+
+#: The line by which Excel is told of the separator.
+SEP_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE | re.DOTALL)
+
+#: First bytes → encoding (The Unicode Standard 23.8, "Byte Order Mark").
+MARKS = ((b"\xff\xfe\0\0", "utf-32"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"\xef\xbb\xbf", "utf-8-sig"))
+
+#: First bytes of files that are no text → what they are.
+OTHER_KINDS = (
+    (b"PK\x03\x04", "an Excel workbook, or an archive: save the sheet as CSV UTF-8"),
+    (b"\xd0\xcf\x11\xe0", "an Excel workbook: save the sheet as CSV UTF-8"),
+    (b"\x1f\x8b", "compressed: unpack it"),
+    (b"PAR1", "a Parquet table: save it as CSV"),
+)
+
+#: Bytes by which the encoding is told.
+HEAD_BYTES = 4096
+
+
+def read_rows(table: Location) -> Iterator[tuple[int, list[str]]]:
+    """Yield number of the line and cells of each row, the names of the columns first; rows without a value are passed over.
+
+    The text is UTF-8, or UTF-16 or UTF-32 with a byte order mark. Cells are separated by what a first line ``sep=;`` says,
+    else by the comma, semicolon, tab or bar that occurs most often in the first row. Bytes that are not UTF-8 become lone
+    surrogates.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, or is no table of text.
+    """
+    try:
+        with opened(table) as file:
+            number, line = first_line(file)
+            separator = SEP_LINE.fullmatch(line)
+            if separator:
+                skipped, line = first_line(file)
+                number += skipped
+            mark = separator[1] if separator else separator_of(line)
+            reader = csv.reader(chain([line], file), delimiter=mark, skipinitialspace=f"{mark} " in line, strict=True)
+            for cells in reader:
+                if any(map(str.strip, cells)):
+                    yield number + reader.line_num - 1, cells
+    except csv.Error as error:
+        raise DataError(f'{table} cannot be read as CSV: {error}. Is a quote " opened and not closed?') from error
+    except (OSError, UnicodeError) as error:
+        raise DataError(f"{table} cannot be read as CSV: {error}") from error
+
+
+def first_line(file: IO[str]) -> tuple[int, str]:
+    """Return the next line that is not blank, and how many lines were read for it; an empty one at the end."""
+    number = 0
+    for line in iter(file.readline, ""):
+        number += 1
+        if line.strip():
+            return number, line
+    return number, ""
+
+
+def separator_of(line: str) -> str:
+    """Return the separator that occurs most often in a line, outside of quotes."""
+    bare = re.sub(r'"[^"]*"', "", line)
+    best = max(SEPARATORS, key=bare.count)
+    return best if best in bare else NO_SEPARATOR
+
+
+def opened(table: Location) -> IO[str]:
+    """Return a table, open for reading; one in a bucket is read whole."""
+    data = io.BytesIO(bucket.read(table)) if isinstance(table, Address) else table.open("rb")
+    try:
+        encoding = encoding_of(data.read(HEAD_BYTES), table)
+        data.seek(0)
+    except BaseException:
+        data.close()
+        raise
+    errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
+    return io.TextIOWrapper(cast("IO[bytes]", data), encoding=encoding, errors=errors, newline="")
+
+
+def encoding_of(head: bytes, table: Location) -> str:
+    """Return the encoding of a text by its first bytes; raise DataError where they are no text."""
+    kind = next((kind for magic, kind in OTHER_KINDS if head.startswith(magic)), None)
+    if kind:
+        raise DataError(f"{table} is no table of text. It is {kind}, and give that.")
+    marked = next((encoding for mark, encoding in MARKS if head.startswith(mark)), None)
+    if marked is None and b"\0" in head:
+        raise DataError(f"{table} is no text, or UTF-16 without a byte order mark. Save it as CSV UTF-8.")
+    return marked or "utf-8"
+
+
+#: Paths named in an error before the rest is counted.
+LISTED = 5
+
+#: Entries of a folder that are compared with a path, in a message.
+MAX_ENTRIES = 100_000
+
+#: What shows that a path is not one of files here → what to do about it.
+REMEDIES = (
+    (
+        re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:/"),
+        "Addresses are not fetched: get the files, and name them by paths relative to that folder.",
+    ),
+    (
+        re.compile(r"^[A-Za-z]:[\\/]"),
+        "These are paths on a drive of Windows. Write them relative to that folder, with / between folders.",
+    ),
+    (re.compile("[\udc80-\udcff]"), "The names are not UTF-8. Save the file as “CSV UTF-8”."),
+    (re.compile(r"^'.*'$"), "Remove the quotes ', or write them as \"."),
+)
+
+
+def forms(path: str) -> Iterator[str]:
+    r"""Yield a path as it is named, then in the forms in which the file may have it.
+
+    Without spaces at its ends; with ``/`` for ``\``; composed (NFC), as most systems write accents, and decomposed (NFD),
+    as macOS does; and without the ``'`` by which tables tell a spreadsheet that a cell is no formula.
+    """
+    yield path
+    if "\\" in path or not path.isascii() or path != path.strip():
+        plain = path.strip().replace("\\", "/")
+        for form in dict.fromkeys(
+            (path.strip(), plain, unicodedata.normalize("NFC", plain), unicodedata.normalize("NFD", plain))
+        ):
+            if form != path:
+                yield form
+    if (text := plain_cell(path)) != path:
+        yield text
+
+
+def relative(path: str, root: Location) -> str | None:
+    """Return a path relative to the root, without detours; None where it leads out of it.
+
+    One that is an absolute path, or an address, is taken as that.
+    """
+    if isinstance(root, Address):
+        if "://" in path:
+            above = f"{root}/"
+            return path.removeprefix(above) if path.startswith(above) else None
+    elif os.path.isabs(path):  # noqa: PTH117
+        path = os.path.relpath(path, root.absolute())
+    inside = os.path.normpath(path).replace(os.sep, "/")
+    return None if inside == ".." or inside.startswith(("../", "/")) else inside
+
+
+def located(root: Location, path: str) -> tuple[str | None, tuple[int, int, int]]:
+    """Return a path below the root as the file has it, and its size in bytes, time of change (ns) and stamp.
+
+    The path is None where it leads out of the root; the size is −1 where there is no such file, or in a bucket.
+    """
+    inside = [form for form in (relative(form, root) for form in forms(path)) if form is not None]
+    for form in inside:
+        found = state(root, form)
+        if found[0] >= 0:
+            return form, found
+    if not inside:
+        return None, (-1, 0, 0)
+    # On a disk as it is written, for messages.
+    return (path if isinstance(root, Path) else inside[0]), (-1, 0, 0)
+
+
+def file_named(folder: Path, path: str) -> Path | None:
+    """Return the file of a path that is absolute or relative to a folder; None where there is none."""
+    return next((folder / form for form in forms(path) if state(folder, form)[0] >= 0), None)
+
+
+def state(root: Location, path: str) -> tuple[int, int, int]:
+    """Return size in bytes, time of change (ns) and stamp of a file; size −1 where it is no regular one, or in a bucket."""
+    if isinstance(root, Address):
+        return -1, 0, 0
+    try:
+        info = os.stat(os.path.join(root, path))  # noqa: PTH116, PTH118 (a million rows)
+    except (OSError, ValueError):
+        return -1, 0, 0
+    return state_of(info) if stat.S_ISREG(info.st_mode) else (-1, 0, 0)
+
+
+def missing_files(table: Location, root: Location, missing: Sequence[str]) -> str:
+    """Return that a table names files that are not there, and what may be wrong."""
+    shown = ", ".join(path if path == path.strip() else f'"{path}"' for path in missing[:LISTED])
+    return (
+        f"{table} names {counted(len(missing), 'file')} not found in {root}: {shown}"
+        f"{' …' if len(missing) > LISTED else ''}. {remedy(table, root, missing[0])}"
+    )
+
+
+def remedy(table: Location, root: Location, path: str) -> str:
+    """Return what to do about a path that is not there."""
+    known = next((text for pattern, text in REMEDIES if pattern.search(path)), "")
+    if known:
+        return known
+    if isinstance(root, Path):
+        there = similar(root, path)
+        if there:
+            return f"There is {there}. Write the paths as the files are named, letter by letter."
+        if state(Path(), path)[0] >= 0:
+            return f"It is there from the current folder: give that as the data, and --manifest {table}."
+    return "Correct the paths, which are relative to that folder."
+
+
+def similar(root: Path, path: str) -> str:
+    """Return a path that is there and differs in case, in the form of accents or in a missing suffix alone, or nothing."""
+    found = PurePosixPath()
+    for part in PurePosixPath(path.strip().replace("\\", "/")).parts:
+        try:
+            with os.scandir(root / found) as scan:
+                names = [entry.name for entry, _ in zip(scan, range(MAX_ENTRIES), strict=False)]
+        except OSError:
+            return ""
+        alike = [name for name in names if name == part] or [name for name in names if same_letters(name, part)]
+        if not alike:
+            return ""
+        found /= min(alike)
+    return str(found) if (root / found).is_file() else ""
+
+
+def same_letters(name: str, other: str) -> bool:
+    """Return whether names differ in case, in the form of accents or in a suffix that the other lacks alone."""
+    first, second = (unicodedata.normalize("NFKC", text).casefold() for text in (name, other))
+    return first == second or first.rpartition(".")[0] == second

@@ -1,0 +1,255 @@
+"""Decode images in order, in threads, some of them ahead of the one that is asked for; and measure where the time goes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from headstart.errors import ImageError
+from headstart.images.load import LoadedImage, load_image
+from headstart.images.samples import DecodeRules
+from headstart.runtime import usable_cores
+from headstart.storage.address import Address
+from headstart.types import Failure
+
+if TYPE_CHECKING:
+    from headstart.storage.address import Location
+    from headstart.types import ImageRef, Recipe
+
+
+@dataclass(slots=True)
+class StageTime:
+    """How busy one stage was.
+
+    Attributes
+    ----------
+    threads : int
+        Pieces of work done at the same time.
+    busy_seconds : float
+        Time at work, summed over the threads.
+    awaited_seconds : float
+        Time in which the run had nothing to do but wait for this stage. The stage with most of it bounds the run.
+    """
+
+    threads: int = 1
+    busy_seconds: float = 0.0
+    awaited_seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class RunTimes:
+    """Where the time of a run went.
+
+    Attributes
+    ----------
+    decode, forward, write : StageTime
+        Reading and decoding; the network; compression and writing.
+    seconds : float
+        From the first image asked for to the last shard written.
+    """
+
+    decode: StageTime = field(default_factory=StageTime)
+    forward: StageTime = field(default_factory=StageTime)
+    write: StageTime = field(default_factory=StageTime)
+    seconds: float = 0.0
+
+    def add(self, other: RunTimes) -> None:
+        """Add what another run of the same form, beside this one or after it, was busy with and waited for."""
+        for name in ("decode", "forward", "write"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            mine.threads = theirs.threads
+            mine.busy_seconds += theirs.busy_seconds
+            mine.awaited_seconds += theirs.awaited_seconds
+
+    def of_several(self, n_runs: int) -> None:
+        """Note that so many runs took place at the same time, each with threads of its own."""
+        for stage in (self.decode, self.forward, self.write):
+            stage.threads *= n_runs
+
+    def share(self, stage: StageTime) -> float:
+        """Return the share of the run in which a stage was at work, 0–1; of its threads, the mean."""
+        return min(1.0, stage.busy_seconds / (stage.threads * self.seconds)) if self.seconds else 0.0
+
+    def bound(self) -> str:
+        """Return the stage that the run waited for most: ``decode``, ``forward`` or ``write``."""
+        return max(("forward", "decode", "write"), key=lambda name: float(getattr(self, name).awaited_seconds))
+
+
+class Stage:
+    """Threads for one kind of work; results come back in the order in which the work was given.
+
+    At the end of the ``with`` block what has begun is finished; what has not is dropped, unless ``finish`` is set.
+
+    Parameters
+    ----------
+    name : str
+        Of the threads.
+    threads : int
+        Pieces of work done at the same time.
+    time : StageTime
+        Is told how long the work took, and how long it was waited for.
+    finish : bool
+        Do all the work that was given, whatever ends the block.
+    clock : callable
+        Seconds from some fixed point.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        threads: int,
+        time: StageTime,
+        *,
+        finish: bool = False,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.time, self._finish, self._clock = time, finish, clock
+        self.time.threads = threads
+        self._pool = ThreadPoolExecutor(threads, name)
+        self._pending: deque[Future[Any]] = deque()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """Return how many pieces of work were given whose results were not taken."""
+        return len(self._pending)
+
+    def submit(self, work: Callable[..., Any], *arguments: Any) -> None:
+        """Give a piece of work."""
+        self._pending.append(self._pool.submit(self._timed, work, *arguments))
+
+    def take(self) -> Any:
+        """Return the result of the oldest piece of work, waiting for it; what it raised is raised here."""
+        start = self._clock()
+        try:
+            return self._pending.popleft().result()
+        finally:
+            self.time.awaited_seconds += self._clock() - start
+
+    def _timed(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        start = self._clock()
+        try:
+            return work(*arguments)
+        finally:
+            seconds = self._clock() - start
+            with self._lock:
+                self.time.busy_seconds += seconds
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=not self._finish)
+
+
+#: Images of a bucket that are read at the same time beside those that are decoded: a request takes some 10–100 ms, whatever
+#: the size, so that 16 bring some hundred images a second.
+REQUESTS_AT_ONCE = 16
+
+
+class ReadJob(Protocol):
+    """How images are read: the part of :class:`headstart.extract.shard_jobs.ShardJob` that concerns it.
+
+    Attributes
+    ----------
+    root : Path or Address
+        Folder that the paths are relative to, on a disk or in a bucket.
+    decode_threads : int
+        Images decoded at the same time.
+    stop_on_failure : bool
+        Raise at the first image that cannot be read, instead of listing it.
+    """
+
+    @property
+    def root(self) -> Location:
+        """Folder that the paths are relative to."""
+
+    @property
+    def decode_threads(self) -> int:
+        """Images decoded at the same time."""
+
+    @property
+    def stop_on_failure(self) -> bool:
+        """Whether the first image that cannot be read raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """A :class:`ReadJob` on its own, for images that go into no shard."""
+
+    root: Location
+    decode_threads: int = field(default_factory=usable_cores)
+    stop_on_failure: bool = False
+
+
+def decoded(
+    refs: Iterable[ImageRef], recipe: Recipe, job: ReadJob, *, ahead: int, time: StageTime | None = None
+) -> Generator[LoadedImage | Failure]:
+    """Yield each image, or why it failed, in order; up to ``ahead`` of them are decoded before they are asked for.
+
+    Raises
+    ------
+    ImageError
+        With ``job.stop_on_failure``, for the first image that cannot be read, after those before it.
+    """
+    rules = DecodeRules.of(recipe)
+
+    def load(ref: ImageRef) -> LoadedImage | Failure:
+        try:
+            return load_image(job.root, ref, size_px=recipe.input_size_px, resize_preset=recipe.resize, rules=rules)
+        except ImageError as error:
+            if job.stop_on_failure:
+                raise ImageError(f"{ref.path}: {error}") from error
+            return Failure(ref, str(error))
+
+    with Stage("decode", threads_of(job.root, job.decode_threads), time or StageTime()) as stage:
+        for ref in refs:
+            stage.submit(load, ref)
+            if len(stage) >= ahead:
+                yield stage.take()
+        while len(stage):
+            yield stage.take()
+
+
+def threads_of(root: Location, threads: int) -> int:
+    """Return how many threads read: more than were asked for where most of them wait for a bucket to answer."""
+    return threads + (REQUESTS_AT_ONCE if isinstance(root, Address) else 0)
+
+
+def batches(
+    refs: Iterable[ImageRef], recipe: Recipe, job: ReadJob, batch_size: Callable[[], int]
+) -> Iterator[tuple[list[LoadedImage], list[Failure]]]:
+    """Yield full batches of decoded images, in order, with the failures met on the way."""
+    with closing(decoded(refs, recipe, job, ahead=images_ahead(batch_size(), job))) as results:
+        yield from grouped(results, batch_size)
+
+
+def grouped(
+    results: Iterable[LoadedImage | Failure], batch_size: Callable[[], int]
+) -> Iterator[tuple[list[LoadedImage], list[Failure]]]:
+    """Yield what was decoded by batches of so many images, with the failures met on the way; the last may be smaller."""
+    images: list[LoadedImage] = []
+    failures: list[Failure] = []
+    for result in results:
+        if isinstance(result, Failure):
+            failures.append(result)
+        else:
+            images.append(result)
+        if len(images) >= batch_size():
+            yield images, failures
+            images, failures = [], []
+    if images or failures:
+        yield images, failures
+
+
+def images_ahead(batch_size: int, job: ReadJob) -> int:
+    """Return how many images are decoded ahead: enough that one slow image among many does not stop the network."""
+    return 2 * batch_size + job.decode_threads

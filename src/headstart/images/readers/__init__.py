@@ -1,0 +1,1 @@
+"""Readers of image formats: the pixels of a file, or its stored samples."""

@@ -1,0 +1,317 @@
+"""DICOM files of one frame or several, read by pydicom (extra ``dicom``), and the decoder of each transfer syntax."""
+
+from __future__ import annotations
+
+import io
+import re
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from headstart.errors import HeadstartError, ImageError
+from headstart.images.formats import (
+    DICOM_MARK,
+    DICOM_MARK_AT,
+    DICOM_SUFFIXES,
+    HEAD_BYTES,
+    has_magic,
+    import_reader,
+    suffix_of,
+)
+from headstart.images.readers.dicom_grayscale import (
+    GREY_ELEMENTS,
+    PALETTE_ELEMENTS,
+    grey_samples,
+    palette_samples,
+    stored_limits,
+)
+from headstart.images.readers.pillow_files import refuse_large
+from headstart.images.samples import Samples
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: The elements that hold pixels, of which a picture has one.
+PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+
+#: Transfer syntaxes (PS3.6, table A-1): deflated; JPEG of 8 and of 12 bits; JPEG 2000; RLE.
+DEFLATED, JPEG, JPEG_12_BIT = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"
+JPEG_2000, RLE = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"), "1.2.840.10008.1.2.5"
+
+#: What decodes them.
+PLUGINS = {JPEG: "pillow", JPEG_12_BIT: "pillow", **dict.fromkeys(JPEG_2000, "pillow"), RLE: "pydicom"}
+
+#: Lossless ones of other kinds: JPEG (two), JPEG-LS, High-Throughput JPEG 2000 (two).
+OTHER_LOSSLESS = (
+    "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.201",
+    "1.2.840.10008.1.2.4.202",
+)  # fmt: skip
+
+#: Deflated files that unpack to more are refused.
+MAX_INFLATED_BYTES = 2**30
+
+#: RLE never needs more than so many bytes for one, and so many for a frame (PS3.5, annex G: a byte of length for each run of
+#: two bytes or more; a header of 64 bytes and up to 15 segments, padded to even lengths).
+RLE_GROWTH, RLE_HEADER_BYTES = 2, 128
+
+
+def set_syntax(dataset: Any) -> None:
+    """Name the transfer syntax of a file without file meta information, as pydicom has found it out."""
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        implicit, little = dataset.original_encoding
+        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+
+
+def pixels_of(dataset: Any) -> str:
+    """Return the name of the element that holds the pixels; nothing where there is none."""
+    return next((name for name in PIXELS if name in dataset), "")
+
+
+def plugin_of(dataset: Any) -> str:
+    """Return the plugin that decodes the pixels; nothing where it does not matter which."""
+    return PLUGINS.get(dataset.file_meta.TransferSyntaxUID, "")
+
+
+def decoder_of(dataset: Any) -> Any:
+    """Return pydicom's decoder of the pixels.
+
+    Raises
+    ------
+    ImageError
+        If there is none for the transfer syntax, or the result would depend on which one it is.
+    """
+    from pydicom.pixels import get_decoder
+
+    syntax = dataset.file_meta.TransferSyntaxUID
+    readable = not syntax.is_compressed or syntax in {DEFLATED, *PLUGINS, *OTHER_LOSSLESS}
+    bits, n_samples = int(dataset.get("BitsStored") or 0), int(dataset.SamplesPerPixel)
+    beyond_pillow = bits > 8 and (syntax == JPEG_12_BIT or (syntax in JPEG_2000 and n_samples > 1))
+    if readable and not beyond_pillow:
+        try:
+            decoder = get_decoder(syntax)
+        except NotImplementedError:
+            readable = False
+        else:
+            readable = decoder.is_available
+    if not readable or beyond_pillow:
+        raise ImageError(unsupported(syntax, f" of {bits} bits" if beyond_pillow else ""))
+    return decoder
+
+
+def unsupported(syntax: Any, kind: str) -> str:
+    """Return the reason of a transfer syntax that is not read, and what to do."""
+    known = syntax.name != str(syntax) or re.fullmatch(r"[0-9.]{1,64}", syntax)
+    name = f"{syntax.name} ({syntax})" if syntax.name != str(syntax) else str(syntax) if known else "that is no UID"
+    plugin = "install a plugin of pydicom (pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg), or "
+    return (
+        f"not supported: transfer syntax {name}{kind}: {plugin if syntax in OTHER_LOSSLESS else ''}"
+        "decompress it (gdcmconv --raw IN OUT, or dcmdjpeg IN OUT)"
+    )
+
+
+def refuse_inflated(data: bytes) -> None:
+    """Raise ImageError for a deflated file that unpacks to more than a picture needs."""
+    if DEFLATED.encode() not in data[132:1024]:
+        return
+    meta_end = 144 + int.from_bytes(
+        data[140:144], "little"
+    )  # (0002,0000), the first element, says where the group ends
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflater.decompress(data[meta_end:], MAX_INFLATED_BYTES)
+    if inflater.unconsumed_tail:
+        raise ImageError(f"too large: it unpacks to more than {MAX_INFLATED_BYTES:,} bytes")
+
+
+def refuse_other_size(dataset: Any, number: int) -> None:
+    """Raise ImageError for a compressed frame that would unpack to other pixels than the file claims."""
+    from pydicom.encaps import get_frame
+
+    offsets = None
+    if "ExtendedOffsetTable" in dataset and "ExtendedOffsetTableLengths" in dataset:
+        offsets = (dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths)
+    n_frames = int(dataset.get("NumberOfFrames") or 1)
+    frame = get_frame(dataset.PixelData, number, number_of_frames=n_frames, extended_offsets=offsets)
+    claimed = (int(dataset.Columns), int(dataset.Rows))
+    if plugin_of(dataset) == "pillow":
+        with Image.open(io.BytesIO(frame), formats=("JPEG", "JPEG2000")) as image:
+            if image.size != claimed:
+                raise ImageError(
+                    f"damaged: it claims {claimed[0]:,} × {claimed[1]:,} pixels, but its frames have others"
+                )
+    elif dataset.file_meta.TransferSyntaxUID == RLE:
+        n_bytes = claimed[0] * claimed[1] * int(dataset.SamplesPerPixel) * int(dataset.BitsAllocated) // 8
+        if len(frame) > RLE_GROWTH * n_bytes + RLE_HEADER_BYTES:
+            raise ImageError("damaged: its frames hold more than the pixels that it claims")
+
+
+#: Version of what becomes of these files, noted with each of them. A change that gives other pixels gives another number.
+RULES = "dicom-1"
+
+#: The first bytes of files without preamble: group 2 or 8 of an element, little endian.
+BARE = (b"\x02\x00", b"\x08\x00")
+
+#: What is read of a file.
+ELEMENTS = (
+    "SOPClassUID", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns",
+    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
+    *PIXELS, *GREY_ELEMENTS, *PALETTE_ELEMENTS,
+)  # fmt: skip
+
+#: Kind of the index of a disk (PS3.6, table A-1).
+DIRECTORY = "1.2.840.10008.1.3.10"
+
+#: Photometric interpretations of one sample a pixel, and those of three that pydicom makes RGB of (PS3.3, C.7.6.3.1.2).
+GREY = ("MONOCHROME1", "MONOCHROME2")
+ONE_SAMPLE = (*GREY, "PALETTE COLOR")
+THREE_SAMPLES = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+
+
+def is_dicom(data: bytes, name: str) -> bool:
+    """Return whether a file is DICOM: by its mark, or by its suffix and the group of its first element.
+
+    The preamble before the mark may make it another image as well: then the suffix decides.
+    """
+    named_so = suffix_of(name) in DICOM_SUFFIXES
+    if data[DICOM_MARK_AT:HEAD_BYTES] == DICOM_MARK:
+        return named_so or not has_magic(data[:DICOM_MARK_AT])
+    return named_so and data.startswith(BARE)
+
+
+class DicomFile:
+    """A DICOM file; see :class:`headstart.images.samples.PictureFile`.
+
+    Parameters
+    ----------
+    data : bytes
+        The whole file.
+    max_pixels : int
+        Frames of more pixels are refused before they are decoded.
+
+    Raises
+    ------
+    ImageError
+        If pydicom is not installed, or the file holds no picture, or one that is too large or not supported.
+    """
+
+    format = "DICOM"
+
+    def __init__(self, data: bytes, max_pixels: int) -> None:
+        pydicom = import_reader("pydicom", extra="dicom", kind="DICOM")
+        with errors_without_values():
+            refuse_inflated(data)
+            self._dataset = dataset = pydicom.dcmread(io.BytesIO(data), force=True, specific_tags=list(ELEMENTS))
+            set_syntax(dataset)
+            refuse_without_pixels(dataset)
+            self.size = (int(dataset.Columns), int(dataset.Rows))
+            refuse_large(*self.size, max_pixels)
+            check_kind(dataset)
+            self._decoder = decoder_of(dataset)
+
+    def is_deep(self) -> bool:
+        """See :class:`headstart.images.samples.PictureFile`."""
+        with errors_without_values():
+            return self._dataset.PhotometricInterpretation in GREY or int(self._dataset.BitsAllocated) > 8
+
+    def more(self) -> str:
+        """See :class:`headstart.images.samples.PictureFile`."""
+        return "first-frame" if self.n_pictures() > 1 else ""
+
+    def n_pictures(self) -> int:
+        """See :class:`headstart.images.samples.PictureFile`."""
+        with errors_without_values():
+            return n_frames(self._dataset)
+
+    def read(self, number: int, notes: list[str]) -> Samples:
+        """See :class:`headstart.images.samples.PictureFile`."""
+        found = [RULES]
+        with errors_without_values():
+            samples = self._samples(number, found)
+        notes += [note for note in found if note not in notes]
+        return samples
+
+    def _samples(self, number: int, notes: list[str]) -> Samples:
+        """Return a frame as the file says that it is shown."""
+        dataset = self._dataset
+        values = self._stored(number)
+        if dataset.PhotometricInterpretation == "PALETTE COLOR":
+            return palette_samples(values, dataset)
+        if values.ndim == 2:
+            return grey_samples(values, dataset, number, notes)
+        limits = stored_limits(dataset)
+        return Samples(values if limits == (0, 255) else values.astype(np.uint16), limits)
+
+    def _stored(self, number: int) -> NDArray[Any]:
+        """Return the stored values of a frame, shape (height, width), or of its colours, shape (height, width, 3)."""
+        dataset = self._dataset
+        if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+            refuse_other_size(dataset, number)
+        elif len(dataset[pixels_of(dataset)].value) < native_bytes(dataset):
+            raise ImageError("truncated: the file ends before the picture does")
+        plugin = plugin_of(dataset)
+        values, _ = self._decoder.as_array(dataset, index=number, decoding_plugin=plugin, allow_excess_frames=False)
+        return values  # type: ignore[no-any-return]
+
+
+@contextmanager
+def errors_without_values() -> Iterator[None]:
+    """Turn what pydicom raises into ImageError, without its text."""
+    try:
+        yield
+    except (HeadstartError, MemoryError):
+        raise
+    except Exception as error:
+        raise ImageError(f"damaged: its DICOM elements or pixels cannot be read ({type(error).__name__})") from None
+
+
+def n_frames(dataset: Any) -> int:
+    """Return how many frames there are."""
+    return int(dataset.get("NumberOfFrames") or 1)
+
+
+def native_bytes(dataset: Any) -> int:
+    """Return how many bytes the frames take that are not compressed."""
+    n_samples = int(dataset.Rows) * int(dataset.Columns) * int(dataset.SamplesPerPixel)
+    if dataset.PhotometricInterpretation == "YBR_FULL_422":
+        n_samples = n_samples // 3 * 2
+    return n_frames(dataset) * n_samples * int(dataset.BitsAllocated) // 8
+
+
+def refuse_without_pixels(dataset: Any) -> None:
+    """Raise ImageError for reports, plans, indices and whatever else DICOM stores besides pictures."""
+    if pixels_of(dataset):
+        return
+    uid = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")
+    if "Rows" in dataset or (not len(dataset) and uid != DIRECTORY):
+        raise ImageError("truncated or damaged: the file ends before its pixels")
+    known = uid is not None and uid.name != str(uid)
+    raise ImageError(f"holds no picture: it is DICOM{f' of the kind {uid.name}' if known else ' without pixel data'}")
+
+
+def check_kind(dataset: Any) -> None:
+    """Raise ImageError for pixels that are not read: other colour spaces, samples that do not begin at the lowest bit."""
+    interpretation, n_samples = dataset.PhotometricInterpretation, int(dataset.SamplesPerPixel)
+    expected = ONE_SAMPLE if n_samples == 1 else THREE_SAMPLES if n_samples == 3 else ()
+    if interpretation not in expected:
+        known = interpretation in {
+            *ONE_SAMPLE,
+            *THREE_SAMPLES,
+            "YBR_PARTIAL_422",
+            "YBR_PARTIAL_420",
+            "CMYK",
+            "HSV",
+            "ARGB",
+        }
+        kind = f"{interpretation} of {n_samples} samples" if known else "its photometric interpretation"
+        raise ImageError(f"{kind} is not supported: convert it to MONOCHROME2 or RGB, or to JPEG, PNG or TIFF")
+    high_bit, bits = dataset.get("HighBit"), dataset.get("BitsStored")
+    if pixels_of(dataset) == "PixelData" and high_bit is not None and high_bit != bits - 1:
+        raise ImageError(
+            f"{bits} bits stored of which the highest is bit {high_bit} are not supported: convert it to start at bit 0"
+        )

@@ -1,0 +1,264 @@
+"""The stored values of a DICOM frame → the values shown (PS3.3, C.11.1 and C.11.2), lookup tables included."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.errors import ImageError
+from headstart.images.samples import Samples, to_levels, type_limits
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: The tables of a palette.
+COLOURS = ("Red", "Green", "Blue")
+
+#: What is read of a file for them.
+PALETTE_ELEMENTS = tuple(
+    f"{kind}{colour}PaletteColorLookupTable{part}"
+    for colour in COLOURS
+    for kind, part in (("", "Descriptor"), ("", "Data"), ("Segmented", "Data"))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A lookup table (PS3.3, C.11.1.1 and C.11.2.1.1): values below the first take its entry, values above the last that.
+
+    Attributes
+    ----------
+    first : int
+        The value of the first entry.
+    entries : tuple of int
+        What becomes of it and of those that follow.
+    bits : int
+        Bits of an entry.
+    """
+
+    first: int
+    entries: tuple[int, ...]
+    bits: int
+
+    @property
+    def largest(self) -> int:
+        """The largest entry that there can be."""
+        return int(2**self.bits - 1)
+
+    def look_up(self, values: NDArray[Any]) -> NDArray[np.uint16]:
+        """Return the entries of values."""
+        numbers = np.clip(np.floor(values).astype(np.int64) - self.first, 0, len(self.entries) - 1)
+        entries: NDArray[np.uint16] = np.array(self.entries, np.uint16)[numbers]
+        return entries
+
+    def __call__(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the shares of white."""
+        return self.look_up(values) / self.largest
+
+
+def table_of(descriptor: Any, data: Any, *, little_endian: bool) -> Table:
+    """Return a table from the elements LUTDescriptor and LUTData, or those of a palette.
+
+    Entries of 8 bits come one a byte, or one a word; data of the representation OW or OB are bytes, others integers.
+    """
+    n_entries, first, bits = int(descriptor[0]) or 65536, int(descriptor[1]), int(descriptor[2])
+    if isinstance(data, bytes):
+        word = "u1" if bits <= 8 and len(data) < 2 * n_entries else "<u2" if little_endian else ">u2"
+        data = np.frombuffer(data[: n_entries * np.dtype(word).itemsize], word)
+    entries = np.atleast_1d(np.asarray(data))[:n_entries].astype(np.uint16)
+    if len(entries) < 1 or not 8 <= bits <= 16:
+        raise ImageError("damaged: one of its lookup tables has no entries, or no bits")
+    if int(entries.max()) >= 2**bits:
+        bits = 16
+    return Table(first, tuple(entries.tolist()), bits)
+
+
+def table_in(item: Any, dataset: Any) -> Table:
+    """Return the table of an item of ModalityLUTSequence or VOILUTSequence."""
+    return table_of(item.LUTDescriptor, item.LUTData, little_endian=dataset.original_encoding[1])
+
+
+def palette_samples(values: NDArray[Any], dataset: Any) -> Samples:
+    """Return the colours of a frame of shape (height, width) that holds their numbers (PS3.3, C.7.6.3.1.5 and C.7.9)."""
+    if "RedPaletteColorLookupTableData" in dataset:
+        little = dataset.original_encoding[1]
+        pairs = [[dataset[f"{c}PaletteColorLookupTable{p}"].value for p in ("Descriptor", "Data")] for c in COLOURS]
+        tables = [table_of(descriptor, data, little_endian=little) for descriptor, data in pairs]
+        colours = np.stack([table.look_up(values) for table in tables], axis=2)
+        return Samples(to_levels(colours, (0.0, float(max(table.largest for table in tables))), []))
+    from pydicom.pixels import apply_color_lut
+
+    colours = apply_color_lut(values, dataset)[:, :, :3]
+    return Samples(to_levels(colours, type_limits(colours.dtype), []))
+
+
+#: What is read of a file for it.
+GREY_ELEMENTS = (
+    "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "VOILUTSequence", "WindowCenter", "WindowWidth",
+    "VOILUTFunction", "PixelPaddingValue", "PixelPaddingRangeLimit", "PerFrameFunctionalGroupsSequence",
+    "SharedFunctionalGroupsSequence",
+)  # fmt: skip
+
+#: Windows beyond are no windows.
+LARGEST = 1e15
+
+#: Larger exponents make no difference to a sigmoid in float64.
+MAX_EXPONENT = 500.0
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The line of VOILUTFunction LINEAR and LINEAR_EXACT (PS3.3, C.11.2.1.2.1 and C.11.2.1.3.2) between black and white."""
+
+    low: float
+    high: float
+
+    def __call__(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the shares of white."""
+        return (np.clip(values.astype(np.float64), self.low, self.high) - self.low) / (self.high - self.low)
+
+
+@dataclass(frozen=True, slots=True)
+class Sigmoid:
+    """The curve of VOILUTFunction SIGMOID (PS3.3, C.11.2.1.3.1)."""
+
+    center: float
+    width: float
+
+    def __call__(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the shares of white."""
+        exponents = np.clip(-4 * (values.astype(np.float64) - self.center) / self.width, -MAX_EXPONENT, MAX_EXPONENT)
+        return 1 / (1 + np.exp(exponents))
+
+
+def grey_samples(values: NDArray[Any], dataset: Any, frame: int, notes: list[str]) -> Samples:
+    """Return the stored values of a grey frame, shape (height, width), as they are shown.
+
+    Parameters
+    ----------
+    values : ndarray of shape (height, width)
+        Integers or floats.
+    dataset : pydicom.Dataset
+        The file.
+    frame : int
+        Number of the frame, from 0 on.
+    notes : list of str
+        Is told what was done that the samples do not tell.
+    """
+    is_white_zero = dataset.PhotometricInterpretation == "MONOCHROME1"
+    padding = padded(values, dataset)
+    values, limits = modality(values, dataset, group(dataset, frame, "PixelValueTransformationSequence"))
+    if padding is not None and padding.any() and not padding.all():
+        values = darkened(values, padding, is_white_zero)
+        notes.append("padding")
+    samples = Samples(values, limits, is_white_zero)
+    return with_window(samples, dataset, group(dataset, frame, "FrameVOILUTSequence"), notes)
+
+
+def group(dataset: Any, frame: int, sequence: str) -> Any:
+    """Return what a functional group says of a frame; the file where it has no such group."""
+    for groups, number in (("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0)):
+        items = dataset.get(groups) or ()
+        if number < len(items) and items[number].get(sequence):
+            return items[number].get(sequence)[0]
+    return dataset
+
+
+def stored_limits(dataset: Any) -> tuple[float, float] | None:
+    """Return the lowest and the highest value that BitsStored allows; None of floats."""
+    if "PixelData" not in dataset:
+        return None
+    bits, is_signed = int(dataset.BitsStored), dataset.PixelRepresentation == 1
+    return (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if is_signed else (0.0, 2.0**bits - 1)
+
+
+def padded(values: NDArray[Any], dataset: Any) -> NDArray[np.bool_] | None:
+    """Return which pixels only fill the frame (PS3.3, C.7.5.1.1.2); None where the file names no value for them."""
+    value = dataset.get("PixelPaddingValue")
+    if value is None:
+        return None
+    limit = dataset.get("PixelPaddingRangeLimit")
+    ends = np.array([value, value if limit is None else limit], np.int64).astype(
+        values.dtype
+    )  # −2,000 written as 63,536
+    inside: NDArray[np.bool_] = (values >= ends.min()) & (values <= ends.max())
+    return inside
+
+
+def darkened(values: NDArray[Any], padding: NDArray[np.bool_], is_white_zero: bool) -> NDArray[Any]:
+    """Return values with padding at most as bright as the darkest pixel that is none."""
+    others = values[~padding]
+    if is_white_zero:
+        return np.where(padding, np.maximum(values, others.max()), values)
+    return np.where(padding, np.minimum(values, others.min()), values)
+
+
+def modality(values: NDArray[Any], dataset: Any, item: Any) -> tuple[NDArray[Any], tuple[float, float] | None]:
+    """Return what the stored values stand for, and the lowest and highest that there can be; None of floats.
+
+    Pixels of 8 bits that stand for themselves stay uint8; other samples of fewer bits become int16.
+    """
+    limits = stored_limits(dataset)
+    if tables := item.get("ModalityLUTSequence"):
+        table = table_in(tables[0], dataset)
+        return table.look_up(values), (0.0, float(table.largest))
+    slope, intercept = number_of(item.get("RescaleSlope"), 1.0), number_of(item.get("RescaleIntercept"), 0.0)
+    if slope == 0 or not math.isfinite(slope) or not math.isfinite(intercept):
+        raise ImageError("damaged: its rescale slope and intercept are not usable numbers")
+    if (slope, intercept) == (1, 0):
+        return (values if limits in {None, (0.0, 255.0)} or values.itemsize > 1 else values.astype(np.int16)), limits
+    if limits is None:
+        return values * slope + intercept, None
+    low, high = sorted(end * slope + intercept for end in limits)
+    whole = slope.is_integer() and intercept.is_integer() and max(-low, high) < 2**31
+    if whole:
+        return values.astype(np.int32) * np.int32(slope) + np.int32(intercept), (low, high)
+    return values * np.float64(slope) + np.float64(intercept), (low, high)
+
+
+def with_window(samples: Samples, dataset: Any, item: Any, notes: list[str]) -> Samples:
+    """Return samples with the first table or window that the file names for them."""
+    tables = item.get("VOILUTSequence")
+    if tables and "LUTData" in tables[0]:
+        notes.append("window")
+        return replace(samples, values=as_values(samples), curve=table_in(tables[0], dataset))
+    center, width = first_number(item.get("WindowCenter")), first_number(item.get("WindowWidth"))
+    if center is None or width is None:
+        return samples
+    how = str(item.get("VOILUTFunction") or "LINEAR").strip().upper()
+    smallest = {"LINEAR": 1.0, "LINEAR_EXACT": sys.float_info.min, "SIGMOID": sys.float_info.min}.get(how, math.inf)
+    if not (smallest <= width < LARGEST and abs(center) < LARGEST):
+        notes.append("window-unusable")
+        return samples
+    notes.append("window")
+    samples = replace(samples, values=as_values(samples))
+    if how == "SIGMOID":
+        return replace(samples, curve=Sigmoid(center, width))
+    if how == "LINEAR":
+        center, width = center - 0.5, width - 1
+    low = center - width / 2
+    return replace(samples, curve=Window(low, max(center + width / 2, math.nextafter(low, math.inf))))
+
+
+def as_values(samples: Samples) -> NDArray[Any]:
+    """Return samples in a type whose values a window applies to."""
+    return samples.values.astype(np.int16) if samples.values.dtype == np.uint8 else samples.values
+
+
+def number_of(value: Any, otherwise: float) -> float:
+    """Return the value of an element, or another one where it is missing or empty."""
+    found = first_number(value)
+    return otherwise if found is None else found
+
+
+def first_number(value: Any) -> float | None:
+    """Return the first value of an element; None where it is missing or empty."""
+    if value is None or isinstance(value, str | bytes):
+        return None
+    values = list(value) if isinstance(value, Iterable) else [value]
+    return float(values[0]) if values and values[0] is not None else None

@@ -1,0 +1,91 @@
+"""JPEG 2000 of more than 8 bits in colour, read by imagecodecs (extra ``microscopy``): Pillow makes black of its white."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from headstart.errors import ImageError
+from headstart.images.formats import import_reader
+from headstart.images.readers.tiff_tags import JPEG_2000, embedded_pixels
+from headstart.images.samples import Samples
+
+if TYPE_CHECKING:
+    from PIL import ImageFile
+
+#: What the reader is needed for.
+KIND = "JPEG 2000 colour of more than 8 bits"
+
+#: SIZ marker of a codestream and what lies before the number of components and their bits (ITU-T T.800, A.5.1).
+COMPONENTS = re.compile(rb"\xff\x4f\xff\x51.{36}", re.DOTALL)
+
+
+def colour_bits(image: ImageFile.ImageFile, data: bytes) -> int:
+    """Return the bits of the colours of a JPEG 2000; 8 for grey, which Pillow reads, and for other formats."""
+    return 8 if image.mode == "L" or image.mode.startswith("I") else bits_of(image, data)
+
+
+def grey_samples(image: ImageFile.ImageFile, data: bytes) -> Samples | None:
+    """Return the samples of a loaded grey JPEG 2000 of other than 8 or 16 bits, which Pillow shifts to these.
+
+    None where it is another image.
+    """
+    bits, whole = bits_of(image, data), {"L": 8, "I;16": 16}.get(image.mode, 0)
+    if image.format != "JPEG2000" or not 0 < bits < whole:
+        return None
+    return Samples(np.asarray(image).astype(np.uint16) >> (whole - bits), (0.0, 2.0**bits - 1))
+
+
+def bits_of(image: ImageFile.ImageFile, data: bytes) -> int:
+    """Return the bits of the components of a JPEG 2000; 8 for other formats."""
+    found = COMPONENTS.search(data) if image.format == "JPEG2000" else None
+    if found is None:
+        return 8
+    sizes = data[found.end() + 2 :: 3][: int.from_bytes(data[found.end() : found.end() + 2], "big")]
+    return 1 + max((size & 0x7F for size in sizes), default=7)
+
+
+class DeepJpeg2000:
+    """A JPEG 2000 that imagecodecs reads; see :class:`headstart.images.samples.PictureFile`.
+
+    Parameters
+    ----------
+    image : ImageFile
+        As Pillow opened it, its size checked.
+    data : bytes
+        The whole file.
+    bits : int
+        Of its colours.
+
+    Raises
+    ------
+    ImageError
+        If imagecodecs is not installed, or the codestream has another size than the file says.
+    """
+
+    format = "JPEG2000"
+
+    def __init__(self, image: ImageFile.ImageFile, data: bytes, bits: int) -> None:
+        self._codecs = import_reader("imagecodecs", extra="microscopy", kind=KIND)
+        self.size, self._data, self._bits = image.size, data, bits
+        if embedded_pixels(JPEG_2000, data) > image.width * image.height:
+            raise ImageError("damaged: its codestream is larger than the picture")
+
+    def is_deep(self) -> bool:
+        """See :class:`headstart.images.samples.PictureFile`."""
+        return True
+
+    def more(self) -> str:
+        """See :class:`headstart.images.samples.PictureFile`."""
+        return ""
+
+    def n_pictures(self) -> int:
+        """See :class:`headstart.images.samples.PictureFile`."""
+        return 1
+
+    def read(self, number: int, notes: list[str]) -> Samples:
+        """See :class:`headstart.images.samples.PictureFile`."""
+        values = self._codecs.jpeg2k_decode(self._data)
+        return Samples(values, (0.0, 2.0**self._bits - 1) if values.dtype.kind == "u" else None)

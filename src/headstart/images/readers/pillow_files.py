@@ -1,0 +1,400 @@
+"""Files read by Pillow: the reader is chosen by content, and truncated files are found."""
+
+from __future__ import annotations
+
+import io
+import logging
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cache, cached_property
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from headstart.errors import ImageError
+from headstart.images.formats import RAW_SUFFIXES, readers, suffix_of, unidentified
+from headstart.images.readers.jpeg2000 import grey_samples
+from headstart.images.readers.pillow_samples import (
+    colour_16_bit,
+    deep_samples,
+    is_16_bit_colour,
+    is_animated,
+    load,
+    loses_bits,
+    may_be_deep,
+    netpbm_samples,
+    rawmode_of,
+    to_rgb,
+)
+from headstart.images.readers.tiff_tags import (
+    DNG_VERSION,
+    IMAGE_DESCRIPTION,
+    MASK,
+    N_COLOURS,
+    NEW_SUBFILE_TYPE,
+    REDUCED,
+    STRIP_SIZES,
+    STRIP_STARTS,
+    SUB_IFDS,
+    axes_of,
+    pictures_of,
+    refuse_hidden_pictures,
+    tag_number,
+    tag_numbers,
+)
+from headstart.images.samples import Samples
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL import ImageFile
+
+if TYPE_CHECKING:
+    from PIL import ImageFile
+
+    Reader: TypeAlias = tuple[
+        Callable[[IO[bytes], str | bytes], ImageFile.ImageFile], Callable[[bytes], bool | str] | None
+    ]
+
+#: Images of these formats are refused above so many pixels: their readers are written in Python and slow.
+MAX_SLOW_PIXELS = 8_000_000
+SLOW_FORMATS = frozenset({"QOI"})
+
+#: Reason of refusal.
+CAMERA_RAW = "camera raw is not supported: convert it to JPEG, PNG or TIFF"
+
+#: Modules whose warnings are ignored while images are decoded; those of pydicom may hold values of the file, as a name.
+PILLOW = r"(PIL|pillow_heif|pydicom)\."
+
+_filtering = threading.Lock()
+
+# Pillow logs what it also raises; without this, Python would print it where nobody has set up logging.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
+def open_image(data: bytes, name: str) -> ImageFile.ImageFile:
+    """Return the image, opened by the first reader that takes it.
+
+    This is ``Image.open`` without its limit of pixels, which belongs to the whole process: the caller checks the size.
+
+    Raises
+    ------
+    ImageError
+        If no reader takes it.
+    """
+    refusals = []
+    for format_name in readers(data, name):
+        if format_name not in registered_readers():
+            continue
+        factory, accept = registered_readers()[format_name]
+        accepted = accept(data[:16]) if accept else True
+        try:
+            if isinstance(accepted, str):  # known, but this Pillow was built without it
+                refusals.append(accepted)
+            elif accepted:
+                return factory(io.BytesIO(data), "")
+        except (SyntaxError, IndexError, TypeError, struct.error) as error:  # a reader's way to say "not mine"
+            refusals.append(f"{format_name}: {error}")
+    raise ImageError(unidentified(data, name, refusals))
+
+
+@cache
+def registered_readers() -> dict[str, Reader]:
+    """Return format → reader, and what tells by 16 bytes whether the file may be its own."""
+    Image.init()
+    return dict(Image.OPEN)
+
+
+def check_size(image: Image.Image, max_pixels: int) -> None:
+    """Raise ImageError if the image claims more pixels than are decoded, or none."""
+    limit = min(max_pixels, MAX_SLOW_PIXELS) if image.format in SLOW_FORMATS else max_pixels
+    refuse_large(*image.size, limit, f" of {image.format}" if limit < max_pixels else "")
+
+
+def refuse_large(width: int, height: int, max_pixels: int, kind: str = "") -> None:
+    """Raise ImageError for more pixels than are decoded, of this kind, or none."""
+    n_pixels = width * height
+    if n_pixels > max_pixels:
+        raise ImageError(f"too large: {width:,} × {height:,} pixels, at most {max_pixels:,}{kind} are decoded")
+    if n_pixels < 1:
+        raise ImageError(f"holds no pixels: {width} × {height}")
+
+
+def refuse_camera_raw(image: ImageFile.ImageFile, name: str) -> None:
+    """Raise ImageError for camera raw files, whose first picture is a preview of some hundred pixels."""
+    if image.format == "TIFF" and is_camera_raw(getattr(image, "tag_v2", {}), name):
+        raise ImageError(CAMERA_RAW)
+
+
+def is_camera_raw(tags: Mapping[int, Any], name: str) -> bool:
+    """Return whether a TIFF with these tags is what a camera writes before it is developed."""
+    preview = tags.get(NEW_SUBFILE_TYPE) == REDUCED and SUB_IFDS in tags
+    return suffix_of(name) in RAW_SUFFIXES or DNG_VERSION in tags or preview
+
+
+def refuse_missing_strips(image: ImageFile.ImageFile) -> None:
+    """Raise ImageError for TIFFs whose strips or tiles cover a part of the image: Pillow would leave the rest black."""
+    extents = [tile.extents for tile in image.tile if tile.extents] if image.format == "TIFF" else []
+    covered = max((right for _, _, right, _ in extents), default=0) * max((bottom for *_, bottom in extents), default=0)
+    if extents and covered < image.width * image.height:
+        raise ImageError(
+            f"damaged: it claims {image.width:,} × {image.height:,} pixels, but holds only {int(covered):,} of "
+            f"{image.width * image.height:,}"
+        )
+
+
+def ignore_pillow_warnings() -> None:
+    """Put the filter first, if another one has taken its place since.
+
+    ``warnings.catch_warnings`` would do it for a while, but its beginnings and ends in several threads undo each other.
+    """
+    first = warnings.filters[0] if warnings.filters else None
+    pattern = getattr(first[3], "pattern", None) if first else None
+    if first is None or first[0] != "ignore" or pattern != PILLOW:
+        with _filtering:
+            warnings.filterwarnings("ignore", module=PILLOW)
+
+
+#: Colour type → samples per pixel (PNG, third edition, table 8).
+SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+
+#: First column and row, and steps, of the seven passes of Adam7 (the same, table 14).
+ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+
+#: Bytes that are unpacked at once.
+STEP_BYTES = 2**20
+
+
+def refuse_missing_rows(image: ImageFile.ImageFile, data: bytes) -> None:
+    """Raise ImageError if the data of a PNG, which is loaded for it, fill only a part of it.
+
+    They are unpacked once more, but only if the last row is black, as missing ones are, or the rows are interlaced.
+    """
+    if image.format != "PNG" or data[12:16] != b"IHDR":
+        return
+    image.load()
+    width, height, bits, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
+    if not interlaced and any(image.crop((0, image.height - 1, image.width, image.height)).tobytes()):
+        return
+    pixel_bits = bits * SAMPLES.get(colour, 1)
+    expected = 0
+    for left, top, x_step, y_step in ADAM7 if interlaced else ((0, 0, 1, 1),):
+        columns, rows = len(range(left, width, x_step)), len(range(top, height, y_step))
+        expected += rows * (1 + (columns * pixel_bits + 7) // 8) if columns else 0
+    found = unpacked_bytes(data, expected)
+    if found < expected:
+        raise ImageError(f"truncated: it holds {found:,} of the {expected:,} bytes of its rows")
+
+
+def spread_transparency(image: ImageFile.ImageFile, data: bytes) -> None:
+    """Spread the transparent value of a grey PNG of 2 or 4 bits over 8, as Pillow does with the samples and not with it."""
+    transparent = image.info.get("transparency")
+    if image.format == "PNG" and image.mode == "L" and isinstance(transparent, int) and data[24:25] in {b"\2", b"\4"}:
+        image.info["transparency"] = transparent * 255 // (2 ** data[24] - 1)
+
+
+def unpacked_bytes(data: bytes, enough: int) -> int:
+    """Return how many bytes the picture data of a PNG unpack to, at most ``enough``: what follows these may be damaged."""
+    inflate, found = zlib.decompressobj(), 0
+    for chunk in picture_data(data):
+        rest: bytes = chunk
+        while rest and found < enough:
+            found += len(inflate.decompress(rest, min(STEP_BYTES, enough - found)))
+            rest = inflate.unconsumed_tail
+    return found
+
+
+def picture_data(data: bytes) -> Iterator[bytes]:
+    """Yield the content of the IDAT chunks."""
+    start = 8
+    while start + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, start)
+        if kind == b"IDAT":
+            yield data[start + 8 : start + 8 + length]
+        start += 12 + length
+
+
+#: Formats whose further frames are no pages: layers of a picture, other views or maps of a photograph.
+SINGLE_FORMATS = frozenset({"MPO", "PSD"})
+
+#: Files of more pages are refused where the pages have to be counted.
+MAX_PAGES = 10_000
+
+#: EXIF orientation → what shows the image upright, and what it is called in the notes (EXIF 2.32, tag 0x0112).
+ORIENTATIONS: dict[int, tuple[Callable[[NDArray[Any]], NDArray[Any]], str]] = {
+    2: (lambda pixels: pixels[:, ::-1], "exif-mirrored"),
+    3: (lambda pixels: pixels[::-1, ::-1], "exif-rotated-180"),
+    4: (lambda pixels: pixels[::-1], "exif-flipped"),
+    5: (lambda pixels: pixels.swapaxes(0, 1), "exif-transposed"),
+    6: (lambda pixels: pixels[::-1].swapaxes(0, 1), "exif-rotated-90"),
+    7: (lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1), "exif-transversed"),
+    8: (lambda pixels: pixels[:, ::-1].swapaxes(0, 1), "exif-rotated-270"),
+}
+
+
+class PillowFile:
+    """A file that Pillow reads; see :class:`headstart.images.samples.PictureFile`."""
+
+    def __init__(self, image: ImageFile.ImageFile, data: bytes, name: str, max_pixels: int) -> None:
+        self.image, self._data, self._name, self._max_pixels = image, data, name, max_pixels
+        self.format, self.size = image.format or "", image.size
+        self._is_tiff = self.format == "TIFF"
+        tags = getattr(image, "tag_v2", {}) if self._is_tiff else {}
+        self._description = str(tags.get(IMAGE_DESCRIPTION, ""))
+        self._starts_smaller = self._is_smaller(0)
+        if self._is_tiff and not has_more_frames(image):
+            strips = tag_numbers(tags, STRIP_STARTS), tag_numbers(tags, STRIP_SIZES)
+            refuse_hidden_pictures(self._description, *strips, len(data))
+
+    def is_deep(self) -> bool:
+        """See :class:`headstart.images.samples.PictureFile`."""
+        return may_be_deep(self.image, self._data)
+
+    def more(self) -> str:
+        """See :class:`headstart.images.samples.PictureFile`."""
+        if self.format == "PSD" or not has_more_frames(self.image):
+            return ""
+        if not self._is_tiff:
+            return "first-view" if self.format in SINGLE_FORMATS else "first-frame"
+        if self._joins_pages or self._starts_smaller:
+            return "first-page" if len(self._pictures) > 1 else ""
+        return "first-page" if any(not self._is_smaller(number) for number in self._further_pages()) else ""
+
+    def n_pictures(self) -> int:
+        """See :class:`headstart.images.samples.PictureFile`."""
+        return len(self._pictures)
+
+    def read(self, number: int, notes: list[str]) -> Samples:
+        """See :class:`headstart.images.samples.PictureFile`."""
+        pages = self._pictures[number] if number or self._joins_pages or self._starts_smaller else (0,)
+        found: list[str] = []
+        samples = joined([self._page(page, found) for page in pages], found)
+        notes += [note for note in dict.fromkeys(found) if note not in notes]
+        return samples
+
+    @cached_property
+    def _pictures(self) -> list[tuple[int, ...]]:
+        """The pages of each picture."""
+        if self.format in SINGLE_FORMATS:
+            return [(0,)]
+        if not self._is_tiff:
+            return [(number,) for number in range(getattr(self.image, "n_frames", 1))]
+        first = [] if self._starts_smaller else [0]
+        pages = [*first, *(number for number in self._further_pages() if not self._is_smaller(number))]
+        return pictures_of(self._description, pages or [0])
+
+    @property
+    def _joins_pages(self) -> bool:
+        """Whether its description says that each picture is made of several pages."""
+        return ("C", N_COLOURS) in axes_of(self._description)
+
+    def _further_pages(self) -> Iterator[int]:
+        """Yield the numbers of the pages behind the first, each sought; the last may be one that cannot be read."""
+        for number in range(1, MAX_PAGES):
+            try:
+                self.image.seek(number)
+            except EOFError:
+                return
+            except Exception:  # Pillow's readers raise nearly everything on a hostile file
+                yield number
+                return
+            yield number
+        raise ImageError(f"too large: it has {MAX_PAGES:,} pages or more")
+
+    def _is_smaller(self, number: int) -> bool:
+        """Return whether the page that was sought is a smaller version of another one, or a mask."""
+        kind = tag_number(getattr(self.image, "tag_v2", {}), NEW_SUBFILE_TYPE, 0)
+        return number == self.image.tell() and bool(kind & (REDUCED | MASK))
+
+    def _reopened(self, number: int) -> ImageFile.ImageFile:
+        """Return the file anew, at a page that is not loaded."""
+        image = open_image(self._data, self._name)
+        if number:
+            image.seek(number)
+        return image
+
+    def _page(self, number: int, notes: list[str]) -> Samples:
+        """Return the samples of a page, turned as the EXIF orientation says: a view, not a copy."""
+        image = self.image
+        if self.format not in SINGLE_FORMATS and number != image.tell():
+            image.seek(number)
+        check_size(image, self._max_pixels)
+        refuse_missing_strips(image)
+        rawmode = rawmode_of(image)
+        if self._is_tiff:  # Pillow turns these while it loads them, and forgets that it did
+            note_orientation(image, notes)
+        samples = self._samples(image, rawmode, number, notes)
+        if self._is_tiff:
+            return samples
+        orientation = note_orientation(image, notes)
+        return turned(samples, orientation) if orientation in ORIENTATIONS else samples
+
+    def _samples(self, image: ImageFile.ImageFile, rawmode: str, number: int, notes: list[str]) -> Samples:
+        """Return the samples of a page as Pillow shows it."""
+        if (samples := netpbm_samples(image, self._data)) is not None:
+            return samples
+        refuse_missing_rows(image, self._data)
+        if is_16_bit_colour(image, rawmode):
+            return colour_16_bit(rawmode, lambda: self._reopened(number))
+        if loses_bits(image, self._data):
+            notes.append("upper-bits")
+        load(image)
+        spread_transparency(image, self._data)
+        return grey_samples(image, self._data) or deep_samples(image) or Samples(to_rgb(image, notes))
+
+
+def joined(planes: Sequence[Samples], notes: list[str]) -> Samples:
+    """Return the samples of a picture that is one page, or three that are its colours."""
+    if len(planes) == 1:
+        return planes[0]
+    if "pages-are-colours" not in notes:
+        notes.append("pages-are-colours")
+    return replace(planes[0], values=np.stack([one_channel(plane) for plane in planes], axis=2))
+
+
+def one_channel(samples: Samples) -> NDArray[Any]:
+    """Return the samples of a grey page, shape (height, width).
+
+    Raises
+    ------
+    ImageError
+        If it is none: its pages cannot be the colours of one picture.
+    """
+    colours = samples.colours
+    if (colours != colours[:, :, :1]).any():
+        raise ImageError("its pages are named red, green and blue, but are not grey")
+    return colours[:, :, 0]
+
+
+def turned(samples: Samples, orientation: int) -> Samples:
+    """Return samples turned upright: a view, not a copy."""
+    return replace(samples, values=ORIENTATIONS[orientation][0](samples.values))
+
+
+def note_orientation(image: Image.Image, notes: list[str]) -> int:
+    """Return the EXIF orientation, and note it if it is not upright."""
+    try:
+        orientation = image.getexif().get(0x0112, 1)
+        if orientation in ORIENTATIONS:
+            notes.append(ORIENTATIONS[orientation][1])
+            return int(orientation)
+    except Exception:  # damaged metadata beside a sound picture; noted, since the rotation is then not known
+        notes.append("exif-unreadable")
+    return 1
+
+
+def orientation_of(notes: list[str]) -> int:
+    """Return the EXIF orientation that was noted."""
+    return next((number for number, (_, note) in ORIENTATIONS.items() if note in notes), 1)
+
+
+def has_more_frames(image: ImageFile.ImageFile) -> bool:
+    """Return whether other frames or pages follow."""
+    try:
+        return is_animated(image)
+    except Exception:  # the second frame is damaged, the first is sound
+        return True

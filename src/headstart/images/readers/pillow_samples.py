@@ -1,0 +1,271 @@
+"""Pixels as Pillow opens them: samples of more than 8 bits as they are stored, and modes of 8 bits as RGB."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageCms
+
+from headstart.errors import ImageError
+from headstart.images import samples
+from headstart.images.readers.tiff_tags import BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT, tag_number, tag_numbers
+from headstart.images.samples import Samples, strips
+
+if TYPE_CHECKING:
+    from headstart.images.samples import Pixels
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL import ImageFile
+
+    Reopen = Callable[[], ImageFile.ImageFile]
+
+#: The value of the tag SampleFormat that says signed integers.
+SIGNED = 2
+
+#: Pillow's names of the orders of two bytes: what unpacks the upper byte in one order unpacks the lower one in the other.
+OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+
+#: The bit of an AV1CodecConfigurationRecord that says 10 or 12 bits (AV1 Codec ISO Media File Format Binding, section 2.3).
+AV1_HIGH_BITDEPTH = 0x40
+
+#: Raw modes of big-endian TIFFs, and what they are once libtiff has unpacked them; Pillow replaces those of other types.
+UNPACKED = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
+
+
+def rawmode_of(image: ImageFile.ImageFile) -> str:
+    """Return how the bytes of an image that is not loaded yet become Pillow's pixels, as ``RGB;16B``."""
+    args = image.tile[0].args if image.tile else None
+    rawmode = args[0] if isinstance(args, tuple) and args else args
+    return rawmode if isinstance(rawmode, str) else ""
+
+
+def is_16_bit_colour(image: ImageFile.ImageFile, rawmode: str) -> bool:
+    """Return whether Pillow would keep but the upper bytes of 16 bit colours, or of grey and alpha."""
+    deep = rawmode[:-1] in {"RGB;16", "RGBA;16", "RGBX;16", "RGBa;16"} or rawmode == "LA;16B"
+    return deep and image.format in {"PNG", "TIFF"} and not (image.format == "PNG" and is_animated(image))
+
+
+def may_be_deep(image: ImageFile.ImageFile, data: bytes) -> bool:
+    """Return whether an image that is not loaded yet may have samples of more than 8 bits, or signed ones."""
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    return (
+        image.mode[0] in "IF"
+        or is_16_bit_colour(image, rawmode_of(image))
+        or SIGNED in tag_numbers(tags, SAMPLE_FORMAT)
+        or largest_sample(image, data) > 255
+    )
+
+
+def is_animated(image: ImageFile.ImageFile) -> bool:
+    """Return whether Pillow finds further frames."""
+    return bool(getattr(image, "is_animated", False))
+
+
+def deep_samples(image: ImageFile.ImageFile) -> Samples | None:
+    """Return the samples of a loaded image of one channel; None where it has 8 bits, which Pillow knows how to show."""
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    signed, bits = SIGNED in tag_numbers(tags, SAMPLE_FORMAT), tag_number(tags, BITS_PER_SAMPLE, 16)
+    if image.mode == "La":
+        return Samples(straight(np.asarray(image)))
+    if image.mode[0] not in "IF" and not (image.mode == "L" and signed and bits == 8):
+        return None
+    values, limits = np.asarray(image), None
+    if image.mode == "L":
+        values = values.view(np.int8)
+    elif image.mode.startswith("I;16"):
+        values = values.astype(np.uint16, copy=False)
+        limits = (0.0, 2.0**bits - 1) if bits < 16 else None
+    elif image.mode == "I":
+        values = values.astype(integer_type(image, signed, bits), copy=False)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        values = with_alpha(values[:, :, None], values != transparent)
+    return Samples(values, limits, white_is_zero=tags.get(PHOTOMETRIC) == 0)
+
+
+def integer_type(image: ImageFile.ImageFile, signed: bool, bits: int) -> type[np.integer[Any]]:
+    """Return the type of the integers that Pillow holds in 32 bits."""
+    if image.format == "PPM":
+        return np.uint16
+    if image.format != "TIFF" or (signed and bits != 16):
+        return np.int32
+    return np.int16 if signed else np.uint32
+
+
+def colour_16_bit(rawmode: str, reopen: Reopen) -> Samples:
+    """Return 16 bit colours, from the upper and the lower bytes that Pillow unpacks one after the other.
+
+    Parameters
+    ----------
+    rawmode : str
+        As :func:`rawmode_of`.
+    reopen : callable
+        Returns the image, at its page and not loaded.
+    """
+    if rawmode == "LA;16B":
+        return grey_and_alpha(reopen())
+    straight_mode = rawmode.replace("RGBa", "RGBA")
+    upper, info = unpacked(reopen(), straight_mode)
+    lower, _ = unpacked(reopen(), straight_mode[:-1] + OTHER_ORDER[straight_mode[-1]])
+    values = upper.astype(np.uint16)
+    values <<= 8
+    values |= lower
+    if rawmode.startswith("RGBa"):
+        values = straight(values)
+    transparent = info.get("transparency")
+    if isinstance(transparent, tuple):
+        values = with_alpha(values, (values != np.array(transparent, np.uint16)).any(axis=2))
+    return Samples(values)
+
+
+def loses_bits(image: ImageFile.ImageFile, data: bytes) -> bool:
+    """Return whether Pillow keeps the upper 8 bits of samples of more, and there is no way to the others."""
+    if image.format == "AVIF":
+        at = data.find(b"av1C")
+        return at > 0 and bool(data[at + 6] & AV1_HIGH_BITDEPTH)
+    if image.format == "SGI":
+        return data[3:4] == b"\2"  # bytes of a sample
+    if image.format == "PPM":
+        args = image.tile[0].args if image.tile else None
+        return data[:2] == b"P3" and isinstance(args, tuple) and args[-1] > 255
+    return (
+        image.format == "PNG" and is_animated(image) and image.mode in {"RGB", "RGBA", "LA"} and data[24:25] == b"\x10"
+    )
+
+
+def load(image: ImageFile.ImageFile) -> None:
+    """Load an image; bytes that libtiff has put in the order of this machine are not swapped a second time."""
+    rawmode = rawmode_of(image)
+    if rawmode in UNPACKED and image.tile[0].codec_name == "libtiff":
+        unpacked(image, UNPACKED[rawmode])
+    image.load()
+
+
+def unpacked(image: ImageFile.ImageFile, rawmode: str) -> tuple[NDArray[np.uint8], dict[Any, Any]]:
+    """Return the pixels as another raw mode unpacks them, and what Pillow says of the image."""
+    image.tile = [
+        tile._replace(args=(rawmode, *tile.args[1:]) if isinstance(tile.args, tuple) else rawmode)
+        for tile in image.tile
+    ]
+    image.load()
+    return np.asarray(image), image.info
+
+
+def grey_and_alpha(image: ImageFile.ImageFile) -> Samples:
+    """Return 16 bit grey and alpha of a PNG: four bytes a pixel, as RGBA has them."""
+    image._mode = "RGBA"
+    pixels, _ = unpacked(image, "RGBA")
+    return Samples(np.ascontiguousarray(pixels).view(">u2").astype(np.uint16))
+
+
+def netpbm_samples(image: ImageFile.ImageFile, data: bytes) -> Samples | None:
+    """Return the samples of a binary PGM or PPM of two bytes each; None where it is another file."""
+    largest = largest_sample(image, data)
+    if largest <= 255:
+        return None
+    tile = image.tile[0]
+    n_channels = 3 if data[:2] == b"P6" else 1
+    n_values = image.height * image.width * n_channels
+    if len(data) < tile.offset + 2 * n_values:
+        raise ImageError("truncated: the file ends before the picture does")
+    values = np.frombuffer(data, ">u2", n_values, tile.offset).astype(np.uint16)
+    return Samples(values.reshape(image.height, image.width, n_channels), (0.0, float(largest)))
+
+
+def largest_sample(image: ImageFile.ImageFile, data: bytes) -> int:
+    """Return what a binary PGM or PPM that is not loaded yet calls its largest sample; 255 for another file."""
+    if image.format != "PPM" or data[:2] not in {b"P5", b"P6"} or not image.tile:
+        return 255
+    codec, args = image.tile[0].codec_name, image.tile[0].args
+    if codec == "ppm":
+        return int(args[-1]) if isinstance(args, tuple) else 255
+    return 65535 if image.mode == "I" else 255
+
+
+def with_alpha(values: NDArray[Any], opaque: NDArray[np.bool_]) -> NDArray[Any]:
+    """Return samples of shape (height, width, n_channels) with alpha behind them: full where opaque, else zero."""
+    alpha = np.where(opaque, np.iinfo(values.dtype).max, 0).astype(values.dtype)
+    return np.concatenate([values, alpha[:, :, None]], axis=2)
+
+
+def straight(values: NDArray[Any], limits: tuple[float, float] | None = None) -> NDArray[Any]:
+    """Return samples of shape (height, width, n_channels) without the alpha, the last, that they were multiplied with.
+
+    The alpha of an opaque pixel is the upper one of the limits, or of those of the type.
+    """
+    is_float = values.dtype.kind == "f"
+    full, largest = (1.0, np.finfo(values.dtype).max) if is_float else 2 * (np.iinfo(values.dtype).max,)
+    if limits is not None:
+        full = largest = limits[1]
+    result = values.copy()
+    for rows in strips(values):
+        alpha = values[rows, :, -1:].astype(np.float64)
+        with np.errstate(all="ignore"):  # of values that are no numbers, which are refused later, and of huge ones
+            colours = values[rows, :, :-1] * np.divide(full, alpha, out=np.zeros_like(alpha), where=alpha > 0)
+            result[rows, :, :-1] = np.clip(colours if is_float else np.rint(colours), 0, largest)
+    return result
+
+
+#: Formats whose writers often leave the alpha channel at zero, which then means nothing.
+UNUSED_ALPHA = frozenset({"BMP", "DIB", "TGA", "ICO"})
+
+
+def to_rgb(image: Image.Image, notes: list[str]) -> Pixels:
+    """Return the pixels of a loaded image, shape (height, width, 3), and note which rule was used."""
+    if image.mode != "RGB":
+        notes.append(f"from-{image.mode}")
+    convert = converter(image, notes)
+    rows = max(1, samples.STRIP_PIXELS // image.width)
+    if rows >= image.height:
+        pixels = convert(image)
+    else:
+        pixels = np.empty((image.height, image.width, 3), np.uint8)
+        for top in range(0, image.height, rows):
+            bottom = min(top + rows, image.height)
+            pixels[top:bottom] = convert(image.crop((0, top, image.width, bottom)))
+    return pixels
+
+
+def converter(image: Image.Image, notes: list[str]) -> Callable[[Image.Image], Pixels]:
+    """Return what turns any strip of the image into RGB, chosen by the whole image."""
+    if image.mode == "LAB":
+        return from_lab()
+    if image.has_transparency_data and not ignores_alpha(image, notes):
+        return lambda strip: over_white(strip.convert("RGBA"), notes)
+    if image.mode == "RGB":
+        return np.asarray
+    return lambda strip: np.asarray(strip.convert("RGB"))
+
+
+def ignores_alpha(image: Image.Image, notes: list[str]) -> bool:
+    """Return whether the alpha channel is all zero in a format where that means that there is none."""
+    unused = image.format in UNUSED_ALPHA and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0)
+    if unused:
+        notes.append("alpha-ignored")
+    return unused
+
+
+def over_white(strip: Image.Image, notes: list[str]) -> Pixels:
+    """Return an RGBA image composited over white; noted only if some pixel is not opaque."""
+    if strip.getchannel("A").getextrema() != (255, 255):
+        if "alpha-on-white" not in notes:
+            notes.append("alpha-on-white")
+        strip = Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip)
+    return np.asarray(strip.convert("RGB"))
+
+
+def from_lab() -> Callable[[Image.Image], Pixels]:
+    """Return the rule of CIE L*a*b* (D50): littleCMS's conversion to sRGB."""
+    transform = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
+
+    def convert(strip: Image.Image) -> Pixels:
+        converted = ImageCms.applyTransform(strip, transform)
+        if converted is None:
+            raise ImageError("its LAB colours cannot be converted")
+        return np.asarray(converted)
+
+    return convert

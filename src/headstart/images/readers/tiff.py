@@ -1,0 +1,327 @@
+"""TIFFs that Pillow does not read: their kind, by their tags, and reading them with tifffile (extra ``microscopy``)."""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import re
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, TiffImagePlugin
+
+from headstart.errors import ImageError
+from headstart.images.formats import import_reader, verb_of
+from headstart.images.readers.pillow_files import CAMERA_RAW, MAX_PAGES, ORIENTATIONS, is_camera_raw, joined, turned
+from headstart.images.readers.pillow_samples import rawmode_of, straight
+from headstart.images.readers.tiff_tags import (
+    BITS_PER_SAMPLE,
+    COMPRESSION,
+    EXTRA_SAMPLES,
+    HEIGHT,
+    IMAGE_DEPTH,
+    ORIENTATION,
+    PHOTOMETRIC,
+    PLANAR,
+    SAMPLE_FORMAT,
+    SAMPLES_PER_PIXEL,
+    SIZE_OF,
+    WIDTH,
+    embedded_pixels,
+    pictures_of,
+    refuse_hidden_pictures,
+    tag_number,
+    tag_numbers,
+)
+from headstart.images.samples import Samples, to_levels, type_limits
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+    from PIL import ImageFile
+
+#: First bytes of a BigTIFF that Pillow does not read, and those of all TIFFs.
+BIG_ENDIAN_BIGTIFF = b"MM\0+"
+MAGIC = (b"II*\0", b"MM\0*", b"II+\0", BIG_ENDIAN_BIGTIFF)
+
+#: A value of Compression that Pillow knows, and not every build of it reads.
+WEBP = 50001
+
+#: Values of Compression that Pillow does not know, and what they are called (tifffile's and libtiff's lists).
+COMPRESSIONS = {
+    33003: "JPEG 2000", 33004: "JPEG 2000", 33005: "JPEG 2000", 34661: "JBIG", 34712: "JPEG 2000", 34887: "LERC",
+    34892: "lossy JPEG", 34927: "LERC", 34933: "PNG", 34934: "JPEG XR", 48124: "Jetraw", 50001: "WebP", 50002: "JPEG XL",
+    52546: "JPEG XL", 65000: "EER", 65001: "EER", 65002: "EER",
+}  # fmt: skip
+
+#: What Pillow says of samples that it does not read. The index is that of a raw mode for planes that are no colours.
+UNREAD = re.compile(r"TIFF: (unknown (pixel mode|data organization)|string index|Invalid value for samples per pixel)")
+
+#: Values of SampleFormat.
+FLOAT, COMPLEX = 3, (5, 6)
+
+#: Values of PhotometricInterpretation, and what some are called.
+WHITE_IS_ZERO, GREY, RGB, PALETTE, SEPARATED, YCBCR, LAB, CFA, LINEAR_RAW = 0, 1, 2, 3, 5, 6, 8, 32803, 34892
+COLOURS = {
+    WHITE_IS_ZERO: "grey with white as zero", GREY: "grey", RGB: "RGB", SEPARATED: "CMYK", YCBCR: "YCbCr", LAB: "LAB"
+}  # fmt: skip
+
+#: Values of ExtraSamples that mean alpha.
+ASSOCIATED, UNASSOCIATED = 1, 2
+
+
+def unread_kind(data: bytes, name: str, refusal: str) -> str:
+    """Return what keeps Pillow from reading a TIFF that may be sound, as ``64-bit float``; nothing where it is none.
+
+    Only the tags of the first page are read.
+
+    Parameters
+    ----------
+    data, name : bytes, str
+        The whole file, and its name.
+    refusal : str
+        Why Pillow did not take it.
+
+    Raises
+    ------
+    ImageError
+        If it is camera raw, or nothing is made of its samples.
+    """
+    if not data.startswith(MAGIC):
+        return ""
+    if data.startswith(BIG_ENDIAN_BIGTIFF):
+        return "big-endian BigTIFF"
+    try:
+        tags = first_tags(data)
+        compression, kind = tag_number(tags, COMPRESSION, 1), kind_of_samples(tags)
+    except Exception:  # damaged, which is what Pillow's own reason says then
+        return ""
+    if is_camera_raw(tags, name) or tag_number(tags, PHOTOMETRIC, GREY) in {CFA, LINEAR_RAW}:
+        raise ImageError(CAMERA_RAW)
+    if compression not in TiffImagePlugin.COMPRESSION_INFO:
+        return kind_of_compression(compression)
+    return with_a_picture(kind, tags) if UNREAD.search(refusal) else ""
+
+
+def unsupported(kind: str) -> str:
+    """Return the reason of a picture that nothing is made of."""
+    return f"{kind} {verb_of(kind)} not supported: convert it to grey or RGB of 8 or 16 bits"
+
+
+def with_a_picture(kind: str, tags: Mapping[int, Any]) -> str:
+    """Return a kind of samples that the other reader may read; raise ImageError for one that nothing is made of."""
+    photometric = tag_number(tags, PHOTOMETRIC, GREY)
+    several = photometric in {WHITE_IS_ZERO, GREY} and kind.endswith("channels")
+    if several or photometric == LAB or tag_number(tags, SAMPLE_FORMAT, 1) in COMPLEX:
+        raise ImageError(unsupported(kind))
+    return kind
+
+
+def kind_of_compression(compression: int) -> str:
+    """Return what a compression is called."""
+    known = COMPRESSIONS.get(compression)
+    return f"compression {known} ({compression})" if known else f"compression {compression}"
+
+
+def first_tags(data: bytes) -> Mapping[int, Any]:
+    """Return the tags of the first page."""
+    header = data[: 16 if data[2] == 43 or data[3] == 43 else 8]
+    tags = TiffImagePlugin.ImageFileDirectory_v2(header)
+    file = io.BytesIO(data)
+    file.seek(tags.next)
+    tags.load(file)
+    if WIDTH not in tags or HEIGHT not in tags:
+        raise ValueError("it has no size")
+    return tags
+
+
+def kind_of_samples(tags: Mapping[int, Any]) -> str:
+    """Return what the samples are, for a person."""
+    n_samples, bits = tag_number(tags, SAMPLES_PER_PIXEL, 1), tag_number(tags, BITS_PER_SAMPLE, 1)
+    sample_format, photometric = tag_number(tags, SAMPLE_FORMAT, 1), tag_number(tags, PHOTOMETRIC, GREY)
+    if sample_format in COMPLEX:
+        return "complex values"
+    if n_samples == 2 and tag_numbers(tags, EXTRA_SAMPLES) == (0,):
+        return "2 channels"
+    n_colours = {RGB: 3, YCBCR: 3, LAB: 3, SEPARATED: 4}.get(photometric, 1)
+    if n_samples > n_colours and not (n_samples == n_colours + 1 and tag_numbers(tags, EXTRA_SAMPLES)):
+        return f"{n_samples} channels"
+    if photometric == PALETTE:
+        return f"a palette of {bits} bits"
+    words = [f"{bits}-bit {'float' if sample_format == FLOAT else 'integer'}"]
+    words += [COLOURS[photometric]] if photometric in COLOURS else []
+    words += ["with alpha"] if n_samples == n_colours + 1 else []
+    words += ["in planes"] if n_samples > 1 and tag_number(tags, PLANAR, 1) != 1 else []
+    return " ".join(words)
+
+
+def misread_kind(image: ImageFile.ImageFile) -> str:
+    """Return what Pillow would read wrongly of a TIFF that it opened, or not everywhere; nothing where it is right.
+
+    WebP is left out of many of its builds. Planes: see :func:`reads_planes`.
+
+    Raises
+    ------
+    ImageError
+        If it is a volume, or nothing is made of its samples.
+    """
+    if image.format != "TIFF" or not image.tile:
+        return ""
+    tags = getattr(image, "tag_v2", {})
+    if tag_number(tags, COMPRESSION, 1) == WEBP:
+        return kind_of_compression(WEBP)
+    if tag_number(tags, IMAGE_DEPTH, 1) > 1:
+        raise ImageError(
+            "a volume in one page (ImageDepth) is not supported: write it anew with a page for each of its planes"
+        )
+    if rawmode_of(image) == "LX":  # of two channels, neither of which is alpha, Pillow takes the first
+        return with_a_picture(kind_of_samples(tags), tags)
+    in_planes = tag_number(tags, PLANAR, 1) != 1 and tag_number(tags, SAMPLES_PER_PIXEL, 1) > 1
+    is_right = not in_planes or reads_planes(tags, image.tile[0].codec_name == "libtiff")
+    return "" if is_right else with_a_picture(kind_of_samples(tags), tags)
+
+
+def reads_planes(tags: Mapping[int, Any], by_libtiff: bool) -> bool:
+    """Return whether Pillow reads the planes of a TIFF, each a channel, as what they are.
+
+    It copies bytes to red, green, blue and alpha: of 16 bits the upper ones alone where libtiff unpacks them, each as a
+    sample of its own where nothing is packed; grey with alpha and LAB are stored in other ways than RGB.
+    """
+    photometric, extra = tag_number(tags, PHOTOMETRIC, GREY), tag_numbers(tags, EXTRA_SAMPLES)
+    if tag_number(tags, BITS_PER_SAMPLE, 1) != 8 or tag_number(tags, SAMPLES_PER_PIXEL, 1) > 4:
+        return False
+    if by_libtiff:
+        return photometric in {RGB, SEPARATED, YCBCR}
+    return photometric in {RGB, SEPARATED} and extra in {(), (UNASSOCIATED,)}
+
+
+#: Values of PhotometricInterpretation that are read.
+READ = (WHITE_IS_ZERO, GREY, RGB, PALETTE, SEPARATED, YCBCR)
+
+# tifffile logs what it finds odd; without this, Python would print it where nobody has set up logging.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
+
+class DeepTiff:
+    """A TIFF that tifffile reads; see :class:`headstart.images.samples.PictureFile`.
+
+    Parameters
+    ----------
+    data : bytes
+        The whole file.
+    kind : str
+        What Pillow does not read.
+    max_pixels : int
+        Pages of more pixels are refused before they are decoded.
+
+    Raises
+    ------
+    ImageError
+        If tifffile or imagecodecs is not installed, or the kind is none that a picture can be made of.
+    """
+
+    format = "TIFF"
+
+    def __init__(self, data: bytes, kind: str, max_pixels: int) -> None:
+        tifffile = import_reader("tifffile", extra="microscopy", kind=kind)
+        import_reader("imagecodecs", extra="microscopy", kind=kind)
+        self._data, self._kind, self._max_pixels = data, kind, max_pixels
+        self._tiff = tifffile.TiffFile(io.BytesIO(data))
+        first = self._tiff.pages[0]
+        self.size = (first.imagewidth, first.imagelength)
+        self._check(first)
+
+    def is_deep(self) -> bool:
+        """See :class:`headstart.images.samples.PictureFile`."""
+        return bool(self._tiff.pages[0].dtype.itemsize > 1)
+
+    def more(self) -> str:
+        """See :class:`headstart.images.samples.PictureFile`."""
+        return "first-page" if self.n_pictures() > 1 else ""
+
+    def n_pictures(self) -> int:
+        """See :class:`headstart.images.samples.PictureFile`."""
+        return len(self._pictures)
+
+    def read(self, number: int, notes: list[str]) -> Samples:
+        """See :class:`headstart.images.samples.PictureFile`."""
+        pages = [self._tiff.pages[page] for page in self._pictures[number]]
+        samples = joined([self._page(page, notes) for page in pages], notes)
+        orientation = pages[0].tags.valueof(ORIENTATION, 1)
+        if orientation not in ORIENTATIONS:
+            return samples
+        note = ORIENTATIONS[orientation][1]
+        notes += [note] if note not in notes else []
+        return turned(samples, orientation)
+
+    @cached_property
+    def _pictures(self) -> list[tuple[int, ...]]:
+        """The pages of each picture."""
+        pages = self._tiff.pages
+        if len(pages) > MAX_PAGES:
+            raise ImageError(f"too large: it has {len(pages):,} pages, at most {MAX_PAGES:,} are counted")
+        if len(pages) == 1:
+            refuse_hidden_pictures(pages[0].description, pages[0].dataoffsets, pages[0].databytecounts, len(self._data))
+        numbers = [n for n in range(len(pages)) if not (pages[n].is_reduced or pages[n].is_mask)]
+        return pictures_of(pages[0].description, numbers or [0])
+
+    def _check(self, page: Any) -> None:
+        """Raise ImageError for what is too large, is cut off, or is no picture; nothing is decoded for it."""
+        width, height = page.imagewidth, page.imagelength
+        sizes = (width, height, page.imagedepth, page.samplesperpixel, page.bitspersample, *page.chunks, *page.chunked)
+        if not all(isinstance(size, int) for size in sizes) or page.planarconfig not in {1, 2}:
+            raise ImageError("damaged: its tags are not what the format demands")
+        n_pixels = max(width * height, math.prod(page.chunks))
+        if n_pixels > self._max_pixels:
+            raise ImageError(f"too large: {width:,} × {height:,} pixels, at most {self._max_pixels:,} are decoded")
+        if n_pixels < 1 or page.imagedepth != 1 or not math.prod(page.shape):
+            raise ImageError(f"holds no picture: {width} × {height} × {page.imagedepth}")
+        ends = [start + n for start, n in zip(page.dataoffsets, page.databytecounts, strict=False)]
+        if len(ends) < math.prod(page.chunked) or min(page.databytecounts) < 1 or max(ends) > len(self._data):
+            raise ImageError("truncated: the file ends before the picture does, or parts of it are missing")
+        known = page.compression in SIZE_OF or page.compression in TiffImagePlugin.COMPRESSION_INFO
+        if page.dtype is None or page.dtype.kind not in "biuf" or page.photometric not in READ or not known:
+            raise ImageError(unsupported(self._kind))
+        if page.compression in SIZE_OF:
+            for start, n_bytes in zip(page.dataoffsets, page.databytecounts, strict=False):
+                if embedded_pixels(page.compression, self._data[start : start + n_bytes]) > 2 * n_pixels:
+                    raise ImageError("damaged: a part of it is larger than the picture")
+
+    def _page(self, page: Any, notes: list[str]) -> Samples:
+        """Return the samples of a page as they are stored."""
+        self._check(page)
+        values = page.asarray(out=np.zeros(page.shape, page.dtype), maxworkers=1)
+        if page.axes.startswith("S"):
+            values = np.moveaxis(values, 0, -1)
+        if page.axes not in {"YX", "YXS", "SYX"}:
+            raise ImageError(unsupported(self._kind))
+        if page.photometric == PALETTE and page.colormap is not None and values.ndim == 2:
+            return Samples(np.stack([colours[values] for colours in page.colormap], axis=2))
+        no_cmyk = page.photometric == SEPARATED and values.shape[2:] < (4,)
+        no_rgb = page.photometric == YCBCR and page.compression not in SIZE_OF  # of these the decoders make RGB
+        if page.photometric == PALETTE or no_cmyk or no_rgb:
+            raise ImageError(unsupported(self._kind))
+        if page.photometric == SEPARATED:
+            notes += ["from-CMYK"] if "from-CMYK" not in notes else []
+            return Samples(from_cmyk(values))
+        n_colours = 3 if page.photometric in {RGB, YCBCR} else 1
+        values = values.reshape(*values.shape[:2], -1)
+        alpha = int(page.extrasamples[0]) if page.extrasamples else 0
+        if values.shape[2] < n_colours or (n_colours == 1 and values.shape[2] > (2 if alpha else 1)):
+            raise ImageError(unsupported(f"{values.shape[2]} channels"))
+        values = values[:, :, : n_colours + (alpha in {ASSOCIATED, UNASSOCIATED})]
+        if alpha == ASSOCIATED:
+            values = straight(values)
+        if values.dtype == np.uint8 and page.bitspersample < 8:
+            values = values.astype(np.uint16)  # which the limits hold for
+        limits = (0.0, 2.0**page.bitspersample - 1) if values.dtype.kind == "u" else None
+        return Samples(values, limits, white_is_zero=page.photometric == WHITE_IS_ZERO)
+
+
+def from_cmyk(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return CMYK of shape (height, width, 4 or more) as RGB, as Pillow converts it, from 8 bits."""
+    eight_bits = to_levels(values[:, :, :4], type_limits(values.dtype), [])
+    return np.asarray(Image.fromarray(eight_bits, "CMYK").convert("RGB"))

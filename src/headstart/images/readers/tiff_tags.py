@@ -1,0 +1,228 @@
+"""What the tags and the compressed parts of a TIFF say: channels, axes and sizes, each checked before it is believed."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from math import prod
+from typing import Any
+
+from headstart.errors import ImageError
+
+NEW_SUBFILE_TYPE, WIDTH, HEIGHT, BITS_PER_SAMPLE, COMPRESSION, PHOTOMETRIC = 254, 256, 257, 258, 259, 262
+IMAGE_DESCRIPTION, STRIP_STARTS, ORIENTATION, SAMPLES_PER_PIXEL, STRIP_SIZES = 270, 273, 274, 277, 279
+PLANAR, SUB_IFDS, EXTRA_SAMPLES, SAMPLE_FORMAT, IMAGE_DEPTH, DNG_VERSION = 284, 330, 338, 339, 32997, 50706
+
+#: Bits of NewSubfileType: a smaller version of another picture, a mask for it.
+REDUCED, MASK = 1, 4
+
+
+def tag_numbers(tags: Mapping[int, Any], tag: int) -> tuple[int, ...]:
+    """Return the integers that a tag holds; none where it is missing or holds other things."""
+    value = tags.get(tag)
+    parts = value if isinstance(value, tuple) else (value,)
+    return tuple(part for part in parts if isinstance(part, int))
+
+
+def tag_number(tags: Mapping[int, Any], tag: int, default: int) -> int:
+    """Return the largest of the integers that a tag holds; the default where there is none."""
+    return max(tag_numbers(tags, tag), default=default)
+
+
+#: Pages that make a colour picture.
+N_COLOURS = 3
+
+#: Descriptions are looked at up to so many characters: OME-XML names the axes at its beginning.
+DESCRIPTION_CHARACTERS = 2**20
+
+
+def pictures_of(description: str, pages: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return the pages of each picture: one, or three that are red, green and blue.
+
+    Parameters
+    ----------
+    description : str
+        ImageDescription of the first page.
+    pages : sequence of int
+        Numbers of the pages, without those that are smaller versions of others.
+    """
+    axes = axes_of(description)
+    sizes = dict(axes)
+    n_pages = 1
+    for size in sizes.values():
+        n_pages *= size
+    if sizes.get("C") != N_COLOURS or n_pages != len(pages):
+        return [(page,) for page in pages]
+    found: dict[tuple[int, ...], list[int]] = {}
+    slowest_first = [(name, range(size)) for name, size in reversed(axes)]
+    for page, place in zip(pages, product(*(positions for _, positions in slowest_first)), strict=True):
+        others = tuple(at for at, (name, _) in zip(place, slowest_first, strict=True) if name != "C")
+        found.setdefault(others, []).append(page)
+    return [tuple(planes) for planes in found.values()]
+
+
+def axes_of(description: str) -> list[tuple[str, int]]:
+    """Return the axes that the pages are counted along, the fastest first, and their sizes; nothing where none are named.
+
+    OME-TIFF 6.0: ``Pixels`` with DimensionOrder and SizeC, SizeZ, SizeT. ImageJ: ``channels``, ``slices``, ``frames``, always
+    in this order. tifffile: JSON of ``shape`` and ``axes``.
+    """
+    text = description[:DESCRIPTION_CHARACTERS]
+    if text.startswith("ImageJ="):
+        values = dict(re.findall(r"^(channels|slices|frames)=(\d{1,9})\s*$", text, re.MULTILINE))
+        names = (("C", "channels"), ("Z", "slices"), ("T", "frames"))
+        return [(axis, int(values.get(name, 1))) for axis, name in names]
+    if text.startswith("{"):
+        return axes_of_json(text)
+    pixels = re.findall(r"<(?:\w+:)?Pixels\b([^>]*)>", text)
+    if len(pixels) != 1:  # none, or several images in one file
+        return []
+    values = dict(re.findall(r'(DimensionOrder|Size[CZT])="(XY[CZT]{3}|\d{1,9})"', pixels[0]))
+    order = values.get("DimensionOrder", "")
+    return [(axis, int(values.get(f"Size{axis}", "1"))) for axis in order[2:]] if order[:2] == "XY" else []
+
+
+def refuse_hidden_pictures(description: str, starts: Sequence[int], sizes: Sequence[int], file_bytes: int) -> None:
+    """Raise ImageError for a TIFF of one page behind which others lie that have no entry of their own.
+
+    ImageJ writes large stacks so, and tifffile those that it was told to truncate.
+
+    Parameters
+    ----------
+    description : str
+        ImageDescription of the page.
+    starts, sizes : sequences of int
+        Where the strips or tiles of the page lie, and their bytes.
+    file_bytes : int
+        How many bytes the file has: a single page, saved anew, may have kept its description.
+    """
+    imagej = re.match(r"ImageJ=[^\n]*\nimages=(\d{1,9})\s", description)
+    n_pictures = int(imagej[1]) if imagej else prod(truncated_shape(description)[:-2])
+    if n_pictures > 1 and max(starts, default=0) + 2 * sum(sizes) <= file_bytes:
+        raise ImageError(
+            "several pictures in one page, one behind the other, are not supported: write it anew with a page for each"
+        )
+
+
+def truncated_shape(description: str) -> list[int]:
+    """Return the shape that tifffile names where a page stands for several pictures; else nothing."""
+    try:
+        values = json.loads(description[:DESCRIPTION_CHARACTERS]) if description.startswith("{") else {}
+        return [int(size) for size in values["shape"]] if values.get("truncated") else []
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return []
+
+
+def axes_of_json(text: str) -> list[tuple[str, int]]:
+    """Return the axes of tifffile's description."""
+    try:
+        values = json.loads(text)
+        axes, shape = values["axes"], values["shape"]
+        pairs = [(str(axis), int(size)) for axis, size in zip(axes, shape, strict=True)]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return []
+    return [(axis, size) for axis, size in reversed(pairs) if axis not in {"Y", "X", "S"}]
+
+
+#: Start of frame markers of JPEG, lossless ones included (ITU-T T.81, table B.1).
+JPEG_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
+
+#: Bits of a side of a JPEG XL, and aspect ratios by which the other one follows (ISO/IEC 18181-1, SizeHeader).
+JXL_BITS = (9, 13, 18, 30)
+JXL_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
+
+
+def jpeg_size(data: bytes) -> tuple[int, int]:
+    """Return width and height of the first frame of a JPEG."""
+    start = 2
+    while True:
+        mark, marker, length = struct.unpack_from(">BBH", data, start)
+        if mark != 0xFF:
+            raise ValueError("it is no JPEG")
+        if marker in JPEG_FRAMES:
+            height, width = struct.unpack_from(">HH", data, start + 5)
+            return width, height
+        start += 2 + length
+
+
+def jpeg2000_size(data: bytes) -> tuple[int, int]:
+    """Return the largest width and height that a codestream of JPEG 2000 begins with (ITU-T T.800, A.5.1)."""
+    found = [struct.unpack_from(">II", data, at.end() + 4) for at in re.finditer(rb"\xff\x4f\xff\x51", data)]
+    return max(width for width, _ in found), max(height for _, height in found)
+
+
+def jpegxl_size(data: bytes) -> tuple[int, int]:
+    """Return width and height of a JPEG XL, with its container or without."""
+    if not data.startswith(b"\xff\x0a"):
+        data = data[data.index(b"\xff\x0a", data.index(b"jxl", 12)) :]
+    bits, at = int.from_bytes(data[2:18], "little"), 0
+
+    def take(n: int) -> int:
+        nonlocal at
+        at += n
+        return (bits >> (at - n)) & ((1 << n) - 1)
+
+    small = take(1)
+
+    def side() -> int:
+        return 8 * (1 + take(5)) if small else 1 + take(JXL_BITS[take(2)])
+
+    height, ratio = side(), take(3)
+    if not ratio:
+        return side(), height
+    across, down = JXL_RATIOS[ratio - 1]
+    return height * across // down, height
+
+
+def lerc_size(data: bytes) -> tuple[int, int]:
+    """Return width and height of a LERC blob of version 2 and above (Esri, Lerc2::HeaderInfo)."""
+    if data[:6] != b"Lerc2 ":
+        raise ValueError("it is no LERC of version 2")
+    (version,) = struct.unpack_from("<i", data, 6)
+    height, width = struct.unpack_from("<ii", data, 14 if version >= 3 else 10)
+    return width, height
+
+
+def png_size(data: bytes) -> tuple[int, int]:
+    """Return width and height of a PNG."""
+    width, height = struct.unpack_from(">II", data, 16)
+    return width, height
+
+
+def webp_size(data: bytes) -> tuple[int, int]:
+    """Return width and height of a WebP of one picture (RFC 9649)."""
+    if data[12:16] == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if data[12:16] == b"VP8X":
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    width, height = struct.unpack_from("<HH", data, 26)
+    return width & 0x3FFF, height & 0x3FFF
+
+
+#: The value of Compression for JPEG 2000.
+JPEG_2000 = 34712
+
+#: Compression → what tells the size of a part.
+SIZE_OF: dict[int, Callable[[bytes], tuple[int, int]]] = {
+    6: jpeg_size, 7: jpeg_size, 33003: jpeg2000_size, 33004: jpeg2000_size, 33005: jpeg2000_size, JPEG_2000: jpeg2000_size,
+    34887: lerc_size, 34933: png_size, 50001: webp_size, 50002: jpegxl_size, 52546: jpegxl_size,
+}  # fmt: skip
+
+
+def embedded_pixels(compression: int, data: bytes) -> int:
+    """Return how many pixels a compressed part claims to have.
+
+    Raises
+    ------
+    ImageError
+        If that cannot be told.
+    """
+    try:
+        width, height = SIZE_OF[compression](data)
+    except (struct.error, IndexError, ValueError):
+        raise ImageError("damaged: the size of a compressed part of it cannot be told") from None
+    return width * height

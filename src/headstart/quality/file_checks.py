@@ -1,0 +1,350 @@
+"""Checks on the files of a data set: unreadable, oddly made, too small, of odd shape, too few of a class."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.report.html_pages import Check, Example, Finding, ListedImage
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from headstart.cache.datasets import HexColumn
+    from headstart.cache.reader import FeatureCache
+    from headstart.types import Failure
+
+#: Images listed of a group of many.
+MAX_MEMBERS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """One value per row of the cache, and what could not be read.
+
+    Attributes
+    ----------
+    paths, splits, groups : sequence of str
+        Empty for no split or group.
+    sha256 : HexColumn
+        Digest of each image's bytes.
+    labels : ndarray of shape (n_images,), int64
+        Index into ``class_names``, −1 where unlabelled.
+    class_names : tuple of str
+        Names that the labels index.
+    notes : iterable of tuple of str
+        What was done to each image (images/decode.py).
+    width_px, height_px : ndarray of shape (n_images,), int32
+        Size of the image as it is seen.
+    input_size_px : int
+        Side of the square that the network takes.
+    failures : sequence of Failure
+        What could not be read.
+    max_examples : int
+        Cases that are described of each finding; all are counted.
+    """
+
+    paths: Sequence[str]
+    splits: Sequence[str]
+    groups: Sequence[str]
+    sha256: HexColumn
+    labels: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    notes: Iterable[tuple[str, ...]]
+    width_px: NDArray[np.int32]
+    height_px: NDArray[np.int32]
+    input_size_px: int
+    failures: Sequence[Failure]
+    max_examples: int
+
+    def image(self, row: int) -> ListedImage:
+        """Return one row as it is listed."""
+        label = int(self.labels[row])
+        return ListedImage(self.paths[row], self.class_names[label] if label >= 0 else None, self.splits[row] or None)
+
+    def example(self, rows: Iterable[int], detail: str = "", values: Mapping[str, Any] | None = None) -> Example:
+        """Return one case; of many rows the first are listed."""
+        members = [int(row) for row in rows]
+        counted = {"n_images": len(members)} if len(members) > 1 else {}
+        return Example(tuple(self.image(row) for row in members[:MAX_MEMBERS]), detail, counted | dict(values or {}))
+
+    def n_labels(self, rows: Iterable[int]) -> int:
+        """Return how many classes some rows are of."""
+        return len({int(self.labels[row]) for row in rows if self.labels[row] >= 0})
+
+    def n_splits(self, rows: Iterable[int]) -> int:
+        """Return how many splits some rows are in."""
+        return len({self.splits[row] for row in rows if self.splits[row]})
+
+
+def read_columns(cache: FeatureCache, max_examples: int) -> Columns:
+    """Return what the checks need of a cache; no features."""
+    rows = cache.rows
+    return Columns(
+        paths=rows.path,
+        splits=rows.split,
+        groups=rows.group,
+        sha256=rows.sha256,
+        labels=cache.labels,
+        class_names=cache.class_names,
+        notes=rows.notes,
+        width_px=rows.width_px,
+        height_px=rows.height_px,
+        input_size_px=cache.recipe.input_size_px,
+        failures=cache.failures,
+        max_examples=max_examples,
+    )
+
+
+#: Below this many pixels on the shorter side, the network sees mostly what the enlargement made up.
+MIN_SIDE_PX = 32
+
+#: Longer to shorter side from which on squeezing to a square distorts beyond recognition.
+MAX_ASPECT_RATIO = 4.0
+
+#: Largest to smallest class from which on accuracy says little.
+MAX_IMBALANCE = 10.0
+
+UNREADABLE = Check(
+    "unreadable",
+    "Images that could not be read",
+    "warning",
+    "They have no features and take part in nothing. Replace or delete them.",
+)
+TINY = Check(
+    "tiny", "Tiny images", "warning", "Enlarged to the network's input they hold little detail. Find larger originals."
+)
+ASPECT = Check(
+    "extreme-aspect-ratio",
+    "Extreme aspect ratio",
+    "warning",
+    "The network sees them squeezed to a square. Crop them, or leave them out.",
+)
+FEW = Check(
+    "few-images",
+    "Classes with few images",
+    "warning",
+    "A head learns such a class badly, and its score is a matter of luck. Collect more, or join classes.",
+    unit="classes",
+)
+IMBALANCE = Check(
+    "imbalance",
+    "Strong imbalance of classes",
+    "warning",
+    "Judge heads by balanced accuracy, and try --class-weight balanced.",
+    unit="data sets",
+)
+
+OLD_SCALE = Check(
+    "scaled-from-range",
+    "Brightness scaled image by image",
+    "warning",
+    "An older version decoded them, scaling each by its own range, so that brightness cannot be compared between them. Run "
+    "extract-features again: it decodes them by one rule.",
+)
+
+#: What a note of images/decode.py begins with → where it is reported; the first that fits, so the last takes the rest.
+NOTE_CHECKS: tuple[tuple[str, Check], ...] = (
+    (
+        "named-",
+        Check(
+            "wrong-extension",
+            "Name says another format than content",
+            "info",
+            "They were read by their content. Other programs may refuse them: rename them.",
+        ),
+    ),
+    (
+        "exif-unreadable",
+        Check(
+            "exif-unreadable",
+            "Damaged metadata",
+            "warning",
+            "Whether they should have been turned is not known: they were taken as they are stored.",
+        ),
+    ),
+    (
+        "exif-",
+        Check(
+            "exif-rotated",
+            "Turned as their EXIF orientation says",
+            "info",
+            "Programs that ignore EXIF see them otherwise. If some look wrong, their orientation was written wrongly.",
+        ),
+    ),
+    (
+        "alpha-",
+        Check(
+            "alpha",
+            "Transparency",
+            "info",
+            "Transparent pixels were laid on white. If one class alone has them, a head may learn the white.",
+        ),
+    ),
+    ("scaled-from-range", OLD_SCALE),
+    ("from-I", OLD_SCALE),
+    ("from-F", OLD_SCALE),
+    (
+        "low-range",
+        Check(
+            "low-range",
+            "Little of the range is used",
+            "warning",
+            "Their values use little of the range of their type: few of the 256 levels are left. Run extract-features "
+            "with --intensity range, percentiles or LOW:HIGH.",
+        ),
+    ),
+    (
+        "clipped",
+        Check(
+            "clipped",
+            "Values outside the range",
+            "warning",
+            "What lay below black or above white was clipped. Run extract-features with --intensity range or LOW:HIGH.",
+        ),
+    ),
+    (
+        "upper-bits",
+        Check(
+            "upper-bits",
+            "Only the upper 8 bits were read",
+            "info",
+            "Their reader gives no more, and no range of intensities applies to them: convert them to PNG or TIFF.",
+        ),
+    ),
+    (
+        "pages-are-colours",
+        Check("pages-are-colours", "Three pages are one colour picture", "info", "As their description says."),
+    ),
+    (
+        "first-",
+        Check(
+            "first-frame",
+            "Several frames or pages",
+            "info",
+            "Only the first of each was taken: extract-features --page takes another, or the largest or mean value of all.",
+        ),
+    ),
+    (
+        "from-",
+        Check(
+            "converted",
+            "Colours converted to RGB",
+            "info",
+            "Harmless unless one class alone is of another kind: a head may then learn the kind.",
+        ),
+    ),
+    ("", Check("other-notes", "Otherwise changed while decoding", "info", "Said by the decoder.")),
+)  # fmt: skip
+
+
+def file_findings(columns: Columns, min_images_per_class: int) -> Iterator[Finding]:
+    """Yield what the columns tell without features, checks that found nothing included."""
+    yield unreadable(columns)
+    yield tiny(columns)
+    yield extreme_aspect_ratio(columns)
+    yield from noted(columns)
+    if columns.class_names:
+        yield from class_sizes(columns, min_images_per_class)
+
+
+def unreadable(columns: Columns) -> Finding:
+    """Return the failures by reason."""
+    kinds = Counter(kind_of_reason(failure.reason) for failure in columns.failures)
+    by_kind = sorted(columns.failures, key=lambda f: (-kinds[kind_of_reason(f.reason)], f.reason))
+    examples = tuple(
+        Example((ListedImage(f.ref.path, f.ref.label, f.ref.split),), f.reason, {"reason": f.reason})
+        for f in by_kind[: columns.max_examples]
+    )
+    return Finding(UNREADABLE, len(columns.failures), examples, ordered(kinds))
+
+
+def kind_of_reason(reason: str) -> str:
+    """Return the general part of a reason: what stands before the particulars."""
+    return re.split(r"[:(]", reason, maxsplit=1)[0].strip() or reason
+
+
+def tiny(columns: Columns) -> Finding:
+    """Return the images that are enlarged too much, the smallest first."""
+    least = max(MIN_SIDE_PX, columns.input_size_px / 4)
+    shorter = np.minimum(columns.width_px, columns.height_px)
+    rows = np.flatnonzero((shorter < least) & (shorter > 0))  # 0 is not known
+    rows = rows[np.argsort(shorter[rows], kind="stable")]
+    return Finding(TINY, len(rows), sized(columns, rows), threshold=f"shorter side below {least:.0f} pixels")
+
+
+def extreme_aspect_ratio(columns: Columns) -> Finding:
+    """Return the images that are squeezed most, the longest first."""
+    sides = np.stack([columns.width_px, columns.height_px]).astype(np.float64)
+    ratio = sides.max(axis=0) / np.maximum(sides.min(axis=0), 1)
+    rows = np.flatnonzero(ratio > MAX_ASPECT_RATIO)
+    rows = rows[np.argsort(-ratio[rows], kind="stable")]
+    return Finding(ASPECT, len(rows), sized(columns, rows), threshold=f"above {MAX_ASPECT_RATIO:g} : 1")
+
+
+def sized(columns: Columns, rows: NDArray[np.intp]) -> tuple[Example, ...]:
+    """Return the first of some rows with their sizes."""
+    shown = rows[: columns.max_examples].tolist()
+    sizes = [(int(columns.width_px[row]), int(columns.height_px[row])) for row in shown]
+    return tuple(
+        columns.example([row], f"{w:,} × {h:,} pixels", {"width_px": w, "height_px": h})
+        for row, (w, h) in zip(shown, sizes, strict=True)
+    )
+
+
+def noted(columns: Columns) -> Iterator[Finding]:
+    """Yield what was done to images while they were decoded, one finding per kind of note."""
+    counts: Counter[str] = Counter()
+    kinds: dict[str, Counter[str]] = {check.name: Counter() for _, check in NOTE_CHECKS}
+    examples: dict[str, list[Example]] = {check.name: [] for _, check in NOTE_CHECKS}
+    for row, notes in enumerate(columns.notes):
+        of_row: dict[str, list[str]] = {}
+        for note in notes:
+            check = next(check for prefix, check in NOTE_CHECKS if note.startswith(prefix))
+            of_row.setdefault(check.name, []).append(note)
+        for name, some in of_row.items():
+            counts[name] += 1
+            kinds[name].update(some)
+            if len(examples[name]) < columns.max_examples:
+                examples[name].append(columns.example([row], ", ".join(some), {"notes": some}))
+    for check in dict.fromkeys(check for _, check in NOTE_CHECKS):
+        yield Finding(check, counts[check.name], tuple(examples[check.name]), ordered(kinds[check.name]))
+
+
+def class_sizes(columns: Columns, least: int) -> Iterator[Finding]:
+    """Yield the classes with few images, and the imbalance; among the training images where there is such a split."""
+    labelled = columns.labels >= 0
+    train = np.fromiter((split == "train" for split in columns.splits), bool, len(columns.splits)) & labelled
+    chosen, where = (train, "training images") if train.any() else (labelled, "images")
+    counts = np.bincount(columns.labels[chosen], minlength=len(columns.class_names))
+    order = np.argsort(counts, kind="stable")
+    few = [
+        Example((), f"{columns.class_names[c]}: {counts[c]:,}", {"class": columns.class_names[c], "n": int(counts[c])})
+        for c in order
+        if counts[c] < least
+    ]
+    yield Finding(FEW, len(few), tuple(few), threshold=f"fewer than {least:,} {where}")
+    smallest = order[counts[order] > 0][:1]
+    if len(counts) < 2 or not len(smallest):
+        return
+    low, high = int(smallest[0]), int(order[-1])
+    ratio = float(counts[high] / counts[low])
+    detail = f"{columns.class_names[high]}: {counts[high]:,} {where}; {columns.class_names[low]}: {counts[low]:,}"
+    values = {"largest": columns.class_names[high], "smallest": columns.class_names[low], "ratio": ratio}
+    found = ratio >= MAX_IMBALANCE
+    yield Finding(
+        IMBALANCE,
+        int(found),
+        (Example((), detail, values),) if found else (),
+        threshold=f"largest to smallest class {MAX_IMBALANCE:g} : 1 or more",
+    )
+
+
+def ordered(kinds: Mapping[str, int]) -> dict[str, int]:
+    """Return counts, the most frequent first."""
+    return dict(sorted(kinds.items(), key=lambda item: (-item[1], item[0])))

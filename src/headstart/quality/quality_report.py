@@ -1,0 +1,163 @@
+"""All checks on one cache → a report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from headstart.cache.reader import FeatureCache, open_cache
+from headstart.evaluate.near_duplicates import NEAR_DUPLICATE_COSINE
+from headstart.images.samples import DecodeRules
+from headstart.quality.duplicate_checks import NEAR, identical_files, near_duplicates
+from headstart.quality.file_checks import Columns, file_findings, read_columns
+from headstart.quality.label_checks import LABELS, label_errors, why_not
+from headstart.report.html_pages import SEVERITIES, Check, Finding, QualityReport
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: Images whose features are compared: 5 · 10⁹ pairs, a minute or two on two cores, and 200 MB of memory.
+MAX_COMPARED = 100_000
+
+#: Cases listed of each finding; all are counted.
+MAX_EXAMPLES = 100
+
+#: Cases of a finding, and images of a case, that get thumbnails.
+THUMBNAIL_EXAMPLES, THUMBNAIL_MEMBERS = 24, 6
+
+NOT_FINITE = Check(
+    "features-not-finite",
+    "Features that are not finite",
+    "error",
+    "The network overflowed, or the cache was made elsewhere and is damaged. Extract them again, in float32.",
+)
+
+
+def inspect_quality(
+    cache: str | Path,
+    data: str | Path | None = None,
+    *,
+    near_duplicate_cosine: float = NEAR_DUPLICATE_COSINE,
+    min_images_per_class: int = 20,
+    max_compared: int = MAX_COMPARED,
+    max_examples: int = MAX_EXAMPLES,
+    random_state: int = 0,
+) -> QualityReport:
+    """Return what is odd about the images of a cache; no image goes through the network.
+
+    Parameters
+    ----------
+    cache : str or Path
+        A feature cache.
+    data : str or Path, optional
+        The folder of images, for thumbnails; without it there are none.
+    near_duplicate_cosine : float
+        From where on two images are nearly the same (evaluate/near_duplicates.py says how it was chosen).
+    min_images_per_class : int
+        Classes with fewer are named.
+    max_compared : int
+        Of more images than this, features are compared on a random sample.
+    max_examples : int
+        Cases listed of each finding; all are counted.
+    random_state : int
+        Seeds the sample and the folds.
+
+    Raises
+    ------
+    CacheError
+        If the cache cannot be read.
+    DataError
+        If there is no such folder of images.
+
+    Examples
+    --------
+    >>> report = inspect_quality("features/photos.h5")                                 # doctest: +SKIP
+    >>> for finding in report.findings:                                                # doctest: +SKIP
+    ...     print(finding.check.title, finding.count)
+    Near-duplicates 4
+    """
+    with open_cache(cache) as opened:
+        columns, rules = read_columns(opened, max_examples), DecodeRules.of(opened.recipe)
+        found = [*file_findings(columns, min_images_per_class), *identical_files(columns)]
+        rows = sampled_rows(opened.n_images, max_compared, random_state)
+        features, rows, damaged = finite_features(opened, columns, rows)
+    found += [damaged, *near_duplicates(columns, features, rows, near_duplicate_cosine)]
+    skipped = {NEAR.title: "fewer than two images to compare"} if len(rows) < 2 else {}
+    reason = why_not(columns, rows)
+    if reason:
+        skipped[LABELS.title] = reason
+    else:
+        found.append(label_errors(columns, features, rows, random_state))
+    if not columns.class_names:
+        skipped["Classes"] = "the images have no labels"
+    if len(rows) + damaged.count < len(columns.paths):
+        skipped["Features of all images"] = (
+            f"{len(rows):,} of {len(columns.paths):,} images, drawn at random, were compared"
+        )
+    report = QualityReport(
+        cache=str(cache),
+        n_images=len(columns.paths),
+        n_failures=len(columns.failures),
+        findings=tuple(shortened(finding, max_examples) for finding in by_severity(found)),
+        passed=tuple(f.check.title for f in found if not f.count and f.check.title not in skipped),
+        skipped=skipped,
+        thumbnails_missing="" if data else "They need the folder of images (--data).",
+    )
+    return with_thumbnails(report, columns, Path(data), rules) if data else report
+
+
+def sampled_rows(n_images: int, most: int, random_state: int) -> NDArray[np.int64]:
+    """Return all rows, or of too many a random sample in ascending order."""
+    if n_images <= most:
+        return np.arange(n_images, dtype=np.int64)
+    return np.sort(np.random.default_rng(random_state).choice(n_images, most, replace=False)).astype(np.int64)
+
+
+def finite_features(
+    cache: FeatureCache, columns: Columns, rows: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.int64], Finding]:
+    """Return the averages of the stored layer of some rows, the rows that are finite, and a finding on the others."""
+    from headstart.heads.transforms import design_matrix
+
+    if not len(rows):
+        return np.empty((0, cache.map_shape[-1]), np.float32), rows, Finding(NOT_FINITE, 0)
+    features = design_matrix(
+        cache.batches(rows), ("avg",), pooled_layers=cache.recipe.pooled_layers, n_samples=len(rows)
+    )
+    finite = np.isfinite(features).all(axis=1)
+    damaged = tuple(columns.example([row]) for row in rows[~finite])
+    return features[finite], rows[finite], Finding(NOT_FINITE, len(damaged), damaged)
+
+
+def by_severity(found: Sequence[Finding]) -> list[Finding]:
+    """Return the findings with a case, the worst first."""
+    return sorted((finding for finding in found if finding.count), key=lambda f: SEVERITIES.index(f.check.severity))
+
+
+def shortened(finding: Finding, most: int) -> Finding:
+    """Return a finding with its first cases."""
+    return replace(finding, examples=finding.examples[:most])
+
+
+def with_thumbnails(report: QualityReport, columns: Columns, data: Path, rules: DecodeRules) -> QualityReport:
+    """Return the report with small pictures of the images that are listed first."""
+    from headstart.quality.thumbnails import make_thumbnails
+
+    shown = dict.fromkeys(paths_shown(report))
+    digests = {path: columns.sha256[row] for row, path in enumerate(columns.paths) if path in shown}
+    wanted = {path: digests[path] for path in shown if path in digests}
+    made = make_thumbnails(data, wanted, rules)
+    missing = len(wanted) - len(made)
+    gone = f"{missing:,} of {len(wanted):,} images are gone from {data}, or have changed." if missing else ""
+    return replace(report, thumbnails=made, thumbnails_missing=gone)
+
+
+def paths_shown(report: QualityReport) -> Iterator[str]:
+    """Yield the paths of the images that a page shows."""
+    for finding in report.findings:
+        for example in finding.examples[:THUMBNAIL_EXAMPLES]:
+            yield from (image.path for image in example.images[:THUMBNAIL_MEMBERS])

@@ -1,0 +1,272 @@
+"""Recompute the damaged rows and shards of a cache from their images; all others stay as they are, byte for byte."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.backbones.registry import build_backbone
+from headstart.backbones.vgg16 import check_runnable
+from headstart.cache.checks.integrity import Finding, verify_file
+from headstart.cache.checks.remedies import is_damaged_row, is_damaged_shard
+from headstart.cache.format import FEATURES
+from headstart.cache.merge import MergedRow, MergedRows, merge
+from headstart.cache.opening import check_is_file, open_folder, open_single
+from headstart.cache.publish import writing
+from headstart.cache.reader import FeatureCache, open_cache
+from headstart.cache.shard_writer import publish_shards
+from headstart.cache.sharded.shard_folder import shard_folder
+from headstart.errors import CacheError, DataError
+from headstart.extract.lock import lock
+from headstart.extract.output import first_number
+from headstart.extract.pipeline import extract_shard
+from headstart.extract.plan import hash_file
+from headstart.extract.shard_jobs import ShardJob
+from headstart.images.discovery.refs import ImageRefs, state_of
+from headstart.types import Progress, Silence
+
+if TYPE_CHECKING:
+    from headstart.cache.sharded.shard_folder import ShardFolder
+    from headstart.types import Backbone, ImageRef
+
+
+def lost_rows(cache: FeatureCache, shards: Collection[str]) -> list[int]:
+    """Return the rows of those shards that cannot be opened."""
+    if cache.places is None or not shards:
+        return []
+    lost: list[int] = []
+    for number, name in enumerate(cache.places.table.names):
+        rows = np.flatnonzero(cache.places.shard == number).tolist() if name in shards else []
+        if rows:
+            try:
+                cache.filters(FEATURES, rows[0])
+            except CacheError:
+                lost += rows
+    return lost
+
+
+def replace_shards(
+    folder: ShardFolder,
+    cache: FeatureCache,
+    shards: Collection[str],
+    again: Mapping[int, ImageRef],
+    part: FeatureCache | None,
+) -> None:
+    """Write one new shard in the place of the damaged ones: the rows in ``again`` from ``part``, the others as they lie.
+
+    The damaged ones are deleted once the manifest names the new one.
+    """
+    if cache.places is None:
+        raise ValueError(f"{cache.path} is not a folder of shards")
+    names, shard = cache.places.table.names, cache.places.shard
+    bad = {number for number, name in enumerate(names) if name in shards} | {int(shard[row]) for row in again}
+    affected = np.flatnonzero(np.isin(shard, list(bad))).tolist()
+    if not affected:
+        return
+    numbers = {row: number for number, row in enumerate(again)}
+    refs = cache.refs()
+    for row, ref in again.items():
+        refs[row] = ref
+    described: dict[str, Any] = {"class_names": cache.class_names, "layout": cache.layout, "info": cache.info}
+    new = folder.path / f"{first_number(folder.path):020d}.h5"
+    moved = [
+        MergedRow(1, numbers[row], refs[row]) if row in numbers else MergedRow(0, row, refs[row]) for row in affected
+    ]
+    merge(new, sources=[cache, *([part] if part else [])], rows=moved, failures=(), **described)
+    sources, rows = np.zeros(len(refs), np.int32), np.arange(len(refs))
+    sources[affected], rows[affected] = 1, np.arange(len(affected))
+    publish_shards(
+        folder, sources=[cache, new], rows=MergedRows(sources, rows, ImageRefs.of(refs)), failures=cache.failures, **described
+    )  # fmt: skip
+
+
+#: Rows named in a refusal before the rest is counted.
+NAMED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What was done.
+
+    Attributes
+    ----------
+    path : Path
+        The cache.
+    n_images : int
+        Its rows.
+    images : tuple of str
+        Paths of the rows that were computed again; empty where nothing was damaged, and the file was left alone.
+    """
+
+    path: Path
+    n_images: int
+    images: tuple[str, ...]
+
+
+def repair_cache(
+    path: str | Path,
+    data: str | Path,
+    *,
+    weights: str | Path = "imagenet",
+    batch_size: int | None = None,
+    device: str = "auto",
+    backbone: Backbone | None = None,
+    progress: Progress | None = None,
+) -> Repair:
+    """Compute the damaged rows of a cache again, and replace the file once the new one is whole.
+
+    Of a folder of shards, those are replaced that are missing or damaged.
+
+    Labels, splits and the order of the rows stay; so do the features of all other rows. Images that are new in the folder
+    are not looked at: that is what ``extract_features`` does.
+
+    Parameters
+    ----------
+    path : str or Path
+        The cache; it stays as it is until the new one is complete.
+    data : str or Path
+        The folder of images that its paths are relative to.
+    weights, batch_size, device, backbone
+        As for :func:`headstart.verify.verify_cache`.
+    progress : Progress, optional
+        Is told how it goes on.
+
+    Raises
+    ------
+    CacheError
+        If more than rows of features is damaged, an image of a damaged row is gone or has changed, the file cannot be
+        written, or another process is writing it. The cache is as it was then.
+    RecipeMismatchError
+        If the features were made elsewhere, or the weights are not those of the recipe.
+    DataError
+        If ``data`` is not a folder.
+    """
+    path, root, progress = Path(path), Path(data), progress or Silence()
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder. Expected: the folder of images that {path} was made from.")
+    folder = shard_folder(path)
+    if folder is None:
+        check_is_file(path)  # before a lock is laid beside it
+    target = folder.path if folder else path
+    with lock(target):
+        rows, shards = damaged_places(target, progress)
+        opened = open_folder(folder, check_shards=False) if folder else open_single(target)
+        with FeatureCache(opened) as cache:
+            rows = sorted({*rows, *lost_rows(cache, shards)})
+            if not rows and not shards:
+                return Repair(target, cache.n_images, ())
+            if rows:
+                check_runnable(cache.recipe)
+            refs = unchanged_refs(cache, root, rows)
+            if rows:
+                backbone = backbone or build_backbone(cache.recipe, weights, batch_size=batch_size, device=device)
+            again = dict(zip(rows, refs, strict=True))
+            with recomputed(cache, root, again, backbone, progress) as part:
+                if folder:
+                    replace_shards(folder, cache, shards, again, part)
+                else:
+                    replace_rows(cache, again, part)
+            return Repair(target, cache.n_images, tuple(ref.path for ref in refs))
+
+
+def damaged_places(path: Path, progress: Progress) -> tuple[list[int], set[str]]:
+    """Return the rows whose features or averages are damaged, and the names of the shards that are not what they should be.
+
+    Raises
+    ------
+    CacheError
+        If anything else is damaged.
+    """
+    rows: set[int] = set()
+    shards: set[str] = set()
+    others: list[Finding] = []
+    for finding in verify_file(path, start=progress.start, advance=progress.advance):
+        if finding.row is not None and is_damaged_row(finding):
+            rows.add(finding.row)
+        elif is_damaged_shard(finding):
+            shards.add(finding.place)
+        else:
+            others.append(finding)
+    if others:
+        raise CacheError(
+            f"{path} cannot be repaired: more than rows of features is damaged ({listed([str(f) for f in others])}). "
+            "Make it anew with extract-features --overwrite."
+        )
+    return sorted(rows), shards
+
+
+def unchanged_refs(cache: FeatureCache, root: Path, rows: Sequence[int]) -> list[ImageRef]:
+    """Return the images of some rows with their present size and time.
+
+    Raises
+    ------
+    CacheError
+        If one is gone, or its bytes are not those that the row was made from.
+    """
+    refs, found, bad = cache.refs(), [], []
+    for row in rows:
+        try:
+            size_bytes, mtime_ns, stamp = state_of((root / refs[row].path).stat())
+        except OSError as error:
+            bad.append(f"{refs[row].path}: {error.strerror}")
+            continue
+        ref = replace(refs[row], size_bytes=size_bytes, mtime_ns=mtime_ns, stamp=stamp)
+        found.append(ref)
+        if hash_file(root, ref) != bytes(cache.rows.sha256.array[row]):
+            bad.append(f"{ref.path}: its bytes are not those that the row was made from")
+    if bad:
+        raise CacheError(
+            f"{cache.path} cannot be repaired from {root}: of {len(rows):,} damaged rows {len(bad):,} have no image that is "
+            f"the same as then ({listed(bad)}). Bring these images back, or make the cache anew with extract-features "
+            "--overwrite."
+        )
+    return found
+
+
+@contextmanager
+def recomputed(
+    cache: FeatureCache, root: Path, refs: Mapping[int, ImageRef], backbone: Backbone | None, progress: Progress
+) -> Iterator[FeatureCache | None]:
+    """Yield a cache of the rows in ``refs``, computed again, in their order; None where there are none."""
+    if not refs or backbone is None:
+        yield None
+        return
+    job = ShardJob(root, cache.class_names, cache.compression, stop_on_failure=True)
+    progress.start(len(refs))
+    with writing(cache.file), tempfile.TemporaryDirectory(dir=cache.file.parent, prefix=".repair-") as folder:
+        part = Path(folder) / "rows.h5"
+        extract_shard(list(refs.values()), part, job=job, backbone=backbone, on_images=progress.advance)
+        with open_cache(part) as computed:
+            if computed.recipe != cache.recipe:
+                raise CacheError(f"{cache.path} cannot be repaired: the backbone makes features of another recipe.")
+            yield computed
+
+
+def replace_rows(cache: FeatureCache, again: Mapping[int, ImageRef], part: FeatureCache | None) -> None:
+    """Write the cache anew, with some of its rows from ``part``."""
+    numbers = {row: number for number, row in enumerate(again)}
+    rows = [
+        MergedRow(1, numbers[row], again[row]) if row in numbers else MergedRow(0, row, ref)
+        for row, ref in enumerate(cache.refs())
+    ]
+    merge(
+        cache.file,
+        sources=[cache, *([part] if part else [])],
+        rows=rows,
+        failures=cache.failures,
+        class_names=cache.class_names,
+        layout=cache.layout,
+        info=cache.info,
+    )
+
+
+def listed(sentences: Sequence[str]) -> str:
+    """Return the first of some sentences, and how many more there are."""
+    more = f"; and {len(sentences) - NAMED:,} more" if len(sentences) > NAMED else ""
+    return "; ".join(sentence.rstrip(".") for sentence in sentences[:NAMED]) + more

@@ -1,0 +1,263 @@
+"""Plots of out-of-fold probabilities: confusion, ROC, precision and recall, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.report import curve_points
+from headstart.report.plots.svg import ROLES, Plot, draw, legend_below, look, short, telling_heads
+from headstart.report.text_tables import value_text
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from headstart.report.comparison import Comparison, HeadResult
+    from headstart.report.curve_points import Bin, Curve
+
+
+def reliability(comparison: Comparison) -> Plot:
+    """Return accuracy against confidence of the recommended head, bin by bin, with the number of images in each."""
+    head = comparison[comparison.recommended]
+    bins = curve_points.reliability(comparison.y_true, head.probabilities)
+    words = [f"{b.confidence:.2f} stated, {b.accuracy:.2f} right of {b.count:,}" for b in bins]
+    return draw(
+        lambda figure: paint_reliability(figure, bins, look(head, comparison)),
+        name="reliability",
+        title=f"Reliability of {head.name}",
+        description=f"Mean probability of the predicted class, share of right ones: {'; '.join(words)}.",
+        height_pt=380,
+    )
+
+
+def paint_reliability(figure: Any, bins: Sequence[Bin], mark: dict[str, Any]) -> None:
+    """Draw bins with their intervals over the diagonal, and their counts below."""
+    axes, below = figure.subplots(2, sharex=True, height_ratios=(3.4, 1))
+    axes.plot([0, 1], [0, 1], color=ROLES["soft"], linewidth=0.9, linestyle=(0, (3, 2)))
+    x = [b.confidence for b in bins]
+    axes.vlines(x, [b.interval[0] for b in bins], [b.interval[1] for b in bins], color=mark["color"], linewidth=1.2)
+    axes.plot(x, [b.accuracy for b in bins], **mark | {"linestyle": "-"}, linewidth=1.2)
+    axes.set(ylabel="share of right predictions", ylim=(-0.02, 1.02), xlim=(-0.01, 1.01))
+    lefts = [np.ceil(b.confidence * curve_points.BINS - 1e-9) - 1 for b in bins]
+    edges = np.maximum(lefts, 0) / curve_points.BINS
+    below.bar(
+        edges,
+        [b.count for b in bins],
+        width=1 / curve_points.BINS,
+        align="edge",
+        color=ROLES["soft"],
+        edgecolor=ROLES["paper"],
+        alpha=0.6,
+    )
+    below.set(xlabel="mean probability of the predicted class", ylabel="images")
+    below.set_yscale("log")
+    below.set_ylim(0.7, max(b.count for b in bins) * 2)
+    powers = range(len(str(max(b.count for b in bins))))
+    below.set_yticks([10**power for power in powers], [f"{10**power:,}" for power in powers])
+    below.grid(visible=False, axis="x")
+
+
+def every_reliability(comparison: Comparison) -> Plot | None:
+    """Return the same line for every head at once; None where there is only one."""
+    heads = telling_heads(comparison)
+    if len(heads) < 2:
+        return None
+
+    def paint(figure: Any) -> None:
+        axes = figure.add_subplot()
+        axes.plot([0, 1], [0, 1], color=ROLES["soft"], linewidth=0.9, linestyle=(0, (3, 2)))
+        for head in heads:
+            bins = [b for b in curve_points.reliability(comparison.y_true, head.probabilities, 10) if b.count >= 10]
+            ece = value_text(head.metrics["ece"].value)
+            axes.plot(
+                [b.confidence for b in bins], [b.accuracy for b in bins], **look(head, comparison), markersize=4.5,
+                linewidth=1.2, label=f"{short(head.name)}, ECE {ece}",
+            )  # fmt: skip
+        axes.set(xlabel="mean probability of the predicted class", ylabel="share of right predictions")
+        axes.set(xlim=(-0.01, 1.01), ylim=(-0.02, 1.02))
+        legend_below(figure, columns=2)
+
+    words = [f"{head.name} {value_text(head.metrics['ece'].value)}" for head in heads]
+    return draw(
+        paint, name="calibration", title="Reliability of every head (tenths with at least 10 images)",
+        description=f"Expected calibration error: {', '.join(words)}.", height_pt=380,
+    )  # fmt: skip
+
+
+#: Classes up to which a confusion matrix can be read.
+MAX_CONFUSION_CLASSES = 40
+
+#: Probabilities of one head up to which curves are drawn: sorting more takes longer than anybody waits for a plot.
+MAX_PROBABILITIES = 10_000_000
+
+
+def confusion(comparison: Comparison) -> Plot | None:
+    """Return the confusion matrix of the recommended head; None where it has too many classes to be read."""
+    if len(comparison.class_names) > MAX_CONFUSION_CLASSES:
+        return None
+    counts = curve_points.confusion_matrix(comparison.y_true, comparison[comparison.recommended].probabilities)
+    n_classes = len(counts)
+    cell_pt = 40 if n_classes <= 8 else 26 if n_classes <= 20 else 17
+    right, total = int(counts.trace()), int(counts.sum())
+    pairs = curve_points.confusions(counts, comparison.class_names, most=5)
+    words = [f"{short(pair.true)} taken for {short(pair.predicted)} {pair.count} times" for pair in pairs]
+    return draw(
+        lambda figure: paint_confusion(figure, counts, [short(name, 22) for name in comparison.class_names], cell_pt),
+        name="confusion",
+        title=f"Confusion matrix of {comparison.recommended}",
+        description=f"{right:,} of {total:,} images are right. Most frequent mistakes: {', '.join(words) or 'none'}.",
+        width_pt=120 + cell_pt * n_classes,
+        height_pt=120 + cell_pt * n_classes,
+        wide=n_classes > 8,
+    )
+
+
+def paint_confusion(figure: Any, counts: NDArray[np.int64], names: Sequence[str], cell_pt: int) -> None:
+    """Draw counts into cells whose shade is the share of the true class."""
+    from matplotlib.patches import Rectangle
+
+    axes = figure.add_subplot(aspect="equal")
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    size = 10 if cell_pt > 35 else 8.5 if cell_pt > 20 else 7
+    for i, j in zip(*np.nonzero(counts), strict=True):
+        colour, share = ROLES["right" if i == j else "wrong"], float(shares[i, j])
+        # A single mistake in a large class must still be seen.
+        shade = 0.12 + 0.88 * share if i == j else min(1.0, 0.16 + 1.6 * share)
+        axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=colour, alpha=shade, linewidth=0))
+        # By day numbers on a full shade are white, by night on a faint one; in between they are dark in both.
+        ink = ROLES["ink" if shade < 0.63 else "dark" if shade < 0.88 else "paper"]
+        axes.text(j, i, f"{counts[i, j]}", ha="center", va="center_baseline", fontsize=size, color=ink)
+    edges = np.arange(-0.5, len(counts))
+    axes.hlines(edges, -0.5, len(counts) - 0.5, color=ROLES["line"], linewidth=0.6, zorder=0)
+    axes.vlines(edges, -0.5, len(counts) - 0.5, color=ROLES["line"], linewidth=0.6, zorder=0)
+    axes.set(xlim=(-0.5, len(counts) - 0.5), ylim=(len(counts) - 0.5, -0.5), xlabel="predicted", ylabel="true")
+    upright = 0 if len(counts) <= 3 else 90
+    axes.set_xticks(range(len(counts)), names, rotation=upright, fontsize=max(size, 8))
+    axes.set_yticks(range(len(counts)), names, fontsize=max(size, 8))
+    axes.tick_params(length=0)
+    axes.grid(visible=False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+# Curves
+
+
+def curves(comparison: Comparison) -> list[Plot]:
+    """Return ROC and precision–recall curves of every head: of the positive or second of two classes, else averages.
+
+    Empty where there is only one class among the images, or more probabilities than can be sorted in a moment.
+    """
+    y_true, heads = comparison.y_true, telling_heads(comparison)
+    if len(np.unique(y_true)) < 2 or not heads or heads[0].probabilities.size > MAX_PROBABILITIES:
+        return []
+    if comparison.positive or len(comparison.class_names) == 2:
+        positive = comparison.class_names.index(comparison.positive) if comparison.positive else 1
+        pairs = [curve_points.both_curves(y_true == positive, head.probabilities[:, positive]) for head in heads]
+        name = short(comparison.class_names[positive])
+        return pair_of_plots(comparison, heads, pairs, "", f"ROC of {name}", f"Precision and recall of {name}")
+    macro = [curve_points.macro_curves(y_true, head.probabilities) for head in heads]
+    micro = [curve_points.micro_curves(y_true, head.probabilities) for head in heads]
+    return [
+        *pair_of_plots(comparison, heads, macro, "-macro", "ROC, macro average", "Precision and recall, macro average"),
+        *pair_of_plots(comparison, heads, micro, "-micro", "ROC, micro average", "Precision and recall, micro average"),
+    ]
+
+
+def pair_of_plots(
+    comparison: Comparison,
+    heads: Sequence[HeadResult],
+    pairs: Sequence[tuple[Curve, Curve]],
+    suffix: str,
+    roc_title: str,
+    recall_title: str,
+) -> list[Plot]:
+    """Return the ROC plot and the plot of precision over recall."""
+    roc, precision = zip(*pairs, strict=True)
+    return [
+        roc_plot(comparison, heads, roc, f"roc{suffix}", roc_title),
+        recall_plot(comparison, heads, precision, f"precision-recall{suffix}", recall_title),
+    ]
+
+
+def roc_plot(comparison: Comparison, heads: Sequence[HeadResult], made: Sequence[Curve], name: str, title: str) -> Plot:
+    """Return ROC curves with the area under each; the upper left corner again, larger, where all are good."""
+
+    def paint(figure: Any) -> None:
+        axes = figure.add_subplot()
+        axes.plot([0, 1], [0, 1], color=ROLES["soft"], linewidth=0.8, linestyle=(0, (1, 3)))
+        paint_curves(axes, comparison, heads, made, "AUC")
+        axes.set(xlabel="false positive rate", ylabel="true positive rate")
+        if min(curve.area for curve in made) > 0.93:
+            zoom(axes, comparison, heads, made, bounds=(0.42, 0.14, 0.55, 0.55), x=(0, 0.2), y=(0.8, 1.004))
+        legend_below(figure, columns=2)
+
+    return draw(
+        paint, name=name, title=title, description=area_words(heads, made, "area under the curve"), height_pt=370
+    )
+
+
+def recall_plot(
+    comparison: Comparison, heads: Sequence[HeadResult], made: Sequence[Curve], name: str, title: str
+) -> Plot:
+    """Return precision over recall with the average precision of each head."""
+
+    def paint(figure: Any) -> None:
+        axes = figure.add_subplot()
+        paint_curves(axes, comparison, heads, made, "AP")
+        axes.set(xlabel="recall", ylabel="precision")
+        if min(curve.area for curve in made) > 0.9:
+            zoom(axes, comparison, heads, made, bounds=(0.13, 0.14, 0.55, 0.55), x=(0.8, 1.004), y=(0.8, 1.004))
+        legend_below(figure, columns=2)
+
+    return draw(paint, name=name, title=title, description=area_words(heads, made, "average precision"), height_pt=370)
+
+
+def paint_curves(
+    axes: Any, comparison: Comparison, heads: Sequence[HeadResult], made: Sequence[Curve], measure: str = ""
+) -> None:
+    """Draw one line per head, marked at a few places, the best on top."""
+    for number, (head, curve) in enumerate(zip(heads, made, strict=True)):
+        line = curve_points.thinned(curve)
+        mark = look(head, comparison)
+        label = f"{short(head.name)}, {measure} {value_text(curve.area)}" if measure else ""
+        # Marks at equal distances along the line, each head's a little further on than the last one's.
+        every = (0.02 * number, 0.16)
+        axes.plot(
+            line.x, line.y, **mark, markevery=every, markersize=4.5, linewidth=1.3, label=label, zorder=3 - number / 100
+        )
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
+
+
+def zoom(
+    axes: Any,
+    comparison: Comparison,
+    heads: Sequence[HeadResult],
+    made: Sequence[Curve],
+    *,
+    bounds: tuple[float, float, float, float],
+    x: tuple[float, float],
+    y: tuple[float, float],
+) -> None:
+    """Draw the corner where good curves crowd once more into the empty part of the axes."""
+    inset = axes.inset_axes(bounds)
+    paint_curves(inset, comparison, heads, made)
+    inset.set(xlim=x, ylim=y)
+    inset.set_facecolor(ROLES["paper"])
+    for set_ticks, low in ((inset.set_xticks, x[0]), (inset.set_yticks, y[0])):
+        ticks = [low, low + 0.1, low + 0.2]
+        set_ticks(ticks, [f"{tick:.1f}".removesuffix(".0") for tick in ticks])
+    inset.tick_params(labelsize=8)
+    for spine in inset.spines.values():
+        spine.set_visible(True)
+        spine.set_color(ROLES["line"])
+
+
+def area_words(heads: Sequence[HeadResult], made: Sequence[Curve], measure: str) -> str:
+    """Return the number of each curve."""
+    words = [f"{head.name} {value_text(curve.area)}" for head, curve in zip(heads, made, strict=True)]
+    return f"{measure[0].upper()}{measure[1:]}: {', '.join(words)}."

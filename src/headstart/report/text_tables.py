@@ -1,0 +1,188 @@
+"""Numbers and tables for a terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from headstart.texts import printable
+
+if TYPE_CHECKING:
+    from headstart.scores import PositiveRates, Score
+
+#: What stands for a number that does not exist.
+NOTHING = "–"
+
+
+def value_text(value: float | None) -> str:
+    """Return a score with three digits."""
+    return NOTHING if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def interval_text(low: float, high: float) -> str:
+    """Return the bounds of an interval with three digits."""
+    return NOTHING if math.isnan(low) or math.isnan(high) else f"{low:.3f}–{high:.3f}"
+
+
+def signed(value: float) -> str:
+    """Return a difference with its sign, a minus and not a hyphen; nothing is −0."""
+    if math.isnan(value):
+        return NOTHING
+    text = f"{abs(value):.3f}"
+    return text if float(text) == 0 else f"{'−' if value < 0 else '+'}{text}"
+
+
+def p_text(p_value: float | None) -> str:
+    """Return a p-value with two digits that count."""
+    if p_value is None or math.isnan(p_value):
+        return NOTHING
+    if p_value < 0.001:
+        return "< 0.001"
+    return f"{p_value:.3f}" if p_value < 0.1 else f"{p_value:.2f}"
+
+
+def seconds(value: float) -> str:
+    """Return a duration with a fitting unit and three digits at most."""
+    if math.isnan(value):
+        return NOTHING
+    if value >= 100:
+        minutes, rest = divmod(round(value), 60)
+        return f"{minutes} min {rest:02d} s"
+    return f"{digits(value)} s" if value >= 1 else milliseconds(value * 1000)
+
+
+def milliseconds(value: float | None) -> str:
+    """Return a duration given in milliseconds; microseconds below one."""
+    if value is None or math.isnan(value):
+        return NOTHING
+    if value >= 1000:
+        return f"{digits(value / 1000)} s"
+    return f"{digits(value)} ms" if value >= 0.995 or value == 0 else f"{digits(value * 1000)} µs"
+
+
+def size(value: int | None) -> str:
+    """Return bytes with a decimal unit."""
+    if value is None:
+        return NOTHING
+    number = float(value)
+    for unit in ("B", "kB", "MB"):
+        if number < 999.5:
+            return f"{digits(number)} {unit}"
+        number /= 1000
+    return f"{digits(number)} GB"
+
+
+def memory(value: int | None) -> str:
+    """Return memory that a process took in addition; less than 1 MB may come from what it had at hand, and says nothing."""
+    return "< 1 MB" if value is not None and value < 1_000_000 else size(value)
+
+
+def digits(value: float) -> str:
+    """Return a number with two digits that count, and no fraction from 10 on."""
+    return f"{value:.0f}" if value >= 9.95 or value == 0 else f"{value:.2g}"
+
+
+#: Classes up to which a confusion matrix is still a picture and not a wall of numbers.
+MAX_CONFUSION_CLASSES = 20
+
+
+def summary_line(score: Score) -> str:
+    """Return accuracy with its interval and the other scores in one line of Rich markup."""
+    low, high = score.accuracy_interval
+    return (
+        f"[bold]accuracy {score.accuracy:.3f}[/] (95 % interval {low:.3f}–{high:.3f}, n = {score.n_samples:,}) · "
+        f"balanced accuracy {with_interval(score, 'balanced_accuracy', score.balanced_accuracy)} · "
+        f"macro F1 {with_interval(score, 'f1_macro', score.f1_macro)} · "
+        f"log-loss {with_interval(score, 'log_loss', score.log_loss)}"
+    )
+
+
+def chance_line(score: Score) -> str:
+    """Return, in Rich markup, that one answer for all images is as accurate; nothing where it is worse beyond noise."""
+    rows = [row for row in score.per_class if row["support"]]
+    most = max(rows, key=lambda row: row["support"], default=None)
+    if most is None or len(rows) < 2 or score.accuracy_interval[0] > most["support"] / score.n_samples:
+        return ""
+    share = most["support"] / score.n_samples
+    words = "which is better" if score.accuracy_interval[1] < share else "and the head is not better beyond noise"
+    return f"Always saying {escape(printable(str(most['class'])))} has accuracy {share:.3f}, {words}."
+
+
+def with_interval(score: Score, name: str, value: float) -> str:
+    """Return a figure and its 95 % interval, which scores of older versions do not have."""
+    between = score.intervals.get(name)
+    return f"{value:.3f}" if between is None else f"{value:.3f} ({interval_text(*between)})"
+
+
+def positive_line(positive: PositiveRates) -> str:
+    """Return the rates of the positive class with their intervals in one line of Rich markup."""
+    rates = (
+        ("sensitivity", positive.sensitivity),
+        ("specificity", positive.specificity),
+        ("precision", positive.precision),
+        ("negative predictive value", positive.npv),
+    )
+    words = (f"{name} {value_text(rate.value)} ({interval_text(rate.low, rate.high)})" for name, rate in rates)
+    return f"[bold]{escape(printable(positive.class_name))}[/] against the rest: {' · '.join(words)}"
+
+
+def per_class_table(score: Score) -> Table:
+    """Return precision, recall, specificity and F1 with 95 % intervals, and number of images, of each class."""
+    keys = [key for key in ("precision", "recall", "specificity", "f1") if all(key in row for row in score.per_class)]
+    table = Table("class", title="Per class, with 95 % intervals")
+    for column in (*("F1" if key == "f1" else key for key in keys), "images"):
+        table.add_column(column, justify="right")
+    for row in score.per_class:
+        numbers = (class_figure(row, key) for key in keys)
+        table.add_row(escape(str(row["class"])), *numbers, f"{row['support']:,}")
+    return table
+
+
+def class_figure(row: Mapping[str, Any], key: str) -> str:
+    """Return a figure of a class with its interval below it; of older versions the figure alone."""
+    between = row.get(f"{key}_interval")
+    return f"{row[key]:.3f}" if between is None else f"{row[key]:.3f}\n[dim]{interval_text(*between)}[/]"
+
+
+def confusion_table(score: Score) -> Table | None:
+    """Return the confusion matrix, right answers in bold; None where it would have too many columns to be read."""
+    if len(score.class_names) > MAX_CONFUSION_CLASSES:
+        return None
+    table = Table("true \\ predicted", title="Confusion matrix")
+    for name in score.class_names:
+        table.add_column(escape(name), justify="right")
+    for i, (name, counts) in enumerate(zip(score.class_names, score.confusion, strict=True)):
+        table.add_row(escape(name), *(cell(count, right=i == j) for j, count in enumerate(counts)))
+    return table
+
+
+def cell(count: int, *, right: bool) -> str:
+    """Return one cell of a confusion matrix."""
+    if right:
+        return f"[bold green]{count}[/]"
+    return f"[red]{count}[/]" if count else "[dim]·[/]"
+
+
+def heads_table(rows: Sequence[tuple[str, Score, float]]) -> Table:
+    """Return one row per head: name, score, and seconds that its fit took."""
+    table = Table(title="Heads on the same held-out images")
+    table.add_column("head", no_wrap=True)
+    # Line breaks keep the numbers whole in 80 columns.
+    for column in ("accuracy", "95 %\ninterval", "balanced\naccuracy", "macro F1", "log-loss", "fit s"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, score, fit_seconds in rows:
+        low, high = score.accuracy_interval
+        table.add_row(
+            escape(name),
+            f"[bold]{score.accuracy:.3f}[/]",
+            f"{low:.3f}–{high:.3f}",
+            f"{score.balanced_accuracy:.3f}",
+            f"{score.f1_macro:.3f}",
+            f"{score.log_loss:.3f}",
+            f"{fit_seconds:.2f}",
+        )
+    return table

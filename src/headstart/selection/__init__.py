@@ -1,0 +1,1 @@
+"""Choosing settings and heads by cross-validation."""

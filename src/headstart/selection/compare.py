@@ -1,0 +1,312 @@
+"""Compare heads on the same folds of one cache, or of several of the same images."""
+
+from __future__ import annotations
+
+import platform
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.bundles.bundle import Bundle
+from headstart.bundles.metadata import versions
+from headstart.cache.reader import open_cache
+from headstart.errors import DataError
+from headstart.evaluate.intervals import INTERVAL_METHOD, Units, influences
+from headstart.evaluate.significance import SELECTION_METHOD, TEST_METHOD, corrected, differences
+from headstart.exchange.prediction_table import fold_names
+from headstart.heads.catalogue import HEAD_TYPES, default_spec, make_head
+from headstart.heads.transforms import design_matrix
+from headstart.report.comparison import Comparison, Cost, HeadResult
+from headstart.runtime import usable_cores
+from headstart.scores import class_index, metric_named
+from headstart.selection.comparison_images import described, join
+from headstart.selection.comparison_setup import BASELINES, MAJORITY, Bench, CompareOptions, prepare
+from headstart.selection.costs import head_milliseconds, learning_curve, saved_bytes, watched_memory
+from headstart.selection.cross_validation import (
+    Trial,
+    best_trial,
+    is_number,
+    nested,
+    probabilities_of,
+    search_notes,
+    try_all,
+)
+from headstart.selection.recommendation import fit_command, ranked, recommend
+from headstart.selection.search import N_SPLITS, candidates
+from headstart.selection.task_pool import make_pool
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from headstart.report.comparison import Candidate
+    from headstart.scores import Estimate, Metric
+    from headstart.selection.cross_validation import Tables, TablesOf
+    from headstart.storage.address import Location
+    from headstart.types import HeadSpec
+
+#: Heads whose setting is searched unless asked otherwise; a dense head takes too long.
+SEARCHED = frozenset(HEAD_TYPES) - {"dense"}
+
+
+def silent(_: str) -> None:
+    """Say nothing."""
+
+
+def compare_heads(
+    cache: str | Location,
+    options: CompareOptions | None = None,
+    *,
+    among: Sequence[str | Location] = (),
+    backbone_ms: float | Sequence[float | None] | None = None,
+    progress: Callable[[str], None] = silent,
+    **overrides: Any,
+) -> Comparison:
+    """Return how heads compare on the same folds: scores with intervals, tests, costs, and which one to take.
+
+    Each head's setting is chosen anew inside of every fold, so no image has a part in choosing what it scores. Images of
+    the same bytes or group, and those that look the same, are never on both sides.
+
+    Parameters
+    ----------
+    cache : str or Path
+        A cache with labels.
+    options : CompareOptions, optional
+        What to compare, and how; keyword arguments override its fields.
+    among : sequence of str or Path
+        Other caches of the same images, as of another input size: which to take is chosen as every other setting is, for each
+        head and anew inside of every fold. Compared on the images that lie in all of them, with the labels, splits and groups
+        of the first.
+    backbone_ms : float or sequence of float, optional
+        Milliseconds per image of the frozen backbone here (selection/costs.py), for the latency from pixels; of each cache
+        where there are several.
+    progress : callable
+        Told in words what goes on.
+
+    Raises
+    ------
+    DataError
+        If there are no labels, too few images, or no such split; if no image lies in all caches, or they call one by
+        different classes.
+    HeadstartError
+        If there is no such head, feature or scaling.
+    """
+    options = replace(options or CompareOptions(), **overrides)
+    metric = metric_named(options.metric)
+    start = time.perf_counter()
+    pool = make_pool(options.engine, options.address, options.n_jobs)
+    times = backbone_ms if isinstance(backbone_ms, Sequence) else [backbone_ms] * (1 + len(among))
+    with ExitStack() as stack, pool:
+        caches = [stack.enter_context(open_cache(path)) for path in (cache, *among)]
+        class_index(options.positive, caches[0].class_names)  # refused before the work
+        sources, not_in_all = join(caches, times)
+        named = described(caches)
+        bench, leaks, held_out = prepare(sources, options, pool)
+        results, left_out = [], {}
+        for name in options.heads:
+            progress(name)
+            try:
+                results.append(compare_one(bench, name, named))
+            except DataError as error:  # as of a class with too few images for this head alone
+                left_out[name] = str(error)
+        if not results:
+            raise DataError(f"No head could be fitted. {next(iter(left_out.values()), '')}")
+        results, expected = compared(bench, ranked(results, metric), metric)
+        recommended, sentence = recommend(results, metric, expected)
+        return Comparison(
+            cache=str(cache),
+            recipe=caches[0].recipe,
+            class_names=bench.class_names,
+            y_true=bench.labels,
+            paths=[bench.images.paths[row] for row in bench.rows],
+            folds=bench.folds.description,
+            interval=INTERVAL_METHOD,
+            test=TEST_METHOD,
+            heads=tuple(results),
+            metric=metric.name,
+            held_out_paths=[bench.images.paths[row] for row in bench.held_out],
+            held_out_y_true=bench.images.labels[bench.held_out],
+            held_out_split=bench.scored,
+            fold_names=fold_names([fold.test for fold in bench.folds.splits], bench.folds.n_splits, len(bench.rows)),
+            expected=expected,
+            correction=SELECTION_METHOD,
+            positive=options.positive,
+            recommended=recommended,
+            recommendation=sentence,
+            leaks=(*leaks, *bench.folds.notes),
+            left_out=left_out,
+            held_out=held_out,
+            machine=machine(),
+            versions=versions(),
+            seconds=time.perf_counter() - start,
+            caches=named,
+            not_in_all=tuple(not_in_all),
+            fit_command=fit_command(
+                results[0], named, options.features, options.scaling, bench.scored, joined=not not_in_all
+            ),
+        )
+
+
+def compare_one(bench: Bench, name: str, named: Sequence[Candidate]) -> HeadResult:
+    """Return how one head does: on the folds, on the held-out images, and what it costs."""
+    if name == MAJORITY:
+        return majority(bench)
+    options, labels = bench.options, bench.labels
+    specs = [specs_of(bench, name, number) for number in range(len(bench.sources))]
+
+    def tables(source: int) -> Tables:
+        return bench.tables(source, specs[source])
+
+    found = nested(
+        specs,
+        tables,
+        labels,
+        bench.units,
+        bench.folds,
+        n_classes=len(bench.class_names),
+        n_inner=N_SPLITS,
+        pool=bench.pool,
+        criterion=bench.criterion,
+    )
+    several = sum(map(len, specs)) > 1
+    trials, search_seconds = (
+        try_all(specs, tables, labels, bench.folds.splits, bench.pool, bench.criterion) if several else ([], 0.0)
+    )
+    best = best_trial(trials) if several else Trial(specs[0][0], ())
+    head, cost = fit_and_measure(bench, best, tables, search_seconds)
+    held_out = held_out_probabilities(bench, best, head)
+    return HeadResult(
+        name=name,
+        baseline=name in BASELINES,
+        spec=best.spec,
+        metrics=bench.metrics(found.probabilities),
+        positive=bench.positive_rates(found.probabilities),
+        fold_accuracy=found.fold_accuracy,
+        probabilities=found.probabilities.astype(np.float32),
+        cost=cost,
+        fold_settings=tuple(setting(one, specs[one.source], named) for one in found.chosen) if several else (),
+        held_out=bench.held_out_score(held_out),
+        held_out_probabilities=held_out,
+        learning_curve=learning_curve(tables, found.chosen, labels, bench.folds, options.random_state)
+        if options.learning_curve
+        else (),
+        notes=(*found.notes, *(search_notes(trials, best) if several else ())),
+        cache=named[best.source].title if named else "",
+    )
+
+
+def specs_of(bench: Bench, name: str, source: int) -> list[HeadSpec]:
+    """Return the settings of a head to choose among on one cache, the simplest first."""
+    options = bench.options
+    if name in SEARCHED:
+        return candidates(
+            bench.sources[source].cache,
+            name,
+            features=options.features,
+            scaling=options.scaling,
+            params={},
+            random_state=options.random_state,
+        )
+    return [default_spec(name, features=options.features, scaling=options.scaling, random_state=options.random_state)]
+
+
+def fit_and_measure(bench: Bench, best: Trial, tables: TablesOf, search_seconds: float) -> tuple[Any, Cost]:
+    """Return a head fitted on all rows of the folds, and what it costs, with the backbone of its cache."""
+    spec, source = best.spec, bench.sources[best.source]
+    X, labels = tables(best.source)[spec.features, spec.scaling].raw, bench.labels
+    head = make_head(spec)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # said by the folds' fits already
+        with watched_memory() as peak:
+            start = time.perf_counter()
+            head.fit(X, labels)
+            fit_seconds = time.perf_counter() - start
+    head_ms = head_milliseconds(head, X)
+    bundle = Bundle(head=head, spec=spec, recipe=source.cache.recipe, class_names=bench.class_names)
+    total_ms = None if source.backbone_ms is None else source.backbone_ms + head_ms
+    return head, Cost(fit_seconds, search_seconds, head_ms, total_ms, saved_bytes(bundle), peak.bytes)
+
+
+def held_out_probabilities(bench: Bench, best: Trial, head: Any) -> NDArray[np.float64] | None:
+    """Return what a fitted head says of the given held-out images, shape (n_held_out, n_classes); None without any."""
+    if not len(bench.held_out):
+        return None
+    source = bench.sources[best.source]
+    cache = source.cache
+    X = design_matrix(
+        cache.batches(source.rows[bench.held_out], finite=True),
+        best.spec.features,
+        pooled_layers=cache.recipe.pooled_layers,
+        n_samples=len(bench.held_out),
+    )
+    return probabilities_of(head, X, len(bench.class_names))
+
+
+def majority(bench: Bench) -> HeadResult:
+    """Return how it does to know nothing but the classes' shares."""
+    labels, n_classes = bench.labels, len(bench.class_names)
+    probabilities = np.zeros((len(labels), n_classes))
+    for split in bench.folds.splits:
+        probabilities[split.test] += np.bincount(labels[split.train], minlength=n_classes) / len(split.train)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    held_out = None
+    if len(bench.held_out):
+        shares = np.bincount(labels, minlength=n_classes) / len(labels)
+        held_out = np.tile(shares, (len(bench.held_out), 1))
+    return HeadResult(
+        name=MAJORITY,
+        baseline=True,
+        spec=None,
+        metrics=bench.metrics(probabilities),
+        positive=bench.positive_rates(probabilities),
+        fold_accuracy=tuple(
+            float((probabilities[split.test].argmax(axis=1) == labels[split.test]).mean())
+            for split in bench.folds.splits
+        ),
+        probabilities=probabilities.astype(np.float32),
+        cost=Cost(0.0, 0.0, 0.0, bench.sources[0].backbone_ms if len(bench.sources) == 1 else None, 0, None),
+        held_out=bench.held_out_score(held_out),
+        held_out_probabilities=held_out,
+    )
+
+
+def compared(bench: Bench, results: Sequence[HeadResult], metric: Metric) -> tuple[list[HeadResult], Estimate]:
+    """Return the results with the difference of each to the first, and what to expect of the first, having been chosen."""
+    units = Units(bench.units, len(bench.labels))
+    found = {
+        head.name: influences(bench.labels, head.probabilities, bench.criterion.positive)[metric.name]
+        for head in results
+    }
+    best = results[0]
+    tested = differences(found, units, best.name)
+    chosen_among = [found[head.name] for head in results if head.baseline == best.baseline]
+    expected = corrected(
+        metric, chosen_among, bench.labels, best.probabilities, units, random_state=bench.options.random_state
+    )
+    with_tests = [
+        replace(head, difference=tested[head.name].estimate, p_value=tested[head.name].p_value)
+        if head.name in tested
+        else head
+        for head in results
+    ]
+    return with_tests, expected
+
+
+def setting(chosen: Trial, specs: Sequence[HeadSpec], named: Sequence[Candidate] = ()) -> str:
+    """Return what was chosen, in words: of several caches the name of one, what of the features, and the parameters."""
+    spec = chosen.spec
+    words = [f"{name} {value:g}" if is_number(value) else f"{name} {value}" for name, value in spec.params.items()]
+    if len({other.features for other in specs}) > 1:
+        words.insert(0, " + ".join(spec.features))
+    if named:
+        words.insert(0, named[chosen.source].name)
+    return ", ".join(words)
+
+
+def machine() -> str:
+    """Return the machine in words."""
+    return f"{usable_cores()} × {platform.processor() or platform.machine()}, {platform.system()} {platform.release()}"

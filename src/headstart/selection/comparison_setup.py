@@ -1,0 +1,193 @@
+"""What all heads of one comparison share: options, rows, folds, tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from sklearn.metrics import confusion_matrix
+
+from headstart.evaluate.folds import Folds, make_folds
+from headstart.evaluate.intervals import CV_VARIANCE, estimates
+from headstart.evaluate.leakage import find_leaks
+from headstart.evaluate.metrics import positive_rates, score
+from headstart.evaluate.near_duplicates import last_block, near_units
+from headstart.evaluate.splits import connected_units, joined_units
+from headstart.heads.catalogue import HEAD_TYPES
+from headstart.scores import Criterion, class_index
+from headstart.selection.comparison_images import Images, divide_images
+from headstart.selection.search import N_SPLITS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from headstart.scores import Estimate, PositiveRates, Score
+    from headstart.selection.comparison_images import Source
+    from headstart.selection.cross_validation import Tables
+    from headstart.selection.task_pool import Pool
+    from headstart.types import HeadSpec
+
+#: What is there only to be beaten.
+MAJORITY = "majority"
+BASELINES = ("nearest-class-mean", MAJORITY)
+
+
+@dataclass(frozen=True, slots=True)
+class CompareOptions:
+    """How heads are compared; the defaults are the command's.
+
+    Attributes
+    ----------
+    heads : tuple of str
+        Names in the catalogue, or ``majority``.
+    features : tuple of str, optional
+        For every head; the default is searched (search.py), and each head's own where nothing is.
+    scaling : str, optional
+        For every head; the default is each head's own.
+    n_splits, n_repeats : int
+        Folds, and how often they are drawn anew.
+    held_out : str, optional
+        Split that is never fitted on, and scored once at the end; the default is ``test`` or ``validation`` where there is
+        one beside ``train``. An empty name uses every image for the folds.
+    near_duplicates : bool
+        Keep images that look the same together, beside those of the same bytes or group.
+    learning_curve : bool
+        Accuracy against images per class as well.
+    metric : str
+        What heads are ranked, compared and recommended by: one of ``criteria.CHOICE_METRICS``.
+    positive : str, optional
+        The positive class, whose average precision, curves and rates are reported.
+    random_state : int
+        Seeds everything random.
+    n_jobs : int, optional
+        Folds at a time; the default is one per processor.
+    engine : str
+        ``local``, this process; or ``ray``: folds are fitted by the workers of a cluster. Costs are measured here.
+    address : str, optional
+        Of the cluster; the default starts one on this machine.
+    """
+
+    heads: tuple[str, ...] = (*(name for name in HEAD_TYPES if name not in BASELINES), *BASELINES)
+    features: tuple[str, ...] | None = None
+    scaling: str | None = None
+    n_splits: int = N_SPLITS
+    n_repeats: int = 1
+    held_out: str | None = None
+    near_duplicates: bool = True
+    learning_curve: bool = False
+    metric: str = "accuracy"
+    positive: str | None = None
+    random_state: int = 0
+    n_jobs: int | None = None
+    engine: str = "local"
+    address: str | None = None
+
+
+@dataclass(slots=True)
+class Bench:
+    """What all heads of one comparison share.
+
+    Attributes
+    ----------
+    sources : sequence of Source
+        The caches that each head chooses among.
+    options : CompareOptions
+        What was asked for.
+    images : Images
+        That lie in all caches.
+    rows, held_out : ndarray of int64
+        Images of the folds, and those that are scored at the end, by their place among ``images``.
+    scored : str
+        Split of the latter; empty for none.
+    units : ndarray of shape (n_rows,), intp
+        Images of the folds that stay together.
+    folds : Folds
+        Of ``rows``, the same for every head and cache.
+    pool : Pool
+        Runs the folds.
+    """
+
+    sources: Sequence[Source]
+    options: CompareOptions
+    images: Images
+    rows: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+    scored: str
+    units: NDArray[np.intp]
+    folds: Folds
+    pool: Pool
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Of the images that are fitted on."""
+        return self.images.labels[self.rows]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names that the labels index."""
+        return self.images.class_names
+
+    @property
+    def criterion(self) -> Criterion:
+        """What settings and heads are chosen by."""
+        return Criterion(self.options.metric, class_index(self.options.positive, self.class_names))
+
+    def positive_rates(self, probabilities: NDArray[np.float64]) -> PositiveRates | None:
+        """Return how well out-of-fold predictions tell the positive class; None where none is named."""
+        positive = self.criterion.positive
+        if positive is None:
+            return None
+        counts = confusion_matrix(self.labels, probabilities.argmax(axis=1), labels=np.arange(len(self.class_names)))
+        return positive_rates(counts, positive, self.class_names[positive])
+
+    def held_out_score(self, probabilities: NDArray[np.float64] | None) -> Score | None:
+        """Return the score of a fitted head on the held-out images; None without any."""
+        if probabilities is None:
+            return None
+        units = connected_units(self.held_out, self.images.sha256, self.images.groups)
+        labels = self.images.labels[self.held_out]
+        return score(labels, probabilities, self.class_names, self.criterion.positive, units)
+
+    def tables(self, number: int, specs: Sequence[HeadSpec]) -> Tables:
+        """Return what some settings need of a cache; the large tables of the other caches are let go first."""
+        for other in self.sources:
+            if other is not self.sources[number]:
+                other.let_go()
+        self.sources[number].read(specs, self.rows)
+        return self.sources[number].tables
+
+    def metrics(self, probabilities: NDArray[np.float64]) -> dict[str, Estimate]:
+        """Return the scores of out-of-fold probabilities, as they are stored: in float32."""
+        stored = probabilities.astype(np.float32)
+        return estimates(self.labels, stored, self.units, positive=self.criterion.positive, variance_factor=CV_VARIANCE)
+
+
+def prepare(sources: Sequence[Source], options: CompareOptions, pool: Pool) -> tuple[Bench, list[str], str]:
+    """Return what all heads share, what was left out and leaks in words, and how the held-out images were chosen.
+
+    Images look the same where they do by the features of any of the caches.
+    """
+    images = Images.of(sources[0])
+    units = connected_units(np.arange(len(images.labels)), images.sha256, images.groups)
+    leaks: list[str] = []
+    for source in sources:
+        pooled = last_block(source.cache)[source.rows] if options.near_duplicates else None
+        if pooled is not None:
+            units = joined_units(units, near_units(pooled))
+        found = find_leaks(images.labels, images.splits, sha256=images.sha256, groups=images.groups, pooled=pooled)
+        leaks += [leak.sentence for leak in found]
+    failed = [failure.ref.label for failure in sources[0].cache.failures if failure.ref.label]
+    division = divide_images(images, units, options.held_out, failed)
+    images, rows = division.images, division.rows
+    folds = make_folds(
+        images.labels[rows],
+        n_splits=options.n_splits,
+        n_repeats=options.n_repeats,
+        units=units[rows],
+        random_state=options.random_state,
+        class_names=images.class_names,
+    )
+    bench = Bench(sources, options, images, rows, division.held_out, division.scored, units[rows], folds, pool)
+    return bench, list(dict.fromkeys([*division.notes, *leaks])), division.description

@@ -1,0 +1,181 @@
+"""What a head costs in time, memory and size, and its accuracy against the number of images per class."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import stats
+
+from headstart.bundles.bundle import save_bundle
+from headstart.heads.catalogue import make_head
+from headstart.report.comparison import CurvePoint
+from headstart.scores import Estimate
+from headstart.selection.cross_validation import by_source, probabilities_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from headstart.bundles.bundle import Bundle
+    from headstart.evaluate.folds import Fold, Folds
+    from headstart.selection.cross_validation import Tables, TablesOf, Trial
+    from headstart.types import Backbone, HeadSpec
+
+#: Images predicted at a time when latency is measured, and how often.
+BATCH_IMAGES, ROUNDS = 256, 5
+
+#: Seconds between two looks at the memory of this process.
+LOOK_SECONDS = 0.005
+
+#: Where Linux says how many pages of memory a process holds (proc(5)); elsewhere memory is not measured.
+MEMORY_FILE = Path("/proc/self/statm")
+
+
+@dataclass(slots=True)
+class Peak:
+    """Memory at its highest, above what was there at the start; None where it cannot be measured."""
+
+    bytes: int | None = None
+
+
+@contextmanager
+def watched_memory() -> Iterator[Peak]:
+    """Measure the resident memory of this process while the block runs."""
+    peak = Peak()
+    if not MEMORY_FILE.exists():
+        yield peak
+        return
+    start, done = resident_bytes(), threading.Event()
+    peak.bytes = 0
+
+    def look() -> None:
+        while not done.wait(LOOK_SECONDS):
+            peak.bytes = max(peak.bytes or 0, resident_bytes() - start)
+
+    watcher = threading.Thread(target=look, daemon=True)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        peak.bytes = max(peak.bytes or 0, resident_bytes() - start)
+        done.set()
+        watcher.join()
+
+
+def resident_bytes() -> int:
+    """Return the resident memory of this process."""
+    import resource
+
+    return int(MEMORY_FILE.read_text(encoding="ascii").split()[1]) * resource.getpagesize()
+
+
+def head_milliseconds(head: Any, X: NDArray[np.float32]) -> float:
+    """Return milliseconds per image from features to probabilities, in batches of 256; the median of five rounds."""
+    batch = X[np.arange(min(BATCH_IMAGES, max(len(X), 1))) % len(X)]
+    return 1000.0 * seconds_of(lambda: head.predict_proba(batch)) / len(batch)
+
+
+def backbone_milliseconds(backbone: Backbone) -> float:
+    """Return milliseconds per image of a frozen backbone, in its own batches; the median of five rounds."""
+    size = backbone.recipe.input_size_px
+    images = np.random.default_rng(0).integers(0, 256, (backbone.batch_size, size, size, 3), np.uint8)
+    return 1000.0 * seconds_of(lambda: backbone.forward(images)) / len(images)
+
+
+def seconds_of(call: Callable[[], Any]) -> float:
+    """Return the median of the seconds that a call takes; a first one is not counted."""
+    call()
+    taken = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - start)
+    return median(taken)
+
+
+def saved_bytes(bundle: Bundle) -> int:
+    """Return the size of a head as it is saved."""
+    with tempfile.TemporaryDirectory() as folder:
+        saved = save_bundle(Path(folder) / "head", bundle, metrics={})
+        return sum(path.stat().st_size for path in saved.iterdir())
+
+
+#: Images per class of the points; those with fewer than two are no training, and the last point is all there are.
+STEPS = (2, 5, 10, 20, 50, 100, 200, 500, 1000)
+
+
+def learning_curve(
+    tables: TablesOf, chosen: Sequence[Trial], labels: NDArray[np.int64], folds: Folds, random_state: int
+) -> tuple[CurvePoint, ...]:
+    """Return accuracy on the folds' test images, fitted on some images of each class of their training rows.
+
+    Parameters
+    ----------
+    tables : callable
+        Returns the rows of a cache (selection/cross_validation.py).
+    chosen : sequence of Trial
+        Setting and cache that each fold chose with all of its images.
+    labels : ndarray of shape (n_samples,), int64
+        Of the tables' rows.
+    folds : Folds
+        Of the tables' rows.
+    random_state : int
+        Seeds which images are taken; those of fewer are among those of more.
+
+    Returns
+    -------
+    tuple of CurvePoint
+        Ascending. The interval is that of the mean over the folds (Student's t), which knows nothing of their common images.
+    """
+    largest = int(np.bincount(labels[folds.splits[0].train]).max())
+    steps = [*(step for step in STEPS if step < largest), largest]
+    accuracy, sizes = np.zeros((len(steps), len(chosen))), np.zeros((len(steps), len(chosen)))
+    for source, of_source in by_source(chosen).items():
+        own = tables(source)
+        for fold in of_source:
+            for number, step in enumerate(steps):
+                accuracy[number, fold], sizes[number, fold] = fit_some(
+                    own, chosen[fold].spec, labels, folds.splits[fold], step, random_state
+                )
+    return tuple(
+        CurvePoint(float(np.median(sizes[number])), t_interval(accuracy[number].tolist()))
+        for number in range(len(steps))
+    )
+
+
+def fit_some(
+    tables: Tables, spec: HeadSpec, labels: NDArray[np.int64], split: Fold, per_class: int, random_state: int
+) -> tuple[float, float]:
+    """Return the accuracy on a fold's test images, fitted on some training rows, and how many of a class those were."""
+    train = draw(labels, split.train, per_class, random_state)
+    X = tables[spec.features, spec.scaling].raw
+    with warnings.catch_warnings():
+        # Few images end few solvers early; the whole fits have said what there is to say.
+        warnings.simplefilter("ignore")
+        head = make_head(spec).fit(X[train], labels[train])
+        predicted = probabilities_of(head, X[split.test], int(labels.max()) + 1).argmax(axis=1)
+    return float((predicted == labels[split.test]).mean()), len(train) / len(np.unique(labels[train]))
+
+
+def draw(labels: NDArray[np.int64], train: NDArray[np.int64], per_class: int, random_state: int) -> NDArray[np.int64]:
+    """Return the first so many rows of each class, in an order that the seed alone decides."""
+    order = np.random.default_rng(random_state).permutation(train)
+    return np.sort(np.concatenate([order[labels[order] == label][:per_class] for label in np.unique(labels[train])]))
+
+
+def t_interval(values: Sequence[float]) -> Estimate:
+    """Return the mean and its 95 % interval by Student's t, within 0 and 1."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return Estimate(mean, 0.0, 1.0)
+    half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
+    return Estimate(mean, max(0.0, mean - half), min(1.0, mean + half))

@@ -1,0 +1,363 @@
+"""Scores of the settings of a head on held-out folds, and nested cross-validation."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.evaluate.folds import Fold, Folds, inner_folds
+from headstart.evaluate.metrics import metric_values
+from headstart.heads.catalogue import make_head
+from headstart.heads.grid_predictions import Outcome, Table, outcomes
+from headstart.scores import ACCURACY, PROBABILITY_METRICS, Criterion, metric_named
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from headstart.selection.task_pool import Pool
+    from headstart.types import HeadSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One setting that was tried.
+
+    Attributes
+    ----------
+    spec : HeadSpec
+        The setting.
+    fold_scores : tuple of float
+        On the held-out images of each fold, by ``metric``; NaN where the metric does not exist there.
+    converged : bool
+        Whether every fit of it came to an end.
+    source : int
+        Which of several caches of the same images it was tried on.
+    metric : str
+        Name of the score, one of ``criteria.CHOICE_METRICS``.
+    """
+
+    spec: HeadSpec
+    fold_scores: tuple[float, ...]
+    converged: bool = True
+    source: int = 0
+    metric: str = "accuracy"
+
+    @property
+    def score(self) -> float:
+        """Mean over the folds that have one; NaN where none has."""
+        found = [score for score in self.fold_scores if not math.isnan(score)]
+        return sum(found) / len(found) if found else math.nan
+
+    @property
+    def gain(self) -> float:
+        """The score with the sign under which more is better, to nine digits; minus infinity where there is none."""
+        gain = metric_named(self.metric).gain(self.score)
+        return -math.inf if math.isnan(gain) else round(gain, 9)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What the folds of a cross-validation share.
+
+    Attributes
+    ----------
+    specs : sequence of HeadSpec
+        Settings of one type of head.
+    groups : mapping of (features, scaling) to sequence of int
+        The settings of each table, by their place.
+    tables : mapping of (features, scaling) to Table
+        Their rows.
+    labels : ndarray of shape (n_samples,), int
+        Of the tables' rows.
+    splits : sequence of Fold
+        Of the tables' rows.
+    criterion : Criterion
+        By which the settings are judged.
+    """
+
+    specs: Sequence[HeadSpec]
+    groups: Mapping[tuple[tuple[str, ...], str], Sequence[int]]
+    tables: Mapping[tuple[tuple[str, ...], str], Table]
+    labels: NDArray[np.int64]
+    splits: Sequence[Fold]
+    criterion: Criterion
+
+
+def cross_validate(
+    specs: Sequence[HeadSpec],
+    tables: Mapping[tuple[tuple[str, ...], str], Table],
+    labels: NDArray[np.int64],
+    splits: Sequence[Fold],
+    *,
+    pool: Pool,
+    criterion: Criterion = ACCURACY,
+) -> list[Trial]:
+    """Return a trial for each setting of one type of head: its score on the test rows of every split.
+
+    Parameters
+    ----------
+    specs : sequence of HeadSpec
+        Settings of one type of head.
+    tables : mapping of (features, scaling) to Table
+        Their rows.
+    labels : ndarray of shape (n_samples,), int
+        Of the tables' rows.
+    splits : sequence of Fold
+        Of the tables' rows.
+    pool : Pool
+        Runs the folds; in threads, one at a time where a head runs on Keras.
+    criterion : Criterion
+        The score.
+    """
+    groups: dict[tuple[tuple[str, ...], str], list[int]] = {}
+    for number, spec in enumerate(specs):
+        groups.setdefault((spec.features, spec.scaling), []).append(number)
+    for key in groups:
+        tables[key].prepare(specs[0].type)  # once, before threads would do it at the same time
+    shared = Task(specs, groups, {key: tables[key] for key in groups}, labels, splits, criterion)
+    tasks = [(key, fold) for key in groups for fold in range(len(splits))]
+    # What the fits warn of is in `converged`.
+    parts, _ = pool.map(try_settings, shared, tasks, in_threads=specs[0].type != "dense")
+    scores, converged = np.zeros((len(specs), len(splits))), np.ones(len(specs), bool)
+    for number, fold, value, ended in (result for part in parts for result in part):
+        scores[number, fold] = value
+        converged[number] &= ended
+    return [
+        Trial(spec, tuple(scores[i].tolist()), bool(converged[i]), metric=criterion.metric)
+        for i, spec in enumerate(specs)
+    ]
+
+
+def try_settings(task: Task, key: tuple[tuple[str, ...], str], fold: int) -> list[tuple[int, int, float, bool]]:
+    """Return setting, fold, score and whether the fit came to an end, of each setting of a table on one fold."""
+    split, numbers, head_type = task.splits[fold], task.groups[key], task.specs[0].type
+    params = [task.specs[number].params for number in numbers]
+    seed = task.specs[0].random_state
+    metric, positive = task.criterion.metric, task.criterion.positive
+    wanted = metric in PROBABILITY_METRICS
+    found = outcomes(head_type, task.tables[key], task.labels, split.train, split.test, params, seed, wanted)
+    truth, n_classes = task.labels[split.test], int(task.labels.max()) + 1
+
+    def judged(one: Outcome) -> float:
+        if metric == "accuracy":  # by far the most frequent, and the fastest without the others
+            return float(np.mean(one.predicted == truth))
+        return metric_values(truth, one.probabilities_of(n_classes), positive)[metric]
+
+    return [(numbers[one.setting], fold, judged(one), one.converged) for one in found]
+
+
+def best_trial(trials: Sequence[Trial]) -> Trial:
+    """Return the trial with the best score, the first of equal ones."""
+    return max(trials, key=lambda trial: trial.gain)
+
+
+def search_notes(trials: Sequence[Trial], best: Trial) -> list[str]:
+    """Return what to say of a search: a setting at the edge of the grid, fits that did not end."""
+    notes = []
+    unfinished = sum(not trial.converged for trial in trials)
+    if unfinished:
+        among = "not " if best.converged else ""
+        notes.append(
+            f"{unfinished} of {len(trials)} settings did not converge in some fold; the best is {among}among them."
+        )
+    for name, value in best.spec.params.items():
+        tried = sorted({trial.spec.params[name] for trial in trials if is_number(trial.spec.params[name])})
+        if len(tried) > 2 and value in (tried[0], tried[-1]):
+            same = [
+                t
+                for t in trials
+                if t.source == best.source and replace(t.spec, params={**t.spec.params, name: value}) == best.spec
+            ]
+            runner_up = max((t.gain for t in same if t.spec.params[name] != value), default=-math.inf)
+            if runner_up < best.gain:
+                notes.append(
+                    f"The best {name}, {value:g}, is at the edge of what was tried: {tried[0]:g} to {tried[-1]:g}."
+                )
+    return notes
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value is a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from headstart.heads.grid_predictions import Table
+    from headstart.selection.task_pool import Pool
+    from headstart.types import HeadSpec
+
+    Tables = Mapping[tuple[tuple[str, ...], str], Table]
+    #: Number of a cache → its rows.
+    TablesOf = Callable[[int], Tables]
+
+
+@dataclass(frozen=True, slots=True)
+class Nested:
+    """How one type of head did on each fold.
+
+    Attributes
+    ----------
+    chosen : tuple of Trial
+        Inside of each fold: the setting and its cache.
+    probabilities : ndarray of shape (n_samples, n_classes), float64
+        Of each image by the head that did not see it; the mean over repeats.
+    fold_accuracy : tuple of float
+        Of each fold.
+    notes : tuple of str
+        What the fits had to say.
+    """
+
+    chosen: tuple[Trial, ...]
+    probabilities: NDArray[np.float64]
+    fold_accuracy: tuple[float, ...]
+    notes: tuple[str, ...] = ()
+
+
+def nested(
+    specs: Sequence[Sequence[HeadSpec]],
+    tables: TablesOf,
+    labels: NDArray[np.int64],
+    units: NDArray[np.intp],
+    folds: Folds,
+    *,
+    n_classes: int,
+    n_inner: int,
+    pool: Pool,
+    criterion: Criterion = ACCURACY,
+) -> Nested:
+    """Return how a type of head does on each fold, the setting chosen among ``specs`` on the fold's training rows alone.
+
+    Parameters
+    ----------
+    specs : sequence of sequence of HeadSpec
+        Of each cache, settings of one type of head, the simplest first; a single one in all is not searched.
+    tables : callable
+        Returns the rows of a cache, a Table for each (features, scaling); images in the same order in all caches.
+    labels : ndarray of shape (n_samples,), int64
+        Of the tables' rows, 0 to ``n_classes`` − 1.
+    units : ndarray of shape (n_samples,), int
+        Rows of one unit stay together in the inner folds too.
+    folds : Folds
+        Of the tables' rows.
+    n_classes, n_inner : int
+        Classes there are; folds of each search.
+    pool : Pool
+        Runs the folds.
+    criterion : Criterion
+        By which the setting is chosen.
+    """
+    chosen = choose(specs, tables, labels, units, folds, n_inner=n_inner, pool=pool, criterion=criterion)
+    sums, counts = np.zeros((len(labels), n_classes)), np.zeros(len(labels))
+    accuracy, notes = np.zeros(len(chosen)), []
+    for source, of_source in by_source(chosen).items():
+        splits = [folds.splits[fold] for fold in of_source]
+        own = [chosen[fold].spec for fold in of_source]
+        parts, said = fit_folds(own, tables(source), labels, splits, n_classes, pool)
+        notes += said
+        for fold, split, probabilities in zip(of_source, splits, parts, strict=True):
+            sums[split.test] += probabilities
+            counts[split.test] += 1
+            accuracy[fold] = float((probabilities.argmax(axis=1) == labels[split.test]).mean())
+    return Nested(tuple(chosen), sums / counts[:, None], tuple(accuracy.tolist()), tuple(dict.fromkeys(notes)))
+
+
+def by_source(chosen: Sequence[Trial]) -> dict[int, list[int]]:
+    """Return the folds that chose each cache, so that one cache's rows at a time are needed."""
+    sources = sorted({one.source for one in chosen})
+    return {source: [fold for fold, one in enumerate(chosen) if one.source == source] for source in sources}
+
+
+def choose(
+    specs: Sequence[Sequence[HeadSpec]],
+    tables: TablesOf,
+    labels: NDArray[np.int64],
+    units: NDArray[np.intp],
+    folds: Folds,
+    *,
+    n_inner: int,
+    pool: Pool,
+    criterion: Criterion = ACCURACY,
+) -> list[Trial]:
+    """Return the setting and the cache that each fold's training rows choose."""
+    only, *more = [spec for of_source in specs for spec in of_source]
+    if not more:
+        return [Trial(only, ())] * len(folds.splits)
+    inner = [
+        inner_folds(split.train, labels, units, n_splits=n_inner, random_state=only.random_state)
+        for split in folds.splits
+    ]
+    trials, _ = try_all(specs, tables, labels, [fold for part in inner for fold in part.splits], pool, criterion)
+    chosen, start = [], 0
+    for part in inner:
+        end = start + len(part.splits)
+        chosen.append(best_trial([replace(trial, fold_scores=trial.fold_scores[start:end]) for trial in trials]))
+        start = end
+    return chosen
+
+
+def try_all(
+    specs: Sequence[Sequence[HeadSpec]],
+    tables: TablesOf,
+    labels: NDArray[np.int64],
+    splits: Sequence[Fold],
+    pool: Pool,
+    criterion: Criterion,
+) -> tuple[list[Trial], float]:
+    """Return a trial for each setting of each cache, and the seconds that they took, features in memory."""
+    trials: list[Trial] = []
+    seconds = 0.0
+    for source, of_source in enumerate(specs):
+        own = tables(source)
+        start = time.perf_counter()
+        found = cross_validate(of_source, own, labels, splits, pool=pool, criterion=criterion)
+        seconds += time.perf_counter() - start
+        trials += [replace(trial, source=source) for trial in found]
+    return trials, seconds
+
+
+def fit_folds(
+    specs: Sequence[HeadSpec],
+    tables: Tables,
+    labels: NDArray[np.int64],
+    splits: Sequence[Fold],
+    n_classes: int,
+    pool: Pool,
+) -> tuple[list[NDArray[np.float64]], list[str]]:
+    """Return each fold's probabilities of its test rows, by its own setting, and what the fits warned of."""
+    matrices = {(spec.features, spec.scaling): tables[spec.features, spec.scaling].raw for spec in specs}
+    shared = Fits(specs, matrices, labels, splits, n_classes)
+    tasks = [(fold,) for fold in range(len(splits))]
+    return pool.map(fit_fold, shared, tasks, in_threads=specs[0].type != "dense")
+
+
+@dataclass(frozen=True, slots=True)
+class Fits:
+    """What the fits of the folds share: the setting of each, rows by (features, scaling), labels, and what is fitted on."""
+
+    specs: Sequence[HeadSpec]
+    matrices: Mapping[tuple[tuple[str, ...], str], NDArray[np.float32]]
+    labels: NDArray[np.int64]
+    splits: Sequence[Fold]
+    n_classes: int
+
+
+def fit_fold(fits: Fits, fold: int) -> NDArray[np.float64]:
+    """Return the probabilities of a fold's test rows."""
+    spec, split = fits.specs[fold], fits.splits[fold]
+    X = fits.matrices[spec.features, spec.scaling]
+    head = make_head(spec).fit(X[split.train], fits.labels[split.train])
+    return probabilities_of(head, X[split.test], fits.n_classes)
+
+
+def probabilities_of(head: Any, X: Any, n_classes: int) -> NDArray[np.float64]:
+    """Return probabilities of all classes, shape (n_samples, n_classes); 0 of those that were not fitted on."""
+    probabilities = np.zeros((len(X), n_classes))
+    probabilities[:, head.classes_] = head.predict_proba(X)
+    return probabilities

@@ -1,0 +1,258 @@
+"""Choose the setting of a head by cross-validation on training images alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from headstart.evaluate.folds import make_folds
+from headstart.heads.catalogue import default_spec, head_kind
+from headstart.heads.grid_predictions import Table
+from headstart.heads.transforms import design_matrix
+from headstart.scores import ACCURACY, Criterion, metric_named
+from headstart.selection.cross_validation import Trial, best_trial, cross_validate, search_notes
+from headstart.selection.task_pool import make_pool
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from headstart.cache.reader import FeatureCache
+    from headstart.types import HeadSpec
+
+#: What a search may choose: nothing, the parameters of the catalogue's grid that are not given, or the features too.
+Search = Literal["none", "params", "features"]
+
+#: Heads that are searched unless asked otherwise: it takes them a second or two.
+SEARCHED_BY_DEFAULT = frozenset({"logistic", "linear-svm", "ridge"})
+
+#: Features tried where none are named, beside a head's own, the fewest columns first: on photographs the last block's average
+#: is best, on textures (as solar cells) the fourth block joined to it is (benchmarks/results).
+SEARCHED_FEATURES = (("avg",), ("block4_conv3", "avg"))
+
+#: Images a search looks at, at most; drawn by class. Kernels take time and memory that grow with their square.
+MAX_IMAGES = 20_000
+MAX_KERNEL_IMAGES = 5_000
+
+#: Values of a table at most, 400 MB: of flattened maps some 4,000 images are enough to choose by.
+MAX_VALUES = 100_000_000
+
+#: Folds of a search.
+N_SPLITS = 5
+
+
+def what_to_search(
+    head_type: str, *, asked: bool | None = None, features_given: bool = False, complete: bool = False
+) -> Search:
+    """Return what is chosen by cross-validation, for ``fit-head`` and ``fit_head`` alike.
+
+    Parameters
+    ----------
+    head_type : str
+        Name in the catalogue.
+    asked : bool, optional
+        Whether a search was asked for; the default is that of the type.
+    features_given : bool
+        Features that are named are not searched.
+    complete : bool
+        Whether features and parameters are given as a whole, as by a file: then nothing is searched unless asked for.
+    """
+    if not (head_type in SEARCHED_BY_DEFAULT and not complete if asked is None else asked):
+        return "none"
+    return "params" if features_given or complete else "features"
+
+
+def candidates(
+    cache: FeatureCache,
+    head_type: str,
+    *,
+    features: Sequence[str] | None,
+    scaling: str | None,
+    params: Mapping[str, Any],
+    random_state: int,
+) -> list[HeadSpec]:
+    """Return the settings to try, the simplest first: the catalogue's grid, but for what is given."""
+    kind = head_kind(head_type, scaling)
+    grid = {name: values for name, values in kind.grid.items() if name not in params}
+    known = {"avg", *cache.recipe.pooled_layers}
+    searched = [names for names in SEARCHED_FEATURES if known.issuperset(names)]
+    default = [kind.features] if kind.features == ("flatten",) else [*searched, kind.features]
+    return [
+        default_spec(
+            head_type,
+            features=names,
+            scaling=scaling,
+            random_state=random_state,
+            params={**params, **dict(zip(grid, values, strict=True))},
+        )
+        for names in ([tuple(features)] if features else dict.fromkeys(default))
+        for values in product(*grid.values())
+    ]
+
+
+def most_images(cache: FeatureCache, specs: Sequence[HeadSpec]) -> int:
+    """Return how many images a search over these settings can bear."""
+    widest = specs[-1].features  # candidates come with the fewest features first
+    width: int = design_matrix(cache.batches([0]), widest, pooled_layers=cache.recipe.pooled_layers).shape[1]
+    limit = MAX_KERNEL_IMAGES if specs[0].type == "rbf-svm" else MAX_IMAGES
+    return min(limit, max(1, MAX_VALUES // width))
+
+
+def sample(
+    labels: NDArray[np.int64], rows: NDArray[np.int64], limit: int, random_state: int
+) -> tuple[NDArray[np.int64], list[str]]:
+    """Return the rows that a search looks at, ascending, and what to say of it: as many as it can bear, drawn by class."""
+    if len(rows) <= limit:
+        return rows, []
+    rng = np.random.default_rng(random_state)
+    kept = []
+    for label in np.unique(labels[rows]):
+        members = rows[labels[rows] == label]
+        wanted = min(len(members), max(N_SPLITS, round(limit * len(members) / len(rows))))
+        kept.append(rng.choice(members, wanted, replace=False))
+    chosen = np.sort(np.concatenate(kept))
+    return chosen, [f"The setting was chosen on {len(chosen):,} of {len(rows):,} training images, drawn by class."]
+
+
+def make_tables(
+    cache: FeatureCache, specs: Sequence[HeadSpec], rows: NDArray[np.int64]
+) -> dict[tuple[tuple[str, ...], str], Table]:
+    """Return the table of each choice of features and scaling."""
+    matrices: dict[tuple[str, ...], NDArray[np.float32]] = {}
+    tables = {}
+    for spec in specs:
+        if spec.features not in matrices:
+            matrices[spec.features] = design_matrix(
+                cache.batches(rows, finite=True),
+                spec.features,
+                pooled_layers=cache.recipe.pooled_layers,
+                n_samples=len(rows),
+            )
+        tables[spec.features, spec.scaling] = Table(matrices[spec.features], spec.features, spec.scaling)
+    return tables
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """What a search found.
+
+    Attributes
+    ----------
+    spec : HeadSpec
+        The setting to take.
+    trials : tuple of Trial
+        All settings, in the order of the grid: the simplest first.
+    folds : str
+        How the images were divided, in words.
+    seconds : float
+        That it took, features in memory.
+    notes : tuple of str
+        What a reader must know, in words.
+    source : int
+        Which of several caches of the same images to take.
+    """
+
+    spec: HeadSpec
+    trials: tuple[Trial, ...]
+    folds: str
+    seconds: float
+    notes: tuple[str, ...] = ()
+    source: int = 0
+
+
+def search_head(
+    cache: FeatureCache,
+    head_type: str,
+    rows: NDArray[np.int64],
+    *,
+    features: Sequence[str] | None = None,
+    scaling: str | None = None,
+    params: Mapping[str, Any] | None = None,
+    others: Sequence[tuple[FeatureCache, NDArray[np.int64]]] = (),
+    units: NDArray[np.intp] | None = None,
+    n_splits: int = N_SPLITS,
+    n_jobs: int | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    random_state: int = 0,
+    criterion: Criterion = ACCURACY,
+) -> SearchResult:
+    """Return the setting of a head that predicts held-out images best, by a cross-validated score.
+
+    Of equal ones the first wins: the first cache, fewer features, then the order of the catalogue's grid.
+
+    Parameters
+    ----------
+    cache : FeatureCache
+        Features and labels.
+    head_type : str
+        Name in the catalogue.
+    rows : ndarray of shape (n_rows,), int64
+        Training rows, ascending, all labelled. No other row is read.
+    features, scaling, params
+        What is not to be searched.
+    others : sequence of (FeatureCache, rows), optional
+        Other caches, and their rows of the same images in the same order (evaluate/held_out.py): input sizes, layers and
+        whatever else differs between them are chosen too.
+    units : ndarray of shape (n_images,), int, optional
+        Rows of one unit stay together, beside those of the same bytes or group.
+    n_splits : int
+        Folds; fewer where a class has fewer images.
+    n_jobs : int, optional
+        Folds at a time; the default is one per processor.
+    engine, address : str, optional
+        Who fits the folds: this process, or the workers of a cluster (selection/task_pool.py).
+    random_state : int
+        Seeds the folds, and what is random in the head.
+    criterion : Criterion
+        The score: ``accuracy``, ``balanced_accuracy``, ``f1_macro``, ``roc_auc_ovr``, ``average_precision`` or ``log_loss``.
+
+    Raises
+    ------
+    DataError
+        If there are too few images to divide.
+    HeadstartError
+        If there is no such head, feature, scaling, parameter or metric.
+    """
+    metric_named(criterion.metric)
+    given: dict[str, Any] = {
+        "features": features, "scaling": scaling, "params": params or {}, "random_state": random_state
+    }  # fmt: skip
+    sources = [
+        (source, source_rows, candidates(source, head_type, **given))
+        for source, source_rows in [(cache, rows), *others]
+    ]
+    limit = min(most_images(source, specs) for source, _, specs in sources)
+    chosen, notes = sample(cache.labels, rows, limit, random_state)
+    labels, sha256, groups = cache.labels[chosen], cache.sha256, cache.groups
+    folds = make_folds(
+        labels,
+        n_splits=n_splits,
+        sha256=[sha256[row] for row in chosen.tolist()],
+        groups=[groups[row] for row in chosen.tolist()],
+        units=None if units is None else units[chosen],
+        random_state=random_state,
+        class_names=cache.class_names,
+    )
+    trials: list[Trial] = []
+    seconds = 0.0
+    with make_pool(engine, address, n_jobs) as pool:
+        for number, (source, source_rows, specs) in enumerate(sources):
+            tables = make_tables(source, specs, source_rows[np.searchsorted(rows, chosen)])
+            start = time.perf_counter()
+            found = cross_validate(specs, tables, labels, folds.splits, pool=pool, criterion=criterion)
+            seconds += time.perf_counter() - start
+            trials += [replace(trial, source=number) for trial in found]
+    best = best_trial(trials)
+    return SearchResult(
+        spec=best.spec,
+        trials=tuple(trials),
+        folds=folds.description,
+        seconds=seconds,
+        notes=(*notes, *folds.notes, *search_notes(trials, best)),
+        source=best.source,
+    )
