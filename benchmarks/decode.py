@@ -3,7 +3,7 @@
 python benchmarks/decode.py
 
 JPEGs of smooth noise with texture and grain, quality 90, with as many bytes per pixel as photographs have
-(headstart/doctor/rates.py), from their bytes in memory to the network's input of 224 × 224. The presets take turns. The
+(headstart/doctor/machine.py), from their bytes in memory to the network's input of 224 × 224. The presets take turns. The
 baseline, ``pillow``, is ``Image.open(…).convert("RGB")`` alone: the decoder that all presets stand on, with no resize.
 """
 
@@ -16,7 +16,7 @@ from functools import partial
 
 from PIL import Image
 
-from headstart.doctor.rates import QUALITY, photograph
+from headstart.doctor.machine import QUALITY, photograph
 from headstart.images.load import decode_resized
 from headstart.images.resize import RESIZE_PRESETS
 from machine import median, write_result

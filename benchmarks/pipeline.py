@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.device import cpu, gpu
+from headstart.backbones.precision import cpu, gpu
 from headstart.backbones.vgg16 import make_recipe
 from headstart.backbones.weights import imagenet_sha256
 from headstart.extract.options import SHARD_IMAGES, ExtractOptions

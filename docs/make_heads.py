@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.heads.catalogue import HEAD_TYPES, head_kind
-from headstart.heads.kinds import HeadType
+from headstart.heads.parameters import HeadType
 
 TARGET = Path(__file__).with_name("heads.md")
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from caches import RECIPE
 from headstart.report.comparison import Comparison, Cost, CurvePoint, HeadResult
-from headstart.report.plots.all_plots import comparison_plots
+from headstart.report.html_pages import comparison_plots
 from headstart.report.plots.svg import Plot
 from headstart.scores import Estimate, Score
 from headstart.types import HeadSpec

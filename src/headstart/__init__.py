@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from headstart.bundles.bundle import Bundle as Bundle
     from headstart.bundles.bundle import load_bundle as load_bundle
     from headstart.bundles.bundle import save_bundle as save_bundle
-    from headstart.bundles.listing import list_heads as list_heads
+    from headstart.bundles.metadata import list_heads as list_heads
     from headstart.cache.reader import FeatureCache as FeatureCache
     from headstart.cache.reader import open_cache as open_cache
-    from headstart.clustering.class_folders import make_class_folders as make_class_folders
     from headstart.clustering.kmeans import cluster_images as cluster_images
+    from headstart.clustering.labelling import make_class_folders as make_class_folders
     from headstart.doctor.examine import examine_machine as examine_machine
     from headstart.errors import HeadstartError as HeadstartError
     from headstart.evaluation import evaluate_head as evaluate_head
@@ -85,10 +85,10 @@ _HOMES = {
     "forecast_extraction": "extract.estimate",
     "import_features": "exchange.import_features",
     "inspect_quality": "quality",
-    "list_heads": "bundles.listing",
+    "list_heads": "bundles.metadata",
     "load_bundle": "bundles.bundle",
     "load_weights": "backbones.weights",
-    "make_class_folders": "clustering.class_folders",
+    "make_class_folders": "clustering.labelling",
     "make_head": "heads.catalogue",
     "merge_caches": "exchange.merge_caches",
     "open_cache": "cache.reader",

@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from headstart.backbones.device import Device
+from headstart.backbones.precision import Device
 from headstart.backbones.weights import Weights
 from headstart.doctor import examine
 from headstart.doctor.examine import WeightsState
-from headstart.doctor.machine import Machine
-from headstart.doctor.rates import Rates
+from headstart.doctor.machine import Machine, Rates
 from headstart_cli.app import COMMANDS, make_app
 
 MACHINE = Machine(

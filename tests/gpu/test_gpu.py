@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headstart.backbones.device import count_gpus, gpu
-from headstart.backbones.precision import MIN_COSINE, row_cosines
+from headstart.backbones.precision import MIN_COSINE, count_gpus, gpu, row_cosines
 from headstart.backbones.vgg16 import FrozenBackbone
 from headstart.backbones.weights import Weights
 from headstart.cache.reader import open_cache

@@ -15,7 +15,7 @@ from fakes import FakeNetwork
 from headstart.extract.options import ExtractOptions
 from headstart.extract.run import extract_features
 from headstart.quality import inspect_quality
-from headstart.quality.thumbnails import thumbnail
+from headstart.quality.quality_report import thumbnail
 from headstart.report.html_pages import QualityReport, quality_page
 from planted import Planted
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart.backbones.device import Device, Program
+from headstart.backbones.precision import Device, Program
 from headstart.backbones.vgg16 import BGR_MEANS, LAYERS, FrozenBackbone
 from headstart.backbones.weights import Weights, download, load_weights, read_keras_file
 from headstart.errors import HeadstartError, RecipeMismatchError, WeightsError

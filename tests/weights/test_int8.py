@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart.backbones.device import cpu_flags
 from headstart.backbones.openvino import BATCH_SIZE, OpenVinoBackbone, calibrate
-from headstart.backbones.precision import row_cosines
+from headstart.backbones.precision import cpu_flags, row_cosines
 from headstart.backbones.quantize import CALIBRATION_IMAGES, INPUT_RANGE, INT8_FLAGS, adds_up_int8
 from headstart.backbones.registry import build_backbone
 from headstart.backbones.vgg16 import FrozenBackbone

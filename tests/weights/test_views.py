@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from headstart.backbones import registry
-from headstart.backbones.device import Device, cpu_flags
+from headstart.backbones.precision import Device, cpu_flags
 from headstart.backbones.quantize import adds_up_int8
 from headstart.backbones.registry import MirroredBackbone, build_backbone
 from headstart.backbones.vgg16 import make_recipe

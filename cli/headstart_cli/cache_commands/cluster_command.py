@@ -110,8 +110,7 @@ def class_folders(
 
     headstart class-folders clusters/loose loose/ photos/
     """
-    from headstart.clustering.class_folders import make_class_folders
-    from headstart.clustering.labelling import IMAGES, IMAGES_COLUMNS, read_labels, read_table
+    from headstart.clustering.labelling import IMAGES, IMAGES_COLUMNS, make_class_folders, read_labels, read_table
     from headstart.images.discovery.class_names import questions
 
     labels = read_labels(clusters)

@@ -217,7 +217,7 @@ def write_page(found: Comparison, html: Path, cache: str, data: Path | None) -> 
     """Write the page, with thumbnails where the folder of images is given."""
     from headstart.cache.reader import open_cache
     from headstart.images.samples import DecodeRules
-    from headstart.quality.thumbnails import make_thumbnails
+    from headstart.quality.quality_report import make_thumbnails
     from headstart.report.html_pages import benchmark_page, page_mistakes
 
     thumbnails: dict[str, bytes] = {}

@@ -14,7 +14,7 @@ from headstart.texts import counted
 from headstart_cli.console import err, out, shown
 
 if TYPE_CHECKING:
-    from headstart.bundles.listing import SavedHead
+    from headstart.bundles.metadata import SavedHead
 
 
 def heads(
@@ -32,7 +32,7 @@ def heads(
 
     headstart heads .demo/heads --json
     """
-    from headstart.bundles.listing import list_heads
+    from headstart.bundles.metadata import list_heads
 
     found = list_heads(folder)
     if as_json:
@@ -66,7 +66,7 @@ def cells(head: SavedHead) -> Iterator[tuple[str, ...]]:
     """Yield the lines of each cell of a head's row."""
     if head.facts is None:
         return
-    from headstart.bundles.listing import recipe_in_short
+    from headstart.bundles.metadata import recipe_in_short
 
     def text(value: str) -> str:
         return shown(value)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.backbones.device import cpu_flags, has_bfloat16, padded
+from headstart.backbones.precision import cpu_flags, has_bfloat16, padded
 from headstart.backbones.quantize import (
     CALIBRATION_SEED,
     CONVOLUTIONS,

@@ -1,17 +1,224 @@
-"""The reduced precision is taken only where it is proven, on the user's own images, to give the same features."""
+"""The processor that the network runs on, and the fastest precision that is proven to give the same features on it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import re
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from headstart.errors import HeadstartError
+from headstart.runtime import import_tensorflow
+from headstart.types import FeatureBatch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headstart.types import Backbone
+
+#: Flags by which Linux tells of bfloat16 multiply-add units (Intel SDM vol. 2, VDPBF16PS and TDPBF16PS).
+BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16")
+
+#: AMD's family of Zen 3 and Zen 4, as Linux writes it. Zen 4 alone of the two has bfloat16, in halves of a register: float32
+#: by Winograd's way is some 10 % faster there. Zen 5 (family 26) multiplies whole registers (decision 0003).
+WINOGRAD_PROCESSORS = frozenset({("AuthenticAMD", 25)})
+
+#: What the drivers of GPUs show on Linux where there is one: Nvidia's, AMD's, and that of Windows' Linux.
+GPU_DRIVERS = ("/dev/nvidiactl", "/proc/driver/nvidia/gpus", "/dev/kfd", "/dev/dxg")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A processor for the forward pass.
+
+    Attributes
+    ----------
+    name : str
+        ``cpu`` or ``gpu:N``.
+    tensorflow_name : str
+        The same as TensorFlow writes it.
+    batch_size : int
+        Images per forward pass that suit it.
+    reduced_precision : str or None
+        The reduced type that it multiplies natively.
+    winograd : bool
+        Whether float32 by Winograd's way is faster than that on it.
+    """
+
+    name: str
+    tensorflow_name: str
+    batch_size: int
+    reduced_precision: str | None
+    winograd: bool = False
+
+
+def pick_device(device: str = "auto") -> Device:
+    """Return the device of that name; ``auto`` is the first GPU, or the CPU where there is none.
+
+    Side effect: the memory of every visible GPU is set to grow on demand.
+
+    Raises
+    ------
+    HeadstartError
+        If the name is not ``auto``, ``cpu`` or ``gpu:N``, or there is no such GPU.
+    """
+    if not re.fullmatch(r"auto|cpu|gpu:\d+", device):
+        raise HeadstartError(f"Unknown device {device!r}. Expected auto, cpu or gpu:N, as in gpu:0.")
+    if device == "cpu":
+        return cpu()
+    n_gpus = count_gpus()
+    if device == "auto":
+        return gpu(0) if n_gpus else cpu()
+    index = int(device.removeprefix("gpu:"))
+    if index >= n_gpus:
+        raise HeadstartError(f"There is no {device}: TensorFlow sees {n_gpus} GPU(s). Use --device auto or cpu.")
+    return gpu(index)
+
+
+def cpu() -> Device:
+    """Return the CPU of this machine."""
+    reduced = "bfloat16" if has_bfloat16(cpu_flags()) else None
+    return Device("cpu", "/CPU:0", 32, reduced, winograd=cpu_family() in WINOGRAD_PROCESSORS)
+
+
+def gpu(index: int) -> Device:
+    """Return GPU number ``index``.
+
+    Its batch is half a file of features (``ExtractOptions.file_images``), so that most of a file is written when its last
+    batch has been computed: behind a stand-in for a device of 2,000 images/s the next one is then never late
+    (docs/performance.md).
+    """
+    return Device(f"gpu:{index}", f"/GPU:{index}", 64, "float16")
+
+
+def has_gpu_driver() -> bool:
+    """Return whether there may be GPUs; TensorFlow, whose import takes seconds, need not be asked where there are none."""
+    return sys.platform != "linux" or any(Path(path).exists() for path in GPU_DRIVERS)
+
+
+def count_gpus() -> int:
+    """Return how many GPUs TensorFlow sees, after setting their memory to grow on demand.
+
+    Side effect where there are any: float32 is multiplied as float32, and not rounded to 19 bits (TensorFloat-32), since a
+    recipe names the type that is multiplied in, and a reduced one is compared with it.
+    """
+    if not has_gpu_driver():
+        return 0
+    tf = import_tensorflow()
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+    for found in gpus:
+        try:
+            tf.config.experimental.set_memory_growth(found, True)
+        except RuntimeError:
+            # TensorFlow was already in use: whoever started it has decided about its memory.
+            break
+    return len(gpus)
+
+
+def has_bfloat16(flags: frozenset[str]) -> bool:
+    """Return whether a CPU with these flags multiplies bfloat16 natively."""
+    return not flags.isdisjoint(BFLOAT16_FLAGS)
+
+
+def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """Return the feature flags of the CPU as Linux lists them; none on other systems."""
+    return frozenset(cpu_fact("flags", cpuinfo).split())
+
+
+def cpu_family(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, int]:
+    """Return vendor and family of the CPU as Linux tells them; no name and 0 on other systems, and where it tells none."""
+    family = cpu_fact("cpu family", cpuinfo)
+    return cpu_fact("vendor_id", cpuinfo), int(family) if family.isdecimal() else 0
+
+
+def cpu_fact(name: str, cpuinfo: Path) -> str:
+    """Return what Linux tells of the first core under a name."""
+    try:
+        text = cpuinfo.read_text()
+    except OSError:
+        return ""
+    found = re.search(rf"^{name}\s*:(.*)$", text, flags=re.MULTILINE)
+    return found.group(1).strip() if found else ""
+
+
+class Program:
+    """A network compiled for one batch shape on one device.
+
+    Parameters
+    ----------
+    model : keras.Model
+        From preprocessed images to the stored layer and the pooled ones (backbones/vgg16.py).
+    size_px : int
+        Height and width of the images.
+    means : sequence of float
+        Of blue, green and red, to be subtracted.
+    batch_size : int
+        Images per pass.
+    device : Device
+        Where it runs.
+    """
+
+    def __init__(self, model: Any, size_px: int, means: Sequence[float], batch_size: int, device: Device) -> None:
+        tf = import_tensorflow()
+        self.batch_size, self._device = batch_size, device.tensorflow_name
+        self._shape = tuple(model.outputs[0].shape[1:])
+        subtracted = np.asarray(means, np.float32)
+
+        @tf.function(input_signature=[tf.TensorSpec((batch_size, size_px, size_px, 3), tf.uint8)], autograph=False)  # type: ignore[untyped-decorator]
+        def compiled(images: Any) -> Any:
+            features, *maps = model(tf.cast(images, tf.float32)[..., ::-1] - subtracted, training=False)
+            pooled = [tf.reduce_mean(tf.cast(block, tf.float32), axis=[1, 2]) for block in maps]
+            outputs = tf.cast(features, tf.float32), tf.concat(pooled, axis=-1)
+            return outputs if device.name == "cpu" else one_tensor(*outputs)
+
+        self._compiled = compiled
+
+    def run(self, images: NDArray[np.uint8]) -> Callable[[], FeatureBatch]:
+        """Start a pass over at most ``batch_size`` images; return what waits for it and copies the features back."""
+        tf = import_tensorflow()
+        with tf.device(self._device):
+            outputs = self._compiled(tf.constant(padded(images, self.batch_size)))
+
+        def copy_back() -> FeatureBatch:
+            n_images = len(images)
+            if tf.is_tensor(outputs):
+                features, pooled = split(outputs.numpy(), self._shape)
+            else:
+                features, pooled = (output.numpy() for output in outputs)
+            return FeatureBatch(features[:n_images], pooled[:n_images])
+
+        return copy_back
+
+
+def one_tensor(features: Any, pooled: Any) -> Any:
+    """Return both outputs of a pass side by side, shape (n_images, n_features + n_pooled).
+
+    A GPU's copies wait for all that it was given before them. A second copy would be asked for once the first is done, when
+    the next batch is at work: it would wait for that.
+    """
+    tf = import_tensorflow()
+    return tf.concat([tf.reshape(features, (features.shape[0], -1)), pooled], axis=-1)
+
+
+def split(outputs: NDArray[np.float32], shape: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the two that :func:`one_tensor` has put side by side, as views."""
+    width = math.prod(shape)
+    return outputs[:, :width].reshape(-1, *shape), outputs[:, width:]
+
+
+def padded(images: NDArray[np.uint8], batch_size: int) -> NDArray[np.uint8]:
+    """Return images with black ones behind them up to the batch size: one shape is compiled, and no other."""
+    if len(images) == batch_size:
+        return images
+    return np.concatenate([images, np.zeros((batch_size - len(images), *images.shape[1:]), np.uint8)])
+
 
 #: Every row's cosine to float32 must reach this. bfloat16 on AVX512_BF16 gives 0.9999, so a fault stands out.
 MIN_COSINE = 0.999

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headstart.backbones.device import cpu_flags
+from headstart.backbones.precision import cpu_flags
 from headstart.backbones.vgg16 import BGR_MEANS, LAYERS
 from headstart.errors import HeadstartError
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headstart.backbones.device import pick_device
+from headstart.backbones.precision import pick_device
 from headstart.backbones.vgg16 import FrozenBackbone, check_runnable, started
 from headstart.backbones.weights import Weights, load_weights
 from headstart.errors import HeadstartError
@@ -19,7 +19,7 @@ from headstart.types import FeatureBatch
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from headstart.backbones.device import Device
+    from headstart.backbones.precision import Device
     from headstart.types import Backbone, Recipe
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.backbones.device import Program, pick_device
+from headstart.backbones.precision import Program, pick_device
 from headstart.backbones.weights import Weights, load_weights
 from headstart.errors import HeadstartError, RecipeMismatchError
 from headstart.images.decode import DECODE_RULES

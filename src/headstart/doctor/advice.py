@@ -9,8 +9,7 @@ from headstart.backbones.registry import CPU_ENGINES, ENGINE_NAMES, type_to_prov
 from headstart.runtime import size_text
 
 if TYPE_CHECKING:
-    from headstart.doctor.machine import Machine
-    from headstart.doctor.rates import Rates
+    from headstart.doctor.machine import Machine, Rates
 
 #: Less free memory than this, bytes, and the network alone may not fit: it takes 1.5 GiB with batches of 32.
 LITTLE_MEMORY_BYTES = 2 * 2**30

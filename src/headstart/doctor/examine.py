@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.backbones.weights import DOWNLOAD_TIMEOUT_SECONDS, checked, local_sources
 from headstart.doctor.advice import advise
-from headstart.doctor.machine import Machine, look_at_machine
-from headstart.doctor.rates import LARGE_MEGAPIXELS, Rates, decode_rates, forward_rates, int8_rate, write_rate
+from headstart.doctor.machine import (
+    LARGE_MEGAPIXELS,
+    Machine,
+    Rates,
+    decode_rates,
+    forward_rates,
+    int8_rate,
+    look_at_machine,
+    write_rate,
+)
 from headstart.errors import HeadstartError, WeightsError
 from headstart.runtime import import_keras
 

@@ -17,11 +17,9 @@ from headstart.scores import METRICS, Estimate
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     Floats = NDArray[np.float64]
     Labels = NDArray[np.integer[Any]]
+
 
 #: Bins of the largest probability, equally wide: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, sec. 5.
 #: The expected calibration error is the mean distance, bin by bin, between how sure a head is of its prediction and how often

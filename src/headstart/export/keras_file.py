@@ -13,7 +13,7 @@ import numpy as np
 from headstart.backbones.vgg16 import BGR_MEANS, build_model
 from headstart.cache.publish import writing
 from headstart.export.classifier import open_request
-from headstart.heads.kinds import GEM_POWER
+from headstart.heads.parameters import GEM_POWER
 from headstart.heads.transforms import corners
 from headstart.runtime import import_keras
 

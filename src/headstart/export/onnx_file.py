@@ -16,7 +16,7 @@ from headstart.cache.publish import published_bytes
 from headstart.errors import HeadstartError
 from headstart.export.classifier import Request, open_request
 from headstart.export.onnx_graph import Graph, cut, import_onnx, linear_resize, mean_of_views, mirror
-from headstart.heads.kinds import GEM_POWER, POOLINGS
+from headstart.heads.parameters import GEM_POWER, POOLINGS
 from headstart.heads.transforms import corners
 
 if TYPE_CHECKING:

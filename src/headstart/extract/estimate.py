@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.backbones.device import cpu, cpu_flags
+from headstart.backbones.precision import cpu, cpu_flags
 from headstart.backbones.quantize import adds_up_int8
 from headstart.backbones.registry import ENGINE_NAMES, faster_engine, installed_engines, type_to_prove
 from headstart.cache.merge import MergedRows

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.backbones.device import pick_device
-from headstart.backbones.precision import choose_precision, row_cosines
+from headstart.backbones.precision import choose_precision, pick_device, row_cosines
 from headstart.backbones.quantize import CALIBRATION_IMAGES, CALIBRATION_SEED
 from headstart.backbones.registry import (
     ENGINE_NAMES,

@@ -10,16 +10,21 @@ from typing import Any
 
 from headstart.errors import HeadstartError, ParameterError
 from headstart.heads.by_import_path import check_path, is_path, make_by_path
-from headstart.heads.kinds import DENSE, SCALINGS, TUTORIAL, WEIGHTED, HeadType, count_views
 from headstart.heads.parameters import (
     COUNT,
+    DENSE,
     FOLDS,
     FRACTION,
     GAMMA,
     METRIC,
     POSITIVE,
+    SCALINGS,
+    TUTORIAL,
+    WEIGHTED,
+    HeadType,
     Parameter,
     check_values,
+    count_views,
     is_count,
 )
 from headstart.types import HeadSpec

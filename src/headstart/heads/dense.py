@@ -30,8 +30,7 @@ from headstart.heads.fitting.keras_network import (
 )
 from headstart.heads.fitting.packed_rows import HeldOut, dense
 from headstart.heads.fitting.temperature import fit_temperature
-from headstart.heads.kinds import DENSE
-from headstart.heads.parameters import check_values
+from headstart.heads.parameters import DENSE, check_values
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

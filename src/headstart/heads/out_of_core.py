@@ -14,9 +14,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.class_weight import compute_sample_weight
 
 from headstart.errors import DataError, HeadstartError
-from headstart.heads.fitting.lbfgs import minimise
 from headstart.heads.fitting.linear_path import Problem, Solution, curvatures, slopes
-from headstart.heads.fitting.losses import Deviance
+from headstart.heads.fitting.losses import Deviance, minimise
 from headstart.heads.fitting.packed_rows import (
     BLOCK_VALUES,
     N_THREADS,

@@ -12,7 +12,7 @@ from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScale
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from headstart.errors import HeadstartError
-from headstart.heads.kinds import GEM_POWER, POOLINGS, SCALINGS
+from headstart.heads.parameters import GEM_POWER, POOLINGS, SCALINGS
 from headstart.texts import did_you_mean
 from headstart.types import POOLED_LAYER_NAMES, POOLED_LAYERS, FeatureBatch
 

@@ -15,11 +15,10 @@ from headstart.errors import HeadstartError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-if TYPE_CHECKING:
     from PIL import ImageFile
 
     Box: TypeAlias = tuple[float, float, float, float]
+
 
 #: Pillow's names of the formats whose decoder can do it: JPEG, and JPEG with several pictures.
 FORMATS = frozenset({"JPEG", "MPO"})

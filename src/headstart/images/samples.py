@@ -12,7 +12,12 @@ from headstart.errors import ImageError, ParameterError
 from headstart.types import PROJECTIONS, checked_intensity, checked_page
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from headstart.types import Recipe
+
+    Pixels: TypeAlias = NDArray[np.uint8]
+    Curve: TypeAlias = Callable[[NDArray[Any]], NDArray[np.float64]]
 
 #: Ways to choose the intensities that become black and white, other than by two numbers: the limits of the type, or what the
 #: data set has (extract/intensity.py).
@@ -78,12 +83,6 @@ def parse_intensity(text: str) -> str | tuple[float, float]:
             f"Intensities are {', '.join(INTENSITIES)}, or two numbers, the lower first, as 0:4095. Received: {text!r}."
         ) from None
 
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Pixels: TypeAlias = NDArray[np.uint8]
-    Curve: TypeAlias = Callable[[NDArray[Any]], NDArray[np.float64]]
 
 #: Larger images are converted in strips of so many pixels, so that no second and third copy of them is made in float64.
 STRIP_PIXELS = 4_000_000

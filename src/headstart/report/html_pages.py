@@ -13,14 +13,31 @@ from urllib.parse import quote
 
 from headstart.report import curve_points, text_tables
 from headstart.report.comparison_text import expected_text
-from headstart.report.plots.all_plots import comparison_plots
+from headstart.report.plots import probability_plots, score_plots
 from headstart.scores import METRICS
 from headstart.texts import printable
 
 if TYPE_CHECKING:
     from headstart.report.comparison import Comparison
     from headstart.report.curve_points import ClassTally, MistakenCell
+    from headstart.report.plots.svg import Plot
     from headstart.types import HeadSpec
+
+
+def comparison_plots(comparison: Comparison) -> dict[str, Plot]:
+    """Return plots by name, in the order of a page; one that a comparison has no figures for is not among them."""
+    made = [
+        score_plots.pareto_fit(comparison),
+        score_plots.pareto_latency(comparison),
+        score_plots.differences(comparison),
+        score_plots.learning_curve(comparison),
+        probability_plots.confusion(comparison),
+        *probability_plots.curves(comparison),
+        probability_plots.reliability(comparison),
+        probability_plots.every_reliability(comparison),
+    ]
+    return {plot.name: plot for plot in made if plot is not None}
+
 
 #: How bad it is: scores are wrong · to be looked at · good to know.
 Severity = Literal["error", "warning", "info"]

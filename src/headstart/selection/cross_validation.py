@@ -19,8 +19,13 @@ from headstart.scores import ACCURACY, PROBABILITY_METRICS, Criterion, metric_na
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from headstart.heads.grid_predictions import Table
     from headstart.selection.task_pool import Pool
     from headstart.types import HeadSpec
+
+    Tables = Mapping[tuple[tuple[str, ...], str], Table]
+    #: Number of a cache → its rows.
+    TablesOf = Callable[[int], Tables]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,18 +189,6 @@ def search_notes(trials: Sequence[Trial], best: Trial) -> list[str]:
 def is_number(value: Any) -> bool:
     """Return whether a value is a number."""
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.heads.grid_predictions import Table
-    from headstart.selection.task_pool import Pool
-    from headstart.types import HeadSpec
-
-    Tables = Mapping[tuple[tuple[str, ...], str], Table]
-    #: Number of a cache → its rows.
-    TablesOf = Callable[[int], Tables]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from headstart.backbones import registry
-from headstart.backbones.device import Device
+from headstart.backbones.precision import Device
 from headstart.backbones.registry import installed_engines, pick_engine, type_to_prove
 from headstart.errors import HeadstartError
 

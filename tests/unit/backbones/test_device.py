@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from headstart.backbones import device
-from headstart.backbones.device import Device, cpu_family, cpu_flags, has_bfloat16, pick_device
+from headstart.backbones import precision
+from headstart.backbones.precision import Device, cpu_family, cpu_flags, has_bfloat16, pick_device
 from headstart.errors import HeadstartError
 
 
@@ -41,8 +41,8 @@ def test_the_family_is_read_from_cpuinfo(text: str, family: tuple[str, int], tmp
 def test_a_processor_whose_bfloat16_is_slower_says_so(
     family: tuple[str, int], winograd: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device, "cpu_flags", lambda: frozenset({"avx512_bf16"}))
-    monkeypatch.setattr(device, "cpu_family", lambda: family)
+    monkeypatch.setattr(precision, "cpu_flags", lambda: frozenset({"avx512_bf16"}))
+    monkeypatch.setattr(precision, "cpu_family", lambda: family)
     assert pick_device("cpu") == Device("cpu", "/CPU:0", 32, "bfloat16", winograd)
 
 

@@ -14,7 +14,7 @@ from fakes import FakeBackbone
 from headstart import predict, runtime
 from headstart.backbones import ncnn, weights
 from headstart.bundles.bundle import Bundle
-from headstart.bundles.listing import list_heads
+from headstart.bundles.metadata import list_heads
 from headstart.errors import HeadstartError, WeightsError
 from headstart.predict import Predictor
 from headstart.storage import objects

@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart.clustering.class_folders import make_class_folders
 from headstart.clustering.kmeans import Clustering
-from headstart.clustering.labelling import read_labels, write_clusters
+from headstart.clustering.labelling import make_class_folders, read_labels, write_clusters
 from headstart.errors import DataError
 from pictures import picture
 

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from headstart.backbones.device import Device
+from headstart.backbones.precision import Device
 from headstart.doctor.advice import advise
-from headstart.doctor.machine import Machine
-from headstart.doctor.rates import Rates
+from headstart.doctor.machine import Machine, Rates
 
 CPU = Device("cpu", "/CPU:0", 32, "bfloat16")
 ZEN4 = replace(CPU, winograd=True)

@@ -14,9 +14,9 @@ from headstart import runtime
 from headstart.backbones.weights import Source, Weights
 from headstart.doctor import examine as module
 from headstart.doctor import examine as weights_module
-from headstart.doctor import machine, rates
+from headstart.doctor import machine
 from headstart.doctor.examine import download_answers, examine_machine, look_for_weights
-from headstart.doctor.rates import Rates
+from headstart.doctor.machine import Rates
 from headstart.errors import HeadstartError, WeightsError
 
 IMAGENET = Weights("imagenet", {}, "0" * 64, "a file")
@@ -138,11 +138,11 @@ def test_a_gpu_is_what_a_run_would_use(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_rates_are_of_what_is_done(tmp_path: Path) -> None:
-    assert set(rates.decode_rates((0.01, 0.02), seconds=0)) == {0.01, 0.02}
+    assert set(machine.decode_rates((0.01, 0.02), seconds=0)) == {0.01, 0.02}
     backbone = FakeBackbone(batch_size=3)
-    assert rates.forward_rate(backbone, seconds=0) > 0
+    assert machine.forward_rate(backbone, seconds=0) > 0
     assert backbone.n_images == 6
-    assert rates.write_rate(backbone.recipe, tmp_path, seconds=0) > 0
+    assert machine.write_rate(backbone.recipe, tmp_path, seconds=0) > 0
     assert list(tmp_path.iterdir()) == []
 
 

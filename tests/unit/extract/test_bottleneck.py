@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from headstart.backbones import device, registry
+from headstart.backbones import precision as device
+from headstart.backbones import registry
 from headstart.backbones.vgg16 import make_recipe
 from headstart.extract import estimate as module
 from headstart.extract.estimate import bottleneck

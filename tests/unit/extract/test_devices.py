@@ -13,8 +13,8 @@ import pytest
 
 from deadly import Deadly, Lethal
 from fakes import FakeNetwork
-from headstart.backbones import device as devices
-from headstart.backbones.device import pick_device
+from headstart.backbones import precision as devices
+from headstart.backbones.precision import pick_device
 from headstart.cache.reader import open_cache
 from headstart.errors import HeadstartError, ImageError
 from headstart.extract.engines import device_engine
@@ -170,7 +170,7 @@ class _Once:
 def test_a_process_whose_answers_nobody_reads_ends_without_a_word(tmp_path: Path, works: bool) -> None:
     """As where the one that has started it is being killed, and its messages to this one have not ended yet."""
     network, job = FakeNetwork(), ShardJob(tmp_path, ("ant", "bee"))
-    program = [sys.executable, "-m", "headstart.extract.engines.device_worker"]
+    program = [sys.executable, "-m", "headstart.extract.engines.device_process"]
     paths = os.pathsep.join([str(Path(__file__).parents[2]), *(path for path in sys.path if path)])
     with subprocess.Popen(
         program,

@@ -30,8 +30,8 @@ from headstart.extract.options import ExtractionSummary
 from headstart.extract.plan import make_plan
 from headstart.extract.run import extract_features
 from headstart.images.discovery.refs import ImageRefs
-from headstart.quality.duplicate_checks import identical_files
 from headstart.quality.file_checks import file_findings, read_columns
+from headstart.quality.row_checks import identical_files
 from headstart.types import FeatureBatch, ImageRef, ImageRow
 from headstart_cli.cache_commands.inspect_command import describe
 from pictures import class_folders

@@ -7,7 +7,7 @@ import pytest
 
 from headstart.heads.catalogue import HEAD_TYPES, default_spec, head_kind, make_head
 from headstart.heads.dense import DenseHead
-from headstart.heads.kinds import TUTORIAL, HeadType
+from headstart.heads.parameters import TUTORIAL, HeadType
 
 
 @pytest.mark.parametrize("name", list(HEAD_TYPES))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from headstart.bundles.listing import list_heads
+from headstart.bundles.metadata import list_heads
 from headstart.errors import BundleError
 
 GOLDEN = Path(__file__).resolve().parents[2] / "data" / "bundles_v1"

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import sparse
 
 from headstart.errors import HeadstartError
-from headstart.heads.kinds import N_CROPS
+from headstart.heads.parameters import N_CROPS
 from headstart.heads.transforms import SqrtL2Scaler, average_crops, design_matrix, generalised_mean, make_scaler
 from headstart.types import POOLED_LAYERS, FeatureBatch
 

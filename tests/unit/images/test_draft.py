@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from headstart.doctor.rates import photograph
+from headstart.doctor.machine import photograph
 from headstart.errors import ImageError
 from headstart.images import decode as module
 from headstart.images.decode import DecodedImage, decode

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from headstart.doctor.rates import photograph
+from headstart.doctor.machine import photograph
 from headstart.images.decode import decode
 
 

@@ -13,8 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from comparisons import HEADS, HOSTILE, make_comparison, odd_comparisons, plots_of, replaced
 from headstart.report.comparison import Comparison
-from headstart.report.html_pages import make_environment
-from headstart.report.plots.all_plots import comparison_plots
+from headstart.report.html_pages import comparison_plots, make_environment
 from headstart.report.plots.probability_plots import confusion, curves, reliability
 from headstart.report.plots.score_plots import pareto_fit, pareto_latency, pareto_optimal
 from headstart.report.plots.svg import COLOURS, ROLES, Plot, draw, log_ticks, look

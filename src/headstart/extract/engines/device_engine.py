@@ -12,7 +12,7 @@ from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Self
 
-from headstart.backbones.device import count_gpus, pick_device
+from headstart.backbones.precision import count_gpus, pick_device
 from headstart.errors import HeadstartError
 from headstart.extract.engines.device_process import DeviceProcess
 from headstart.extract.options import Share, Shares

@@ -1,18 +1,28 @@
-"""A process that computes on one device, as the one that started it sees it: messages there and back, and its end."""
+"""A process that computes on one device: its messages, as the engine sees them, and what runs in it."""
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import closing, suppress
 from queue import SimpleQueue
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NoReturn
+
+from headstart.backbones.precision import pick_device
+from headstart.errors import HeadstartError
+from headstart.extract.engines.ray_engine import Worker
+from headstart.extract.pipeline import Pipeline
+from headstart.images.read_ahead import RunTimes
 
 if TYPE_CHECKING:
-    from headstart.extract.shard_jobs import Task
+    from headstart.extract.network import Network
+    from headstart.extract.shard_jobs import Shard, ShardJob, Task
+    from headstart.types import Recipe
 
 
 class DeviceProcess:
@@ -53,7 +63,7 @@ class DeviceProcess:
         self._sending = threading.Lock()
         self._sending.acquire()  # until the first message is sent
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "headstart.extract.engines.device_worker"],
+            [sys.executable, "-P", "-m", "headstart.extract.engines.device_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=dict(environment),
@@ -109,3 +119,129 @@ def read_message(stream: IO[bytes]) -> tuple[Any, ...] | None:
     except (EOFError, OSError, ValueError, pickle.UnpicklingError):
         return None
     return message
+
+
+class DeviceWorker(Worker):
+    """Answers the messages of the process that has started this one, and ends when that does.
+
+    Parameters
+    ----------
+    name : str
+        Of the device, as the other process calls it.
+    network, job
+        As of :class:`Worker`.
+    n_threads : int
+        Of the network.
+    max_unpublished : int
+        Images that a crash may cost.
+    *streams : binary files
+        Messages come from the first and go to the second.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        network: Network,
+        job: ShardJob,
+        n_threads: int,
+        max_unpublished: int,
+        *streams: IO[bytes],
+    ) -> None:
+        super().__init__(network, job, n_threads)
+        self._name, self._job, self._max_unpublished = name, job, max_unpublished
+        self._in, self._out = streams
+        self._inbox: SimpleQueue[tuple[Any, ...]] = SimpleQueue()
+        threading.Thread(target=self._listen, daemon=True, name="messages").start()
+
+    def serve(self) -> None:
+        """Answer messages, as long as there is somebody to answer."""
+        while True:
+            kind, *values = self._inbox.get()
+            try:
+                if kind == "choose":
+                    self._check_device()
+                    self._send("chosen", self.choose(*values))
+                elif kind == "extract":
+                    self._check_device()
+                    self._extract(*values)
+            except Exception as error:
+                self._send("error", sendable(error))
+
+    def _extract(self, recipe: Recipe, info: dict[str, str]) -> None:
+        """Run a pipeline over the shards that come when they are asked for."""
+        pipeline = Pipeline(
+            self._job,
+            self.load(recipe),
+            info=info,
+            stop=self._stop,
+            times=RunTimes(),
+            max_unpublished=self._max_unpublished,
+        )
+        with closing(pipeline.run(self._shards())) as reports:
+            for report in reports:
+                self._send("report", report)
+        self._send("done", pipeline.times)
+
+    def _shards(self) -> Iterator[Shard]:
+        while True:
+            self._send("next")
+            kind, *values = self._inbox.get()
+            if kind == "end":
+                return
+            yield values[0]
+
+    def _check_device(self) -> None:
+        """Raise HeadstartError where TensorFlow does not see the GPU of this process, rather than go on without it."""
+        if self._name.startswith("gpu"):
+            pick_device("gpu:0")
+
+    def _send(self, *message: Any) -> None:
+        tell(self._out, message)
+
+    def _listen(self) -> None:
+        while (message := read_message(self._in)) is not None:
+            if message[0] == "stop":
+                self.stop()
+            else:
+                self._inbox.put(message)
+        leave()
+
+
+def tell(stream: IO[bytes], message: tuple[Any, ...]) -> None:
+    """Send a message to the process that has started this one; where that has ended, so does this one."""
+    try:
+        write_message(stream, message)
+    except OSError:
+        leave()
+
+
+def leave() -> NoReturn:
+    """End at once, since nobody is left to compute for: what is unfinished is discarded as after any kill.
+
+    Without a word, and without the end of an interpreter, which would wait for threads that read and compute.
+    """
+    os._exit(1)
+
+
+def sendable(error: Exception) -> Exception:
+    """Return an error that another process can raise; of one that is not meant for the user, all that is known."""
+    return error if isinstance(error, HeadstartError) else RuntimeError("".join(traceback.format_exception(error)))
+
+
+def main() -> None:
+    """Keep standard output for messages: what libraries print goes to standard error."""
+    stream_in, stream_out = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    try:
+        setup = read_message(stream_in)
+        if setup is None:  # who started this process has ended
+            return
+        worker = DeviceWorker(*setup, stream_in, stream_out)
+    except Exception as error:
+        tell(stream_out, ("error", sendable(error)))
+        raise
+    worker.serve()
+
+
+if __name__ == "__main__":
+    main()

@@ -104,7 +104,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from headstart.heads.fitting.packed_rows import HeldOut
+
     EpochRunner = Callable[[NDArray[np.int32]], tuple[float, float]]
+    Pair = tuple[NDArray[np.float32], NDArray[np.intp]]
+    Watched = HeldOut | list[Pair]
+    History = dict[str, list[float]]
 
 #: Keras classes that a dense head is made of.
 KERAS_CLASSES = frozenset(
@@ -271,15 +276,6 @@ def class_names_in(config: Any) -> set[str]:
         found.add(str(config["class_name"]) if plain else f"{module}.{config['class_name']}")
     return found
 
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.heads.fitting.packed_rows import HeldOut
-
-    Pair = tuple[NDArray[np.float32], NDArray[np.intp]]
-    Watched = HeldOut | list[Pair]
-    History = dict[str, list[float]]
 
 #: Rows that are predicted at a time.
 ROWS_AT_ONCE = 1024

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import linalg, sparse
 
-from headstart.heads.fitting.lbfgs import minimise
+from headstart.heads.fitting.losses import minimise
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from headstart.heads.fitting.losses import Loss
+    from headstart.heads.fitting.losses import Loss, SquaredHinge
+
+    Vector = NDArray[np.float64]
 
 #: Of the mean loss by an intercept: below it (every row right and sure) a step would lead too far.
 MIN_CURVATURE = 1e-3
@@ -164,13 +166,6 @@ def slopes(rows: Any, loss: Loss, all_weights: NDArray[np.float64]) -> tuple[flo
     gradient[-1] = slope.sum(axis=0)
     return value, gradient
 
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.heads.fitting.losses import SquaredHinge
-
-    Vector = NDArray[np.float64]
 
 #: Steps of one class at most; some ten are enough.
 MAX_STEPS = 100

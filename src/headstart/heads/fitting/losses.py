@@ -1,7 +1,9 @@
-"""What a linear head minimises over its scores: multinomial deviance, and the squared hinge."""
+"""The objectives of linear heads, multinomial deviance and squared hinge, and L-BFGS to minimise them."""
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -9,6 +11,120 @@ import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    Vector = NDArray[np.float64]
+
+
+#: Steps that are remembered.
+MEMORY = 10
+
+#: Of the decrease that the slope promises, what a step must bring (Armijo's condition; Nocedal & Wright, section 3.1).
+SUFFICIENT = 1e-4
+
+#: Of the slope at the start, what may be left of it where a step ends (Wolfe's condition, same section).
+FLATTER = 0.9
+
+#: Lengths of a step that are tried before the function counts as flat at this point, to rounding.
+MAX_TRIALS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Minimum:
+    """Where a minimisation ended.
+
+    Attributes
+    ----------
+    x : ndarray of shape (n,), float64
+        The point.
+    n_iter : int
+        Steps taken.
+    converged : bool
+        Whether the largest component of the gradient is below the tolerance, or rounding allows no further step.
+    """
+
+    x: Vector
+    n_iter: int
+    converged: bool
+
+
+def minimise(
+    function: Callable[[Vector], tuple[float, Vector]], start: Vector, *, tol: float, max_iter: int
+) -> Minimum:
+    """Return the minimum of a convex function.
+
+    Parameters
+    ----------
+    function : callable
+        Point → value and gradient, a new array each time.
+    start : ndarray of shape (n,), float64
+        Where to begin; best in coordinates in which the function is about equally steep in all directions.
+    tol : float
+        Largest component of the gradient at which to stop.
+    max_iter : int
+        Steps at most.
+    """
+    x, (value, gradient) = start, function(start)
+    pairs: deque[tuple[Vector, Vector, float]] = deque(maxlen=MEMORY)
+    for n_iter in range(max_iter):
+        if np.abs(gradient).max(initial=0.0) <= tol:
+            return Minimum(x, n_iter, converged=True)
+        direction = descent(gradient, pairs)
+        step = search_line(function, x, value, direction, float(gradient @ direction))
+        if step is None:
+            return Minimum(x, n_iter, converged=True)
+        new_x, value, new_gradient = step
+        remember(pairs, new_x - x, new_gradient - gradient)
+        x, gradient = new_x, new_gradient
+    return Minimum(x, max_iter, converged=bool(np.abs(gradient).max(initial=0.0) <= tol))
+
+
+def descent(gradient: Vector, pairs: deque[tuple[Vector, Vector, float]]) -> Vector:
+    """Return the direction of the next step: minus the inverse Hessian that the pairs imply, times the gradient."""
+    direction = -gradient
+    shares = []
+    for moved, turned, inverse in reversed(pairs):
+        share = inverse * float(moved @ direction)
+        direction -= share * turned
+        shares.append(share)
+    if pairs:
+        moved, turned, inverse = pairs[-1]
+        direction *= 1.0 / (inverse * float(turned @ turned))
+    for (moved, turned, inverse), share in zip(pairs, reversed(shares), strict=True):
+        direction += (share - inverse * float(turned @ direction)) * moved
+    return direction
+
+
+def search_line(
+    function: Callable[[Vector], tuple[float, Vector]], x: Vector, value: float, direction: Vector, slope: float
+) -> tuple[Vector, float, Vector] | None:
+    """Return the point, value and gradient of a step that goes down far enough, and to where it is less steep.
+
+    The weak Wolfe conditions, by bisection: it ends for functions whose second derivative jumps as well (Lewis & Overton,
+    "Nonsmooth optimization via quasi-Newton methods", Mathematical Programming 141, 2013). None where rounding allows none.
+    """
+    size, shortest, longest = 1.0, 0.0, np.inf
+    rounding = 4 * np.finfo(np.float64).eps * abs(value)
+    for _ in range(MAX_TRIALS):
+        point = x + size * direction
+        reached, gradient = function(point)
+        if not reached <= value + SUFFICIENT * size * slope + rounding:
+            longest = size
+            # The parabola through both values and the slope has its minimum here; not below a tenth, not above a half.
+            parabola = -slope * size / (2 * (reached - value - slope * size)) if np.isfinite(reached) else 0.1
+            inner = shortest + min(0.5, max(0.1, parabola)) * (longest - shortest)
+        elif float(gradient @ direction) < FLATTER * slope:
+            shortest, inner = size, 0.5 * (size + longest)
+        else:
+            return point, reached, gradient
+        size = inner if np.isfinite(longest) else 2.0 * size
+    return None
+
+
+def remember(pairs: deque[tuple[Vector, Vector, float]], moved: Vector, turned: Vector) -> None:
+    """Keep a step and how it changed the gradient, unless rounding hides that the function is convex."""
+    curvature = float(moved @ turned)
+    if curvature > np.finfo(np.float64).eps * float(turned @ turned):
+        pairs.append((moved, turned, 1.0 / curvature))
 
 
 class Loss(Protocol):

@@ -53,12 +53,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import ImageFile
 
-if TYPE_CHECKING:
-    from PIL import ImageFile
-
     Reader: TypeAlias = tuple[
         Callable[[IO[bytes], str | bytes], ImageFile.ImageFile], Callable[[bytes], bool | str] | None
     ]
+
 
 #: Images of these formats are refused above so many pixels: their readers are written in Python and slow.
 MAX_SLOW_PIXELS = 8_000_000

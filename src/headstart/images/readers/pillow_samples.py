@@ -15,13 +15,13 @@ from headstart.images.readers.tiff_tags import BITS_PER_SAMPLE, PHOTOMETRIC, SAM
 from headstart.images.samples import Samples, strips
 
 if TYPE_CHECKING:
-    from headstart.images.samples import Pixels
-
-if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import ImageFile
 
+    from headstart.images.samples import Pixels
+
     Reopen = Callable[[], ImageFile.ImageFile]
+
 
 #: The value of the tag SampleFormat that says signed integers.
 SIGNED = 2
