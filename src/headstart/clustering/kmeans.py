@@ -118,7 +118,7 @@ def cluster_images(
     if not 1 <= low <= high:
         raise DataError(f"Expected a number of clusters, or a range as 2 to 30. Received: {low} to {high}.")
     with open_cache(cache) as opened:
-        X, rows = projected(opened, features, scaling, random_state)
+        X, rows = _projected(opened, features, scaling, random_state)
         paths, sha256, n_images, rules = opened.paths, opened.sha256, opened.n_images, DecodeRules.of(opened.recipe)
     n_different = len(np.unique(X, axis=0))
     if n_different < max(low, 2):
@@ -126,16 +126,16 @@ def cluster_images(
         raise DataError(
             f"{cache} has {counted(n_different, 'different image')}, too few for {max(low, 2):,} clusters.{fewer}"
         )
-    sample = sampled(len(X), random_state)
+    sample = _sampled(len(X), random_state)
     tried = range(low, min(high, max(low, n_different - 1)) + 1)
-    silhouettes = {k: silhouette(X[sample], k, random_state) for k in tried}
+    silhouettes = {k: _silhouette(X[sample], k, random_state) for k in tried}
     best = max(silhouettes, key=lambda k: silhouettes[k])
     labels, distances = np.full(n_images, -1, np.int64), np.full(n_images, np.nan, np.float32)
-    labels[rows], distances[rows] = by_size(*fit(X, best, random_state))
+    labels[rows], distances[rows] = _by_size(*fit(X, best, random_state))
     return Clustering(paths, sha256, labels, distances, silhouettes, rules)
 
 
-def projected(
+def _projected(
     cache: FeatureCache, features: Sequence[str], scaling: str, random_state: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return weighted principal components of unit length, and the rows of the cache that they are of: the finite ones."""
@@ -149,14 +149,14 @@ def projected(
 
     if cache.n_images < 2:
         raise DataError(f"{cache.path} has {counted(cache.n_images)}. Expected at least two to cluster.")
-    first = finite(matrix(sampled(cache.n_images, random_state)))
+    first = _finite(matrix(_sampled(cache.n_images, random_state)))
     scaler = make_scaler(scaling).fit(first)
     n_components = min(N_COMPONENTS, len(first) - 1, first.shape[1])
     with np.errstate(invalid="ignore"):  # shares of the variance, which are not used: of equal images it is 0
         pca = PCA(n_components, svd_solver="randomized", random_state=random_state).fit(scaler.transform(first))
     weights = np.maximum(pca.explained_variance_, np.finfo(np.float32).tiny) ** -WHITENING
     parts, kept = [], []
-    for rows in blocks(cache.n_images):
+    for rows in _blocks(cache.n_images):
         block = matrix(rows)
         good = np.isfinite(block).all(axis=1)
         kept.append(rows[good])
@@ -165,7 +165,7 @@ def projected(
     return np.concatenate(parts).astype(np.float32), np.concatenate(kept)
 
 
-def finite(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+def _finite(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the rows without NaN or infinity.
 
     Raises
@@ -179,13 +179,13 @@ def finite(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
     return rows
 
 
-def blocks(n_rows: int) -> Iterator[NDArray[np.int64]]:
+def _blocks(n_rows: int) -> Iterator[NDArray[np.int64]]:
     """Yield the row numbers, some at a time."""
     for start in range(0, n_rows, BLOCK_ROWS):
         yield np.arange(start, min(start + BLOCK_ROWS, n_rows))
 
 
-def sampled(n_rows: int, random_state: int) -> NDArray[np.int64]:
+def _sampled(n_rows: int, random_state: int) -> NDArray[np.int64]:
     """Return all rows, or :data:`MAX_SAMPLE` of more, in ascending order."""
     if n_rows <= MAX_SAMPLE:
         return np.arange(n_rows)
@@ -204,7 +204,7 @@ def fit(
     return labels, np.linalg.norm(X - model.cluster_centers_[labels], axis=1).astype(np.float32)
 
 
-def silhouette(X: NDArray[np.float32], n_clusters: int, random_state: int) -> float:
+def _silhouette(X: NDArray[np.float32], n_clusters: int, random_state: int) -> float:
     """Return the mean silhouette coefficient of so many clusters.
 
     It is 0 of a single one, and where each row is one of its own, as scikit-learn defines none.
@@ -215,7 +215,9 @@ def silhouette(X: NDArray[np.float32], n_clusters: int, random_state: int) -> fl
     return float(silhouette_score(X, labels)) if 1 < len(np.unique(labels)) < len(X) else 0.0
 
 
-def by_size(labels: NDArray[np.int64], distances: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def _by_size(
+    labels: NDArray[np.int64], distances: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return clusters numbered by their sizes, the largest 0."""
     rank = np.empty(labels.max() + 1, np.int64)
     rank[np.argsort(-np.bincount(labels), kind="stable")] = np.arange(len(rank))

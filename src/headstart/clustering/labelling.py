@@ -53,7 +53,7 @@ def write_clusters(folder: Path, clustering: Clustering, *, title: str, data: Pa
     """
     if (folder / NAMES).exists():
         raise DataError(f"{folder / NAMES} exists, and may hold your labels. Name another folder, or remove it.")
-    page = clusters_page(clustering, title, data) if data else ""
+    page = _clusters_page(clustering, title, data) if data else ""
     members = [clustering.members(cluster) for cluster in range(clustering.n_clusters)]
     names = [(number, len(rows), "") for number, rows in enumerate(members)]
     images = [
@@ -65,14 +65,14 @@ def write_clusters(folder: Path, clustering: Clustering, *, title: str, data: Pa
         folder.mkdir(parents=True, exist_ok=True)
         if page:
             (folder / PAGE).write_text(page, encoding="utf-8")
-        write_rows(folder / IMAGES, IMAGES_COLUMNS, images)
-        write_rows(folder / NAMES, NAMES_COLUMNS, names)
+        _write_rows(folder / IMAGES, IMAGES_COLUMNS, images)
+        _write_rows(folder / NAMES, NAMES_COLUMNS, names)
     except OSError as error:
         raise DataError(f"{folder} cannot be written: {error.strerror}. Name another folder.") from error
     return tuple(folder / name for name in (PAGE, NAMES, IMAGES) if name != PAGE or page)
 
 
-def clusters_page(clustering: Clustering, title: str, data: Path) -> str:
+def _clusters_page(clustering: Clustering, title: str, data: Path) -> str:
     """Return a page of HTML with thumbnails of every cluster."""
     shown = []
     for cluster in range(clustering.n_clusters):
@@ -92,7 +92,7 @@ def clusters_page(clustering: Clustering, title: str, data: Path) -> str:
     return render_page("clusters", title=title, clusters=shown, paths=clustering.paths, picture=picture)
 
 
-def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+def _write_rows(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Write a CSV file; bytes of paths that are not UTF-8 are written as they are."""
     with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -109,20 +109,20 @@ def read_labels(folder: Path) -> dict[str, str]:
     """
     names: dict[str, str] = {}
     for row in read_table(folder / NAMES, NAMES_COLUMNS):
-        add_label(names, row["cluster"], class_name(row["label"].strip()), folder / NAMES)
+        _add_label(names, row["cluster"], class_name(row["label"].strip()), folder / NAMES)
     labels: dict[str, str] = {}
     for row in read_table(folder / IMAGES, IMAGES_COLUMNS):
         if row["cluster"] not in names:
             raise DataError(f"{folder / NAMES} has no cluster {row['cluster']!r}, which {folder / IMAGES} names.")
         label = class_name(row["label"].strip()) or names[row["cluster"]]
         if label:
-            add_label(labels, row["path"], label, folder / IMAGES)
+            _add_label(labels, row["path"], label, folder / IMAGES)
     if not labels:
         raise DataError(f"Nothing is labelled yet. Fill in the column label of {folder / NAMES}.")
     return labels
 
 
-def add_label(labels: dict[str, str], name: str, label: str, table: Path) -> None:
+def _add_label(labels: dict[str, str], name: str, label: str, table: Path) -> None:
     """Note a label; raise DataError where there is another one of that name."""
     if labels.setdefault(name, label) != label:
         raise DataError(f"{table} names {name} twice, as {labels[name]!r} and as {label!r}. Keep one row.")
@@ -142,12 +142,12 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[Mapping[str, str]
         yield dict(zip_longest(columns, map(plain_cell, cells[: len(columns)]), fillvalue=""))
 
 
-def silent(_: int) -> None:
+def _silent(_: int) -> None:
     """Count nothing."""
 
 
 def make_class_folders(
-    labels: Mapping[str, str], data: Path, output: Path, *, advance: Callable[[int], None] = silent
+    labels: Mapping[str, str], data: Path, output: Path, *, advance: Callable[[int], None] = _silent
 ) -> dict[str, int]:
     """Copy labelled images into a folder for each class, and return class → number of images.
 
@@ -170,10 +170,10 @@ def make_class_folders(
         If ``output`` holds something or lies in ``data``, a class cannot be the name of a folder, a path leads out of
         ``data`` or to no file, or something cannot be copied.
     """
-    check_target(data, output)
+    _check_target(data, output)
     for label in sorted(set(labels.values())):
-        check_label(label)
-    missing = [path for path in labels if not is_inside(path) or not (data / path).is_file()]
+        _check_label(label)
+    missing = [path for path in labels if not _is_inside(path) or not (data / path).is_file()]
     if missing:
         raise DataError(
             f"{len(missing):,} of {len(labels):,} images are not in {data}, as {missing[0]!r}. Name the folder that the "
@@ -196,7 +196,7 @@ def make_class_folders(
     return dict(sorted(Counter(labels.values()).items()))
 
 
-def check_target(data: Path, output: Path) -> None:
+def _check_target(data: Path, output: Path) -> None:
     """Raise DataError unless the output is a new or an empty folder outside the images' own."""
     if not data.is_dir():
         raise DataError(f"There is no folder {data}. Expected: the one that the features were extracted from.")
@@ -208,7 +208,7 @@ def check_target(data: Path, output: Path) -> None:
         )
 
 
-def check_label(label: str) -> None:
+def _check_label(label: str) -> None:
     """Raise DataError where a class cannot be the name of a folder on every system."""
     if label.startswith(".") or label.endswith(".") or any(c in '/\\:*?"<>|' or ord(c) < 32 for c in label):
         raise DataError(
@@ -217,7 +217,7 @@ def check_label(label: str) -> None:
         )
 
 
-def is_inside(path: str) -> bool:
+def _is_inside(path: str) -> bool:
     """Return whether a relative path stays in its folder."""
     pure = PurePosixPath(path)
     return not (pure.is_absolute() or ".." in pure.parts or os.path.isabs(path) or "\0" in path)  # noqa: PTH117

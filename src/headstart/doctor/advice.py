@@ -30,22 +30,22 @@ def advise(machine: Machine, rates: Rates | None) -> list[str]:
     return [sentence for sentence in (*measured, *(adviser(machine) for adviser in KNOWN)) if sentence]
 
 
-def proven(rates: Rates) -> float:
+def _proven(rates: Rates) -> float:
     """Return images/s of the fastest type whose features are those of float32."""
     return max(rate for name, rate in rates.forward.items() if name != "int8")
 
 
-def on_gpu(machine: Machine) -> bool:
+def _on_gpu(machine: Machine) -> bool:
     """Return whether a run would use a GPU."""
     return len(machine.devices) > 1
 
 
-def bound(machine: Machine, rates: Rates) -> str:
+def _bound(machine: Machine, rates: Rates) -> str:
     """Return what would bound a run, per size of its photographs."""
-    best = proven(rates)
+    best = _proven(rates)
     decoded = {size: rate * machine.cores for size, rate in rates.decode.items()}
     slow = [size for size, rate in decoded.items() if rate < best]
-    total = {s: min(best, r) if on_gpu(machine) else 1 / (1 / best + 1 / r) for s, r in decoded.items()}
+    total = {s: min(best, r) if _on_gpu(machine) else 1 / (1 / best + 1 / r) for s, r in decoded.items()}
     expected = ", ".join(f"{rate:.1f} at {size:g} megapixels" for size, rate in total.items())
     cores = "1 core" if machine.cores == 1 else f"{machine.cores} cores"
     if not slow:
@@ -62,7 +62,7 @@ def bound(machine: Machine, rates: Rates) -> str:
 def draft(machine: Machine, rates: Rates) -> str:
     """Return what to do where large photographs keep the network waiting, or take much of the cores that it needs."""
     size, rate = max(rates.draft.items())
-    share = proven(rates) / (rates.decode[size] * machine.cores)
+    share = _proven(rates) / (rates.decode[size] * machine.cores)
     if share < WORTH_DRAFT:
         return ""
     return (
@@ -71,7 +71,7 @@ def draft(machine: Machine, rates: Rates) -> str:
     )
 
 
-def reduced_precision(machine: Machine, rates: Rates) -> str:
+def _reduced_precision(machine: Machine, rates: Rates) -> str:
     """Return what the reduced type of the device is worth."""
     reduced = next((name for name in rates.forward if name not in {"float32", "int8"}), None)
     if reduced is None:
@@ -94,7 +94,7 @@ def reduced_precision(machine: Machine, rates: Rates) -> str:
 
 def int8(_machine: Machine, rates: Rates) -> str:
     """Return what int8 would bring, from how many images on, and how to see what it costs."""
-    rate, other = rates.forward.get("int8", 0.0), proven(rates)
+    rate, other = rates.forward.get("int8", 0.0), _proven(rates)
     if rate < WORTH * other:
         return ""
     from headstart.backbones.quantize import images_to_pay
@@ -107,9 +107,9 @@ def int8(_machine: Machine, rates: Rates) -> str:
     )
 
 
-def missing_engine(machine: Machine) -> str:
+def _missing_engine(machine: Machine) -> str:
     """Return which engine would make the type that ``auto`` takes faster, where it is missing."""
-    if on_gpu(machine) or not machine.devices:
+    if _on_gpu(machine) or not machine.devices:
         return ""
     cpu = machine.devices[0]
     precision = type_to_prove(cpu, ENGINE_NAMES) or "float32"
@@ -123,22 +123,22 @@ def missing_engine(machine: Machine) -> str:
     )
 
 
-def writing(_machine: Machine, rates: Rates) -> str:
+def _writing(_machine: Machine, rates: Rates) -> str:
     """Return what to do where the disk is slower than the network."""
-    best = proven(rates)
+    best = _proven(rates)
     if rates.write > best:
         return ""
     return f"Writing takes {rates.write:.0f} rows/s, fewer than the network ({best:.1f}/s): write to a local disk (-o)."
 
 
-def no_reduced_precision(machine: Machine) -> str:
+def _no_reduced_precision(machine: Machine) -> str:
     """Return what a processor without a native reduced type means."""
-    if machine.devices and not on_gpu(machine) and machine.devices[0].reduced_precision is None:
+    if machine.devices and not _on_gpu(machine) and machine.devices[0].reduced_precision is None:
         return "This processor has no native bfloat16, so float32 is its fastest type that gives the same features."
     return ""
 
 
-def hidden_gpu(machine: Machine) -> str:
+def _hidden_gpu(machine: Machine) -> str:
     """Return what to do where TensorFlow does not see a GPU."""
     if machine.hidden_gpu:
         return "There is an Nvidia GPU that TensorFlow does not see: pip install 'tensorflow[and-cuda]'."
@@ -163,5 +163,5 @@ def disk(machine: Machine) -> str:
 
 
 #: Advice that needs rates, then advice that does not, in the order in which it is given.
-MEASURED: tuple[Callable[[Machine, Rates], str], ...] = (bound, draft, reduced_precision, int8, writing)
-KNOWN: tuple[Callable[[Machine], str], ...] = (missing_engine, no_reduced_precision, hidden_gpu, memory, disk)
+MEASURED: tuple[Callable[[Machine, Rates], str], ...] = (_bound, draft, _reduced_precision, int8, _writing)
+KNOWN: tuple[Callable[[Machine], str], ...] = (_missing_engine, _no_reduced_precision, _hidden_gpu, memory, disk)

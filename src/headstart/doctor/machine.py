@@ -104,7 +104,7 @@ class Machine:
 
 def look_at_machine(folder: Path = Path("features")) -> Machine:
     """Return what there is. May import TensorFlow, which takes seconds."""
-    broken = tuple(filter(None, (broken_import(name, purpose) for name, purpose in NEEDED.items())))
+    broken = tuple(filter(None, (_broken_import(name, purpose) for name, purpose in NEEDED.items())))
     n_gpus = 0 if broken else count_gpus()
     existing = folder if folder.is_dir() else Path()
     flags = cpu_flags()
@@ -119,12 +119,12 @@ def look_at_machine(folder: Path = Path("features")) -> Machine:
         devices=() if broken else (cpu(), *map(gpu, range(n_gpus))),
         engines=installed_engines(),
         hidden_gpu=not n_gpus and Path("/proc/driver/nvidia/gpus").is_dir(),
-        versions=installed_versions(),
+        versions=_installed_versions(),
         broken=broken,
     )
 
 
-def broken_import(name: str, purpose: str) -> str:
+def _broken_import(name: str, purpose: str) -> str:
     """Return what to say where a module cannot be imported; nothing where it can."""
     try:
         if name == "tensorflow":
@@ -141,7 +141,7 @@ def broken_import(name: str, purpose: str) -> str:
     return ""
 
 
-def installed_versions() -> dict[str, str]:
+def _installed_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that are installed."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
@@ -226,7 +226,7 @@ class Rates:
     int8_seconds: float = 0.0
 
 
-def per_second(
+def _per_second(
     step: Callable[[], object],
     n_images: int = 1,
     seconds: float = SECONDS,
@@ -246,7 +246,7 @@ def decode_rates(
 ) -> dict[float, float]:
     """Return images/s of one thread per size, from the bytes of a synthetic JPEG to the network's input."""
     steps = {size: partial(decode_resized, photograph(size), "", INPUT_SIZE_PX, preset) for size in megapixels}
-    return {size: per_second(step, seconds=seconds, clock=time.thread_time) for size, step in steps.items()}
+    return {size: _per_second(step, seconds=seconds, clock=time.thread_time) for size, step in steps.items()}
 
 
 def forward_rates(weights: Weights, device: Device, *, seconds: float = SECONDS) -> tuple[dict[str, float], Recipe]:
@@ -280,7 +280,7 @@ def forward_rate(backbone: Backbone, *, seconds: float = SECONDS) -> float:
     """Return images/s of full batches."""
     size = backbone.recipe.input_size_px
     images = np.random.default_rng(0).integers(0, 256, (backbone.batch_size, size, size, 3), dtype=np.uint8)
-    return per_second(lambda: backbone.forward(images), len(images), seconds)
+    return _per_second(lambda: backbone.forward(images), len(images), seconds)
 
 
 def write_rate(recipe: Recipe, folder: Path, *, seconds: float = SECONDS) -> float:
@@ -299,4 +299,4 @@ def write_rate(recipe: Recipe, folder: Path, *, seconds: float = SECONDS) -> flo
             with ShardWriter(Path(name) / "rows.h5", recipe=recipe, class_names=()) as writer:
                 writer.append(batch, rows)
 
-        return per_second(write, WRITTEN_ROWS, seconds)
+        return _per_second(write, WRITTEN_ROWS, seconds)

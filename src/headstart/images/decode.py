@@ -154,7 +154,7 @@ def decode(
             "Set it to False."
         )
     with reasons_in_words():
-        return decode_checked(data, name, max_pixels, shrink, draft_px, rules)
+        return _decode_checked(data, name, max_pixels, shrink, draft_px, rules)
 
 
 @contextmanager
@@ -169,7 +169,7 @@ def reasons_in_words() -> Iterator[None]:
         raise ImageError(explain(error)) from error
 
 
-def decode_checked(
+def _decode_checked(
     data: bytes,
     name: str,
     max_pixels: int,

@@ -100,7 +100,7 @@ def has_magic(head: bytes) -> bool:
     return head.startswith(MAGIC) or bmp or webp or media or dicom
 
 
-def unsupported_format(data: bytes, name: str) -> str:
+def _unsupported_format(data: bytes, name: str) -> str:
     """Return what a format that is not decoded is called, by the content and then by the name; else nothing."""
     head = data[:HEAD_BYTES].lstrip()
     for magic, format_name in UNSUPPORTED_MAGIC:
@@ -178,7 +178,7 @@ def unidentified(data: bytes, name: str, refusals: list[str]) -> str:
     refusals : list of str
         What the readers said that knew its first bytes.
     """
-    if format_name := unsupported_format(data, name):
+    if format_name := _unsupported_format(data, name):
         return f"{format_name} is not supported: convert it to JPEG, PNG or TIFF"
     for pattern, kind in UNREAD_KINDS:
         if found := pattern.search("; ".join(refusals)):

@@ -132,7 +132,7 @@ def read_image_bytes(root: Location, ref: ImageRef) -> bytes:
         If nothing of the bucket can be read.
     """
     if isinstance(root, Address):
-        check_bytes(ref.size_bytes)
+        _check_bytes(ref.size_bytes)
         return read_object(root, ref)
     path = root / ref.path
     try:
@@ -141,12 +141,12 @@ def read_image_bytes(root: Location, ref: ImageRef) -> bytes:
     except OSError as error:
         raise ImageError(open_error(error, path)) from error
     try:
-        return read_steady(descriptor, ref)
+        return _read_steady(descriptor, ref)
     finally:
         os.close(descriptor)
 
 
-def read_steady(descriptor: int, ref: ImageRef) -> bytes:
+def _read_steady(descriptor: int, ref: ImageRef) -> bytes:
     """Return the bytes of an open file, of which no other process changed one meanwhile.
 
     That is so where size and times are the same before and after; and where they are not, since a tool touches the file or
@@ -154,10 +154,10 @@ def read_steady(descriptor: int, ref: ImageRef) -> bytes:
     """
     before, earlier = os.fstat(descriptor), None
     if not stat.S_ISREG(before.st_mode):
-        raise ImageError(f"not a regular file but {kind_of(before.st_mode)}")
+        raise ImageError(f"not a regular file but {_kind_of(before.st_mode)}")
     for _ in range(MAX_READS):
-        check_bytes(before.st_size)
-        data, after = read_all(descriptor, before.st_size), os.fstat(descriptor)
+        _check_bytes(before.st_size)
+        data, after = _read_all(descriptor, before.st_size), os.fstat(descriptor)
         whole = len(data) == before.st_size == after.st_size
         if whole and (state_of(before) == state_of(after) or data == earlier):
             break
@@ -169,7 +169,7 @@ def read_steady(descriptor: int, ref: ImageRef) -> bytes:
     return data
 
 
-def read_all(descriptor: int, size_bytes: int) -> bytes:
+def _read_all(descriptor: int, size_bytes: int) -> bytes:
     """Return the bytes of an open file from its start, at most one more than there should be: growth is not followed."""
     try:
         with os.fdopen(descriptor, "rb", closefd=False) as file:
@@ -179,7 +179,7 @@ def read_all(descriptor: int, size_bytes: int) -> bytes:
         raise ImageError(f"cannot be read: {error.strerror}") from error
 
 
-def check_bytes(size_bytes: int) -> None:
+def _check_bytes(size_bytes: int) -> None:
     """Raise ImageError for a file that is too large to be read."""
     if size_bytes > MAX_FILE_BYTES:
         raise ImageError(f"too large: {size_bytes:,} bytes, at most {MAX_FILE_BYTES:,} are read")
@@ -194,7 +194,7 @@ def open_error(error: OSError, path: Path) -> str:
     return f"cannot be opened: {error.strerror}"
 
 
-def kind_of(mode: int) -> str:
+def _kind_of(mode: int) -> str:
     """Return what a file is that is not a regular one."""
     kinds = {stat.S_IFIFO: "a pipe", stat.S_IFDIR: "a folder", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
     return kinds.get(stat.S_IFMT(mode), "something else")
@@ -224,10 +224,10 @@ def sample_limits(
         if not file.is_deep():
             return None
         with one_large_image() if math.prod(file.size) >= LARGE_PIXELS else nullcontext():
-            return limits_of(chosen_picture(file, rules, MAX_PIXELS, []), percentiles)
+            return _limits_of(chosen_picture(file, rules, MAX_PIXELS, []), percentiles)
 
 
-def limits_of(samples: Samples, percentiles: tuple[float, float]) -> tuple[float, float] | None:
+def _limits_of(samples: Samples, percentiles: tuple[float, float]) -> tuple[float, float] | None:
     """Return two percentiles of samples; None where they are of 8 bits. Raises as :func:`sample_limits`."""
     check_kind(samples.values)
     values = samples.colours

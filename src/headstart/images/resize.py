@@ -104,7 +104,7 @@ def resize(
     if preset not in RESIZE_PRESETS:
         raise HeadstartError(f"Unknown resize preset {preset!r}. Expected one of: {', '.join(RESIZE_PRESETS)}.")
     if box is not None and preset in DRAFT_PRESETS:
-        return pillow_antialias(pixels, size_px, box)
+        return _pillow_antialias(pixels, size_px, box)
     return RESIZE_PRESETS[preset](pixels, size_px)
 
 
@@ -118,13 +118,13 @@ def keras_bilinear(pixels: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]
     if (height, width) == (size_px, size_px):
         return pixels
     top, bottom, y = neighbours(height, size_px)
-    left, right, weight = value_neighbours(width, size_px)
-    blend = partial(blend_columns, left=left, right=right, weight=weight)
+    left, right, weight = _value_neighbours(width, size_px)
+    blend = partial(_blend_columns, left=left, right=right, weight=weight)
     resized = np.empty((size_px, size_px * 3), np.uint8)
     with _one_at_a_time:
         for start in range(0, size_px, BLOCK_ROWS):
             rows = slice(start, start + BLOCK_ROWS)
-            upper, lower = blend_rows(pixels, top[rows], bottom[rows], blend)
+            upper, lower = _blend_rows(pixels, top[rows], bottom[rows], blend)
             lower -= upper
             lower *= y[rows, None]
             lower += upper
@@ -132,7 +132,7 @@ def keras_bilinear(pixels: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]
     return resized.reshape(size_px, size_px, 3)
 
 
-def blend_rows(
+def _blend_rows(
     pixels: NDArray[np.uint8],
     top: NDArray[np.intp],
     bottom: NDArray[np.intp],
@@ -147,7 +147,7 @@ def blend_rows(
     return blended.take(top - first, axis=0, mode="clip"), blended.take(bottom - first, axis=0, mode="clip")
 
 
-def blend_columns(
+def _blend_columns(
     rows: NDArray[np.uint8], left: NDArray[np.intp], right: NDArray[np.intp], weight: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Return ``left + (right − left) · weight`` for some rows, in float32.
@@ -171,7 +171,7 @@ def blend_columns(
 
 
 @lru_cache(SIZES_KEPT)
-def value_neighbours(width: int, size_px: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+def _value_neighbours(width: int, size_px: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
     """Return what :func:`neighbours` does for every value of a row of RGB pixels; each shape (size_px * 3,)."""
     first, second, weight = neighbours(width, size_px)
     left, right = ((column[:, None] * 3 + np.arange(3)).ravel() for column in (first, second))
@@ -192,7 +192,7 @@ def neighbours(n_in: int, n_out: int) -> tuple[NDArray[np.intp], NDArray[np.intp
     return first, second, positions - floor
 
 
-def pillow_antialias(pixels: NDArray[np.uint8], size_px: int, box: Box | None = None) -> NDArray[np.uint8]:
+def _pillow_antialias(pixels: NDArray[np.uint8], size_px: int, box: Box | None = None) -> NDArray[np.uint8]:
     """Return Pillow's bilinear resize of the image or a box of it, which averages over all that an output pixel covers."""
     return np.asarray(Image.fromarray(pixels).resize((size_px, size_px), Image.Resampling.BILINEAR, box))
 
@@ -203,6 +203,6 @@ DRAFT_PRESETS = frozenset({"jpeg-draft"})
 #: Name → function; the name is part of the recipe.
 RESIZE_PRESETS: dict[str, Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]] = {
     "keras-bilinear": keras_bilinear,
-    "pillow-antialias": pillow_antialias,
-    "jpeg-draft": pillow_antialias,
+    "pillow-antialias": _pillow_antialias,
+    "jpeg-draft": _pillow_antialias,
 }

@@ -168,15 +168,15 @@ def to_rgb8(samples: Samples, rules: DecodeRules, notes: list[str]) -> Pixels:
     else:
         notes.append(f"from-{samples.values.dtype.name}")
         if samples.curve is not None and rules.intensity is None:
-            levels = curved_levels(colours, samples.curve, notes)
+            levels = _curved_levels(colours, samples.curve, notes)
         else:
             levels = to_levels(colours, rules.intensity or samples.limits or type_limits(colours.dtype), notes)
-        if uses_few_levels(levels, colours):
+        if _uses_few_levels(levels, colours):
             notes.append("low-range")
         if samples.white_is_zero:
             np.subtract(255, levels, out=levels)
     if alpha is not None:
-        levels = on_white(levels, alpha, (samples.limits or type_limits(alpha.dtype))[1], notes)
+        levels = _on_white(levels, alpha, (samples.limits or type_limits(alpha.dtype))[1], notes)
     return np.repeat(levels, 3, axis=2) if samples.n_colours == 1 else np.ascontiguousarray(levels)
 
 
@@ -212,7 +212,7 @@ def check_finite(values: NDArray[Any]) -> None:
         raise ImageError("holds values that are not numbers (NaN or infinity): replace them, or leave the image out")
 
 
-def curved_levels(values: NDArray[Any], curve: Curve, notes: list[str]) -> Pixels:
+def _curved_levels(values: NDArray[Any], curve: Curve, notes: list[str]) -> Pixels:
     """Return values of shape (height, width, n_channels) as levels from 0 to 255, by the curve of the file."""
     levels = np.empty(values.shape, np.uint8)
     for rows in strips(values):
@@ -226,7 +226,7 @@ def strips(values: NDArray[Any]) -> Iterator[slice]:
     yield from (slice(top, top + step) for top in range(0, len(values), step))
 
 
-def uses_few_levels(levels: Pixels, values: NDArray[Any]) -> bool:
+def _uses_few_levels(levels: Pixels, values: NDArray[Any]) -> bool:
     """Return whether a picture is left with few of the 256 levels, by the rule of :data:`LOW_LEVELS`."""
     used = np.zeros(256, np.bool_)
     for rows in strips(levels):
@@ -240,7 +240,7 @@ def uses_few_levels(levels: Pixels, values: NDArray[Any]) -> bool:
     return len(np.unique(flat[:: -(-flat.size // COUNTED_VALUES)])) >= 2 * n_levels
 
 
-def on_white(levels: Pixels, alpha: NDArray[Any], opaque: float, notes: list[str]) -> Pixels:
+def _on_white(levels: Pixels, alpha: NDArray[Any], opaque: float, notes: list[str]) -> Pixels:
     """Return levels of shape (height, width, n_channels) composited over white; noted if some pixel is not opaque."""
     check_finite(alpha)
     if (alpha >= opaque).all():
@@ -253,7 +253,7 @@ def on_white(levels: Pixels, alpha: NDArray[Any], opaque: float, notes: list[str
     return result
 
 
-def project(pages: Iterable[Samples], how: str) -> Samples:
+def _project(pages: Iterable[Samples], how: str) -> Samples:
     """Return the largest (``max``) or the mean (``mean``) of each sample over some pages, which are read one by one.
 
     Raises
@@ -333,4 +333,4 @@ def chosen_picture(file: PictureFile, rules: DecodeRules, max_pixels: int, notes
         raise ImageError(
             f"too large: {n_pictures:,} pages of {n_pixels:,} pixels, at most {MAX_PROJECTED * max_pixels:,} are read"
         )
-    return project((file.read(number, notes) for number in range(n_pictures)), rules.page)
+    return _project((file.read(number, notes) for number in range(n_pictures)), rules.page)

@@ -245,49 +245,49 @@ NOTE_CHECKS: tuple[tuple[str, Check], ...] = (
 
 def file_findings(columns: Columns, min_images_per_class: int) -> Iterator[Finding]:
     """Yield what the columns tell without features, checks that found nothing included."""
-    yield unreadable(columns)
-    yield tiny(columns)
-    yield extreme_aspect_ratio(columns)
-    yield from noted(columns)
+    yield _unreadable(columns)
+    yield _tiny(columns)
+    yield _extreme_aspect_ratio(columns)
+    yield from _noted(columns)
     if columns.class_names:
-        yield from class_sizes(columns, min_images_per_class)
+        yield from _class_sizes(columns, min_images_per_class)
 
 
-def unreadable(columns: Columns) -> Finding:
+def _unreadable(columns: Columns) -> Finding:
     """Return the failures by reason."""
-    kinds = Counter(kind_of_reason(failure.reason) for failure in columns.failures)
-    by_kind = sorted(columns.failures, key=lambda f: (-kinds[kind_of_reason(f.reason)], f.reason))
+    kinds = Counter(_kind_of_reason(failure.reason) for failure in columns.failures)
+    by_kind = sorted(columns.failures, key=lambda f: (-kinds[_kind_of_reason(f.reason)], f.reason))
     examples = tuple(
         Example((ListedImage(f.ref.path, f.ref.label, f.ref.split),), f.reason, {"reason": f.reason})
         for f in by_kind[: columns.max_examples]
     )
-    return Finding(UNREADABLE, len(columns.failures), examples, ordered(kinds))
+    return Finding(UNREADABLE, len(columns.failures), examples, _ordered(kinds))
 
 
-def kind_of_reason(reason: str) -> str:
+def _kind_of_reason(reason: str) -> str:
     """Return the general part of a reason: what stands before the particulars."""
     return re.split(r"[:(]", reason, maxsplit=1)[0].strip() or reason
 
 
-def tiny(columns: Columns) -> Finding:
+def _tiny(columns: Columns) -> Finding:
     """Return the images that are enlarged too much, the smallest first."""
     least = max(MIN_SIDE_PX, columns.input_size_px / 4)
     shorter = np.minimum(columns.width_px, columns.height_px)
     rows = np.flatnonzero((shorter < least) & (shorter > 0))  # 0 is not known
     rows = rows[np.argsort(shorter[rows], kind="stable")]
-    return Finding(TINY, len(rows), sized(columns, rows), threshold=f"shorter side below {least:.0f} pixels")
+    return Finding(TINY, len(rows), _sized(columns, rows), threshold=f"shorter side below {least:.0f} pixels")
 
 
-def extreme_aspect_ratio(columns: Columns) -> Finding:
+def _extreme_aspect_ratio(columns: Columns) -> Finding:
     """Return the images that are squeezed most, the longest first."""
     sides = np.stack([columns.width_px, columns.height_px]).astype(np.float64)
     ratio = sides.max(axis=0) / np.maximum(sides.min(axis=0), 1)
     rows = np.flatnonzero(ratio > MAX_ASPECT_RATIO)
     rows = rows[np.argsort(-ratio[rows], kind="stable")]
-    return Finding(ASPECT, len(rows), sized(columns, rows), threshold=f"above {MAX_ASPECT_RATIO:g} : 1")
+    return Finding(ASPECT, len(rows), _sized(columns, rows), threshold=f"above {MAX_ASPECT_RATIO:g} : 1")
 
 
-def sized(columns: Columns, rows: NDArray[np.intp]) -> tuple[Example, ...]:
+def _sized(columns: Columns, rows: NDArray[np.intp]) -> tuple[Example, ...]:
     """Return the first of some rows with their sizes."""
     shown = rows[: columns.max_examples].tolist()
     sizes = [(int(columns.width_px[row]), int(columns.height_px[row])) for row in shown]
@@ -297,7 +297,7 @@ def sized(columns: Columns, rows: NDArray[np.intp]) -> tuple[Example, ...]:
     )
 
 
-def noted(columns: Columns) -> Iterator[Finding]:
+def _noted(columns: Columns) -> Iterator[Finding]:
     """Yield what was done to images while they were decoded, one finding per kind of note."""
     counts: Counter[str] = Counter()
     kinds: dict[str, Counter[str]] = {check.name: Counter() for _, check in NOTE_CHECKS}
@@ -313,10 +313,10 @@ def noted(columns: Columns) -> Iterator[Finding]:
             if len(examples[name]) < columns.max_examples:
                 examples[name].append(columns.example([row], ", ".join(some), {"notes": some}))
     for check in dict.fromkeys(check for _, check in NOTE_CHECKS):
-        yield Finding(check, counts[check.name], tuple(examples[check.name]), ordered(kinds[check.name]))
+        yield Finding(check, counts[check.name], tuple(examples[check.name]), _ordered(kinds[check.name]))
 
 
-def class_sizes(columns: Columns, least: int) -> Iterator[Finding]:
+def _class_sizes(columns: Columns, least: int) -> Iterator[Finding]:
     """Yield the classes with few images, and the imbalance; among the training images where there is such a split."""
     labelled = columns.labels >= 0
     train = np.fromiter((split == "train" for split in columns.splits), bool, len(columns.splits)) & labelled
@@ -345,6 +345,6 @@ def class_sizes(columns: Columns, least: int) -> Iterator[Finding]:
     )
 
 
-def ordered(kinds: Mapping[str, int]) -> dict[str, int]:
+def _ordered(kinds: Mapping[str, int]) -> dict[str, int]:
     """Return counts, the most frequent first."""
     return dict(sorted(kinds.items(), key=lambda item: (-item[1], item[0])))

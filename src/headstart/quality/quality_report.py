@@ -66,7 +66,7 @@ def thumbnail(root: Path, path: str, sha256: str, rules: DecodeRules = DEFAULT_R
         data = read_image_bytes(root, ImageRef(path, None, None, None, *state_of((root / path).stat())))
         if hashlib.sha256(data).hexdigest() != sha256:
             return None
-        pixels = decode(data, name=path, shrink=shrink, rules=rules).pixels
+        pixels = decode(data, name=path, shrink=_shrink, rules=rules).pixels
     except (ImageError, OSError, ValueError):
         return None
     written = io.BytesIO()
@@ -74,7 +74,7 @@ def thumbnail(root: Path, path: str, sha256: str, rules: DecodeRules = DEFAULT_R
     return written.getvalue()
 
 
-def shrink(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _shrink(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return an image that fits into a square of :data:`SIZE_PX`; smaller ones stay as they are."""
     image = Image.fromarray(np.ascontiguousarray(pixels))
     image.thumbnail((SIZE_PX, SIZE_PX))
@@ -144,8 +144,8 @@ def inspect_quality(
     with open_cache(cache) as opened:
         columns, rules = read_columns(opened, max_examples), DecodeRules.of(opened.recipe)
         found = [*file_findings(columns, min_images_per_class), *identical_files(columns)]
-        rows = sampled_rows(opened.n_images, max_compared, random_state)
-        features, rows, damaged = finite_features(opened, columns, rows)
+        rows = _sampled_rows(opened.n_images, max_compared, random_state)
+        features, rows, damaged = _finite_features(opened, columns, rows)
     found += [damaged, *near_duplicates(columns, features, rows, near_duplicate_cosine)]
     skipped = {NEAR.title: "fewer than two images to compare"} if len(rows) < 2 else {}
     reason = why_not(columns, rows)
@@ -163,22 +163,22 @@ def inspect_quality(
         cache=str(cache),
         n_images=len(columns.paths),
         n_failures=len(columns.failures),
-        findings=tuple(shortened(finding, max_examples) for finding in by_severity(found)),
+        findings=tuple(_shortened(finding, max_examples) for finding in _by_severity(found)),
         passed=tuple(f.check.title for f in found if not f.count and f.check.title not in skipped),
         skipped=skipped,
         thumbnails_missing="" if data else "They need the folder of images (--data).",
     )
-    return with_thumbnails(report, columns, Path(data), rules) if data else report
+    return _with_thumbnails(report, columns, Path(data), rules) if data else report
 
 
-def sampled_rows(n_images: int, most: int, random_state: int) -> NDArray[np.int64]:
+def _sampled_rows(n_images: int, most: int, random_state: int) -> NDArray[np.int64]:
     """Return all rows, or of too many a random sample in ascending order."""
     if n_images <= most:
         return np.arange(n_images, dtype=np.int64)
     return np.sort(np.random.default_rng(random_state).choice(n_images, most, replace=False)).astype(np.int64)
 
 
-def finite_features(
+def _finite_features(
     cache: FeatureCache, columns: Columns, rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], Finding]:
     """Return the averages of the stored layer of some rows, the rows that are finite, and a finding on the others."""
@@ -194,19 +194,19 @@ def finite_features(
     return features[finite], rows[finite], Finding(NOT_FINITE, len(damaged), damaged)
 
 
-def by_severity(found: Sequence[Finding]) -> list[Finding]:
+def _by_severity(found: Sequence[Finding]) -> list[Finding]:
     """Return the findings with a case, the worst first."""
     return sorted((finding for finding in found if finding.count), key=lambda f: SEVERITIES.index(f.check.severity))
 
 
-def shortened(finding: Finding, most: int) -> Finding:
+def _shortened(finding: Finding, most: int) -> Finding:
     """Return a finding with its first cases."""
     return replace(finding, examples=finding.examples[:most])
 
 
-def with_thumbnails(report: QualityReport, columns: Columns, data: Path, rules: DecodeRules) -> QualityReport:
+def _with_thumbnails(report: QualityReport, columns: Columns, data: Path, rules: DecodeRules) -> QualityReport:
     """Return the report with small pictures of the images that are listed first."""
-    shown = dict.fromkeys(paths_shown(report))
+    shown = dict.fromkeys(_paths_shown(report))
     digests = {path: columns.sha256[row] for row, path in enumerate(columns.paths) if path in shown}
     wanted = {path: digests[path] for path in shown if path in digests}
     made = make_thumbnails(data, wanted, rules)
@@ -215,7 +215,7 @@ def with_thumbnails(report: QualityReport, columns: Columns, data: Path, rules: 
     return replace(report, thumbnails=made, thumbnails_missing=gone)
 
 
-def paths_shown(report: QualityReport) -> Iterator[str]:
+def _paths_shown(report: QualityReport) -> Iterator[str]:
     """Yield the paths of the images that a page shows."""
     for finding in report.findings:
         for example in finding.examples[:THUMBNAIL_EXAMPLES]:

@@ -75,10 +75,10 @@ def identical_files(columns: Columns) -> Iterator[Finding]:
         return columns.example(rows, counted(len(rows), "file"), {"sha256": columns.sha256[rows[0]]})
 
     checks = (IDENTICAL, IDENTICAL_LABELS, IDENTICAL_SPLITS)
-    yield from three_findings(columns, groups, checks, example)
+    yield from _three_findings(columns, groups, checks, example)
 
 
-def three_findings(
+def _three_findings(
     columns: Columns,
     groups: Sequence[Sequence[int]],
     checks: tuple[Check, Check, Check],
@@ -86,15 +86,15 @@ def three_findings(
     threshold: str = "",
 ) -> Iterator[Finding]:
     """Yield all groups, those of different labels, and those in different splits."""
-    of_labels = [one_of_each(rows, columns.labels) for rows in groups if columns.n_labels(rows) > 1]
-    of_splits = [one_of_each(rows, columns.splits) for rows in groups if columns.n_splits(rows) > 1]
+    of_labels = [_one_of_each(rows, columns.labels) for rows in groups if columns.n_labels(rows) > 1]
+    of_splits = [_one_of_each(rows, columns.splits) for rows in groups if columns.n_splits(rows) > 1]
     for check, found in zip(checks, (groups, of_labels, of_splits), strict=True):
         yield Finding(
             check, len(found), tuple(example(rows) for rows in found[: columns.max_examples]), threshold=threshold
         )
 
 
-def one_of_each(rows: Sequence[int], values: Sequence[Any] | NDArray[Any]) -> list[int]:
+def _one_of_each(rows: Sequence[int], values: Sequence[Any] | NDArray[Any]) -> list[int]:
     """Return rows so that the first one of each value comes before the others: of many, the first are shown."""
     first = list({values[row]: row for row in reversed(rows)}.values())[::-1]
     chosen = set(first)
@@ -134,7 +134,7 @@ def near_duplicates(
 
     threshold = f"cosine of the averaged features ≥ {cosine:g} with their mean subtracted, or ≥ {SAME_SCENE_COSINE:g}"
     found = [[int(rows[position]) for position in m] for m in groups]
-    yield from three_findings(columns, found, (NEAR, NEAR_LABELS, NEAR_SPLITS), example, threshold)
+    yield from _three_findings(columns, found, (NEAR, NEAR_LABELS, NEAR_SPLITS), example, threshold)
 
 
 #: Parts of which each is predicted by a head that was fitted on the others.
@@ -154,7 +154,7 @@ LABELS = Check(
 def why_not(columns: Columns, rows: NDArray[np.int64]) -> str:
     """Return why labels cannot be checked; empty where they can."""
     labels = columns.labels[rows]
-    kept, _ = usable(columns, rows)
+    kept, _ = _usable(columns, rows)
     n_classes = len(np.unique(labels[kept]))
     if not (labels >= 0).any():
         return "the images have no labels"
@@ -167,7 +167,7 @@ def why_not(columns: Columns, rows: NDArray[np.int64]) -> str:
     return ""
 
 
-def usable(columns: Columns, rows: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _usable(columns: Columns, rows: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the positions among ``rows`` of images whose class has enough units for every fold, and their units."""
     positions = np.flatnonzero(columns.labels[rows] >= 0)
     if not len(positions):
@@ -199,9 +199,9 @@ def label_errors(
     random_state : int
         Seeds the folds.
     """
-    kept, units = usable(columns, rows)
+    kept, units = _usable(columns, rows)
     classes, given = np.unique(columns.labels[rows[kept]], return_inverse=True)
-    probabilities = out_of_fold(features[kept], given, folds_of(units, given, random_state), len(classes))
+    probabilities = _out_of_fold(features[kept], given, _folds_of(units, given, random_state), len(classes))
     everyone = np.arange(len(given))
     own = probabilities[everyone, given]
     thresholds = np.bincount(given, weights=own) / np.bincount(given)
@@ -231,7 +231,7 @@ def example(columns: Columns, row: int, given: str, other: str, own: float, othe
     return columns.example([row], f"labelled {given} ({own:.2f}), more like {other} ({others:.2f})", values)
 
 
-def folds_of(units: NDArray[np.intp], given: NDArray[np.intp], random_state: int) -> NDArray[np.intp]:
+def _folds_of(units: NDArray[np.intp], given: NDArray[np.intp], random_state: int) -> NDArray[np.intp]:
     """Return the fold of each image: whole units, each class spread evenly."""
     rng = np.random.default_rng(random_state)
     unit_class = majority_class(units, given)
@@ -245,7 +245,7 @@ def folds_of(units: NDArray[np.intp], given: NDArray[np.intp], random_state: int
     return folds
 
 
-def out_of_fold(
+def _out_of_fold(
     features: NDArray[np.float32], given: NDArray[np.intp], folds: NDArray[np.intp], n_classes: int
 ) -> NDArray[np.float64]:
     """Return probabilities of shape (n_images, n_classes), each row by a head fitted on the other folds."""

@@ -44,7 +44,7 @@ class ExistsError(StorageError):
     """There is an object where a new one was to be."""
 
 
-def check_installed(protocol: str) -> None:
+def _check_installed(protocol: str) -> None:
     """Raise MissingExtraError where what speaks a protocol is missing."""
     missing = [name for name in ("fsspec", PROTOCOLS[protocol]) if importlib.util.find_spec(name) is None]
     if missing:
@@ -122,7 +122,7 @@ def filesystem(protocol: str) -> Any:
 
 @cache
 def _filesystem(protocol: str, _process: int) -> Any:
-    check_installed(protocol)
+    _check_installed(protocol)
     import fsspec
 
     with asking(Address(protocol, "")):
@@ -142,7 +142,7 @@ def entries(folder: Address) -> Iterator[Entry]:
         for facts in page:
             name = facts.get("Key") or facts["name"]
             if not name.endswith("/"):
-                yield entry(name[len(prefix) :], facts)
+                yield _entry(name[len(prefix) :], facts)
 
 
 def _pages_s3(folder: Address, prefix: str) -> Iterator[Sequence[Mapping[str, Any]]]:
@@ -174,7 +174,7 @@ def _pages_gs(folder: Address, prefix: str) -> Iterator[Sequence[Mapping[str, An
 _PAGES = {"s3": _pages_s3, "gs": _pages_gs}
 
 
-def entry(path: str, facts: Mapping[str, Any]) -> Entry:
+def _entry(path: str, facts: Mapping[str, Any]) -> Entry:
     """Return an object of that name, from what S3 or Cloud Storage tells of it."""
     changed = facts.get("LastModified") or facts["updated"]
     if isinstance(changed, str):
@@ -198,7 +198,7 @@ def stat(address: Address) -> Entry | None:
             facts = filesystem(address.protocol).info(address.path)
     except GoneError:
         return None
-    return entry(address.name, facts) if facts["type"] == "file" else None
+    return _entry(address.name, facts) if facts["type"] == "file" else None
 
 
 def read(address: Address) -> bytes:

@@ -109,7 +109,7 @@ class Claim:
             return True
         pid = holder.get("pid")
         same_machine = holder.get("host") == socket.gethostname() and holder.get("machine") == machine()
-        return same_machine and isinstance(pid, int) and not is_running(pid)
+        return same_machine and isinstance(pid, int) and not _is_running(pid)
 
     def _refusal(self, holder: Mapping[str, Any], entry: Entry | None) -> CacheError:
         who = f"process {holder['pid']} on {holder['host']}" if {"pid", "host"} <= set(holder) else "another process"
@@ -150,7 +150,7 @@ def machine() -> str:
         return ""
 
 
-def is_running(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     """Return whether there may be a process of that number on this machine."""
     if os.name == "nt":  # os.kill would end it
         return True

@@ -69,7 +69,7 @@ def download(address: Address, path: Path) -> Entry:
     StorageError
         If it is gone, cannot be read, or is replaced again and again meanwhile.
     """
-    with whole(path) as partial:
+    with _whole(path) as partial:
         for _ in range(ATTEMPTS):
             before = stat(address)
             if before is None:
@@ -82,7 +82,7 @@ def download(address: Address, path: Path) -> Entry:
 
 def fetch(address: Address, path: Path) -> None:
     """Make a file of an object that is never replaced, whole or not at all; raises as :func:`download` does."""
-    with whole(path) as partial:
+    with _whole(path) as partial:
         get(address, partial)
 
 
@@ -93,7 +93,7 @@ def get(address: Address, path: Path) -> None:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def _whole(path: Path) -> Iterator[Path]:
     """Yield the name of a file that becomes ``path`` when the block ends without an exception."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
@@ -170,7 +170,7 @@ def folder_of(address: Address) -> Path:
     return home() / "buckets" / hashlib.sha256(str(address).encode()).hexdigest()[:16]
 
 
-def place_of(address: Address, entry: Entry) -> Path:
+def _place_of(address: Address, entry: Entry) -> Path:
     """Return the file that is the copy of one version of an object."""
     version = hashlib.sha256(f"{entry.etag} {entry.size_bytes} {entry.changed_ns}".encode()).hexdigest()[:16]
     return folder_of(address) / "copies" / version / address.name
@@ -194,11 +194,11 @@ def copied(address: Address, check: Callable[[Path], None]) -> Path:
     entry = stat(address)
     if entry is None:
         raise GoneError(f"There is nothing at {address}: no such bucket or object.")
-    place = place_of(address, entry)
+    place = _place_of(address, entry)
     if place.is_file():
         return place
     try:
-        place = place_of(address, download(address, place))
+        place = _place_of(address, download(address, place))
     except HeadstartError:
         raise
     except OSError as error:
@@ -210,20 +210,20 @@ def copied(address: Address, check: Callable[[Path], None]) -> Path:
     except BaseException:
         place.unlink(missing_ok=True)
         raise
-    forget_others(address, place)
+    _forget_others(address, place)
     return place
 
 
 def adopt(address: Address, entry: Entry, path: Path) -> None:
     """Make the copy of an object of the file that it was written from; where that is not possible, there is none."""
-    place = place_of(address, entry)
+    place = _place_of(address, entry)
     with suppress(OSError):
         place.parent.mkdir(parents=True, exist_ok=True)
         path.replace(place)
-        forget_others(address, place)
+        _forget_others(address, place)
 
 
-def forget_others(address: Address, place: Path) -> None:
+def _forget_others(address: Address, place: Path) -> None:
     """Delete copies of other versions; one that somebody reads on a system that does not allow it stays."""
     with suppress(OSError):
         for version in (folder_of(address) / "copies").iterdir():

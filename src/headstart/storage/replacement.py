@@ -46,32 +46,32 @@ def replacing(target: Path) -> Iterator[Path]:
         If it cannot be written, or put in its place.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    clear_workspaces(target)
-    with workspace(target) as work:
+    _clear_workspaces(target)
+    with _workspace(target) as work:
         new = work / NEW
         new.mkdir()
         yield new
         for path in new.iterdir():
-            sync_file(path)
+            _sync_file(path)
         sync_folder(new)
-        put_in_place(new, target, work / OLD)
+        _put_in_place(new, target, work / OLD)
 
 
 @contextmanager
-def workspace(target: Path) -> Iterator[Path]:
+def _workspace(target: Path) -> Iterator[Path]:
     """Yield a folder beside ``target`` that other processes leave alone while the block runs."""
-    work, guard = make_workspace(target)
+    work, guard = _make_workspace(target)
     try:
         yield work
     finally:
         try:
-            clear_away(work, target)
+            _clear_away(work, target)
         finally:
             guard.release()
-            remove_lock(work)
+            _remove_lock(work)
 
 
-def make_workspace(target: Path) -> tuple[Path, FileLock]:
+def _make_workspace(target: Path) -> tuple[Path, FileLock]:
     """Return a new folder beside ``target``, and the lock on it, which is held."""
     while True:
         work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=WORKSPACE_SUFFIX, dir=target.parent))
@@ -83,37 +83,37 @@ def make_workspace(target: Path) -> tuple[Path, FileLock]:
         guard.release()
 
 
-def clear_workspaces(target: Path, seconds: float = 0.0) -> None:
+def _clear_workspaces(target: Path, seconds: float = 0.0) -> None:
     """Clear away what dead processes have left beside ``target``, waiting so long for living ones to end."""
     for work in target.parent.glob(f".{glob.escape(target.name)}.*{WORKSPACE_SUFFIX}"):
         with suppress(OSError):  # Timeout is one too; what cannot be deleted is in nobody's way
             if {path.name for path in work.iterdir()} <= {LOCK, NEW, OLD}:
                 with FileLock(work / LOCK, timeout=seconds):
-                    clear_away(work, target)
-                remove_lock(work)
+                    _clear_away(work, target)
+                _remove_lock(work)
 
 
 def restore(target: Path) -> None:
     """Put a folder back that a process had moved away, and was killed before the new one stood in its place."""
     if not target.exists():
-        clear_workspaces(target, EXCHANGE_SECONDS)
+        _clear_workspaces(target, EXCHANGE_SECONDS)
 
 
-def clear_away(work: Path, target: Path) -> None:
+def _clear_away(work: Path, target: Path) -> None:
     """Delete what is in a workspace; an old folder goes back to its place where none stands there."""
     if (work / OLD).exists() and not target.exists():
         (work / OLD).rename(target)
     shutil.rmtree(work, ignore_errors=True)
 
 
-def remove_lock(work: Path) -> None:
+def _remove_lock(work: Path) -> None:
     """Delete what Windows keeps of a workspace while its lock is open."""
     with suppress(OSError):
         (work / LOCK).unlink(missing_ok=True)
         work.rmdir()
 
 
-def put_in_place(new: Path, target: Path, old: Path) -> None:
+def _put_in_place(new: Path, target: Path, old: Path) -> None:
     """Move a finished folder to its name; ``old`` is where the one before it may wait for a moment."""
     if not target.exists():
         new.rename(target)
@@ -142,7 +142,7 @@ def exchange(one: Path, other: Path) -> bool:
     raise OSError(code, os.strerror(code), str(other))
 
 
-def sync_file(path: Path) -> None:
+def _sync_file(path: Path) -> None:
     """Return when the bytes of a file are on the disk."""
     with path.open("r+b") as file:  # Windows flushes only what may be written
         os.fsync(file.fileno())

@@ -68,11 +68,11 @@ def questions(counts: Mapping[str, int]) -> list[str]:
     names = sorted(counts)
     return [
         *spellings(names),
-        *no_values(names),
-        *contents(names),
-        *several_labels(names),
+        *_no_values(names),
+        *_contents(names),
+        *_several_labels(names),
         *numbers(counts),
-        *only_class(names),
+        *_only_class(names),
     ]
 
 
@@ -88,7 +88,7 @@ def spellings(names: Iterable[str]) -> list[str]:
     ]
 
 
-def no_values(names: Iterable[str]) -> list[str]:
+def _no_values(names: Iterable[str]) -> list[str]:
     """Return a question for names that stand for no value."""
     found = [
         name for name in names if name.casefold() in NO_VALUE or name == PYTHON_NONE or looks_like(name) in NO_LABEL
@@ -101,7 +101,7 @@ def no_values(names: Iterable[str]) -> list[str]:
     ]
 
 
-def contents(names: Sequence[str]) -> list[str]:
+def _contents(names: Sequence[str]) -> list[str]:
     """Return a question for names that tell what a folder holds."""
     found = [name for name in names if looks_like(name) in CONTENTS]
     if not found or len(names) == 1:  # a single class is asked about anyway
@@ -112,7 +112,7 @@ def contents(names: Sequence[str]) -> list[str]:
     ]
 
 
-def only_class(names: Sequence[str]) -> list[str]:
+def _only_class(names: Sequence[str]) -> list[str]:
     """Return a question where there is a single class."""
     if len(names) != 1:
         return []
@@ -122,7 +122,7 @@ def only_class(names: Sequence[str]) -> list[str]:
     ]
 
 
-def several_labels(names: Iterable[str]) -> list[str]:
+def _several_labels(names: Iterable[str]) -> list[str]:
     """Return a question for names that are made of other ones: two labels in one cell."""
     known = set(names)
     found = [

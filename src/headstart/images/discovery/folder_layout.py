@@ -57,7 +57,7 @@ def split_of(name: str) -> str | None:
     return WORDS[found[1]] if found else None
 
 
-def mentioned_split(name: str) -> str | None:
+def _mentioned_split(name: str) -> str | None:
     """Return the split whose word a name begins or ends with, as ``cats_train``; None where it does with none."""
     words = [word.casefold() for word in _WORD.findall(name[:_MAX_LENGTH])]
     return next((WORDS[word] for word in (*words[:1], *words[-1:]) if word in WORDS), None)
@@ -72,7 +72,7 @@ _PART = re.compile(
 )
 
 
-def doubts(root: Location, tops: set[str], folders: Iterable[str]) -> list[str]:
+def _doubts(root: Location, tops: set[str], folders: Iterable[str]) -> list[str]:
     """Return what is doubtful about folders that are taken as classes.
 
     Parameters
@@ -88,10 +88,14 @@ def doubts(root: Location, tops: set[str], folders: Iterable[str]) -> list[str]:
     for folder in folders:
         top, _, rest = folder.partition("/")
         below[top].add(rest.partition("/")[0])
-    return [*one_folder(root, below), *(same_folders(below) or numbered_parts(tops)), *a_split_beside_classes(below)]
+    return [
+        *_one_folder(root, below),
+        *(_same_folders(below) or _numbered_parts(tops)),
+        *_a_split_beside_classes(below),
+    ]
 
 
-def one_folder(root: Location, below: Mapping[str, set[str]]) -> Iterator[str]:
+def _one_folder(root: Location, below: Mapping[str, set[str]]) -> Iterator[str]:
     """Yield a question where the one class has folders that may be the classes."""
     if len(below) != 1:
         return
@@ -101,7 +105,7 @@ def one_folder(root: Location, below: Mapping[str, set[str]]) -> Iterator[str]:
         yield f"{top} holds the folders {named(sorted(inside))}. If those are the {what}, give {root / top}."
 
 
-def same_folders(below: Mapping[str, set[str]]) -> list[str]:
+def _same_folders(below: Mapping[str, set[str]]) -> list[str]:
     """Return a question where every class has the same folders in it, two or more, whatever else each has."""
     shared = set.intersection(*below.values())
     if len(below) == 1 or len(shared) < 2 or "" in shared:
@@ -118,7 +122,7 @@ def same_folders(below: Mapping[str, set[str]]) -> list[str]:
     ]
 
 
-def numbered_parts(tops: Iterable[str]) -> list[str]:
+def _numbered_parts(tops: Iterable[str]) -> list[str]:
     """Return a question where all classes are called as numbered parts of a data set are."""
     if not all(map(_PART.fullmatch, tops)):
         return []
@@ -128,7 +132,7 @@ def numbered_parts(tops: Iterable[str]) -> list[str]:
     ]
 
 
-def a_split_beside_classes(below: Mapping[str, set[str]]) -> list[str]:
+def _a_split_beside_classes(below: Mapping[str, set[str]]) -> list[str]:
     """Return a question where a folder that is named as a split, and has folders of its own, is taken as a class."""
     found = [top for top, inside in below.items() if split_of(top) and len(inside - {""}) > 1]
     if not found or len(below) == 1:
@@ -240,25 +244,25 @@ def layout_of(root: Location, paths: list[str]) -> Layout:
     splits = {top: split for top in tops if (split := split_of(top))}
     several = len(set(splits.values())) > 1
     if len(splits) == len(tops) and (several or len(tops) == 1 or not tops & folders):
-        return split_layout(root, splits, folders, paths)
+        return _split_layout(root, splits, folders, paths)
     if several:
         raise DataError(
             f"{root} holds folders named as splits ({listed(splits)}) beside others "
             f"({listed(tops - set(splits))}), so it is not clear which are classes. Keep one kind of them there."
         )
-    refuse_splits(root, tops)
+    _refuse_splits(root, tops)
     names = {top: class_name(top) for top in tops}
     return Layout(
-        "class-folders", lambda path: (names[path.partition("/")[0]], None), tuple(doubts(root, tops, folders))
+        "class-folders", lambda path: (names[path.partition("/")[0]], None), tuple(_doubts(root, tops, folders))
     )
 
 
-def split_layout(root: Location, splits: Mapping[str, str], folders: set[str], paths: list[str]) -> Layout:
+def _split_layout(root: Location, splits: Mapping[str, str], folders: set[str], paths: list[str]) -> Layout:
     """Return the layout of a folder of splits, with or without class folders in each."""
     start: dict[str, int] = {}
     for top in sorted(splits):
-        start[top] = len(inner := inner_split(top, folders)) + 1
-        check_split(root, inner, folders, paths)
+        start[top] = len(inner := _inner_split(top, folders)) + 1
+        _check_split(root, inner, folders, paths)
     names = {folder: class_name(folder) for path in folders for folder in path.split("/")}
 
     def place(path: str) -> tuple[str | None, str]:
@@ -274,14 +278,14 @@ def split_layout(root: Location, splits: Mapping[str, str], folders: set[str], p
     return Layout("split-folders", place, (f"Splits: {', '.join(other)}.",) if other else ())
 
 
-def inner_split(top: str, folders: Iterable[str]) -> str:
+def _inner_split(top: str, folders: Iterable[str]) -> str:
     """Return the folder that holds the classes of a split: of ``seg_train/seg_train/…`` the inner one."""
     below = {"/".join(folder.split("/", 2)[:2]) for folder in folders if folder == top or folder.startswith(f"{top}/")}
     only = next(iter(below)) if len(below) == 1 else top
     return only if only != top and split_of(only.rpartition("/")[2]) == split_of(top) else top
 
 
-def check_split(root: Location, split: str, folders: set[str], paths: list[str]) -> None:
+def _check_split(root: Location, split: str, folders: set[str], paths: list[str]) -> None:
     """Raise DataError where a split folder holds both class folders and images beside them."""
     if split in folders and any(folder.startswith(f"{split}/") for folder in folders):
         stray = [path for path in paths if path.rpartition("/")[0] == split]
@@ -291,9 +295,9 @@ def check_split(root: Location, split: str, folders: set[str], paths: list[str])
         )
 
 
-def refuse_splits(root: Location, tops: set[str]) -> None:
+def _refuse_splits(root: Location, tops: set[str]) -> None:
     """Raise DataError where every folder that would be a class looks like a split."""
-    mentioned = {mentioned_split(top) or split_of(top) for top in tops}
+    mentioned = {_mentioned_split(top) or split_of(top) for top in tops}
     if None in mentioned or (len(mentioned) == 1 and not all(map(split_of, tops))) or len(tops) == 1:
         return
     raise DataError(

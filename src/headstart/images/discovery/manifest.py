@@ -51,7 +51,7 @@ def read_manifest(manifest: Location, root: Location) -> tuple[list[ImageRef], l
     """
     rows = read_rows(manifest)
     header = next(rows, (0, []))[1]
-    columns = columns_of(manifest, header, ("path", "label"))
+    columns = _columns_of(manifest, header, ("path", "label"))
     reader = RefReader(manifest, root, len(header), columns)
     seen: dict[str, ImageRef] = {}
     n_again, contradictions = 0, []
@@ -60,7 +60,7 @@ def read_manifest(manifest: Location, root: Location) -> tuple[list[ImageRef], l
         first = seen.setdefault(ref.path, ref)
         n_again += first is not ref
         if (first.label, first.split, first.group) != (ref.label, ref.split, ref.group):
-            contradictions.append(f"line {number}: {ref.path} is named twice, as {said(first)} and as {said(ref)}")
+            contradictions.append(f"line {number}: {ref.path} is named twice, as {_said(first)} and as {_said(ref)}")
     refs = list(seen.values())
     if not refs:
         raise DataError(f"{manifest} names no images.")
@@ -73,10 +73,10 @@ def read_manifest(manifest: Location, root: Location) -> tuple[list[ImageRef], l
         more = f" {counted(len(contradictions) - 1, 'more row')} like it." if len(contradictions) > 1 else ""
         raise DataError(f"{manifest}, {contradictions[0]}.{more} Keep one row for each image.")
     again = [f"{manifest} names images again in {counted(n_again, 'row')}, with the same label: each is taken once."]
-    return refs, [*notices_of(manifest, header, columns), *(again if n_again else [])]
+    return refs, [*_notices_of(manifest, header, columns), *(again if n_again else [])]
 
 
-def said(ref: ImageRef) -> str:
+def _said(ref: ImageRef) -> str:
     """Return what a row says of an image."""
     return ", ".join(filter(None, (ref.label or "unlabelled", ref.split, ref.group and f"group {ref.group}")))
 
@@ -93,7 +93,7 @@ def read_paths(table: Path) -> list[Path]:
     """
     rows = list(read_rows(table))
     header = rows[0][1] if rows else [""]
-    columns = columns_of(table, header, () if len(header) == 1 else ("path",))
+    columns = _columns_of(table, header, () if len(header) == 1 else ("path",))
     place = columns.get("path", 0)
     paths = [cells[place] for _, cells in rows["path" in columns :] if place < len(cells)]
     if not paths:
@@ -166,7 +166,7 @@ class RefReader:
         return self.labels[given] or None
 
 
-def columns_of(manifest: Location, header: Sequence[str], needed: Sequence[str]) -> dict[str, int]:
+def _columns_of(manifest: Location, header: Sequence[str], needed: Sequence[str]) -> dict[str, int]:
     """Return where the columns are.
 
     Raises
@@ -174,7 +174,7 @@ def columns_of(manifest: Location, header: Sequence[str], needed: Sequence[str])
     DataError
         If a needed one is missing, or two may be the same.
     """
-    names = [column_name(cell) for cell in header]
+    names = [_column_name(cell) for cell in header]
     found: dict[str, int] = {}
     for column, others in COLUMNS.items():
         places = [i for i, name in enumerate(names) if name == column]
@@ -190,14 +190,14 @@ def columns_of(manifest: Location, header: Sequence[str], needed: Sequence[str])
         wanted = "the columns path and label, and optionally split and group" if len(needed) > 1 else "the column path"
         raise DataError(
             f"{manifest} needs a first line with {wanted}. "
-            f"Received: {', '.join(cell.strip() for cell in header) or 'nothing'}.{how_to_name(header, needed, found)}"
+            f"Received: {', '.join(cell.strip() for cell in header) or 'nothing'}.{_how_to_name(header, needed, found)}"
         )
     return found
 
 
-def how_to_name(header: Sequence[str], needed: Sequence[str], found: Mapping[str, int]) -> str:
+def _how_to_name(header: Sequence[str], needed: Sequence[str], found: Mapping[str, int]) -> str:
     """Return what to do about the names of columns of which a needed one is missing."""
-    if is_row(header):
+    if _is_row(header):
         return " The first line seems to be a row already: put the names above it."
     if len(header) == 1 and " " in header[0].strip():
         return " Columns are separated by commas, semicolons, tabs or bars."
@@ -210,19 +210,19 @@ def how_to_name(header: Sequence[str], needed: Sequence[str], found: Mapping[str
     return f' Call the column of the {CONTENTS[missing[0]]} "{missing[0]}"{one_hot if missing[0] == "label" else ""}.'
 
 
-def column_name(cell: str) -> str:
+def _column_name(cell: str) -> str:
     """Return the name of a column without what does not matter: case, quotes, spaces, ``_`` and ``-``."""
     return re.sub(r"[\s_-]", "", cell.strip().strip("'\"").casefold())
 
 
-def is_row(header: Sequence[str]) -> bool:
+def _is_row(header: Sequence[str]) -> bool:
     """Return whether what should be the names of the columns has the path of an image in it."""
     return any(suffix_of(cell.strip()) in IMAGE_SUFFIXES for cell in header)
 
 
-def notices_of(manifest: Location, header: Sequence[str], columns: Mapping[str, int]) -> list[str]:
+def _notices_of(manifest: Location, header: Sequence[str], columns: Mapping[str, int]) -> list[str]:
     """Return which columns were taken for which, where the names differ, and which are not used."""
-    taken = [f"{header[i].strip()} as {name}" for name, i in columns.items() if column_name(header[i]) != name]
+    taken = [f"{header[i].strip()} as {name}" for name, i in columns.items() if _column_name(header[i]) != name]
     unused = [cell.strip() for i, cell in enumerate(header) if i not in columns.values() and cell.strip()]
     said = [f"taken: {', '.join(taken)}"] if taken else []
     said += [f"not used: {named(unused)}"] if unused else []

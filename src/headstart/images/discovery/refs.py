@@ -77,7 +77,7 @@ class ImageRefs(Sequence[ImageRef]):
         codes, stamps = array("i"), array("I")
         numbers: dict[Tag, int] = {}
         for ref in refs:
-            data += encoded(ref.path)
+            data += _encoded(ref.path)
             ends.append(len(data))
             sizes.append(ref.size_bytes)
             times.append(min(max(ref.mtime_ns, MIN_TIME_NS), MAX_TIME_NS))
@@ -134,12 +134,12 @@ def state_of(info: os.stat_result) -> tuple[int, int, int]:
     system knows neither.
     """
     seconds, fraction = divmod(info.st_ctime_ns, 10**9)
-    stamp = mixed(info.st_ino, seconds) << 16 | mixed(fraction, info.st_ino)
+    stamp = _mixed(info.st_ino, seconds) << 16 | _mixed(fraction, info.st_ino)
     known = bool(info.st_ino or info.st_ctime_ns)
     return info.st_size, info.st_mtime_ns, max(stamp, 1) if known else 0
 
 
-def mixed(number: int, other: int) -> int:
+def _mixed(number: int, other: int) -> int:
     """Return 16 bits that depend on both numbers."""
     return (number * MULTIPLIERS[0] + other * MULTIPLIERS[1]) % 2**64 >> 48
 
@@ -166,7 +166,7 @@ def same_files(
     return same
 
 
-def encoded(path: str) -> bytes:
+def _encoded(path: str) -> bytes:
     """Return the bytes that a path stands for."""
     try:
         return path.encode("utf-8", "surrogateescape")

@@ -104,11 +104,11 @@ def discover(root: Location, *, manifest: Location | None = None) -> ImageSet:
     if manifest is None and is_manifest(root):
         root, manifest = root.parent, root
     if isinstance(root, Path) and not root.is_dir():
-        raise DataError(no_folder(root))
+        raise DataError(_no_folder(root))
     if manifest is not None:
         named, notices = read_manifest(manifest, root)
         refs = ImageRefs.of(sorted(named, key=lambda ref: os.fsencode(ref.path)))
-        return labelled_set(root, refs, "manifest", notices)
+        return _labelled_set(root, refs, "manifest", notices)
     found = walk_objects(root) if isinstance(root, Address) else walk(os.fspath(root))
     if found.unreadable:
         raise DataError(
@@ -116,13 +116,13 @@ def discover(root: Location, *, manifest: Location | None = None) -> ImageSet:
             "Their images would be missing. Make them readable, or move them out of the way."
         )
     if not found.images:
-        raise DataError(nothing_found(root, found))
+        raise DataError(_nothing_found(root, found))
     found.images.sort(key=lambda image: os.fsencode(image[0]))
     paths = [path for path, *_ in found.images]
     layout = layout_of(root, paths)
     notices = [*layout.notices, *without_images(found.folders, paths, 2 if layout.name == "split-folders" else 1)]
     refs = ImageRefs.of(ImageRef(path, *layout.place(path), None, *state) for path, *state in found.images)
-    return labelled_set(root, refs, layout.name, notices, found)
+    return _labelled_set(root, refs, layout.name, notices, found)
 
 
 def classes_of(refs: ImageRefs) -> tuple[str, ...]:
@@ -130,7 +130,7 @@ def classes_of(refs: ImageRefs) -> tuple[str, ...]:
     return tuple(sorted({label for label, _, _ in refs.tags if label is not None}, key=os.fsencode))
 
 
-def labelled_set(
+def _labelled_set(
     root: Location, refs: ImageRefs, layout: str, notices: Iterable[str], found: Walk | None = None
 ) -> ImageSet:
     """Return the images of a scan with their classes, and what is to be asked about these."""
@@ -152,7 +152,7 @@ def unlabelled(root: Location, ignored: Iterable[str]) -> str:
     return f"The images are unlabelled.{table} To label them group by group: headstart cluster CACHE, when they are computed."
 
 
-def no_folder(path: Path) -> str:
+def _no_folder(path: Path) -> str:
     """Return why there is no folder of images at a path, and what to give instead."""
     if not path.exists():
         return f"There is no folder at {path}. Expected: a folder of images, or a CSV manifest."
@@ -166,7 +166,7 @@ def no_folder(path: Path) -> str:
     )
 
 
-def nothing_found(root: Location, found: Walk) -> str:
+def _nothing_found(root: Location, found: Walk) -> str:
     """Return what was looked for in vain, and what was there instead."""
     instead = kinds_of(found.ignored) or "nothing"
     return (

@@ -56,13 +56,13 @@ def read_rows(table: Location) -> Iterator[tuple[int, list[str]]]:
         If the file cannot be read, or is no table of text.
     """
     try:
-        with opened(table) as file:
-            number, line = first_line(file)
+        with _opened(table) as file:
+            number, line = _first_line(file)
             separator = SEP_LINE.fullmatch(line)
             if separator:
-                skipped, line = first_line(file)
+                skipped, line = _first_line(file)
                 number += skipped
-            mark = separator[1] if separator else separator_of(line)
+            mark = separator[1] if separator else _separator_of(line)
             reader = csv.reader(chain([line], file), delimiter=mark, skipinitialspace=f"{mark} " in line, strict=True)
             for cells in reader:
                 if any(map(str.strip, cells)):
@@ -73,7 +73,7 @@ def read_rows(table: Location) -> Iterator[tuple[int, list[str]]]:
         raise DataError(f"{table} cannot be read as CSV: {error}") from error
 
 
-def first_line(file: IO[str]) -> tuple[int, str]:
+def _first_line(file: IO[str]) -> tuple[int, str]:
     """Return the next line that is not blank, and how many lines were read for it; an empty one at the end."""
     number = 0
     for line in iter(file.readline, ""):
@@ -83,18 +83,18 @@ def first_line(file: IO[str]) -> tuple[int, str]:
     return number, ""
 
 
-def separator_of(line: str) -> str:
+def _separator_of(line: str) -> str:
     """Return the separator that occurs most often in a line, outside of quotes."""
     bare = re.sub(r'"[^"]*"', "", line)
     best = max(SEPARATORS, key=bare.count)
     return best if best in bare else NO_SEPARATOR
 
 
-def opened(table: Location) -> IO[str]:
+def _opened(table: Location) -> IO[str]:
     """Return a table, open for reading; one in a bucket is read whole."""
     data = io.BytesIO(bucket.read(table)) if isinstance(table, Address) else table.open("rb")
     try:
-        encoding = encoding_of(data.read(HEAD_BYTES), table)
+        encoding = _encoding_of(data.read(HEAD_BYTES), table)
         data.seek(0)
     except BaseException:
         data.close()
@@ -103,7 +103,7 @@ def opened(table: Location) -> IO[str]:
     return io.TextIOWrapper(cast("IO[bytes]", data), encoding=encoding, errors=errors, newline="")
 
 
-def encoding_of(head: bytes, table: Location) -> str:
+def _encoding_of(head: bytes, table: Location) -> str:
     """Return the encoding of a text by its first bytes; raise DataError where they are no text."""
     kind = next((kind for magic, kind in OTHER_KINDS if head.startswith(magic)), None)
     if kind:
@@ -153,7 +153,7 @@ def forms(path: str) -> Iterator[str]:
         yield text
 
 
-def relative(path: str, root: Location) -> str | None:
+def _relative(path: str, root: Location) -> str | None:
     """Return a path relative to the root, without detours; None where it leads out of it.
 
     One that is an absolute path, or an address, is taken as that.
@@ -173,9 +173,9 @@ def located(root: Location, path: str) -> tuple[str | None, tuple[int, int, int]
 
     The path is None where it leads out of the root; the size is −1 where there is no such file, or in a bucket.
     """
-    inside = [form for form in (relative(form, root) for form in forms(path)) if form is not None]
+    inside = [form for form in (_relative(form, root) for form in forms(path)) if form is not None]
     for form in inside:
-        found = state(root, form)
+        found = _state(root, form)
         if found[0] >= 0:
             return form, found
     if not inside:
@@ -186,10 +186,10 @@ def located(root: Location, path: str) -> tuple[str | None, tuple[int, int, int]
 
 def file_named(folder: Path, path: str) -> Path | None:
     """Return the file of a path that is absolute or relative to a folder; None where there is none."""
-    return next((folder / form for form in forms(path) if state(folder, form)[0] >= 0), None)
+    return next((folder / form for form in forms(path) if _state(folder, form)[0] >= 0), None)
 
 
-def state(root: Location, path: str) -> tuple[int, int, int]:
+def _state(root: Location, path: str) -> tuple[int, int, int]:
     """Return size in bytes, time of change (ns) and stamp of a file; size −1 where it is no regular one, or in a bucket."""
     if isinstance(root, Address):
         return -1, 0, 0
@@ -205,25 +205,25 @@ def missing_files(table: Location, root: Location, missing: Sequence[str]) -> st
     shown = ", ".join(path if path == path.strip() else f'"{path}"' for path in missing[:LISTED])
     return (
         f"{table} names {counted(len(missing), 'file')} not found in {root}: {shown}"
-        f"{' …' if len(missing) > LISTED else ''}. {remedy(table, root, missing[0])}"
+        f"{' …' if len(missing) > LISTED else ''}. {_remedy(table, root, missing[0])}"
     )
 
 
-def remedy(table: Location, root: Location, path: str) -> str:
+def _remedy(table: Location, root: Location, path: str) -> str:
     """Return what to do about a path that is not there."""
     known = next((text for pattern, text in REMEDIES if pattern.search(path)), "")
     if known:
         return known
     if isinstance(root, Path):
-        there = similar(root, path)
+        there = _similar(root, path)
         if there:
             return f"There is {there}. Write the paths as the files are named, letter by letter."
-        if state(Path(), path)[0] >= 0:
+        if _state(Path(), path)[0] >= 0:
             return f"It is there from the current folder: give that as the data, and --manifest {table}."
     return "Correct the paths, which are relative to that folder."
 
 
-def similar(root: Path, path: str) -> str:
+def _similar(root: Path, path: str) -> str:
     """Return a path that is there and differs in case, in the form of accents or in a missing suffix alone, or nothing."""
     found = PurePosixPath()
     for part in PurePosixPath(path.strip().replace("\\", "/")).parts:
@@ -232,14 +232,14 @@ def similar(root: Path, path: str) -> str:
                 names = [entry.name for entry, _ in zip(scan, range(MAX_ENTRIES), strict=False)]
         except OSError:
             return ""
-        alike = [name for name in names if name == part] or [name for name in names if same_letters(name, part)]
+        alike = [name for name in names if name == part] or [name for name in names if _same_letters(name, part)]
         if not alike:
             return ""
         found /= min(alike)
     return str(found) if (root / found).is_file() else ""
 
 
-def same_letters(name: str, other: str) -> bool:
+def _same_letters(name: str, other: str) -> bool:
     """Return whether names differ in case, in the form of accents or in a suffix that the other lacks alone."""
     first, second = (unicodedata.normalize("NFKC", text).casefold() for text in (name, other))
     return first == second or first.rpartition(".")[0] == second

@@ -75,24 +75,24 @@ def walk(root: str) -> Walk:
     folders that were not read before. So the walk ends, soon, however the links are laid.
     """
     found = Walk()
-    pending = [Folder("", frozenset({identity(root)}), linked=False)]
+    pending = [Folder("", frozenset({_identity(root)}), linked=False)]
     read: set[tuple[int, int]] = set()
     while pending:
         folder = pending.pop()
         below = []
-        for entry in entries(root, folder, found):
+        for entry in _entries(root, folder, found):
             if entry.name.startswith(".") or entry.name.lower() in IGNORED_NAMES:
                 found.hidden_count += 1
-            elif is_folder(entry):
+            elif _is_folder(entry):
                 below.append(entry)
             else:
-                add_file(folder.path + entry.name, entry, found)
+                _add_file(folder.path + entry.name, entry, found)
         below.sort(key=lambda entry: os.fsencode(entry.name), reverse=True)
-        pending += [inside for entry in below if (inside := enter(entry, folder, read, found))]
+        pending += [inside for entry in below if (inside := _enter(entry, folder, read, found))]
     return found
 
 
-def entries(root: str, folder: Folder, found: Walk) -> Iterator[os.DirEntry[str]]:
+def _entries(root: str, folder: Folder, found: Walk) -> Iterator[os.DirEntry[str]]:
     """Yield what a folder holds; note it if it may not be read."""
     try:
         with os.scandir(os.path.join(root, folder.path)) as scan:  # noqa: PTH118 (paths of a million files)
@@ -101,7 +101,7 @@ def entries(root: str, folder: Folder, found: Walk) -> Iterator[os.DirEntry[str]
         found.unreadable.append(f"{folder.path or root} ({error.strerror})")
 
 
-def is_folder(entry: os.DirEntry[str]) -> bool:
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     """Return whether the entry is a folder or a link to one."""
     try:
         return entry.is_dir()
@@ -109,11 +109,11 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def enter(entry: os.DirEntry[str], folder: Folder, read: set[tuple[int, int]], found: Walk) -> Folder | None:
+def _enter(entry: os.DirEntry[str], folder: Folder, read: set[tuple[int, int]], found: Walk) -> Folder | None:
     """Return the folder to read next; None where a link leads back."""
     path, link = folder.path + entry.name, entry.is_symlink()
     try:
-        inode = identity(entry.path)
+        inode = _identity(entry.path)
     except OSError as error:
         found.unreadable.append(f"{path} ({error.strerror})")
         return None
@@ -128,13 +128,13 @@ def enter(entry: os.DirEntry[str], folder: Folder, read: set[tuple[int, int]], f
     return Folder(f"{path}/", folder.above | {inode}, folder.linked or link)
 
 
-def identity(path: str) -> tuple[int, int]:
+def _identity(path: str) -> tuple[int, int]:
     """Return device and inode; not from the entry of the folder, which on Windows does not know them."""
     info = os.stat(path)  # noqa: PTH116
     return info.st_dev, info.st_ino
 
 
-def add_file(path: str, entry: os.DirEntry[str], found: Walk) -> None:
+def _add_file(path: str, entry: os.DirEntry[str], found: Walk) -> None:
     """Note a file as an image or as ignored."""
     named_so = suffix_of(entry.name) in IMAGE_SUFFIXES
     try:
@@ -145,13 +145,13 @@ def add_file(path: str, entry: os.DirEntry[str], found: Walk) -> None:
         else:
             found.ignored.append(f"{path} (a link to nothing)")
         return
-    if stat.S_ISREG(info.st_mode) and (named_so or starts_as_image(entry.path)):
+    if stat.S_ISREG(info.st_mode) and (named_so or _starts_as_image(entry.path)):
         found.images.append((path, *state_of(info)))
     else:
         found.ignored.append(path)
 
 
-def starts_as_image(path: str) -> bool:
+def _starts_as_image(path: str) -> bool:
     """Return whether the first bytes of a regular file are those of an image."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -175,16 +175,16 @@ def walk_objects(folder: Address) -> Walk:
     """
     found = Walk()
     hidden: set[str] = set()
-    listing = plain(bucket.entries(folder), found, hidden)
+    listing = _plain(bucket.entries(folder), found, hidden)
     while doubtful := list(islice(listing, bucket.PAGE)):
         heads = bucket.first_bytes([folder / entry.path for entry in doubtful], HEAD_BYTES)
         for entry, head in zip(doubtful, heads, strict=True):
-            add(entry, found, is_image=has_magic(head))
+            _add(entry, found, is_image=has_magic(head))
     found.hidden_count = len(hidden)
     return found
 
 
-def plain(entries: Iterable[Entry], found: Walk, hidden: set[str]) -> Iterator[Entry]:
+def _plain(entries: Iterable[Entry], found: Walk, hidden: set[str]) -> Iterator[Entry]:
     """Note the objects whose name tells what they are, and yield the others.
 
     Parameters
@@ -198,17 +198,17 @@ def plain(entries: Iterable[Entry], found: Walk, hidden: set[str]) -> Iterator[E
     """
     for entry in entries:
         parts = entry.path.split("/")
-        if first := first_hidden(parts):
+        if first := _first_hidden(parts):
             hidden.add(first)
         elif "" in parts or "\0" in entry.path:
             found.ignored.append(f"{entry.path} (a name that no folder could hold)")
         elif suffix_of(parts[-1]) in IMAGE_SUFFIXES:
-            add(entry, found, is_image=True)
+            _add(entry, found, is_image=True)
         else:
             yield entry
 
 
-def first_hidden(parts: list[str]) -> str:
+def _first_hidden(parts: list[str]) -> str:
     """Return the path down to the first part that is hidden; nothing where none is."""
     for number, part in enumerate(parts):
         if part.startswith(".") or part.lower() in IGNORED_NAMES:
@@ -216,7 +216,7 @@ def first_hidden(parts: list[str]) -> str:
     return ""
 
 
-def add(entry: Entry, found: Walk, *, is_image: bool) -> None:
+def _add(entry: Entry, found: Walk, *, is_image: bool) -> None:
     """Note an object as an image or as ignored."""
     if is_image:
         found.images.append((entry.path, entry.size_bytes, entry.changed_ns, 0))

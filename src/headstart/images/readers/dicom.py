@@ -59,7 +59,7 @@ MAX_INFLATED_BYTES = 2**30
 RLE_GROWTH, RLE_HEADER_BYTES = 2, 128
 
 
-def set_syntax(dataset: Any) -> None:
+def _set_syntax(dataset: Any) -> None:
     """Name the transfer syntax of a file without file meta information, as pydicom has found it out."""
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
@@ -69,17 +69,17 @@ def set_syntax(dataset: Any) -> None:
         dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
 
 
-def pixels_of(dataset: Any) -> str:
+def _pixels_of(dataset: Any) -> str:
     """Return the name of the element that holds the pixels; nothing where there is none."""
     return next((name for name in PIXELS if name in dataset), "")
 
 
-def plugin_of(dataset: Any) -> str:
+def _plugin_of(dataset: Any) -> str:
     """Return the plugin that decodes the pixels; nothing where it does not matter which."""
     return PLUGINS.get(dataset.file_meta.TransferSyntaxUID, "")
 
 
-def decoder_of(dataset: Any) -> Any:
+def _decoder_of(dataset: Any) -> Any:
     """Return pydicom's decoder of the pixels.
 
     Raises
@@ -101,11 +101,11 @@ def decoder_of(dataset: Any) -> Any:
         else:
             readable = decoder.is_available
     if not readable or beyond_pillow:
-        raise ImageError(unsupported(syntax, f" of {bits} bits" if beyond_pillow else ""))
+        raise ImageError(_unsupported(syntax, f" of {bits} bits" if beyond_pillow else ""))
     return decoder
 
 
-def unsupported(syntax: Any, kind: str) -> str:
+def _unsupported(syntax: Any, kind: str) -> str:
     """Return the reason of a transfer syntax that is not read, and what to do."""
     known = syntax.name != str(syntax) or re.fullmatch(r"[0-9.]{1,64}", syntax)
     name = f"{syntax.name} ({syntax})" if syntax.name != str(syntax) else str(syntax) if known else "that is no UID"
@@ -116,7 +116,7 @@ def unsupported(syntax: Any, kind: str) -> str:
     )
 
 
-def refuse_inflated(data: bytes) -> None:
+def _refuse_inflated(data: bytes) -> None:
     """Raise ImageError for a deflated file that unpacks to more than a picture needs."""
     if DEFLATED.encode() not in data[132:1024]:
         return
@@ -129,7 +129,7 @@ def refuse_inflated(data: bytes) -> None:
         raise ImageError(f"too large: it unpacks to more than {MAX_INFLATED_BYTES:,} bytes")
 
 
-def refuse_other_size(dataset: Any, number: int) -> None:
+def _refuse_other_size(dataset: Any, number: int) -> None:
     """Raise ImageError for a compressed frame that would unpack to other pixels than the file claims."""
     from pydicom.encaps import get_frame
 
@@ -139,7 +139,7 @@ def refuse_other_size(dataset: Any, number: int) -> None:
     n_frames = int(dataset.get("NumberOfFrames") or 1)
     frame = get_frame(dataset.PixelData, number, number_of_frames=n_frames, extended_offsets=offsets)
     claimed = (int(dataset.Columns), int(dataset.Rows))
-    if plugin_of(dataset) == "pillow":
+    if _plugin_of(dataset) == "pillow":
         with Image.open(io.BytesIO(frame), formats=("JPEG", "JPEG2000")) as image:
             if image.size != claimed:
                 raise ImageError(
@@ -204,19 +204,19 @@ class DicomFile:
 
     def __init__(self, data: bytes, max_pixels: int) -> None:
         pydicom = import_reader("pydicom", extra="dicom", kind="DICOM")
-        with errors_without_values():
-            refuse_inflated(data)
+        with _errors_without_values():
+            _refuse_inflated(data)
             self._dataset = dataset = pydicom.dcmread(io.BytesIO(data), force=True, specific_tags=list(ELEMENTS))
-            set_syntax(dataset)
-            refuse_without_pixels(dataset)
+            _set_syntax(dataset)
+            _refuse_without_pixels(dataset)
             self.size = (int(dataset.Columns), int(dataset.Rows))
             refuse_large(*self.size, max_pixels)
-            check_kind(dataset)
-            self._decoder = decoder_of(dataset)
+            _check_kind(dataset)
+            self._decoder = _decoder_of(dataset)
 
     def is_deep(self) -> bool:
         """See :class:`headstart.images.samples.PictureFile`."""
-        with errors_without_values():
+        with _errors_without_values():
             return self._dataset.PhotometricInterpretation in GREY or int(self._dataset.BitsAllocated) > 8
 
     def more(self) -> str:
@@ -225,13 +225,13 @@ class DicomFile:
 
     def n_pictures(self) -> int:
         """See :class:`headstart.images.samples.PictureFile`."""
-        with errors_without_values():
-            return n_frames(self._dataset)
+        with _errors_without_values():
+            return _n_frames(self._dataset)
 
     def read(self, number: int, notes: list[str]) -> Samples:
         """See :class:`headstart.images.samples.PictureFile`."""
         found = [RULES]
-        with errors_without_values():
+        with _errors_without_values():
             samples = self._samples(number, found)
         notes += [note for note in found if note not in notes]
         return samples
@@ -251,16 +251,16 @@ class DicomFile:
         """Return the stored values of a frame, shape (height, width), or of its colours, shape (height, width, 3)."""
         dataset = self._dataset
         if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
-            refuse_other_size(dataset, number)
-        elif len(dataset[pixels_of(dataset)].value) < native_bytes(dataset):
+            _refuse_other_size(dataset, number)
+        elif len(dataset[_pixels_of(dataset)].value) < _native_bytes(dataset):
             raise ImageError("truncated: the file ends before the picture does")
-        plugin = plugin_of(dataset)
+        plugin = _plugin_of(dataset)
         values, _ = self._decoder.as_array(dataset, index=number, decoding_plugin=plugin, allow_excess_frames=False)
         return values  # type: ignore[no-any-return]
 
 
 @contextmanager
-def errors_without_values() -> Iterator[None]:
+def _errors_without_values() -> Iterator[None]:
     """Turn what pydicom raises into ImageError, without its text."""
     try:
         yield
@@ -270,22 +270,22 @@ def errors_without_values() -> Iterator[None]:
         raise ImageError(f"damaged: its DICOM elements or pixels cannot be read ({type(error).__name__})") from None
 
 
-def n_frames(dataset: Any) -> int:
+def _n_frames(dataset: Any) -> int:
     """Return how many frames there are."""
     return int(dataset.get("NumberOfFrames") or 1)
 
 
-def native_bytes(dataset: Any) -> int:
+def _native_bytes(dataset: Any) -> int:
     """Return how many bytes the frames take that are not compressed."""
     n_samples = int(dataset.Rows) * int(dataset.Columns) * int(dataset.SamplesPerPixel)
     if dataset.PhotometricInterpretation == "YBR_FULL_422":
         n_samples = n_samples // 3 * 2
-    return n_frames(dataset) * n_samples * int(dataset.BitsAllocated) // 8
+    return _n_frames(dataset) * n_samples * int(dataset.BitsAllocated) // 8
 
 
-def refuse_without_pixels(dataset: Any) -> None:
+def _refuse_without_pixels(dataset: Any) -> None:
     """Raise ImageError for reports, plans, indices and whatever else DICOM stores besides pictures."""
-    if pixels_of(dataset):
+    if _pixels_of(dataset):
         return
     uid = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")
     if "Rows" in dataset or (not len(dataset) and uid != DIRECTORY):
@@ -294,7 +294,7 @@ def refuse_without_pixels(dataset: Any) -> None:
     raise ImageError(f"holds no picture: it is DICOM{f' of the kind {uid.name}' if known else ' without pixel data'}")
 
 
-def check_kind(dataset: Any) -> None:
+def _check_kind(dataset: Any) -> None:
     """Raise ImageError for pixels that are not read: other colour spaces, samples that do not begin at the lowest bit."""
     interpretation, n_samples = dataset.PhotometricInterpretation, int(dataset.SamplesPerPixel)
     expected = ONE_SAMPLE if n_samples == 1 else THREE_SAMPLES if n_samples == 3 else ()
@@ -311,7 +311,7 @@ def check_kind(dataset: Any) -> None:
         kind = f"{interpretation} of {n_samples} samples" if known else "its photometric interpretation"
         raise ImageError(f"{kind} is not supported: convert it to MONOCHROME2 or RGB, or to JPEG, PNG or TIFF")
     high_bit, bits = dataset.get("HighBit"), dataset.get("BitsStored")
-    if pixels_of(dataset) == "PixelData" and high_bit is not None and high_bit != bits - 1:
+    if _pixels_of(dataset) == "PixelData" and high_bit is not None and high_bit != bits - 1:
         raise ImageError(
             f"{bits} bits stored of which the highest is bit {high_bit} are not supported: convert it to start at bit 0"
         )

@@ -61,7 +61,7 @@ class Table:
         return self.look_up(values) / self.largest
 
 
-def table_of(descriptor: Any, data: Any, *, little_endian: bool) -> Table:
+def _table_of(descriptor: Any, data: Any, *, little_endian: bool) -> Table:
     """Return a table from the elements LUTDescriptor and LUTData, or those of a palette.
 
     Entries of 8 bits come one a byte, or one a word; data of the representation OW or OB are bytes, others integers.
@@ -78,9 +78,9 @@ def table_of(descriptor: Any, data: Any, *, little_endian: bool) -> Table:
     return Table(first, tuple(entries.tolist()), bits)
 
 
-def table_in(item: Any, dataset: Any) -> Table:
+def _table_in(item: Any, dataset: Any) -> Table:
     """Return the table of an item of ModalityLUTSequence or VOILUTSequence."""
-    return table_of(item.LUTDescriptor, item.LUTData, little_endian=dataset.original_encoding[1])
+    return _table_of(item.LUTDescriptor, item.LUTData, little_endian=dataset.original_encoding[1])
 
 
 def palette_samples(values: NDArray[Any], dataset: Any) -> Samples:
@@ -88,7 +88,7 @@ def palette_samples(values: NDArray[Any], dataset: Any) -> Samples:
     if "RedPaletteColorLookupTableData" in dataset:
         little = dataset.original_encoding[1]
         pairs = [[dataset[f"{c}PaletteColorLookupTable{p}"].value for p in ("Descriptor", "Data")] for c in COLOURS]
-        tables = [table_of(descriptor, data, little_endian=little) for descriptor, data in pairs]
+        tables = [_table_of(descriptor, data, little_endian=little) for descriptor, data in pairs]
         colours = np.stack([table.look_up(values) for table in tables], axis=2)
         return Samples(to_levels(colours, (0.0, float(max(table.largest for table in tables))), []))
     from pydicom.pixels import apply_color_lut
@@ -151,16 +151,16 @@ def grey_samples(values: NDArray[Any], dataset: Any, frame: int, notes: list[str
         Is told what was done that the samples do not tell.
     """
     is_white_zero = dataset.PhotometricInterpretation == "MONOCHROME1"
-    padding = padded(values, dataset)
-    values, limits = modality(values, dataset, group(dataset, frame, "PixelValueTransformationSequence"))
+    padding = _padded(values, dataset)
+    values, limits = _modality(values, dataset, _group(dataset, frame, "PixelValueTransformationSequence"))
     if padding is not None and padding.any() and not padding.all():
-        values = darkened(values, padding, is_white_zero)
+        values = _darkened(values, padding, is_white_zero)
         notes.append("padding")
     samples = Samples(values, limits, is_white_zero)
-    return with_window(samples, dataset, group(dataset, frame, "FrameVOILUTSequence"), notes)
+    return _with_window(samples, dataset, _group(dataset, frame, "FrameVOILUTSequence"), notes)
 
 
-def group(dataset: Any, frame: int, sequence: str) -> Any:
+def _group(dataset: Any, frame: int, sequence: str) -> Any:
     """Return what a functional group says of a frame; the file where it has no such group."""
     for groups, number in (("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0)):
         items = dataset.get(groups) or ()
@@ -177,7 +177,7 @@ def stored_limits(dataset: Any) -> tuple[float, float] | None:
     return (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if is_signed else (0.0, 2.0**bits - 1)
 
 
-def padded(values: NDArray[Any], dataset: Any) -> NDArray[np.bool_] | None:
+def _padded(values: NDArray[Any], dataset: Any) -> NDArray[np.bool_] | None:
     """Return which pixels only fill the frame (PS3.3, C.7.5.1.1.2); None where the file names no value for them."""
     value = dataset.get("PixelPaddingValue")
     if value is None:
@@ -190,7 +190,7 @@ def padded(values: NDArray[Any], dataset: Any) -> NDArray[np.bool_] | None:
     return inside
 
 
-def darkened(values: NDArray[Any], padding: NDArray[np.bool_], is_white_zero: bool) -> NDArray[Any]:
+def _darkened(values: NDArray[Any], padding: NDArray[np.bool_], is_white_zero: bool) -> NDArray[Any]:
     """Return values with padding at most as bright as the darkest pixel that is none."""
     others = values[~padding]
     if is_white_zero:
@@ -198,16 +198,16 @@ def darkened(values: NDArray[Any], padding: NDArray[np.bool_], is_white_zero: bo
     return np.where(padding, np.minimum(values, others.min()), values)
 
 
-def modality(values: NDArray[Any], dataset: Any, item: Any) -> tuple[NDArray[Any], tuple[float, float] | None]:
+def _modality(values: NDArray[Any], dataset: Any, item: Any) -> tuple[NDArray[Any], tuple[float, float] | None]:
     """Return what the stored values stand for, and the lowest and highest that there can be; None of floats.
 
     Pixels of 8 bits that stand for themselves stay uint8; other samples of fewer bits become int16.
     """
     limits = stored_limits(dataset)
     if tables := item.get("ModalityLUTSequence"):
-        table = table_in(tables[0], dataset)
+        table = _table_in(tables[0], dataset)
         return table.look_up(values), (0.0, float(table.largest))
-    slope, intercept = number_of(item.get("RescaleSlope"), 1.0), number_of(item.get("RescaleIntercept"), 0.0)
+    slope, intercept = _number_of(item.get("RescaleSlope"), 1.0), _number_of(item.get("RescaleIntercept"), 0.0)
     if slope == 0 or not math.isfinite(slope) or not math.isfinite(intercept):
         raise ImageError("damaged: its rescale slope and intercept are not usable numbers")
     if (slope, intercept) == (1, 0):
@@ -221,13 +221,13 @@ def modality(values: NDArray[Any], dataset: Any, item: Any) -> tuple[NDArray[Any
     return values * np.float64(slope) + np.float64(intercept), (low, high)
 
 
-def with_window(samples: Samples, dataset: Any, item: Any, notes: list[str]) -> Samples:
+def _with_window(samples: Samples, dataset: Any, item: Any, notes: list[str]) -> Samples:
     """Return samples with the first table or window that the file names for them."""
     tables = item.get("VOILUTSequence")
     if tables and "LUTData" in tables[0]:
         notes.append("window")
-        return replace(samples, values=as_values(samples), curve=table_in(tables[0], dataset))
-    center, width = first_number(item.get("WindowCenter")), first_number(item.get("WindowWidth"))
+        return replace(samples, values=_as_values(samples), curve=_table_in(tables[0], dataset))
+    center, width = _first_number(item.get("WindowCenter")), _first_number(item.get("WindowWidth"))
     if center is None or width is None:
         return samples
     how = str(item.get("VOILUTFunction") or "LINEAR").strip().upper()
@@ -236,7 +236,7 @@ def with_window(samples: Samples, dataset: Any, item: Any, notes: list[str]) -> 
         notes.append("window-unusable")
         return samples
     notes.append("window")
-    samples = replace(samples, values=as_values(samples))
+    samples = replace(samples, values=_as_values(samples))
     if how == "SIGMOID":
         return replace(samples, curve=Sigmoid(center, width))
     if how == "LINEAR":
@@ -245,18 +245,18 @@ def with_window(samples: Samples, dataset: Any, item: Any, notes: list[str]) -> 
     return replace(samples, curve=Window(low, max(center + width / 2, math.nextafter(low, math.inf))))
 
 
-def as_values(samples: Samples) -> NDArray[Any]:
+def _as_values(samples: Samples) -> NDArray[Any]:
     """Return samples in a type whose values a window applies to."""
     return samples.values.astype(np.int16) if samples.values.dtype == np.uint8 else samples.values
 
 
-def number_of(value: Any, otherwise: float) -> float:
+def _number_of(value: Any, otherwise: float) -> float:
     """Return the value of an element, or another one where it is missing or empty."""
-    found = first_number(value)
+    found = _first_number(value)
     return otherwise if found is None else found
 
 
-def first_number(value: Any) -> float | None:
+def _first_number(value: Any) -> float | None:
     """Return the first value of an element; None where it is missing or empty."""
     if value is None or isinstance(value, str | bytes):
         return None

@@ -77,10 +77,10 @@ class HeicFile:
         values = np.asarray(picture)
         if values.shape[:2] != picture.size[::-1]:
             raise ImageError(f"damaged: it claims {picture.size[0]:,} × {picture.size[1]:,} pixels, but holds others")
-        limits = None if values.dtype == np.uint8 else (0.0, float(2 ** bits_of(picture) - 1))
+        limits = None if values.dtype == np.uint8 else (0.0, float(2 ** _bits_of(picture) - 1))
         return Samples(straight(values, limits) if picture.premultiplied_alpha else values, limits)
 
 
-def bits_of(picture: Any) -> int:
+def _bits_of(picture: Any) -> int:
     """Return the bits of a sample, from a mode as ``RGB;10``."""
     return int(picture.mode.rpartition(";")[2].rstrip("L"))

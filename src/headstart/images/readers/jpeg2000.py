@@ -24,7 +24,7 @@ COMPONENTS = re.compile(rb"\xff\x4f\xff\x51.{36}", re.DOTALL)
 
 def colour_bits(image: ImageFile.ImageFile, data: bytes) -> int:
     """Return the bits of the colours of a JPEG 2000; 8 for grey, which Pillow reads, and for other formats."""
-    return 8 if image.mode == "L" or image.mode.startswith("I") else bits_of(image, data)
+    return 8 if image.mode == "L" or image.mode.startswith("I") else _bits_of(image, data)
 
 
 def grey_samples(image: ImageFile.ImageFile, data: bytes) -> Samples | None:
@@ -32,13 +32,13 @@ def grey_samples(image: ImageFile.ImageFile, data: bytes) -> Samples | None:
 
     None where it is another image.
     """
-    bits, whole = bits_of(image, data), {"L": 8, "I;16": 16}.get(image.mode, 0)
+    bits, whole = _bits_of(image, data), {"L": 8, "I;16": 16}.get(image.mode, 0)
     if image.format != "JPEG2000" or not 0 < bits < whole:
         return None
     return Samples(np.asarray(image).astype(np.uint16) >> (whole - bits), (0.0, 2.0**bits - 1))
 
 
-def bits_of(image: ImageFile.ImageFile, data: bytes) -> int:
+def _bits_of(image: ImageFile.ImageFile, data: bytes) -> int:
     """Return the bits of the components of a JPEG 2000; 8 for other formats."""
     found = COMPONENTS.search(data) if image.format == "JPEG2000" else None
     if found is None:

@@ -86,9 +86,9 @@ def open_image(data: bytes, name: str) -> ImageFile.ImageFile:
     """
     refusals = []
     for format_name in readers(data, name):
-        if format_name not in registered_readers():
+        if format_name not in _registered_readers():
             continue
-        factory, accept = registered_readers()[format_name]
+        factory, accept = _registered_readers()[format_name]
         accepted = accept(data[:16]) if accept else True
         try:
             if isinstance(accepted, str):  # known, but this Pillow was built without it
@@ -101,7 +101,7 @@ def open_image(data: bytes, name: str) -> ImageFile.ImageFile:
 
 
 @cache
-def registered_readers() -> dict[str, Reader]:
+def _registered_readers() -> dict[str, Reader]:
     """Return format → reader, and what tells by 16 bytes whether the file may be its own."""
     Image.init()
     return dict(Image.OPEN)
@@ -134,7 +134,7 @@ def is_camera_raw(tags: Mapping[int, Any], name: str) -> bool:
     return suffix_of(name) in RAW_SUFFIXES or DNG_VERSION in tags or preview
 
 
-def refuse_missing_strips(image: ImageFile.ImageFile) -> None:
+def _refuse_missing_strips(image: ImageFile.ImageFile) -> None:
     """Raise ImageError for TIFFs whose strips or tiles cover a part of the image: Pillow would leave the rest black."""
     extents = [tile.extents for tile in image.tile if tile.extents] if image.format == "TIFF" else []
     covered = max((right for _, _, right, _ in extents), default=0) * max((bottom for *_, bottom in extents), default=0)
@@ -167,7 +167,7 @@ ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (
 STEP_BYTES = 2**20
 
 
-def refuse_missing_rows(image: ImageFile.ImageFile, data: bytes) -> None:
+def _refuse_missing_rows(image: ImageFile.ImageFile, data: bytes) -> None:
     """Raise ImageError if the data of a PNG, which is loaded for it, fill only a part of it.
 
     They are unpacked once more, but only if the last row is black, as missing ones are, or the rows are interlaced.
@@ -183,22 +183,22 @@ def refuse_missing_rows(image: ImageFile.ImageFile, data: bytes) -> None:
     for left, top, x_step, y_step in ADAM7 if interlaced else ((0, 0, 1, 1),):
         columns, rows = len(range(left, width, x_step)), len(range(top, height, y_step))
         expected += rows * (1 + (columns * pixel_bits + 7) // 8) if columns else 0
-    found = unpacked_bytes(data, expected)
+    found = _unpacked_bytes(data, expected)
     if found < expected:
         raise ImageError(f"truncated: it holds {found:,} of the {expected:,} bytes of its rows")
 
 
-def spread_transparency(image: ImageFile.ImageFile, data: bytes) -> None:
+def _spread_transparency(image: ImageFile.ImageFile, data: bytes) -> None:
     """Spread the transparent value of a grey PNG of 2 or 4 bits over 8, as Pillow does with the samples and not with it."""
     transparent = image.info.get("transparency")
     if image.format == "PNG" and image.mode == "L" and isinstance(transparent, int) and data[24:25] in {b"\2", b"\4"}:
         image.info["transparency"] = transparent * 255 // (2 ** data[24] - 1)
 
 
-def unpacked_bytes(data: bytes, enough: int) -> int:
+def _unpacked_bytes(data: bytes, enough: int) -> int:
     """Return how many bytes the picture data of a PNG unpack to, at most ``enough``: what follows these may be damaged."""
     inflate, found = zlib.decompressobj(), 0
-    for chunk in picture_data(data):
+    for chunk in _picture_data(data):
         rest: bytes = chunk
         while rest and found < enough:
             found += len(inflate.decompress(rest, min(STEP_BYTES, enough - found)))
@@ -206,7 +206,7 @@ def unpacked_bytes(data: bytes, enough: int) -> int:
     return found
 
 
-def picture_data(data: bytes) -> Iterator[bytes]:
+def _picture_data(data: bytes) -> Iterator[bytes]:
     """Yield the content of the IDAT chunks."""
     start = 8
     while start + 8 <= len(data):
@@ -244,7 +244,7 @@ class PillowFile:
         tags = getattr(image, "tag_v2", {}) if self._is_tiff else {}
         self._description = str(tags.get(IMAGE_DESCRIPTION, ""))
         self._starts_smaller = self._is_smaller(0)
-        if self._is_tiff and not has_more_frames(image):
+        if self._is_tiff and not _has_more_frames(image):
             strips = tag_numbers(tags, STRIP_STARTS), tag_numbers(tags, STRIP_SIZES)
             refuse_hidden_pictures(self._description, *strips, len(data))
 
@@ -254,7 +254,7 @@ class PillowFile:
 
     def more(self) -> str:
         """See :class:`headstart.images.samples.PictureFile`."""
-        if self.format == "PSD" or not has_more_frames(self.image):
+        if self.format == "PSD" or not _has_more_frames(self.image):
             return ""
         if not self._is_tiff:
             return "first-view" if self.format in SINGLE_FORMATS else "first-frame"
@@ -321,27 +321,27 @@ class PillowFile:
         if self.format not in SINGLE_FORMATS and number != image.tell():
             image.seek(number)
         check_size(image, self._max_pixels)
-        refuse_missing_strips(image)
+        _refuse_missing_strips(image)
         rawmode = rawmode_of(image)
         if self._is_tiff:  # Pillow turns these while it loads them, and forgets that it did
-            note_orientation(image, notes)
+            _note_orientation(image, notes)
         samples = self._samples(image, rawmode, number, notes)
         if self._is_tiff:
             return samples
-        orientation = note_orientation(image, notes)
+        orientation = _note_orientation(image, notes)
         return turned(samples, orientation) if orientation in ORIENTATIONS else samples
 
     def _samples(self, image: ImageFile.ImageFile, rawmode: str, number: int, notes: list[str]) -> Samples:
         """Return the samples of a page as Pillow shows it."""
         if (samples := netpbm_samples(image, self._data)) is not None:
             return samples
-        refuse_missing_rows(image, self._data)
+        _refuse_missing_rows(image, self._data)
         if is_16_bit_colour(image, rawmode):
             return colour_16_bit(rawmode, lambda: self._reopened(number))
         if loses_bits(image, self._data):
             notes.append("upper-bits")
         load(image)
-        spread_transparency(image, self._data)
+        _spread_transparency(image, self._data)
         return grey_samples(image, self._data) or deep_samples(image) or Samples(to_rgb(image, notes))
 
 
@@ -351,10 +351,10 @@ def joined(planes: Sequence[Samples], notes: list[str]) -> Samples:
         return planes[0]
     if "pages-are-colours" not in notes:
         notes.append("pages-are-colours")
-    return replace(planes[0], values=np.stack([one_channel(plane) for plane in planes], axis=2))
+    return replace(planes[0], values=np.stack([_one_channel(plane) for plane in planes], axis=2))
 
 
-def one_channel(samples: Samples) -> NDArray[Any]:
+def _one_channel(samples: Samples) -> NDArray[Any]:
     """Return the samples of a grey page, shape (height, width).
 
     Raises
@@ -373,7 +373,7 @@ def turned(samples: Samples, orientation: int) -> Samples:
     return replace(samples, values=ORIENTATIONS[orientation][0](samples.values))
 
 
-def note_orientation(image: Image.Image, notes: list[str]) -> int:
+def _note_orientation(image: Image.Image, notes: list[str]) -> int:
     """Return the EXIF orientation, and note it if it is not upright."""
     try:
         orientation = image.getexif().get(0x0112, 1)
@@ -390,7 +390,7 @@ def orientation_of(notes: list[str]) -> int:
     return next((number for number, (_, note) in ORIENTATIONS.items() if note in notes), 1)
 
 
-def has_more_frames(image: ImageFile.ImageFile) -> bool:
+def _has_more_frames(image: ImageFile.ImageFile) -> bool:
     """Return whether other frames or pages follow."""
     try:
         return is_animated(image)

@@ -56,7 +56,7 @@ def may_be_deep(image: ImageFile.ImageFile, data: bytes) -> bool:
         image.mode[0] in "IF"
         or is_16_bit_colour(image, rawmode_of(image))
         or SIGNED in tag_numbers(tags, SAMPLE_FORMAT)
-        or largest_sample(image, data) > 255
+        or _largest_sample(image, data) > 255
     )
 
 
@@ -80,14 +80,14 @@ def deep_samples(image: ImageFile.ImageFile) -> Samples | None:
         values = values.astype(np.uint16, copy=False)
         limits = (0.0, 2.0**bits - 1) if bits < 16 else None
     elif image.mode == "I":
-        values = values.astype(integer_type(image, signed, bits), copy=False)
+        values = values.astype(_integer_type(image, signed, bits), copy=False)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
-        values = with_alpha(values[:, :, None], values != transparent)
+        values = _with_alpha(values[:, :, None], values != transparent)
     return Samples(values, limits, white_is_zero=tags.get(PHOTOMETRIC) == 0)
 
 
-def integer_type(image: ImageFile.ImageFile, signed: bool, bits: int) -> type[np.integer[Any]]:
+def _integer_type(image: ImageFile.ImageFile, signed: bool, bits: int) -> type[np.integer[Any]]:
     """Return the type of the integers that Pillow holds in 32 bits."""
     if image.format == "PPM":
         return np.uint16
@@ -107,10 +107,10 @@ def colour_16_bit(rawmode: str, reopen: Reopen) -> Samples:
         Returns the image, at its page and not loaded.
     """
     if rawmode == "LA;16B":
-        return grey_and_alpha(reopen())
+        return _grey_and_alpha(reopen())
     straight_mode = rawmode.replace("RGBa", "RGBA")
-    upper, info = unpacked(reopen(), straight_mode)
-    lower, _ = unpacked(reopen(), straight_mode[:-1] + OTHER_ORDER[straight_mode[-1]])
+    upper, info = _unpacked(reopen(), straight_mode)
+    lower, _ = _unpacked(reopen(), straight_mode[:-1] + OTHER_ORDER[straight_mode[-1]])
     values = upper.astype(np.uint16)
     values <<= 8
     values |= lower
@@ -118,7 +118,7 @@ def colour_16_bit(rawmode: str, reopen: Reopen) -> Samples:
         values = straight(values)
     transparent = info.get("transparency")
     if isinstance(transparent, tuple):
-        values = with_alpha(values, (values != np.array(transparent, np.uint16)).any(axis=2))
+        values = _with_alpha(values, (values != np.array(transparent, np.uint16)).any(axis=2))
     return Samples(values)
 
 
@@ -141,11 +141,11 @@ def load(image: ImageFile.ImageFile) -> None:
     """Load an image; bytes that libtiff has put in the order of this machine are not swapped a second time."""
     rawmode = rawmode_of(image)
     if rawmode in UNPACKED and image.tile[0].codec_name == "libtiff":
-        unpacked(image, UNPACKED[rawmode])
+        _unpacked(image, UNPACKED[rawmode])
     image.load()
 
 
-def unpacked(image: ImageFile.ImageFile, rawmode: str) -> tuple[NDArray[np.uint8], dict[Any, Any]]:
+def _unpacked(image: ImageFile.ImageFile, rawmode: str) -> tuple[NDArray[np.uint8], dict[Any, Any]]:
     """Return the pixels as another raw mode unpacks them, and what Pillow says of the image."""
     image.tile = [
         tile._replace(args=(rawmode, *tile.args[1:]) if isinstance(tile.args, tuple) else rawmode)
@@ -155,16 +155,16 @@ def unpacked(image: ImageFile.ImageFile, rawmode: str) -> tuple[NDArray[np.uint8
     return np.asarray(image), image.info
 
 
-def grey_and_alpha(image: ImageFile.ImageFile) -> Samples:
+def _grey_and_alpha(image: ImageFile.ImageFile) -> Samples:
     """Return 16 bit grey and alpha of a PNG: four bytes a pixel, as RGBA has them."""
     image._mode = "RGBA"
-    pixels, _ = unpacked(image, "RGBA")
+    pixels, _ = _unpacked(image, "RGBA")
     return Samples(np.ascontiguousarray(pixels).view(">u2").astype(np.uint16))
 
 
 def netpbm_samples(image: ImageFile.ImageFile, data: bytes) -> Samples | None:
     """Return the samples of a binary PGM or PPM of two bytes each; None where it is another file."""
-    largest = largest_sample(image, data)
+    largest = _largest_sample(image, data)
     if largest <= 255:
         return None
     tile = image.tile[0]
@@ -176,7 +176,7 @@ def netpbm_samples(image: ImageFile.ImageFile, data: bytes) -> Samples | None:
     return Samples(values.reshape(image.height, image.width, n_channels), (0.0, float(largest)))
 
 
-def largest_sample(image: ImageFile.ImageFile, data: bytes) -> int:
+def _largest_sample(image: ImageFile.ImageFile, data: bytes) -> int:
     """Return what a binary PGM or PPM that is not loaded yet calls its largest sample; 255 for another file."""
     if image.format != "PPM" or data[:2] not in {b"P5", b"P6"} or not image.tile:
         return 255
@@ -186,7 +186,7 @@ def largest_sample(image: ImageFile.ImageFile, data: bytes) -> int:
     return 65535 if image.mode == "I" else 255
 
 
-def with_alpha(values: NDArray[Any], opaque: NDArray[np.bool_]) -> NDArray[Any]:
+def _with_alpha(values: NDArray[Any], opaque: NDArray[np.bool_]) -> NDArray[Any]:
     """Return samples of shape (height, width, n_channels) with alpha behind them: full where opaque, else zero."""
     alpha = np.where(opaque, np.iinfo(values.dtype).max, 0).astype(values.dtype)
     return np.concatenate([values, alpha[:, :, None]], axis=2)
@@ -218,7 +218,7 @@ def to_rgb(image: Image.Image, notes: list[str]) -> Pixels:
     """Return the pixels of a loaded image, shape (height, width, 3), and note which rule was used."""
     if image.mode != "RGB":
         notes.append(f"from-{image.mode}")
-    convert = converter(image, notes)
+    convert = _converter(image, notes)
     rows = max(1, samples.STRIP_PIXELS // image.width)
     if rows >= image.height:
         pixels = convert(image)
@@ -230,18 +230,18 @@ def to_rgb(image: Image.Image, notes: list[str]) -> Pixels:
     return pixels
 
 
-def converter(image: Image.Image, notes: list[str]) -> Callable[[Image.Image], Pixels]:
+def _converter(image: Image.Image, notes: list[str]) -> Callable[[Image.Image], Pixels]:
     """Return what turns any strip of the image into RGB, chosen by the whole image."""
     if image.mode == "LAB":
-        return from_lab()
-    if image.has_transparency_data and not ignores_alpha(image, notes):
-        return lambda strip: over_white(strip.convert("RGBA"), notes)
+        return _from_lab()
+    if image.has_transparency_data and not _ignores_alpha(image, notes):
+        return lambda strip: _over_white(strip.convert("RGBA"), notes)
     if image.mode == "RGB":
         return np.asarray
     return lambda strip: np.asarray(strip.convert("RGB"))
 
 
-def ignores_alpha(image: Image.Image, notes: list[str]) -> bool:
+def _ignores_alpha(image: Image.Image, notes: list[str]) -> bool:
     """Return whether the alpha channel is all zero in a format where that means that there is none."""
     unused = image.format in UNUSED_ALPHA and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0)
     if unused:
@@ -249,7 +249,7 @@ def ignores_alpha(image: Image.Image, notes: list[str]) -> bool:
     return unused
 
 
-def over_white(strip: Image.Image, notes: list[str]) -> Pixels:
+def _over_white(strip: Image.Image, notes: list[str]) -> Pixels:
     """Return an RGBA image composited over white; noted only if some pixel is not opaque."""
     if strip.getchannel("A").getextrema() != (255, 255):
         if "alpha-on-white" not in notes:
@@ -258,7 +258,7 @@ def over_white(strip: Image.Image, notes: list[str]) -> Pixels:
     return np.asarray(strip.convert("RGB"))
 
 
-def from_lab() -> Callable[[Image.Image], Pixels]:
+def _from_lab() -> Callable[[Image.Image], Pixels]:
     """Return the rule of CIE L*a*b* (D50): littleCMS's conversion to sRGB."""
     transform = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
 

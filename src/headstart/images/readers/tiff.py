@@ -95,38 +95,38 @@ def unread_kind(data: bytes, name: str, refusal: str) -> str:
     if data.startswith(BIG_ENDIAN_BIGTIFF):
         return "big-endian BigTIFF"
     try:
-        tags = first_tags(data)
-        compression, kind = tag_number(tags, COMPRESSION, 1), kind_of_samples(tags)
+        tags = _first_tags(data)
+        compression, kind = tag_number(tags, COMPRESSION, 1), _kind_of_samples(tags)
     except Exception:  # damaged, which is what Pillow's own reason says then
         return ""
     if is_camera_raw(tags, name) or tag_number(tags, PHOTOMETRIC, GREY) in {CFA, LINEAR_RAW}:
         raise ImageError(CAMERA_RAW)
     if compression not in TiffImagePlugin.COMPRESSION_INFO:
-        return kind_of_compression(compression)
-    return with_a_picture(kind, tags) if UNREAD.search(refusal) else ""
+        return _kind_of_compression(compression)
+    return _with_a_picture(kind, tags) if UNREAD.search(refusal) else ""
 
 
-def unsupported(kind: str) -> str:
+def _unsupported(kind: str) -> str:
     """Return the reason of a picture that nothing is made of."""
     return f"{kind} {verb_of(kind)} not supported: convert it to grey or RGB of 8 or 16 bits"
 
 
-def with_a_picture(kind: str, tags: Mapping[int, Any]) -> str:
+def _with_a_picture(kind: str, tags: Mapping[int, Any]) -> str:
     """Return a kind of samples that the other reader may read; raise ImageError for one that nothing is made of."""
     photometric = tag_number(tags, PHOTOMETRIC, GREY)
     several = photometric in {WHITE_IS_ZERO, GREY} and kind.endswith("channels")
     if several or photometric == LAB or tag_number(tags, SAMPLE_FORMAT, 1) in COMPLEX:
-        raise ImageError(unsupported(kind))
+        raise ImageError(_unsupported(kind))
     return kind
 
 
-def kind_of_compression(compression: int) -> str:
+def _kind_of_compression(compression: int) -> str:
     """Return what a compression is called."""
     known = COMPRESSIONS.get(compression)
     return f"compression {known} ({compression})" if known else f"compression {compression}"
 
 
-def first_tags(data: bytes) -> Mapping[int, Any]:
+def _first_tags(data: bytes) -> Mapping[int, Any]:
     """Return the tags of the first page."""
     header = data[: 16 if data[2] == 43 or data[3] == 43 else 8]
     tags = TiffImagePlugin.ImageFileDirectory_v2(header)
@@ -138,7 +138,7 @@ def first_tags(data: bytes) -> Mapping[int, Any]:
     return tags
 
 
-def kind_of_samples(tags: Mapping[int, Any]) -> str:
+def _kind_of_samples(tags: Mapping[int, Any]) -> str:
     """Return what the samples are, for a person."""
     n_samples, bits = tag_number(tags, SAMPLES_PER_PIXEL, 1), tag_number(tags, BITS_PER_SAMPLE, 1)
     sample_format, photometric = tag_number(tags, SAMPLE_FORMAT, 1), tag_number(tags, PHOTOMETRIC, GREY)
@@ -161,7 +161,7 @@ def kind_of_samples(tags: Mapping[int, Any]) -> str:
 def misread_kind(image: ImageFile.ImageFile) -> str:
     """Return what Pillow would read wrongly of a TIFF that it opened, or not everywhere; nothing where it is right.
 
-    WebP is left out of many of its builds. Planes: see :func:`reads_planes`.
+    WebP is left out of many of its builds. Planes: see :func:`_reads_planes`.
 
     Raises
     ------
@@ -172,19 +172,19 @@ def misread_kind(image: ImageFile.ImageFile) -> str:
         return ""
     tags = getattr(image, "tag_v2", {})
     if tag_number(tags, COMPRESSION, 1) == WEBP:
-        return kind_of_compression(WEBP)
+        return _kind_of_compression(WEBP)
     if tag_number(tags, IMAGE_DEPTH, 1) > 1:
         raise ImageError(
             "a volume in one page (ImageDepth) is not supported: write it anew with a page for each of its planes"
         )
     if rawmode_of(image) == "LX":  # of two channels, neither of which is alpha, Pillow takes the first
-        return with_a_picture(kind_of_samples(tags), tags)
+        return _with_a_picture(_kind_of_samples(tags), tags)
     in_planes = tag_number(tags, PLANAR, 1) != 1 and tag_number(tags, SAMPLES_PER_PIXEL, 1) > 1
-    is_right = not in_planes or reads_planes(tags, image.tile[0].codec_name == "libtiff")
-    return "" if is_right else with_a_picture(kind_of_samples(tags), tags)
+    is_right = not in_planes or _reads_planes(tags, image.tile[0].codec_name == "libtiff")
+    return "" if is_right else _with_a_picture(_kind_of_samples(tags), tags)
 
 
-def reads_planes(tags: Mapping[int, Any], by_libtiff: bool) -> bool:
+def _reads_planes(tags: Mapping[int, Any], by_libtiff: bool) -> bool:
     """Return whether Pillow reads the planes of a TIFF, each a channel, as what they are.
 
     It copies bytes to red, green, blue and alpha: of 16 bits the upper ones alone where libtiff unpacks them, each as a
@@ -284,7 +284,7 @@ class DeepTiff:
             raise ImageError("truncated: the file ends before the picture does, or parts of it are missing")
         known = page.compression in SIZE_OF or page.compression in TiffImagePlugin.COMPRESSION_INFO
         if page.dtype is None or page.dtype.kind not in "biuf" or page.photometric not in READ or not known:
-            raise ImageError(unsupported(self._kind))
+            raise ImageError(_unsupported(self._kind))
         if page.compression in SIZE_OF:
             for start, n_bytes in zip(page.dataoffsets, page.databytecounts, strict=False):
                 if embedded_pixels(page.compression, self._data[start : start + n_bytes]) > 2 * n_pixels:
@@ -297,21 +297,21 @@ class DeepTiff:
         if page.axes.startswith("S"):
             values = np.moveaxis(values, 0, -1)
         if page.axes not in {"YX", "YXS", "SYX"}:
-            raise ImageError(unsupported(self._kind))
+            raise ImageError(_unsupported(self._kind))
         if page.photometric == PALETTE and page.colormap is not None and values.ndim == 2:
             return Samples(np.stack([colours[values] for colours in page.colormap], axis=2))
         no_cmyk = page.photometric == SEPARATED and values.shape[2:] < (4,)
         no_rgb = page.photometric == YCBCR and page.compression not in SIZE_OF  # of these the decoders make RGB
         if page.photometric == PALETTE or no_cmyk or no_rgb:
-            raise ImageError(unsupported(self._kind))
+            raise ImageError(_unsupported(self._kind))
         if page.photometric == SEPARATED:
             notes += ["from-CMYK"] if "from-CMYK" not in notes else []
-            return Samples(from_cmyk(values))
+            return Samples(_from_cmyk(values))
         n_colours = 3 if page.photometric in {RGB, YCBCR} else 1
         values = values.reshape(*values.shape[:2], -1)
         alpha = int(page.extrasamples[0]) if page.extrasamples else 0
         if values.shape[2] < n_colours or (n_colours == 1 and values.shape[2] > (2 if alpha else 1)):
-            raise ImageError(unsupported(f"{values.shape[2]} channels"))
+            raise ImageError(_unsupported(f"{values.shape[2]} channels"))
         values = values[:, :, : n_colours + (alpha in {ASSOCIATED, UNASSOCIATED})]
         if alpha == ASSOCIATED:
             values = straight(values)
@@ -321,7 +321,7 @@ class DeepTiff:
         return Samples(values, limits, white_is_zero=page.photometric == WHITE_IS_ZERO)
 
 
-def from_cmyk(values: NDArray[Any]) -> NDArray[np.uint8]:
+def _from_cmyk(values: NDArray[Any]) -> NDArray[np.uint8]:
     """Return CMYK of shape (height, width, 4 or more) as RGB, as Pillow converts it, from 8 bits."""
     eight_bits = to_levels(values[:, :, :4], type_limits(values.dtype), [])
     return np.asarray(Image.fromarray(eight_bits, "CMYK").convert("RGB"))

@@ -76,7 +76,7 @@ def axes_of(description: str) -> list[tuple[str, int]]:
         names = (("C", "channels"), ("Z", "slices"), ("T", "frames"))
         return [(axis, int(values.get(name, 1))) for axis, name in names]
     if text.startswith("{"):
-        return axes_of_json(text)
+        return _axes_of_json(text)
     pixels = re.findall(r"<(?:\w+:)?Pixels\b([^>]*)>", text)
     if len(pixels) != 1:  # none, or several images in one file
         return []
@@ -100,14 +100,14 @@ def refuse_hidden_pictures(description: str, starts: Sequence[int], sizes: Seque
         How many bytes the file has: a single page, saved anew, may have kept its description.
     """
     imagej = re.match(r"ImageJ=[^\n]*\nimages=(\d{1,9})\s", description)
-    n_pictures = int(imagej[1]) if imagej else prod(truncated_shape(description)[:-2])
+    n_pictures = int(imagej[1]) if imagej else prod(_truncated_shape(description)[:-2])
     if n_pictures > 1 and max(starts, default=0) + 2 * sum(sizes) <= file_bytes:
         raise ImageError(
             "several pictures in one page, one behind the other, are not supported: write it anew with a page for each"
         )
 
 
-def truncated_shape(description: str) -> list[int]:
+def _truncated_shape(description: str) -> list[int]:
     """Return the shape that tifffile names where a page stands for several pictures; else nothing."""
     try:
         values = json.loads(description[:DESCRIPTION_CHARACTERS]) if description.startswith("{") else {}
@@ -116,7 +116,7 @@ def truncated_shape(description: str) -> list[int]:
         return []
 
 
-def axes_of_json(text: str) -> list[tuple[str, int]]:
+def _axes_of_json(text: str) -> list[tuple[str, int]]:
     """Return the axes of tifffile's description."""
     try:
         values = json.loads(text)
@@ -135,7 +135,7 @@ JXL_BITS = (9, 13, 18, 30)
 JXL_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 
 
-def jpeg_size(data: bytes) -> tuple[int, int]:
+def _jpeg_size(data: bytes) -> tuple[int, int]:
     """Return width and height of the first frame of a JPEG."""
     start = 2
     while True:
@@ -148,13 +148,13 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
         start += 2 + length
 
 
-def jpeg2000_size(data: bytes) -> tuple[int, int]:
+def _jpeg2000_size(data: bytes) -> tuple[int, int]:
     """Return the largest width and height that a codestream of JPEG 2000 begins with (ITU-T T.800, A.5.1)."""
     found = [struct.unpack_from(">II", data, at.end() + 4) for at in re.finditer(rb"\xff\x4f\xff\x51", data)]
     return max(width for width, _ in found), max(height for _, height in found)
 
 
-def jpegxl_size(data: bytes) -> tuple[int, int]:
+def _jpegxl_size(data: bytes) -> tuple[int, int]:
     """Return width and height of a JPEG XL, with its container or without."""
     if not data.startswith(b"\xff\x0a"):
         data = data[data.index(b"\xff\x0a", data.index(b"jxl", 12)) :]
@@ -177,7 +177,7 @@ def jpegxl_size(data: bytes) -> tuple[int, int]:
     return height * across // down, height
 
 
-def lerc_size(data: bytes) -> tuple[int, int]:
+def _lerc_size(data: bytes) -> tuple[int, int]:
     """Return width and height of a LERC blob of version 2 and above (Esri, Lerc2::HeaderInfo)."""
     if data[:6] != b"Lerc2 ":
         raise ValueError("it is no LERC of version 2")
@@ -186,13 +186,13 @@ def lerc_size(data: bytes) -> tuple[int, int]:
     return width, height
 
 
-def png_size(data: bytes) -> tuple[int, int]:
+def _png_size(data: bytes) -> tuple[int, int]:
     """Return width and height of a PNG."""
     width, height = struct.unpack_from(">II", data, 16)
     return width, height
 
 
-def webp_size(data: bytes) -> tuple[int, int]:
+def _webp_size(data: bytes) -> tuple[int, int]:
     """Return width and height of a WebP of one picture (RFC 9649)."""
     if data[12:16] == b"VP8L":
         (bits,) = struct.unpack_from("<I", data, 21)
@@ -208,8 +208,9 @@ JPEG_2000 = 34712
 
 #: Compression → what tells the size of a part.
 SIZE_OF: dict[int, Callable[[bytes], tuple[int, int]]] = {
-    6: jpeg_size, 7: jpeg_size, 33003: jpeg2000_size, 33004: jpeg2000_size, 33005: jpeg2000_size, JPEG_2000: jpeg2000_size,
-    34887: lerc_size, 34933: png_size, 50001: webp_size, 50002: jpegxl_size, 52546: jpegxl_size,
+    6: _jpeg_size, 7: _jpeg_size, 33003: _jpeg2000_size, 33004: _jpeg2000_size, 33005: _jpeg2000_size,
+    JPEG_2000: _jpeg2000_size,
+    34887: _lerc_size, 34933: _png_size, 50001: _webp_size, 50002: _jpegxl_size, 52546: _jpegxl_size,
 }  # fmt: skip
 
 
