@@ -26,9 +26,9 @@ def section(name: str, kind: HeadType) -> Iterator[str]:
     yield f"### {name}\n"
     yield f"Features `{','.join(kind.features)}`, scaling `{kind.scaling}`.{unscaled(name)}\n"
     yield "| parameter | default | may be | what it does | a search tries |\n|---|---|---|---|---|"
-    for parameter, facts in kind.params.items():
-        tried = ", ".join(words(value) for value in kind.grid.get(parameter, ()))
-        yield f"| `{parameter}` | {words(facts.default)} | {facts.kind.words} | {facts.help} | {tried} |"
+    for key, parameter in kind.params.items():
+        tried = ", ".join(words(value) for value in kind.grid.get(key, ()))
+        yield f"| `{key}` | {words(parameter.default)} | {parameter.kind.words} | {parameter.help} | {tried} |"
     yield ""
 
 

@@ -35,15 +35,15 @@ def fitted(name: str, batch: FeatureBatch) -> Bundle:
 
 def refresh_digest(folder: Path, name: str) -> None:
     """An attacker can write digests too."""
-    facts = json.loads((folder / "bundle.json").read_text())
-    facts["files"][name] = bundles.digest(folder / name)
-    (folder / "bundle.json").write_text(json.dumps(facts))
+    metadata = json.loads((folder / "bundle.json").read_text())
+    metadata["files"][name] = bundles.digest(folder / name)
+    (folder / "bundle.json").write_text(json.dumps(metadata))
 
 
-def change_facts(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    facts = json.loads((folder / "bundle.json").read_text())
-    change(facts)
-    (folder / "bundle.json").write_text(json.dumps(facts))
+def change_metadata(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    metadata = json.loads((folder / "bundle.json").read_text())
+    change(metadata)
+    (folder / "bundle.json").write_text(json.dumps(metadata))
 
 
 def resave(folder: Path, change: Callable[[Any], object]) -> None:

@@ -22,7 +22,7 @@ from headstart.evaluate.leakage import seen_in_the_fit
 from headstart.evaluate.metrics import score
 from headstart.evaluate.splits import connected_units
 from headstart.exchange.prediction_table import ScoredImages, predictions_csv, split_names
-from headstart.heads.by_import_path import fit_in_words
+from headstart.heads.by_import_path import fit_with_checks
 from headstart.heads.catalogue import default_spec, make_head
 from headstart.heads.fitting.packed_rows import ReadRows
 from headstart.heads.out_of_core import Memory, fit_streamed, matrix_fits
@@ -246,7 +246,7 @@ def fit_on(
         if streamed:
             fit_streamed(head, spec.type, rows, sides.y_train, memory)
         else:
-            fit_in_words(head, spec.type, features, sides.y_train)
+            fit_with_checks(head, spec.type, features, sides.y_train)
     fit_seconds = time.perf_counter() - start
     bundle = Bundle(
         head=head,
@@ -268,7 +268,7 @@ def fit_on(
     scored = ScoredImages(paths, sides.y_validation, probabilities, sides.class_names, splits)
     folder = None
     if output is not None:
-        facts = {
+        details = {
             "cache": str(train.path),
             "split": split.description,
             "n_train": len(split.train),
@@ -277,7 +277,7 @@ def fit_on(
             "notes": list(sides.notes),
             "classes_left_out": list(sides.left_out),
         }
-        metrics, predictions = found.to_dict() | facts, predictions_csv([scored])
+        metrics, predictions = found.to_dict() | details, predictions_csv([scored])
         folder = save_bundle(Path(output), bundle, metrics=metrics, predictions=predictions, overwrite=overwrite)
     return FitResult(
         head=head,

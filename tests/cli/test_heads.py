@@ -111,7 +111,7 @@ def test_a_head_as_a_config_file(cli: Cli, head: Path) -> None:
     Path("head.toml").write_text('type = "knn"\nneighbours = 3\n')
     code, _, err = cli("fit-head", "features/photos.h5", "--config", "head.toml")
     assert code == 1
-    assert "holds neighbours, which no head has" in err
+    assert "head.toml: neighbours. Expected" in err
 
 
 def test_saved_heads_are_listed(cli: Cli, head: Path) -> None:

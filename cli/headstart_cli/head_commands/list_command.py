@@ -64,14 +64,14 @@ def table(found: list[SavedHead]) -> Table:
 
 def cells(head: SavedHead) -> Iterator[tuple[str, ...]]:
     """Yield the lines of each cell of a head's row."""
-    if head.facts is None:
+    if head.metadata is None:
         return
     from headstart.bundles.metadata import recipe_in_short
 
     def text(value: str) -> str:
         return shown(value)
 
-    spec = head.facts.spec
+    spec = head.metadata.spec
     yield f"[bold]{text(head.path.name)}[/]", text(spec.type) if spec.type not in head.path.name else ""
     yield f"{text(', '.join(spec.features))} ({text(spec.scaling)})", text(head.cache)
     yield (
@@ -79,6 +79,6 @@ def cells(head: SavedHead) -> Iterator[tuple[str, ...]]:
         "" if head.interval is None else f"{head.interval[0]:.3f}–{head.interval[1]:.3f}",
         "" if head.n_scored is None else counted(head.n_scored),
     )
-    yield tuple(text(part) for part in recipe_in_short(head.facts.recipe))
+    yield tuple(text(part) for part in recipe_in_short(head.metadata.recipe))
     size = f"{head.size_bytes / 1e6:,.1f} MB" if head.size_bytes >= 1e6 else f"{head.size_bytes / 1e3:.0f} kB"
-    yield text(head.facts.created[:10]), size
+    yield text(head.metadata.created[:10]), size

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headstart.bundles.metadata import (
-    FACTS,
     HEAD,
+    METADATA,
     METRICS,
     NETWORK,
     PREDICTIONS,
     TRAINING,
-    Facts,
+    BundleMetadata,
     check_files,
     check_works,
-    read_facts,
+    read_metadata,
     version_difference,
     versions,
 )
@@ -180,7 +180,7 @@ def check_target(folder: Path, *, overwrite: bool = False) -> None:
         return
     files = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     try:
-        others = files - set(read_facts(folder).files) - {FACTS, PREDICTIONS} - LITTER
+        others = files - set(read_metadata(folder).files) - {METADATA, PREDICTIONS} - LITTER
     except BundleError as error:
         raise BundleError(
             f"{folder} exists and is no saved head, so it is not replaced. Choose another folder with -o."
@@ -216,7 +216,7 @@ def write_files(folder: Path, bundle: Bundle, metrics: Mapping[str, Any], predic
     if bundle.training_digests is not None:
         write_digests(folder / TRAINING, bundle.training_digests)
     (folder / METRICS).write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    facts = Facts(
+    metadata = BundleMetadata(
         spec=bundle.spec,
         recipe=bundle.recipe,
         class_names=bundle.class_names,
@@ -225,7 +225,7 @@ def write_files(folder: Path, bundle: Bundle, metrics: Mapping[str, Any], predic
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         files={path.name: digest(path) for path in sorted(folder.iterdir())},
     )
-    (folder / FACTS).write_text(facts.to_json(), encoding="utf-8")
+    (folder / METADATA).write_text(metadata.to_json(), encoding="utf-8")
     if predictions:  # for people, who may sort it and save it again: no part of the head, so without a digest
         (folder / PREDICTIONS).write_bytes(predictions)
 
@@ -265,16 +265,16 @@ def identity(folder: Path) -> tuple[int, int]:
 
 def read_bundle(folder: Path) -> Bundle:
     """Return what lies in a folder; raise as :func:`load_bundle` does."""
-    facts = read_facts(folder)
-    check_files(folder, facts.files)
-    difference = version_difference(facts.versions)
+    metadata = read_metadata(folder)
+    check_files(folder, metadata.files)
+    difference = version_difference(metadata.versions)
     try:
         head = load_skops(folder / HEAD)
-        check_form(folder, head, facts)
-        if NETWORK in facts.files:
+        check_form(folder, head, metadata)
+        if NETWORK in metadata.files:
             head.steps[-1][1].load_network(folder / NETWORK)
         if difference:
-            check_works(folder / HEAD, head, facts.n_features)
+            check_works(folder / HEAD, head, metadata.n_features)
     except BundleError as error:
         raise BundleError(f"{error}{difference and f' It {difference}.'}") from error
     if difference:
@@ -283,12 +283,12 @@ def read_bundle(folder: Path) -> Bundle:
         )
     return Bundle(
         head=head,
-        spec=facts.spec,
-        recipe=facts.recipe,
-        class_names=facts.class_names,
-        training_digests=read_digests(folder / TRAINING) if TRAINING in facts.files else None,
+        spec=metadata.spec,
+        recipe=metadata.recipe,
+        class_names=metadata.class_names,
+        training_digests=read_digests(folder / TRAINING) if TRAINING in metadata.files else None,
         metrics=read_json(folder / METRICS),
-        versions=facts.versions,
-        created=facts.created,
+        versions=metadata.versions,
+        created=metadata.created,
         folder=folder.resolve(),
     )

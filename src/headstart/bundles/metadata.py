@@ -1,11 +1,11 @@
-"""``bundle.json``: what a saved head is, the digests of its files, whether these versions load it; and all saved heads."""
+"""``bundle.json``, the metadata of a saved head; comparing versions; and listing saved heads."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,8 @@ def versions() -> dict[str, str]:
     found = {}
     for name in ("headstart", "scikit-learn", "skops", "numpy", "keras", "tensorflow"):
         try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
             continue
     return found
 
@@ -57,7 +57,7 @@ FORMAT = "headstart-bundle"
 #: 2: ``training.digests``.
 FORMAT_VERSION = 2
 
-FACTS, METRICS, HEAD, NETWORK, TRAINING, PREDICTIONS = (
+METADATA, METRICS, HEAD, NETWORK, TRAINING, PREDICTIONS = (
     "bundle.json",
     "metrics.json",
     "head.skops",
@@ -71,23 +71,23 @@ REQUIRED, OPTIONAL = frozenset({METRICS, HEAD}), frozenset({NETWORK, TRAINING})
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What is known of a saved head before it is loaded.
+class BundleMetadata:
+    """Metadata of a saved head, read before the head is loaded.
 
     Attributes
     ----------
     spec : HeadSpec
         Type, features, scaling and parameters.
     recipe : Recipe
-        What the features must be made by.
+        Recipe of the features.
     class_names : tuple of str
         The classes of the cache it was fitted on.
     n_features : int or None
         Columns of its input; None where it was not written down.
     versions : mapping of str to str
-        Versions of what fitted it.
+        Versions of the packages that fitted it.
     created : str
-        When (ISO 8601, UTC).
+        Time of saving (ISO 8601, UTC).
     files : mapping of str to str
         SHA-256 of each file beside ``bundle.json``.
     """
@@ -117,17 +117,17 @@ class Facts:
         return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
 
 
-def read_facts(folder: Path) -> Facts:
-    """Return what ``bundle.json`` says, every value checked.
+def read_metadata(folder: Path) -> BundleMetadata:
+    """Return the metadata in ``bundle.json``, every value checked.
 
     Raises
     ------
     BundleError
-        If there is none, or it is damaged, of a newer version, or not of ours.
+        If it is missing, damaged, of a newer version, or written by another program.
     """
-    if not (folder / FACTS).is_symlink() and not (folder / FACTS).exists():
+    if not (folder / METADATA).is_symlink() and not (folder / METADATA).exists():
         raise BundleError(f"There is no saved head in {folder}. Expected: a folder that fit-head wrote.")
-    values = read_json(folder / FACTS)
+    values = read_json(folder / METADATA)
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise BundleError(f"{folder} is no saved head of headstart.")
     version = values.get("format_version")
@@ -138,15 +138,15 @@ def read_facts(folder: Path) -> Facts:
     try:
         if version not in range(1, FORMAT_VERSION + 1) or isinstance(version, bool):
             raise ValueError(f"there is no format version {version!r}")
-        return facts_from(values)
+        return metadata_from(values)
     except KeyError as error:
         raise BundleError(f"{folder} is damaged: bundle.json lacks {error}.") from error
     except (HeadstartError, TypeError, ValueError) as error:
         raise BundleError(f"{folder} is damaged: in bundle.json, {error}") from error
 
 
-def facts_from(values: Mapping[str, Any]) -> Facts:
-    """Return the facts of these values.
+def metadata_from(values: Mapping[str, Any]) -> BundleMetadata:
+    """Return the metadata with these JSON values.
 
     Raises
     ------
@@ -165,7 +165,7 @@ def facts_from(values: Mapping[str, Any]) -> Facts:
             f"files are {', '.join(sorted(REQUIRED))} and perhaps {', '.join(sorted(OPTIONAL))}. "
             f"Received: {', '.join(sorted(files))}."
         )
-    return Facts(
+    return BundleMetadata(
         spec=spec_from(typed(values, "spec", Mapping)),
         recipe=recipe,
         class_names=class_names,
@@ -177,7 +177,7 @@ def facts_from(values: Mapping[str, Any]) -> Facts:
 
 
 def spec_from(values: Mapping[str, Any]) -> HeadSpec:
-    """Return the spec of these values; raise as :func:`facts_from` does."""
+    """Return the spec of these values; raise as :func:`metadata_from` does."""
     spec = HeadSpec(
         type=typed(values, "type", str),
         features=words(values, "features"),
@@ -230,7 +230,7 @@ def check_files(folder: Path, files: Mapping[str, str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class SavedHead:
-    """A saved head, as far as it can be known without loading it.
+    """A saved head, described without loading it.
 
     Attributes
     ----------
@@ -239,8 +239,8 @@ class SavedHead:
     size_bytes : int
         Of all its files.
     problem : str
-        Why it cannot be used; empty where nothing is wrong that can be seen from here. Digests are not compared.
-    facts : Facts or None
+        Why it cannot be used; empty where nothing is wrong. Digests are not compared.
+    metadata : BundleMetadata or None
         Type, features, scaling, recipe and the rest; None where they cannot be read.
     accuracy : float or None
         On the images that were held out when it was fitted.
@@ -257,7 +257,7 @@ class SavedHead:
     path: Path
     size_bytes: int
     problem: str
-    facts: Facts | None = None
+    metadata: BundleMetadata | None = None
     accuracy: float | None = None
     interval: tuple[float, float] | None = None
     n_scored: int | None = None
@@ -272,16 +272,16 @@ class SavedHead:
             "size_bytes": self.size_bytes,
             "problem": self.problem or None,
         }
-        if self.facts is None:
+        if self.metadata is None:
             return values
-        spec, recipe = self.facts.spec, self.facts.recipe
+        spec, recipe = self.metadata.spec, self.metadata.recipe
         return values | {
             "type": spec.type,
             "features": list(spec.features),
             "scaling": spec.scaling,
             "params": dict(spec.params),
             "random_state": spec.random_state,
-            "n_classes": len(self.facts.class_names),
+            "n_classes": len(self.metadata.class_names),
             "accuracy": self.accuracy,
             "accuracy_interval": list(self.interval) if self.interval else None,
             "n_scored": self.n_scored,
@@ -289,8 +289,8 @@ class SavedHead:
             "cache": self.cache or None,
             "recipe": ", ".join(recipe_in_short(recipe)),
             "recipe_fingerprint": recipe.fingerprint,
-            "created": self.facts.created,
-            "versions": dict(self.facts.versions),
+            "created": self.metadata.created,
+            "versions": dict(self.metadata.versions),
         }
 
 
@@ -311,7 +311,7 @@ def list_heads(folder: str | Path = "heads") -> list[SavedHead]:
     folder = Path(folder)
     try:
         inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-        found = [path for path in (folder, *inside) if (path / FACTS).is_symlink() or (path / FACTS).exists()]
+        found = [path for path in (folder, *inside) if (path / METADATA).is_symlink() or (path / METADATA).exists()]
     except OSError as error:
         raise BundleError(f"{folder} cannot be listed: {reason_of(error)}. fit-head saves heads in heads/.") from error
     return [look_at(path) for path in (found[:1] if folder in found else found)]
@@ -324,19 +324,19 @@ def look_at(path: Path) -> SavedHead:
     except OSError as error:
         return SavedHead(path, 0, f"{path} cannot be read: {reason_of(error)}")
     try:
-        facts = read_facts(path)
+        metadata = read_metadata(path)
     except BundleError as error:
         return SavedHead(path, size, str(error))
     try:
-        for name in facts.files:
+        for name in metadata.files:
             check_regular(path / name)
         metrics = read_json(path / METRICS)
     except BundleError as error:
-        return SavedHead(path, size, str(error), facts)
-    return scored(path, size, facts, metrics if isinstance(metrics, Mapping) else {})
+        return SavedHead(path, size, str(error), metadata)
+    return scored(path, size, metadata, metrics if isinstance(metrics, Mapping) else {})
 
 
-def scored(path: Path, size_bytes: int, facts: Facts, metrics: Mapping[str, Any]) -> SavedHead:
+def scored(path: Path, size_bytes: int, metadata: BundleMetadata, metrics: Mapping[str, Any]) -> SavedHead:
     """Return a saved head with what its metrics say; what is not of the right kind counts as not said."""
     accuracy, interval = metrics.get("accuracy"), metrics.get("accuracy_interval")
     has_interval = isinstance(interval, list) and len(interval) == 2 and all(is_number(end) for end in interval)
@@ -344,7 +344,7 @@ def scored(path: Path, size_bytes: int, facts: Facts, metrics: Mapping[str, Any]
         path=path,
         size_bytes=size_bytes,
         problem="",
-        facts=facts,
+        metadata=metadata,
         accuracy=accuracy if is_number(accuracy) else None,
         interval=(interval[0], interval[1]) if interval and has_interval else None,
         n_scored=metrics["n_samples"] if is_count(metrics.get("n_samples")) else None,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from headstart.bundles.metadata import HEAD, NETWORK, Facts
+from headstart.bundles.metadata import HEAD, NETWORK, BundleMetadata
 from headstart.errors import BundleError
 from headstart.heads.by_import_path import is_path, is_scikit_learn
 from headstart.heads.catalogue import make_head
@@ -122,18 +122,20 @@ def complete(estimator: Any) -> None:
             setattr(estimator, name, parameters[name].default)
 
 
-def check_form(folder: Path, head: Any, facts: Facts) -> None:
+def check_form(folder: Path, head: Any, metadata: BundleMetadata) -> None:
     """Raise BundleError where what was loaded is not the kind of head that ``bundle.json`` speaks of."""
     try:
-        expected, received = form(make_head(facts.spec)), form(head)
+        expected, received = form(make_head(metadata.spec)), form(head)
         labels = np.asarray(head.classes_) if received == expected else None
     except (AttributeError, TypeError, ValueError) as error:
         raise BundleError(f"{folder / HEAD} holds no head of this kind: {error}") from error
     if labels is None:
-        raise BundleError(f"{folder / HEAD} holds no head of this kind ({facts.spec.type}, {facts.spec.scaling}).")
-    if labels.dtype.kind not in "iu" or not np.isin(labels, np.arange(len(facts.class_names))).all():
-        raise BundleError(f"{folder / HEAD} has labels that are none of the {len(facts.class_names)} classes.")
-    if (NETWORK in facts.files) != (facts.spec.type == "dense"):
+        raise BundleError(
+            f"{folder / HEAD} holds no head of this kind ({metadata.spec.type}, {metadata.spec.scaling})."
+        )
+    if labels.dtype.kind not in "iu" or not np.isin(labels, np.arange(len(metadata.class_names))).all():
+        raise BundleError(f"{folder / HEAD} has labels that are none of the {len(metadata.class_names)} classes.")
+    if (NETWORK in metadata.files) != (metadata.spec.type == "dense"):
         raise BundleError(f"{folder}: a dense head has a {NETWORK}, and no other head has one.")
 
 

@@ -16,12 +16,12 @@ CALIBRATION_FOLDS = 5
 
 
 def is_path(head_type: str) -> bool:
-    """Return whether a type of head is an import path, as ``sklearn.naive_bayes.GaussianNB``, not a catalogue's name."""
+    """Return whether a type of head is an import path, e.g. ``sklearn.naive_bayes.GaussianNB``."""
     return "." in head_type
 
 
 def is_scikit_learn(path: str) -> bool:
-    """Return whether a path leads into scikit-learn itself: of other people's classes, none is loaded from a file."""
+    """Return whether a path leads into scikit-learn; classes of other packages are never loaded from a file."""
     return path.startswith("sklearn.")
 
 
@@ -35,7 +35,7 @@ def check_path(path: str, params: Mapping[str, Any]) -> None:
     """
     if not all(part.isidentifier() for part in path.split(".")):
         raise ParameterError(
-            f"{path!r} is no import path of a classifier. Expected one as sklearn.naive_bayes.GaussianNB."
+            f"{path!r} is not an import path of a classifier. Expected e.g. sklearn.naive_bayes.GaussianNB."
         )
     for name, value in params.items():
         try:
@@ -109,15 +109,15 @@ def instance(kind: Any, path: str, params: dict[str, Any], random_state: int) ->
     return classifier
 
 
-def fit_in_words(head: Any, head_type: str, X: Any, y: Any) -> Any:
-    """Return a head, fitted; what a classifier by path objects to becomes an error in words.
+def fit_with_checks(head: Any, head_type: str, X: Any, y: Any) -> Any:
+    """Return a fitted head; errors of a classifier by path are raised as DataError.
 
     Parameters
     ----------
     head : estimator
         Unfitted.
     head_type : str
-        A name of the catalogue, whose heads speak for themselves, or an import path.
+        A name of the catalogue, or an import path.
     X : ndarray of shape (n_samples, n_features)
         Features.
     y : ndarray of shape (n_samples,)
@@ -126,7 +126,7 @@ def fit_in_words(head: Any, head_type: str, X: Any, y: Any) -> Any:
     Raises
     ------
     DataError
-        If a classifier by path cannot be fitted on these rows, or its probabilities are none.
+        If a classifier by path cannot be fitted on these rows, or its probabilities are not finite.
     """
     if not is_path(head_type):
         return head.fit(X, y)

@@ -1,4 +1,4 @@
-"""The heads there are: what each is fitted on by default, and which parameters it takes.
+"""The catalogue of heads: default features and parameters of each.
 
 Importing this module imports neither scikit-learn nor Keras; making a head does.
 """
@@ -32,7 +32,7 @@ from headstart.types import HeadSpec
 #: Eight decades: from nearly the class shares alone to nearly no penalty, on rows of length 1.
 DECADES = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0, 10_000.0)
 
-CALIBRATION = Parameter(5, FOLDS, "Folds of the calibration; fewer where a class has fewer images.")
+CALIBRATION = Parameter(5, FOLDS, "Number of calibration folds; fewer where a class has fewer images.")
 
 HEAD_TYPES: dict[str, HeadType] = {
     "dense": DENSE,
@@ -42,7 +42,7 @@ HEAD_TYPES: dict[str, HeadType] = {
         {
             "C": Parameter(10.0, POSITIVE, "Inverse strength of regularisation."),
             "class_weight": WEIGHTED,
-            "max_iter": Parameter(2000, COUNT, "Steps of the solver at most."),
+            "max_iter": Parameter(2000, COUNT, "Maximum number of solver steps."),
         },
         {"C": DECADES},
     ),
@@ -53,7 +53,7 @@ HEAD_TYPES: dict[str, HeadType] = {
             "C": Parameter(1.0, POSITIVE, "Inverse strength of regularisation."),
             "class_weight": WEIGHTED,
             "cv": CALIBRATION,
-            "max_iter": Parameter(10_000, COUNT, "Steps of the solver at most."),
+            "max_iter": Parameter(10_000, COUNT, "Maximum number of solver steps."),
         },
         {"C": DECADES},
     ),
@@ -62,8 +62,8 @@ HEAD_TYPES: dict[str, HeadType] = {
         "sqrt-l2",
         {
             "C": Parameter(10.0, POSITIVE, "Inverse strength of regularisation."),
-            "gamma": Parameter("scale", GAMMA, "Width of the kernel, as in sklearn.svm.SVC."),
-            "gamma_factor": Parameter(1.0, POSITIVE, "What gamma is multiplied by."),
+            "gamma": Parameter("scale", GAMMA, "Kernel coefficient, as in sklearn.svm.SVC."),
+            "gamma_factor": Parameter(1.0, POSITIVE, "Factor that gamma is multiplied by."),
             "class_weight": WEIGHTED,
             "cv": CALIBRATION,
         },
@@ -82,9 +82,9 @@ HEAD_TYPES: dict[str, HeadType] = {
         ("avg",),
         "sqrt-l2",
         {
-            "n_neighbors": Parameter(10, COUNT, "Training images that vote."),
-            "metric": Parameter("cosine", METRIC, "What near means."),
-            "smoothing": Parameter(0.1, POSITIVE, "Images' worth of prior: no class has probability 0."),
+            "n_neighbors": Parameter(10, COUNT, "Number of neighbors."),
+            "metric": Parameter("cosine", METRIC, "Distance between rows of features."),
+            "smoothing": Parameter(0.1, POSITIVE, "Pseudo-count of images that keeps every probability above 0."),
             "class_weight": WEIGHTED,
         },
         {"n_neighbors": (1, 3, 5, 10, 20, 40)},
@@ -92,12 +92,12 @@ HEAD_TYPES: dict[str, HeadType] = {
     "nearest-class-mean": HeadType(
         ("avg",),
         "sqrt-l2",
-        {"shrinkage": Parameter(0.5, FRACTION, "Share of the mean variance in that of each feature; 1: Euclidean.")},
+        {"shrinkage": Parameter(0.5, FRACTION, "Weight of the mean variance in that of each feature; 1: Euclidean.")},
         {"shrinkage": (0.03, 0.1, 0.3, 0.5, 0.8, 1.0)},
     ),
 }
 
-#: What is known of a classifier that is named by its import path: it says itself which parameters it takes.
+#: A classifier that is named by its import path; its class defines the parameters.
 BY_PATH = HeadType(("avg",), "sqrt-l2", {})
 
 #: Heads with nothing random in them.
@@ -144,7 +144,7 @@ def head_kind(head_type: str, scaling: str | None = None) -> HeadType:
     if head_type not in HEAD_TYPES:
         raise HeadstartError(
             f"There is no head {head_type!r}. Expected one of: {', '.join(HEAD_TYPES)}; or the import path of a scikit-learn "
-            "classifier, as sklearn.naive_bayes.GaussianNB."
+            "classifier, e.g. sklearn.naive_bayes.GaussianNB."
         )
     return TUTORIAL if head_type == "dense" and scaling == "none" else HEAD_TYPES[head_type]
 

@@ -27,13 +27,13 @@ class NeighboursHead(ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     n_neighbors : int
-        Rows that are asked; all where there are fewer.
+        Number of neighbors; all rows where there are fewer.
     metric : "cosine" or "euclidean"
-        What near means.
+        Distance between rows.
     smoothing : float
-        Rows' worth of prior, above 0.
+        Pseudo-count of rows, above 0.
     class_weight : None, "balanced" or mapping
-        Of a neighbour by its class, as in scikit-learn.
+        Weights of neighbours by class, as in scikit-learn.
 
     Attributes
     ----------
@@ -85,12 +85,12 @@ class NeighboursHead(ClassifierMixin, BaseEstimator):
         distances, indices = search.kneighbors(X)
         distances = distances.astype(np.float64)
         weights = nearness(distances if self.metric == "cosine" else distances**2)
-        votes = np.tile(self.smoothing * self.prior_, (len(indices), 1))
+        counts = np.tile(self.smoothing * self.prior_, (len(indices), 1))
         for labels, weight in zip(
             self.labels_[indices].T, weights.T, strict=True
         ):  # the nearest of all rows, the next …
-            votes[np.arange(len(votes)), labels] += weight * self.class_weight_[labels]
-        probabilities: NDArray[np.float64] = votes / votes.sum(axis=1, keepdims=True)
+            counts[np.arange(len(counts)), labels] += weight * self.class_weight_[labels]
+        probabilities: NDArray[np.float64] = counts / counts.sum(axis=1, keepdims=True)
         return probabilities
 
     def predict(self, X: Any) -> NDArray[Any]:

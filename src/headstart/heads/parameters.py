@@ -16,7 +16,7 @@ from headstart.texts import did_you_mean
 #: Activations of hidden layers, as Keras names them.
 ACTIVATIONS = ("relu", "gelu", "silu", "elu", "selu", "tanh")
 
-#: What becomes of a learning rate.
+#: How a learning rate changes during training.
 SCHEDULES = ("constant", "linear", "cosine")
 
 #: Distances between rows of features, as scikit-learn names them.
@@ -25,7 +25,7 @@ METRICS = ("cosine", "euclidean")
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What values a parameter takes: in words for a person, and as a test."""
+    """The values that a parameter takes: a description, and a function that tests one."""
 
     words: str
     accepts: Callable[[Any], bool]
@@ -38,11 +38,11 @@ class Parameter:
     Attributes
     ----------
     default : value
-        What it is unless it is set.
+        Value unless it is set.
     kind : Kind
-        What it may be set to.
+        Allowed values.
     help : str
-        What it does, in one line.
+        One line for the user.
     """
 
     default: Any
@@ -61,7 +61,7 @@ def is_count(value: Any, least: int = 1) -> bool:
 
 
 def are_units(value: Any) -> bool:
-    """Return whether a value lists the units of layers."""
+    """Return whether a value is a list of units of layers."""
     return isinstance(value, Sequence) and not isinstance(value, str) and all(is_count(unit) for unit in value)
 
 
@@ -110,7 +110,7 @@ def check_values(head_type: str, values: Mapping[str, Any], parameters: Mapping[
 
 #: Keys of the file, and what each must be.
 KEYS: dict[str, tuple[type, str]] = {
-    "type": (str, "a name of the catalogue, or an import path as sklearn.naive_bayes.GaussianNB"),
+    "type": (str, "a name of the catalogue, or an import path, e.g. sklearn.naive_bayes.GaussianNB"),
     "features": (list, "a list of names"),
     "scaling": (str, "a name"),
     "random_state": (int, "a whole number"),
@@ -119,12 +119,12 @@ KEYS: dict[str, tuple[type, str]] = {
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """Return what a config file says, as keyword arguments of :func:`headstart.heads.catalogue.default_spec`.
+    """Return the values of a config file, as keyword arguments of :func:`headstart.heads.catalogue.default_spec`.
 
     Raises
     ------
     ParameterError
-        If it cannot be read, is no TOML, names no type, or holds something that no head has.
+        If it cannot be read, is not TOML, names no type, or has an unknown key.
 
     Examples
     --------
@@ -138,11 +138,10 @@ def read_config(path: str | Path) -> dict[str, Any]:
     unknown = sorted(set(values) - set(KEYS))
     if unknown:
         raise ParameterError(
-            f"{path} holds {', '.join(unknown)}, which no head has. Expected: {', '.join(KEYS)}."
-            f"{did_you_mean(unknown, KEYS)}"
+            f"Unknown keys in {path}: {', '.join(unknown)}. Expected: {', '.join(KEYS)}.{did_you_mean(unknown, KEYS)}"
         )
     if "type" not in values:
-        raise ParameterError(f'{path} does not say which head it is of. Expected a line as: type = "ridge".')
+        raise ParameterError(f'{path} does not say which head to fit. Expected a line like: type = "ridge".')
     for name, value in values.items():
         kind, words = KEYS[name]
         if not isinstance(value, kind) or isinstance(value, bool):
@@ -155,7 +154,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
 #: Poolings of the stored layer.
 POOLINGS = ("flatten", "avg", "max", "gem", "crops")
 
-#: Averages that ``crops`` puts side by side: of the whole map and of its four corners.
+#: Averages in ``crops``, side by side: one of the whole map and one of each of its four corners.
 N_CROPS = 5
 
 #: Exponent of ``gem``; 1 would be ``avg``, infinity ``max``. The fixed value of Radenović, Tolias & Chum, "Fine-tuning CNN
@@ -167,7 +166,7 @@ SCALINGS = ("sqrt-l2", "l2", "standard", "none")
 
 
 def count_views(features: Sequence[str]) -> int:
-    """Return of how many views of the same image a row of features is made, each in as many columns, side by side."""
+    """Return the number of views of the image in one row of features, stored side by side with equal widths."""
     return N_CROPS if tuple(features) == ("crops",) else 1
 
 
@@ -178,13 +177,13 @@ class HeadType:
     Attributes
     ----------
     features : tuple of str
-        What it is fitted on unless told otherwise.
+        Default features.
     scaling : str
-        How that is scaled.
+        Default scaling of the features.
     params : mapping of str to Parameter
-        The parameters that may be set: default, values, help.
+        The parameters that may be set.
     grid : mapping of str to sequence
-        The values of parameters that a search tries, every combination of them, the defaults among them.
+        Values that a search tries, in every combination; the defaults are among them.
     """
 
     features: tuple[str, ...]
@@ -193,25 +192,27 @@ class HeadType:
     grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
 
-WEIGHTED = Parameter(None, CLASS_WEIGHT, "balanced gives rare classes their weight.")
+WEIGHTED = Parameter(
+    None, CLASS_WEIGHT, "Weight of each class; balanced: inversely proportional to its number of images."
+)
 
 
 def dense_params(*, epochs: int, learning_rate: float, schedule: str) -> dict[str, Parameter]:
     """Return the parameters of a dense head with these defaults."""
     return {
         "hidden": Parameter((256,), UNITS, "Units of the hidden layers."),
-        "activation": Parameter("relu", ACTIVATION, "Of the hidden layers."),
-        "dropout": Parameter(0.0, RATE, "Share of hidden units left out in each step."),
+        "activation": Parameter("relu", ACTIVATION, "Activation of the hidden layers."),
+        "dropout": Parameter(0.0, RATE, "Fraction of hidden units dropped in each step."),
         "epochs": Parameter(epochs, COUNT, "Passes over the data."),
         "batch_size": Parameter(32, COUNT, "Images per step."),
-        "learning_rate": Parameter(learning_rate, POSITIVE, "Of Adam."),
-        "schedule": Parameter(schedule, SCHEDULE, "Whether the learning rate falls to 0, and how."),
+        "learning_rate": Parameter(learning_rate, POSITIVE, "Learning rate of Adam."),
+        "schedule": Parameter(schedule, SCHEDULE, "Learning rate over the epochs: constant, or falling to 0."),
         "l2": Parameter(0.0, NOT_NEGATIVE, "L2 penalty on the kernels."),
-        "early_stopping": Parameter(False, SWITCH, "Stop when held-out images are predicted best."),
-        "validation_fraction": Parameter(0.1, SHARE, "Share of the images held out for early stopping."),
-        "patience": Parameter(5, COUNT, "Epochs to wait for a better one before stopping early."),
-        "cv": Parameter(0, FOLDS_OR_NONE, "Folds of a temperature for the probabilities, each a fit more; 0 for none."),
-        "views": Parameter(1, COUNT, "Parts of a row that show the same image, as wide each; 5 on crops unless set."),
+        "early_stopping": Parameter(False, SWITCH, "Stop when the loss on held-out images no longer falls."),
+        "validation_fraction": Parameter(0.1, SHARE, "Fraction of the training images held out for early stopping."),
+        "patience": Parameter(5, COUNT, "Epochs without a lower held-out loss before stopping early."),
+        "cv": Parameter(0, FOLDS_OR_NONE, "Folds of the temperature scaling, one more fit each; 0: no scaling."),
+        "views": Parameter(1, COUNT, "Equally wide parts of a row that show the same image; 5 on crops unless set."),
         "class_weight": WEIGHTED,
     }
 

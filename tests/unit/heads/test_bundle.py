@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bundles import change_facts, fitted, refresh_digest, resave
+from bundles import change_metadata, fitted, refresh_digest, resave
 from headstart.bundles import bundle
 from headstart.bundles.bundle import load_bundle, save_bundle, short_digests
 from headstart.errors import BundleError, RecipeMismatchError
@@ -88,9 +88,9 @@ def test_only_a_bundle_is_replaced(batch: FeatureBatch, tmp_path: Path) -> None:
 
 def test_another_version_of_scikit_learn_is_said(copy_of) -> None:
     folder = copy_of("logistic")
-    facts = json.loads((folder / "bundle.json").read_text())
-    facts["versions"]["scikit-learn"] = "0.1.0"
-    (folder / "bundle.json").write_text(json.dumps(facts))
+    metadata = json.loads((folder / "bundle.json").read_text())
+    metadata["versions"]["scikit-learn"] = "0.1.0"
+    (folder / "bundle.json").write_text(json.dumps(metadata))
     with pytest.warns(UserWarning, match=r"fitted with scikit-learn 0\.1\.0") as caught:
         load_bundle(folder)
     assert len(caught) == 1
@@ -110,7 +110,7 @@ def test_parameters_that_have_come_since_have_their_defaults(copy_of, batch: Fea
 def test_a_head_that_does_not_work_with_this_scikit_learn_is_refused(copy_of) -> None:
     folder = copy_of("logistic")
     resave(folder, lambda classifier: delattr(classifier, "coef_"))
-    change_facts(folder, lambda facts: facts["versions"].update({"scikit-learn": "0.1.0"}))
+    change_metadata(folder, lambda metadata: metadata["versions"].update({"scikit-learn": "0.1.0"}))
     with pytest.raises(BundleError, match=r"does not work here .*\. Fit the head again\. It was fitted with .*0\.1\.0"):
         load_bundle(folder)
 
@@ -122,7 +122,7 @@ def test_an_unknown_type_of_another_scikit_learn_is_refused_with_both_versions(c
     folder = copy_of("logistic")
     skops.io.dump(FunctionTransformer(os.system), folder / "head.skops")
     refresh_digest(folder, "head.skops")
-    change_facts(folder, lambda facts: facts["versions"].update({"scikit-learn": "9.9.0"}))
+    change_metadata(folder, lambda metadata: metadata["versions"].update({"scikit-learn": "9.9.0"}))
     with pytest.raises(
         BundleError, match=r"types that no head needs.* It was fitted with scikit-learn 9\.9\.0, and is used"
     ):

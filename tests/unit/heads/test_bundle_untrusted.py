@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bundles import change_facts, refresh_digest, rewrite
+from bundles import change_metadata, refresh_digest, rewrite
 from headstart.bundles.bundle import load_bundle
 from headstart.errors import BundleError
 from headstart.heads.catalogue import default_spec, make_head
@@ -106,9 +106,9 @@ def test_a_folder_that_is_no_bundle_is_refused(text: str, copy_of) -> None:
     }.items(),
     ids=lambda item: item[0],
 )
-def test_facts_that_do_not_fit_are_refused(change: tuple[str, Callable[[dict[str, Any]], object]], copy_of) -> None:
+def test_metadata_that_do_not_fit_are_refused(change: tuple[str, Callable[[dict[str, Any]], object]], copy_of) -> None:
     folder = copy_of("logistic")
-    change_facts(folder, change[1])
+    change_metadata(folder, change[1])
     with pytest.raises(BundleError, match=str(folder)):
         load_bundle(folder)
 
@@ -175,7 +175,7 @@ def test_labels_that_are_no_classes_are_refused(labels: list[object], copy_of) -
 @pytest.mark.slow  # a network needs TensorFlow
 def test_a_dense_head_without_its_network_is_refused(copy_of) -> None:
     folder = copy_of("dense")
-    change_facts(folder, lambda facts: facts["files"].pop("network.keras"))
+    change_metadata(folder, lambda metadata: metadata["files"].pop("network.keras"))
     with pytest.raises(BundleError, match="network"):
         load_bundle(folder)
 
@@ -184,7 +184,7 @@ def test_a_dense_head_without_its_network_is_refused(copy_of) -> None:
 def test_a_network_for_a_head_without_one_is_refused(saved: Callable[[str], Path], copy_of) -> None:
     folder = copy_of("logistic")
     (folder / "network.keras").write_bytes((saved("dense") / "network.keras").read_bytes())
-    change_facts(folder, lambda facts: facts["files"].update({"network.keras": ""}))
+    change_metadata(folder, lambda metadata: metadata["files"].update({"network.keras": ""}))
     refresh_digest(folder, "network.keras")
     with pytest.raises(BundleError, match="network"):
         load_bundle(folder)

@@ -14,7 +14,7 @@ from fakes import FakeBackbone
 from headstart.bundles.bundle import Bundle, load_bundle, save_bundle
 from headstart.bundles.trusted_types import check_savable
 from headstart.errors import BundleError, DataError, HeadstartError, ParameterError
-from headstart.heads.by_import_path import fit_in_words
+from headstart.heads.by_import_path import fit_with_checks
 from headstart.heads.catalogue import default_spec, make_head
 from headstart.heads.transforms import design_matrix
 from headstart.types import FeatureBatch
@@ -81,8 +81,8 @@ def test_the_seed_is_handed_on_where_one_is_taken() -> None:
         ("sklearn.linear_model.Ridge", "is no classifier"),
         ("sklearn.base.clone", "is no classifier"),
         ("os.system", "is no classifier"),
-        ("sklearn..GaussianNB", "no import path"),
-        ("sklearn.naive_bayes.GaussianNB()", "no import path"),
+        ("sklearn..GaussianNB", "not an import path"),
+        ("sklearn.naive_bayes.GaussianNB()", "not an import path"),
         ("sklearn.ensemble.VotingClassifier", "estimators"),
     ],
 )
@@ -109,7 +109,7 @@ def test_parameters_are_checked_by_the_classifier_before_a_fit(params: dict[str,
 def test_what_the_rows_do_not_allow_is_said_in_words() -> None:
     path = "sklearn.naive_bayes.MultinomialNB"
     with pytest.raises(DataError, match="MultinomialNB cannot be fitted on these features: Negative values"):
-        fit_in_words(make_head(default_spec(path)), path, -np.eye(4), np.array([0, 0, 1, 1]))
+        fit_with_checks(make_head(default_spec(path)), path, -np.eye(4), np.array([0, 0, 1, 1]))
 
 
 def test_trees_are_refused_before_the_fit() -> None:
@@ -147,9 +147,9 @@ def test_a_class_of_other_people_can_be_fitted_but_not_saved(foreign: str, batch
 def test_a_bundle_that_names_code_of_other_people_does_not_import_it(batch: FeatureBatch, tmp_path: Path) -> None:
     folder = save_bundle(tmp_path / "head", bundle_of("sklearn.naive_bayes.GaussianNB", {}, batch), metrics={})
     (tmp_path / "evil_package.py").write_text("raise SystemExit('imported')")
-    facts = json.loads((folder / "bundle.json").read_text())
-    facts["spec"]["type"] = "evil_package.Classifier"
-    (folder / "bundle.json").write_text(json.dumps(facts))
+    metadata = json.loads((folder / "bundle.json").read_text())
+    metadata["spec"]["type"] = "evil_package.Classifier"
+    (folder / "bundle.json").write_text(json.dumps(metadata))
     sys.path.insert(0, str(tmp_path))
     try:
         with pytest.raises(BundleError, match=r"evil_package\.Classifier is none of scikit-learn's"):
@@ -164,8 +164,8 @@ def test_a_head_of_another_class_than_its_bundle_says_is_refused(
     path: str, batch: FeatureBatch, tmp_path: Path
 ) -> None:
     folder = save_bundle(tmp_path / "head", bundle_of("sklearn.linear_model.RidgeClassifier", {}, batch), metrics={})
-    facts = json.loads((folder / "bundle.json").read_text())
-    facts["spec"]["type"] = path
-    (folder / "bundle.json").write_text(json.dumps(facts))
+    metadata = json.loads((folder / "bundle.json").read_text())
+    metadata["spec"]["type"] = path
+    (folder / "bundle.json").write_text(json.dumps(metadata))
     with pytest.raises(HeadstartError, match="holds no head of this kind"):
         load_bundle(folder)

@@ -39,7 +39,7 @@ def test_what_a_config_leaves_out_is_the_catalogues(tmp_path: Path) -> None:
     [
         ("type: ridge", "cannot be read as TOML"),
         ('scaling = "l2"', "which head"),
-        ('type = "ridge"\nalpha = 3', "holds alpha, which no head has. Expected: type, features"),
+        ('type = "ridge"\nalpha = 3', "toml: alpha. Expected: type, features"),
         ("type = 3", "type in .* cannot be 3"),
         ('type = "ridge"\nfeatures = "avg"', "a list of names"),
         ('type = "ridge"\nfeatures = [1]', "a list of names"),

@@ -13,7 +13,7 @@ from sklearn.preprocessing import normalize
 from sklearn.svm import LinearSVC
 
 from headstart.heads import linear
-from headstart.heads.fitting import row_space as rooms
+from headstart.heads.fitting import row_space as row_spaces
 from headstart.heads.fitting.linear_path import finish, solve_path
 from headstart.heads.fitting.losses import Deviance, SquaredHinge, minimise
 from headstart.heads.fitting.row_space import row_space
@@ -56,7 +56,7 @@ def plain(head: LogisticHead | LinearSVM) -> LogisticRegression | LinearSVC:
 @pytest.mark.parametrize("head", [LogisticHead, LinearSVM])
 def test_coefficients_are_those_of_scikit_learn(head, n_classes, shape, form, way, monkeypatch) -> None:
     if way == "given rows":
-        monkeypatch.setattr(rooms, "MAX_RANK", 0)
+        monkeypatch.setattr(row_spaces, "MAX_RANK", 0)
     X, y = features(SHAPES[shape]), classes(SHAPES[shape][0], n_classes)
     for C, weights in ((0.1, None), (30.0, "balanced")):
         ours = head(C, class_weight=weights, tol=1e-10).fit(form(X), y)
@@ -74,7 +74,7 @@ def test_float32_features_give_the_same_coefficients() -> None:
 
 
 def test_sparse_rows_are_kept_sparse_when_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rooms, "MAX_RANK", 10)
+    monkeypatch.setattr(row_spaces, "MAX_RANK", 10)
     X = features((60, 300))
     assert sparse.issparse(row_space(X, centred=True).rows)
     assert not sparse.issparse(row_space(X + 1, centred=True).rows)

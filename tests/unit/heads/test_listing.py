@@ -27,8 +27,8 @@ def test_heads_are_listed_by_name_with_what_is_known(folder: Path) -> None:
     knn, ridge = list_heads(folder)
     assert (knn.path.name, ridge.path.name) == ("knn", "ridge")
     assert ridge.problem == ""
-    assert ridge.facts is not None
-    assert (ridge.facts.spec.type, ridge.facts.spec.features, ridge.facts.spec.scaling) == (
+    assert ridge.metadata is not None
+    assert (ridge.metadata.spec.type, ridge.metadata.spec.features, ridge.metadata.spec.scaling) == (
         "ridge",
         ("avg", "gem"),
         "l2",
@@ -37,7 +37,7 @@ def test_heads_are_listed_by_name_with_what_is_known(folder: Path) -> None:
     assert ridge.size_bytes == sum(path.stat().st_size for path in ridge.path.iterdir())
     values = ridge.to_dict()
     assert json.loads(json.dumps(values)) == values
-    assert values["recipe"] == f"foreign:golden last, 32 px, {ridge.facts.recipe.fingerprint[:8]}"
+    assert values["recipe"] == f"foreign:golden last, 32 px, {ridge.metadata.recipe.fingerprint[:8]}"
 
 
 def test_a_head_itself_is_a_list_of_one(folder: Path) -> None:

@@ -13,7 +13,7 @@ def rows(n_samples: int = 60, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return rng.random((n_samples, 6)) + 2.0 * np.eye(3, 6)[y], y
 
 
-def test_votes_by_hand() -> None:
+def test_weights_of_neighbours_by_hand() -> None:
     head = NeighboursHead(3, metric="euclidean", smoothing=0.5).fit([[0.0], [2.0], [3.0], [100.0]], [0, 1, 1, 0])
     # Squared distances of 1: 1, 1 and 4, mean 2; weights 1, 1 and exp(−3 / 2).
     one, two = 1.0 + 0.25, 1.0 + np.exp(-1.5) + 0.25
@@ -57,7 +57,7 @@ def test_more_neighbours_than_rows_asks_all() -> None:
     np.testing.assert_array_equal(*probabilities)
 
 
-def test_balanced_votes_help_the_rare_class() -> None:
+def test_balanced_weights_help_the_rare_class() -> None:
     X, y = rows()
     y = np.where(np.arange(len(y)) < 50, 0, 1)
     plain, balanced = (

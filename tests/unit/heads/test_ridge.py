@@ -102,7 +102,7 @@ def test_classes_without_overlap_keep_finite_probabilities() -> None:
     assert 0 < probabilities.min() < 0.1
 
 
-def test_rows_that_are_all_alike_have_the_shares_of_the_classes() -> None:
+def test_rows_that_are_all_equal_have_the_shares_of_the_classes() -> None:
     head = RidgeHead().fit(np.ones((6, 3)), [0, 0, 0, 0, 1, 1])
     assert head.predict(np.ones((1, 3))) == [0]
     assert np.isfinite(head.predict_proba(np.ones((1, 3)))).all()
