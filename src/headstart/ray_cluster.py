@@ -1,4 +1,4 @@
-"""A Ray cluster: connecting to it, the number of actors it has room for, and joblib tasks on its workers."""
+"""A Ray cluster: connecting to it, the number of workers that fit, and joblib tasks on its workers."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ CPUS_PER_WORKER = 4
 
 @dataclass(frozen=True, slots=True)
 class ClusterOptions:
-    """Where actors run, and what each of them has.
+    """Address of a cluster, and the number and size of the workers.
 
     Attributes
     ----------
     address : str, optional
-        Of the cluster, as ``auto`` or ``ray://host:10001``; the default starts one on this machine.
+        E.g. ``auto`` or ``ray://host:10001``; the default starts a cluster on this machine.
     workers : int, optional
-        Actors; as many as there is room for by default.
+        Number of workers; by default as many as fit.
     cpus_per_worker : int, optional
-        Cores of each; the default is ``CPUS_PER_WORKER``, or all of the smallest node.
+        Cores per worker; the default is ``CPUS_PER_WORKER``, or all of the smallest node.
     gpus_per_worker : float, optional
-        GPUs of each; the default is one where the cluster has any.
+        GPUs per worker; the default is one where the cluster has any.
     """
 
     address: str | None = None
@@ -101,20 +101,20 @@ def nodes() -> Sequence[Mapping[str, Any]]:
     return found
 
 
-def room(nodes: Sequence[Mapping[str, Any]], options: ClusterOptions) -> tuple[dict[str, Any], int]:
-    """Return what each actor asks for, and how many of them there is room for.
+def worker_resources(nodes: Sequence[Mapping[str, Any]], options: ClusterOptions) -> tuple[dict[str, Any], int]:
+    """Return the resources of each worker, and the number of workers that fit.
 
     Parameters
     ----------
     nodes : sequence of mapping
-        As Ray lists them.
+        Nodes of the cluster as Ray lists them.
     options : ClusterOptions
-        What was asked for.
+        The requested workers.
 
     Raises
     ------
     HeadstartError
-        If there is no room for one.
+        If not a single worker fits.
     """
     alive = [node["Resources"] for node in nodes if node["Alive"]]
     n_cpus = [int(resources.get("CPU", 0)) for resources in alive]
@@ -136,7 +136,7 @@ def room(nodes: Sequence[Mapping[str, Any]], options: ClusterOptions) -> tuple[d
 
 
 def result_of(reference: Any) -> Any:
-    """Return what an actor answers; what it raised on purpose is raised here as it was there."""
+    """Return the answer of an actor; a HeadstartError that it raised is raised here again."""
     import ray
 
     try:
@@ -150,13 +150,13 @@ def result_of(reference: Any) -> Any:
 class RayPool:
     """Runs independent tasks in workers of one core each. Use as a context manager: at its end the workers are gone.
 
-    What the tasks share goes into the cluster's object store once, and from there once to every node, where its arrays lie in
-    memory that all workers of the node read; with each task only its own arguments travel.
+    Shared data goes into the cluster's object store once, and from there once to every node, whose workers read one copy;
+    only its own arguments are sent with each task.
 
     Parameters
     ----------
     address : str, optional
-        Of the cluster, as ``auto`` or ``ray://host:10001``; the default starts one on this machine.
+        E.g. ``auto`` or ``ray://host:10001``; the default starts a cluster on this machine.
     n_jobs : int, optional
         Workers at most; as many as the cluster has free cores by default.
 
@@ -200,12 +200,12 @@ class RayPool:
         Raises
         ------
         HeadstartError
-            What a task raised on purpose; or that a worker died.
+            If a task raised one, or a worker exited.
         """
         import ray
         from joblib import delayed
 
-        workers, reference = self._hired(len(tasks)), ray.put(shared)
+        workers, reference = self._started(len(tasks)), ray.put(shared)
         try:
             found = workers(delayed(alone)(function, reference, task) for task in tasks)
         except ray.exceptions.RayError as error:
@@ -215,8 +215,8 @@ class RayPool:
             ) from error
         return [value for value, _ in found], [message for _, messages in found for message in messages]
 
-    def _hired(self, n_tasks: int) -> Any:
-        """Return joblib's ``Parallel`` over the workers, of which more are hired where there are more tasks than before."""
+    def _started(self, n_tasks: int) -> Any:
+        """Return joblib's ``Parallel`` over the workers; starts more workers where there are more tasks than before."""
         from joblib import Parallel, parallel_config
 
         wanted = max(2, min(self._most, n_tasks))  # one alone would run in this process: joblib asks no backend for it
@@ -234,7 +234,7 @@ def most_workers(n_jobs: int | None) -> int:
     Raises
     ------
     HeadstartError
-        If there is no room for two.
+        If fewer than two fit.
     """
     import ray
 

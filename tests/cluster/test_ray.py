@@ -144,7 +144,7 @@ def test_the_command_says_who_did_how_much(
     def with_all_there(engine: RayEngine) -> RayEngine:
         """Begin when both workers have arrived: one alone may be done before the other is there."""
         entered = enter(engine)
-        wait_for(lambda: engine._crew.answers() == [] and len(engine._crew.idle) == 2)
+        wait_for(lambda: engine._pool.answers() == [] and len(engine._pool.idle) == 2)
         return entered
 
     monkeypatch.setattr(RayEngine, "__enter__", with_all_there)

@@ -138,7 +138,7 @@ def extract(
     address: Annotated[
         str | None, typer.Option(help="ray: the cluster, as auto. Default: one that is started on this machine.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="ray: default: as many as there is room for.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="ray: default: as many as fit.")] = None,
     cpus_per_worker: Annotated[
         int | None, typer.Option(min=1, help="ray: default: 4, or all of the smallest node.")
     ] = None,
@@ -237,8 +237,8 @@ def print_summary(summary: ExtractionSummary) -> None:
         soft_wrap=True,
     )
     print_gone(summary)
-    for share in summary.shares:
-        out.print(f"  {shown(share)}", soft_wrap=True)
+    for statistics in summary.worker_statistics:
+        out.print(f"  {shown(statistics)}", soft_wrap=True)
     for sentence in sentences(summary.notes):
         out.print(sentence, soft_wrap=True)
     if summary.ignored or summary.hidden_count:

@@ -129,16 +129,16 @@ def has_bfloat16(flags: frozenset[str]) -> bool:
 
 def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
     """Return the feature flags of the CPU as Linux lists them; none on other systems."""
-    return frozenset(cpu_fact("flags", cpuinfo).split())
+    return frozenset(cpuinfo_value("flags", cpuinfo).split())
 
 
 def cpu_family(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, int]:
     """Return vendor and family of the CPU as Linux tells them; no name and 0 on other systems, and where it tells none."""
-    family = cpu_fact("cpu family", cpuinfo)
-    return cpu_fact("vendor_id", cpuinfo), int(family) if family.isdecimal() else 0
+    family = cpuinfo_value("cpu family", cpuinfo)
+    return cpuinfo_value("vendor_id", cpuinfo), int(family) if family.isdecimal() else 0
 
 
-def cpu_fact(name: str, cpuinfo: Path) -> str:
+def cpuinfo_value(name: str, cpuinfo: Path) -> str:
     """Return what Linux tells of the first core under a name."""
     try:
         text = cpuinfo.read_text()

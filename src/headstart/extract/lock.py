@@ -79,7 +79,7 @@ def beside(target: Path, suffix: str) -> Path:
 def owner_of(owner: Path) -> str:
     """Return who holds the lock; nothing where that is not known (yet)."""
     try:
-        facts = json.loads(owner.read_text(encoding="utf-8"))
-        return f"process {facts['pid']} on {facts['host']}"
+        holder = json.loads(owner.read_text(encoding="utf-8"))
+        return f"process {holder['pid']} on {holder['host']}"
     except (OSError, ValueError, KeyError, TypeError):
         return ""

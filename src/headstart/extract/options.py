@@ -21,27 +21,27 @@ if TYPE_CHECKING:
 
 
 class OnImages(Protocol):
-    """Is told how many images are done, failures included; and by whom, where several compute."""
+    """Callback for finished images, failures included."""
 
     def __call__(self, n_images: int, place: str = "", /) -> None:
-        """Count them."""
+        """Count images done; ``place`` is the device or node, where there are several."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """What one of several that compute has done.
+class WorkerStatistics:
+    """Images and rate of one device, or of the workers of one node.
 
     Attributes
     ----------
     place : str
-        Its name, as that of a node of a cluster.
+        Name of the device or node.
     n_workers : int
-        Workers that it had at the end; 0 of a node that was lost.
+        Its workers at the end of the run; 0 for a node that was lost.
     n_images : int
-        Images done there, failures included.
+        Images done, failures included.
     images_per_second : float
-        From the first one that it was given to the last one that it had done.
+        From the first image given to it to the last one done.
     """
 
     place: str
@@ -54,8 +54,8 @@ class Share:
         return f"{self.place} ({workers}): {self.n_images:,} images at {self.images_per_second:.1f} images/s"
 
 
-class Shares:
-    """Counts images by place while they are computed.
+class StatisticsCollector:
+    """Counts images by device or node while they are computed.
 
     Parameters
     ----------
@@ -66,26 +66,28 @@ class Shares:
     def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
         self._now = now
         self._n_images: Counter[str] = Counter()
-        self._given: dict[str, float] = {}
+        self._started: dict[str, float] = {}
         self._done: dict[str, float] = {}
 
-    def given(self, place: str) -> None:
-        """Note that a place has something to do from now on."""
-        if place not in self._given:
-            self._given[place] = self._now()
+    def start(self, place: str) -> None:
+        """Start the clock of a place, unless it runs."""
+        if place not in self._started:
+            self._started[place] = self._now()
 
-    def done(self, place: str, n_images: int) -> None:
-        """Count images that a place has done."""
+    def add(self, place: str, n_images: int) -> None:
+        """Count images done at a place."""
         self._n_images[place] += n_images
         self._done[place] = self._now()
 
-    def of(self, n_workers: Mapping[str, int]) -> tuple[Share, ...]:
-        """Return the shares, sorted by place, with how many workers each has now."""
+    def collect(self, n_workers: Mapping[str, int]) -> tuple[WorkerStatistics, ...]:
+        """Return the statistics of all places, sorted by name; ``n_workers`` are those at each place now."""
         found = []
         for place in sorted(self._n_images.keys() | n_workers.keys()):
             n_images = self._n_images[place]
-            seconds = self._done.get(place, 0.0) - self._given.get(place, 0.0)
-            found.append(Share(place, n_workers.get(place, 0), n_images, n_images / seconds if seconds > 0 else 0.0))
+            seconds = self._done.get(place, 0.0) - self._started.get(place, 0.0)
+            found.append(
+                WorkerStatistics(place, n_workers.get(place, 0), n_images, n_images / seconds if seconds > 0 else 0.0)
+            )
         return tuple(found)
 
 
@@ -222,8 +224,8 @@ class ExtractionSummary:
         Where the time of the images that were computed went.
     device : str
         What the network ran on, as ``cpu`` or ``gpu:0``; empty where nothing was computed.
-    shares : tuple of Share
-        Who computed how many images how fast, where several did.
+    worker_statistics : tuple of WorkerStatistics
+        Images and rate per device or node; empty where one device computed all.
     precision_reason : str
         Why the features are computed in that precision.
     stop_signal : int or None
@@ -249,7 +251,7 @@ class ExtractionSummary:
     seconds: float = 0.0
     times: RunTimes = field(default_factory=RunTimes)
     device: str = ""
-    shares: tuple[Share, ...] = ()
+    worker_statistics: tuple[WorkerStatistics, ...] = ()
     precision_reason: str = ""
     stop_signal: int | None = None
 
@@ -279,6 +281,6 @@ class ExtractionSummary:
             "seconds": self.seconds,
             "device": self.device,
             "precision_reason": self.precision_reason,
-            "shares": [asdict(share) for share in self.shares],
+            "shares": [asdict(one) for one in self.worker_statistics],
             "interrupted": self.interrupted,
         }

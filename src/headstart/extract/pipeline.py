@@ -24,31 +24,30 @@ from headstart.images.read_ahead import RunTimes, Stage, StageTime, decoded, gro
 if TYPE_CHECKING:
     from headstart.types import Backbone, FeatureBatch, ImageRef
 
-#: Batches in the network at most. On a device that works beside the program: one that it computes, or whose features come
-#: back, and one that is there already. Elsewhere: one that is computed, and one that waits.
-IN_FLIGHT = 2
+#: Batches in the inference queue at most: one that the device computes or whose features are copied back, and the next one.
+MAX_QUEUED_BATCHES = 2
 
 
-class Flight:
-    """Batches on their way through a network, in order. Started by one thread, fetched by another.
+class InferenceQueue:
+    """Queue of batches that go through a network in order. One thread starts them, another fetches their features.
 
-    A backbone with ``start`` computes beside the program (a GPU): the next batch is started before the features of the
-    former are fetched, so that the device never waits for a copy. At the end of the ``with`` block what was started is
-    fetched; what was not is dropped.
+    Where the device computes asynchronously (a GPU), the next batch is started before the features of the previous one are
+    fetched, so that the device never waits for a copy. At the end of the ``with`` block, started batches are fetched and the
+    others are dropped.
 
     Parameters
     ----------
     backbone : Backbone
         The network.
     done : callable
-        Takes a batch and its features (None where no image of it could be read), in the thread that fetches; what it
-        returns is the result of the batch.
+        Called in the fetching thread with a batch and its features (None where no image of it could be read); returns the
+        result of the batch.
     time : StageTime
-        Is told how long at least one batch was in the network, and how long it was waited for.
+        Collects the time in which at least one batch was in the network, and the time spent waiting for it.
     stop : threading.Event
-        Once it is set, no batch is started; the result of those that are not is None.
+        Once set, no batch is started; the results of the remaining ones are None.
     clock : callable
-        Seconds from some fixed point.
+        Monotonic time in seconds.
     """
 
     def __init__(
@@ -67,11 +66,11 @@ class Flight:
         self._last_end = 0.0
 
     def __len__(self) -> int:
-        """Return how many batches were given whose results were not taken."""
+        """Return how many results were not taken yet."""
         return len(self._pending)
 
     def submit(self, batch: Batch) -> None:
-        """Give a batch."""
+        """Queue a batch."""
         sent = self._starter.submit(self._start, batch)
         self._pending.append(self._fetcher.submit(self._fetch, batch, sent))
 
@@ -147,7 +146,7 @@ class Pipeline:
         self._max_unpublished, self._n_unpublished = max_unpublished or sys.maxsize, 0
         self.stop, self.on_images = stop or threading.Event(), on_images
         self.times = times or RunTimes()
-        self._forward = Flight(backbone, self._write_behind, self.times.forward, self.stop)
+        self._forward = InferenceQueue(backbone, self._write_behind, self.times.forward, self.stop)
         self._write = Stage("write", 1, self.times.write, finish=True)
         self._last: ShardFile | None = None
 
@@ -178,9 +177,9 @@ class Pipeline:
         error = None
         try:
             for batch in batches:
-                yield from self._make_room(batch)
+                yield from self._wait_for_capacity(batch)
                 self._forward.submit(batch)
-                while len(self._forward) >= IN_FLIGHT and not self.stop.is_set():
+                while len(self._forward) >= MAX_QUEUED_BATCHES and not self.stop.is_set():
                     yield from self._computed()
                 if self.stop.is_set():
                     break
@@ -193,11 +192,8 @@ class Pipeline:
         if error is not None:
             raise error
 
-    def _make_room(self, batch: Batch) -> Generator[ShardReport]:
-        """Wait until a crash would cost no more than it may, with this batch in the network.
-
-        For the disk first: a file that is there makes room, and the device has work meanwhile.
-        """
+    def _wait_for_capacity(self, batch: Batch) -> Generator[ShardReport]:
+        """Wait until this batch fits into the images that a crash may cost: for the writer first, as the device has work."""
         while self._n_unpublished + batch.n_images > self._max_unpublished and not self.stop.is_set():
             yield from self._taken() if len(self._write) else self._computed()
         self._n_unpublished += batch.n_images

@@ -35,11 +35,13 @@ SAMPLE_BYTES = 4096
 SAMPLED_AT_ONCE = 1000
 
 
-def alike(root: Location, refs: Sequence[ImageRef], sizes: NDArray[np.int64], *, threads: int) -> NDArray[np.bool_]:
+def possible_duplicates(
+    root: Location, refs: Sequence[ImageRef], sizes: NDArray[np.int64], *, threads: int
+) -> NDArray[np.bool_]:
     """Return whether another of these files has the same size and the same bytes in its middle, shape (n_refs,).
 
-    Files that are not alike differ. Objects in a bucket are all taken as alike: they have one size and one ETag already.
-    One that cannot be read is like no other: the worker will find out why.
+    All other files are certainly unique. Objects in a bucket are all possible duplicates, since they already agree in size
+    and ETag. A file that cannot be read is none: decoding it will report why.
 
     Parameters
     ----------
@@ -241,14 +243,14 @@ def of_known_path(root: Location, at: NDArray[np.int64]) -> NDArray[np.bool_]:
 def could_be_equal(
     root: Location, refs: ImageRefs, sizes: NDArray[np.int64], known_sizes: NDArray[np.int64], threads: int
 ) -> NDArray[np.bool_]:
-    """Return whether each file has the size of a known one, or is like another of these (:mod:`.alike`).
+    """Return whether each file has the size of a known one, or is a possible duplicate of another of these.
 
     ``sizes`` and ``known_sizes`` are those of :func:`contents_keys`.
     """
     _, which, counts = np.unique(sizes, return_inverse=True, return_counts=True)
     possible: NDArray[np.bool_] = np.isin(sizes, known_sizes)
     several = np.flatnonzero(~possible & (counts[which] > 1))
-    possible[several] = alike(root, refs.taken(several), sizes[several], threads=threads)
+    possible[several] = possible_duplicates(root, refs.taken(several), sizes[several], threads=threads)
     return possible
 
 

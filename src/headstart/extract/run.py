@@ -220,7 +220,7 @@ class Run:
                 summary.notes += report.notes
         self.destination.settled()
         summary.stop_signal = stop.number if stop.is_set() else None
-        summary.shares = engine.shares()
+        summary.worker_statistics = engine.statistics()
         return new
 
     def shards(self, refs: Sequence[ImageRef]) -> Iterator[Shard]:

@@ -93,7 +93,7 @@ class ShardReport:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Images on their way through the network.
+    """Images that go through the network together.
 
     Attributes
     ----------
@@ -171,8 +171,12 @@ class _DiscardedError(Exception):
     """Ends a shard that is not to appear."""
 
 
-#: Deaths over the same images after which these are divided, and a single one is given up.
-MAX_DEATHS = 2
+#: Worker exits over the same images after which these are divided, and a single one is recorded as a failure.
+MAX_EXITS = 2
+
+#: Worker exits in a row, per worker and without a finished shard, after which a run ends. One image that ends every process
+#: takes four: two over its shard, one over the part, one over itself.
+MAX_EXITS_IN_A_ROW = 8
 
 #: Images among which a worker looks for some that it can decode, to choose the precision by.
 CHOICE_IMAGES = 256
@@ -183,22 +187,22 @@ PARTS = 16
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A shard on its way.
+    """A shard that waits for a worker, or is being computed.
 
     Attributes
     ----------
     shard : Shard
         The images and their file.
-    deaths : int
-        Workers that died over it.
+    exits : int
+        Workers that exited while they computed it.
     """
 
     shard: Shard
-    deaths: int = 0
+    exits: int = 0
 
 
 class Tasks:
-    """Shards that wait for a worker; those that one died over come first."""
+    """Queue of shards that wait for a worker; those over which one exited come first."""
 
     def __init__(self, shards: Iterable[Shard]) -> None:
         self._again: deque[Task] = deque()
@@ -212,8 +216,8 @@ class Tasks:
 
     @property
     def is_suspect(self) -> bool:
-        """Whether a worker has died over what comes next."""
-        return bool(self) and self._again[0].deaths > 0
+        """Whether a worker has exited over the next task."""
+        return bool(self) and self._again[0].exits > 0
 
     def next(self) -> Task:
         """Return what to do next."""
@@ -222,9 +226,9 @@ class Tasks:
         return self._again.popleft()
 
     def put_back(self, task: Task) -> Shard | None:
-        """Take back what a worker has died over, divided once it was one too many; return what is not to be tried again."""
-        again = replace(task, deaths=task.deaths + 1)
-        if again.deaths < MAX_DEATHS:
+        """Queue a task again whose worker exited, divided after ``MAX_EXITS``; return a single image that is given up."""
+        again = replace(task, exits=task.exits + 1)
+        if again.exits < MAX_EXITS:
             self._again.append(again)
         elif len(again.shard.refs) > 1:
             self._again.extend(divided(again))
@@ -234,26 +238,23 @@ class Tasks:
 
 
 def to_choose_by(refs: Sequence[ImageRef]) -> Tasks:
-    """Return parts of the images, one of which a worker chooses the precision by: the first with images it can decode."""
+    """Return parts of the images; on the first one with images that decode, a worker chooses the precision."""
     starts = range(0, len(refs), CHOICE_IMAGES)
     return Tasks(Shard(Path("none"), refs[start : start + CHOICE_IMAGES]) for start in starts)
 
 
 def divided(task: Task) -> Iterator[Task]:
-    """Yield the parts of a shard in files of their own; the next death over one of them divides it again."""
+    """Yield the parts of a shard in files of their own; the next exit over one of them divides it again."""
     refs, path = task.shard.refs, task.shard.path
     size = -(-len(refs) // PARTS)
     for number, start in enumerate(range(0, len(refs), size)):
         name = f"{path.stem}-{number:02d}{path.suffix}"
-        yield Task(Shard(path.with_name(name), refs[start : start + size]), MAX_DEATHS - 1)
+        yield Task(Shard(path.with_name(name), refs[start : start + size]), MAX_EXITS - 1)
 
 
 def given_up(shard: Shard, recipe: Recipe, job: ShardJob) -> ShardReport:
-    """Write a shard that says of its image that it cannot be read."""
-    failure = Failure(
-        shard.refs[0],
-        f"The process that read it ended without a word, {MAX_DEATHS} times: it was decoded alone at last.",
-    )
+    """Write a shard that records its only image as a failure."""
+    failure = Failure(shard.refs[0], f"The process that decoded it exited without an error, {MAX_EXITS} times.")
     with ShardWriter(shard.path, recipe=recipe, class_names=job.class_names, compression=job.compression) as writer:
         writer.add_failure(failure)
     return ShardReport(shard.path, failures=[failure])

@@ -1,4 +1,4 @@
-"""What of a cluster needs no cluster: tasks, room, and what is said where Ray is missing."""
+"""Parts of the cluster engine that need no cluster: tasks, resources of workers, and the error where Ray is missing."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from headstart.errors import HeadstartError
 from headstart.extract.engines.ray_engine import RayEngine
 from headstart.extract.options import ExtractOptions
 from headstart.extract.run import extract_features
-from headstart.extract.shard_jobs import MAX_DEATHS, PARTS, Shard, ShardJob, Tasks
-from headstart.ray_cluster import ClusterOptions, room
+from headstart.extract.shard_jobs import MAX_EXITS, PARTS, Shard, ShardJob, Tasks
+from headstart.ray_cluster import ClusterOptions, worker_resources
 from headstart.types import ImageRef
 from pictures import class_folders
 
@@ -28,24 +28,24 @@ def nodes(*sizes: tuple[float, float]) -> list[dict[str, Any]]:
     return [{"Alive": True, "Resources": {"CPU": cpus, "GPU": gpus}} for cpus, gpus in sizes]
 
 
-def test_the_one_image_that_ends_every_process_is_found_in_a_handful_of_deaths() -> None:
-    waiting, deaths, done = Tasks([shard(256)]), 0, []
+def test_the_one_image_that_ends_every_process_is_found_in_a_handful_of_exits() -> None:
+    waiting, exits, done = Tasks([shard(256)]), 0, []
     lost = None
     while waiting:
         task = waiting.next()
         names = [ref.path for ref in task.shard.refs]
         if "77.png" in names:
-            deaths += 1
+            exits += 1
             lost = waiting.put_back(task) or lost
         else:
             done += names
     assert lost is not None
     assert [ref.path for ref in lost.refs] == ["77.png"]
-    assert deaths == MAX_DEATHS + 2
+    assert exits == MAX_EXITS + 2
     assert sorted(done, key=lambda name: int(name.split(".")[0])) == [f"{n}.png" for n in range(256) if n != 77]
 
 
-def test_a_single_death_divides_nothing_and_parts_have_files_of_their_own() -> None:
+def test_a_single_exit_divides_nothing_and_parts_have_files_of_their_own() -> None:
     waiting = Tasks([shard(40)])
     waiting.put_back(waiting.next())
     again = waiting.next()
@@ -60,15 +60,18 @@ def test_a_single_death_divides_nothing_and_parts_have_files_of_their_own() -> N
 
 
 def test_workers_have_four_cores_or_all_of_the_smallest_node() -> None:
-    assert room(nodes((16, 0), (8, 0)), ClusterOptions()) == ({"num_cpus": 4, "num_gpus": 0.0}, 6)
-    assert room(nodes((16, 0), (2, 0)), ClusterOptions()) == ({"num_cpus": 2, "num_gpus": 0.0}, 9)
-    assert room(nodes((16, 0), (0, 0)), ClusterOptions(workers=3)) == ({"num_cpus": 4, "num_gpus": 0.0}, 3)
+    assert worker_resources(nodes((16, 0), (8, 0)), ClusterOptions()) == ({"num_cpus": 4, "num_gpus": 0.0}, 6)
+    assert worker_resources(nodes((16, 0), (2, 0)), ClusterOptions()) == ({"num_cpus": 2, "num_gpus": 0.0}, 9)
+    assert worker_resources(nodes((16, 0), (0, 0)), ClusterOptions(workers=3)) == ({"num_cpus": 4, "num_gpus": 0.0}, 3)
 
 
 def test_where_there_are_gpus_each_has_a_worker() -> None:
-    assert room(nodes((16, 2), (8, 0)), ClusterOptions()) == ({"num_cpus": 4, "num_gpus": 1.0}, 2)
-    assert room(nodes((16, 2)), ClusterOptions(gpus_per_worker=0.5)) == ({"num_cpus": 4, "num_gpus": 0.5}, 4)
-    assert room(nodes((16, 2)), ClusterOptions(gpus_per_worker=0)) == ({"num_cpus": 4, "num_gpus": 0}, 4)
+    assert worker_resources(nodes((16, 2), (8, 0)), ClusterOptions()) == ({"num_cpus": 4, "num_gpus": 1.0}, 2)
+    assert worker_resources(nodes((16, 2)), ClusterOptions(gpus_per_worker=0.5)) == (
+        {"num_cpus": 4, "num_gpus": 0.5},
+        4,
+    )
+    assert worker_resources(nodes((16, 2)), ClusterOptions(gpus_per_worker=0)) == ({"num_cpus": 4, "num_gpus": 0}, 4)
 
 
 def test_no_room_is_said_with_what_there_is() -> None:
@@ -76,9 +79,9 @@ def test_no_room_is_said_with_what_there_is() -> None:
     with pytest.raises(
         HeadstartError, match=r"No node .* 8 cores and 0 GPUs .* 4 cores, 0 GPUs\. Lower --cpus-per-worker"
     ):
-        room([*nodes((4, 0)), dead], ClusterOptions(cpus_per_worker=8))
+        worker_resources([*nodes((4, 0)), dead], ClusterOptions(cpus_per_worker=8))
     with pytest.raises(HeadstartError, match="Nodes: none"):
-        room([dead], ClusterOptions())
+        worker_resources([dead], ClusterOptions())
 
 
 def test_ray_that_is_missing_is_an_error_and_no_local_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,12 +61,12 @@ def test_the_rows_are_those_of_one_process(data: Path, tmp_path: Path) -> None:
     assert network.made.n_images == 0  # nothing was computed in this process
     assert contents(tmp_path / "two.h5") == expected(data, tmp_path)
     assert (summary.n_images, summary.n_computed, len(summary.failures)) == (40, 40, 1)
-    assert (summary.device, [(share.place, share.n_workers, share.n_images) for share in summary.shares]) == (
+    assert (summary.device, [(one.place, one.n_workers, one.n_images) for one in summary.worker_statistics]) == (
         "cpu,cpu",
         [("cpu", 2, 41)],
     )
     assert summary.times.forward.threads == summary.times.decode.threads == 2
-    assert 0 < summary.times.share(summary.times.forward) <= 1
+    assert 0 < summary.times.one(summary.times.forward) <= 1
 
 
 def test_what_exists_is_not_computed_again(data: Path, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_an_image_that_ends_every_process_is_found_and_listed(data: Path, tmp_pa
 
 
 def test_processes_that_all_die_are_given_up(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices_engine, "MAX_IDLE_DEATHS", 1)
+    monkeypatch.setattr(devices_engine, "MAX_EXITS_IN_A_ROW", 1)
     for path in data.glob("*/*.png"):
         path.rename(path.with_stem(f"poison{path.stem}"))
     with pytest.raises(HeadstartError, match="processes of cpu have ended one after the other"):

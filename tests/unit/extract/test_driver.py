@@ -15,7 +15,7 @@ from caches import RECIPE
 from headstart.cache.reader import open_cache
 from headstart.cache.writer import ShardWriter
 from headstart.extract import run as extraction
-from headstart.extract.engines.ray_engine import Answer, Crew, RayEngine
+from headstart.extract.engines.ray_engine import Answer, RayEngine, WorkerPool
 from headstart.extract.options import ExtractOptions
 from headstart.extract.run import extract_features
 from headstart.extract.shard_jobs import Shard, ShardJob, ShardReport
@@ -59,15 +59,15 @@ class Handle:
         return ShardReport(shard.path, len(rows))
 
 
-class Desk(Crew):
-    """A crew whose members answer when they are asked."""
+class Desk(WorkerPool):
+    """A pool whose actors answer when they are asked."""
 
     def answers(self) -> list[Answer]:
         found = []
-        for member in self.members:
-            member.arrival = None
-            if member.work is not None:
-                (value, task), member.work = member.work, None
+        for actor in self.actors:
+            actor.arrival = None
+            if actor.work is not None:
+                (value, task), actor.work = actor.work, None
                 found.append(Answer(task, "node", value))
         return found
 
@@ -76,7 +76,7 @@ class DeskEngine(RayEngine):
     """The engine of a cluster, but for the cluster."""
 
     def __enter__(self) -> Self:
-        self._crew = Desk(lambda: Handle(self.job), 2)
+        self._pool = Desk(lambda: Handle(self.job), 2)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -19,7 +19,7 @@ from headstart.cache.reader import open_cache
 from headstart.errors import CacheError, ImageError
 from headstart.extract import pipeline as worker
 from headstart.extract import shard_jobs
-from headstart.extract.pipeline import BATCHES_BEHIND, IN_FLIGHT, Pipeline
+from headstart.extract.pipeline import BATCHES_BEHIND, MAX_QUEUED_BATCHES, Pipeline
 from headstart.extract.shard_jobs import Shard, ShardJob
 from headstart.images import read_ahead
 from headstart.images.load import LoadedImage
@@ -125,7 +125,7 @@ def paths(folder: Path) -> list[str]:
 
 
 def test_a_slow_device_finds_the_next_images_decoded_and_no_more_than_that(stages: Stages, tmp_path: Path) -> None:
-    expected = IN_FLIGHT * BATCH + AHEAD - 1
+    expected = MAX_QUEUED_BATCHES * BATCH + AHEAD - 1
     stages.wait_before["forward"] = lambda: stages.done["load"] >= min(N_IMAGES, stages.done["forward"] + expected)
     stages.run(tmp_path, shard_images=N_IMAGES)
     assert paths(tmp_path) == [ref.path for ref in refs()]
@@ -140,7 +140,7 @@ def test_a_slow_disk_is_no_reason_for_the_device_to_wait_until_the_features_woul
     stages.wait_before["append"] = lambda: stages.done["forward"] >= min(N_IMAGES, stages.done["append"] + expected)
     stages.run(tmp_path, shard_images=N_IMAGES)
     assert paths(tmp_path) == [ref.path for ref in refs()]
-    assert stages.peak["features"] <= expected + (1 + IN_FLIGHT) * BATCH
+    assert stages.peak["features"] <= expected + (1 + MAX_QUEUED_BATCHES) * BATCH
     assert stages.peak["pixels"] <= AHEAD + 2 * BATCH
 
 

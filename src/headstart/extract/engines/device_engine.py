@@ -15,8 +15,17 @@ from typing import TYPE_CHECKING, Any, Self
 from headstart.backbones.precision import count_gpus, pick_device
 from headstart.errors import HeadstartError
 from headstart.extract.engines.device_process import DeviceProcess
-from headstart.extract.options import Share, Shares
-from headstart.extract.shard_jobs import Shard, ShardJob, ShardReport, Task, Tasks, given_up, to_choose_by
+from headstart.extract.options import StatisticsCollector, WorkerStatistics
+from headstart.extract.shard_jobs import (
+    MAX_EXITS_IN_A_ROW,
+    Shard,
+    ShardJob,
+    ShardReport,
+    Task,
+    Tasks,
+    given_up,
+    to_choose_by,
+)
 from headstart.runtime import THREAD_VARIABLES, usable_cores
 
 if TYPE_CHECKING:
@@ -79,10 +88,6 @@ def number_of(name: str, visible: str) -> str:
 #: Seconds that messages are waited for at a time, between looks at whether the run is to stop.
 LOOK_SECONDS = 0.5
 
-#: Deaths in a row, per device, with nothing finished in between, before it is given up. One image that ends every process
-#: takes four: two over its shard, one over the part, one over itself.
-MAX_IDLE_DEATHS = 8
-
 
 class DevicesEngine:
     """Runs shards on several devices of this machine. Use as a context manager: at its end the processes are gone.
@@ -103,7 +108,7 @@ class DevicesEngine:
         self.network, self.job, self.options, self._names = network, job, options, names
         self.processes: list[DeviceProcess] = []
         self._inbox: SimpleQueue[tuple[DeviceProcess, tuple[Any, ...] | None]] = SimpleQueue()
-        self._shares, self._idle_deaths = Shares(), 0
+        self._statistics, self._exits_in_a_row = StatisticsCollector(), 0
         self._stopping = False
         self._recipe: Recipe
         self._waiting: Tasks
@@ -163,13 +168,13 @@ class DevicesEngine:
     ) -> Generator[ShardReport]:
         """Yield a report for each shard whose file is there, in the order in which they end.
 
-        What a process had not reported when it died is computed again, each shard by a process that has nothing else to do.
-        Images over which two have died are divided until the one is found that ends the process; it becomes a failure.
+        What a process had not reported when it exited is computed again, each shard by a process that has nothing else to do.
+        Images over which two have exited are divided until the one is found that ends the process; it becomes a failure.
 
         Raises
         ------
         HeadstartError
-            What a process raised; or that they die before they have done anything.
+            If a process raised an error, or processes exit without finishing a shard.
         """
         self._waiting, self._on_images, self._times = Tasks(shards), on_images, times
         self._stopping, start = False, time.perf_counter()
@@ -215,27 +220,27 @@ class DevicesEngine:
         return [(process, message)] if process in self.processes else []
 
     def _give(self, process: DeviceProcess) -> None:
-        """Give a process the next shard, or end its pipeline; one that another has died over it gets alone."""
+        """Give a process the next shard, or end its pipeline; one over which another exited it gets alone."""
         waiting = self._waiting
         if self._stopping or not waiting or process.is_alone or (waiting.is_suspect and process.tasks):
             process.send("end")
             return
         process.is_alone, task = waiting.is_suspect, waiting.next()
         process.tasks[task.shard.path] = task
-        self._shares.given(process.name)
+        self._statistics.start(process.name)
         process.send("shard", task.shard)
 
     def _reported(self, process: DeviceProcess, report: ShardReport) -> Generator[ShardReport]:
         process.tasks.pop(report.path, None)
-        self._idle_deaths = 0
+        self._exits_in_a_row = 0
         n_images = report.n_images + len(report.failures)
         if n_images:
-            self._shares.done(process.name, n_images)
+            self._statistics.add(process.name, n_images)
             self._on_images(n_images, process.name)
             yield report
 
     def _lost(self, process: DeviceProcess) -> Generator[ShardReport]:
-        """Put back what a process that has died had not reported; yield what is given up."""
+        """Queue again what a process that exited had not reported; yield what is given up."""
         self._replace(process)
         for task in list(process.tasks.values()):
             lost = self._waiting.put_back(task)
@@ -244,12 +249,12 @@ class DevicesEngine:
 
     def _replace(self, process: DeviceProcess) -> None:
         process.end()
-        self._idle_deaths += 1
-        if self._idle_deaths > MAX_IDLE_DEATHS * len(self.processes):
+        self._exits_in_a_row += 1
+        if self._exits_in_a_row > MAX_EXITS_IN_A_ROW * len(self.processes):
             raise HeadstartError(
-                f"{self._idle_deaths} processes of {', '.join(dict.fromkeys(self._names))} have ended one after the other, "
-                "and no shard was finished. A lack of memory is likely: use fewer devices (--device gpu:0) or a smaller "
-                "--batch-size. What was computed is kept."
+                f"{self._exits_in_a_row} processes of {', '.join(dict.fromkeys(self._names))} have ended one after the "
+                "other, and no shard was finished. A lack of memory is likely: use fewer devices (--device gpu:0) or a "
+                "smaller --batch-size. What was computed is kept."
             )
         self.processes[self.processes.index(process)] = self._start(process.name)
 
@@ -265,6 +270,6 @@ class DevicesEngine:
         """See :class:`headstart.extract.engines.engine_choice.Engine`: their names with commas between."""
         return ",".join(self._names)
 
-    def shares(self) -> tuple[Share, ...]:
+    def statistics(self) -> tuple[WorkerStatistics, ...]:
         """See :class:`headstart.extract.engines.engine_choice.Engine`: by device."""
-        return self._shares.of(Counter(process.name for process in self.processes))
+        return self._statistics.collect(Counter(process.name for process in self.processes))

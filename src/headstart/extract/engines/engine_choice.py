@@ -17,7 +17,7 @@ from headstart.ray_cluster import check_installed
 
 if TYPE_CHECKING:
     from headstart.extract.network import Network
-    from headstart.extract.options import ExtractOptions, OnImages, Share
+    from headstart.extract.options import ExtractOptions, OnImages, WorkerStatistics
     from headstart.images.read_ahead import RunTimes
     from headstart.types import Backbone, ImageRef, Recipe
 
@@ -64,8 +64,8 @@ class Engine(Protocol):
         """Name of the device, as ``cpu``; of several with commas between, as ``gpu:0,gpu:1``; empty on a cluster."""
         ...
 
-    def shares(self) -> tuple[Share, ...]:
-        """Return who did how much, once it is done; nothing where it is one alone."""
+    def statistics(self) -> tuple[WorkerStatistics, ...]:
+        """Return images and rate per device or node; nothing where there is only one."""
         ...
 
 
@@ -123,7 +123,7 @@ class LocalEngine:
         """See :class:`Engine`."""
         return str(getattr(self._backbone, "device", ""))
 
-    def shares(self) -> tuple[Share, ...]:
+    def statistics(self) -> tuple[WorkerStatistics, ...]:
         """See :class:`Engine`."""
         return ()
 

@@ -17,10 +17,19 @@ import numpy as np
 
 from headstart.errors import HeadstartError
 from headstart.extract.network import PROOF_IMAGES, first_images
-from headstart.extract.options import Share, Shares
+from headstart.extract.options import StatisticsCollector, WorkerStatistics
 from headstart.extract.pipeline import extract_shard
-from headstart.extract.shard_jobs import Shard, ShardJob, ShardReport, Task, Tasks, given_up, to_choose_by
-from headstart.ray_cluster import check_installed, connected, nodes, result_of, room
+from headstart.extract.shard_jobs import (
+    MAX_EXITS_IN_A_ROW,
+    Shard,
+    ShardJob,
+    ShardReport,
+    Task,
+    Tasks,
+    given_up,
+    to_choose_by,
+)
+from headstart.ray_cluster import check_installed, connected, nodes, result_of, worker_resources
 from headstart.runtime import limit_threads
 from headstart.storage.objects import upload
 
@@ -101,13 +110,9 @@ LOOK_SECONDS = 0.5
 #: Seconds without a single actor, as while lost nodes are replaced, before the cluster is given up.
 NO_ACTOR_SECONDS = 600.0
 
-#: Deaths in a row, per actor, with nothing finished in between, before the cluster is given up. One image that ends every
-#: process takes four: two over its shard, one over the part, one over itself.
-MAX_IDLE_DEATHS = 8
-
 
 @dataclass(slots=True, eq=False)
-class Member:
+class Actor:
     """An actor as the driver sees it.
 
     Attributes
@@ -115,11 +120,11 @@ class Member:
     handle : ray.actor.ActorHandle
         The actor.
     arrival : ray.ObjectRef, optional
-        The name of its node, once a node has room for it; None after that.
+        Resolves to the name of its node once it is placed; None after that.
     node : str
-        That name.
+        Name of its node.
     work : (ray.ObjectRef, Task), optional
-        Where the answer will be, and what it works on.
+        The pending answer, and the task that it belongs to.
     """
 
     handle: Any
@@ -140,58 +145,58 @@ class Answer:
         Name of the node that it was done on.
     value : Any
         What the actor answered.
-    died : bool
-        Whether it died instead.
+    exited : bool
+        Whether the actor exited without an answer.
     """
 
     task: Task
     node: str
     value: Any = None
-    died: bool = False
+    exited: bool = False
 
 
-class Crew:
-    """Actors, some of which a cluster may have no room for yet.
+class WorkerPool:
+    """A fixed number of actors, some of which may not be placed yet.
 
     Parameters
     ----------
-    hire : callable
-        Returns the handle of a new actor, whose method ``place`` says on which node it is.
+    start : callable
+        Returns the handle of a new actor, whose method ``place`` returns its node.
     size : int
         Actors at a time.
     """
 
-    def __init__(self, hire: Callable[[], Any], size: int) -> None:
-        self._hire = hire
-        self.members = [self._new() for _ in range(size)]
+    def __init__(self, start: Callable[[], Any], size: int) -> None:
+        self._start_actor = start
+        self.actors = [self._new() for _ in range(size)]
         self._node_names: dict[str, str] = {}
-        self._idle_deaths, self._last_sign = 0, time.monotonic()
+        self._exits_in_a_row, self._last_sign = 0, time.monotonic()
 
     @property
-    def idle(self) -> list[Member]:
-        """Those that are there and have nothing to do."""
-        return [member for member in self.members if member.arrival is None and member.work is None]
+    def idle(self) -> list[Actor]:
+        """Actors that are placed and have nothing to do."""
+        return [actor for actor in self.actors if actor.arrival is None and actor.work is None]
 
     @property
     def at_work(self) -> bool:
-        """Whether any has something to do."""
-        return any(member.work for member in self.members)
+        """Whether any actor has something to do."""
+        return any(actor.work for actor in self.actors)
 
-    def give(self, member: Member, task: Task, reference: Any) -> None:
-        """Note what a member was called for."""
-        member.work = reference, task
+    def give(self, actor: Actor, task: Task, reference: Any) -> None:
+        """Record the pending answer of an actor."""
+        actor.work = reference, task
 
     def answers(self) -> list[Answer]:
-        """Wait a moment, and return what has ended; who died is replaced.
+        """Wait up to :data:`LOOK_SECONDS`, and return the answers; actors that exited are replaced.
 
         Raises
         ------
         HeadstartError
-            What an actor raised on purpose; or that they all die, or none gets a place.
+            If an actor raised one, all actors exit, or none can be placed.
         """
         import ray
 
-        awaited = {member.work[0] if member.work else member.arrival: member for member in self.members}
+        awaited = {actor.work[0] if actor.work else actor.arrival: actor for actor in self.actors}
         awaited.pop(None, None)
         if not awaited:
             return []
@@ -200,50 +205,50 @@ class Crew:
             self._last_sign = time.monotonic()
         elif time.monotonic() - self._last_sign > NO_ACTOR_SECONDS:
             raise HeadstartError(
-                f"The cluster has had no room for a single worker for {NO_ACTOR_SECONDS / 60:.0f} minutes: nodes are lost, "
-                "or others use them. What was computed is kept: run again when there is room, or ask for less "
+                f"The cluster could not place a single worker for {NO_ACTOR_SECONDS / 60:.0f} minutes: nodes are lost, or "
+                "others use them. What was computed is kept: run again when cores are free, or ask for fewer of them "
                 "(--cpus-per-worker)."
             )
         found = (self._answer(awaited[reference], reference) for reference in ready)
         return [answer for answer in found if answer is not None]
 
-    def _answer(self, member: Member, reference: Any) -> Answer | None:
-        """Return what a member answers; None where it has only arrived, or died before it had anything to do."""
+    def _answer(self, actor: Actor, reference: Any) -> Answer | None:
+        """Return the answer of an actor; None where it was only placed, or exited before it had a task."""
         import ray
 
-        work, member.work = member.work, None
+        work, actor.work = actor.work, None
         try:
             value = result_of(reference)
         except ray.exceptions.RayActorError as error:
-            self._count_death(error)
-            self.members[self.members.index(member)] = self._new()
-            return Answer(work[1], member.node, died=True) if work else None
+            self._count_exit(error)
+            self.actors[self.actors.index(actor)] = self._new()
+            return Answer(work[1], actor.node, exited=True) if work else None
         if work is None:
-            member.node, member.arrival = self.name_of(*value), None
+            actor.node, actor.arrival = self.name_of(*value), None
             return None
-        self._idle_deaths = 0
-        return Answer(work[1], member.node, value)
+        self._exits_in_a_row = 0
+        return Answer(work[1], actor.node, value)
 
-    def _count_death(self, error: Exception) -> None:
-        self._idle_deaths += 1
-        if self._idle_deaths > MAX_IDLE_DEATHS * len(self.members):
+    def _count_exit(self, error: Exception) -> None:
+        self._exits_in_a_row += 1
+        if self._exits_in_a_row > MAX_EXITS_IN_A_ROW * len(self.actors):
             raise HeadstartError(
-                f"{self._idle_deaths} workers of the cluster have died one after the other, and no shard was finished. Ray's "
-                "logs of the workers say more. A lack of memory is likely: give each more cores (--cpus-per-worker), so that "
-                f"there are fewer. The last one: {error}"
+                f"{self._exits_in_a_row} workers of the cluster have exited one after the other, and no shard was "
+                "finished. Ray's logs of the workers say more. A lack of memory is likely: give each more cores "
+                f"(--cpus-per-worker), so that there are fewer. The last one: {error}"
             ) from error
 
     def name_of(self, host: str, number: str) -> str:
-        """Return what a node is called: its host, and its place among the nodes that have come of one host."""
+        """Return the host of a node, with a number where several nodes have the same host."""
         names = self._node_names
         if number not in names:
             n_before = sum(name.partition(" #")[0] == host for name in names.values())
             names[number] = f"{host} #{n_before + 1}" if n_before else host
         return names[number]
 
-    def _new(self) -> Member:
-        handle = self._hire()
-        return Member(handle, handle.place.remote())
+    def _new(self) -> Actor:
+        handle = self._start_actor()
+        return Actor(handle, handle.place.remote())
 
 
 class RayEngine:
@@ -261,14 +266,14 @@ class RayEngine:
     Raises
     ------
     HeadstartError
-        If Ray is not installed, the cluster cannot be reached, or has no room for a single actor.
+        If Ray is not installed, the cluster cannot be reached, or cannot place a single actor.
     """
 
     def __init__(self, network: Network, job: ShardJob, options: ExtractOptions) -> None:
         check_installed()
         self.network, self.job, self.options = network, job, options
-        self._shares = Shares()
-        self._crew: Crew
+        self._statistics = StatisticsCollector()
+        self._pool: WorkerPool
         self._recipe: Recipe
 
     def __enter__(self) -> Self:
@@ -276,9 +281,9 @@ class RayEngine:
 
         with ExitStack() as stack:
             stack.enter_context(connected(self.options.cluster.address))
-            self._resources, n_workers = room(nodes(), self.options.cluster)
+            self._resources, n_workers = worker_resources(nodes(), self.options.cluster)
             self._network = ray.put(self.network)
-            self._crew = Crew(self._hire, n_workers)
+            self._pool = WorkerPool(self._start_actor, n_workers)
             self._open = stack.pop_all()
         return self
 
@@ -286,8 +291,8 @@ class RayEngine:
         import ray
 
         with self._open:
-            for member in self._crew.members:
-                ray.kill(member.handle)
+            for actor in self._pool.actors:
+                ray.kill(actor.handle)
 
     def prepare(self, existing: Recipe | None, refs: Sequence[ImageRef]) -> tuple[Recipe, str] | None:
         """See :class:`~headstart.extract.engines.engine_choice.Engine`: one actor chooses, since images may end a process."""
@@ -299,13 +304,13 @@ class RayEngine:
                 "A network is quantised on a sample of all images, which a cluster does not draw. Make a cache of some "
                 "with --precision int8 and no --engine first; --engine ray then adds the others to it, by the same network."
             )
-        waiting, crew = to_choose_by(refs), self._crew
-        while waiting or crew.at_work:
-            for member in crew.idle[: 0 if crew.at_work else 1]:
+        waiting, pool = to_choose_by(refs), self._pool
+        while waiting or pool.at_work:
+            for actor in pool.idle[: 0 if pool.at_work else 1]:
                 task = waiting.next()
-                crew.give(member, task, member.handle.choose.remote(task.shard.refs))
-            for answer in crew.answers():
-                if answer.died:
+                pool.give(actor, task, actor.handle.choose.remote(task.shard.refs))
+            for answer in pool.answers():
+                if answer.exited:
                     waiting.put_back(answer.task)
                 elif answer.value is not None:
                     self._recipe, reason = answer.value
@@ -323,31 +328,31 @@ class RayEngine:
     ) -> Generator[ShardReport]:
         """Yield a report for each shard whose file is there, in the order in which they end; ``times`` is told nothing.
 
-        What an actor worked on when it died is done again by another. Images over which two have died are divided until the
-        one is found that ends the process; it becomes a failure.
+        The shard of an actor that exited is computed again by another. Images over which two have exited are divided until
+        the one is found that ends the process; it becomes a failure.
 
         Raises
         ------
         HeadstartError
-            What a worker raised; or that actors die before they have done anything.
+            If a worker raised an error, or actors exit without finishing a shard.
         """
-        waiting, crew = Tasks(shards), self._crew
+        waiting, pool = Tasks(shards), self._pool
         stopping = False
-        while crew.at_work or (waiting and not stopping):
+        while pool.at_work or (waiting and not stopping):
             if stop.is_set() and not stopping:
                 stopping = True
-                for member in crew.members:
-                    member.handle.stop.remote()
-            for member in crew.idle:
+                for actor in pool.actors:
+                    actor.handle.stop.remote()
+            for actor in pool.idle:
                 if waiting and not stopping:
                     task = waiting.next()
-                    self._shares.given(member.node)
-                    crew.give(member, task, member.handle.extract.remote(task.shard, self._recipe, info))
-            for answer in crew.answers():
+                    self._statistics.start(actor.node)
+                    pool.give(actor, task, actor.handle.extract.remote(task.shard, self._recipe, info))
+            for answer in pool.answers():
                 report = self._report(answer, waiting)
                 if report is not None:
                     n_images = report.n_images + len(report.failures)
-                    self._shares.done(answer.node, n_images)
+                    self._statistics.add(answer.node, n_images)
                     on_images(n_images, answer.node)
                     yield report
 
@@ -357,18 +362,18 @@ class RayEngine:
         return ""
 
     def _report(self, answer: Answer, waiting: Tasks) -> ShardReport | None:
-        """Return what became of a shard; None where it is to be done again, or nothing of it was written."""
-        if answer.died:
+        """Return the report of a shard; None where it is computed again, or nothing was written."""
+        if answer.exited:
             lost = waiting.put_back(answer.task)
             return None if lost is None else given_up(lost, self._recipe, self.job)
         report: ShardReport = answer.value
         return report if report.n_images or report.failures else None
 
-    def shares(self) -> tuple[Share, ...]:
+    def statistics(self) -> tuple[WorkerStatistics, ...]:
         """See :class:`headstart.extract.engines.engine_choice.Engine`: by node."""
-        return self._shares.of(Counter(member.node for member in self._crew.members if member.node))
+        return self._statistics.collect(Counter(actor.node for actor in self._pool.actors if actor.node))
 
-    def _hire(self) -> Any:
+    def _start_actor(self) -> Any:
         import ray
 
         # Two threads: one extracts, the other can be told to stop.

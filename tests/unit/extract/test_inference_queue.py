@@ -14,7 +14,7 @@ import pytest
 from fakes import FakeBackbone
 from headstart.cache.reader import open_cache
 from headstart.errors import HeadstartError
-from headstart.extract.pipeline import IN_FLIGHT, Flight, Pipeline, extract_shard
+from headstart.extract.pipeline import MAX_QUEUED_BATCHES, InferenceQueue, Pipeline, extract_shard
 from headstart.extract.shard_jobs import Batch, Shard, ShardJob
 from headstart.images.discovery.scan import discover
 from headstart.images.read_ahead import StageTime
@@ -93,7 +93,7 @@ def test_the_next_batch_is_started_before_the_features_of_the_former_are_fetched
     assert len(extract(refs, tmp_path, device, max_unpublished=16)) == N_IMAGES // 8
     assert [event for event in device.events if event > 0] == list(range(1, n_batches + 1))
     assert [-event for event in device.events if event < 0] == list(range(1, n_batches + 1))
-    assert max(most) == IN_FLIGHT
+    assert max(most) == MAX_QUEUED_BATCHES
 
 
 def test_rows_are_those_of_a_network_that_computes_at_once(refs: list[Any], tmp_path: Path) -> None:
@@ -152,14 +152,14 @@ def test_time_in_the_network_is_counted_once_where_batches_overlap() -> None:
     both, device, time = threading.Event(), Device(), StageTime()
     device.may_fetch = lambda _number: both.is_set()
     batch = Batch(None, np.zeros((1, 35, 35, 3), np.uint8), [], [])  # type: ignore[arg-type]
-    flight = Flight(device, lambda _batch, features: len(features or ()), time, threading.Event())
-    flight._clock = lambda: next(clock)
-    with flight:
-        flight.submit(batch)
-        flight.submit(batch)
+    queue = InferenceQueue(device, lambda _batch, features: len(features or ()), time, threading.Event())
+    queue._clock = lambda: next(clock)
+    with queue:
+        queue.submit(batch)
+        queue.submit(batch)
         with device.condition:
             assert device.condition.wait_for(lambda: device.n_started == 2, timeout=60)
             both.set()
             device.condition.notify_all()
-    assert [future.result() for future in flight._pending] == [1, 1]
+    assert [future.result() for future in queue._pending] == [1, 1]
     assert time.busy_seconds == 6.0

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from headstart.extract import plan
 from headstart.extract import plan as module
-from headstart.extract.plan import SAMPLE_BYTES, alike, make_plan
+from headstart.extract.plan import SAMPLE_BYTES, make_plan, possible_duplicates
 from headstart.images.discovery.refs import ImageRefs
 from headstart.types import ImageRef
 
@@ -27,14 +27,14 @@ def written(folder: Path, contents: list[bytes]) -> list[ImageRef]:
 
 def found(folder: Path, refs: list[ImageRef]) -> list[bool]:
     sizes = np.array([ref.size_bytes for ref in refs], np.int64)
-    return [bool(one) for one in alike(folder, refs, sizes, threads=2)]
+    return [bool(one) for one in possible_duplicates(folder, refs, sizes, threads=2)]
 
 
 @given(st.lists(st.integers(0, 3).flatmap(lambda size: st.binary(min_size=size, max_size=size)), max_size=12))
 def test_equal_files_are_alike_and_of_small_ones_no_others(
     tmp_path_factory: pytest.TempPathFactory, contents: list[bytes]
 ) -> None:
-    folder = tmp_path_factory.mktemp("alike")
+    folder = tmp_path_factory.mktemp("files")
     counts = Counter(contents)
     assert found(folder, written(folder, contents)) == [counts[content] > 1 for content in contents]
 
