@@ -1,1 +1,1 @@
-"""Files to RGB arrays: discovery, decoding, resizing."""
+"""Image files to RGB arrays: discovery, decoding, resizing."""

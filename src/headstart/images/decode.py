@@ -1,36 +1,36 @@
-"""The bytes of an image file → RGB pixels; every oddity recorded, none hidden.
+"""The bytes of an image file to RGB pixels; every conversion is noted.
 
 Rules (``DECODE_RULES``): the content decides the format, not the name. EXIF orientation is applied. Colour profiles are
-not, as in Keras. Transparent pixels are composited over white. Of several frames or pages the first is taken, unless the
-recipe names another. Nothing but the bytes of the file and the recipe decides the result.
+ignored, as in Keras. Transparent pixels are composited over white. The first frame or page is taken, unless the recipe
+names another. The result depends only on the bytes of the file and the recipe.
 
 ======================  ==============================================================================================
-pixels of the file      what becomes of them
+stored pixels           result
 ======================  ==============================================================================================
-1 bit, grey, palette    spread to RGB
-grey + alpha, RGBA      composited over white; an alpha that is zero everywhere is ignored in BMP, TGA and ICO
-integers of more than   scaled from the range of their type to 0…255, or from the two values of the recipe
-8 bits, signed ones     (``intensity``); of 12 bits in 16, from 0…4,095; white is zero: turned round (images/samples.py)
+1 bit, grey, palette    converted to RGB
+grey + alpha, RGBA      composited over white; an alpha channel of zeros is ignored in BMP, TGA and ICO
+integers of more than   scaled from the range of their type (12 bits in 16: 0…4,095), or from the recipe's
+8 bits, signed ones     ``intensity``, to 0…255; inverted where white is zero (images/samples.py)
 floats                  the same, from 0…1
-HEIC, DICOM             the same, besides what the file says of them (images/readers/heic.py, dicom_grayscale.py)
+HEIC, DICOM             the same, and what the file itself specifies (images/readers/heic.py, dicom_grayscale.py)
 CMYK, YCbCr, LAB        converted to RGB; LAB by littleCMS, D50
 ======================  ==============================================================================================
 
 =========================  ===========================================================================================
-note                       what it says
+note                       meaning
 =========================  ===========================================================================================
 named-<suffix>-is-<fmt>    the suffix belongs to another format
-from-<mode>, from-<type>   the pixels were not RGB: Pillow's mode; or not of 8 bits: NumPy's type
+from-<mode>, from-<type>   the pixels were not RGB (Pillow's mode), or not of 8 bits (NumPy's type)
 alpha-on-white             some pixels are transparent
 alpha-ignored              the alpha channel is zero everywhere, in a format where that means nothing
-low-range                  few of the 256 levels are left of more values
+low-range                  few of the 256 levels are used, although the file has more values
 upper-bits                 more than 8 bits, of which the reader gives 8 (AVIF, SGI, animated PNG, plain PPM)
-clipped                    some values lie outside those that are black and white
-exif-rotated-<degrees>     was turned clockwise; ``exif-mirrored``, ``-flipped``, ``-transposed``, ``-transversed`` likewise
-exif-unreadable            the metadata are damaged: shown as stored
+clipped                    some values lie outside black and white
+exif-rotated-<degrees>     turned clockwise; also ``exif-mirrored``, ``-flipped``, ``-transposed``, ``-transversed``
+exif-unreadable            damaged metadata: shown as stored
 heic-1, dicom-1            the reader of the file, and the version of its rules
-window                     DICOM: a window or table of the file decided what is black and white; ``window-unusable``
-padding                    DICOM: pixels that only fill the frame were darkened
+window                     DICOM: a window or table of the file sets black and white; ``window-unusable``
+padding                    DICOM: padding pixels were darkened
 pages-are-colours          three pages are the colours of one picture
 first-page, first-frame    other pages or frames follow; ``first-view``: other views or maps of a photograph (MPO)
 =========================  ===========================================================================================
@@ -71,15 +71,14 @@ if TYPE_CHECKING:
 #: Version of the rules above; part of every recipe.
 DECODE_RULES = "pillow-1"
 
-#: Images of more pixels are refused: a 200-megapixel photograph passes, a decompression bomb does not.
+#: Images of more pixels are refused: a 200-megapixel photograph is accepted, a decompression bomb is not.
 MAX_PIXELS = 250_000_000
 
 #: From this many pixels on, images are decoded one at a time, so that threads do not multiply the memory.
 LARGE_PIXELS = 40_000_000
 
-#: Pillow's memory for a large image comes in blocks of this size, above the 32 MiB (M_MMAP_THRESHOLD of glibc, at most)
-#: below which the C library keeps what a thread has freed for that thread: eight threads that decode one large image after
-#: the other would in the end hold the memory of five.
+#: Size of Pillow's memory blocks for a large image. Blocks below 32 MiB (the largest M_MMAP_THRESHOLD of glibc) are kept by
+#: the thread that freed them: eight threads that decode one large image after the other would end up holding five images.
 BLOCK_BYTES = 64 * 2**20
 
 _large_image = threading.Lock()
@@ -87,14 +86,14 @@ _large_image = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """An image as it is seen.
+    """A decoded image.
 
     Attributes
     ----------
     pixels : ndarray of shape (height, width, 3), uint8
-        RGB, 0–255, upright; or what ``shrink`` made of it.
+        RGB, 0–255, upright; or the result of ``shrink``.
     notes : tuple of str
-        What was done to it or odd about it: the table above.
+        Conversions and oddities; see the table of the module.
     width_px, height_px : int
         Size of the upright image, before ``shrink``.
     format : str
@@ -117,55 +116,53 @@ def decode(
     draft_px: int | None = None,
     rules: DecodeRules = DEFAULT_RULES,
 ) -> DecodedImage:
-    """Return the pixels of an image file. Safe to call from many threads.
+    """Return the pixels of an image file; thread-safe.
 
-    Pillow's warnings are switched off for its own modules, in this process, so that they neither decide about an image
-    (``-W error``) nor say 1,000 times that some metadata are odd.
+    Warnings from Pillow's own modules are ignored for the whole process from then on, so that ``-W error`` has no effect.
 
     Parameters
     ----------
     data : bytes
         The whole file.
     name : str
-        Its name, to see whether the suffix fits the content.
+        File name, to compare its suffix with the content.
     max_pixels : int
         Images of more pixels are refused before they are decoded. Pillow's own limit, 178,956,970 unless
-        ``PIL.Image.MAX_IMAGE_PIXELS`` was changed, holds besides for TIFF, WebP, GIF and ICO.
+        ``PIL.Image.MAX_IMAGE_PIXELS`` was changed, also applies to TIFF, WebP, GIF and ICO.
     shrink : callable, optional
-        Applied to the pixels before they are returned. Of large images only one at a time is held in full, by all threads
-        together, until this is done.
+        Applied to the pixels before they are returned. All threads together hold only one large image at a time until then.
     draft_px : int, optional
-        Let the JPEG decoder halve the image up to three times, as often as both sides stay longer than this. Other formats
-        are decoded in full. ``shrink`` of a JPEG is then told by ``box`` where in the pixels the image lies: left, upper,
-        right and lower edge, not whole pixels.
+        Let the JPEG decoder halve the image up to three times, as long as both sides stay longer than this. ``shrink`` then
+        also receives ``box``: left, upper, right and lower edge of the image within the pixels, as floats. Other formats are
+        decoded in full.
     rules : DecodeRules
-        Those of the recipe: which page, and which sample values are black and white.
+        Those of the recipe: the page, and the sample values that are black and white.
 
     Raises
     ------
     ImageError
-        If these are not the bytes of an image that can be read; the message is the reason.
+        If the image cannot be read; the message is the reason.
     HeadstartError
         If Pillow is set to show the rest of a truncated file as grey.
     """
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise HeadstartError(
-            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is True in this process, so that damaged images would count as sound. "
-            "Set it to False."
+            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is True in this process: truncated images would not be noticed. Set it to "
+            "False."
         )
-    with reasons_in_words():
+    with readable_errors():
         return _decode_checked(data, name, max_pixels, shrink, draft_px, rules)
 
 
 @contextmanager
-def reasons_in_words() -> Iterator[None]:
-    """Turn what readers raise into an ImageError that a person understands."""
+def readable_errors() -> Iterator[None]:
+    """Turn any exception of a reader into an ImageError with a readable reason."""
     ignore_pillow_warnings()
     try:
         yield
     except HeadstartError:
         raise
-    except Exception as error:  # Pillow's readers raise nearly everything on a hostile file
+    except Exception as error:  # Pillow's readers may raise anything on a damaged file
         raise ImageError(explain(error)) from error
 
 
@@ -177,7 +174,6 @@ def _decode_checked(
     draft_px: int | None,
     rules: DecodeRules,
 ) -> DecodedImage:
-    """Return what :func:`decode` does, with the readers' own errors."""
     file = open_file(data, name, max_pixels)
     notes = [f"named-{suffix}-is-{file.format}"] if (suffix := wrong_suffix(name, file.format)) else []
     image = file.image if isinstance(file, PillowFile) else None
@@ -196,12 +192,12 @@ def _decode_checked(
 
 
 def open_file(data: bytes, name: str, max_pixels: int) -> PictureFile:
-    """Return the file, opened by the reader of its content, with the size of its first picture checked.
+    """Return the file, opened by the reader for its content, with the size of its first picture checked.
 
     Raises
     ------
     ImageError
-        If it is empty, no reader takes it, its extra is not installed, or it is too large or of a kind that is no picture.
+        If the file is empty, unsupported, too large, or needs an extra that is not installed.
     """
     if not data:
         raise ImageError("empty file")
@@ -226,7 +222,7 @@ def open_file(data: bytes, name: str, max_pixels: int) -> PictureFile:
 
 @contextmanager
 def one_large_image() -> Iterator[None]:
-    """Wait until no other thread has a large image, and see to it that its memory goes back to the system afterwards."""
+    """Wait until no other thread decodes a large image, and return its memory to the system afterwards."""
     with _large_image:
         allocator = Image.core  # type: ignore[attr-defined]
         before = allocator.get_block_size()

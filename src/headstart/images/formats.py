@@ -1,4 +1,4 @@
-"""The format of a file by its name and first bytes, and the reason that a user is given where it cannot be read."""
+"""Image formats by suffix and first bytes, and the reasons why a file cannot be read."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from PIL import Image
 
 from headstart.errors import ImageError
 
-#: Suffix → name of the format, as Pillow writes it, for the formats that are decoded. None of their readers starts another
-#: program, as Pillow's EPS reader does.
+#: Suffix → Pillow's name of the format, for the formats that are decoded. None of their readers starts another program
+#: (Pillow's EPS reader does).
 SUFFIX_FORMATS = {
     ".apng": "PNG", ".avif": "AVIF", ".avifs": "AVIF", ".bmp": "BMP", ".bw": "SGI", ".dcm": "DICOM", ".dds": "DDS",
     ".dib": "BMP", ".dicom": "DICOM", ".gif": "GIF", ".heic": "HEIC", ".heics": "HEIC", ".heif": "HEIC", ".heifs": "HEIC",
@@ -23,55 +23,55 @@ SUFFIX_FORMATS = {
     ".vda": "TGA", ".vst": "TGA", ".webp": "WEBP", ".xbm": "XBM",
 }  # fmt: skip
 
-#: Suffix → what the format is called, for files that a person calls images and that are not decoded.
+#: Suffix → name of the format, for image formats that are not decoded.
 UNSUPPORTED_SUFFIXES = {
     ".cur": "CUR", ".emf": "EMF", ".eps": "EPS", ".exr": "OpenEXR", ".hdr": "Radiance HDR", ".jxl": "JPEG XL",
     ".jxr": "JPEG XR", ".svg": "SVG", ".svgz": "SVG", ".wmf": "WMF", ".xcf": "XCF", ".xpm": "XPM",
 }  # fmt: skip
 
-#: Suffixes of DICOM files, some of which lack the mark.
+#: Suffixes of DICOM files, some of which lack the magic bytes.
 DICOM_SUFFIXES = frozenset(suffix for suffix, name in SUFFIX_FORMATS.items() if name == "DICOM")
 
-#: Suffixes of what cameras write before it is developed. Most are TIFFs whose first picture is a small preview.
+#: Suffixes of camera raw files. Most are TIFFs whose first picture is a small preview.
 RAW_SUFFIXES = frozenset(
     (".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".kdc", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf",
      ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f")
 )  # fmt: skip
 
-#: Suffixes of files that a person calls images. Those that cannot be decoded become failures with a reason.
+#: Suffixes of all images. Those that cannot be decoded become failures with a reason.
 IMAGE_SUFFIXES = frozenset(SUFFIX_FORMATS) | frozenset(UNSUPPORTED_SUFFIXES) | RAW_SUFFIXES
 
-#: The formats that are tried, the frequent ones first. TGA is not among them: its reader takes nearly any bytes.
+#: The formats that are tried, the frequent ones first. TGA is not among them, since its reader accepts nearly any bytes.
 FORMATS = (
     "JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "AVIF", "JPEG2000", "PPM", "ICO", "ICNS", "PSD", "DDS", "SGI", "QOI",
     "SUN", "PCX", "DIB", "XBM",
 )  # fmt: skip
 
-#: Formats of one family, of which either reader may take a file.
+#: Formats that share suffixes with another one.
 SAME_FORMAT = {"MPO": "JPEG", "DIB": "BMP"}
 
-#: Enough to tell every format that is told by its content (DICOM's mark is at byte 128).
+#: Bytes needed to recognise every format (DICOM's magic bytes are at 128).
 HEAD_BYTES = 132
 
 #: The last bytes of a TGA of version 2 (Truevision TGA specification 2.0, "TGA file footer").
 TGA_FOOTER = b"TRUEVISION-XFILE.\0"
 
-#: First bytes of formats that are decoded.
+#: First bytes of decoded formats.
 MAGIC = (
     b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+",
     b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51", b"8BPS", b"qoif", b"DDS \x7c\0\0\0", b"icns\0", b"\x59\xa6\x6a\x95",
 )  # fmt: skip
 
-#: The mark of DICOM, and where it stands (PS3.10, 7.1).
+#: DICOM's magic bytes and their position (PS3.10, 7.1).
 DICOM_MARK, DICOM_MARK_AT = b"DICM", 128
 
-#: Brands of ISO media files (bytes 8–11, after "ftyp") that are HEIC or HEIF, the last two of them perhaps AVIF.
+#: Brands of ISO media files (bytes 8–11, after "ftyp") that are HEIC or HEIF; the last two may be AVIF.
 HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"))
 
-#: Brands that hold pictures, and what they are called.
+#: Brands of still pictures → name.
 BRANDS = {**dict.fromkeys(HEIC_BRANDS, "HEIC"), b"avif": "AVIF", b"avis": "AVIF", b"crx ": "Canon CR3"}
 
-#: First bytes of formats that are not decoded, and what they are called.
+#: First bytes of formats that are not decoded, and their names.
 UNSUPPORTED_MAGIC = (
     (b"\xff\xd8\xff\xf7", "JPEG-LS"), (b"\xff\xd8\xff\xe8\0 SPIFF", "SPIFF"), (b"PF\n", "PFM in colour"),
     (b"%!PS", "EPS"), (b"\xc5\xd0\xd3\xc6", "EPS"), (b"%PDF", "PDF"), (b"<svg", "SVG"), (b"gimp xcf", "XCF"),
@@ -83,7 +83,7 @@ UNSUPPORTED_MAGIC = (
 
 
 def suffix_of(path: str) -> str:
-    """Return the suffix of a path in lower case, with its dot; nothing if the name has none."""
+    """Return the suffix of a path in lower case, with its dot; empty if there is none."""
     stem, dot, suffix = path.rpartition(".")
     return f".{suffix.lower()}" if dot and stem and "/" not in suffix and not stem.endswith("/") else ""
 
@@ -91,7 +91,7 @@ def suffix_of(path: str) -> str:
 def has_magic(head: bytes) -> bool:
     """Return whether the first bytes of a file are those of an image.
 
-    Formats whose mark is one or two bytes long (PPM, PCX, ICO, SGI) are told by their suffix alone: texts begin so too.
+    Formats with one or two magic bytes (PPM, PCX, ICO, SGI) are recognised by suffix alone, since text may begin with them.
     """
     bmp = head[:2] == b"BM" and head[6:10] == bytes(4)
     webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
@@ -101,13 +101,13 @@ def has_magic(head: bytes) -> bool:
 
 
 def _unsupported_format(data: bytes, name: str) -> str:
-    """Return what a format that is not decoded is called, by the content and then by the name; else nothing."""
+    """Return the name of a format that is not decoded, by content, then by file name; empty if there is none."""
     head = data[:HEAD_BYTES].lstrip()
     for magic, format_name in UNSUPPORTED_MAGIC:
         if data.startswith(magic) or head.startswith(magic):
             return format_name
     if data[4:8] == b"ftyp":
-        return BRANDS.get(data[8:12], "a video, or another container of its kind,").replace("AVIF", "")
+        return BRANDS.get(data[8:12], "a video or similar container").replace("AVIF", "")
     if head.startswith(b"<?xml") and b"<svg" in data[:4096]:
         return "SVG"
     suffix = suffix_of(name)
@@ -115,14 +115,14 @@ def _unsupported_format(data: bytes, name: str) -> str:
 
 
 def wrong_suffix(name: str, actual: str) -> str:
-    """Return the suffix of the name, without its dot, where it belongs to another format; else nothing."""
+    """Return the suffix of the name, without its dot, if it belongs to another format; else nothing."""
     suffix = suffix_of(name)
     claimed = SUFFIX_FORMATS.get(suffix) or UNSUPPORTED_SUFFIXES.get(suffix) or (suffix in RAW_SUFFIXES and "raw")
     return suffix[1:] if claimed and claimed != SAME_FORMAT.get(actual, actual) else ""
 
 
 def readers(data: bytes, name: str) -> tuple[str, ...]:
-    """Return the formats to try, in this order."""
+    """Return the formats to try, in order."""
     tga = SUFFIX_FORMATS.get(suffix_of(name)) == "TGA" or data.endswith(TGA_FOOTER)
     return (*FORMATS, "TGA") if tga else FORMATS
 
@@ -131,19 +131,19 @@ def readers(data: bytes, name: str) -> tuple[str, ...]:
 REASONS = (
     (
         r"max_text|decompressed data too large",
-        "refused: its text or colour profile unpacks to more than a picture needs",
+        "refused: its text or colour profile decompresses to more than a picture needs",
     ),
     (r"security limit|memory allocation", "too large: decoding it needs more memory than is allowed"),
     (r"truncated|not enough|ran out|too short|end of file", "truncated: the file ends before the picture does"),
     (
         r"unsupported|not supported|unknown|cannot handle|unimplemented|not implemented",
-        "of a kind that is not supported",
+        "of a variant that is not supported",
     ),
     (r"decoder error|data stream", "damaged, or compressed in a way that is not supported"),
 )
 
 
-#: What readers say of sound files of kinds that they do not read → what these are called.
+#: Pillow's message about an intact file of a variant that it does not read → name of the variant.
 UNREAD_KINDS = (
     (re.compile(r"JPEG: cannot handle (\d+)-bit layers"), "JPEG of {} bits"),
     (re.compile(r"PSD: \(\d+, (\d+)\)"), "PSD of this colour mode and {} bits"),
@@ -151,7 +151,7 @@ UNREAD_KINDS = (
 
 
 def explain(error: Exception) -> str:
-    """Return why an image that was recognised cannot be decoded."""
+    """Return why an image of a recognised format cannot be decoded."""
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, Image.DecompressionBombError):
         n_pixels, limit = ([*map(int, re.findall(r"\d+", text)), 0, 0])[:2]
@@ -163,20 +163,18 @@ def explain(error: Exception) -> str:
     for pattern, reason in REASONS:
         if re.search(pattern, text.lower()):
             return f"{reason} ({text})"
-    return f"damaged: its content is not what its format demands ({text})"
+    return f"damaged: its content does not match its format ({text})"
 
 
 def unidentified(data: bytes, name: str, refusals: list[str]) -> str:
-    """Return why no reader took the file.
+    """Return why no reader accepted the file.
 
     Parameters
     ----------
-    data : bytes
-        The whole file.
-    name : str
-        Its name.
+    data, name : bytes, str
+        The whole file, and its name.
     refusals : list of str
-        What the readers said that knew its first bytes.
+        Messages of the readers that recognised its first bytes.
     """
     if format_name := _unsupported_format(data, name):
         return f"{format_name} is not supported: convert it to JPEG, PNG or TIFF"
@@ -184,23 +182,23 @@ def unidentified(data: bytes, name: str, refusals: list[str]) -> str:
         if found := pattern.search("; ".join(refusals)):
             return f"{kind.format(found[1])} is not supported: convert it to PNG or TIFF"
     if refusals:
-        return f"damaged: it begins as an image but cannot be read ({'; '.join(refusals)})"
+        return f"damaged: it begins like an image but cannot be read ({'; '.join(refusals)})"
     if not any(data[:4096]):
         return "not an image: the file is filled with zeros"
-    return "not an image that can be read: its content is damaged, or of no known format"
+    return "not a readable image: its content is damaged, or of no known format"
 
 
 def import_reader(module: str, *, extra: str, kind: str) -> Any:
-    """Return an optional module that reads images of a kind.
+    """Return an optional module that reads a kind of images.
 
     Parameters
     ----------
     module : str
-        Name of the module, as ``tifffile``.
+        Name of the module, e.g. ``tifffile``.
     extra : str
-        The extra of headstart that brings it, as ``microscopy``.
+        Extra of headstart that installs it, e.g. ``microscopy``.
     kind : str
-        What it is needed for, as the subject of a sentence: ``64-bit float``, ``5 channels``, ``HEIC``.
+        The kind of images, as the subject of a sentence: ``64-bit float``, ``5 channels``, ``HEIC``.
 
     Raises
     ------
@@ -212,10 +210,10 @@ def import_reader(module: str, *, extra: str, kind: str) -> Any:
     except ImportError as error:
         raise ImageError(
             f"{kind} {verb_of(kind)} not supported without the extra {extra}: "
-            f'pip install "headstart[{extra}]", or convert it to JPEG, PNG or TIFF of 8 bits'
+            f'pip install "headstart[{extra}]", or convert it to 8-bit JPEG, PNG or TIFF'
         ) from error
 
 
 def verb_of(kind: str) -> str:
-    """Return ``are`` for a plural, as ``5 channels``, else ``is``."""
+    """Return ``are`` for a plural, e.g. ``5 channels``, else ``is``."""
     return "are" if kind.endswith(("channels", "values")) else "is"

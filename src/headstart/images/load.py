@@ -1,4 +1,4 @@
-"""One file → the pixels that the network takes, and the notes and sample limits found on the way."""
+"""An image file or object to the network's input, with notes and digest; and the limits of its samples."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from headstart.images.decode import (
     decode,
     one_large_image,
     open_file,
-    reasons_in_words,
+    readable_errors,
 )
 from headstart.images.discovery.refs import state_of
 from headstart.images.discovery.walk import read_object
@@ -36,17 +36,17 @@ from headstart.types import ImageRef, ImageRow
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: Note → what it says of so many images, and what changes it, as an option of extract-features.
+#: Note → its text for users, and the option of extract-features that changes it.
 TOLD_NOTES = {
     "first-page": ("only the first page was taken", "--page NUMBER, max or mean"),
     "first-frame": ("only the first frame was taken", "--page NUMBER, max or mean, for animations"),
     "low-range": (
-        "few of the 256 levels are left: their values use little of the range of their type",
+        "few of the 256 levels are used: the values span little of the range of their type",
         "--intensity range, percentiles or LOW:HIGH",
     ),
     "clipped": ("values below black or above white were clipped", "--intensity range or LOW:HIGH"),
     "upper-bits": (
-        "the upper 8 bits of a sample were read, of 10 or more, and no range of intensities applies",
+        "only the upper 8 bits of samples of 10 bits or more were read, and --intensity has no effect",
         "convert them to PNG or TIFF",
     ),
     "window": ("the window of the file decided which values are black and white", "--intensity LOW:HIGH for all"),
@@ -56,14 +56,14 @@ TOLD_NOTES = {
 
 
 def sentences(counts: Mapping[str, int], *, with_options: bool = True) -> list[str]:
-    """Return a sentence for each note that some images have, without its end.
+    """Return a sentence, without its full stop, for each note that some images have.
 
     Parameters
     ----------
     counts : mapping of str to int
-        Note → how many images have it.
+        Note → number of images.
     with_options : bool
-        Name the options that choose otherwise; a head's recipe has chosen already.
+        Name the option that changes it; left out where a head's recipe is fixed.
     """
     return [
         f"Decoded: of {counted(counts[note])} {text}{f' ({options})' if options and with_options else ''}"
@@ -75,7 +75,7 @@ def sentences(counts: Mapping[str, int], *, with_options: bool = True) -> list[s
 #: Larger files are refused before they are read.
 MAX_FILE_BYTES = 2 * 1024**3
 
-#: Times that a file is read at most while it changes.
+#: Attempts to read a file that changes.
 MAX_READS = 3
 
 
@@ -98,7 +98,7 @@ class LoadedImage:
 def load_image(
     root: Location, ref: ImageRef, *, size_px: int, resize_preset: str, rules: DecodeRules = DEFAULT_RULES
 ) -> LoadedImage:
-    """Return an image, read once: its digest is that of the very bytes that were decoded.
+    """Return an image, read once: the digest is that of the decoded bytes.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def read_image_bytes(root: Location, ref: ImageRef) -> bytes:
         return read_object(root, ref)
     path = root / ref.path
     try:
-        # Without O_NONBLOCK, opening a pipe that took the file's place would wait for ever.
+        # Without O_NONBLOCK, opening a pipe that replaced the file would block for ever.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except OSError as error:
         raise ImageError(open_error(error, path)) from error
@@ -147,10 +147,10 @@ def read_image_bytes(root: Location, ref: ImageRef) -> bytes:
 
 
 def _read_steady(descriptor: int, ref: ImageRef) -> bytes:
-    """Return the bytes of an open file, of which no other process changed one meanwhile.
+    """Return the bytes of an open file that no other process changes meanwhile.
 
-    That is so where size and times are the same before and after; and where they are not, since a tool touches the file or
-    the file system gives other times at every look, if it has the same bytes when it is read again.
+    Size and times must be the same before and after; if only they differ (a tool touches the file, or the file system reports
+    changing times), two reads must give the same bytes.
     """
     before, earlier = os.fstat(descriptor), None
     if not stat.S_ISREG(before.st_mode):
@@ -170,7 +170,7 @@ def _read_steady(descriptor: int, ref: ImageRef) -> bytes:
 
 
 def _read_all(descriptor: int, size_bytes: int) -> bytes:
-    """Return the bytes of an open file from its start, at most one more than there should be: growth is not followed."""
+    """Return the bytes of an open file from its start, at most one more than expected, so that growth is noticed."""
     try:
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             file.seek(0)
@@ -180,22 +180,21 @@ def _read_all(descriptor: int, size_bytes: int) -> bytes:
 
 
 def _check_bytes(size_bytes: int) -> None:
-    """Raise ImageError for a file that is too large to be read."""
     if size_bytes > MAX_FILE_BYTES:
         raise ImageError(f"too large: {size_bytes:,} bytes, at most {MAX_FILE_BYTES:,} are read")
 
 
 def open_error(error: OSError, path: Path) -> str:
-    """Return why a file could not be opened, in words."""
+    """Return why a file could not be opened."""
     if isinstance(error, FileNotFoundError):
-        return "a link to nothing" if path.is_symlink() else "gone: the file was there when the folder was scanned"
+        return "a broken link" if path.is_symlink() else "gone: the file was there when the folder was scanned"
     if isinstance(error, PermissionError):
         return "permission denied"
     return f"cannot be opened: {error.strerror}"
 
 
 def _kind_of(mode: int) -> str:
-    """Return what a file is that is not a regular one."""
+    """Return the name of the kind of a file that is not a regular one."""
     kinds = {stat.S_IFIFO: "a pipe", stat.S_IFDIR: "a folder", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
     return kinds.get(stat.S_IFMT(mode), "something else")
 
@@ -203,23 +202,23 @@ def _kind_of(mode: int) -> str:
 def sample_limits(
     data: bytes, name: str, rules: DecodeRules, percentiles: tuple[float, float]
 ) -> tuple[float, float] | None:
-    """Return two percentiles of the samples of an image; None where it has 8 bits, and is then not decoded.
+    """Return two percentiles of an image's samples; None for an 8-bit image, which is not decoded.
 
     Parameters
     ----------
     data, name : bytes, str
         The whole file, and its name.
     rules : DecodeRules
-        Which page is looked at.
+        Chooses the page.
     percentiles : tuple of float
-        0 to 100; 0 and 100 are the lowest and the highest value.
+        Between 0 and 100.
 
     Raises
     ------
     ImageError
-        If it cannot be read, or has values that are not numbers.
+        If the image cannot be read, or has NaN or infinite values.
     """
-    with reasons_in_words():
+    with readable_errors():
         file = open_file(data, name, MAX_PIXELS)
         if not file.is_deep():
             return None
@@ -228,7 +227,7 @@ def sample_limits(
 
 
 def _limits_of(samples: Samples, percentiles: tuple[float, float]) -> tuple[float, float] | None:
-    """Return two percentiles of samples; None where they are of 8 bits. Raises as :func:`sample_limits`."""
+    """Return two percentiles of samples; None for 8-bit samples."""
     check_kind(samples.values)
     values = samples.colours
     if values.dtype == np.uint8:

@@ -1,4 +1,4 @@
-"""Decode images in order, in threads, some of them ahead of the one that is asked for; and measure where the time goes."""
+"""Decode images in order, in threads, ahead of their use; and measure how long each stage of a run takes."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class StageTime:
     Attributes
     ----------
     threads : int
-        Pieces of work done at the same time.
+        Tasks at the same time.
     busy_seconds : float
-        Time at work, summed over the threads.
+        Working time, summed over the threads.
     awaited_seconds : float
-        Time in which the run had nothing to do but wait for this stage. The stage with most of it bounds the run.
+        Time in which the run only waited for this stage. The stage with most of it limits the run.
     """
 
     threads: int = 1
@@ -45,14 +45,14 @@ class StageTime:
 
 @dataclass(slots=True)
 class RunTimes:
-    """Where the time of a run went.
+    """How long each stage of a run took.
 
     Attributes
     ----------
     decode, forward, write : StageTime
         Reading and decoding; the network; compression and writing.
     seconds : float
-        From the first image asked for to the last shard written.
+        From the first image requested to the last shard written.
     """
 
     decode: StageTime = field(default_factory=StageTime)
@@ -61,7 +61,7 @@ class RunTimes:
     seconds: float = 0.0
 
     def add(self, other: RunTimes) -> None:
-        """Add what another run of the same form, beside this one or after it, was busy with and waited for."""
+        """Add the times of another run with the same number of threads."""
         for name in ("decode", "forward", "write"):
             mine, theirs = getattr(self, name), getattr(other, name)
             mine.threads = theirs.threads
@@ -69,12 +69,12 @@ class RunTimes:
             mine.awaited_seconds += theirs.awaited_seconds
 
     def of_several(self, n_runs: int) -> None:
-        """Note that so many runs took place at the same time, each with threads of its own."""
+        """Multiply the threads by the number of runs that took place at the same time."""
         for stage in (self.decode, self.forward, self.write):
             stage.threads *= n_runs
 
     def share(self, stage: StageTime) -> float:
-        """Return the share of the run in which a stage was at work, 0–1; of its threads, the mean."""
+        """Return the fraction of the run in which a stage was busy, 0–1; the mean over its threads."""
         return min(1.0, stage.busy_seconds / (stage.threads * self.seconds)) if self.seconds else 0.0
 
     def bound(self) -> str:
@@ -83,22 +83,22 @@ class RunTimes:
 
 
 class Stage:
-    """Threads for one kind of work; results come back in the order in which the work was given.
+    """Threads for one kind of work; results come back in the order of submission.
 
-    At the end of the ``with`` block what has begun is finished; what has not is dropped, unless ``finish`` is set.
+    At the end of the ``with`` block, running tasks are finished; pending ones are dropped unless ``finish`` is set.
 
     Parameters
     ----------
     name : str
-        Of the threads.
+        Prefix of the threads' names.
     threads : int
-        Pieces of work done at the same time.
+        Tasks at the same time.
     time : StageTime
-        Is told how long the work took, and how long it was waited for.
+        Updated with the times of the work and of the waiting.
     finish : bool
-        Do all the work that was given, whatever ends the block.
+        Complete all pending tasks, even after an exception.
     clock : callable
-        Seconds from some fixed point.
+        Returns seconds.
     """
 
     def __init__(
@@ -117,15 +117,15 @@ class Stage:
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        """Return how many pieces of work were given whose results were not taken."""
+        """Return the number of tasks whose results were not taken yet."""
         return len(self._pending)
 
     def submit(self, work: Callable[..., Any], *arguments: Any) -> None:
-        """Give a piece of work."""
+        """Submit a task."""
         self._pending.append(self._pool.submit(self._timed, work, *arguments))
 
     def take(self) -> Any:
-        """Return the result of the oldest piece of work, waiting for it; what it raised is raised here."""
+        """Return the result of the oldest task, waiting for it; its exception is raised here."""
         start = self._clock()
         try:
             return self._pending.popleft().result()
@@ -150,27 +150,17 @@ class Stage:
         self._pool.shutdown(wait=True, cancel_futures=not self._finish)
 
 
-#: Images of a bucket that are read at the same time beside those that are decoded: a request takes some 10–100 ms, whatever
-#: the size, so that 16 bring some hundred images a second.
+#: Additional threads that read images from a bucket: a request takes 10–100 ms whatever the size, so that 16 threads read
+#: some hundred images a second.
 REQUESTS_AT_ONCE = 16
 
 
 class ReadJob(Protocol):
-    """How images are read: the part of :class:`headstart.extract.shard_jobs.ShardJob` that concerns it.
-
-    Attributes
-    ----------
-    root : Path or Address
-        Folder that the paths are relative to, on a disk or in a bucket.
-    decode_threads : int
-        Images decoded at the same time.
-    stop_on_failure : bool
-        Raise at the first image that cannot be read, instead of listing it.
-    """
+    """How images are read: the interface of :class:`headstart.extract.shard_jobs.ShardJob` that is needed here."""
 
     @property
     def root(self) -> Location:
-        """Folder that the paths are relative to."""
+        """Folder, on a disk or in a bucket, that the paths are relative to."""
 
     @property
     def decode_threads(self) -> int:
@@ -178,12 +168,12 @@ class ReadJob(Protocol):
 
     @property
     def stop_on_failure(self) -> bool:
-        """Whether the first image that cannot be read raises."""
+        """Raise at the first image that cannot be read, instead of recording a failure."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """A :class:`ReadJob` on its own, for images that go into no shard."""
+    """A :class:`ReadJob` for images that are not written to a shard."""
 
     root: Location
     decode_threads: int = field(default_factory=usable_cores)
@@ -193,7 +183,7 @@ class ReadOptions:
 def decoded(
     refs: Iterable[ImageRef], recipe: Recipe, job: ReadJob, *, ahead: int, time: StageTime | None = None
 ) -> Generator[LoadedImage | Failure]:
-    """Yield each image, or why it failed, in order; up to ``ahead`` of them are decoded before they are asked for.
+    """Yield each image, or its failure, in order; up to ``ahead`` images are decoded in advance.
 
     Raises
     ------
@@ -220,14 +210,14 @@ def decoded(
 
 
 def threads_of(root: Location, threads: int) -> int:
-    """Return how many threads read: more than were asked for where most of them wait for a bucket to answer."""
+    """Return the number of reading threads: more for a bucket, where most of them wait for an answer."""
     return threads + (REQUESTS_AT_ONCE if isinstance(root, Address) else 0)
 
 
 def batches(
     refs: Iterable[ImageRef], recipe: Recipe, job: ReadJob, batch_size: Callable[[], int]
 ) -> Iterator[tuple[list[LoadedImage], list[Failure]]]:
-    """Yield full batches of decoded images, in order, with the failures met on the way."""
+    """Yield full batches of decoded images, in order, and the failures among them."""
     with closing(decoded(refs, recipe, job, ahead=images_ahead(batch_size(), job))) as results:
         yield from grouped(results, batch_size)
 
@@ -235,7 +225,7 @@ def batches(
 def grouped(
     results: Iterable[LoadedImage | Failure], batch_size: Callable[[], int]
 ) -> Iterator[tuple[list[LoadedImage], list[Failure]]]:
-    """Yield what was decoded by batches of so many images, with the failures met on the way; the last may be smaller."""
+    """Yield batches of decoded images, and the failures among them; the last batch may be smaller."""
     images: list[LoadedImage] = []
     failures: list[Failure] = []
     for result in results:
@@ -251,5 +241,5 @@ def grouped(
 
 
 def images_ahead(batch_size: int, job: ReadJob) -> int:
-    """Return how many images are decoded ahead: enough that one slow image among many does not stop the network."""
+    """Return the number of images decoded ahead: enough that a single slow image does not stall the network."""
     return 2 * batch_size + job.decode_threads

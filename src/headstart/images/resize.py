@@ -1,4 +1,4 @@
-"""The named ways in which an image becomes the square that the network takes."""
+"""The resize presets: from an image of any size to the square input of the network."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     Box: TypeAlias = tuple[float, float, float, float]
 
 
-#: Pillow's names of the formats whose decoder can do it: JPEG, and JPEG with several pictures.
-FORMATS = frozenset({"JPEG", "MPO"})
+#: Pillow's names of the formats whose decoder can scale an image down.
+DRAFT_FORMATS = frozenset({"JPEG", "MPO"})
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """How a JPEG will be decoded.
+    """A JPEG decoded at a reduced scale.
 
     Attributes
     ----------
     full_size, size : tuple of int
-        Width and height of the photograph, and of what is decoded.
+        Width and height of the original, and of the decoded image.
     box : tuple of float
-        Left, upper, right and lower edge of the photograph in what is decoded, pixels: where its size is no multiple of the
-        scale, the last column and the last row reach beyond it.
+        Left, upper, right and lower edge of the original within the decoded image, pixels: if the size is no multiple of
+        the scale, the last column and row reach beyond the original.
     """
 
     full_size: tuple[int, int]
@@ -42,7 +42,7 @@ class Draft:
     box: Box
 
     def upright(self, orientation: int) -> tuple[Box, tuple[int, int]]:
-        """Return the box and the full size once the image was turned as this EXIF orientation says."""
+        """Return the box and the full size after the image was turned by this EXIF orientation."""
         left, upper, right, lower = self.box
         if orientation in {2, 3, 7, 8}:
             left, right = self.size[0] - right, self.size[0] - left
@@ -54,29 +54,29 @@ class Draft:
 
 
 def start_draft(image: ImageFile.ImageFile, size_px: int) -> Draft | None:
-    """Have a JPEG decoded at 1/2, 1/4 or 1/8, the smallest at which both sides stay longer than ``size_px``.
+    """Set a JPEG to be decoded at 1/2, 1/4 or 1/8: the smallest scale at which both sides stay longer than ``size_px``.
 
-    Longer, not as long: so an image of up to twice the size is decoded as it is. None where the format is another one.
+    Images of up to twice ``size_px`` are therefore decoded in full. None for other formats.
     """
     full_size = image.size
-    drafted = image.draft(None, (size_px + 1, size_px + 1)) if image.format in FORMATS else None
+    drafted = image.draft(None, (size_px + 1, size_px + 1)) if image.format in DRAFT_FORMATS else None
     return Draft(full_size, image.size, drafted[1]) if drafted is not None else None
 
 
 def held_pixels(image: ImageFile.ImageFile, draft: Draft | None) -> int:
-    """Return how many pixels are held to decode an image: of a progressive JPEG all, since it comes in several passes."""
+    """Return how many pixels decoding holds in memory: all of a progressive JPEG, which is stored in several passes."""
     width, height = draft.full_size if draft is not None and image.info.get("progressive") else image.size
     return width * height
 
 
-#: Rows computed at a time, so that what lies between stays in the processor's cache: twice as fast as all at once.
+#: Rows computed at a time, so that intermediate values stay in the CPU cache: twice as fast as all rows at once.
 BLOCK_ROWS = 32
 
-#: Sizes whose positions are remembered: those of one camera, or most of a mixed folder's.
+#: Image sizes whose interpolation positions are cached.
 SIZES_KEPT = 256
 
-#: Threads that resize at the same time would hand Python's lock to each other at each of a hundred short operations: two
-#: of them do less than one alone. While one resizes, the others read and decode, which needs no such lock.
+#: Two threads that resize at the same time are slower than one, since they pass the GIL to each other at every short NumPy
+#: call. While one resizes, the others read and decode, which releases the GIL.
 _one_at_a_time = threading.Lock()
 
 
@@ -94,7 +94,7 @@ def resize(
     preset : str
         One of :data:`RESIZE_PRESETS`.
     box : tuple of float, optional
-        Where in the pixels the image lies, for the presets that let the decoder scale it (images/resize.py).
+        Edges of the image within the pixels, for the presets in :data:`DRAFT_PRESETS`.
 
     Raises
     ------
@@ -109,7 +109,7 @@ def resize(
 
 
 def keras_bilinear(pixels: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
-    """Return what ``keras.layers.Resizing(size_px, size_px)`` gives, rounded to whole values.
+    """Return the output of ``keras.layers.Resizing(size_px, size_px)``, rounded to integers.
 
     Bilinear between the four nearest pixels, half-pixel centres, no antialiasing; in float32 and in the order of
     operations of TensorFlow's ResizeBilinear kernel (core/kernels/image/resize_bilinear_op.cc).
@@ -138,28 +138,21 @@ def _blend_rows(
     bottom: NDArray[np.intp],
     blend: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the rows above and below some output rows, blended; where they lie close, each row is blended once."""
+    """Return the blended rows above and below some output rows; neighbouring rows are blended only once."""
     first, end = int(top[0]), int(bottom[-1]) + 1
     if end - first > 2 * len(top):
         return blend(pixels[top]), blend(pixels[bottom])
     blended = blend(pixels[first:end])
-    # "clip" spares a copy; nothing is out of range.
+    # mode="clip" avoids a copy; no index is out of range.
     return blended.take(top - first, axis=0, mode="clip"), blended.take(bottom - first, axis=0, mode="clip")
 
 
 def _blend_columns(
     rows: NDArray[np.uint8], left: NDArray[np.intp], right: NDArray[np.intp], weight: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Return ``left + (right − left) · weight`` for some rows, in float32.
+    """Return ``left + (right − left) · weight`` for some rows, float32.
 
-    Parameters
-    ----------
-    rows : ndarray of shape (n_rows, width, 3), uint8
-        Rows of the image.
-    left, right : ndarray of shape (size_px * 3,), intp
-        The two values around each output value, as positions in a row of width · 3 values.
-    weight : ndarray of shape (size_px * 3,), float32
-        Weight of the right one.
+    The positions and weights have shape (size_px * 3,): one for each output value of a row of RGB pixels.
     """
     values = rows.reshape(len(rows), -1)
     start = values.take(left, axis=1, mode="clip").astype(np.float32)
@@ -172,7 +165,7 @@ def _blend_columns(
 
 @lru_cache(SIZES_KEPT)
 def _value_neighbours(width: int, size_px: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
-    """Return what :func:`neighbours` does for every value of a row of RGB pixels; each shape (size_px * 3,)."""
+    """Return :func:`neighbours` for every value of a row of RGB pixels; each of shape (size_px * 3,)."""
     first, second, weight = neighbours(width, size_px)
     left, right = ((column[:, None] * 3 + np.arange(3)).ravel() for column in (first, second))
     return left, right, weight.repeat(3)
@@ -180,27 +173,24 @@ def _value_neighbours(width: int, size_px: int) -> tuple[NDArray[np.intp], NDArr
 
 @lru_cache(SIZES_KEPT)
 def neighbours(n_in: int, n_out: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
-    """Return, for each output position, the two input positions around it and the weight of the second, float32.
-
-    They are the same for all images of a size, and not to be written to.
-    """
+    """Return the two input positions around each output position, and the float32 weight of the second; cached, read-only."""
     scale = np.float32(n_in) / np.float32(n_out)
     positions = (np.arange(n_out, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
-    floor = np.floor(positions)
-    first = np.maximum(floor, 0).astype(np.intp)
+    lower = np.floor(positions)
+    first = np.maximum(lower, 0).astype(np.intp)
     second = np.minimum(np.ceil(positions), n_in - 1).astype(np.intp)
-    return first, second, positions - floor
+    return first, second, positions - lower
 
 
 def _pillow_antialias(pixels: NDArray[np.uint8], size_px: int, box: Box | None = None) -> NDArray[np.uint8]:
-    """Return Pillow's bilinear resize of the image or a box of it, which averages over all that an output pixel covers."""
+    """Return Pillow's bilinear resize of the image or of a box in it, which averages all covered pixels."""
     return np.asarray(Image.fromarray(pixels).resize((size_px, size_px), Image.Resampling.BILINEAR, box))
 
 
-#: Presets that let the JPEG decoder scale a large image down before the resize (images/resize.py).
+#: Presets that let the JPEG decoder scale a large image down before the resize.
 DRAFT_PRESETS = frozenset({"jpeg-draft"})
 
-#: Name → function; the name is part of the recipe.
+#: Preset → function; the name is part of the recipe.
 RESIZE_PRESETS: dict[str, Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]] = {
     "keras-bilinear": keras_bilinear,
     "pillow-antialias": _pillow_antialias,

@@ -1,10 +1,10 @@
-"""Samples of more than 8 bits → RGB by one rule for all images of a data set, and several pages → one image."""
+"""Stored samples to 8-bit RGB by one rule for the whole data set; several pages to one image."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     Pixels: TypeAlias = NDArray[np.uint8]
     Curve: TypeAlias = Callable[[NDArray[Any]], NDArray[np.float64]]
 
-#: Ways to choose the intensities that become black and white, other than by two numbers: the limits of the type, or what the
-#: data set has (extract/intensity.py).
+#: Named ways to choose the sample values that become black and white: the limits of the type, or a range measured on the
+#: data set (extract/intensity.py).
 INTENSITIES = ("type", "range", "percentiles")
 
 
@@ -31,10 +31,10 @@ class DecodeRules:
     Attributes
     ----------
     page : int, str or None
-        Page of a file of several, counted from 1; ``max`` or ``mean`` of all of them; None: the first.
+        Page of a multi-page file, counted from 1; ``max`` or ``mean`` over all pages; None for the first.
     intensity : tuple of float or None
-        The sample values that become 0 and 255, in images of more than 8 bits; values outside are clipped. None: those of
-        the image's type (:func:`headstart.images.samples.type_limits`).
+        Sample values that become 0 and 255 in images of more than 8 bits; values outside are clipped. None for the limits
+        of the image's type (:func:`type_limits`).
     """
 
     page: int | str | None = None
@@ -46,17 +46,16 @@ class DecodeRules:
         return cls(recipe.page, recipe.intensity)
 
 
-#: What holds where nothing else is asked for.
 DEFAULT_RULES = DecodeRules()
 
 
 def parse_page(text: str) -> int | str | None:
-    """Return a page as it is written on the command line; None for the first, which is the default.
+    """Return the page given on the command line; None for the first page, the default.
 
     Raises
     ------
     ParameterError
-        If it is neither a number from 1 on nor a projection.
+        If it is neither a positive integer nor a projection.
     """
     try:
         return None if text == "1" else checked_page(text if text in PROJECTIONS else int(text))
@@ -67,7 +66,7 @@ def parse_page(text: str) -> int | str | None:
 
 
 def parse_intensity(text: str) -> str | tuple[float, float]:
-    """Return intensities as they are written on the command line: a name, or ``LOW:HIGH``.
+    """Return the intensities given on the command line: a name, or ``LOW:HIGH``.
 
     Raises
     ------
@@ -80,22 +79,21 @@ def parse_intensity(text: str) -> str | tuple[float, float]:
         return checked_intensity([float(value) for value in text.split(":")])
     except ValueError:
         raise ParameterError(
-            f"Intensities are {', '.join(INTENSITIES)}, or two numbers, the lower first, as 0:4095. Received: {text!r}."
+            f"Intensities are {', '.join(INTENSITIES)}, or LOW:HIGH, e.g. 0:4095. Received: {text!r}."
         ) from None
 
 
-#: Larger images are converted in strips of so many pixels, so that no second and third copy of them is made in float64.
+#: Images are converted in strips of this many pixels, to avoid float64 copies of whole images.
 STRIP_PIXELS = 4_000_000
 
-#: A picture has ``low-range`` where it uses fewer of the 256 levels, and either all of them lie within half as many, or it
-#: has at least twice as many different values. 14 bits in a type of 16 use 64 levels, 12 bits 16.
+#: An image is noted as ``low-range`` if it uses fewer than this many of the 256 levels, and these either span at most half as
+#: many levels or come from at least twice as many different values. 14 bits in a 16-bit type use 64 levels, 12 bits 16.
 LOW_LEVELS = 128
 
-#: At most so many values of an image are looked at to count the different ones.
+#: Largest sample of an image in which different values are counted.
 COUNTED_VALUES = 1_000_000
 
-
-#: Notes of a window of the file, which a range of the recipe takes the place of.
+#: Notes on the file's own window, dropped where the recipe's range replaces it.
 WINDOW_NOTES = frozenset({"window", "window-unusable"})
 
 
@@ -106,16 +104,15 @@ class Samples:
     Attributes
     ----------
     values : ndarray of shape (height, width) or (height, width, n_channels)
-        Booleans, integers or floats. One channel is grey, two are grey and alpha, three RGB, four RGB and alpha. uint8 are
-        pixels already: no rule changes them.
+        Booleans, integers or floats; the channels are grey, grey and alpha, RGB, or RGB and alpha. uint8 values are final
+        pixels, which no rule changes.
     limits : tuple of float or None
-        The values that are black and white where the file says so, as 0 and 4,095 for 12 bits in 16; None: those of the
-        type.
+        Values that are black and white according to the file, e.g. 0 and 4,095 for 12 bits in 16; None for those of the type.
     white_is_zero : bool
         Whether the lower value is white (TIFF: PhotometricInterpretation 0; DICOM: MONOCHROME1).
     curve : callable or None
-        What makes shares of white, from 0 to 1, of the values where the file says so, in place of the limits; two that are
-        equal do the same.
+        Maps values to fractions of white, 0 to 1, where the file defines a curve; replaces the limits. Equal curves map
+        equally.
     """
 
     values: NDArray[Any]
@@ -125,7 +122,7 @@ class Samples:
 
     @property
     def n_colours(self) -> int:
-        """Channels besides alpha: 1 or 3."""
+        """Number of channels besides alpha: 1 or 3."""
         return 1 if self.values.ndim == 2 or self.values.shape[2] < 3 else 3
 
     @property
@@ -135,29 +132,28 @@ class Samples:
 
     @property
     def alpha(self) -> NDArray[Any] | None:
-        """The alpha channel, shape (height, width)."""
+        """The alpha channel, shape (height, width); None if there is none."""
         has_alpha = self.values.ndim == 3 and self.values.shape[2] in {2, 4}
         return self.values[:, :, -1] if has_alpha else None
 
 
 def type_limits(dtype: np.dtype[Any]) -> tuple[float, float]:
-    """Return the values of a type that are black and white: its whole range for integers, 0 and 1 for floats."""
+    """Return the values that are black and white in a type: its whole range for integers, 0 and 1 for floats."""
     if dtype.kind in "iu":
         return float(np.iinfo(dtype).min), float(np.iinfo(dtype).max)
     return 0.0, 1.0
 
 
 def to_rgb8(samples: Samples, rules: DecodeRules, notes: list[str]) -> Pixels:
-    """Return samples as RGB, shape (height, width, 3), uint8, and note what that cost.
+    """Return samples as RGB, shape (height, width, 3), uint8, and note what was lost.
 
-    ``LOW`` becomes 0, ``HIGH`` becomes 255, and what lies between is proportional, rounded to the next level: the values of
-    ``rules.intensity``, else the limits or the curve of the file, else the limits of the type. What lies outside is clipped.
-    Alpha is composited over white.
+    Values from black to white are scaled linearly to 0–255 and rounded; values outside are clipped. Black and white are
+    ``rules.intensity``, else the file's curve or limits, else the limits of the type. Alpha is composited over white.
 
     Raises
     ------
     ImageError
-        If there are NaNs or infinities among the values.
+        If some values are NaN or infinite.
     """
     colours, alpha = samples.colours, samples.alpha
     check_kind(samples.values)
@@ -181,7 +177,7 @@ def to_rgb8(samples: Samples, rules: DecodeRules, notes: list[str]) -> Pixels:
 
 
 def check_kind(values: NDArray[Any]) -> None:
-    """Raise ImageError for what is no picture: complex numbers, more than four channels."""
+    """Raise ImageError for complex numbers and for more than four channels."""
     if values.dtype.kind not in "biuf":
         raise ImageError(f"{values.dtype} values are not supported: convert it to 8-bit JPEG, PNG or TIFF")
     if values.ndim not in {2, 3} or (values.ndim == 3 and not 1 <= values.shape[2] <= 4):
@@ -190,13 +186,13 @@ def check_kind(values: NDArray[Any]) -> None:
 
 
 def to_levels(values: NDArray[Any], limits: tuple[float, float], notes: list[str]) -> Pixels:
-    """Return values of shape (height, width, n_channels) as levels from 0 to 255; noted where some had to be clipped."""
+    """Return values of shape (height, width, n_channels) as levels 0–255; note if some were clipped."""
     low, high = limits
     levels = np.empty(values.shape, np.uint8)
     clipped = False
     for rows in strips(values):
         strip = values[rows]
-        check_finite(strip)  # before the cast, which warns of signalling NaNs
+        check_finite(strip)  # before the cast, which warns about signalling NaNs
         strip = strip.astype(np.float64)
         clipped |= bool(strip.size) and bool(strip.min() < low or strip.max() > high)
         strip = (np.clip(strip, low, high) - low) * 255 / (high - low)
@@ -207,13 +203,12 @@ def to_levels(values: NDArray[Any], limits: tuple[float, float], notes: list[str
 
 
 def check_finite(values: NDArray[Any]) -> None:
-    """Raise ImageError where there are NaNs or infinities among values."""
+    """Raise ImageError if some values are NaN or infinite."""
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise ImageError("holds values that are not numbers (NaN or infinity): replace them, or leave the image out")
+        raise ImageError("contains NaN or infinite values: replace them, or leave the image out")
 
 
 def _curved_levels(values: NDArray[Any], curve: Curve, notes: list[str]) -> Pixels:
-    """Return values of shape (height, width, n_channels) as levels from 0 to 255, by the curve of the file."""
     levels = np.empty(values.shape, np.uint8)
     for rows in strips(values):
         levels[rows] = to_levels(curve(values[rows]), (0.0, 1.0), notes)
@@ -221,13 +216,13 @@ def _curved_levels(values: NDArray[Any], curve: Curve, notes: list[str]) -> Pixe
 
 
 def strips(values: NDArray[Any]) -> Iterator[slice]:
-    """Yield the rows of an image some at a time."""
+    """Yield slices of an image's rows, :data:`STRIP_PIXELS` pixels each."""
     step = max(1, STRIP_PIXELS // max(1, values.shape[1]))
     yield from (slice(top, top + step) for top in range(0, len(values), step))
 
 
 def _uses_few_levels(levels: Pixels, values: NDArray[Any]) -> bool:
-    """Return whether a picture is left with few of the 256 levels, by the rule of :data:`LOW_LEVELS`."""
+    """Return whether the image is ``low-range`` (:data:`LOW_LEVELS`)."""
     used = np.zeros(256, np.bool_)
     for rows in strips(levels):
         used |= np.bincount(levels[rows].ravel(), minlength=256) > 0
@@ -241,26 +236,20 @@ def _uses_few_levels(levels: Pixels, values: NDArray[Any]) -> bool:
 
 
 def _on_white(levels: Pixels, alpha: NDArray[Any], opaque: float, notes: list[str]) -> Pixels:
-    """Return levels of shape (height, width, n_channels) composited over white; noted if some pixel is not opaque."""
+    """Return levels composited over white; note if some pixel is not opaque."""
     check_finite(alpha)
     if (alpha >= opaque).all():
         return levels
     notes.append("alpha-on-white")
     result = np.empty_like(levels)
     for rows in strips(levels):
-        share = np.clip(alpha[rows].astype(np.float64) / opaque, 0, 1)[:, :, None]
-        result[rows] = np.rint(255 - (255 - levels[rows].astype(np.float64)) * share)
+        opacity = np.clip(alpha[rows].astype(np.float64) / opaque, 0, 1)[:, :, None]
+        result[rows] = np.rint(255 - (255 - levels[rows].astype(np.float64)) * opacity)
     return result
 
 
 def _project(pages: Iterable[Samples], how: str) -> Samples:
-    """Return the largest (``max``) or the mean (``mean``) of each sample over some pages, which are read one by one.
-
-    Raises
-    ------
-    ImageError
-        If they differ in size, type or what their values mean.
-    """
+    """Return the ``max`` or ``mean`` of each sample over pages that are read one by one."""
     first, total, count = None, np.empty(0), 0
     for page in pages:
         count += 1
@@ -269,54 +258,59 @@ def _project(pages: Iterable[Samples], how: str) -> Samples:
         elif (page.values.shape, page.values.dtype) != (first.values.shape, first.values.dtype) or (
             (page.limits, page.white_is_zero, page.curve) != (first.limits, first.white_is_zero, first.curve)
         ):
-            raise ImageError("its pages differ in size or type, so that they have no common picture: use --page NUMBER")
+            raise ImageError("its pages differ in size or type and cannot be combined: use --page NUMBER")
         else:
             np.add(total, page.values, out=total) if how == "mean" else np.maximum(total, page.values, out=total)
     if first is None:
-        raise ImageError("holds no pages")
+        raise ImageError("contains no pages")
     if how == "mean":
         mean = total / count
         total = (np.rint(mean) if first.values.dtype.kind in "iub" else mean).astype(first.values.dtype)
     return replace(first, values=total)
 
 
-#: A projection looks at so many times the pixels that a single picture may have, at most.
+#: Largest size of all pages of a projection together, as a multiple of the largest size of one picture.
 MAX_PROJECTED = 4
 
 
-class PictureFile(Protocol):
-    """An opened file of at least one picture; every reader of images/ returns one."""
+class PictureFile:
+    """An opened file of one or more pictures; the base class of all readers."""
 
-    #: Name of the format, as Pillow writes it.
+    #: Pillow's name of the format.
     format: str
 
-    #: Width and height of the first picture as it is stored, pixels; checked against the limit before it is opened further.
+    #: Width and height of the first picture as stored, pixels; checked against the limit when the file is opened.
     size: tuple[int, int]
 
     def is_deep(self) -> bool:
-        """Return whether the first picture may have samples of more than 8 bits; nothing is decoded for it."""
-        ...
+        """Return whether the first picture may have samples of more than 8 bits; nothing is decoded."""
+        raise NotImplementedError
 
     def more(self) -> str:
-        """Return the note of others behind the first picture: ``first-frame``, ``-page`` or ``-view``; else nothing."""
-        ...
+        """Return ``first-frame``, ``first-page`` or ``first-view`` if more pictures follow the first; else nothing."""
+        return "first-frame" if self.n_pictures() > 1 else ""
 
     def n_pictures(self) -> int:
-        """Return how many pictures there are; three pages that are the colours of one picture count once."""
-        ...
+        """Return the number of pictures; three pages that are the colours of one picture count once."""
+        return 1
 
     def read(self, number: int, notes: list[str]) -> Samples:
-        """Return the picture of this number, from 0 on, upright; what was done to it is added to the notes, once."""
-        ...
+        """Return a picture, counted from 0, upright; notes that are not there yet are added."""
+        raise NotImplementedError
+
+
+def add_notes(notes: list[str], found: Iterable[str]) -> None:
+    """Add the notes that are not there yet, in order."""
+    notes += [note for note in dict.fromkeys(found) if note not in notes]
 
 
 def chosen_picture(file: PictureFile, rules: DecodeRules, max_pixels: int, notes: list[str]) -> Samples:
-    """Return the samples of the picture that the rules name.
+    """Return the samples of the page, or of the projection of all pages, that the rules name.
 
     Raises
     ------
     ImageError
-        If there is no such page, or the pages have no common picture, or too many pixels in all.
+        If there is no such page, or the pages differ, or have too many pixels in total.
     """
     if rules.page is None:
         samples = file.read(0, notes)
@@ -326,11 +320,11 @@ def chosen_picture(file: PictureFile, rules: DecodeRules, max_pixels: int, notes
     n_pictures = file.n_pictures()
     if isinstance(rules.page, int):
         if rules.page > n_pictures:
-            raise ImageError(f"there is no page {rules.page}: it has {n_pictures:,}")
+            raise ImageError(f"there is no page {rules.page}: the file has {n_pictures:,}")
         return file.read(rules.page - 1, notes)
     n_pixels = n_pictures * file.size[0] * file.size[1]
     if n_pictures > 1 and n_pixels > MAX_PROJECTED * max_pixels:
         raise ImageError(
-            f"too large: {n_pictures:,} pages of {n_pixels:,} pixels, at most {MAX_PROJECTED * max_pixels:,} are read"
+            f"too large: {n_pictures:,} pages of {n_pixels:,} pixels in all, at most {MAX_PROJECTED * max_pixels:,} are read"
         )
     return _project((file.read(number, notes) for number in range(n_pictures)), rules.page)

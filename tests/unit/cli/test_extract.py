@@ -59,5 +59,5 @@ def test_what_images_lost_while_they_were_decoded_is_said(capsys: pytest.Capture
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Decoded: ")]
     assert [line.partition(" (")[0] for line in said] == [
         "Decoded: of 6 images only the first page was taken",
-        "Decoded: of 1 image few of the 256 levels are left: their values use little of the range of their type",
+        "Decoded: of 1 image few of the 256 levels are used: the values span little of the range of their type",
     ]

@@ -79,7 +79,7 @@ def test_the_default_is_unwritten_and_low_range_is_told(data: Path, tmp_path: Pa
     assert '"intensity"' not in recipe(tmp_path / "c.h5").to_json()
     assert '"page"' not in recipe(tmp_path / "c.h5").to_json()
     assert summary.notes == {"low-range": 4}
-    assert sentences(summary.notes)[0].startswith("Decoded: of 4 images few of the 256 levels are left")
+    assert sentences(summary.notes)[0].startswith("Decoded: of 4 images few of the 256 levels are used")
     assert summary.to_dict()["notes"] == {"low-range": 4}
 
 
@@ -133,7 +133,7 @@ def test_a_set_of_8_bits_has_no_intensity(tmp_path: Path) -> None:
 def test_an_unknown_intensity_is_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(HeadstartError, match="Unknown intensity 'auto'"):
         run(data, tmp_path / "c.h5", intensity="auto")
-    with pytest.raises(HeadstartError, match="the lower first"):
+    with pytest.raises(HeadstartError, match="LOW:HIGH"):
         Network(ExtractOptions(intensity=(5.0, 1.0))).wanted(None)
     with pytest.raises(HeadstartError, match="page, where it is written"):
         Network(ExtractOptions(page=0)).wanted(None)

@@ -78,13 +78,13 @@ def too_much_rle() -> bytes:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (no_pixels(BasicTextSRStorage), "holds no picture: it is DICOM of the kind Basic Text SR Storage"),
-        (no_pixels("1.2.3.4"), "holds no picture: it is DICOM without pixel data"),
+        (no_pixels(BasicTextSRStorage), "contains no picture: it is DICOM of the kind Basic Text SR Storage"),
+        (no_pixels("1.2.3.4"), "contains no picture: it is DICOM without pixel data"),
         (dicom(CT)[:-9], "truncated"),
         (dicom(CT)[:700], "truncated|no picture"),
         (by_pillow(BYTES, JPEGBaseline8Bit)[:-200], "damaged|truncated"),
         (dicom(CT, PhotometricInterpretation="SECRET NAME"), "its photometric interpretation is not supported"),
-        (dicom(CT, BitsStored=12, HighBit=15), "12 bits stored of which the highest is bit 15 are not supported"),
+        (dicom(CT, BitsStored=12, HighBit=15), "12 stored bits with bit 15 as the highest are not supported"),
         (dicom(CT, RescaleSlope=0), "slope and intercept are not usable"),
         (dicom(CT, Rows=0), "holds no pixels"),
         (dicom(CT, Rows=60000, Columns=60000), "too large: 60,000 × 60,000 pixels"),
@@ -92,7 +92,7 @@ def too_much_rle() -> bytes:
         (no_decoder(JPEGLSLossless), r"transfer syntax JPEG-LS Lossless.*pip install pylibjpeg.*or decompress"),
         (no_decoder("1.2.840.10008.1.2.4.102"), "transfer syntax MPEG-4 .*: decompress it"),
         (by_pillow(CT * 16, JPEG2000Lossless, SamplesPerPixel=3, PhotometricInterpretation="RGB"), "16 bits"),
-        (other_frame_size(), "claims 17 × 12 pixels, but its frames have others"),
+        (other_frame_size(), "claims 17 × 12 pixels, its frames have others"),
         (too_much_rle(), "more than the pixels that it claims"),
     ],
 )
@@ -104,7 +104,7 @@ def test_reasons(data: bytes, reason: str) -> None:
 
 def test_deflated_files_are_not_unpacked_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "MAX_INFLATED_BYTES", 10_000)
-    with pytest.raises(ImageError, match="unpacks to more than 10,000 bytes"):
+    with pytest.raises(ImageError, match="decompresses to more than 10,000 bytes"):
         decode(dicom(np.zeros((100, 100), np.uint16), DeflatedExplicitVRLittleEndian))
 
 

@@ -96,9 +96,9 @@ def test_link_loops_are_survived_and_links_followed(tmp_path: Path) -> None:
     # The link to nothing is called an image: it becomes a failure with a reason.
     assert [ref.path for ref in found.refs] == ["ant/1.png", "ant/nothing.png", "bee/2.png"]
     assert found.ignored == (
-        "ant/itself (a link to nothing)",
+        "ant/itself (a broken link)",
         "ant/loop (a link back to a folder above it)",
-        "ant/nothing (a link to nothing)",
+        "ant/nothing (a broken link)",
     )
 
 

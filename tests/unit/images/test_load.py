@@ -125,7 +125,7 @@ def test_a_file_whose_size_is_not_true() -> None:
 
 def test_a_link_to_nothing(tmp_path: Path) -> None:
     (tmp_path / "1.png").symlink_to("absent")
-    with pytest.raises(ImageError, match="a link to nothing"):
+    with pytest.raises(ImageError, match="a broken link"):
         load(tmp_path, discover(tmp_path).refs[0])
 
 

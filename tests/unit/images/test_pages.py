@@ -106,7 +106,7 @@ def test_a_picture_of_one_page_is_its_own_projection() -> None:
     plain = decode(file.getvalue())
     for page in ("max", "mean"):
         np.testing.assert_array_equal(decode(file.getvalue(), rules=DecodeRules(page)).pixels, plain.pixels)
-    with pytest.raises(ImageError, match="there is no page 2: it has 1"):
+    with pytest.raises(ImageError, match="there is no page 2: the file has 1"):
         decode(file.getvalue(), rules=DecodeRules(2))
 
 

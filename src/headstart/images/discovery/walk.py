@@ -143,7 +143,7 @@ def _add_file(path: str, entry: os.DirEntry[str], found: Walk) -> None:
         if named_so:  # a row of a data set that has not been fetched, say: a failure with a reason, not nothing
             found.images.append((path, 0, 0, 0))
         else:
-            found.ignored.append(f"{path} (a link to nothing)")
+            found.ignored.append(f"{path} (a broken link)")
         return
     if stat.S_ISREG(info.st_mode) and (named_so or _starts_as_image(entry.path)):
         found.images.append((path, *state_of(info)))

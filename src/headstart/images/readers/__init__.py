@@ -1,1 +1,1 @@
-"""Readers of image formats: the pixels of a file, or its stored samples."""
+"""Readers of image files, one module per family of formats."""

@@ -1,4 +1,4 @@
-"""DICOM files of one frame or several, read by pydicom (extra ``dicom``), and the decoder of each transfer syntax."""
+"""DICOM files of one or more frames, read by pydicom (extra ``dicom``)."""
 
 from __future__ import annotations
 
@@ -30,37 +30,37 @@ from headstart.images.readers.dicom_grayscale import (
     stored_limits,
 )
 from headstart.images.readers.pillow_files import refuse_large
-from headstart.images.samples import Samples
+from headstart.images.samples import PictureFile, Samples, add_notes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: The elements that hold pixels, of which a picture has one.
+#: The elements with pixels; a picture has one of them.
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
-#: Transfer syntaxes (PS3.6, table A-1): deflated; JPEG of 8 and of 12 bits; JPEG 2000; RLE.
+#: Transfer syntaxes (PS3.6, table A-1).
 DEFLATED, JPEG, JPEG_12_BIT = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"
 JPEG_2000, RLE = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"), "1.2.840.10008.1.2.5"
 
-#: What decodes them.
+#: Transfer syntax → the decoder plugin of pydicom that is used.
 PLUGINS = {JPEG: "pillow", JPEG_12_BIT: "pillow", **dict.fromkeys(JPEG_2000, "pillow"), RLE: "pydicom"}
 
-#: Lossless ones of other kinds: JPEG (two), JPEG-LS, High-Throughput JPEG 2000 (two).
+#: Lossless transfer syntaxes that any plugin may decode: JPEG (two), JPEG-LS, High-Throughput JPEG 2000 (two).
 OTHER_LOSSLESS = (
     "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.201",
     "1.2.840.10008.1.2.4.202",
 )  # fmt: skip
 
-#: Deflated files that unpack to more are refused.
+#: Deflated files that decompress to more are refused.
 MAX_INFLATED_BYTES = 2**30
 
-#: RLE never needs more than so many bytes for one, and so many for a frame (PS3.5, annex G: a byte of length for each run of
-#: two bytes or more; a header of 64 bytes and up to 15 segments, padded to even lengths).
+#: RLE needs at most this many bytes for each byte, and for each frame (PS3.5, annex G: a length byte for each run of two
+#: bytes or more; a header of 64 bytes and up to 15 segments, padded to even lengths).
 RLE_GROWTH, RLE_HEADER_BYTES = 2, 128
 
 
 def _set_syntax(dataset: Any) -> None:
-    """Name the transfer syntax of a file without file meta information, as pydicom has found it out."""
+    """Set the transfer syntax of a file without file meta information to the one that pydicom detected."""
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     if "TransferSyntaxUID" not in dataset.file_meta:
@@ -70,12 +70,12 @@ def _set_syntax(dataset: Any) -> None:
 
 
 def _pixels_of(dataset: Any) -> str:
-    """Return the name of the element that holds the pixels; nothing where there is none."""
+    """Return the name of the element with the pixels; empty if there is none."""
     return next((name for name in PIXELS if name in dataset), "")
 
 
 def _plugin_of(dataset: Any) -> str:
-    """Return the plugin that decodes the pixels; nothing where it does not matter which."""
+    """Return the plugin that decodes the pixels; empty if any may."""
     return PLUGINS.get(dataset.file_meta.TransferSyntaxUID, "")
 
 
@@ -85,7 +85,7 @@ def _decoder_of(dataset: Any) -> Any:
     Raises
     ------
     ImageError
-        If there is none for the transfer syntax, or the result would depend on which one it is.
+        If there is none for the transfer syntax, or the result would depend on the plugin.
     """
     from pydicom.pixels import get_decoder
 
@@ -106,7 +106,7 @@ def _decoder_of(dataset: Any) -> Any:
 
 
 def _unsupported(syntax: Any, kind: str) -> str:
-    """Return the reason of a transfer syntax that is not read, and what to do."""
+    """Return why a transfer syntax is not read, and what to do."""
     known = syntax.name != str(syntax) or re.fullmatch(r"[0-9.]{1,64}", syntax)
     name = f"{syntax.name} ({syntax})" if syntax.name != str(syntax) else str(syntax) if known else "that is no UID"
     plugin = "install a plugin of pydicom (pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg), or "
@@ -117,66 +117,64 @@ def _unsupported(syntax: Any, kind: str) -> str:
 
 
 def _refuse_inflated(data: bytes) -> None:
-    """Raise ImageError for a deflated file that unpacks to more than a picture needs."""
+    """Raise ImageError for a deflated file that decompresses to too much."""
     if DEFLATED.encode() not in data[132:1024]:
         return
-    meta_end = 144 + int.from_bytes(
-        data[140:144], "little"
-    )  # (0002,0000), the first element, says where the group ends
+    meta_end = 144 + int.from_bytes(data[140:144], "little")  # (0002,0000), the first element: length of the group
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     inflater.decompress(data[meta_end:], MAX_INFLATED_BYTES)
     if inflater.unconsumed_tail:
-        raise ImageError(f"too large: it unpacks to more than {MAX_INFLATED_BYTES:,} bytes")
+        raise ImageError(f"too large: it decompresses to more than {MAX_INFLATED_BYTES:,} bytes")
 
 
 def _refuse_other_size(dataset: Any, number: int) -> None:
-    """Raise ImageError for a compressed frame that would unpack to other pixels than the file claims."""
+    """Raise ImageError for a compressed frame that would decompress to other pixels than the file claims."""
     from pydicom.encaps import get_frame
 
     offsets = None
     if "ExtendedOffsetTable" in dataset and "ExtendedOffsetTableLengths" in dataset:
         offsets = (dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths)
-    n_frames = int(dataset.get("NumberOfFrames") or 1)
-    frame = get_frame(dataset.PixelData, number, number_of_frames=n_frames, extended_offsets=offsets)
+    frame = get_frame(dataset.PixelData, number, number_of_frames=_n_frames(dataset), extended_offsets=offsets)
     claimed = (int(dataset.Columns), int(dataset.Rows))
     if _plugin_of(dataset) == "pillow":
         with Image.open(io.BytesIO(frame), formats=("JPEG", "JPEG2000")) as image:
             if image.size != claimed:
-                raise ImageError(
-                    f"damaged: it claims {claimed[0]:,} × {claimed[1]:,} pixels, but its frames have others"
-                )
+                raise ImageError(f"damaged: it claims {claimed[0]:,} × {claimed[1]:,} pixels, its frames have others")
     elif dataset.file_meta.TransferSyntaxUID == RLE:
         n_bytes = claimed[0] * claimed[1] * int(dataset.SamplesPerPixel) * int(dataset.BitsAllocated) // 8
         if len(frame) > RLE_GROWTH * n_bytes + RLE_HEADER_BYTES:
-            raise ImageError("damaged: its frames hold more than the pixels that it claims")
+            raise ImageError("damaged: its frames are larger than the pixels that it claims")
 
 
-#: Version of what becomes of these files, noted with each of them. A change that gives other pixels gives another number.
+#: Version of the conversion, noted for each image. A change of the resulting pixels needs a new number.
 RULES = "dicom-1"
 
 #: The first bytes of files without preamble: group 2 or 8 of an element, little endian.
 BARE = (b"\x02\x00", b"\x08\x00")
 
-#: What is read of a file.
+#: The elements that are read.
 ELEMENTS = (
     "SOPClassUID", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns",
     "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
     *PIXELS, *GREY_ELEMENTS, *PALETTE_ELEMENTS,
 )  # fmt: skip
 
-#: Kind of the index of a disk (PS3.6, table A-1).
+#: SOP class of a DICOMDIR (PS3.6, table A-1).
 DIRECTORY = "1.2.840.10008.1.3.10"
 
-#: Photometric interpretations of one sample a pixel, and those of three that pydicom makes RGB of (PS3.3, C.7.6.3.1.2).
+#: Photometric interpretations of one sample a pixel, and those of three that pydicom converts to RGB (PS3.3, C.7.6.3.1.2).
 GREY = ("MONOCHROME1", "MONOCHROME2")
 ONE_SAMPLE = (*GREY, "PALETTE COLOR")
 THREE_SAMPLES = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
+#: Others of the standard, which are not read.
+UNREAD = ("YBR_PARTIAL_422", "YBR_PARTIAL_420", "CMYK", "HSV", "ARGB")
+
 
 def is_dicom(data: bytes, name: str) -> bool:
-    """Return whether a file is DICOM: by its mark, or by its suffix and the group of its first element.
+    """Return whether a file is DICOM: by its magic bytes, or by its suffix and the group of its first element.
 
-    The preamble before the mark may make it another image as well: then the suffix decides.
+    The preamble before the magic bytes may make it another image as well: then the suffix decides.
     """
     named_so = suffix_of(name) in DICOM_SUFFIXES
     if data[DICOM_MARK_AT:HEAD_BYTES] == DICOM_MARK:
@@ -184,21 +182,8 @@ def is_dicom(data: bytes, name: str) -> bool:
     return named_so and data.startswith(BARE)
 
 
-class DicomFile:
-    """A DICOM file; see :class:`headstart.images.samples.PictureFile`.
-
-    Parameters
-    ----------
-    data : bytes
-        The whole file.
-    max_pixels : int
-        Frames of more pixels are refused before they are decoded.
-
-    Raises
-    ------
-    ImageError
-        If pydicom is not installed, or the file holds no picture, or one that is too large or not supported.
-    """
+class DicomFile(PictureFile):
+    """A DICOM file; frames of more than ``max_pixels`` are refused before they are decoded."""
 
     format = "DICOM"
 
@@ -211,33 +196,25 @@ class DicomFile:
             _refuse_without_pixels(dataset)
             self.size = (int(dataset.Columns), int(dataset.Rows))
             refuse_large(*self.size, max_pixels)
-            _check_kind(dataset)
+            _check_photometric(dataset)
             self._decoder = _decoder_of(dataset)
 
     def is_deep(self) -> bool:
-        """See :class:`headstart.images.samples.PictureFile`."""
         with _errors_without_values():
             return self._dataset.PhotometricInterpretation in GREY or int(self._dataset.BitsAllocated) > 8
 
-    def more(self) -> str:
-        """See :class:`headstart.images.samples.PictureFile`."""
-        return "first-frame" if self.n_pictures() > 1 else ""
-
     def n_pictures(self) -> int:
-        """See :class:`headstart.images.samples.PictureFile`."""
         with _errors_without_values():
             return _n_frames(self._dataset)
 
     def read(self, number: int, notes: list[str]) -> Samples:
-        """See :class:`headstart.images.samples.PictureFile`."""
         found = [RULES]
         with _errors_without_values():
             samples = self._samples(number, found)
-        notes += [note for note in found if note not in notes]
+        add_notes(notes, found)
         return samples
 
     def _samples(self, number: int, notes: list[str]) -> Samples:
-        """Return a frame as the file says that it is shown."""
         dataset = self._dataset
         values = self._stored(number)
         if dataset.PhotometricInterpretation == "PALETTE COLOR":
@@ -248,7 +225,7 @@ class DicomFile:
         return Samples(values if limits == (0, 255) else values.astype(np.uint16), limits)
 
     def _stored(self, number: int) -> NDArray[Any]:
-        """Return the stored values of a frame, shape (height, width), or of its colours, shape (height, width, 3)."""
+        """Return the stored values of a frame, shape (height, width) or (height, width, 3)."""
         dataset = self._dataset
         if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
             _refuse_other_size(dataset, number)
@@ -261,7 +238,7 @@ class DicomFile:
 
 @contextmanager
 def _errors_without_values() -> Iterator[None]:
-    """Turn what pydicom raises into ImageError, without its text."""
+    """Turn errors of pydicom into ImageError without their text, which may contain patient data."""
     try:
         yield
     except (HeadstartError, MemoryError):
@@ -271,12 +248,11 @@ def _errors_without_values() -> Iterator[None]:
 
 
 def _n_frames(dataset: Any) -> int:
-    """Return how many frames there are."""
     return int(dataset.get("NumberOfFrames") or 1)
 
 
 def _native_bytes(dataset: Any) -> int:
-    """Return how many bytes the frames take that are not compressed."""
+    """Return the size of uncompressed frames."""
     n_samples = int(dataset.Rows) * int(dataset.Columns) * int(dataset.SamplesPerPixel)
     if dataset.PhotometricInterpretation == "YBR_FULL_422":
         n_samples = n_samples // 3 * 2
@@ -284,34 +260,28 @@ def _native_bytes(dataset: Any) -> int:
 
 
 def _refuse_without_pixels(dataset: Any) -> None:
-    """Raise ImageError for reports, plans, indices and whatever else DICOM stores besides pictures."""
+    """Raise ImageError for DICOM objects other than images, e.g. reports, plans and directories."""
     if _pixels_of(dataset):
         return
     uid = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")
     if "Rows" in dataset or (not len(dataset) and uid != DIRECTORY):
         raise ImageError("truncated or damaged: the file ends before its pixels")
     known = uid is not None and uid.name != str(uid)
-    raise ImageError(f"holds no picture: it is DICOM{f' of the kind {uid.name}' if known else ' without pixel data'}")
+    raise ImageError(
+        f"contains no picture: it is DICOM{f' of the kind {uid.name}' if known else ' without pixel data'}"
+    )
 
 
-def _check_kind(dataset: Any) -> None:
-    """Raise ImageError for pixels that are not read: other colour spaces, samples that do not begin at the lowest bit."""
+def _check_photometric(dataset: Any) -> None:
+    """Raise ImageError for other colour spaces, and for samples that do not start at the lowest bit."""
     interpretation, n_samples = dataset.PhotometricInterpretation, int(dataset.SamplesPerPixel)
     expected = ONE_SAMPLE if n_samples == 1 else THREE_SAMPLES if n_samples == 3 else ()
     if interpretation not in expected:
-        known = interpretation in {
-            *ONE_SAMPLE,
-            *THREE_SAMPLES,
-            "YBR_PARTIAL_422",
-            "YBR_PARTIAL_420",
-            "CMYK",
-            "HSV",
-            "ARGB",
-        }
+        known = interpretation in {*ONE_SAMPLE, *THREE_SAMPLES, *UNREAD}
         kind = f"{interpretation} of {n_samples} samples" if known else "its photometric interpretation"
         raise ImageError(f"{kind} is not supported: convert it to MONOCHROME2 or RGB, or to JPEG, PNG or TIFF")
     high_bit, bits = dataset.get("HighBit"), dataset.get("BitsStored")
     if _pixels_of(dataset) == "PixelData" and high_bit is not None and high_bit != bits - 1:
         raise ImageError(
-            f"{bits} bits stored of which the highest is bit {high_bit} are not supported: convert it to start at bit 0"
+            f"{bits} stored bits with bit {high_bit} as the highest are not supported: convert it to start at bit 0"
         )

@@ -1,4 +1,4 @@
-"""The stored values of a DICOM frame → the values shown (PS3.3, C.11.1 and C.11.2), lookup tables included."""
+"""Stored values of a DICOM frame to shown values (PS3.3, C.11.1 and C.11.2), lookup tables included."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from headstart.images.samples import Samples, to_levels, type_limits
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: The tables of a palette.
 COLOURS = ("Red", "Green", "Blue")
 
-#: What is read of a file for them.
+#: Elements of palettes.
 PALETTE_ELEMENTS = tuple(
     f"{kind}{colour}PaletteColorLookupTable{part}"
     for colour in COLOURS
@@ -29,14 +28,14 @@ PALETTE_ELEMENTS = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A lookup table (PS3.3, C.11.1.1 and C.11.2.1.1): values below the first take its entry, values above the last that.
+    """A lookup table (PS3.3, C.11.1.1 and C.11.2.1.1); values outside it take the first or the last entry.
 
     Attributes
     ----------
     first : int
-        The value of the first entry.
+        The value that maps to the first entry.
     entries : tuple of int
-        What becomes of it and of those that follow.
+        Entries of the first and the following values.
     bits : int
         Bits of an entry.
     """
@@ -47,7 +46,7 @@ class Table:
 
     @property
     def largest(self) -> int:
-        """The largest entry that there can be."""
+        """The largest possible entry."""
         return int(2**self.bits - 1)
 
     def look_up(self, values: NDArray[Any]) -> NDArray[np.uint16]:
@@ -57,14 +56,14 @@ class Table:
         return entries
 
     def __call__(self, values: NDArray[Any]) -> NDArray[np.float64]:
-        """Return the shares of white."""
+        """Return fractions of white."""
         return self.look_up(values) / self.largest
 
 
 def _table_of(descriptor: Any, data: Any, *, little_endian: bool) -> Table:
-    """Return a table from the elements LUTDescriptor and LUTData, or those of a palette.
+    """Return the table of LUTDescriptor and LUTData, or of a palette's descriptor and data.
 
-    Entries of 8 bits come one a byte, or one a word; data of the representation OW or OB are bytes, others integers.
+    8-bit entries come one a byte or one a word; data of representation OW or OB are bytes, others integers.
     """
     n_entries, first, bits = int(descriptor[0]) or 65536, int(descriptor[1]), int(descriptor[2])
     if isinstance(data, bytes):
@@ -84,7 +83,7 @@ def _table_in(item: Any, dataset: Any) -> Table:
 
 
 def palette_samples(values: NDArray[Any], dataset: Any) -> Samples:
-    """Return the colours of a frame of shape (height, width) that holds their numbers (PS3.3, C.7.6.3.1.5 and C.7.9)."""
+    """Return the colours of a frame of palette indices, shape (height, width) (PS3.3, C.7.6.3.1.5 and C.7.9)."""
     if "RedPaletteColorLookupTableData" in dataset:
         little = dataset.original_encoding[1]
         pairs = [[dataset[f"{c}PaletteColorLookupTable{p}"].value for p in ("Descriptor", "Data")] for c in COLOURS]
@@ -97,29 +96,29 @@ def palette_samples(values: NDArray[Any], dataset: Any) -> Samples:
     return Samples(to_levels(colours, type_limits(colours.dtype), []))
 
 
-#: What is read of a file for it.
+#: Elements of grey frames.
 GREY_ELEMENTS = (
     "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "VOILUTSequence", "WindowCenter", "WindowWidth",
     "VOILUTFunction", "PixelPaddingValue", "PixelPaddingRangeLimit", "PerFrameFunctionalGroupsSequence",
     "SharedFunctionalGroupsSequence",
 )  # fmt: skip
 
-#: Windows beyond are no windows.
+#: Windows with larger centers or widths are ignored.
 LARGEST = 1e15
 
-#: Larger exponents make no difference to a sigmoid in float64.
+#: Larger exponents make no difference to a float64 sigmoid.
 MAX_EXPONENT = 500.0
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The line of VOILUTFunction LINEAR and LINEAR_EXACT (PS3.3, C.11.2.1.2.1 and C.11.2.1.3.2) between black and white."""
+    """The line from black to white of VOILUTFunction LINEAR and LINEAR_EXACT (PS3.3, C.11.2.1.2.1 and C.11.2.1.3.2)."""
 
     low: float
     high: float
 
     def __call__(self, values: NDArray[Any]) -> NDArray[np.float64]:
-        """Return the shares of white."""
+        """Return fractions of white."""
         return (np.clip(values.astype(np.float64), self.low, self.high) - self.low) / (self.high - self.low)
 
 
@@ -131,24 +130,24 @@ class Sigmoid:
     width: float
 
     def __call__(self, values: NDArray[Any]) -> NDArray[np.float64]:
-        """Return the shares of white."""
+        """Return fractions of white."""
         exponents = np.clip(-4 * (values.astype(np.float64) - self.center) / self.width, -MAX_EXPONENT, MAX_EXPONENT)
         return 1 / (1 + np.exp(exponents))
 
 
 def grey_samples(values: NDArray[Any], dataset: Any, frame: int, notes: list[str]) -> Samples:
-    """Return the stored values of a grey frame, shape (height, width), as they are shown.
+    """Return the shown values of a grey frame.
 
     Parameters
     ----------
     values : ndarray of shape (height, width)
-        Integers or floats.
+        Stored integers or floats.
     dataset : pydicom.Dataset
         The file.
     frame : int
-        Number of the frame, from 0 on.
+        Number of the frame, from 0.
     notes : list of str
-        Is told what was done that the samples do not tell.
+        Receives notes.
     """
     is_white_zero = dataset.PhotometricInterpretation == "MONOCHROME1"
     padding = _padded(values, dataset)
@@ -161,7 +160,7 @@ def grey_samples(values: NDArray[Any], dataset: Any, frame: int, notes: list[str
 
 
 def _group(dataset: Any, frame: int, sequence: str) -> Any:
-    """Return what a functional group says of a frame; the file where it has no such group."""
+    """Return the functional group of a frame that has this sequence; the dataset itself if there is none."""
     for groups, number in (("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0)):
         items = dataset.get(groups) or ()
         if number < len(items) and items[number].get(sequence):
@@ -170,7 +169,7 @@ def _group(dataset: Any, frame: int, sequence: str) -> Any:
 
 
 def stored_limits(dataset: Any) -> tuple[float, float] | None:
-    """Return the lowest and the highest value that BitsStored allows; None of floats."""
+    """Return the lowest and the highest value that BitsStored allows; None for floats."""
     if "PixelData" not in dataset:
         return None
     bits, is_signed = int(dataset.BitsStored), dataset.PixelRepresentation == 1
@@ -178,20 +177,19 @@ def stored_limits(dataset: Any) -> tuple[float, float] | None:
 
 
 def _padded(values: NDArray[Any], dataset: Any) -> NDArray[np.bool_] | None:
-    """Return which pixels only fill the frame (PS3.3, C.7.5.1.1.2); None where the file names no value for them."""
+    """Return which pixels are padding (PS3.3, C.7.5.1.1.2); None if the file defines no padding value."""
     value = dataset.get("PixelPaddingValue")
     if value is None:
         return None
     limit = dataset.get("PixelPaddingRangeLimit")
-    ends = np.array([value, value if limit is None else limit], np.int64).astype(
-        values.dtype
-    )  # −2,000 written as 63,536
+    # The cast undoes e.g. −2,000 written as 63,536.
+    ends = np.array([value, value if limit is None else limit], np.int64).astype(values.dtype)
     inside: NDArray[np.bool_] = (values >= ends.min()) & (values <= ends.max())
     return inside
 
 
 def _darkened(values: NDArray[Any], padding: NDArray[np.bool_], is_white_zero: bool) -> NDArray[Any]:
-    """Return values with padding at most as bright as the darkest pixel that is none."""
+    """Return values with the padding at most as bright as the darkest other pixel."""
     others = values[~padding]
     if is_white_zero:
         return np.where(padding, np.maximum(values, others.max()), values)
@@ -199,9 +197,9 @@ def _darkened(values: NDArray[Any], padding: NDArray[np.bool_], is_white_zero: b
 
 
 def _modality(values: NDArray[Any], dataset: Any, item: Any) -> tuple[NDArray[Any], tuple[float, float] | None]:
-    """Return what the stored values stand for, and the lowest and highest that there can be; None of floats.
+    """Return the values after the modality transformation, and their possible range; None for floats.
 
-    Pixels of 8 bits that stand for themselves stay uint8; other samples of fewer bits become int16.
+    Unchanged 8-bit pixels stay uint8; other samples of 8 bits or fewer become int16.
     """
     limits = stored_limits(dataset)
     if tables := item.get("ModalityLUTSequence"):
@@ -222,7 +220,7 @@ def _modality(values: NDArray[Any], dataset: Any, item: Any) -> tuple[NDArray[An
 
 
 def _with_window(samples: Samples, dataset: Any, item: Any, notes: list[str]) -> Samples:
-    """Return samples with the first table or window that the file names for them."""
+    """Return samples with the first lookup table or window that the file names."""
     tables = item.get("VOILUTSequence")
     if tables and "LUTData" in tables[0]:
         notes.append("window")
@@ -246,18 +244,17 @@ def _with_window(samples: Samples, dataset: Any, item: Any, notes: list[str]) ->
 
 
 def _as_values(samples: Samples) -> NDArray[Any]:
-    """Return samples in a type whose values a window applies to."""
+    """Return samples in a type other than uint8, which means final pixels."""
     return samples.values.astype(np.int16) if samples.values.dtype == np.uint8 else samples.values
 
 
 def _number_of(value: Any, otherwise: float) -> float:
-    """Return the value of an element, or another one where it is missing or empty."""
     found = _first_number(value)
     return otherwise if found is None else found
 
 
 def _first_number(value: Any) -> float | None:
-    """Return the first value of an element; None where it is missing or empty."""
+    """Return the first value of an element; None if it is missing or empty."""
     if value is None or isinstance(value, str | bytes):
         return None
     values = list(value) if isinstance(value, Iterable) else [value]

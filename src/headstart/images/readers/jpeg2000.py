@@ -1,4 +1,4 @@
-"""JPEG 2000 of more than 8 bits in colour, read by imagecodecs (extra ``microscopy``): Pillow makes black of its white."""
+"""Colour JPEG 2000 of more than 8 bits, which Pillow misreads; read by imagecodecs (extra ``microscopy``)."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ import numpy as np
 from headstart.errors import ImageError
 from headstart.images.formats import import_reader
 from headstart.images.readers.tiff_tags import JPEG_2000, embedded_pixels
-from headstart.images.samples import Samples
+from headstart.images.samples import PictureFile, Samples
 
 if TYPE_CHECKING:
     from PIL import ImageFile
 
-#: What the reader is needed for.
 KIND = "JPEG 2000 colour of more than 8 bits"
 
-#: SIZ marker of a codestream and what lies before the number of components and their bits (ITU-T T.800, A.5.1).
+#: SIZ marker of a codestream, up to the number of components and their bits (ITU-T T.800, A.5.1).
 COMPONENTS = re.compile(rb"\xff\x4f\xff\x51.{36}", re.DOTALL)
 
 
@@ -28,10 +27,7 @@ def colour_bits(image: ImageFile.ImageFile, data: bytes) -> int:
 
 
 def grey_samples(image: ImageFile.ImageFile, data: bytes) -> Samples | None:
-    """Return the samples of a loaded grey JPEG 2000 of other than 8 or 16 bits, which Pillow shifts to these.
-
-    None where it is another image.
-    """
+    """Return the samples of a loaded grey JPEG 2000 whose bits Pillow has shifted to 8 or 16; None for other images."""
     bits, whole = _bits_of(image, data), {"L": 8, "I;16": 16}.get(image.mode, 0)
     if image.format != "JPEG2000" or not 0 < bits < whole:
         return None
@@ -47,23 +43,8 @@ def _bits_of(image: ImageFile.ImageFile, data: bytes) -> int:
     return 1 + max((size & 0x7F for size in sizes), default=7)
 
 
-class DeepJpeg2000:
-    """A JPEG 2000 that imagecodecs reads; see :class:`headstart.images.samples.PictureFile`.
-
-    Parameters
-    ----------
-    image : ImageFile
-        As Pillow opened it, its size checked.
-    data : bytes
-        The whole file.
-    bits : int
-        Of its colours.
-
-    Raises
-    ------
-    ImageError
-        If imagecodecs is not installed, or the codestream has another size than the file says.
-    """
+class DeepJpeg2000(PictureFile):
+    """A JPEG 2000 read by imagecodecs; ``image`` is opened by Pillow, with its size checked."""
 
     format = "JPEG2000"
 
@@ -74,18 +55,8 @@ class DeepJpeg2000:
             raise ImageError("damaged: its codestream is larger than the picture")
 
     def is_deep(self) -> bool:
-        """See :class:`headstart.images.samples.PictureFile`."""
         return True
 
-    def more(self) -> str:
-        """See :class:`headstart.images.samples.PictureFile`."""
-        return ""
-
-    def n_pictures(self) -> int:
-        """See :class:`headstart.images.samples.PictureFile`."""
-        return 1
-
     def read(self, number: int, notes: list[str]) -> Samples:
-        """See :class:`headstart.images.samples.PictureFile`."""
         values = self._codecs.jpeg2k_decode(self._data)
         return Samples(values, (0.0, 2.0**self._bits - 1) if values.dtype.kind == "u" else None)

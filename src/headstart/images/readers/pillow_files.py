@@ -1,4 +1,4 @@
-"""Files read by Pillow: the reader is chosen by content, and truncated files are found."""
+"""Files read by Pillow: the reader is chosen by content; truncated files are detected."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from headstart.images.readers.tiff_tags import (
     tag_number,
     tag_numbers,
 )
-from headstart.images.samples import Samples
+from headstart.images.samples import PictureFile, Samples, add_notes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,31 +58,30 @@ if TYPE_CHECKING:
     ]
 
 
-#: Images of these formats are refused above so many pixels: their readers are written in Python and slow.
+#: Limit of pixels for formats whose readers are written in Python and slow.
 MAX_SLOW_PIXELS = 8_000_000
 SLOW_FORMATS = frozenset({"QOI"})
 
-#: Reason of refusal.
 CAMERA_RAW = "camera raw is not supported: convert it to JPEG, PNG or TIFF"
 
-#: Modules whose warnings are ignored while images are decoded; those of pydicom may hold values of the file, as a name.
+#: Modules whose warnings are ignored; those of pydicom may contain patient data.
 PILLOW = r"(PIL|pillow_heif|pydicom)\."
 
 _filtering = threading.Lock()
 
-# Pillow logs what it also raises; without this, Python would print it where nobody has set up logging.
+# Pillow logs what it also raises; without a handler, Python would print it.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def open_image(data: bytes, name: str) -> ImageFile.ImageFile:
-    """Return the image, opened by the first reader that takes it.
+    """Return the image, opened by the first reader that accepts it.
 
-    This is ``Image.open`` without its limit of pixels, which belongs to the whole process: the caller checks the size.
+    Like ``Image.open``, but without its process-wide limit of pixels: the caller checks the size.
 
     Raises
     ------
     ImageError
-        If no reader takes it.
+        If no reader accepts it.
     """
     refusals = []
     for format_name in readers(data, name):
@@ -91,7 +90,7 @@ def open_image(data: bytes, name: str) -> ImageFile.ImageFile:
         factory, accept = _registered_readers()[format_name]
         accepted = accept(data[:16]) if accept else True
         try:
-            if isinstance(accepted, str):  # known, but this Pillow was built without it
+            if isinstance(accepted, str):  # this Pillow was built without the format
                 refusals.append(accepted)
             elif accepted:
                 return factory(io.BytesIO(data), "")
@@ -102,19 +101,19 @@ def open_image(data: bytes, name: str) -> ImageFile.ImageFile:
 
 @cache
 def _registered_readers() -> dict[str, Reader]:
-    """Return format → reader, and what tells by 16 bytes whether the file may be its own."""
+    """Return format → reader, and a test of the first 16 bytes."""
     Image.init()
     return dict(Image.OPEN)
 
 
 def check_size(image: Image.Image, max_pixels: int) -> None:
-    """Raise ImageError if the image claims more pixels than are decoded, or none."""
+    """Raise ImageError for an image that claims more pixels than are decoded, or none."""
     limit = min(max_pixels, MAX_SLOW_PIXELS) if image.format in SLOW_FORMATS else max_pixels
     refuse_large(*image.size, limit, f" of {image.format}" if limit < max_pixels else "")
 
 
 def refuse_large(width: int, height: int, max_pixels: int, kind: str = "") -> None:
-    """Raise ImageError for more pixels than are decoded, of this kind, or none."""
+    """Raise ImageError for more than ``max_pixels``, or none; ``kind`` names the images that the limit applies to."""
     n_pixels = width * height
     if n_pixels > max_pixels:
         raise ImageError(f"too large: {width:,} × {height:,} pixels, at most {max_pixels:,}{kind} are decoded")
@@ -129,26 +128,26 @@ def refuse_camera_raw(image: ImageFile.ImageFile, name: str) -> None:
 
 
 def is_camera_raw(tags: Mapping[int, Any], name: str) -> bool:
-    """Return whether a TIFF with these tags is what a camera writes before it is developed."""
+    """Return whether a TIFF with these tags is camera raw."""
     preview = tags.get(NEW_SUBFILE_TYPE) == REDUCED and SUB_IFDS in tags
     return suffix_of(name) in RAW_SUFFIXES or DNG_VERSION in tags or preview
 
 
 def _refuse_missing_strips(image: ImageFile.ImageFile) -> None:
-    """Raise ImageError for TIFFs whose strips or tiles cover a part of the image: Pillow would leave the rest black."""
+    """Raise ImageError if the strips or tiles of a TIFF do not cover the image: Pillow would leave the rest black."""
     extents = [tile.extents for tile in image.tile if tile.extents] if image.format == "TIFF" else []
     covered = max((right for _, _, right, _ in extents), default=0) * max((bottom for *_, bottom in extents), default=0)
     if extents and covered < image.width * image.height:
         raise ImageError(
-            f"damaged: it claims {image.width:,} × {image.height:,} pixels, but holds only {int(covered):,} of "
+            f"damaged: it claims {image.width:,} × {image.height:,} pixels, but contains only {int(covered):,} of "
             f"{image.width * image.height:,}"
         )
 
 
 def ignore_pillow_warnings() -> None:
-    """Put the filter first, if another one has taken its place since.
+    """Put the filter for Pillow's warnings first, unless it is.
 
-    ``warnings.catch_warnings`` would do it for a while, but its beginnings and ends in several threads undo each other.
+    ``warnings.catch_warnings`` is not thread-safe.
     """
     first = warnings.filters[0] if warnings.filters else None
     pattern = getattr(first[3], "pattern", None) if first else None
@@ -160,10 +159,10 @@ def ignore_pillow_warnings() -> None:
 #: Colour type → samples per pixel (PNG, third edition, table 8).
 SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
-#: First column and row, and steps, of the seven passes of Adam7 (the same, table 14).
+#: First column and row, and steps, of the seven passes of Adam7 (PNG, third edition, table 14).
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
-#: Bytes that are unpacked at once.
+#: Bytes that are decompressed at once.
 STEP_BYTES = 2**20
 
 
@@ -189,14 +188,14 @@ def _refuse_missing_rows(image: ImageFile.ImageFile, data: bytes) -> None:
 
 
 def _spread_transparency(image: ImageFile.ImageFile, data: bytes) -> None:
-    """Spread the transparent value of a grey PNG of 2 or 4 bits over 8, as Pillow does with the samples and not with it."""
+    """Scale the transparent value of a grey PNG of 2 or 4 bits to 8, as Pillow does with the samples only."""
     transparent = image.info.get("transparency")
     if image.format == "PNG" and image.mode == "L" and isinstance(transparent, int) and data[24:25] in {b"\2", b"\4"}:
         image.info["transparency"] = transparent * 255 // (2 ** data[24] - 1)
 
 
 def _unpacked_bytes(data: bytes, enough: int) -> int:
-    """Return how many bytes the picture data of a PNG unpack to, at most ``enough``: what follows these may be damaged."""
+    """Return how many bytes the picture data of a PNG decompress to, at most ``enough``: later data may be damaged."""
     inflate, found = zlib.decompressobj(), 0
     for chunk in _picture_data(data):
         rest: bytes = chunk
@@ -216,13 +215,13 @@ def _picture_data(data: bytes) -> Iterator[bytes]:
         start += 12 + length
 
 
-#: Formats whose further frames are no pages: layers of a picture, other views or maps of a photograph.
+#: Formats whose further frames are not pages but layers, other views or maps.
 SINGLE_FORMATS = frozenset({"MPO", "PSD"})
 
-#: Files of more pages are refused where the pages have to be counted.
+#: Limit of pages where they have to be counted.
 MAX_PAGES = 10_000
 
-#: EXIF orientation → what shows the image upright, and what it is called in the notes (EXIF 2.32, tag 0x0112).
+#: EXIF orientation → function that turns the image upright, and its note (EXIF 2.32, tag 0x0112).
 ORIENTATIONS: dict[int, tuple[Callable[[NDArray[Any]], NDArray[Any]], str]] = {
     2: (lambda pixels: pixels[:, ::-1], "exif-mirrored"),
     3: (lambda pixels: pixels[::-1, ::-1], "exif-rotated-180"),
@@ -234,8 +233,8 @@ ORIENTATIONS: dict[int, tuple[Callable[[NDArray[Any]], NDArray[Any]], str]] = {
 }
 
 
-class PillowFile:
-    """A file that Pillow reads; see :class:`headstart.images.samples.PictureFile`."""
+class PillowFile(PictureFile):
+    """A file read by Pillow."""
 
     def __init__(self, image: ImageFile.ImageFile, data: bytes, name: str, max_pixels: int) -> None:
         self.image, self._data, self._name, self._max_pixels = image, data, name, max_pixels
@@ -249,11 +248,9 @@ class PillowFile:
             refuse_hidden_pictures(self._description, *strips, len(data))
 
     def is_deep(self) -> bool:
-        """See :class:`headstart.images.samples.PictureFile`."""
         return may_be_deep(self.image, self._data)
 
     def more(self) -> str:
-        """See :class:`headstart.images.samples.PictureFile`."""
         if self.format == "PSD" or not _has_more_frames(self.image):
             return ""
         if not self._is_tiff:
@@ -263,20 +260,17 @@ class PillowFile:
         return "first-page" if any(not self._is_smaller(number) for number in self._further_pages()) else ""
 
     def n_pictures(self) -> int:
-        """See :class:`headstart.images.samples.PictureFile`."""
         return len(self._pictures)
 
     def read(self, number: int, notes: list[str]) -> Samples:
-        """See :class:`headstart.images.samples.PictureFile`."""
         pages = self._pictures[number] if number or self._joins_pages or self._starts_smaller else (0,)
         found: list[str] = []
         samples = joined([self._page(page, found) for page in pages], found)
-        notes += [note for note in dict.fromkeys(found) if note not in notes]
+        add_notes(notes, found)
         return samples
 
     @cached_property
     def _pictures(self) -> list[tuple[int, ...]]:
-        """The pages of each picture."""
         if self.format in SINGLE_FORMATS:
             return [(0,)]
         if not self._is_tiff:
@@ -287,43 +281,43 @@ class PillowFile:
 
     @property
     def _joins_pages(self) -> bool:
-        """Whether its description says that each picture is made of several pages."""
+        """Whether each picture is made of several pages, according to the description."""
         return ("C", N_COLOURS) in axes_of(self._description)
 
     def _further_pages(self) -> Iterator[int]:
-        """Yield the numbers of the pages behind the first, each sought; the last may be one that cannot be read."""
+        """Yield the numbers of the pages after the first, seeking each; the last may be unreadable."""
         for number in range(1, MAX_PAGES):
             try:
                 self.image.seek(number)
             except EOFError:
                 return
-            except Exception:  # Pillow's readers raise nearly everything on a hostile file
+            except Exception:  # Pillow's readers may raise anything on a damaged file
                 yield number
                 return
             yield number
         raise ImageError(f"too large: it has {MAX_PAGES:,} pages or more")
 
     def _is_smaller(self, number: int) -> bool:
-        """Return whether the page that was sought is a smaller version of another one, or a mask."""
+        """Return whether the current page is a reduced version of another one, or a mask."""
         kind = tag_number(getattr(self.image, "tag_v2", {}), NEW_SUBFILE_TYPE, 0)
         return number == self.image.tell() and bool(kind & (REDUCED | MASK))
 
     def _reopened(self, number: int) -> ImageFile.ImageFile:
-        """Return the file anew, at a page that is not loaded."""
+        """Return the file opened again, at a page that is not loaded."""
         image = open_image(self._data, self._name)
         if number:
             image.seek(number)
         return image
 
     def _page(self, number: int, notes: list[str]) -> Samples:
-        """Return the samples of a page, turned as the EXIF orientation says: a view, not a copy."""
+        """Return the samples of a page, turned by its EXIF orientation: a view, not a copy."""
         image = self.image
         if self.format not in SINGLE_FORMATS and number != image.tell():
             image.seek(number)
         check_size(image, self._max_pixels)
         _refuse_missing_strips(image)
         rawmode = rawmode_of(image)
-        if self._is_tiff:  # Pillow turns these while it loads them, and forgets that it did
+        if self._is_tiff:  # Pillow turns these on loading, and removes the tag
             _note_orientation(image, notes)
         samples = self._samples(image, rawmode, number, notes)
         if self._is_tiff:
@@ -332,7 +326,6 @@ class PillowFile:
         return turned(samples, orientation) if orientation in ORIENTATIONS else samples
 
     def _samples(self, image: ImageFile.ImageFile, rawmode: str, number: int, notes: list[str]) -> Samples:
-        """Return the samples of a page as Pillow shows it."""
         if (samples := netpbm_samples(image, self._data)) is not None:
             return samples
         _refuse_missing_rows(image, self._data)
@@ -346,22 +339,15 @@ class PillowFile:
 
 
 def joined(planes: Sequence[Samples], notes: list[str]) -> Samples:
-    """Return the samples of a picture that is one page, or three that are its colours."""
+    """Return the samples of a picture of one page, or of three that are its colours."""
     if len(planes) == 1:
         return planes[0]
-    if "pages-are-colours" not in notes:
-        notes.append("pages-are-colours")
+    add_notes(notes, ["pages-are-colours"])
     return replace(planes[0], values=np.stack([_one_channel(plane) for plane in planes], axis=2))
 
 
 def _one_channel(samples: Samples) -> NDArray[Any]:
-    """Return the samples of a grey page, shape (height, width).
-
-    Raises
-    ------
-    ImageError
-        If it is none: its pages cannot be the colours of one picture.
-    """
+    """Return the samples of a grey page, shape (height, width); raise ImageError for a colour page."""
     colours = samples.colours
     if (colours != colours[:, :, :1]).any():
         raise ImageError("its pages are named red, green and blue, but are not grey")
@@ -380,7 +366,7 @@ def _note_orientation(image: Image.Image, notes: list[str]) -> int:
         if orientation in ORIENTATIONS:
             notes.append(ORIENTATIONS[orientation][1])
             return int(orientation)
-    except Exception:  # damaged metadata beside a sound picture; noted, since the rotation is then not known
+    except Exception:  # damaged metadata of an intact picture
         notes.append("exif-unreadable")
     return 1
 
@@ -391,8 +377,7 @@ def orientation_of(notes: list[str]) -> int:
 
 
 def _has_more_frames(image: ImageFile.ImageFile) -> bool:
-    """Return whether other frames or pages follow."""
     try:
         return is_animated(image)
-    except Exception:  # the second frame is damaged, the first is sound
+    except Exception:  # the second frame is damaged
         return True

@@ -1,4 +1,4 @@
-"""Pixels as Pillow opens them: samples of more than 8 bits as they are stored, and modes of 8 bits as RGB."""
+"""Pixels of files opened by Pillow: stored samples of more than 8 bits, and 8-bit modes converted to RGB."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image, ImageCms
 from headstart.errors import ImageError
 from headstart.images import samples
 from headstart.images.readers.tiff_tags import BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT, tag_number, tag_numbers
-from headstart.images.samples import Samples, strips
+from headstart.images.samples import Samples, add_notes, strips
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,28 +23,28 @@ if TYPE_CHECKING:
     Reopen = Callable[[], ImageFile.ImageFile]
 
 
-#: The value of the tag SampleFormat that says signed integers.
+#: The value of SampleFormat for signed integers.
 SIGNED = 2
 
-#: Pillow's names of the orders of two bytes: what unpacks the upper byte in one order unpacks the lower one in the other.
+#: Pillow's byte orders → the other order, which unpacks the lower byte instead of the upper one.
 OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 
-#: The bit of an AV1CodecConfigurationRecord that says 10 or 12 bits (AV1 Codec ISO Media File Format Binding, section 2.3).
+#: The bit of an AV1CodecConfigurationRecord for 10 or 12 bits (AV1 Codec ISO Media File Format Binding, section 2.3).
 AV1_HIGH_BITDEPTH = 0x40
 
-#: Raw modes of big-endian TIFFs, and what they are once libtiff has unpacked them; Pillow replaces those of other types.
+#: Raw mode of a big-endian TIFF → its raw mode after libtiff has decompressed it. Pillow replaces other types itself.
 UNPACKED = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
 
 
 def rawmode_of(image: ImageFile.ImageFile) -> str:
-    """Return how the bytes of an image that is not loaded yet become Pillow's pixels, as ``RGB;16B``."""
+    """Return Pillow's raw mode of an image that is not loaded yet, e.g. ``RGB;16B``."""
     args = image.tile[0].args if image.tile else None
     rawmode = args[0] if isinstance(args, tuple) and args else args
     return rawmode if isinstance(rawmode, str) else ""
 
 
 def is_16_bit_colour(image: ImageFile.ImageFile, rawmode: str) -> bool:
-    """Return whether Pillow would keep but the upper bytes of 16 bit colours, or of grey and alpha."""
+    """Return whether Pillow would keep only the upper bytes of 16-bit colours, or of 16-bit grey and alpha."""
     deep = rawmode[:-1] in {"RGB;16", "RGBA;16", "RGBX;16", "RGBa;16"} or rawmode == "LA;16B"
     return deep and image.format in {"PNG", "TIFF"} and not (image.format == "PNG" and is_animated(image))
 
@@ -61,12 +61,12 @@ def may_be_deep(image: ImageFile.ImageFile, data: bytes) -> bool:
 
 
 def is_animated(image: ImageFile.ImageFile) -> bool:
-    """Return whether Pillow finds further frames."""
+    """Return whether there are further frames."""
     return bool(getattr(image, "is_animated", False))
 
 
 def deep_samples(image: ImageFile.ImageFile) -> Samples | None:
-    """Return the samples of a loaded image of one channel; None where it has 8 bits, which Pillow knows how to show."""
+    """Return the samples of a loaded one-channel image; None for 8 bits, which Pillow converts."""
     tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
     signed, bits = SIGNED in tag_numbers(tags, SAMPLE_FORMAT), tag_number(tags, BITS_PER_SAMPLE, 16)
     if image.mode == "La":
@@ -88,7 +88,7 @@ def deep_samples(image: ImageFile.ImageFile) -> Samples | None:
 
 
 def _integer_type(image: ImageFile.ImageFile, signed: bool, bits: int) -> type[np.integer[Any]]:
-    """Return the type of the integers that Pillow holds in 32 bits."""
+    """Return the stored type of the integers that Pillow keeps in 32 bits."""
     if image.format == "PPM":
         return np.uint16
     if image.format != "TIFF" or (signed and bits != 16):
@@ -97,14 +97,9 @@ def _integer_type(image: ImageFile.ImageFile, signed: bool, bits: int) -> type[n
 
 
 def colour_16_bit(rawmode: str, reopen: Reopen) -> Samples:
-    """Return 16 bit colours, from the upper and the lower bytes that Pillow unpacks one after the other.
+    """Return 16-bit colours, composed of the upper and the lower bytes that Pillow unpacks in two passes.
 
-    Parameters
-    ----------
-    rawmode : str
-        As :func:`rawmode_of`.
-    reopen : callable
-        Returns the image, at its page and not loaded.
+    ``reopen`` returns the image, at its page and not loaded.
     """
     if rawmode == "LA;16B":
         return _grey_and_alpha(reopen())
@@ -123,7 +118,7 @@ def colour_16_bit(rawmode: str, reopen: Reopen) -> Samples:
 
 
 def loses_bits(image: ImageFile.ImageFile, data: bytes) -> bool:
-    """Return whether Pillow keeps the upper 8 bits of samples of more, and there is no way to the others."""
+    """Return whether Pillow keeps only the upper 8 bits of larger samples, and the others cannot be read."""
     if image.format == "AVIF":
         at = data.find(b"av1C")
         return at > 0 and bool(data[at + 6] & AV1_HIGH_BITDEPTH)
@@ -138,7 +133,7 @@ def loses_bits(image: ImageFile.ImageFile, data: bytes) -> bool:
 
 
 def load(image: ImageFile.ImageFile) -> None:
-    """Load an image; bytes that libtiff has put in the order of this machine are not swapped a second time."""
+    """Load an image; bytes that libtiff has already put in native order are not swapped again."""
     rawmode = rawmode_of(image)
     if rawmode in UNPACKED and image.tile[0].codec_name == "libtiff":
         _unpacked(image, UNPACKED[rawmode])
@@ -146,7 +141,7 @@ def load(image: ImageFile.ImageFile) -> None:
 
 
 def _unpacked(image: ImageFile.ImageFile, rawmode: str) -> tuple[NDArray[np.uint8], dict[Any, Any]]:
-    """Return the pixels as another raw mode unpacks them, and what Pillow says of the image."""
+    """Return the pixels unpacked by another raw mode, and Pillow's info of the image."""
     image.tile = [
         tile._replace(args=(rawmode, *tile.args[1:]) if isinstance(tile.args, tuple) else rawmode)
         for tile in image.tile
@@ -156,14 +151,14 @@ def _unpacked(image: ImageFile.ImageFile, rawmode: str) -> tuple[NDArray[np.uint
 
 
 def _grey_and_alpha(image: ImageFile.ImageFile) -> Samples:
-    """Return 16 bit grey and alpha of a PNG: four bytes a pixel, as RGBA has them."""
+    """Return the 16-bit grey and alpha of a PNG: four bytes a pixel, like RGBA."""
     image._mode = "RGBA"
     pixels, _ = _unpacked(image, "RGBA")
     return Samples(np.ascontiguousarray(pixels).view(">u2").astype(np.uint16))
 
 
 def netpbm_samples(image: ImageFile.ImageFile, data: bytes) -> Samples | None:
-    """Return the samples of a binary PGM or PPM of two bytes each; None where it is another file."""
+    """Return the two-byte samples of a binary PGM or PPM; None for other files."""
     largest = _largest_sample(image, data)
     if largest <= 255:
         return None
@@ -177,7 +172,7 @@ def netpbm_samples(image: ImageFile.ImageFile, data: bytes) -> Samples | None:
 
 
 def _largest_sample(image: ImageFile.ImageFile, data: bytes) -> int:
-    """Return what a binary PGM or PPM that is not loaded yet calls its largest sample; 255 for another file."""
+    """Return the largest sample value in the header of a binary PGM or PPM that is not loaded yet; 255 for other files."""
     if image.format != "PPM" or data[:2] not in {b"P5", b"P6"} or not image.tile:
         return 255
     codec, args = image.tile[0].codec_name, image.tile[0].args
@@ -187,15 +182,15 @@ def _largest_sample(image: ImageFile.ImageFile, data: bytes) -> int:
 
 
 def _with_alpha(values: NDArray[Any], opaque: NDArray[np.bool_]) -> NDArray[Any]:
-    """Return samples of shape (height, width, n_channels) with alpha behind them: full where opaque, else zero."""
+    """Return samples with an alpha channel appended: the largest value where opaque, else zero."""
     alpha = np.where(opaque, np.iinfo(values.dtype).max, 0).astype(values.dtype)
     return np.concatenate([values, alpha[:, :, None]], axis=2)
 
 
 def straight(values: NDArray[Any], limits: tuple[float, float] | None = None) -> NDArray[Any]:
-    """Return samples of shape (height, width, n_channels) without the alpha, the last, that they were multiplied with.
+    """Return samples with premultiplied alpha, the last channel, divided out.
 
-    The alpha of an opaque pixel is the upper one of the limits, or of those of the type.
+    The alpha of an opaque pixel is the upper limit, or that of the type.
     """
     is_float = values.dtype.kind == "f"
     full, largest = (1.0, np.finfo(values.dtype).max) if is_float else 2 * (np.iinfo(values.dtype).max,)
@@ -204,18 +199,18 @@ def straight(values: NDArray[Any], limits: tuple[float, float] | None = None) ->
     result = values.copy()
     for rows in strips(values):
         alpha = values[rows, :, -1:].astype(np.float64)
-        with np.errstate(all="ignore"):  # of values that are no numbers, which are refused later, and of huge ones
+        with np.errstate(all="ignore"):  # NaN and infinity are refused later
             colours = values[rows, :, :-1] * np.divide(full, alpha, out=np.zeros_like(alpha), where=alpha > 0)
             result[rows, :, :-1] = np.clip(colours if is_float else np.rint(colours), 0, largest)
     return result
 
 
-#: Formats whose writers often leave the alpha channel at zero, which then means nothing.
+#: Formats whose writers often leave an unused alpha channel at zero.
 UNUSED_ALPHA = frozenset({"BMP", "DIB", "TGA", "ICO"})
 
 
 def to_rgb(image: Image.Image, notes: list[str]) -> Pixels:
-    """Return the pixels of a loaded image, shape (height, width, 3), and note which rule was used."""
+    """Return the pixels of a loaded image, shape (height, width, 3), and note the conversion."""
     if image.mode != "RGB":
         notes.append(f"from-{image.mode}")
     convert = _converter(image, notes)
@@ -231,7 +226,7 @@ def to_rgb(image: Image.Image, notes: list[str]) -> Pixels:
 
 
 def _converter(image: Image.Image, notes: list[str]) -> Callable[[Image.Image], Pixels]:
-    """Return what turns any strip of the image into RGB, chosen by the whole image."""
+    """Return the function that converts strips of the image to RGB, chosen by the whole image."""
     if image.mode == "LAB":
         return _from_lab()
     if image.has_transparency_data and not _ignores_alpha(image, notes):
@@ -242,7 +237,7 @@ def _converter(image: Image.Image, notes: list[str]) -> Callable[[Image.Image], 
 
 
 def _ignores_alpha(image: Image.Image, notes: list[str]) -> bool:
-    """Return whether the alpha channel is all zero in a format where that means that there is none."""
+    """Return whether an alpha channel of zeros is ignored, and note it."""
     unused = image.format in UNUSED_ALPHA and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0)
     if unused:
         notes.append("alpha-ignored")
@@ -250,16 +245,15 @@ def _ignores_alpha(image: Image.Image, notes: list[str]) -> bool:
 
 
 def _over_white(strip: Image.Image, notes: list[str]) -> Pixels:
-    """Return an RGBA image composited over white; noted only if some pixel is not opaque."""
+    """Return an RGBA image composited over white; noted if some pixel is not opaque."""
     if strip.getchannel("A").getextrema() != (255, 255):
-        if "alpha-on-white" not in notes:
-            notes.append("alpha-on-white")
+        add_notes(notes, ["alpha-on-white"])
         strip = Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip)
     return np.asarray(strip.convert("RGB"))
 
 
 def _from_lab() -> Callable[[Image.Image], Pixels]:
-    """Return the rule of CIE L*a*b* (D50): littleCMS's conversion to sRGB."""
+    """Return the conversion of CIE L*a*b* (D50) to sRGB by littleCMS."""
     transform = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
 
     def convert(strip: Image.Image) -> Pixels:

@@ -1,4 +1,4 @@
-"""TIFFs that Pillow does not read: their kind, by their tags, and reading them with tifffile (extra ``microscopy``)."""
+"""TIFFs that Pillow does not read: detected by their tags, read with tifffile (extra ``microscopy``)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from headstart.images.readers.tiff_tags import (
     tag_number,
     tag_numbers,
 )
-from headstart.images.samples import Samples, to_levels, type_limits
+from headstart.images.samples import PictureFile, Samples, add_notes, to_levels, type_limits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,27 +43,27 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import ImageFile
 
-#: First bytes of a BigTIFF that Pillow does not read, and those of all TIFFs.
+#: First bytes of a BigTIFF that Pillow does not read, and of all TIFFs.
 BIG_ENDIAN_BIGTIFF = b"MM\0+"
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", BIG_ENDIAN_BIGTIFF)
 
-#: A value of Compression that Pillow knows, and not every build of it reads.
+#: The value of Compression for WebP, which some builds of Pillow do not read.
 WEBP = 50001
 
-#: Values of Compression that Pillow does not know, and what they are called (tifffile's and libtiff's lists).
+#: Values of Compression that Pillow does not know, and their names (tifffile's and libtiff's lists).
 COMPRESSIONS = {
     33003: "JPEG 2000", 33004: "JPEG 2000", 33005: "JPEG 2000", 34661: "JBIG", 34712: "JPEG 2000", 34887: "LERC",
     34892: "lossy JPEG", 34927: "LERC", 34933: "PNG", 34934: "JPEG XR", 48124: "Jetraw", 50001: "WebP", 50002: "JPEG XL",
     52546: "JPEG XL", 65000: "EER", 65001: "EER", 65002: "EER",
 }  # fmt: skip
 
-#: What Pillow says of samples that it does not read. The index is that of a raw mode for planes that are no colours.
+#: Pillow's messages on samples that it does not read ("string index": planes that are not colours).
 UNREAD = re.compile(r"TIFF: (unknown (pixel mode|data organization)|string index|Invalid value for samples per pixel)")
 
 #: Values of SampleFormat.
 FLOAT, COMPLEX = 3, (5, 6)
 
-#: Values of PhotometricInterpretation, and what some are called.
+#: Values of PhotometricInterpretation, and names of some.
 WHITE_IS_ZERO, GREY, RGB, PALETTE, SEPARATED, YCBCR, LAB, CFA, LINEAR_RAW = 0, 1, 2, 3, 5, 6, 8, 32803, 34892
 COLOURS = {
     WHITE_IS_ZERO: "grey with white as zero", GREY: "grey", RGB: "RGB", SEPARATED: "CMYK", YCBCR: "YCbCr", LAB: "LAB"
@@ -74,21 +74,19 @@ ASSOCIATED, UNASSOCIATED = 1, 2
 
 
 def unread_kind(data: bytes, name: str, refusal: str) -> str:
-    """Return what keeps Pillow from reading a TIFF that may be sound, as ``64-bit float``; nothing where it is none.
-
-    Only the tags of the first page are read.
+    """Return which feature of an intact TIFF Pillow cannot read, e.g. ``64-bit float``; empty if there is none.
 
     Parameters
     ----------
     data, name : bytes, str
-        The whole file, and its name.
+        The whole file, of which the first page's tags are read, and its name.
     refusal : str
-        Why Pillow did not take it.
+        Pillow's message.
 
     Raises
     ------
     ImageError
-        If it is camera raw, or nothing is made of its samples.
+        If it is camera raw, or its samples are not supported.
     """
     if not data.startswith(MAGIC):
         return ""
@@ -97,22 +95,21 @@ def unread_kind(data: bytes, name: str, refusal: str) -> str:
     try:
         tags = _first_tags(data)
         compression, kind = tag_number(tags, COMPRESSION, 1), _kind_of_samples(tags)
-    except Exception:  # damaged, which is what Pillow's own reason says then
+    except Exception:  # damaged: Pillow's own reason says so
         return ""
     if is_camera_raw(tags, name) or tag_number(tags, PHOTOMETRIC, GREY) in {CFA, LINEAR_RAW}:
         raise ImageError(CAMERA_RAW)
     if compression not in TiffImagePlugin.COMPRESSION_INFO:
         return _kind_of_compression(compression)
-    return _with_a_picture(kind, tags) if UNREAD.search(refusal) else ""
+    return _supported_kind(kind, tags) if UNREAD.search(refusal) else ""
 
 
 def _unsupported(kind: str) -> str:
-    """Return the reason of a picture that nothing is made of."""
     return f"{kind} {verb_of(kind)} not supported: convert it to grey or RGB of 8 or 16 bits"
 
 
-def _with_a_picture(kind: str, tags: Mapping[int, Any]) -> str:
-    """Return a kind of samples that the other reader may read; raise ImageError for one that nothing is made of."""
+def _supported_kind(kind: str, tags: Mapping[int, Any]) -> str:
+    """Return a kind of samples that tifffile may read; raise ImageError for one that cannot become a picture."""
     photometric = tag_number(tags, PHOTOMETRIC, GREY)
     several = photometric in {WHITE_IS_ZERO, GREY} and kind.endswith("channels")
     if several or photometric == LAB or tag_number(tags, SAMPLE_FORMAT, 1) in COMPLEX:
@@ -121,7 +118,6 @@ def _with_a_picture(kind: str, tags: Mapping[int, Any]) -> str:
 
 
 def _kind_of_compression(compression: int) -> str:
-    """Return what a compression is called."""
     known = COMPRESSIONS.get(compression)
     return f"compression {known} ({compression})" if known else f"compression {compression}"
 
@@ -134,12 +130,12 @@ def _first_tags(data: bytes) -> Mapping[int, Any]:
     file.seek(tags.next)
     tags.load(file)
     if WIDTH not in tags or HEIGHT not in tags:
-        raise ValueError("it has no size")
+        raise ValueError("no size")
     return tags
 
 
 def _kind_of_samples(tags: Mapping[int, Any]) -> str:
-    """Return what the samples are, for a person."""
+    """Return a name for the samples, for messages."""
     n_samples, bits = tag_number(tags, SAMPLES_PER_PIXEL, 1), tag_number(tags, BITS_PER_SAMPLE, 1)
     sample_format, photometric = tag_number(tags, SAMPLE_FORMAT, 1), tag_number(tags, PHOTOMETRIC, GREY)
     if sample_format in COMPLEX:
@@ -159,14 +155,12 @@ def _kind_of_samples(tags: Mapping[int, Any]) -> str:
 
 
 def misread_kind(image: ImageFile.ImageFile) -> str:
-    """Return what Pillow would read wrongly of a TIFF that it opened, or not everywhere; nothing where it is right.
-
-    WebP is left out of many of its builds. Planes: see :func:`_reads_planes`.
+    """Return which feature of an opened TIFF Pillow would misread or some builds lack (WebP); empty if there is none.
 
     Raises
     ------
     ImageError
-        If it is a volume, or nothing is made of its samples.
+        If it is a volume, or its samples are not supported.
     """
     if image.format != "TIFF" or not image.tile:
         return ""
@@ -175,20 +169,20 @@ def misread_kind(image: ImageFile.ImageFile) -> str:
         return _kind_of_compression(WEBP)
     if tag_number(tags, IMAGE_DEPTH, 1) > 1:
         raise ImageError(
-            "a volume in one page (ImageDepth) is not supported: write it anew with a page for each of its planes"
+            "a volume in one page (ImageDepth) is not supported: write the file again with a page for each plane"
         )
-    if rawmode_of(image) == "LX":  # of two channels, neither of which is alpha, Pillow takes the first
-        return _with_a_picture(_kind_of_samples(tags), tags)
+    if rawmode_of(image) == "LX":  # two channels without alpha: Pillow takes the first
+        return _supported_kind(_kind_of_samples(tags), tags)
     in_planes = tag_number(tags, PLANAR, 1) != 1 and tag_number(tags, SAMPLES_PER_PIXEL, 1) > 1
     is_right = not in_planes or _reads_planes(tags, image.tile[0].codec_name == "libtiff")
-    return "" if is_right else _with_a_picture(_kind_of_samples(tags), tags)
+    return "" if is_right else _supported_kind(_kind_of_samples(tags), tags)
 
 
 def _reads_planes(tags: Mapping[int, Any], by_libtiff: bool) -> bool:
-    """Return whether Pillow reads the planes of a TIFF, each a channel, as what they are.
+    """Return whether Pillow reads a TIFF with a plane for each channel correctly.
 
-    It copies bytes to red, green, blue and alpha: of 16 bits the upper ones alone where libtiff unpacks them, each as a
-    sample of its own where nothing is packed; grey with alpha and LAB are stored in other ways than RGB.
+    It copies bytes to red, green, blue and alpha: of 16 bits only the upper ones if libtiff decompresses them, and each byte
+    as a sample if nothing is compressed; grey with alpha and LAB are stored differently from RGB.
     """
     photometric, extra = tag_number(tags, PHOTOMETRIC, GREY), tag_numbers(tags, EXTRA_SAMPLES)
     if tag_number(tags, BITS_PER_SAMPLE, 1) != 8 or tag_number(tags, SAMPLES_PER_PIXEL, 1) > 4:
@@ -201,27 +195,12 @@ def _reads_planes(tags: Mapping[int, Any], by_libtiff: bool) -> bool:
 #: Values of PhotometricInterpretation that are read.
 READ = (WHITE_IS_ZERO, GREY, RGB, PALETTE, SEPARATED, YCBCR)
 
-# tifffile logs what it finds odd; without this, Python would print it where nobody has set up logging.
+# Without a handler, Python would print what tifffile logs.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
-class DeepTiff:
-    """A TIFF that tifffile reads; see :class:`headstart.images.samples.PictureFile`.
-
-    Parameters
-    ----------
-    data : bytes
-        The whole file.
-    kind : str
-        What Pillow does not read.
-    max_pixels : int
-        Pages of more pixels are refused before they are decoded.
-
-    Raises
-    ------
-    ImageError
-        If tifffile or imagecodecs is not installed, or the kind is none that a picture can be made of.
-    """
+class DeepTiff(PictureFile):
+    """A TIFF read by tifffile; ``kind`` is the feature that Pillow does not read."""
 
     format = "TIFF"
 
@@ -235,31 +214,25 @@ class DeepTiff:
         self._check(first)
 
     def is_deep(self) -> bool:
-        """See :class:`headstart.images.samples.PictureFile`."""
         return bool(self._tiff.pages[0].dtype.itemsize > 1)
 
     def more(self) -> str:
-        """See :class:`headstart.images.samples.PictureFile`."""
         return "first-page" if self.n_pictures() > 1 else ""
 
     def n_pictures(self) -> int:
-        """See :class:`headstart.images.samples.PictureFile`."""
         return len(self._pictures)
 
     def read(self, number: int, notes: list[str]) -> Samples:
-        """See :class:`headstart.images.samples.PictureFile`."""
         pages = [self._tiff.pages[page] for page in self._pictures[number]]
         samples = joined([self._page(page, notes) for page in pages], notes)
         orientation = pages[0].tags.valueof(ORIENTATION, 1)
         if orientation not in ORIENTATIONS:
             return samples
-        note = ORIENTATIONS[orientation][1]
-        notes += [note] if note not in notes else []
+        add_notes(notes, [ORIENTATIONS[orientation][1]])
         return turned(samples, orientation)
 
     @cached_property
     def _pictures(self) -> list[tuple[int, ...]]:
-        """The pages of each picture."""
         pages = self._tiff.pages
         if len(pages) > MAX_PAGES:
             raise ImageError(f"too large: it has {len(pages):,} pages, at most {MAX_PAGES:,} are counted")
@@ -269,11 +242,11 @@ class DeepTiff:
         return pictures_of(pages[0].description, numbers or [0])
 
     def _check(self, page: Any) -> None:
-        """Raise ImageError for what is too large, is cut off, or is no picture; nothing is decoded for it."""
+        """Raise ImageError for a page that is too large, truncated or not a picture; nothing is decoded."""
         width, height = page.imagewidth, page.imagelength
         sizes = (width, height, page.imagedepth, page.samplesperpixel, page.bitspersample, *page.chunks, *page.chunked)
         if not all(isinstance(size, int) for size in sizes) or page.planarconfig not in {1, 2}:
-            raise ImageError("damaged: its tags are not what the format demands")
+            raise ImageError("damaged: its tags do not match the format")
         n_pixels = max(width * height, math.prod(page.chunks))
         if n_pixels > self._max_pixels:
             raise ImageError(f"too large: {width:,} × {height:,} pixels, at most {self._max_pixels:,} are decoded")
@@ -288,10 +261,9 @@ class DeepTiff:
         if page.compression in SIZE_OF:
             for start, n_bytes in zip(page.dataoffsets, page.databytecounts, strict=False):
                 if embedded_pixels(page.compression, self._data[start : start + n_bytes]) > 2 * n_pixels:
-                    raise ImageError("damaged: a part of it is larger than the picture")
+                    raise ImageError("damaged: a compressed part is larger than the picture")
 
     def _page(self, page: Any, notes: list[str]) -> Samples:
-        """Return the samples of a page as they are stored."""
         self._check(page)
         values = page.asarray(out=np.zeros(page.shape, page.dtype), maxworkers=1)
         if page.axes.startswith("S"):
@@ -301,11 +273,11 @@ class DeepTiff:
         if page.photometric == PALETTE and page.colormap is not None and values.ndim == 2:
             return Samples(np.stack([colours[values] for colours in page.colormap], axis=2))
         no_cmyk = page.photometric == SEPARATED and values.shape[2:] < (4,)
-        no_rgb = page.photometric == YCBCR and page.compression not in SIZE_OF  # of these the decoders make RGB
+        no_rgb = page.photometric == YCBCR and page.compression not in SIZE_OF  # whose decoders return RGB
         if page.photometric == PALETTE or no_cmyk or no_rgb:
             raise ImageError(_unsupported(self._kind))
         if page.photometric == SEPARATED:
-            notes += ["from-CMYK"] if "from-CMYK" not in notes else []
+            add_notes(notes, ["from-CMYK"])
             return Samples(_from_cmyk(values))
         n_colours = 3 if page.photometric in {RGB, YCBCR} else 1
         values = values.reshape(*values.shape[:2], -1)
@@ -316,12 +288,12 @@ class DeepTiff:
         if alpha == ASSOCIATED:
             values = straight(values)
         if values.dtype == np.uint8 and page.bitspersample < 8:
-            values = values.astype(np.uint16)  # which the limits hold for
+            values = values.astype(np.uint16)  # the limits apply to more than 8 bits only
         limits = (0.0, 2.0**page.bitspersample - 1) if values.dtype.kind == "u" else None
         return Samples(values, limits, white_is_zero=page.photometric == WHITE_IS_ZERO)
 
 
 def _from_cmyk(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return CMYK of shape (height, width, 4 or more) as RGB, as Pillow converts it, from 8 bits."""
+    """Return CMYK of shape (height, width, 4 or more) as RGB, converted from 8 bits as Pillow does."""
     eight_bits = to_levels(values[:, :, :4], type_limits(values.dtype), [])
     return np.asarray(Image.fromarray(eight_bits, "CMYK").convert("RGB"))

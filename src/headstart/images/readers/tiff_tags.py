@@ -1,4 +1,4 @@
-"""What the tags and the compressed parts of a TIFF say: channels, axes and sizes, each checked before it is believed."""
+"""Tags of a TIFF and sizes of its compressed parts, checked before use: channels, axes, pictures."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ NEW_SUBFILE_TYPE, WIDTH, HEIGHT, BITS_PER_SAMPLE, COMPRESSION, PHOTOMETRIC = 254
 IMAGE_DESCRIPTION, STRIP_STARTS, ORIENTATION, SAMPLES_PER_PIXEL, STRIP_SIZES = 270, 273, 274, 277, 279
 PLANAR, SUB_IFDS, EXTRA_SAMPLES, SAMPLE_FORMAT, IMAGE_DEPTH, DNG_VERSION = 284, 330, 338, 339, 32997, 50706
 
-#: Bits of NewSubfileType: a smaller version of another picture, a mask for it.
+#: Bits of NewSubfileType: a reduced version of another picture, a mask for it.
 REDUCED, MASK = 1, 4
 
 
 def tag_numbers(tags: Mapping[int, Any], tag: int) -> tuple[int, ...]:
-    """Return the integers that a tag holds; none where it is missing or holds other things."""
+    """Return the integers of a tag; empty if it is missing or has other values."""
     value = tags.get(tag)
     parts = value if isinstance(value, tuple) else (value,)
     return tuple(part for part in parts if isinstance(part, int))
 
 
 def tag_number(tags: Mapping[int, Any], tag: int, default: int) -> int:
-    """Return the largest of the integers that a tag holds; the default where there is none."""
+    """Return the largest integer of a tag, or the default."""
     return max(tag_numbers(tags, tag), default=default)
 
 
 #: Pages that make a colour picture.
 N_COLOURS = 3
 
-#: Descriptions are looked at up to so many characters: OME-XML names the axes at its beginning.
+#: Characters of a description that are parsed: OME-XML names the axes at its beginning.
 DESCRIPTION_CHARACTERS = 2**20
 
 
@@ -47,14 +47,11 @@ def pictures_of(description: str, pages: Sequence[int]) -> list[tuple[int, ...]]
     description : str
         ImageDescription of the first page.
     pages : sequence of int
-        Numbers of the pages, without those that are smaller versions of others.
+        Numbers of the pages, without reduced versions of others.
     """
     axes = axes_of(description)
     sizes = dict(axes)
-    n_pages = 1
-    for size in sizes.values():
-        n_pages *= size
-    if sizes.get("C") != N_COLOURS or n_pages != len(pages):
+    if sizes.get("C") != N_COLOURS or prod(sizes.values()) != len(pages):
         return [(page,) for page in pages]
     found: dict[tuple[int, ...], list[int]] = {}
     slowest_first = [(name, range(size)) for name, size in reversed(axes)]
@@ -65,7 +62,7 @@ def pictures_of(description: str, pages: Sequence[int]) -> list[tuple[int, ...]]
 
 
 def axes_of(description: str) -> list[tuple[str, int]]:
-    """Return the axes that the pages are counted along, the fastest first, and their sizes; nothing where none are named.
+    """Return the axes along which the pages are counted, and their sizes, the fastest first; empty if none are named.
 
     OME-TIFF 6.0: ``Pixels`` with DimensionOrder and SizeC, SizeZ, SizeT. ImageJ: ``channels``, ``slices``, ``frames``, always
     in this order. tifffile: JSON of ``shape`` and ``axes``.
@@ -86,29 +83,27 @@ def axes_of(description: str) -> list[tuple[str, int]]:
 
 
 def refuse_hidden_pictures(description: str, starts: Sequence[int], sizes: Sequence[int], file_bytes: int) -> None:
-    """Raise ImageError for a TIFF of one page behind which others lie that have no entry of their own.
-
-    ImageJ writes large stacks so, and tifffile those that it was told to truncate.
+    """Raise ImageError for a one-page TIFF followed by pictures without entries, as ImageJ writes large stacks.
 
     Parameters
     ----------
     description : str
         ImageDescription of the page.
     starts, sizes : sequences of int
-        Where the strips or tiles of the page lie, and their bytes.
+        Positions of the page's strips or tiles, and their bytes.
     file_bytes : int
-        How many bytes the file has: a single page, saved anew, may have kept its description.
+        Size of the file: a single page that was saved again may have kept its description.
     """
     imagej = re.match(r"ImageJ=[^\n]*\nimages=(\d{1,9})\s", description)
     n_pictures = int(imagej[1]) if imagej else prod(_truncated_shape(description)[:-2])
     if n_pictures > 1 and max(starts, default=0) + 2 * sum(sizes) <= file_bytes:
         raise ImageError(
-            "several pictures in one page, one behind the other, are not supported: write it anew with a page for each"
+            "several pictures stored in one page are not supported: write the file again with a page for each"
         )
 
 
 def _truncated_shape(description: str) -> list[int]:
-    """Return the shape that tifffile names where a page stands for several pictures; else nothing."""
+    """Return the shape in tifffile's description where a page stands for several pictures; else empty."""
     try:
         values = json.loads(description[:DESCRIPTION_CHARACTERS]) if description.startswith("{") else {}
         return [int(size) for size in values["shape"]] if values.get("truncated") else []
@@ -117,7 +112,7 @@ def _truncated_shape(description: str) -> list[int]:
 
 
 def _axes_of_json(text: str) -> list[tuple[str, int]]:
-    """Return the axes of tifffile's description."""
+    """Return the axes in tifffile's description."""
     try:
         values = json.loads(text)
         axes, shape = values["axes"], values["shape"]
@@ -130,18 +125,17 @@ def _axes_of_json(text: str) -> list[tuple[str, int]]:
 #: Start of frame markers of JPEG, lossless ones included (ITU-T T.81, table B.1).
 JPEG_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
 
-#: Bits of a side of a JPEG XL, and aspect ratios by which the other one follows (ISO/IEC 18181-1, SizeHeader).
+#: Bits of the height of a JPEG XL, and the aspect ratios that give its width (ISO/IEC 18181-1, SizeHeader).
 JXL_BITS = (9, 13, 18, 30)
 JXL_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Return width and height of the first frame of a JPEG."""
     start = 2
     while True:
         mark, marker, length = struct.unpack_from(">BBH", data, start)
         if mark != 0xFF:
-            raise ValueError("it is no JPEG")
+            raise ValueError("not a JPEG")
         if marker in JPEG_FRAMES:
             height, width = struct.unpack_from(">HH", data, start + 5)
             return width, height
@@ -149,13 +143,13 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
 
 
 def _jpeg2000_size(data: bytes) -> tuple[int, int]:
-    """Return the largest width and height that a codestream of JPEG 2000 begins with (ITU-T T.800, A.5.1)."""
+    """Return the largest size in the codestream headers of a JPEG 2000 (ITU-T T.800, A.5.1)."""
     found = [struct.unpack_from(">II", data, at.end() + 4) for at in re.finditer(rb"\xff\x4f\xff\x51", data)]
     return max(width for width, _ in found), max(height for _, height in found)
 
 
 def _jpegxl_size(data: bytes) -> tuple[int, int]:
-    """Return width and height of a JPEG XL, with its container or without."""
+    """Return the size of a JPEG XL, with or without container."""
     if not data.startswith(b"\xff\x0a"):
         data = data[data.index(b"\xff\x0a", data.index(b"jxl", 12)) :]
     bits, at = int.from_bytes(data[2:18], "little"), 0
@@ -178,22 +172,21 @@ def _jpegxl_size(data: bytes) -> tuple[int, int]:
 
 
 def _lerc_size(data: bytes) -> tuple[int, int]:
-    """Return width and height of a LERC blob of version 2 and above (Esri, Lerc2::HeaderInfo)."""
+    """Return the size of a LERC blob of version 2 or later (Esri, Lerc2::HeaderInfo)."""
     if data[:6] != b"Lerc2 ":
-        raise ValueError("it is no LERC of version 2")
+        raise ValueError("not LERC 2")
     (version,) = struct.unpack_from("<i", data, 6)
     height, width = struct.unpack_from("<ii", data, 14 if version >= 3 else 10)
     return width, height
 
 
 def _png_size(data: bytes) -> tuple[int, int]:
-    """Return width and height of a PNG."""
     width, height = struct.unpack_from(">II", data, 16)
     return width, height
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
-    """Return width and height of a WebP of one picture (RFC 9649)."""
+    """Return the size of a WebP with one picture (RFC 9649)."""
     if data[12:16] == b"VP8L":
         (bits,) = struct.unpack_from("<I", data, 21)
         return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
@@ -206,24 +199,23 @@ def _webp_size(data: bytes) -> tuple[int, int]:
 #: The value of Compression for JPEG 2000.
 JPEG_2000 = 34712
 
-#: Compression → what tells the size of a part.
+#: Compression → function that returns width and height of a compressed part.
 SIZE_OF: dict[int, Callable[[bytes], tuple[int, int]]] = {
-    6: _jpeg_size, 7: _jpeg_size, 33003: _jpeg2000_size, 33004: _jpeg2000_size, 33005: _jpeg2000_size,
-    JPEG_2000: _jpeg2000_size,
-    34887: _lerc_size, 34933: _png_size, 50001: _webp_size, 50002: _jpegxl_size, 52546: _jpegxl_size,
+    **dict.fromkeys((6, 7), _jpeg_size), **dict.fromkeys((33003, 33004, 33005, JPEG_2000), _jpeg2000_size),
+    34887: _lerc_size, 34933: _png_size, 50001: _webp_size, **dict.fromkeys((50002, 52546), _jpegxl_size),
 }  # fmt: skip
 
 
 def embedded_pixels(compression: int, data: bytes) -> int:
-    """Return how many pixels a compressed part claims to have.
+    """Return the number of pixels that a compressed part claims.
 
     Raises
     ------
     ImageError
-        If that cannot be told.
+        If its size cannot be read.
     """
     try:
         width, height = SIZE_OF[compression](data)
     except (struct.error, IndexError, ValueError):
-        raise ImageError("damaged: the size of a compressed part of it cannot be told") from None
+        raise ImageError("damaged: the size of a compressed part cannot be read") from None
     return width * height
