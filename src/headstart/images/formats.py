@@ -185,7 +185,7 @@ def unidentified(data: bytes, name: str, refusals: list[str]) -> str:
         return f"damaged: it begins like an image but cannot be read ({'; '.join(refusals)})"
     if not any(data[:4096]):
         return "not an image: the file is filled with zeros"
-    return "not a readable image: its content is damaged, or of no known format"
+    return "not an image: its content is damaged, or of no known format"
 
 
 def import_reader(module: str, *, extra: str, kind: str) -> Any:

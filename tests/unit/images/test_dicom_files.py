@@ -93,7 +93,7 @@ def too_much_rle() -> bytes:
         (no_decoder("1.2.840.10008.1.2.4.102"), "transfer syntax MPEG-4 .*: decompress it"),
         (by_pillow(CT * 16, JPEG2000Lossless, SamplesPerPixel=3, PhotometricInterpretation="RGB"), "16 bits"),
         (other_frame_size(), "claims 17 × 12 pixels, its frames have others"),
-        (too_much_rle(), "more than the pixels that it claims"),
+        (too_much_rle(), "larger than the pixels that it claims"),
     ],
 )
 def test_reasons(data: bytes, reason: str) -> None:

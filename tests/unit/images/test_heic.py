@@ -109,7 +109,7 @@ def test_the_primary_picture_comes_first_and_the_others_in_their_order() -> None
     assert first.notes == ("heic-1", "first-frame")
     found = [decode(data, rules=DecodeRules(page=page)).pixels[0, 0, 0] for page in (None, 1, 2, 3)]
     assert np.abs(np.array(found).astype(int) - (120, 120, 20, 220)).max() <= 1
-    with pytest.raises(ImageError, match="no page 4: it has 3"):
+    with pytest.raises(ImageError, match="no page 4: the file has 3"):
         decode(data, rules=DecodeRules(page=4))
 
 

@@ -141,7 +141,7 @@ def test_pictures_behind_a_page_are_not_passed_over(options: dict[str, Any], dty
         return
     data = written(planes(3, "uint8").astype(dtype), truncate=True, **options)
     for page in (None, 2, "max"):
-        with pytest.raises(ImageError, match="several pictures in one page"):
+        with pytest.raises(ImageError, match="several pictures stored in one page"):
             decode(data, rules=DecodeRules(page))
 
 
@@ -163,7 +163,7 @@ def test_pages_that_have_no_common_picture() -> None:
             tiff.write(planes(1, size=size)[0], metadata=None, photometric="minisblack")
     with pytest.raises(ImageError, match="differ in size or type"):
         decode(file.getvalue(), rules=DecodeRules("mean"))
-    with pytest.raises(ImageError, match="too large: 5 pages of 1,280 pixels, at most 1,024 are read"):
+    with pytest.raises(ImageError, match="too large: 5 pages of 1,280 pixels in all, at most 1,024 are read"):
         decode(written(planes(5), metadata=None), rules=DecodeRules("max"), max_pixels=256)
 
 
