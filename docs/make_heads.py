@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from headstart.heads.catalogue import HEAD_TYPES, head_kind
 from headstart.heads.parameters import HeadType
+from headstart_cli.head_commands.parameter_options import option_name, value_text
 
 TARGET = Path(__file__).with_name("heads.md")
 
@@ -21,37 +21,34 @@ def page() -> str:
     return "\n".join([written + HEADING, *(line for name in HEAD_TYPES for line in section(name, HEAD_TYPES[name]))])
 
 
-def section(name: str, kind: HeadType) -> Iterator[str]:
+def section(head_type: str, kind: HeadType) -> Iterator[str]:
     """Yield the lines of one head."""
-    yield f"### {name}\n"
-    yield f"Features `{','.join(kind.features)}`, scaling `{kind.scaling}`.{unscaled(name)}\n"
-    yield "| parameter | default | may be | what it does | a search tries |\n|---|---|---|---|---|"
-    for key, parameter in kind.params.items():
-        tried = ", ".join(words(value) for value in kind.grid.get(key, ()))
-        yield f"| `{key}` | {words(parameter.default)} | {parameter.kind.words} | {parameter.help} | {tried} |"
+    yield f"### {head_type}\n"
+    yield f"Features `{','.join(kind.features)}`, scaling `{kind.scaling}`.{unscaled(head_type)}\n"
+    yield "| parameter | option | default | may be | what it does | a search tries |\n|---|---|---|---|---|---|"
+    for name, parameter in kind.params.items():
+        tried = ", ".join(value_text(value) for value in kind.grid.get(name, ()))
+        cells = (
+            f"`{name}`",
+            f"`{option_name(name)}`",
+            value_text(parameter.default),
+            parameter.kind.words,
+            parameter.help,
+            tried,
+        )
+        yield f"| {' | '.join(cells)} |"
     yield ""
 
 
 def unscaled(name: str) -> str:
-    """Return in words how a head's defaults differ on features that are not scaled; empty where they do not."""
+    """Return a sentence on defaults of a head that differ with scaling none; empty if none does."""
     usual, other = HEAD_TYPES[name], head_kind(name, "none")
     if other is usual:
         return ""
     changed = [
-        f"`{key}` {words(p.default)}" for key, p in other.params.items() if p.default != usual.params[key].default
+        f"`{key}` {value_text(p.default)}" for key, p in other.params.items() if p.default != usual.params[key].default
     ]
     return f" With scaling `none`, unless set otherwise: features `{','.join(other.features)}`, {', '.join(changed)}."
-
-
-def words(value: Any) -> str:
-    """Return a value as a person writes it on the command line."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return ", ".join(map(str, value)) or "nothing"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

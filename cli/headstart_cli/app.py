@@ -35,7 +35,9 @@ from headstart_cli.head_commands.evaluate_command import evaluate
 from headstart_cli.head_commands.export_command import export
 from headstart_cli.head_commands.fit_command import fit
 from headstart_cli.head_commands.list_command import heads
+from headstart_cli.head_commands.parameter_options import FitCommand
 from headstart_cli.head_commands.predict_command import predict
+from headstart_cli.help_page import Command, help_text
 from headstart_cli.weights_command import weights
 
 #: Name → function. The first three are commands of their own as well.
@@ -80,7 +82,9 @@ def make_app(*names: str) -> typer.Typer:
     if len(names) > 1:
         app.callback()(options_of_all)
     for name in names:
-        app.command(name)(COMMANDS[name])
+        app.command(name, cls=FitCommand if name == "fit-head" else Command, help=help_text(COMMANDS[name]))(
+            COMMANDS[name]
+        )
     return app
 
 

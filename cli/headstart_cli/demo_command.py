@@ -138,22 +138,26 @@ SHOWN = 5
 
 
 def demo(
-    folder: Annotated[Path, typer.Option(help="Where images, features and heads are put.")] = Path(".demo"),
+    folder: Annotated[Path, typer.Option(metavar="PATH", help="Folder for images, features and heads.")] = Path(
+        ".demo"
+    ),
     limit: Annotated[
         int | None,
         typer.Option(
-            min=40, envvar="HEADSTART_DEMO_LIMIT", help="Use about this many of the 2,624 images; 200 take a minute."
+            min=40,
+            metavar="N",
+            envvar="HEADSTART_DEMO_LIMIT",
+            help="Use about N of the 2,624 images; 200 take a minute.",
         ),
     ] = None,
 ) -> None:
-    """Tell functional from defective solar cells: extract features once, fit three heads, predict.
+    """Classify functional and defective solar cells: extract features, fit three heads, predict.
 
-    Needs the extras demo and weights. Run it again: nothing goes through the network a second time.
+    Needs the extras demo and weights. A second run computes no features again.
 
-    [bold]Examples[/]
-
+    Examples
+    --------
     headstart demo
-
     headstart demo --limit 200
     """
     from headstart.extract.run import extract_features

@@ -1,4 +1,4 @@
-"""``headstart doctor``: what this machine can do for an extraction."""
+"""``headstart doctor``: this machine's devices, speed and problems."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from headstart_cli.command_options import Json
 from headstart_cli.console import err, out, print_error, print_json, shown
 
 if TYPE_CHECKING:
@@ -15,17 +16,15 @@ if TYPE_CHECKING:
 
 
 def doctor(
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Measure nothing: some seconds instead of half a minute.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Measure nothing: seconds instead of half a minute.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Show what this machine can do: devices, precisions, weights, and how fast it decodes, computes and writes.
+    """Show the devices, precisions and weights of this machine, and how fast it decodes, computes and writes.
 
-    Says what would bound a run here and which option would help. Exit code 1 where nothing could be extracted at all.
+    Names the slowest step of an extraction here and the options that help. Exit code 1 if extraction is impossible.
 
-    [bold]Examples[/]
-
+    Examples
+    --------
     headstart doctor
     headstart doctor --quick --json
     """
@@ -42,11 +41,11 @@ def doctor(
 
 
 def print_examination(found: Examination) -> None:
-    """Print what was found, for a person."""
+    """Print what was found as a table and sentences."""
     table = Table(title="This machine", show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    for name, text in (*facts(found), *measured(found)):
+    for name, text in (*machine_rows(found), *rate_rows(found)):
         table.add_row(name, shown(text))
     out.print(table)
     for sentence in found.advice:
@@ -55,8 +54,8 @@ def print_examination(found: Examination) -> None:
         print_error(problem)
 
 
-def facts(found: Examination) -> list[tuple[str, str]]:
-    """Return what there is, name and text."""
+def machine_rows(found: Examination) -> list[tuple[str, str]]:
+    """Return processor, devices, engines, memory, disk, weights and versions: name and text."""
     from headstart.runtime import size_text
 
     machine, state = found.machine, found.weights
@@ -74,7 +73,7 @@ def facts(found: Examination) -> list[tuple[str, str]]:
 
 
 def engines_text(found: Examination) -> str:
-    """Return what computes in which type by default, and what could."""
+    """Return the installed engines, and those that could be installed."""
     from headstart.backbones.registry import ENGINE_NAMES
 
     installed = found.machine.engines
@@ -84,16 +83,16 @@ def engines_text(found: Examination) -> str:
 
 
 def weights_text(found: Examination) -> str:
-    """Return where the weights are, or how they would be got."""
+    """Return where the weights are, or whether they could be downloaded."""
     state = found.weights
     if state is None or not state.source:
         reachable = state is not None and state.reachable
-        return "none here; the run would download them by Keras" if reachable else "none here, none to be had"
+        return "none here; Keras would download them" if reachable else "none here, and the download is unreachable"
     return f"{state.source} ({'all 26 tensors as published' if state.weights else 'not as published'})"
 
 
-def measured(found: Examination) -> list[tuple[str, str]]:
-    """Return the rates, name and text; nothing where nothing was measured."""
+def rate_rows(found: Examination) -> list[tuple[str, str]]:
+    """Return the measured rates, name and text; empty without a measurement."""
     rates = found.rates
     if rates is None:
         return []
@@ -104,7 +103,7 @@ def measured(found: Examination) -> list[tuple[str, str]]:
     forward = ", ".join(f"{rate:,.1f} in {name}" for name, rate in rates.forward.items())
     return [
         ("decode", f"images/s a thread: {decode}"),
-        ("by jpeg-draft", f"images/s a thread: {draft}"),
+        ("decode, jpeg-draft", f"images/s a thread: {draft}"),
         ("network", f"images/s: {forward}"),
         ("write", f"{rates.write:,.0f} rows/s"),
     ]

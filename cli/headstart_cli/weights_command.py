@@ -1,4 +1,4 @@
-"""``headstart weights``: which ImageNet weights are found where."""
+"""``headstart weights``: where ImageNet weights are found."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from headstart_cli.console import out
 
 
 def weights(
-    check: Annotated[
-        bool, typer.Option("--check/--no-check", help="Read each source and compare every tensor.")
-    ] = True,
+    check: Annotated[bool, typer.Option("--check/--no-check", help="Do not read and compare the tensors.")] = True,
 ) -> None:
-    """Show where ImageNet weights are found, in the order in which they are looked for.
+    """Show where ImageNet weights are found, in the order of the search.
 
-    [bold]Example[/]
-
+    Examples
+    --------
     headstart weights
     """
     from headstart.backbones.weights import checked, local_sources

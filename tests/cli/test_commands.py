@@ -131,7 +131,7 @@ def test_repair_makes_a_damaged_cache_whole(cli: Cli, data: Path, monkeypatch: p
     monkeypatch.setattr(repair, "build_backbone", lambda *_arguments, **_options: FakeBackbone())
     code, out, _ = cli("repair", cache, "--data", data)
     assert code == 0
-    assert "is whole again: 1 of 24 rows were computed anew." in out
+    assert "is whole again: 1 of 24 rows were computed again." in out
     assert image in out
     assert cli("verify", cache)[0] == 0
 

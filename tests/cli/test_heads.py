@@ -107,7 +107,7 @@ def test_a_head_as_a_config_file(cli: Cli, head: Path) -> None:
     assert spec["params"] == {"n_neighbors": 3, "metric": "euclidean"}
     code, _, err = cli("fit-head", "features/photos.h5", "--config", "head.toml", "--type", "ridge")
     assert code == 2
-    assert "head.toml is of knn" in err
+    assert "head.toml has type knn" in err
     Path("head.toml").write_text('type = "knn"\nneighbours = 3\n')
     code, _, err = cli("fit-head", "features/photos.h5", "--config", "head.toml")
     assert code == 1

@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from headstart.texts import counted
+from headstart_cli.command_options import FEATURES, FEATURES_HELP, SCALING_NAMES, SCALINGS, completed
 from headstart_cli.console import ProgressBar, err, out, shown
 
 if TYPE_CHECKING:
@@ -21,32 +22,38 @@ NEAR_BEST = 0.05
 
 
 def cluster(
-    cache: Annotated[str, typer.Argument(help="A feature cache, as features/data.h5; labels are not needed.")],
+    cache: Annotated[str, typer.Argument(help="A feature cache, e.g. features/data.h5; it needs no labels.")],
     k: Annotated[
-        str, typer.Option("--k", help="Number of clusters, or a range of which the highest silhouette is taken.")
+        str, typer.Option("--k", metavar="N|N-N", help="Clusters, or a range: the one with the best silhouette.")
     ] = "2-30",
     data: Annotated[
-        Path | None, typer.Option(help="The folder of images: writes a page with thumbnails of every cluster.")
+        Path | None, typer.Option(metavar="FOLDER", help="The images: also write a page with thumbnails.")
     ] = None,
     features: Annotated[
         str,
-        typer.Option(help="avg, max, gem, crops or flatten of the stored layer, or a pooled layer; several by commas."),
+        typer.Option(
+            metavar="NAMES",
+            help=FEATURES_HELP,
+            autocompletion=FEATURES,
+        ),
     ] = "avg",
-    scaling: Annotated[str, typer.Option(help="sqrt-l2, l2, standard or none.")] = "sqrt-l2",
-    seed: Annotated[int, typer.Option(help="Seeds everything random.")] = 0,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: clusters/<cache>.")] = None,
+    scaling: Annotated[
+        str, typer.Option(metavar="NAME", help=f"{SCALINGS}.", autocompletion=completed(SCALING_NAMES))
+    ] = "sqrt-l2",
+    seed: Annotated[int, typer.Option(metavar="N", help="Random seed.")] = 0,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FOLDER", help="Default: clusters/NAME.")
+    ] = None,
 ) -> None:
-    """Group images without labels by similarity (k-means on their features), to be labelled group by group.
+    """Group unlabelled images by similarity (k-means on their features), so that whole groups can be labelled.
 
-    Writes names.csv, with a row for each cluster whose label you fill in, images.csv, with a row for each image, and with
-    --data the page clusters.html. Then headstart class-folders copies the images into a folder for each class.
+    Writes names.csv, in which you enter a label for each cluster; images.csv, with a row for each image; and with --data
+    the page clusters.html. Then headstart class-folders copies the images into one folder for each class.
 
-    [bold]Examples[/]
-
+    Examples
+    --------
     headstart cluster features/loose.h5 --data loose/
-
     headstart cluster features/loose.h5 --data loose/ --k 12
-
     headstart class-folders clusters/loose loose/ photos/
     """
     from headstart.clustering.kmeans import cluster_images
@@ -75,11 +82,11 @@ def clusters_asked(text: str) -> int | tuple[int, int]:
     try:
         return (int(low), int(high)) if dash else int(low)
     except ValueError as error:
-        raise typer.BadParameter(f"expected a number as 12, or a range as 2-30; received {text!r}") from error
+        raise typer.BadParameter(f"expected a number (12) or a range (2-30); received {text!r}") from error
 
 
 def print_clusters(found: Clustering) -> None:
-    """Print how many clusters there are, how large they are, and how clear their number is."""
+    """Print the number of clusters, their sizes, and other numbers of clusters that fit about as well."""
     sizes = [len(found.members(number)) for number in range(found.n_clusters)]
     best = found.silhouettes[found.n_clusters]
     out.print(
@@ -92,22 +99,23 @@ def print_clusters(found: Clustering) -> None:
     near = [k for k, value in found.silhouettes.items() if value >= best * (1 - NEAR_BEST)]
     if len(near) > 1:
         out.print(
-            f"{min(near)} to {max(near)} clusters are about as clear (silhouettes within {NEAR_BEST:.0%}); --k N chooses. "
-            "More clusters are purer: give several the same label."
+            f"{min(near)} to {max(near)} clusters fit about as well (silhouettes within {NEAR_BEST:.0%} of the best); choose "
+            "with --k N. More clusters are purer, and several may get the same label."
         )
 
 
 def class_folders(
-    clusters: Annotated[Path, typer.Argument(help="The folder with names.csv and images.csv, labelled.")],
+    clusters: Annotated[Path, typer.Argument(help="The folder with names.csv, labels filled in.")],
     data: Annotated[Path, typer.Argument(help="The folder of images.")],
-    output: Annotated[Path, typer.Argument(help="The folder to make, with a folder for each class.")],
+    output: Annotated[Path, typer.Argument(help="The folder to create, with one folder for each class.")],
 ) -> None:
-    """Copy labelled images into a folder for each class; the originals stay where they are.
+    """Copy labelled images into one folder for each class; the originals stay where they are.
 
-    extract-features on the new folder with the old cache (-o) computes nothing again: images are known by their bytes.
+    Run extract-features on the new folder with the old cache (-o): nothing is computed again, since images are identified
+    by their bytes.
 
-    [bold]Example[/]
-
+    Examples
+    --------
     headstart class-folders clusters/loose loose/ photos/
     """
     from headstart.clustering.labelling import IMAGES, IMAGES_COLUMNS, make_class_folders, read_labels, read_table

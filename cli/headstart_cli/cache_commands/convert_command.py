@@ -8,45 +8,41 @@ from typing import Annotated
 import typer
 
 from headstart.texts import counted
+from headstart_cli.command_options import FEATURES, FEATURES_HELP, Overwrite, Raw
 from headstart_cli.console import out, shown
 
 
 def convert(
-    cache: Annotated[str, typer.Argument(help="A feature cache, as features/data.h5.")],
+    cache: Annotated[str, typer.Argument(help="A feature cache, e.g. features/data.h5.")],
     output: Annotated[Path, typer.Argument(help="The file to write: .npz, .h5 (with --portable), .parquet or .csv.")],
     features: Annotated[
         str,
         typer.Option(
-            help="avg, max, gem, crops or flatten of the stored layer, or a pooled layer as block4_conv3; several by commas."
+            metavar="NAMES",
+            help=FEATURES_HELP,
+            autocompletion=FEATURES,
         ),
     ] = "avg",
     portable: Annotated[
-        bool, typer.Option("--portable", help="With .h5: plain HDF5, gzip and float32, that needs no plug-in.")
+        bool, typer.Option("--portable", help="With .h5: plain HDF5 (gzip, float32) that needs no plug-in.")
     ] = False,
-    raw: Annotated[
-        bool,
-        typer.Option(
-            "--raw", help="With .csv: text as it is. By default cells that begin with = + - @ get a ' for spreadsheets."
-        ),
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
+    raw: Raw = False,
+    overwrite: Overwrite = False,
 ) -> None:
-    r"""Write a cache's features, labels, paths, splits and recipe as a file that other programs read.
+    r"""Write the features, labels, paths, splits and recipe of a cache as a file for other programs.
 
-    Memory does not grow with the features. .parquet needs pyarrow: pip install "headstart\[parquet]".
+    Memory use does not grow with the number of images. .parquet needs pyarrow: pip install "headstart\[parquet]".
 
-    [bold]Examples[/]
-
+    Examples
+    --------
     headstart convert features/data.h5 data.npz
-
-    headstart convert features/data.h5 data-portable.h5 --portable --features flatten
-
+    headstart convert features/data.h5 data-portable.h5 --portable
     headstart convert features/data.h5 data.parquet --features avg,block4_conv3
     """
     if portable != (output.suffix == ".h5"):
         raise typer.BadParameter(
-            "--portable goes with a file that ends in .h5, and .h5 with --portable: the cache itself is HDF5 already, "
-            "but compressed by a filter that many programs lack."
+            "--portable and a file that ends in .h5 need each other: the cache itself is HDF5 already, but its "
+            "compression filter is missing in many programs."
         )
     from headstart.exchange.export_features import convert as convert_cache
 

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
 
 from headstart.texts import counted
+from headstart_cli.command_options import (
+    DEVICES,
+    LAYERS,
+    Data,
+    Engine,
+    Json,
+    Model,
+    Output,
+    Resources,
+    Weights,
+    completed,
+)
 from headstart_cli.console import ProgressBar, err, out, print_json, shown
 
 if TYPE_CHECKING:
@@ -20,141 +33,116 @@ MAX_FAILURES = 0.05
 #: Failures listed on the screen; the cache has them all.
 LISTED_FAILURES = 10
 
-EPILOG = (
-    "[bold]Examples[/]\n\n"
-    "extract-features data/   [dim]→ features/data.h5[/]\n\n"
-    "extract-features cells.csv -o features/cells.h5 --input-size 300   [dim](columns path, label, split, group)[/]\n\n"
-    "extract-features /shared/data -o /shared/features/data.h5 --engine ray --address auto   [dim](a cluster)[/]\n\n"
-    "extract-features /shared/data -o /shared/features/data --layout shards   [dim](a folder; nothing is copied)[/]\n\n"
-    "extract-features data/ -o features/data-mirrored.h5 --views mirrored   [dim](fit-head takes both, and chooses)[/]\n\n"
-    "extract-features data/ --precision float32 --on-error fail\n\n"
-    "extract-features data/ --dry-run   [dim](nothing is written)[/]"
-)
+#: Panel of the options that only ``--engine ray`` has.
+Cluster = partial(typer.Option, rich_help_panel="Ray cluster (--engine ray)")
 
 
 def extract(
     data: Annotated[
         str,
-        typer.Argument(
-            help="Folder of class folders, of train/val/test folders of them, or of images; or a CSV manifest. "
-            "On a disk, or in a bucket as s3://bucket/photos (extra cloud)."
-        ),
+        typer.Argument(help="Folder of images or class folders, CSV or s3://bucket."),
     ],
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "-o", "--output", metavar="PATH", help="The cache, on a disk or in a bucket. Default: features/<name>.h5."
-        ),
-    ] = None,
-    layout: Annotated[
-        Literal["file", "shards"] | None,
-        typer.Option(
-            help="shards: the cache is a folder, features/<name>, of files that are written once and never merged, and a "
-            "manifest. Default: what is there, else one file."
-        ),
-    ] = None,
     manifest: Annotated[
-        str | None, typer.Option(metavar="PATH", help="CSV with path, label and optionally split and group.")
+        str | None, Data(metavar="CSV", help="Table with path, label and optionally split, group.")
     ] = None,
-    weights: Annotated[str, typer.Option(help="imagenet, or a Keras .h5 file.")] = "imagenet",
-    custom_weights: Annotated[bool, typer.Option("--custom-weights", help="The file holds your own training.")] = False,
-    layer: Annotated[str, typer.Option(help="Layer to store, by its Keras name.")] = "block5_pool",
-    input_size: Annotated[int, typer.Option(help="Height and width of the network's input, in pixels.")] = 224,
-    resize: Annotated[
-        Literal["keras-bilinear", "pillow-antialias", "jpeg-draft"],
-        typer.Option(
-            help="How an image becomes the network's square input. jpeg-draft decodes large JPEGs several times faster, and "
-            "averages over all their pixels, as pillow-antialias does."
-        ),
-    ] = "keras-bilinear",
-    views: Annotated[
-        Literal["single", "mirrored"],
-        typer.Option(
-            help="mirrored: the features are the mean of those of the image and of its mirror image, for twice the time in "
-            "the network. For images whose class is the same in a mirror."
-        ),
-    ] = "single",
     page: Annotated[
         str,
-        typer.Option(
-            metavar="NUMBER|max|mean",
-            help="Of files of several pages or frames: the one to take, from 1 on, or the largest or mean value of all.",
+        Data(
+            metavar="N|max|mean",
+            help="Page of a stack or animation, or its max, mean.",
+            autocompletion=completed(("1", "max", "mean")),
         ),
     ] = "1",
     intensity: Annotated[
         str,
-        typer.Option(
-            metavar="type|range|percentiles|LOW:HIGH",
-            help="Samples of more than 8 bits: which values become black and white, for all images. type: the limits of the "
-            "type, for floats 0:1. range, percentiles (0.5 and 99.5 of each image): the lowest and highest that the data set "
-            "has, found before the extraction and kept in the cache.",
+        Data(
+            metavar="RANGE",
+            help="Black and white of 16-bit and float values: type, range, percentiles or LOW:HIGH.",
+            autocompletion=completed(("type", "range", "percentiles")),
         ),
     ] = "type",
-    precision: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16", "int8"],
-        typer.Option(
-            help="auto takes a reduced type only where it gives the features of float32. int8 is the fastest on a CPU, with "
-            "features that are near and not equal; it needs the extra openvino."
-        ),
-    ] = "auto",
-    storage: Annotated[Literal["float16", "float32"], typer.Option(help="Type of the stored layer.")] = "float16",
-    compression: Annotated[Literal["zstd", "gzip", "none"], typer.Option(help="gzip is read everywhere.")] = "zstd",
-    batch_size: Annotated[
-        int | None,
-        typer.Option(min=1, help="Images per forward pass, mirror images included. Default: fits the device."),
-    ] = None,
-    device: Annotated[
-        str, typer.Option(help="auto (every GPU, or else the CPU), cpu, gpu:N, or several, as gpu:0,gpu:1.")
-    ] = "auto",
-    decode_threads: Annotated[int | None, typer.Option(min=1, help="Default: one per core.")] = None,
     on_error: Annotated[
-        Literal["skip", "fail"], typer.Option(help="skip lists an image that cannot be read; fail stops at it.")
+        Literal["skip", "fail"], Data(metavar="HOW", help="Unreadable images: skip (and list) or fail.")
     ] = "skip",
     max_failures: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of images that may fail before the exit code is 1.")
+        float, Data(min=0, max=1, metavar="SHARE", help="Exit code 1 above this unreadable share.")
     ] = MAX_FAILURES,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make the cache anew, whatever is there.")] = False,
-    keep_missing: Annotated[
-        bool, typer.Option("--keep-missing", help="Keep the rows of images that are gone.")
-    ] = False,
-    drop_missing: Annotated[
-        bool,
-        typer.Option(
-            "--drop-missing",
-            help="Drop the rows of images that are gone, even if they are most of the cache or it was made from another "
-            "folder; without it, that is refused.",
-        ),
-    ] = False,
     check_bytes: Annotated[
-        bool,
-        typer.Option(
-            "--check-bytes",
-            help="Read every image and compare its bytes with the cache, not only its size, times and inode.",
-        ),
+        bool, Data("--check-bytes", help="Compare every image's bytes, not only size and times.")
     ] = False,
-    engine: Annotated[
-        Literal["local", "ray"], typer.Option(help="ray runs the network in the workers of a Ray cluster.")
-    ] = "local",
-    address: Annotated[
-        str | None, typer.Option(help="ray: the cluster, as auto. Default: one that is started on this machine.")
+    keep_missing: Annotated[bool, Data("--keep-missing", help="Keep rows whose images are gone.")] = False,
+    drop_missing: Annotated[
+        bool, Data("--drop-missing", help="Drop rows whose images are gone, even most of them.")
+    ] = False,
+    weights: Weights = "imagenet",
+    custom_weights: Annotated[bool, Model("--custom-weights", help="These are my own fine-tuned weights.")] = False,
+    layer: Annotated[
+        str,
+        Model(
+            metavar="NAME",
+            help="Layer to store, by its Keras name.",
+            autocompletion=completed((*LAYERS, *(f"block{block}_pool" for block in range(1, 6)))),
+        ),
+    ] = "block5_pool",
+    input_size: Annotated[int, Model(metavar="PIXELS", help="Height and width of the network's input.")] = 224,
+    resize: Annotated[
+        Literal["keras-bilinear", "pillow-antialias", "jpeg-draft"],
+        Model(metavar="HOW", help="keras-bilinear, pillow-antialias, or jpeg-draft, which is fast on large JPEGs."),
+    ] = "keras-bilinear",
+    views: Annotated[
+        Literal["single", "mirrored"],
+        Model(metavar="HOW", help="single; mirrored: mean with mirror image."),
+    ] = "single",
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16", "int8"],
+        Model(
+            metavar="TYPE",
+            help="auto: fastest type that gives the same features. float32, bfloat16, float16, int8 (approximate).",
+        ),
+    ] = "auto",
+    device: Annotated[
+        str, Resources(metavar="NAMES", help="auto, cpu, gpu:0, or several: gpu:0,gpu:1.", autocompletion=DEVICES)
+    ] = "auto",
+    batch_size: Annotated[
+        int | None, Resources(min=1, metavar="N", help="Images per forward pass. Default: by the device.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="ray: default: as many as fit.")] = None,
+    decode_threads: Annotated[int | None, Resources(min=1, metavar="N", help="Default: one per core.")] = None,
+    engine: Engine = "local",
+    address: Annotated[str | None, Cluster(help="The cluster, e.g. auto. Default: one on this machine.")] = None,
+    workers: Annotated[int | None, Cluster(min=1, metavar="N", help="Default: as many as fit.")] = None,
     cpus_per_worker: Annotated[
-        int | None, typer.Option(min=1, help="ray: default: 4, or all of the smallest node.")
+        int | None, Cluster(min=1, metavar="N", help="Default: 4, or all of the smallest node.")
     ] = None,
     gpus_per_worker: Annotated[
-        float | None, typer.Option(min=0, help="ray: default: 1 where the cluster has GPUs.")
+        float | None, Cluster(min=0, metavar="N", help="Default: 1 where the cluster has GPUs.")
     ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Only say what would be done, how long it would take, and the disk it needs."),
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    output: Annotated[
+        str | None, Output("-o", "--output", metavar="PATH", help="The cache. Default: features/NAME.h5.")
+    ] = None,
+    layout: Annotated[
+        Literal["file", "shards"] | None,
+        Output(metavar="HOW", help="file, or shards: a folder that grows without copying."),
+    ] = None,
+    storage: Annotated[
+        Literal["float16", "float32"], Output(metavar="TYPE", help="Of the stored layer: float16 or float32.")
+    ] = "float16",
+    compression: Annotated[
+        Literal["zstd", "gzip", "none"], Output(metavar="NAME", help="zstd, gzip (read everywhere) or none.")
+    ] = "zstd",
+    overwrite: Annotated[bool, Output("--overwrite", help="Make the cache anew, whatever is there.")] = False,
+    dry_run: Annotated[bool, Output("--dry-run", help="Only show what would be done, its time and disk.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Run every image through a frozen VGG16 once, and keep the features.
 
-    Run it again after the folder has changed: only what is new goes through the network. Ctrl-C loses nothing, nor does a
-    closed terminal.
+    Run it again after the folder has changed: only new images are computed.
+
+    Examples
+    --------
+    extract-features data/   [dim]→ features/data.h5[/]
+    extract-features cells.csv -o features/cells.h5 --input-size 300
+    extract-features s3://bucket/photos -o s3://bucket/features/photos.h5
+    extract-features data/ --dry-run   [dim](nothing is written)[/]
     """
     if engine == "local" and any(value is not None for value in (address, workers, cpus_per_worker, gpus_per_worker)):
         raise typer.BadParameter("--address, --workers, --cpus-per-worker and --gpus-per-worker go with --engine ray.")
@@ -284,6 +272,3 @@ def print_failures(summary: ExtractionSummary) -> None:
     rest = Counter(failure.reason.split(":")[0] for failure in summary.failures[LISTED_FAILURES:])
     for reason, count in rest.most_common():
         err.print(f"  … and {count:,} more: {escape(reason)}", soft_wrap=True)
-
-
-extract.__doc__ = f"{extract.__doc__}\n\n{EPILOG}"

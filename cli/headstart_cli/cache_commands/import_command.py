@@ -1,4 +1,4 @@
-"""``headstart import``: features that were made elsewhere, as a cache."""
+"""``headstart import``: a cache of features made by another program."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from headstart.texts import counted
+from headstart_cli.command_options import Overwrite
 from headstart_cli.console import err, out, shown
 
 
@@ -17,27 +18,28 @@ def import_features(
         Path,
         typer.Argument(
             help="An .npz or HDF5 file with X, and optionally y, paths, class_names, split, group, sha256; or an .h5 or "
-            ".parquet as headstart convert writes them."
+            ".parquet from headstart convert."
         ),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The cache to write, as features/dinov2.h5.")],
-    name: Annotated[str, typer.Option(help="Of what made the features, as dinov2.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="PATH", help="The cache to write, e.g. features/dinov2.h5.")
+    ],
+    name: Annotated[str, typer.Option(help="Name of the network, e.g. dinov2.")],
     class_names: Annotated[
-        str | None, typer.Option(help="Names for the numbers in y, by commas, in place of those in the file.")
+        str | None, typer.Option(metavar="NAMES", help="Names of the classes in y, by number, commas between.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the cache if it exists.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Make a cache of features that another network made, so that heads can be fitted and compared on them.
+    """Make a cache of another network's features, so that heads can be fitted and compared on them.
 
     X (or features, embeddings) has the shape (n, features) or (n, height, width, channels); y (or labels, targets) holds
-    numbers or names; paths are relative to the folder of images. Nothing in the file is unpickled. Give sha256, the digests
-    of the image files, if you can: copies of one image are then known as such.
+    numbers or names; paths are relative to the folder of images. Nothing in the file is unpickled. Include sha256, the
+    digests of the image files, if you can: copies of an image are then recognised.
 
-    [bold]Examples[/]
-
+    Examples
+    --------
     headstart import dinov2.npz -o features/dinov2.h5 --name dinov2
-
-    headstart import dinov2.npz -o features/dinov2.h5 --name dinov2 --class-names ants,bees
+    headstart import clip.npz -o clip.h5 --name clip --class-names ants,bees
     """
     from headstart.exchange.import_features import import_features as make_cache
 
@@ -49,6 +51,6 @@ def import_features(
     shape = " × ".join(map(str, made.map_shape))
     out.print(
         f"Wrote {escape(str(made.output))}: {counted(made.n_images)}{unlabelled}, {counted(len(made.class_names), 'class')}, "
-        f"features {shape}; rows are known by the {made.identity}.",
+        f"features {shape}; rows are identified by the {made.identity}.",
         soft_wrap=True,
     )

@@ -1,4 +1,4 @@
-"""``headstart inspect``: what a cache holds."""
+"""``headstart inspect``: the contents of a cache."""
 
 from __future__ import annotations
 
@@ -25,23 +25,22 @@ LISTED_CLASSES = 40
 
 
 def inspect(
-    cache: Annotated[str, typer.Argument(help="A feature cache, as features/data.h5.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    cache: Annotated[str, typer.Argument(help="A feature cache, e.g. features/data.h5.")],
     quality: Annotated[
-        bool,
-        typer.Option("--quality", help="Look for what is odd instead: bad files, duplicates, probable label errors."),
+        bool, typer.Option("--quality", help="Check the images instead: bad files, duplicates, probable label errors.")
     ] = False,
     data: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="With --html: the folder of images, for thumbnails.")
     ] = None,
     html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="With --quality: write the findings as one HTML page as well.")
+        Path | None, typer.Option(metavar="FILE", help="With --quality: also write the findings as an HTML page.")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Show what a cache holds: classes and counts, recipe, sparsity, size, failures; or what is odd about its images.
+    """Show classes, recipe, size and failures of a cache, or with --quality problems of its images.
 
-    [bold]Examples[/]
-
+    Examples
+    --------
     headstart inspect features/data.h5
     headstart inspect features/data.h5 --quality --data data/ --html quality.html
     """
@@ -55,15 +54,15 @@ def inspect(
     from headstart.cache.reader import open_cache
 
     with open_cache(cache) as opened:
-        facts = describe(opened)
+        contents = describe(opened)
     if as_json:
-        print_json(facts)
+        print_json(contents)
     else:
-        print_facts(facts)
+        print_contents(contents)
 
 
 def describe(cache: FeatureCache) -> dict[str, Any]:
-    """Return what there is to say of a cache, as plain JSON types."""
+    """Return the contents of a cache as plain JSON types."""
     names = [*cache.class_names, ""]  # −1, unlabelled, is the last
     rows = Counter(zip(cache.rows.split, map(int, cache.rows.label), strict=True))
     counts = Counter({(split, names[label]): count for (split, label), count in rows.items()})
@@ -73,7 +72,7 @@ def describe(cache: FeatureCache) -> dict[str, Any]:
         "path": str(cache.path),
         "n_images": cache.n_images,
         "layout": cache.layout,
-        "classes": {  # with those of which no image could be read; unlabelled images where there are some
+        "classes": {  # also classes without a readable image; "" only where images are unlabelled
             name: {split: counts[split, name] for split in splits}
             for name in names
             if name or any(not label for _, label in counts)
@@ -92,30 +91,31 @@ def describe(cache: FeatureCache) -> dict[str, Any]:
     }
 
 
-def print_facts(facts: dict[str, Any]) -> None:
-    """Print what :func:`describe` found, for a person."""
+def print_contents(contents: dict[str, Any]) -> None:
+    """Print the contents of a cache as tables and sentences."""
     out.print(
-        f"[bold]{shown(facts['path'])}[/]: {facts['n_images']:,} images, {shown(facts['layout'])}", soft_wrap=True
-    )
-    out.print(class_table(facts["classes"]))
-    recipe = Table("recipe", "", show_header=False, title="Recipe")
-    for name, value in facts["recipe"].items():
-        recipe.add_row(shown(name), shown(", ".join(map(str, value)) if isinstance(value, list) else value))
-    recipe.add_row("fingerprint", facts["fingerprint"][:16])
-    out.print(recipe)
-    if facts["precision_reason"]:
-        out.print(f"Precision {shown(facts['precision_reason'])}", soft_wrap=True)
-    out.print(
-        f"Features {' × '.join(map(str, facts['features_shape']))}, {facts['zeros']:.0%} zeros; "
-        f"{facts['size_bytes'] / 1e6:.1f} MB on disk, {facts['raw_float32_bytes'] / 1e6:.1f} MB as raw float32",
+        f"[bold]{shown(contents['path'])}[/]: {contents['n_images']:,} images, {shown(contents['layout'])}",
         soft_wrap=True,
     )
-    if facts["notes"]:
+    out.print(class_table(contents["classes"]))
+    recipe = Table("recipe", "", show_header=False, title="Recipe")
+    for name, value in contents["recipe"].items():
+        recipe.add_row(shown(name), shown(", ".join(map(str, value)) if isinstance(value, list) else value))
+    recipe.add_row("fingerprint", contents["fingerprint"][:16])
+    out.print(recipe)
+    if contents["precision_reason"]:
+        out.print(f"Precision {shown(contents['precision_reason'])}", soft_wrap=True)
+    out.print(
+        f"Features {' × '.join(map(str, contents['features_shape']))}, {contents['zeros']:.0%} zeros; "
+        f"{contents['size_bytes'] / 1e6:.1f} MB on disk, {contents['raw_float32_bytes'] / 1e6:.1f} MB as raw float32",
+        soft_wrap=True,
+    )
+    if contents["notes"]:
         out.print(
-            "Done to images: " + ", ".join(f"{shown(note)} {count:,}" for note, count in facts["notes"].items()),
+            "Notes on images: " + ", ".join(f"{count:,} {shown(note)}" for note, count in contents["notes"].items()),
             soft_wrap=True,
         )
-    failures = facts["failures"]
+    failures = contents["failures"]
     out.print(f"{counted(len(failures))} could not be read" + (":" if failures else "."))
     for failure in failures[:LISTED_FAILURES]:
         out.print(f"  {shown(failure['path'])}: {shown(failure['reason'])}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""``headstart repair``: damaged rows of a cache computed again."""
+"""``headstart repair``: compute the damaged rows of a cache again."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from headstart_cli.command_options import BatchSize, Device, Weights
 from headstart_cli.console import ProgressBar, out, shown
 
 #: Images named before the rest is counted.
@@ -14,22 +15,22 @@ LISTED = 10
 
 
 def repair(
-    cache: Annotated[Path, typer.Argument(help="A feature cache, as features/data.h5.")],
+    cache: Annotated[Path, typer.Argument(help="A feature cache, e.g. features/data.h5.")],
     folder: Annotated[Path | None, typer.Argument(metavar="[DATA]", help="The same as --data.")] = None,
     data: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="The folder of images that it was made from.")
+        Path | None, typer.Option(metavar="FOLDER", help="The folder of images that the cache was made from.")
     ] = None,
-    weights: Annotated[str, typer.Option(help="imagenet, or the file of the cache's custom weights.")] = "imagenet",
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images per forward pass.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or gpu:N.")] = "auto",
+    weights: Weights = "imagenet",
+    batch_size: BatchSize = None,
+    device: Device = "auto",
 ) -> None:
-    """Compute the damaged rows of a cache again from their images; all others stay as they are.
+    """Compute the damaged rows of a cache again from their images; all other rows stay as they are.
 
-    The old file stays until the new one is whole. Where more than rows of features is damaged, or an image has changed,
-    nothing is done, and it is said what to do instead.
+    The old file is replaced once the new one is complete. If more than rows of features is damaged, or an image has changed,
+    nothing is written, and the message names what to do instead.
 
-    [bold]Examples[/]
-
+    Examples
+    --------
     headstart repair features/data.h5 data/
     """
     images = folder or data
@@ -45,7 +46,7 @@ def repair(
         out.print(f"{shown(cache)} is whole: nothing was changed.", soft_wrap=True)
         return
     out.print(
-        f"{shown(cache)} is whole again: {len(done.images):,} of {done.n_images:,} rows were computed anew.",
+        f"{shown(cache)} is whole again: {len(done.images):,} of {done.n_images:,} rows were computed again.",
         soft_wrap=True,
     )
     for image in done.images[:LISTED]:

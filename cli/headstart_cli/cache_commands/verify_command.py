@@ -1,4 +1,4 @@
-"""``headstart verify``: whether a cache is whole."""
+"""``headstart verify``: check a cache against its checksums and its images."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headstart.texts import counted
+from headstart_cli.command_options import Device, Json, Weights
 from headstart_cli.console import ProgressBar, out, print_json, shown
 
 if TYPE_CHECKING:
@@ -18,27 +19,26 @@ LISTED = 20
 
 
 def verify(
-    cache: Annotated[str, typer.Argument(help="A feature cache, as features/data.h5.")],
+    cache: Annotated[str, typer.Argument(help="A feature cache, e.g. features/data.h5.")],
     folder: Annotated[str | None, typer.Argument(metavar="[DATA]", help="The same as --data.")] = None,
     data: Annotated[
         str | None,
-        typer.Option(metavar="FOLDER", help="The folder of images: compare every image, and compute some rows again."),
+        typer.Option(metavar="FOLDER", help="The images: compare them all, and compute some rows again."),
     ] = None,
-    sample: Annotated[int, typer.Option(min=0, help="With --data: rows to compute again.")] = 16,
-    seed: Annotated[int, typer.Option(min=0, help="With --data: which rows are drawn.")] = 0,
-    weights: Annotated[str, typer.Option(help="imagenet, or the file of the cache's custom weights.")] = "imagenet",
-    device: Annotated[str, typer.Option(help="auto, cpu or gpu:N.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of sentences.")] = False,
+    sample: Annotated[int, typer.Option(min=0, metavar="N", help="With --data: rows to compute again.")] = 16,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="With --data: random seed for those rows.")] = 0,
+    weights: Weights = "imagenet",
+    device: Device = "auto",
+    as_json: Json = False,
 ) -> None:
-    """Read every byte of a cache that matters and say all that is wrong with it; the exit code is 0 where nothing is.
+    """Check a cache: read it in full and list everything that is wrong. Exit code 0 if nothing is.
 
-    Checksums, digests of every column and row, types, shapes, labels and finite values are compared with the format. With
-    --data the images are compared too: missing and changed ones are listed, and some rows go through the network again.
+    Checks checksums, digests of every column and row, types, shapes, labels and finite values. With --data it also checks
+    the images: it lists missing and changed ones, and computes some rows again.
 
-    [bold]Examples[/]
-
+    Examples
+    --------
     headstart verify features/data.h5
-
     headstart verify features/data.h5 data/ --sample 64
     """
     if folder and data:
@@ -58,7 +58,7 @@ def verify(
 
 
 def print_verification(cache: str, found: Verification) -> None:
-    """Print what was compared and found, for a person."""
+    """Print what was compared and what is wrong."""
     name, findings = shown(cache), found.findings
     if findings:
         count = f"{len(findings):,} finding{'s' if len(findings) > 1 else ''}"

@@ -1,4 +1,4 @@
-"""``benchmark-heads``: the same folds for every head, and which one to take."""
+"""``benchmark-heads``: compare heads on the same folds, and recommend one."""
 
 from __future__ import annotations
 
@@ -13,8 +13,23 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.markup import escape
 
+from headstart.heads.catalogue import HEAD_TYPES
+from headstart_cli.command_options import (
+    FEATURES,
+    SCALINGS,
+    Address,
+    ChoiceMetric,
+    Engine,
+    Head,
+    Json,
+    Output,
+    Positive,
+    Predictions,
+    Resources,
+    Search,
+    completed,
+)
 from headstart_cli.console import err, out, shown
-from headstart_cli.head_options import ChoiceMetric, Positive, Predictions
 
 if TYPE_CHECKING:
     from headstart.exchange.prediction_table import ScoredImages
@@ -26,79 +41,77 @@ def benchmark(
         list[str],
         typer.Argument(
             metavar="CACHE...",
-            help="A feature cache with labels, as features/data.h5; several of the same images, as of two input sizes, are "
-            "chosen among for each head.",
+            help="A feature cache with labels, e.g. features/data.h5. Each head takes the best "
+            "of several caches of the same images.",
         ),
     ],
     heads: Annotated[
         str | None,
-        typer.Option(help="Which ones, by commas, as logistic,ridge,majority. Default: all, and two baselines."),
+        Head(
+            metavar="NAMES",
+            help="Commas between several, e.g. logistic,ridge. Default: all, and two baselines.",
+            autocompletion=completed((*HEAD_TYPES, "majority"), several=True),
+        ),
     ] = None,
     features: Annotated[
         str | None,
-        typer.Option(help="For every head, as block4_conv3,avg. Default: chosen for each (dense: crops)."),
+        Head(
+            metavar="NAMES",
+            help="For every head, e.g. block4_conv3,avg. Default: chosen for each; crops for dense.",
+            autocompletion=FEATURES,
+        ),
     ] = None,
     scaling: Annotated[
         Literal["sqrt-l2", "l2", "standard", "none"] | None,
-        typer.Option(help="For every head. Default: sqrt-l2; l2 for dense."),
+        Head(metavar="NAME", help=f"For every head: {SCALINGS}. Default: sqrt-l2; l2 for dense."),
     ] = None,
-    folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation.")] = 5,
-    repeats: Annotated[int, typer.Option(min=1, help="How often the folds are drawn anew.")] = 1,
+    metric: ChoiceMetric = "accuracy",
+    folds: Annotated[int, Search(min=2, metavar="N", help="Folds of the cross-validation.")] = 5,
+    repeats: Annotated[int, Search(min=1, metavar="N", help="Repeats with newly drawn folds.")] = 1,
     held_out: Annotated[
         str | None,
-        typer.Option(
+        Search(
             metavar="SPLIT",
-            help="A split that is never fitted on and scored once at the end; none for all images in the folds. "
-            "Default: test or validation, beside train.",
+            help="Score this split once at the end; none: use all images for the folds. Default: test or validation, "
+            "beside train.",
         ),
     ] = None,
     near_duplicates: Annotated[
         bool,
-        typer.Option(
-            "--near-duplicates/--no-near-duplicates", help="Keep images that look the same on one side of a split."
-        ),
+        Search("--near-duplicates/--no-near-duplicates", help="Do not group images that look the same."),
     ] = True,
     learning_curve: Annotated[
-        bool, typer.Option("--learning-curve", help="Accuracy against images per class as well.")
+        bool, Search("--learning-curve", help="Also measure accuracy against images per class.")
     ] = False,
+    seed: Annotated[int, Search(metavar="N", help="Random seed.")] = 0,
+    jobs: Annotated[int | None, Resources(min=1, metavar="N", help="Folds in parallel. Default: one per core.")] = None,
+    engine: Engine = "local",
+    address: Address = None,
     latency: Annotated[
-        bool, typer.Option("--latency/--no-latency", help="Time the backbone too, for the latency from pixels.")
+        bool, Resources("--latency/--no-latency", help="Do not time the backbone, part of the latency from pixels.")
     ] = True,
-    metric: ChoiceMetric = "accuracy",
-    positive: Positive = None,
-    seed: Annotated[int, typer.Option(help="Seeds everything random.")] = 0,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Folds at a time. Default: one per processor.")] = None,
-    engine: Annotated[
-        Literal["local", "ray"], typer.Option(help="ray fits the folds in the workers of a Ray cluster, one core each.")
-    ] = "local",
-    address: Annotated[
-        str | None, typer.Option(help="ray: the cluster, as auto. Default: one that is started on this machine.")
-    ] = None,
-    predictions: Predictions = None,
-    html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the report as one HTML page, with plots.")
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="With --html: the folder of images, for thumbnails.")
-    ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="FILE", help="Write the results as .json, .csv or .md as well."),
+        Output("-o", "--output", metavar="FILE", help="Also write the results: .json, .csv or .md."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    predictions: Predictions = None,
+    positive: Positive = None,
+    html: Annotated[Path | None, Output(metavar="FILE", help="Write a report with plots: one HTML page.")] = None,
+    data: Annotated[
+        Path | None, Output(metavar="FOLDER", help="With --html: the folder of images, for thumbnails.")
+    ] = None,
+    as_json: Json = False,
 ) -> None:
-    """Compare heads on the same folds: score and interval, paired test, fit time, latency, size; and say which to take.
+    """Compare heads on the same folds: scores, intervals, tests, times, sizes; recommend one.
 
-    Each head's setting is chosen anew inside of every fold, so no figure comes from images that chose the setting. Images
-    with identical bytes, of one group, or that look the same never sit on both sides.
+    The parameters (and cache) of each head are chosen inside every fold, so no image is scored by settings chosen on it.
+    Images with identical bytes, of one group, or that look the same are never on both sides of a split.
 
-    Of several caches, which one to take is chosen inside of every fold too, on the images that lie in all of them.
-
-    [bold]Examples[/]
-
+    Examples
+    --------
     benchmark-heads features/data.h5
-    benchmark-heads features/data.h5 --html report.html --data data/ --learning-curve
-    benchmark-heads features/data.h5 --heads logistic,ridge,rbf-svm --repeats 5 -o results.csv
+    benchmark-heads features/data.h5 --html report.html --data data/
+    benchmark-heads features/data.h5 --heads logistic,ridge --repeats 5 -o results.csv
     benchmark-heads features/data-224.h5 features/data-300.h5
     benchmark-heads features/data.h5 --engine ray --address auto
     """
@@ -149,7 +162,7 @@ def benchmark(
 
 
 def scored_by_head(found: Comparison) -> Iterator[ScoredImages]:
-    """Yield what each head takes the images of the folds for, the mean over repeats, and those of a held-out split."""
+    """Yield each head's predictions for the images of the folds (mean over repeats) and of a held-out split."""
     from headstart.exchange.prediction_table import ScoredImages
 
     names, splits = found.class_names, [found.held_out_split] * len(found.held_out_paths)
@@ -161,12 +174,12 @@ def scored_by_head(found: Comparison) -> Iterator[ScoredImages]:
 
 
 def words(text: str | None) -> tuple[str, ...] | None:
-    """Return names that are separated by commas."""
+    """Return names separated by commas."""
     return tuple(name.strip() for name in text.split(",") if name.strip()) if text else None
 
 
 def backbone_ms(cache: str) -> float | None:
-    """Return milliseconds per image of the cache's backbone here; None, and said why, where it cannot run."""
+    """Return milliseconds per image of the cache's backbone on this machine; None, with a message, if it cannot run."""
     from headstart.backbones.registry import build_backbone
     from headstart.cache.reader import open_cache
     from headstart.errors import HeadstartError
@@ -177,7 +190,7 @@ def backbone_ms(cache: str) -> float | None:
     try:
         return backbone_milliseconds(build_backbone(recipe))
     except HeadstartError as error:
-        err.print(escape(f"The latency from pixels is not measured: {error}"), soft_wrap=True)
+        err.print(escape(f"The latency from pixels was not measured: {error}"), soft_wrap=True)
         return None
 
 
@@ -202,7 +215,7 @@ def show(found: Comparison, *, as_json: bool) -> None:
 
 
 def writer_of(output: Path | None) -> Any:
-    """Return what writes a comparison to a file of this kind; a usage error where nothing does."""
+    """Return the function that formats a comparison for this kind of file; raise a usage error for other kinds."""
     if output is None:
         return None
     kinds = {".json": "comparison_json", ".csv": "comparison_csv", ".md": "comparison_markdown"}
@@ -228,7 +241,7 @@ def write_page(found: Comparison, html: Path, cache: str, data: Path | None) -> 
         thumbnails = make_thumbnails(data, shown, rules)
     root = os.path.relpath(data if data.is_dir() else data.parent, html.parent) if data else None
     write(html, benchmark_page(found, thumbnails=thumbnails, image_root=root))
-    hint = "" if data else " They need the folder of images (--data)."
+    hint = "" if data else " Thumbnails need the folder of images (--data)."
     err.print(escape(f"Page: {html}, {len(thumbnails):,} thumbnails.{hint}"), soft_wrap=True)
 
 

@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from headstart.texts import counted
+from headstart_cli.command_options import (
+    BatchSize,
+    Data,
+    Device,
+    Json,
+    Positive,
+    Precision,
+    Predictions,
+    Weights,
+)
 from headstart_cli.console import err, out, print_json, shown
-from headstart_cli.head_options import Positive, Predictions
 
 if TYPE_CHECKING:
     from headstart.scores import Score
@@ -17,33 +26,30 @@ if TYPE_CHECKING:
 
 def evaluate(
     head: Annotated[Path, typer.Argument(help="Folder of a saved head.")],
-    data: Annotated[str, typer.Argument(help="A cache (.h5), a folder of labelled images, or a CSV manifest.")],
+    data: Annotated[str, typer.Argument(help="A cache, a folder of labelled images, or a CSV manifest.")],
     split: Annotated[
-        Literal["train", "validation", "test"] | None, typer.Option(help="Score on this split only.")
+        Literal["train", "validation", "test"] | None,
+        Data(metavar="NAME", help="Score only this split: train, validation or test."),
     ] = None,
     include_training: Annotated[
-        bool, typer.Option("--include-training", help="Score on images that the head was fitted on as well.")
+        bool, Data("--include-training", help="Also score images that the head was fitted on.")
     ] = False,
-    positive: Positive = None,
+    weights: Weights = "imagenet",
+    precision: Precision = None,
+    device: Device = "auto",
+    batch_size: BatchSize = None,
     predictions: Predictions = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
-    weights: Annotated[str, typer.Option(help="imagenet, or the file of the head's custom weights.")] = "imagenet",
-    precision: Annotated[
-        Literal["float32", "bfloat16", "float16"] | None,
-        typer.Option(help="Compute in this precision instead of the head's own."),
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images per forward pass.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or gpu:N.")] = "auto",
+    positive: Positive = None,
+    as_json: Json = False,
 ) -> None:
-    """Score a saved head on images it was not fitted on. Features of another recipe are refused.
+    """Score a saved head on images it was not fitted on; features of another recipe are refused.
 
-    Images that the head was fitted on are left out and counted; so are images of one group with one, and near-duplicates of
-    one where the training images, or the cache that they are in, are at hand.
+    Training images of the head are left out and counted, and so are images of their groups. Near-duplicates of them are
+    left out where the training images or their cache can be found.
 
-    [bold]Examples[/]
-
+    Examples
+    --------
     headstart evaluate heads/data-logistic features/data.h5 --split test
-
     headstart evaluate heads/data-logistic new-images/
     """
     from headstart.evaluation import evaluate_head

@@ -8,24 +8,24 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from headstart_cli.command_options import Overwrite, Weights
 from headstart_cli.console import out
 
 
 def export(
     head: Annotated[Path, typer.Argument(help="Folder of a saved head.")],
-    output: Annotated[Path, typer.Argument(help="The file to write, as model.keras or model.onnx.")],
-    weights: Annotated[str, typer.Option(help="imagenet, or the file of the head's custom weights.")] = "imagenet",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
+    output: Annotated[Path, typer.Argument(help="The file to write, e.g. model.keras or model.onnx.")],
+    weights: Weights = "imagenet",
+    overwrite: Overwrite = False,
 ) -> None:
-    r"""Write one model: a batch of RGB images of any size in (0–255), class probabilities out.
+    r"""Write backbone and head as one model: RGB images of any size in (0–255), class probabilities out.
 
-    Resize and preprocessing are inside; loading it needs Keras or an ONNX runtime, and nothing of headstart. Class names are
+    Resize and preprocessing are part of the model; it needs Keras or an ONNX runtime, but not headstart. Class names are
     written beside a Keras model, and into an ONNX model. .onnx needs onnx: pip install "headstart\[onnx]".
 
-    [bold]Examples[/]
-
+    Examples
+    --------
     headstart export heads/data-dense model.keras
-
     headstart export heads/data-logistic model.onnx
     """
     from headstart.export import export_model

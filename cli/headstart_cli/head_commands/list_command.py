@@ -1,4 +1,4 @@
-"""``headstart heads``: what saved heads there are."""
+"""``headstart heads``: list saved heads."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from headstart.texts import counted
+from headstart_cli.command_options import Json
 from headstart_cli.console import err, out, shown
 
 if TYPE_CHECKING:
@@ -18,18 +19,17 @@ if TYPE_CHECKING:
 
 
 def heads(
-    folder: Annotated[Path, typer.Argument(help="The folder that holds them.")] = Path("heads"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    folder: Annotated[Path, typer.Argument(help="The folder of saved heads.")] = Path("heads"),
+    as_json: Json = False,
 ) -> None:
-    """List saved heads: how good each is, what it is fitted on and how; broken ones with what is wrong.
+    """List saved heads: accuracy, features, parameters and recipe; for damaged ones, what is wrong.
 
-    The accuracy is the one on the images that were held out when the head was fitted, with its 95 % interval. Heads that
-    were scored on different images are not told apart by it.
+    The accuracy and its 95 % interval are those on the images held out when the head was fitted. Accuracies on different
+    images cannot be compared.
 
-    [bold]Examples[/]
-
+    Examples
+    --------
     headstart heads
-
     headstart heads .demo/heads --json
     """
     from headstart.bundles.metadata import list_heads

@@ -16,6 +16,7 @@ import typer
 from rich.table import Table
 
 from headstart.texts import counted, csv_cell
+from headstart_cli.command_options import BatchSize, Device, Output, Precision, Raw, Weights
 from headstart_cli.console import err, out, printable, shown
 
 if TYPE_CHECKING:
@@ -30,40 +31,31 @@ def predict(
     images: Annotated[
         list[Path],
         typer.Argument(
-            help="Images, folders of images, or lists of them: a CSV with a column path, a .txt with a path a line, or - for "
-            "such lines on standard input."
+            metavar="IMAGES...",
+            help="Images, folders of images, a CSV with a column path, a .txt with a path a line, or - to read paths from "
+            "standard input.",
         ),
     ],
-    top: Annotated[int, typer.Option("-k", "--top", min=1, help="Classes shown per image.")] = 3,
+    top: Annotated[int, Output("-k", "--top", min=1, metavar="N", help="Classes shown per image.")] = 3,
     output_format: Annotated[
-        Literal["table", "csv", "jsonl"], typer.Option("--format", help="jsonl is one JSON object per line.")
+        Literal["table", "csv", "jsonl"],
+        Output("--format", metavar="NAME", help="table, csv, or jsonl: a JSON object per line."),
     ] = "table",
-    raw: Annotated[
-        bool,
-        typer.Option(
-            "--raw",
-            help="With --format csv: text as it is. By default cells that begin with = + - @ get a ' for spreadsheets.",
-        ),
-    ] = False,
-    weights: Annotated[str, typer.Option(help="imagenet, or the file of the head's custom weights.")] = "imagenet",
-    precision: Annotated[
-        Literal["float32", "bfloat16", "float16"] | None,
-        typer.Option(help="Compute in this precision instead of the head's own; float32 is the exact one."),
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images per forward pass.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or gpu:N.")] = "auto",
+    raw: Raw = False,
+    weights: Weights = "imagenet",
+    precision: Precision = None,
+    device: Device = "auto",
+    batch_size: BatchSize = None,
 ) -> None:
-    """Predict the classes of images, decoded and computed exactly as the head's training images were.
+    """Predict the classes of images, decoded and computed exactly like the head's training images.
 
-    Images that cannot be read are reported on standard error, and the others are predicted; then the exit code is 1.
-    What images lose while they are decoded (further pages, clipped values) is said there, too.
+    Unreadable images are listed on standard error, the others are predicted, and the exit code is 1. Losses while decoding
+    (further pages, clipped values) are listed there, too.
 
-    [bold]Examples[/]
-
+    Examples
+    --------
     headstart predict heads/data-logistic photo.jpg
-
     headstart predict heads/data-logistic new-images/ --format csv > predictions.csv
-
     find new-images -newer last-run | headstart predict heads/data-logistic -
     """
     from headstart.images.load import sentences

@@ -1,0 +1,91 @@
+"""Options that several commands have, the panels of ``--help``, and the words that a shell completes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from headstart.heads.catalogue import HEAD_TYPES
+from headstart.heads.parameters import POOLINGS
+from headstart.scores import CHOICE_METRICS
+
+#: An option in one of the panels of ``--help``.
+Data = partial(typer.Option, rich_help_panel="Data")
+Model = partial(typer.Option, rich_help_panel="Model")
+Head = partial(typer.Option, rich_help_panel="Head")
+Search = partial(typer.Option, rich_help_panel="Search")
+Resources = partial(typer.Option, rich_help_panel="Resources")
+Output = partial(typer.Option, rich_help_panel="Output")
+
+#: Layers of VGG16 whose averages every cache has.
+LAYERS = tuple(f"block{block}_conv{i + 1}" for block, depth in enumerate((2, 2, 3, 3, 3), 1) for i in range(depth))
+
+
+def completed(words: Sequence[str], *, several: bool = False) -> Callable[[str], list[str]]:
+    """Return what completes an option's value in a shell: one of these words, or several separated by commas."""
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",") if several else ("", "", incomplete)
+        return [f"{before}{comma}{word}" for word in words if word.startswith(last)]
+
+    return complete
+
+
+FEATURES = completed((*POOLINGS, *LAYERS), several=True)
+FEATURES_HELP = (
+    "avg, max, gem, crops or flatten of the stored layer, or a layer, e.g. block4_conv3; commas between several."
+)
+HEADS = completed(tuple(HEAD_TYPES))
+DEVICES = completed(("auto", "cpu", "gpu:0"))
+SCALING_NAMES = ("sqrt-l2", "l2", "standard", "none")
+SCALINGS = "sqrt-l2, l2, standard or none"
+
+Weights = Annotated[
+    str, Model(metavar="FILE", help="imagenet, or a Keras .h5 file.", autocompletion=completed(("imagenet",)))
+]
+
+Device = Annotated[str, Resources(metavar="NAME", help="auto, cpu or gpu:N.", autocompletion=DEVICES)]
+
+BatchSize = Annotated[int | None, Resources(min=1, metavar="N", help="Images per forward pass.")]
+
+Precision = Annotated[
+    Literal["float32", "bfloat16", "float16"] | None,
+    Model(metavar="TYPE", help="float32, bfloat16 or float16. Default: that of the head's features."),
+]
+
+Json = Annotated[bool, Output("--json", help="Print JSON instead of text.")]
+
+Overwrite = Annotated[bool, Output("--overwrite", help="Replace the output if it exists.")]
+
+Raw = Annotated[
+    bool, Output("--raw", help="CSV: do not put ' before = + - @, with which formulas of spreadsheets begin.")
+]
+
+#: A file for one row per scored image.
+Predictions = Annotated[
+    Path | None,
+    Output(metavar="FILE", help="Write a row per scored image: .csv, .parquet or .json."),
+]
+
+#: The positive class.
+Positive = Annotated[
+    str | None, Output(metavar="CLASS", help="Report sensitivity and predictive values of this class.")
+]
+
+#: The metric of choices.
+ChoiceMetric = Annotated[
+    str,
+    Search(
+        metavar="NAME",
+        help=f"{', '.join(CHOICE_METRICS[:-1])} or {CHOICE_METRICS[-1]}.",
+        autocompletion=completed(CHOICE_METRICS),
+    ),
+]
+
+Engine = Annotated[Literal["local", "ray"], Resources(metavar="NAME", help="local, or ray: a Ray cluster.")]
+
+Address = Annotated[str | None, Resources(help="ray: the cluster, e.g. auto. Default: one on this machine.")]
