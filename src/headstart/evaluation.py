@@ -112,26 +112,26 @@ def evaluate_head(
         If there is nothing to score but images that the head has seen, or a class that the head does not know.
     """
     bundle = load_bundle(Path(head))
-    index = class_index(positive or fitted_positive(bundle), bundle.class_names)
+    index = class_index(positive or _fitted_positive(bundle), bundle.class_names)
     handling: Handling = "included" if include_training else "left out"
     if is_cache(data):
         with open_cache(data) as cache:
-            return evaluate_on_cache(bundle, cache, split, handling, index)
+            return _evaluate_on_cache(bundle, cache, split, handling, index)
     images = discover(location(data))
     chosen = replace(images, refs=ImageRefs.of(ref for ref in images.refs if split in (None, ref.split)))
     if not any(ref.label for ref in chosen.refs):
-        raise DataError(f"There are no labelled images in {data}{of_split(split)}.")
-    return evaluate_on_images(Predictor(bundle, **backbone_options), chosen, handling, index)
+        raise DataError(f"There are no labelled images in {data}{_of_split(split)}.")
+    return _evaluate_on_images(Predictor(bundle, **backbone_options), chosen, handling, index)
 
 
-def fitted_positive(bundle: Bundle) -> str | None:
+def _fitted_positive(bundle: Bundle) -> str | None:
     """Return the positive class that a head was fitted with; None where none was named."""
     rates = bundle.metrics.get("positive")
     name = rates.get("class_name") if isinstance(rates, Mapping) else None
     return name if name in bundle.class_names else None
 
 
-def evaluate_on_cache(
+def _evaluate_on_cache(
     bundle: Bundle, cache: FeatureCache, split: str | None, handling: Handling, positive: int | None = None
 ) -> Evaluation:
     """Return the score of a head on labelled rows of a cache."""
@@ -140,16 +140,16 @@ def evaluate_on_cache(
     if split is not None:
         chosen &= np.array([name == split for name in cache.splits])
     if not chosen.any():
-        raise DataError(f"{cache.path} holds no labelled image{of_split(split)}.")
+        raise DataError(f"{cache.path} holds no labelled image{_of_split(split)}.")
     counts = np.bincount(labels[chosen], minlength=len(cache.class_names)).tolist()
-    numbers, notes = classes_to_score(bundle, dict(zip(cache.class_names, counts, strict=True)))
+    numbers, notes = _classes_to_score(bundle, dict(zip(cache.class_names, counts, strict=True)))
     y = np.array([*(numbers.get(name, -1) for name in cache.class_names), -1])[labels]
     chosen &= y >= 0
     own = chosen if bundle.training_digests is None else fitted_on(cache.sha256, bundle.training_digests)
     rows = np.flatnonzero(chosen | own)
-    seen, left_out = look(bundle, Known.of(cache, rows), chosen[rows], handling)
+    seen, left_out = _look(bundle, Known.of(cache, rows), chosen[rows], handling)
     scored = rows[chosen[rows] & ~left_out]
-    check_left(len(scored), seen, str(cache.path))
+    _check_left(len(scored), seen, str(cache.path))
     probabilities = bundle.predict_proba(cache.batches(scored, finite=True), cache.recipe)
     predicted = ScoredImages(
         [cache.paths[row] for row in scored.tolist()],
@@ -160,16 +160,16 @@ def evaluate_on_cache(
     )
     units = connected_units(scored, cache.sha256, cache.groups)
     found = score(y[scored], probabilities, bundle.class_names, positive, units)
-    return Evaluation(found, list(cache.failures), seen, (*notes, *not_scored(bundle, predicted.y_true)), predicted)
+    return Evaluation(found, list(cache.failures), seen, (*notes, *_not_scored(bundle, predicted.y_true)), predicted)
 
 
-def evaluate_on_images(
+def _evaluate_on_images(
     predictor: Predictor, data: ImageSet, handling: Handling, positive: int | None = None
 ) -> Evaluation:
     """Return the score of a head on a labelled set of images."""
     bundle = predictor.bundle
     refs = [ref for ref in data.refs if ref.label is not None]
-    numbers, notes = classes_to_score(bundle, Counter(str(ref.label) for ref in refs))
+    numbers, notes = _classes_to_score(bundle, Counter(str(ref.label) for ref in refs))
     rows: list[ImageRow] = []
     probabilities, averages = [], []
     failed: list[Failure] = []
@@ -183,9 +183,9 @@ def evaluate_on_images(
     if not rows:
         raise DataError(f"{data.root} holds no labelled image that can be read.")
     known = Known([row.sha256 for row in rows], [row.ref.group or "" for row in rows], np.concatenate(averages))
-    seen, left_out = look(bundle, known, np.ones(len(rows), bool), handling)
+    seen, left_out = _look(bundle, known, np.ones(len(rows), bool), handling)
     scored = np.flatnonzero(~left_out)
-    check_left(len(scored), seen, str(data.root))
+    _check_left(len(scored), seen, str(data.root))
     refs = [rows[row].ref for row in scored.tolist()]
     predicted = ScoredImages(
         [ref.path for ref in refs],
@@ -197,26 +197,26 @@ def evaluate_on_images(
     units = connected_units(scored, known.sha256, known.groups)
     found = score(predicted.y_true, predicted.probabilities, bundle.class_names, positive, units)
     lost = Counter(note for row in scored.tolist() for note in rows[row].notes)
-    notes += not_scored(bundle, predicted.y_true)
+    notes += _not_scored(bundle, predicted.y_true)
     notes += tuple(f"{sentence}." for sentence in sentences(lost, with_options=False))
     return Evaluation(found, failed, seen, notes, predicted)
 
 
-def look(
+def _look(
     bundle: Bundle, images: Known, chosen: NDArray[np.bool_], handling: Handling
 ) -> tuple[Seen, NDArray[np.bool_]]:
     """Return what a head has seen of the chosen images, and which images to leave out of the score, a mask."""
     digests = bundle.training_digests
     if digests is None:
         return Seen("unknown", {}, compared=False), np.zeros(len(chosen), bool)
-    training = training_images(places_of_cache(bundle), bundle.recipe, digests, images.sha256)
+    training = training_images(_places_of_cache(bundle), bundle.recipe, digests, images.sha256)
     masks, compared = relations(images, digests, training)
     seen = Seen(handling, {name: int((mask & chosen).sum()) for name, mask in masks.items()}, compared)
     left_out = np.any(list(masks.values()), axis=0) if handling == "left out" else np.zeros(len(chosen), bool)
     return seen, left_out
 
 
-def places_of_cache(bundle: Bundle) -> list[Path]:
+def _places_of_cache(bundle: Bundle) -> list[Path]:
     """Return where the cache that a head was fitted on may be: below the current folder, or one above the head's."""
     name = str(bundle.metrics.get("cache", ""))
     if not name or "://" in name:
@@ -225,7 +225,7 @@ def places_of_cache(bundle: Bundle) -> list[Path]:
     return list(dict.fromkeys([Path(name), *(folder / name for folder in above)]))
 
 
-def check_left(n_scored: int, seen: Seen, data: str) -> None:
+def _check_left(n_scored: int, seen: Seen, data: str) -> None:
     """Raise DataError where the head has seen every image."""
     if not n_scored:
         raise DataError(
@@ -234,7 +234,7 @@ def check_left(n_scored: int, seen: Seen, data: str) -> None:
         )
 
 
-def classes_to_score(bundle: Bundle, counts: Mapping[str, int]) -> tuple[dict[str, int], tuple[str, ...]]:
+def _classes_to_score(bundle: Bundle, counts: Mapping[str, int]) -> tuple[dict[str, int], tuple[str, ...]]:
     """Return the index among the head's classes of each class to score, and what to say of the others.
 
     Parameters
@@ -262,7 +262,7 @@ def classes_to_score(bundle: Bundle, counts: Mapping[str, int]) -> tuple[dict[st
     return numbers, tuple(notes)
 
 
-def not_scored(bundle: Bundle, y_true: NDArray[np.int64]) -> tuple[str, ...]:
+def _not_scored(bundle: Bundle, y_true: NDArray[np.int64]) -> tuple[str, ...]:
     """Return, in words, the classes of the head of which no image is scored: none there, none left or none readable."""
     missing = np.setdiff1d(bundle.head.classes_, y_true)
     return tuple(f"{bundle.class_names[label]}: no image to score." for label in missing.tolist())
@@ -290,6 +290,6 @@ def class_numbers(known: Sequence[str], found: Sequence[str]) -> dict[str, int]:
     return {name: numbers[name if name in numbers else class_name(name)] for name in found}
 
 
-def of_split(split: str | None) -> str:
+def _of_split(split: str | None) -> str:
     """Return which split, in words; nothing for all."""
     return f" of the split {split}" if split else ""

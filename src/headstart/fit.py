@@ -158,7 +158,7 @@ def fit_head(
         search = what_to_search(spec) if isinstance(spec, str) else "none"
     spec = default_spec(spec) if isinstance(spec, str) else spec
     metric_named(metric)  # refused before the work
-    if among and (search == "none" or is_another_cache(validation)):
+    if among and (search == "none" or _is_another_cache(validation)):
         raise DataError(
             "Which of several caches is best is found by a search, on images that lie in all of them. Leave out --no-search, "
             "and hold out a split or a fraction of the images instead of another cache."
@@ -168,7 +168,7 @@ def fit_head(
         check_savable(spec)
     with ExitStack() as stack:
         train, *others = (stack.enter_context(open_cache(path)) for path in (cache, *among))
-        if is_another_cache(validation):
+        if _is_another_cache(validation):
             scored = stack.enter_context(open_cache(str(validation)))
             sides = divide_caches(train, scored)
         else:
@@ -176,20 +176,20 @@ def fit_head(
         class_index(positive, sides.class_names)  # refused before the fit, not after it
         criterion = Criterion(metric, class_index(positive, train.class_names))
         try:
-            found = choose(sides, others, spec, search, engine, address, criterion)
+            found = _choose(sides, others, spec, search, engine, address, criterion)
         except DataError as error:  # too few images for it
             if others or engine != "local":
                 raise
             found, sides = None, replace(sides, notes=(*sides.notes, f"No setting was searched: {error}"))
         if found is None:
-            return fit_on(sides, spec, output, max_memory, overwrite=overwrite, positive=positive)
+            return _fit_on(sides, spec, output, max_memory, overwrite=overwrite, positive=positive)
         if found.source:
             sides = sides.within(others[found.source - 1])
-        result = fit_on(sides, found.spec, output, max_memory, overwrite=overwrite, positive=positive)
+        result = _fit_on(sides, found.spec, output, max_memory, overwrite=overwrite, positive=positive)
         return replace(result, search=found, caches=(train.path, *(other.path for other in others)))
 
 
-def choose(
+def _choose(
     sides: Sides,
     others: Sequence[FeatureCache],
     spec: HeadSpec,
@@ -219,12 +219,12 @@ def choose(
     )
 
 
-def is_another_cache(validation: float | str | Path | None) -> bool:
+def _is_another_cache(validation: float | str | Path | None) -> bool:
     """Return whether ``validation`` names another cache."""
     return isinstance(validation, str | Path) and is_cache(validation)
 
 
-def fit_on(
+def _fit_on(
     sides: Sides,
     spec: HeadSpec,
     output: str | Path | None,
@@ -236,7 +236,7 @@ def fit_on(
     """Fit, score and save, with the rows already chosen."""
     sides = replace(sides, notes=(*sides.notes, *seen_in_the_fit(sides)))
     train, validation, split = sides.train, sides.validation, sides.split
-    rows, memory = stored_rows(train, spec, split.train), Memory(max_memory)
+    rows, memory = _stored_rows(train, spec, split.train), Memory(max_memory)
     streamed = not matrix_fits(spec.type, rows.shape, memory)
     features = None if streamed else read_features(train, spec, split.train)
     head = make_head(spec)
@@ -296,7 +296,7 @@ def fit_on(
     )
 
 
-def stored_rows(cache: FeatureCache, spec: HeadSpec, rows: NDArray[np.int64]) -> ReadRows:
+def _stored_rows(cache: FeatureCache, spec: HeadSpec, rows: NDArray[np.int64]) -> ReadRows:
     """Return the head's input for some rows of a cache, which is read when it is asked for."""
 
     def read(numbers: NDArray[np.int64]) -> NDArray[np.float32]:

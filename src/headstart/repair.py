@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from headstart.types import Backbone, ImageRef
 
 
-def lost_rows(cache: FeatureCache, shards: Collection[str]) -> list[int]:
+def _lost_rows(cache: FeatureCache, shards: Collection[str]) -> list[int]:
     """Return the rows of those shards that cannot be opened."""
     if cache.places is None or not shards:
         return []
@@ -51,7 +51,7 @@ def lost_rows(cache: FeatureCache, shards: Collection[str]) -> list[int]:
     return lost
 
 
-def replace_shards(
+def _replace_shards(
     folder: ShardFolder,
     cache: FeatureCache,
     shards: Collection[str],
@@ -155,27 +155,27 @@ def repair_cache(
         check_is_file(path)  # before a lock is laid beside it
     target = folder.path if folder else path
     with lock(target):
-        rows, shards = damaged_places(target, progress)
+        rows, shards = _damaged_places(target, progress)
         opened = open_folder(folder, check_shards=False) if folder else open_single(target)
         with FeatureCache(opened) as cache:
-            rows = sorted({*rows, *lost_rows(cache, shards)})
+            rows = sorted({*rows, *_lost_rows(cache, shards)})
             if not rows and not shards:
                 return Repair(target, cache.n_images, ())
             if rows:
                 check_runnable(cache.recipe)
-            refs = unchanged_refs(cache, root, rows)
+            refs = _unchanged_refs(cache, root, rows)
             if rows:
                 backbone = backbone or build_backbone(cache.recipe, weights, batch_size=batch_size, device=device)
             again = dict(zip(rows, refs, strict=True))
-            with recomputed(cache, root, again, backbone, progress) as part:
+            with _recomputed(cache, root, again, backbone, progress) as part:
                 if folder:
-                    replace_shards(folder, cache, shards, again, part)
+                    _replace_shards(folder, cache, shards, again, part)
                 else:
-                    replace_rows(cache, again, part)
+                    _replace_rows(cache, again, part)
             return Repair(target, cache.n_images, tuple(ref.path for ref in refs))
 
 
-def damaged_places(path: Path, progress: Progress) -> tuple[list[int], set[str]]:
+def _damaged_places(path: Path, progress: Progress) -> tuple[list[int], set[str]]:
     """Return the rows whose features or averages are damaged, and the names of the shards that are not what they should be.
 
     Raises
@@ -201,7 +201,7 @@ def damaged_places(path: Path, progress: Progress) -> tuple[list[int], set[str]]
     return sorted(rows), shards
 
 
-def unchanged_refs(cache: FeatureCache, root: Path, rows: Sequence[int]) -> list[ImageRef]:
+def _unchanged_refs(cache: FeatureCache, root: Path, rows: Sequence[int]) -> list[ImageRef]:
     """Return the images of some rows with their present size and time.
 
     Raises
@@ -230,7 +230,7 @@ def unchanged_refs(cache: FeatureCache, root: Path, rows: Sequence[int]) -> list
 
 
 @contextmanager
-def recomputed(
+def _recomputed(
     cache: FeatureCache, root: Path, refs: Mapping[int, ImageRef], backbone: Backbone | None, progress: Progress
 ) -> Iterator[FeatureCache | None]:
     """Yield a cache of the rows in ``refs``, computed again, in their order; None where there are none."""
@@ -248,7 +248,7 @@ def recomputed(
             yield computed
 
 
-def replace_rows(cache: FeatureCache, again: Mapping[int, ImageRef], part: FeatureCache | None) -> None:
+def _replace_rows(cache: FeatureCache, again: Mapping[int, ImageRef], part: FeatureCache | None) -> None:
     """Write the cache anew, with some of its rows from ``part``."""
     numbers = {row: number for number, row in enumerate(again)}
     rows = [

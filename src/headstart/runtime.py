@@ -85,14 +85,14 @@ def import_keras() -> Any:
         If Keras was set to run on another engine: the compiled forward function is a ``tf.function``.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    check_backend(os.environ.setdefault("KERAS_BACKEND", "tensorflow"))  # that of another package may not be installed
+    _check_backend(os.environ.setdefault("KERAS_BACKEND", "tensorflow"))  # that of another package may not be installed
     keras = importlib.import_module("keras")
-    check_backend(keras.backend.backend())  # Keras may have been imported before
+    _check_backend(keras.backend.backend())  # Keras may have been imported before
     keras.config.set_image_data_format("channels_last")
     return keras
 
 
-def check_backend(backend: str) -> None:
+def _check_backend(backend: str) -> None:
     """Raise HeadstartError unless Keras runs on TensorFlow."""
     if backend != "tensorflow":
         raise HeadstartError(

@@ -42,10 +42,10 @@ def printable(text: str) -> str:
 
 def with_escapes(text: str) -> str:
     r"""Return a text that is Unicode: bytes that are not UTF-8 become ``\xff``, other lone surrogates ``\ud800``."""
-    return SURROGATES.sub(lambda found: escape_of(ord(found[0])), text)
+    return SURROGATES.sub(lambda found: _escape_of(ord(found[0])), text)
 
 
-def escape_of(code: int) -> str:
+def _escape_of(code: int) -> str:
     """Return the escape of a lone surrogate, of which some stand for bytes (PEP 383)."""
     return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
 

@@ -132,7 +132,7 @@ def verify_cache(
     why_not = ""
     file = on_this_machine(location(path))
     if root is not None and n_sample and backbone is None:
-        backbone, why_not = recipe_backbone(file, weights, batch_size, device)
+        backbone, why_not = _recipe_backbone(file, weights, batch_size, device)
     findings = list(verify_file(file, start=progress.start, advance=progress.advance))
     found, recipe, layout = Verification(tuple(findings)), None, ""
     try:
@@ -148,7 +148,7 @@ def verify_cache(
     return replace(found, remedies=remedies(found.findings, location(path), root, recipe, layout))
 
 
-def recipe_backbone(
+def _recipe_backbone(
     path: Path, weights: str | Path, batch_size: int | None, device: str
 ) -> tuple[Backbone | None, str]:
     """Return the backbone of a cache's recipe; or none, and why, for features made elsewhere and for damaged files."""
@@ -203,7 +203,7 @@ class Comparison:
         """Yield the rows whose image file has the digest that is stored; add a finding for each other one."""
         self.progress.start(self.cache.n_images)
         paths, digests = self.cache.rows.path, self.cache.rows.sha256
-        for row, received in enumerate(in_order(self.digest, paths, usable_cores())):
+        for row, received in enumerate(_in_order(self.digest, paths, usable_cores())):
             expected = digests[row]
             if isinstance(received, ImageError):
                 self.findings.append(Finding(IMAGE, f"it cannot be read: {received}", row, paths[row]))
@@ -217,13 +217,13 @@ class Comparison:
     def digest(self, path: str) -> str | ImageError:
         """Return the digest of an image file, or why it cannot be read."""
         try:
-            return hashlib.sha256(read_image_bytes(self.root, ref_now(self.root, path))).hexdigest()
+            return hashlib.sha256(read_image_bytes(self.root, _ref_now(self.root, path))).hexdigest()
         except ImageError as error:
             return error
 
     def recompute(self, rows: NDArray[np.int64], backbone: Backbone) -> int:
         """Compute rows again, add a finding for each that differs, and return how many were computed."""
-        refs = [ref_now(self.root, self.cache.rows.path[row]) for row in rows.tolist()]
+        refs = [_ref_now(self.root, self.cache.rows.path[row]) for row in rows.tolist()]
         row_of = {id(ref): row for ref, row in zip(refs, rows.tolist(), strict=True)}
         job = ReadOptions(self.root)
         n_computed = n_different = 0
@@ -235,7 +235,7 @@ class Comparison:
                 n_computed += len(images)
                 n_different += self.compare(images, [row_of[id(image.row.ref)] for image in images], backbone)
         if n_different and n_different == n_computed:
-            self.findings.append(Finding(RECIPE, all_different(n_computed, self.cache.recipe)))
+            self.findings.append(Finding(RECIPE, _all_different(n_computed, self.cache.recipe)))
         return n_computed
 
     def compare(self, images: Sequence[LoadedImage], rows: Sequence[int], backbone: Backbone) -> int:
@@ -245,7 +245,7 @@ class Comparison:
         different = set()
         limit = MAX_ERROR[self.cache.recipe.precision]
         for name in ("features", "pooled"):
-            cosines, errors = differences(getattr(stored, name), getattr(computed, name))
+            cosines, errors = _differences(getattr(stored, name), getattr(computed, name))
             self.lowest_cosine = min(self.lowest_cosine, float(cosines.min()))
             self.largest_error = max(self.largest_error, float(errors.max()))
             for row, cosine, error in zip(rows, cosines, errors, strict=True):
@@ -260,7 +260,7 @@ class Comparison:
         return len(different)
 
 
-def differences(
+def _differences(
     stored: NDArray[np.floating], computed: NDArray[np.floating]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return per row the cosine, and the largest difference as a share of the row's largest value, float64."""
@@ -272,7 +272,7 @@ def differences(
     return row_cosines(x, y), errors
 
 
-def all_different(n_rows: int, recipe: Recipe) -> str:
+def _all_different(n_rows: int, recipe: Recipe) -> str:
     """Return what it means where not one of the recomputed rows agrees."""
     return (
         f"none of the {n_rows} rows computed again agrees with the stored features, although the images are unchanged: they "
@@ -282,7 +282,7 @@ def all_different(n_rows: int, recipe: Recipe) -> str:
     )
 
 
-def ref_now(root: Location, path: str) -> ImageRef:
+def _ref_now(root: Location, path: str) -> ImageRef:
     """Return an image as it is on the disk now: a copy of the folder has other times, and the digest is what counts.
 
     Where it is not there, sizes are 0, and reading it says why.
@@ -296,7 +296,7 @@ def ref_now(root: Location, path: str) -> ImageRef:
         return ImageRef(path, None, None, None, 0, 0)
 
 
-def in_order(
+def _in_order(
     function: Callable[[str], str | ImageError], arguments: Sequence[str], threads: int
 ) -> Iterator[str | ImageError]:
     """Yield the results of a function in order, computed by threads that run a bounded number ahead."""

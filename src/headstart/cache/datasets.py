@@ -109,17 +109,17 @@ def write_table(parent: Any, name: str, columns: Sequence[Column], values: Mappi
 
 def write_numbers(group: Any, name: str, values: NDArray[Any]) -> None:
     """Write a dataset of numbers and its digest."""
-    dataset = create_column(group, name, values.dtype, values.shape)
+    dataset = _create_column(group, name, values.dtype, values.shape)
     if len(values):
         dataset[...] = values
-    write_digest(dataset, hashlib.sha256(np.ascontiguousarray(values).data))
+    _write_digest(dataset, hashlib.sha256(np.ascontiguousarray(values).data))
 
 
 def write_text(group: Any, name: str, texts: Texts, n_rows: int) -> None:
     """Write a dataset of fixed-length strings, as long as the longest, and its digest."""
     length = max(map(len, texts()), default=1) or 1
     dtype = h5py.string_dtype("utf-8", length)
-    dataset = create_column(group, name, dtype, (n_rows,))
+    dataset = _create_column(group, name, dtype, (n_rows,))
     digest, remaining, start = hashlib.sha256(), iter(texts()), 0
     while block := list(islice(remaining, dataset.chunks[0])):
         values = np.array(block, dtype)
@@ -128,10 +128,10 @@ def write_text(group: Any, name: str, texts: Texts, n_rows: int) -> None:
         start += len(block)
     if start != n_rows:
         raise ValueError(f"{name} needs {n_rows} values. Received: {start}")
-    write_digest(dataset, digest)
+    _write_digest(dataset, digest)
 
 
-def create_column(group: Any, name: str, dtype: Any, shape: tuple[int, ...]) -> Any:
+def _create_column(group: Any, name: str, dtype: Any, shape: tuple[int, ...]) -> Any:
     """Return a new dataset, compressed by the filter that every HDF5 library has, each chunk with a checksum."""
     row_bytes = np.dtype(dtype).itemsize * int(np.prod(shape[1:], dtype=np.int64))
     rows = max(1, min(shape[0], COLUMN_CHUNK_BYTES // row_bytes))
@@ -148,7 +148,7 @@ def create_column(group: Any, name: str, dtype: Any, shape: tuple[int, ...]) -> 
     )
 
 
-def write_digest(dataset: Any, digest: Any) -> None:
+def _write_digest(dataset: Any, digest: Any) -> None:
     """Write the attribute that :func:`read_column` compares."""
     dataset.attrs.create(DIGEST, np.bytes_(digest.hexdigest()), dtype=h5py.string_dtype("utf-8", 64))
 
@@ -166,7 +166,7 @@ def read_column(column: StoredRows, stored_digest: str) -> NDArray[Any] | TextCo
     digest = hashlib.sha256()
     values: NDArray[Any] | TextColumn
     if column.dtype.kind == "S":
-        values = read_text(column, digest)
+        values = _read_text(column, digest)
     else:
         values = np.empty(column.shape, column.dtype)
         if values.size:
@@ -177,7 +177,7 @@ def read_column(column: StoredRows, stored_digest: str) -> NDArray[Any] | TextCo
     return values
 
 
-def read_text(column: StoredRows, digest: Any) -> TextColumn:
+def _read_text(column: StoredRows, digest: Any) -> TextColumn:
     """Return strings, chunk by chunk, so that padding to the longest is never in memory as a whole."""
     parts, lengths = [], np.empty(len(column), np.int64)
     for start in range(0, len(column), column.chunk_rows):
@@ -211,12 +211,12 @@ def create_features(
         If a row is larger than a cache can hold, or the pooled layers do not have ``n_pooled`` columns.
     """
     layers = column_layers(recipe.pooled_layers, n_pooled) if n_pooled else []
-    create_rows(file, FEATURES, map_shape, recipe.storage, compression, n_images)
-    create_rows(file, POOLED, (n_pooled,), "float32", "none", n_images)
+    _create_rows(file, FEATURES, map_shape, recipe.storage, compression, n_images)
+    _create_rows(file, POOLED, (n_pooled,), "float32", "none", n_images)
     write_text(file, POOLED_COLUMN_LAYER, lambda: (encode(name, "layer") for name in layers), n_pooled)
 
 
-def create_rows(
+def _create_rows(
     file: Any, name: str, row_shape: Sequence[int], dtype: str, compression: str, n_images: int | None
 ) -> None:
     """Create a dataset with one chunk per row."""

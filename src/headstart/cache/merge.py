@@ -253,10 +253,10 @@ def merge(
             merger.take(source, places, below.check)
         merger.finish(failures, class_names, layout, info or {})
         if os.name == "nt":  # no file takes the place of one that is open
-            close_those_at(Path(output), sources)
+            _close_those_at(Path(output), sources)
 
 
-def close_those_at(path: Path, sources: Sequence[Path | FeatureCache]) -> None:
+def _close_those_at(path: Path, sources: Sequence[Path | FeatureCache]) -> None:
     """Close the open caches that are the file of this name."""
     for source in sources:
         if isinstance(source, FeatureCache) and source.path == path:

@@ -138,13 +138,13 @@ def published(path: Path, versions: tuple[int, int] = CACHE_VERSIONS) -> Iterato
     CacheError
         If the file cannot be written: no such folder, no permission, no space …
     """
-    partial = partial_name(path)
+    partial = _partial_name(path)
     try:
         with writing(path):
             below = PartialFile(partial)
         try:
             with writing(path):
-                file = create(below, versions)
+                file = _create(below, versions)
             try:
                 yield file, below
             finally:
@@ -173,7 +173,7 @@ def published_bytes(path: Path) -> Iterator[BinaryIO]:
     CacheError
         If the file cannot be written.
     """
-    partial = partial_name(path)
+    partial = _partial_name(path)
     try:
         with writing(path):
             with partial.open("xb") as file:
@@ -187,7 +187,7 @@ def published_bytes(path: Path) -> Iterator[BinaryIO]:
             partial.unlink()
 
 
-def partial_name(path: Path) -> Path:
+def _partial_name(path: Path) -> Path:
     """Return the name under which a file is written before it is complete, in the same folder.
 
     Raises
@@ -208,10 +208,10 @@ def writing(path: Path) -> Iterator[None]:
     except HeadstartError:
         raise
     except (OSError, RuntimeError) as error:
-        raise CacheError(f"{path} cannot be written: {reason(error)}") from error
+        raise CacheError(f"{path} cannot be written: {_reason(error)}") from error
 
 
-def create(below: PartialFile, versions: tuple[int, int]) -> Any:
+def _create(below: PartialFile, versions: tuple[int, int]) -> Any:
     """Return a new HDF5 file of these versions of the format, no more, no less."""
     access = h5p.create(h5p.FILE_ACCESS)
     access.set_libver_bounds(*versions)
@@ -223,7 +223,7 @@ def create(below: PartialFile, versions: tuple[int, int]) -> Any:
     return h5py.File(h5f.create(repr(below).encode(), h5f.ACC_EXCL, creation, access))
 
 
-def reason(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     """Return what the operating system said, which HDF5 buries in its message, else the first line of the message."""
     number = re.search(r"errno = (\d+)", str(error))
     if number:

@@ -167,12 +167,12 @@ class NotesColumn:
         return len(self.texts)
 
     def __getitem__(self, row: int) -> tuple[str, ...]:
-        return split_notes(self.texts[row])
+        return _split_notes(self.texts[row])
 
     def __iter__(self) -> Iterator[tuple[str, ...]]:
-        return map(split_notes, self.texts)
+        return map(_split_notes, self.texts)
 
 
-def split_notes(text: str) -> tuple[str, ...]:
+def _split_notes(text: str) -> tuple[str, ...]:
     """Return the notes that were joined by commas."""
     return tuple(text.split(",")) if text else ()

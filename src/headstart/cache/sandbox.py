@@ -64,10 +64,10 @@ def remember(file: str) -> None:
             record.write(f"{file}\n")
             size_bytes = record.tell()
         if size_bytes > MAX_RECORD_BYTES:
-            forget_older_half(path)
+            _forget_older_half(path)
 
 
-def forget_older_half(path: Path) -> None:
+def _forget_older_half(path: Path) -> None:
     """Cut the record to its newer half."""
     lines = path.read_text("ascii", errors="replace").splitlines(keepends=True)
     shorter = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
@@ -131,12 +131,12 @@ def open_hdf5(path: Path, superblock: int = SUPERBLOCK_VERSION, **options: Any) 
         If it cannot be opened.
     """
     with path.open("rb") as start:
-        check_start(start.read(9), superblock)
+        _check_start(start.read(9), superblock)
     check_harmless(path)
     return h5py.File(path, "r", locking=False, **options)
 
 
-def check_start(start: bytes, superblock: int) -> None:
+def _check_start(start: bytes, superblock: int) -> None:
     """Raise ValueError where a file does not begin as one of HDF5 with this version of the superblock does."""
     if start[:8] != SIGNATURE:
         raise ValueError("it does not begin as an HDF5 file does")
@@ -162,13 +162,13 @@ def check_harmless(path: Path) -> None:
     if code == SOUND and identity(path) == before:
         remember(before)
     elif code not in {SOUND, DAMAGED, None}:
-        reason = f"its structure is one that no program writes: a process that read it {end_of(code, cpu_seconds)}"
+        reason = f"its structure is one that no program writes: a process that read it {_end_of(code, cpu_seconds)}"
         if code != -getattr(signal, "SIGKILL", 0):  # that may be for want of memory or time on a busy machine
             _refused[before] = reason
         raise ValueError(reason)
 
 
-def end_of(code: int, cpu_seconds: int) -> str:
+def _end_of(code: int, cpu_seconds: int) -> str:
     """Return how a process ended, in words."""
     if code == -getattr(signal, "SIGXCPU", 0):
         return f"did not come to an end in {cpu_seconds:,} s"
@@ -195,19 +195,19 @@ class Sandbox:
                 if process is None:
                     break
                 try:
-                    code = exchange(process, question, wait_seconds)
+                    code = _exchange(process, question, wait_seconds)
                 except BaseException:  # the answer may still come, to no question
                     self.stop()
                     raise
                 if process.poll() is not None:
-                    close(process)
+                    _close(process)
                     self._process = None
                 if code is not None:
                     return code
         return None
 
     def _start(self) -> Process | None:
-        self._process = start()
+        self._process = _start()
         if self._process is None:
             self._is_missing = True
             log.warning("No process can be started that reads files first: files made to harm can end this one.")
@@ -222,11 +222,11 @@ class Sandbox:
     def stop(self) -> None:
         """End the process."""
         if self._process is not None:
-            kill(self._process)
+            _kill(self._process)
             self._process = None
 
 
-def start() -> Process | None:
+def _start() -> Process | None:
     """Return a new process that waits for questions; None where there can be none: a program may bring its own Python."""
     if getattr(sys, "frozen", False) or not sys.executable:
         return None
@@ -240,29 +240,29 @@ def start() -> Process | None:
         process = subprocess.Popen(command, env=environment, text=True, start_new_session=True, **pipes)  # noqa: S603
     except OSError:
         return None
-    if line_of(process, START_SECONDS) == "ready\n":
+    if _line_of(process, START_SECONDS) == "ready\n":
         return process
-    kill(process)
+    _kill(process)
     return None
 
 
-def exchange(process: Process, question: dict[str, Any], wait_seconds: float) -> int | None:
+def _exchange(process: Process, question: dict[str, Any], wait_seconds: float) -> int | None:
     """Return the answer of the process, or how it ended; None where it had ended by itself before."""
     line = ""
     with suppress(OSError):
         process.stdin.write(f"{json.dumps(question)}\n")
         process.stdin.flush()
-        line = line_of(process, wait_seconds)
+        line = _line_of(process, wait_seconds)
     if line:
         return int(line)
     code: int = process.wait()
-    close(process)
+    _close(process)
     return code or None
 
 
-def line_of(process: Process, wait_seconds: float) -> str:
+def _line_of(process: Process, wait_seconds: float) -> str:
     """Return the next line that a process writes; empty where it ends instead, which it is made to after some seconds."""
-    timer = threading.Timer(wait_seconds, end, (process,))
+    timer = threading.Timer(wait_seconds, _end, (process,))
     timer.daemon = True
     timer.start()
     try:
@@ -271,7 +271,7 @@ def line_of(process: Process, wait_seconds: float) -> str:
         timer.cancel()
 
 
-def end(process: Process) -> None:
+def _end(process: Process) -> None:
     """End a process, and those that it has forked."""
     with suppress(OSError):
         if hasattr(os, "killpg"):
@@ -280,14 +280,14 @@ def end(process: Process) -> None:
             process.kill()
 
 
-def kill(process: Process) -> None:
+def _kill(process: Process) -> None:
     """End a process at once, and leave nothing of it."""
-    end(process)
+    _end(process)
     process.wait()
-    close(process)
+    _close(process)
 
 
-def close(process: Process) -> None:
+def _close(process: Process) -> None:
     """Close the pipes to a process."""
     for pipe in (process.stdin, process.stdout):
         with suppress(OSError):

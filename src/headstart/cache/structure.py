@@ -57,12 +57,12 @@ def expected_columns(
     """Yield name, description and length of every column that a file must have, or has; None is any length."""
     yield CLASS_NAMES, Column(CLASS_NAMES), None
     yield POOLED_COLUMN_LAYER, Column(POOLED_COLUMN_LAYER), n_pooled
-    rows = [column for column in ROW_COLUMNS if not column.is_optional or is_linked(file, ROWS, column.name)]
+    rows = [column for column in ROW_COLUMNS if not column.is_optional or _is_linked(file, ROWS, column.name)]
     yield from ((f"{ROWS}/{column.name}", column, n_images) for column in rows)
     yield from ((f"{FAILURES}/{column.name}", column, n_failures) for column in FAILURE_COLUMNS)
 
 
-def is_linked(file: Any, group: str, name: str) -> bool:
+def _is_linked(file: Any, group: str, name: str) -> bool:
     """Return whether a group of this very file has something of that name, or cannot be read: who reads it says why."""
     try:
         if not file.id.links.exists(group.encode()) or file.id.links.get_info(group.encode()).type != h5l.TYPE_HARD:

@@ -122,7 +122,7 @@ class ShardWriter:
         if not rows:
             return
         for row in rows:
-            check_row(row, self._labels)
+            _check_row(row, self._labels)
         features, pooled = stored(batch.features, self.recipe.storage, rows), stored(batch.pooled, "float32", rows)
         with writing(self.path):
             self._extend(features, pooled, len(self._rows))
@@ -153,8 +153,8 @@ class ShardWriter:
             **ref_columns(refs),
             "notes": texts(self._rows, lambda row: ",".join(row.notes), "note"),
             "label": [self._labels[ref.label] for ref in refs],
-            "sha256": digest_array([bytes.fromhex(row.sha256) for row in self._rows]),
-            "features_sha256": digest_array(self._digests),
+            "sha256": _digest_array([bytes.fromhex(row.sha256) for row in self._rows]),
+            "features_sha256": _digest_array(self._digests),
             "width_px": [row.width_px for row in self._rows],
             "height_px": [row.height_px for row in self._rows],
         }
@@ -176,7 +176,7 @@ def write_descriptions(
 ) -> None:
     """Write everything but the features: a cache, or a file of another ``form`` whose rows have more columns."""
     write_table(file, ROWS, (*ROW_COLUMNS, *more_columns), values, header.n_images)
-    write_table(file, FAILURES, FAILURE_COLUMNS, failure_columns(failures), header.n_failures)
+    write_table(file, FAILURES, FAILURE_COLUMNS, _failure_columns(failures), header.n_failures)
     write_text(file, CLASS_NAMES, texts(class_names, lambda name: name, "class name"), len(class_names))
     write_header(file, header, form)
 
@@ -194,7 +194,7 @@ def label_indices(class_names: Sequence[str]) -> dict[str | None, int]:
     return {None: -1, **{name: number for number, name in enumerate(class_names)}}
 
 
-def check_row(row: ImageRow, labels: Mapping[str | None, int]) -> None:
+def _check_row(row: ImageRow, labels: Mapping[str | None, int]) -> None:
     """Raise CacheError where the description of a row cannot be stored."""
     ref = row.ref
     if ref.label not in labels:
@@ -224,17 +224,17 @@ def tag_texts(refs: ImageRefs, place: int, what: str) -> Texts:
     return lambda: map(known.__getitem__, refs.codes)
 
 
-def failure_columns(failures: Sequence[Failure]) -> dict[str, Any]:
+def _failure_columns(failures: Sequence[Failure]) -> dict[str, Any]:
     """Return the columns of ``/failures``."""
     refs = [failure.ref for failure in failures]
     return {
         **ref_columns(refs),
         "label": texts(refs, lambda ref: ref.label, "label"),
-        "reason": texts(failures, lambda failure: storable(failure.reason), "reason"),
+        "reason": texts(failures, lambda failure: _storable(failure.reason), "reason"),
     }
 
 
-def storable(reason: str) -> str:
+def _storable(reason: str) -> str:
     """Return a reason that can be stored whatever a decoder put into its message."""
     return reason[:MAX_REASON_CHARACTERS].replace("\0", "\ufffd").encode("utf-8", "backslashreplace").decode()
 
@@ -244,6 +244,6 @@ def texts(items: Sequence[Any], get: Callable[[Any], str | None], what: str) -> 
     return lambda: (encode(get(item) or "", what) for item in items)
 
 
-def digest_array(digests: Sequence[bytes]) -> NDArray[np.uint8]:
+def _digest_array(digests: Sequence[bytes]) -> NDArray[np.uint8]:
     """Return digests as an array of shape (n, 32)."""
     return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)

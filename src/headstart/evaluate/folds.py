@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 TOGETHER = 1e6
 
 
-def assign(units: NDArray[np.intp], y: NDArray[np.intp], n_splits: int, rng: np.random.Generator) -> NDArray[np.intp]:
+def _assign(units: NDArray[np.intp], y: NDArray[np.intp], n_splits: int, rng: np.random.Generator) -> NDArray[np.intp]:
     """Return the fold of each row.
 
     Units of several classes come first, as they are hardest to place; then each class's own, the rarest class first.
@@ -31,14 +31,14 @@ def assign(units: NDArray[np.intp], y: NDArray[np.intp], n_splits: int, rng: np.
     mixed = np.bincount(unit)[unit] > 1
     counts = np.zeros((n_splits, n_classes))
     fold_of = np.full(int(units.max()) + 1, -1, np.intp)
-    place_mixed(unit[mixed], label[mixed], sizes[mixed], np.bincount(y), counts, fold_of, rng)
+    _place_mixed(unit[mixed], label[mixed], sizes[mixed], np.bincount(y), counts, fold_of, rng)
     for own in np.argsort(np.bincount(y), kind="stable").tolist():
         chosen = np.flatnonzero(~mixed & (label == own))
-        place_class(unit[chosen], sizes[chosen], own, counts, fold_of, rng)
+        _place_class(unit[chosen], sizes[chosen], own, counts, fold_of, rng)
     return fold_of[units]
 
 
-def place_mixed(
+def _place_mixed(
     unit: NDArray[np.intp],
     label: NDArray[np.intp],
     sizes: NDArray[np.intp],
@@ -72,7 +72,7 @@ def place_mixed(
         fold_of[numbers[k]] = best
 
 
-def place_class(
+def _place_class(
     unit: NDArray[np.intp],
     sizes: NDArray[np.intp],
     label: int,
@@ -182,22 +182,22 @@ def make_folds(
         raise DataError(f"Expected at least 2 folds and 1 repeat. Received: {n_splits} folds, {n_repeats} repeats.")
     check_lengths(len(labels), sha256=sha256, groups=groups, units=units)
     rows = labelled(labels)
-    together = units_of(rows, sha256, groups, units)
+    together = _units_of(rows, sha256, groups, units)
     classes, y = np.unique(labels[rows], return_inverse=True)
     names = [class_names[label] if class_names is not None else f"class {label}" for label in classes.tolist()]
-    n_units = units_per_class(together, y, len(names))
-    n_possible = possible_splits(n_units, n_splits)
+    n_units = _units_per_class(together, y, len(names))
+    n_possible = _possible_splits(n_units, n_splits)
     splits = []
     for repeat in range(n_repeats):
         rng = np.random.default_rng([random_state, repeat])
-        number = assign(together, y, n_possible, rng)
+        number = _assign(together, y, n_possible, rng)
         splits += [Fold(rows[number != fold], rows[number == fold]) for fold in range(n_possible)]
-    notes = () if n_possible == n_splits else (fewer_folds(n_splits, n_possible, names, n_units),)
+    notes = () if n_possible == n_splits else (_fewer_folds(n_splits, n_possible, names, n_units),)
     return Folds(
         tuple(splits),
         n_possible,
         n_repeats,
-        description(n_possible, n_repeats, len(rows), together, random_state),
+        _description(n_possible, n_repeats, len(rows), together, random_state),
         (*notes, *untrained(labels, splits, dict(zip(classes.tolist(), names, strict=True)), n_units)),
     )
 
@@ -245,7 +245,7 @@ def check_lengths(n_rows: int, **columns: Sequence[Any] | NDArray[Any] | None) -
             raise DataError(f"Expected one of {name} for each of {n_rows:,} labels. Received: {len(column):,}.")
 
 
-def units_of(
+def _units_of(
     rows: NDArray[np.int64],
     sha256: Sequence[str] | None,
     groups: Sequence[str] | None,
@@ -262,13 +262,13 @@ def units_of(
     return joined_units(*columns)
 
 
-def units_per_class(units: NDArray[np.intp], y: NDArray[np.intp], n_classes: int) -> NDArray[np.intp]:
+def _units_per_class(units: NDArray[np.intp], y: NDArray[np.intp], n_classes: int) -> NDArray[np.intp]:
     """Return in how many units each class is."""
     pairs = np.unique(units * n_classes + y)
     return np.bincount(pairs % n_classes, minlength=n_classes)
 
 
-def possible_splits(n_units: NDArray[np.intp], n_splits: int) -> int:
+def _possible_splits(n_units: NDArray[np.intp], n_splits: int) -> int:
     """Return the folds that every class of two or more units can be spread over."""
     enough = n_units[n_units >= 2]
     if len(enough) < 2:
@@ -280,7 +280,7 @@ def possible_splits(n_units: NDArray[np.intp], n_splits: int) -> int:
     return min(n_splits, int(enough.min()))
 
 
-def description(n_splits: int, n_repeats: int, n_rows: int, units: NDArray[np.intp], random_state: int) -> str:
+def _description(n_splits: int, n_repeats: int, n_rows: int, units: NDArray[np.intp], random_state: int) -> str:
     """Return how folds were made, in words."""
     together = n_rows - int(units.max()) - 1
     kept = f", {together:,} of them kept together with others" if together else ""
@@ -288,7 +288,7 @@ def description(n_splits: int, n_repeats: int, n_rows: int, units: NDArray[np.in
     return f"{often} of {n_rows:,} images{kept}, stratified by class, seed {random_state}"
 
 
-def fewer_folds(wanted: int, n_splits: int, names: Sequence[str], n_units: NDArray[np.intp]) -> str:
+def _fewer_folds(wanted: int, n_splits: int, names: Sequence[str], n_units: NDArray[np.intp]) -> str:
     """Return why there are fewer folds than wanted."""
     rarest = names[int(np.flatnonzero(n_units == n_splits)[0])]
     return f"{n_splits} folds instead of {wanted}: {rarest} has only {n_splits} images that do not belong together."

@@ -50,7 +50,7 @@ def same_images(cache: FeatureCache, rows: NDArray[np.int64], other: FeatureCach
             "both up to date with extract-features, on the same images."
         )
     found = np.array([row_of[digests[row]] for row in rows], np.int64)
-    mine, theirs = class_names_of(cache, rows), class_names_of(other, found)
+    mine, theirs = _class_names_of(cache, rows), _class_names_of(other, found)
     different = [paths[row] for row, a, b in zip(rows, mine, theirs, strict=True) if a != b]
     if different:
         raise DataError(
@@ -60,7 +60,7 @@ def same_images(cache: FeatureCache, rows: NDArray[np.int64], other: FeatureCach
     return found
 
 
-def class_names_of(cache: FeatureCache, rows: NDArray[np.int64]) -> list[str]:
+def _class_names_of(cache: FeatureCache, rows: NDArray[np.int64]) -> list[str]:
     """Return the class of each row; an empty name for none."""
     names = (*cache.class_names, "")
     return [names[label] for label in cache.labels[rows].tolist()]
@@ -108,12 +108,12 @@ class Sides:
     @property
     def y_train(self) -> NDArray[np.int64]:
         """Class of each image to fit on, as an index into ``class_names``."""
-        return numbered(self.train, self.class_names)[self.split.train]
+        return _numbered(self.train, self.class_names)[self.split.train]
 
     @property
     def y_validation(self) -> NDArray[np.int64]:
         """Class of each image to score on, as an index into ``class_names``."""
-        return numbered(self.validation, self.class_names)[self.split.validation]
+        return _numbered(self.validation, self.class_names)[self.split.validation]
 
     def within(self, cache: FeatureCache) -> Sides:
         """Return the same images in another cache that holds them all."""
@@ -155,7 +155,7 @@ def divide(cache: FeatureCache, validation: float | str | Path | None = None, ra
     else:
         name = split_of(str(validation)) or str(validation)
         split = split_by_column(labels, cache.splits, validation=name, sha256=cache.sha256, groups=cache.groups)
-    return told_apart(cache, cache, split, notes, lacking)
+    return _told_apart(cache, cache, split, notes, lacking)
 
 
 def divide_caches(train: FeatureCache, other: FeatureCache) -> Sides:
@@ -174,7 +174,7 @@ def divide_caches(train: FeatureCache, other: FeatureCache) -> Sides:
             f"{other.path} was made by another recipe than {train.path} (there ≠ here): {'; '.join(differences)}."
         )
     split = split_by_caches(train.labels, other.labels, sha256=train.sha256, other_sha256=other.sha256)
-    return told_apart(train, other, split)
+    return _told_apart(train, other, split)
 
 
 def scored_split(
@@ -218,7 +218,7 @@ def without_splits(
     return np.where(out, -1, labels), notes, Counter(class_names[i] for i in labels[out].tolist() if i >= 0)
 
 
-def told_apart(
+def _told_apart(
     train: FeatureCache,
     validation: FeatureCache,
     split: Split,
@@ -234,8 +234,8 @@ def told_apart(
     DataError
         If none is left to score.
     """
-    fitted = Counter(names_of(train, split.train))
-    scored = names_of(validation, split.validation)
+    fitted = Counter(_names_of(train, split.train))
+    scored = _names_of(validation, split.validation)
     known = np.array([name in fitted for name in scored], bool)
     failed = Counter(failure.ref.label for failure in train.failures if failure.ref.label)
     if not known.any():
@@ -277,13 +277,13 @@ def class_notes(
     return notes if more <= 0 else [*notes[:MAX_LISTED], f"{more:,} more classes are not both fitted on and scored."]
 
 
-def numbered(cache: FeatureCache, class_names: Sequence[str]) -> NDArray[np.int64]:
+def _numbered(cache: FeatureCache, class_names: Sequence[str]) -> NDArray[np.int64]:
     """Return the class of each row as an index into ``class_names``; −1 for no label, and for another class."""
     number = {name: i for i, name in enumerate(class_names)}
     return np.array([*(number.get(name, -1) for name in cache.class_names), -1], np.int64)[cache.labels]
 
 
-def names_of(cache: FeatureCache, rows: NDArray[np.int64]) -> list[str]:
+def _names_of(cache: FeatureCache, rows: NDArray[np.int64]) -> list[str]:
     """Return the class of each of some labelled rows."""
     return [cache.class_names[label] for label in cache.labels[rows].tolist()]
 

@@ -64,23 +64,23 @@ def influences(
     DataError
         If there are no rows, the shapes do not fit together, a label has no column, or a probability is not finite.
     """
-    check(y_true, probabilities)
-    losses = row_losses(y_true, probabilities)
+    _check(y_true, probabilities)
+    losses = _row_losses(y_true, probabilities)
     return {
-        **of_predictions(y_true, probabilities.argmax(axis=1), probabilities.shape[1]),
-        **of_rankings(y_true, probabilities, positive),
-        "log_loss": mean_of(losses),
-        "ece": calibration_error(y_true, probabilities),
+        **_prediction_scores(y_true, probabilities.argmax(axis=1), probabilities.shape[1]),
+        **_ranking_scores(y_true, probabilities, positive),
+        "log_loss": _mean_of(losses),
+        "ece": _calibration_error(y_true, probabilities),
     }
 
 
-def mean_of(values: Floats) -> Influence:
+def _mean_of(values: Floats) -> Influence:
     """Return the mean of values, one of each row."""
     mean = float(values.mean())
     return Influence(mean, (values - mean) / len(values))
 
 
-def of_predictions(y_true: Labels, predicted: Labels, n_classes: int) -> dict[str, Influence]:
+def _prediction_scores(y_true: Labels, predicted: Labels, n_classes: int) -> dict[str, Influence]:
     """Return accuracy, balanced accuracy and macro F1."""
     right = (predicted == y_true).astype(np.float64)
     support = np.bincount(y_true, minlength=n_classes).astype(np.float64)
@@ -91,48 +91,50 @@ def of_predictions(y_true: Labels, predicted: Labels, n_classes: int) -> dict[st
     recalls = (right - recall[y_true]) / support[y_true] / n_true
     shared = (2 * right - f1[y_true]) / both[y_true] - f1[predicted] / both[predicted]
     return {
-        "accuracy": mean_of(right),
+        "accuracy": _mean_of(right),
         "balanced_accuracy": Influence(float(recall.sum() / n_true), recalls),
         "f1_macro": Influence(float(f1.sum() / n_seen), shared / n_seen),
     }
 
 
-def calibration_error(y_true: Labels, probabilities: NDArray[np.floating[Any]]) -> Influence:
+def _calibration_error(y_true: Labels, probabilities: NDArray[np.floating[Any]]) -> Influence:
     """Return the expected calibration error of the most probable class."""
-    gaps, number = confidence_gaps(y_true, probabilities)
+    gaps, number = _confidence_gaps(y_true, probabilities)
     sums = np.bincount(number, gaps, ECE_BINS)
     value = float(np.abs(sums).sum() / len(gaps))
     return Influence(value, (np.sign(sums)[number] * gaps - value) / len(gaps))
 
 
-def confidence_gaps(y_true: Labels, probabilities: NDArray[np.floating[Any]]) -> tuple[Floats, NDArray[np.intp]]:
+def _confidence_gaps(y_true: Labels, probabilities: NDArray[np.floating[Any]]) -> tuple[Floats, NDArray[np.intp]]:
     """Return of each row 1 for right, else 0, less how sure the head was; and its bin, closed to the right."""
     confidence = probabilities.max(axis=1).astype(np.float64)
     number = np.clip(np.ceil(confidence * ECE_BINS).astype(np.intp) - 1, 0, ECE_BINS - 1)
     return (probabilities.argmax(axis=1) == y_true) - confidence, number
 
 
-def of_rankings(y_true: Labels, probabilities: NDArray[np.floating[Any]], positive: int | None) -> dict[str, Influence]:
+def _ranking_scores(
+    y_true: Labels, probabilities: NDArray[np.floating[Any]], positive: int | None
+) -> dict[str, Influence]:
     """Return ROC-AUC, of two classes the second's, else the mean of all; and average precision."""
     areas, precisions = [], []
-    for label, area, precision in rankings(y_true, probabilities):
+    for label, area, precision in _rankings(y_true, probabilities):
         areas += [area] if probabilities.shape[1] != 2 or label == 1 else []
         precisions += [precision] if positive in (None, label) else []
     return {
-        "roc_auc_ovr": mean_influence(areas, len(y_true)),
-        "average_precision": mean_influence(precisions, len(y_true)),
+        "roc_auc_ovr": _mean_influence(areas, len(y_true)),
+        "average_precision": _mean_influence(precisions, len(y_true)),
     }
 
 
-def rankings(y_true: Labels, probabilities: NDArray[np.floating[Any]]) -> Iterator[tuple[int, Influence, Influence]]:
+def _rankings(y_true: Labels, probabilities: NDArray[np.floating[Any]]) -> Iterator[tuple[int, Influence, Influence]]:
     """Yield area and average precision of each class that some rows are of, and others are not."""
     for label in range(probabilities.shape[1]):
         of_class = y_true == label
         if 0 < of_class.sum() < len(y_true):
-            yield label, *ranking(of_class, probabilities[:, label])
+            yield label, *_ranking(of_class, probabilities[:, label])
 
 
-def ranking(positive: NDArray[np.bool_], scores: NDArray[np.floating[Any]]) -> tuple[Influence, Influence]:
+def _ranking(positive: NDArray[np.bool_], scores: NDArray[np.floating[Any]]) -> tuple[Influence, Influence]:
     """Return the area under the ROC curve and the average precision of one class against the rest.
 
     The area is the probability that a row of the class scores above one that is not, ties counting half; influences as by
@@ -155,21 +157,21 @@ def ranking(positive: NDArray[np.bool_], scores: NDArray[np.floating[Any]]) -> t
     return Influence(area, areas), Influence(precision, precisions)
 
 
-def mean_influence(parts: list[Influence], n_samples: int) -> Influence:
+def _mean_influence(parts: list[Influence], n_samples: int) -> Influence:
     """Return the mean of scores; NaN without any."""
     if not parts:
         return Influence(float("nan"), np.zeros(n_samples))
     return Influence(float(np.mean([part.value for part in parts])), np.mean([part.rows for part in parts], axis=0))
 
 
-def row_losses(y_true: Labels, probabilities: NDArray[np.floating[Any]]) -> Floats:
+def _row_losses(y_true: Labels, probabilities: NDArray[np.floating[Any]]) -> Floats:
     """Return −log of each true class's probability, clipped as ``sklearn.metrics.log_loss`` does."""
     clipped = np.maximum(probabilities[np.arange(len(y_true)), y_true], np.finfo(probabilities.dtype).eps)
     losses: Floats = -np.log(clipped.astype(np.float64))
     return losses
 
 
-def check(y_true: Labels, probabilities: NDArray[np.floating[Any]]) -> None:
+def _check(y_true: Labels, probabilities: NDArray[np.floating[Any]]) -> None:
     """Raise DataError where labels and probabilities do not fit together."""
     if not len(y_true) or probabilities.ndim != 2 or len(probabilities) != len(y_true):
         raise DataError(
@@ -309,7 +311,7 @@ def estimates(
     for metric in METRICS:
         influence = found[metric.name]
         if metric.name == "ece":
-            made[metric.name] = calibration_estimate(y_true, probabilities, together, influence.value)
+            made[metric.name] = _calibration_estimate(y_true, probabilities, together, influence.value)
         else:
             allowed = unseen(metric.name, y_true, probabilities, together)
             variance = together.variance(influence.rows)
@@ -321,7 +323,7 @@ def unseen(name: str, y_true: Labels, probabilities: NDArray[np.floating[Any]], 
     """Return what one more unit that is all wrong would do to a score."""
     n = np.array([units.n]) if name == "accuracy" else units.per_class(y_true)
     drops = 1.0 / (len(n) * n)
-    loss = max(MISTAKE_LOSS, float(row_losses(y_true, probabilities).max()))
+    loss = max(MISTAKE_LOSS, float(_row_losses(y_true, probabilities).max()))
     return Unseen(float(drops.mean()), float((drops**2).mean()), loss / units.n)
 
 
@@ -329,11 +331,11 @@ def estimate(name: str, value: float, variance: float, allowed: Unseen, variance
     """Return a score with its interval, from its variance."""
     if math.isnan(value):
         return Estimate(value, value, value)
-    low, high = (log_interval if name == "log_loss" else share_interval)(value, variance, allowed, variance_factor)
+    low, high = (_log_interval if name == "log_loss" else _share_interval)(value, variance, allowed, variance_factor)
     return Estimate(value, min(low, value), max(high, value))
 
 
-def share_interval(value: float, variance: float, allowed: Unseen, variance_factor: float) -> tuple[float, float]:
+def _share_interval(value: float, variance: float, allowed: Unseen, variance_factor: float) -> tuple[float, float]:
     """Return the interval of a proportion of as many images as have this variance.
 
     The end towards 1/2 allows for one more mistake. Near 0 and 1 the other end of Wilson's interval holds too seldom: 92 %
@@ -342,7 +344,7 @@ def share_interval(value: float, variance: float, allowed: Unseen, variance_fact
     if math.isinf(variance):
         return 0.0, 1.0
     if value < 0.5:
-        low, high = share_interval(1 - value, variance, allowed, variance_factor)
+        low, high = _share_interval(1 - value, variance, allowed, variance_factor)
         return 1 - high, 1 - low
     moved = value * (1 - allowed.drop)
     low, high = wilson(value, moved * (1 - moved) / (variance_factor * (variance + allowed.square * value**2)))
@@ -352,7 +354,7 @@ def share_interval(value: float, variance: float, allowed: Unseen, variance_fact
     return low, high
 
 
-def log_interval(value: float, variance: float, allowed: Unseen, variance_factor: float) -> tuple[float, float]:
+def _log_interval(value: float, variance: float, allowed: Unseen, variance_factor: float) -> tuple[float, float]:
     """Return the interval of a positive figure on the logarithmic scale; its upper end with one more mistake."""
     if math.isinf(variance):
         return 0.0, math.inf
@@ -382,7 +384,7 @@ def f1_interval(n_right: float, n_either: float) -> tuple[float, float]:
     return 2 * low / (1 + low), 2 * high / (1 + high)
 
 
-def calibration_estimate(
+def _calibration_estimate(
     y_true: Labels, probabilities: NDArray[np.floating[Any]], units: Units, value: float
 ) -> Estimate:
     """Return the calibration error with the multiples of its bins' gaps of which chance would make what is seen.
@@ -391,7 +393,7 @@ def calibration_estimate(
     many units. The lower end counts mistakes (few of them are skewed), the upper end has normal ones (bins where a mistake
     is unlikely would have none).
     """
-    gaps, number = confidence_gaps(y_true, probabilities)
+    gaps, number = _confidence_gaps(y_true, probabilities)
     sums, shares = np.bincount(number, gaps, ECE_BINS) / len(gaps), np.bincount(number, minlength=ECE_BINS) / len(gaps)
     confidence = probabilities.max(axis=1).astype(np.float64)
     rng = np.random.default_rng(0)

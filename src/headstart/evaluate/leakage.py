@@ -120,14 +120,14 @@ def find_leaks(
         units["near"] = np.full(len(labels), -1, np.intp)
         units["near"][rows] = near_units(pooled[rows], cosine=near_threshold)
     found = (
-        leak(kind, names, fitted, scored, own, units["identical"])
+        _leak(kind, names, fitted, scored, own, units["identical"])
         for fitted, scored in combinations(ordered, 2)
         for kind, own in units.items()
     )
     return [one for one in found if one.count]
 
 
-def leak(
+def _leak(
     kind: Kind,
     names: NDArray[np.object_],
     fitted: str,
@@ -310,10 +310,10 @@ def training_images(
     wanted = np.setdiff1d(digests, short_digests(known))
     if not len(wanted):
         return None
-    return next(filter(None, (images_in(place, recipe, wanted) for place in places)), None)
+    return next(filter(None, (_images_in(place, recipe, wanted) for place in places)), None)
 
 
-def images_in(place: Path, recipe: Recipe, wanted: NDArray[np.uint64]) -> Known | None:
+def _images_in(place: Path, recipe: Recipe, wanted: NDArray[np.uint64]) -> Known | None:
     """Return the images of some digests from a cache of a recipe; None where there is none, or none of them in it."""
     try:
         if not place.exists() or not is_cache(place):

@@ -61,22 +61,22 @@ def score(
     return Score(
         n_samples=len(y_true),
         accuracy=values["accuracy"],
-        accuracy_interval=bounds(found["accuracy"]),
+        accuracy_interval=_bounds(found["accuracy"]),
         balanced_accuracy=values["balanced_accuracy"],
         f1_macro=values["f1_macro"],
         log_loss=values["log_loss"],
-        per_class=[class_score(name, counts, label) for label, name in enumerate(class_names)],
+        per_class=[_class_score(name, counts, label) for label, name in enumerate(class_names)],
         confusion=counts.tolist(),
         class_names=tuple(class_names),
         roc_auc_ovr=values.get("roc_auc_ovr"),
         ece=values["ece"],
         average_precision=values.get("average_precision"),
-        intervals={name: bounds(one) for name, one in found.items() if math.isfinite(one.high)},
+        intervals={name: _bounds(one) for name, one in found.items() if math.isfinite(one.high)},
         positive=None if positive is None else positive_rates(counts, positive, class_names[positive]),
     )
 
 
-def class_score(name: str, counts: NDArray[np.int64], label: int) -> dict[str, Any]:
+def _class_score(name: str, counts: NDArray[np.int64], label: int) -> dict[str, Any]:
     """Return precision, recall (sensitivity), specificity and F1 of a class, each with its interval (evaluate/intervals.py).
 
     Parameters
@@ -105,7 +105,7 @@ def class_score(name: str, counts: NDArray[np.int64], label: int) -> dict[str, A
     }
 
 
-def bounds(one: Estimate) -> tuple[float, float]:
+def _bounds(one: Estimate) -> tuple[float, float]:
     """Return the ends of an interval."""
     return one.low, one.high
 
@@ -135,13 +135,13 @@ def positive_rates(counts: NDArray[np.int64], label: int, class_name: str) -> Po
     kept = total - support - called + right
     return PositiveRates(
         class_name,
-        sensitivity=proportion(right, support),
-        specificity=proportion(kept, total - support),
-        precision=proportion(right, called),
-        npv=proportion(kept, total - called),
+        sensitivity=_proportion(right, support),
+        specificity=_proportion(kept, total - support),
+        precision=_proportion(right, called),
+        npv=_proportion(kept, total - called),
     )
 
 
-def proportion(n: int, of: int) -> Estimate:
+def _proportion(n: int, of: int) -> Estimate:
     """Return a share with Wilson's interval; NaN of nothing."""
     return Estimate(n / of, *wilson(n / of, of)) if of else Estimate(math.nan, math.nan, math.nan)

@@ -69,12 +69,12 @@ def corrected(
     sums = np.stack([units.sums(one.rows) for one in found], axis=1)
     value, shares = values[int(np.nanargmax([metric.gain(one.value) for one in found]))], np.ones(len(found))
     if len(found) > 1:
-        value, shares = out_of_bag(metric, values, sums, random_state)
+        value, shares = _out_of_bag(metric, values, sums, random_state)
     variance = float(shares @ [units.variance(one.rows) for one in found])
     return estimate(metric.name, value, variance, unseen(metric.name, y_true, probabilities, units), CV_VARIANCE)
 
 
-def out_of_bag(
+def _out_of_bag(
     metric: Metric, values: NDArray[np.float64], sums: NDArray[np.float64], random_state: int
 ) -> tuple[float, NDArray[np.float64]]:
     """Return the mean score of each draw's best heads on the units not drawn, and how often each head was the best.
@@ -162,7 +162,7 @@ def range_test(difference: float, standard_error: float, n_heads: int) -> Differ
     """Return a difference with the interval and the p-value of one test of all pairs of heads."""
     if math.isinf(standard_error):
         return Difference(Estimate(difference, -math.inf, math.inf), 1.0)
-    half = critical_range(n_heads) * standard_error / math.sqrt(2)
+    half = _critical_range(n_heads) * standard_error / math.sqrt(2)
     p_value = float(stats.studentized_range.sf(math.sqrt(2) * abs(difference) / standard_error, n_heads, math.inf))
     p_value = min(max(p_value, 0.0), 1.0)
     # Both are of one integral; its rounding shall not part them.
@@ -171,6 +171,6 @@ def range_test(difference: float, standard_error: float, n_heads: int) -> Differ
 
 
 @lru_cache
-def critical_range(n_heads: int) -> float:
+def _critical_range(n_heads: int) -> float:
     """Return the studentized range that chance exceeds in 5 % of comparisons."""
     return float(stats.studentized_range.isf(ALPHA, n_heads, math.inf))

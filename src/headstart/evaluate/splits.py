@@ -77,18 +77,18 @@ def split_by_fraction(
     rng = np.random.default_rng(random_state)
     for label in np.unique(unit_class):
         members = rng.permutation(np.flatnonzero(unit_class == label))
-        held_out[draw(members, sizes, fraction)] = True
+        held_out[_draw(members, sizes, fraction)] = True
     chosen = held_out[units]
     split = Split(
         rows[~chosen],
         rows[chosen],
         f"{counted(int(chosen.sum()), 'held-out image')} ({fraction:.0%}, stratified, seed {random_state})",
     )
-    check_sides(labels, split)
+    _check_sides(labels, split)
     return split
 
 
-def draw(members: NDArray[np.intp], sizes: NDArray[np.intp], fraction: float) -> NDArray[np.intp]:
+def _draw(members: NDArray[np.intp], sizes: NDArray[np.intp], fraction: float) -> NDArray[np.intp]:
     """Return the units of one class to hold out: as close to its share as whole units allow, and never all of them."""
     if len(members) < 2:
         return members[:0]
@@ -129,7 +129,7 @@ def split_by_column(
     seen = {units[row] for row in scored.tolist()}
     kept = np.array([row for row in train.tolist() if units[row] not in seen], np.int64)
     split = Split(kept, scored, f"the {counted(len(scored))} of the split {validation}", len(train) - len(kept))
-    check_sides(labels, split)
+    _check_sides(labels, split)
     return split
 
 
@@ -147,7 +147,7 @@ def split_by_caches(
     if not len(kept):
         raise DataError("Every training image is among the scored ones, by its bytes. Name another cache.")
     split = Split(kept, scored, f"the {counted(len(scored))} of the other cache", len(rows) - len(kept))
-    check_sides(labels, split)
+    _check_sides(labels, split)
     return split
 
 
@@ -216,7 +216,7 @@ def majority_class(units: NDArray[np.intp], labels: NDArray[np.integer[Any]]) ->
     return most_frequent
 
 
-def check_sides(labels: NDArray[np.integer[Any]], split: Split) -> None:
+def _check_sides(labels: NDArray[np.integer[Any]], split: Split) -> None:
     """Raise DataError where too little is left to fit on or to score on."""
     n_classes = len(np.unique(labels[split.train]))
     if n_classes < 2 or not len(split.validation):

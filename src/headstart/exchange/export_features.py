@@ -71,7 +71,7 @@ class Contents:
     blocks: Callable[[], Iterator[NDArray[np.float32]]]
 
 
-def contents_of(cache: FeatureCache, features: Sequence[str]) -> Contents:
+def _contents_of(cache: FeatureCache, features: Sequence[str]) -> Contents:
     """Return what a cache, which stays open, gives to other programs; X is read when it is asked for.
 
     Raises
@@ -130,39 +130,39 @@ def write_npz(path: Path, contents: Contents) -> None:
     """
     n, width = contents.n_samples, len(contents.feature_names)
     with published_bytes(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        write_text(archive, "format", lambda: [f"{FORMAT}-{FORMAT_VERSION}"])
-        write_text(archive, "recipe", lambda: [contents.recipe])
-        write_array(archive, "X", np.dtype("<f4"), (n, width), contents.blocks())
-        write_array(archive, "y", np.dtype("<i8"), (n,), [contents.y])
+        _write_text(archive, "format", lambda: [f"{FORMAT}-{FORMAT_VERSION}"])
+        _write_text(archive, "recipe", lambda: [contents.recipe])
+        _write_array(archive, "X", np.dtype("<f4"), (n, width), contents.blocks())
+        _write_array(archive, "y", np.dtype("<i8"), (n,), [contents.y])
         for name, texts in contents.texts.items():
-            write_text(archive, plural(name), texts, n)
+            _write_text(archive, _plural(name), texts, n)
         for name in ("class_names", "features", "feature_names"):
-            write_text(archive, name, lambda name=name: getattr(contents, name), len(getattr(contents, name)))  # type: ignore[misc]
+            _write_text(archive, name, lambda name=name: getattr(contents, name), len(getattr(contents, name)))  # type: ignore[misc]
         if contents.map_shape:
-            write_array(archive, "map_shape", np.dtype("<i8"), (3,), [np.array(contents.map_shape)])
+            _write_array(archive, "map_shape", np.dtype("<i8"), (3,), [np.array(contents.map_shape)])
 
 
-def plural(column: str) -> str:
+def _plural(column: str) -> str:
     """Return the name of an array that holds a column of texts."""
     return {"path": "paths", "label": "labels"}.get(column, column)
 
 
-def write_text(
+def _write_text(
     archive: zipfile.ZipFile, name: str, texts: Callable[[], Iterable[str]], n_rows: int | None = None
 ) -> None:
     """Write strings as an array of fixed-length Unicode; without ``n_rows`` the single one as a scalar."""
     dtype = np.dtype(f"<U{max(map(len, texts()), default=1) or 1}")
-    write_array(archive, name, dtype, () if n_rows is None else (n_rows,), text_blocks(texts(), dtype))
+    _write_array(archive, name, dtype, () if n_rows is None else (n_rows,), _text_blocks(texts(), dtype))
 
 
-def text_blocks(texts: Iterable[str], dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
+def _text_blocks(texts: Iterable[str], dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
     """Yield strings as arrays of at most 4,096."""
     remaining = iter(texts)
     while part := list(islice(remaining, TEXT_BLOCK)):
         yield np.array(part, dtype)
 
 
-def write_array(
+def _write_array(
     archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], blocks: Iterable[NDArray[Any]]
 ) -> None:
     """Write one array from its blocks, the first axis cut."""
@@ -200,7 +200,7 @@ def write_csv(path: Path, contents: Contents, *, raw: bool = False) -> None:
         text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow([*COLUMNS, *contents.feature_names])
-        for columns, block in described_blocks(contents):
+        for columns, block in _described_blocks(contents):
             described = zip(*([csv_cell(cell, raw=raw) for cell in columns[name]] for name in COLUMNS), strict=True)
             writer.writerows([*row, *map(str, values)] for row, values in zip(described, block, strict=True))
         text.flush()
@@ -222,7 +222,7 @@ def write_parquet(path: Path, contents: Contents) -> None:
     pa, parquet = import_pyarrow()
     fields = [(name, pa.int32() if name == "y" else pa.string()) for name in COLUMNS]
     fields += [(name, pa.float32()) for name in contents.feature_names]
-    schema = pa.schema(fields, metadata={METADATA: json.dumps(table_facts(contents))})
+    schema = pa.schema(fields, metadata={METADATA: json.dumps(_table_metadata(contents))})
     options = {
         "compression": "snappy",
         "use_dictionary": list(COLUMNS),  # no two features are alike, and there may be thousands of columns of them
@@ -230,20 +230,20 @@ def write_parquet(path: Path, contents: Contents) -> None:
         "write_page_checksum": True,
     }
     with published_bytes(path) as file, parquet.ParquetWriter(file, schema, **options) as writer:
-        for columns, matrix in groups(contents):
+        for columns, matrix in _groups(contents):
             texts = [columns[name] if name == "y" else list(map(valid, columns[name])) for name in COLUMNS]
             arrays = [pa.array(values, field[1]) for values, field in zip(texts, fields, strict=False)]
             arrays += [pa.array(column) for column in matrix]
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
 
-def groups(contents: Contents) -> Iterator[tuple[dict[str, list[Any]], NDArray[np.float32]]]:
+def _groups(contents: Contents) -> Iterator[tuple[dict[str, list[Any]], NDArray[np.float32]]]:
     """Yield about 64 MiB of X at a time, transposed: shape (n_features, n_rows); and what describes the rows."""
     n_rows = max(1, GROUP_VALUES // len(contents.feature_names))
     waiting: list[NDArray[np.float32]] = []
     described: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     left = contents.n_samples
-    for columns, block in described_blocks(contents):
+    for columns, block in _described_blocks(contents):
         waiting.append(block)
         for name, values in columns.items():
             described[name] += values
@@ -253,7 +253,7 @@ def groups(contents: Contents) -> Iterator[tuple[dict[str, list[Any]], NDArray[n
             waiting, described = [], {name: [] for name in COLUMNS}
 
 
-def table_facts(contents: Contents) -> dict[str, Any]:
+def _table_metadata(contents: Contents) -> dict[str, Any]:
     """Return what belongs to no row, as plain JSON types."""
     return {
         "format": FORMAT,
@@ -265,7 +265,7 @@ def table_facts(contents: Contents) -> dict[str, Any]:
     }
 
 
-def described_blocks(contents: Contents) -> Iterator[tuple[dict[str, list[Any]], NDArray[np.float32]]]:
+def _described_blocks(contents: Contents) -> Iterator[tuple[dict[str, list[Any]], NDArray[np.float32]]]:
     """Yield blocks of X, each with the columns that describe its rows."""
     texts, start = {name: iter(values()) for name, values in contents.texts.items()}, 0
     for block in contents.blocks():
@@ -324,7 +324,7 @@ class Conversion:
 def write_h5(path: Path, contents: Contents) -> None:
     """Write plain HDF5: gzip, float32, fixed-length UTF-8, no plug-in needed."""
     n = contents.n_samples
-    texts = {plural(name): (n, values) for name, values in contents.texts.items()}
+    texts = {_plural(name): (n, values) for name, values in contents.texts.items()}
     for name in ("class_names", "feature_names"):
         values = getattr(contents, name)
         texts[name] = (len(values), lambda values=values: values)  # type: ignore[misc]
@@ -389,16 +389,16 @@ def convert(
     >>> convert("features/data.h5", "data.npz", features=("avg", "block4_conv3"))     # doctest: +SKIP
     """
     target = Path(output)
-    check_target(Path(cache), target, raw, overwrite)
+    _check_target(Path(cache), target, raw, overwrite)
     with open_cache(cache) as opened:
-        contents = contents_of(opened, features)
+        contents = _contents_of(opened, features)
         write = partial(write_csv, raw=True) if raw else WRITERS[target.suffix]
         write(target, contents)
     width = len(contents.feature_names)
     return Conversion(target, contents.n_samples, width, contents.features, target.stat().st_size)
 
 
-def check_target(cache: Path, target: Path, raw: bool, overwrite: bool) -> None:
+def _check_target(cache: Path, target: Path, raw: bool, overwrite: bool) -> None:
     """Raise DataError where a file may not be written, before anything is read."""
     if target.suffix not in WRITERS:
         raise DataError(f"The end of the name says what is written: {', '.join(WRITERS)}. Received: {target}.")

@@ -90,7 +90,7 @@ ARRAY_NAMES = {
 REPEATED = {"labels", "format", "features", "feature_names"}
 
 
-def given_of(arrays: Arrays, path: Path) -> GivenFeatures:
+def _given_of(arrays: Arrays, path: Path) -> GivenFeatures:
     """Return what the arrays of a file say.
 
     Raises
@@ -101,18 +101,18 @@ def given_of(arrays: Arrays, path: Path) -> GivenFeatures:
     found = {name: arrays.array(*names) for name, names in ARRAY_NAMES.items()}
     X, paths, map_shape, recipe = (found[name] for name in ("X", "paths", "map_shape", "recipe"))
     if X is None:
-        raise DataError(without_features(path, arrays.names()))
+        raise DataError(_without_features(path, arrays.names()))
     if X.dtype.kind != "f" or X.dtype.itemsize > 8 or len(X.shape) not in {2, 4}:
         raise DataError(
             f"{X.name} must be float16, float32 or float64 of shape (n, n_features) or (n, height, width, channels). "
             f"Received: {X.dtype} of shape {X.shape}."
         )
-    refuse_transposed(X, found["y"] or found["paths"])
+    _refuse_transposed(X, found["y"] or found["paths"])
     n = X.shape[0]
     return GivenFeatures(
         shape=X.shape,
         blocks=X.blocks,
-        paths=texts(paths, n, unique=True) if paths else row_names(n),
+        paths=texts(paths, n, unique=True) if paths else _row_names(n),
         y=labels(found["y"], n),
         class_names=optional_texts(found["class_names"]),
         split=optional_texts(found["split"], n),
@@ -120,11 +120,11 @@ def given_of(arrays: Arrays, path: Path) -> GivenFeatures:
         sha256=digests(found["sha256"], n),
         map_shape=tuple(integers(map_shape, 3)) if map_shape is not None else (),
         recipe=str(recipe.scalar()) if recipe is not None and recipe.shape == () else "",
-        notices=(*notices_of(found, arrays.names()), *channels_first(X.shape)),
+        notices=(*_notices_of(found, arrays.names()), *_channels_first(X.shape)),
     )
 
 
-def without_features(path: Path, names: Sequence[str]) -> str:
+def _without_features(path: Path, names: Sequence[str]) -> str:
     """Return that a file holds no features under a name that is known, and what to do."""
     parts = [name for name in names if name.startswith("X_")]
     joined = (
@@ -139,13 +139,13 @@ def without_features(path: Path, names: Sequence[str]) -> str:
     )
 
 
-def row_names(n: int) -> list[str]:
+def _row_names(n: int) -> list[str]:
     """Return what rows are called where a file does not name their images: ``row-000001`` and so on."""
     width = max(6, len(str(n)))
     return [f"row-{number:0{width}d}" for number in range(1, n + 1)]
 
 
-def refuse_transposed(X: Array, other: Array | None) -> None:
+def _refuse_transposed(X: Array, other: Array | None) -> None:
     """Raise DataError where X has a column, not a row, for each image."""
     if len(X.shape) == 2 and other is not None and other.shape[:1] == X.shape[1:] != X.shape[:1]:
         raise DataError(
@@ -154,7 +154,7 @@ def refuse_transposed(X: Array, other: Array | None) -> None:
         )
 
 
-def channels_first(shape: tuple[int, ...]) -> list[str]:
+def _channels_first(shape: tuple[int, ...]) -> list[str]:
     """Return a question where the first axis of a map may be that of the channels."""
     if len(shape) != 4 or shape[1] == shape[2] or shape[2] != shape[3]:
         return []
@@ -164,7 +164,7 @@ def channels_first(shape: tuple[int, ...]) -> list[str]:
     ]
 
 
-def notices_of(found: Mapping[str, Array | None], names: Iterable[str]) -> Iterator[str]:
+def _notices_of(found: Mapping[str, Array | None], names: Iterable[str]) -> Iterator[str]:
     """Yield which arrays were taken for what, where they are called otherwise, and which are not used."""
     taken = {array.name: name for name, array in found.items() if array is not None}
     renamed = [f"{theirs} as {ours}" for theirs, ours in taken.items() if theirs not in {ours, f"{ours}s"}]
@@ -187,7 +187,7 @@ def open_npz(path: Path) -> Iterator[GivenFeatures]:
         If it is no such archive, X is missing, or an array is not of the type and shape that it must have.
     """
     with Archive(path) as archive, reading(path):
-        yield given_of(archive, path)
+        yield _given_of(archive, path)
 
 
 @contextmanager
@@ -203,13 +203,13 @@ def open_h5(path: Path) -> Iterator[GivenFeatures]:
         if file.form in CACHE_FORMS:
             raise DataError(f"{path} is a feature cache already. Give it to fit-head as it is.")
         if file.form != FORMAT:
-            yield given_of(file, path)
+            yield _given_of(file, path)
             return
     with open_portable(path) as portable:
-        yield given_of_portable(portable, path)
+        yield _given_of_portable(portable, path)
 
 
-def given_of_portable(file: PortableFile, path: Path) -> GivenFeatures:
+def _given_of_portable(file: PortableFile, path: Path) -> GivenFeatures:
     """Return what a file says that ``headstart convert --portable`` wrote."""
     if file.attribute("format_version") != str(FORMAT_VERSION):
         raise DataError(f"{path} was written by another version of headstart convert --portable.")

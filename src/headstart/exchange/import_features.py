@@ -45,14 +45,14 @@ def open_parquet(path: Path) -> Iterator[GivenFeatures]:
     pa, parquet = import_pyarrow()
     try:
         with parquet.ParquetFile(path, page_checksum_verification=True) as file:
-            yield given_of(pa, file, path)
+            yield _given_of(pa, file, path)
     except HeadstartError:
         raise
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as a Parquet table: {str(error).splitlines()[0]}.") from error
 
 
-def given_of(pa: Any, file: Any, path: Path) -> GivenFeatures:
+def _given_of(pa: Any, file: Any, path: Path) -> GivenFeatures:
     """Return what a table says."""
     schema = file.schema_arrow
     features = [column.name for column in schema if pa.types.is_floating(column.type) and column.name not in COLUMNS]
@@ -65,13 +65,13 @@ def given_of(pa: Any, file: Any, path: Path) -> GivenFeatures:
     facts = json.loads((schema.metadata or {}).get(METADATA, b"{}"))
     paths: list[str] = []
     seen: set[str] = set()
-    for part in column_blocks(file, "path"):
+    for part in _column_blocks(file, "path"):
         check_unique(part, seen)
         paths += part
     labels = column(file, "label")
     return GivenFeatures(
         shape=(file.metadata.num_rows, len(features)),
-        blocks=lambda: matrix_blocks(file, features),
+        blocks=lambda: _matrix_blocks(file, features),
         paths=paths,
         y=labels if labels is not None else numbers(file, "y"),
         class_names=[str(name) for name in facts.get("class_names", ())] or None,
@@ -83,14 +83,14 @@ def given_of(pa: Any, file: Any, path: Path) -> GivenFeatures:
     )
 
 
-def matrix_blocks(file: Any, features: list[str]) -> Iterator[NDArray[Any]]:
+def _matrix_blocks(file: Any, features: list[str]) -> Iterator[NDArray[Any]]:
     """Yield X from the top; a value that is missing is NaN."""
     for batch in file.iter_batches(max(1, BLOCK_VALUES // len(features)), columns=features):
         by_name = [batch.column(name).to_numpy(zero_copy_only=False) for name in features]
         yield np.stack(by_name, axis=1)
 
 
-def column_blocks(file: Any, name: str) -> Iterator[list[str]]:
+def _column_blocks(file: Any, name: str) -> Iterator[list[str]]:
     """Yield the texts of a column in blocks; null is the empty text."""
     for batch in file.iter_batches(BLOCK_VALUES, columns=[name]):
         values = batch.column(0).to_pylist()
@@ -103,7 +103,7 @@ def column(file: Any, name: str) -> list[str] | None:
     """Return the texts of a column, None where there is none."""
     if name not in file.schema_arrow.names:
         return None
-    return [value for block in column_blocks(file, name) for value in block]
+    return [value for block in _column_blocks(file, name) for value in block]
 
 
 def numbers(file: Any, name: str) -> list[int] | None:
@@ -124,7 +124,9 @@ def check_lengths(given: GivenFeatures) -> None:
             raise DataError(f"X has {given.shape[0]:,} rows, and {name} has {len(values):,}. One each is needed.")
 
 
-def resolve_labels(given: GivenFeatures, class_names: Sequence[str] | None) -> tuple[list[str | None], tuple[str, ...]]:
+def _resolve_labels(
+    given: GivenFeatures, class_names: Sequence[str] | None
+) -> tuple[list[str | None], tuple[str, ...]]:
     """Return the class of each row, None where it is unlabelled, and the names of all classes.
 
     Names that are not given are those that occur, sorted; numbers without names are named as they are written. Names that
@@ -141,7 +143,7 @@ def resolve_labels(given: GivenFeatures, class_names: Sequence[str] | None) -> t
     names = [class_name(name) for name in given_names]
     n = given.shape[0]
     if given.y is None:
-        return [None] * n, unique(names)
+        return [None] * n, _unique(names)
     y: list[Any] = list(given.y)
     if all(isinstance(label, str) for label in y):
         kept = {label: class_name(label.strip()) for label in set(y)}
@@ -149,11 +151,11 @@ def resolve_labels(given: GivenFeatures, class_names: Sequence[str] | None) -> t
         unknown = sorted(set(kept.values()) - set(names) - {""})
         if unknown:
             raise DataError(f"y has labels that are not among the class names: {', '.join(unknown[:5])}.")
-        return [kept[label] or None for label in y], unique(names)
-    return numbered(y, names), unique(names or [str(number) for number in sorted(set(y) - {-1})])
+        return [kept[label] or None for label in y], _unique(names)
+    return _numbered(y, names), _unique(names or [str(number) for number in sorted(set(y) - {-1})])
 
 
-def numbered(y: Sequence[int], names: Sequence[str]) -> list[str | None]:
+def _numbered(y: Sequence[int], names: Sequence[str]) -> list[str | None]:
     """Return the class that each number means, None for −1; without names the number itself."""
     lowest, highest = min(y), max(y)
     if lowest < -1 or (names and highest >= len(names)):
@@ -168,12 +170,12 @@ def numbered(y: Sequence[int], names: Sequence[str]) -> list[str | None]:
     return [texts.get(number) for number in y]
 
 
-def unique(names: Sequence[str]) -> tuple[str, ...]:
+def _unique(names: Sequence[str]) -> tuple[str, ...]:
     """Return names without those that occurred before."""
     return tuple(dict.fromkeys(names))
 
 
-def make_refs(given: GivenFeatures, labels: Sequence[str | None]) -> list[ImageRef]:
+def _make_refs(given: GivenFeatures, labels: Sequence[str | None]) -> list[ImageRef]:
     """Return what is said of each row, checked."""
     n = given.shape[0]
     split, group = given.split or [""] * n, given.group or [""] * n
@@ -181,7 +183,7 @@ def make_refs(given: GivenFeatures, labels: Sequence[str | None]) -> list[ImageR
     if unknown:
         raise DataError(f"A split is train, validation or test. Received: {', '.join(map(repr, unknown[:5]))}.")
     for path in given.paths:
-        check_path(path)
+        _check_path(path)
     for digest in given.sha256 or ():
         if not re.fullmatch("[0-9a-fA-F]{64}", digest):
             raise DataError(f"A SHA-256 has 64 hexadecimal digits. Received: {digest[:80]!r}.")
@@ -191,7 +193,7 @@ def make_refs(given: GivenFeatures, labels: Sequence[str | None]) -> list[ImageR
     ]
 
 
-def check_path(path: str) -> None:
+def _check_path(path: str) -> None:
     """Raise DataError where a path is empty, absolute, leads out of the folder of images, or is no text."""
     try:
         path.encode("utf-8", "surrogateescape")
@@ -294,24 +296,24 @@ def import_features(
     >>> import_features("dinov2.npz", "features/dinov2.h5", name="dinov2")             # doctest: +SKIP
     """
     path, target = Path(source), Path(output)
-    check_arguments(path, target, name, overwrite)
+    _check_arguments(path, target, name, overwrite)
     with READERS[path.suffix](path) as given:
         check_lengths(given)
-        labels, names = resolve_labels(given, class_names)
-        refs = make_refs(given, labels)
-        map_shape = shape_of_row(given)
+        labels, names = _resolve_labels(given, class_names)
+        refs = _make_refs(given, labels)
+        map_shape = _shape_of_row(given)
         identity = "digest of the image file" if given.sha256 else "digest of path and features"
         info = {"imported_from": path.name, "row_identity": identity}
         if given.recipe and len(given.recipe) <= MAX_RECIPE_BYTES:
             info["source_recipe"] = given.recipe
-        with ShardWriter(target, recipe=foreign_recipe(name), class_names=names, info=info) as writer:
+        with ShardWriter(target, recipe=_foreign_recipe(name), class_names=names, info=info) as writer:
             for features, rows in described(given, refs, map_shape):
                 writer.append(FeatureBatch(features, np.empty((len(rows), 0), np.float32)), rows)
     notices = (*given.notices, *questions(Counter(label for label in labels if label is not None)))
     return Import(target, len(refs), labels.count(None), names, map_shape, identity, notices)
 
 
-def check_arguments(source: Path, target: Path, name: str, overwrite: bool) -> None:
+def _check_arguments(source: Path, target: Path, name: str, overwrite: bool) -> None:
     """Raise DataError where the arguments make no sense, before anything is read."""
     if source.suffix not in READERS:
         raise DataError(
@@ -330,7 +332,7 @@ def check_arguments(source: Path, target: Path, name: str, overwrite: bool) -> N
         raise DataError(f"{target} exists already. Use --overwrite to replace it.")
 
 
-def foreign_recipe(name: str) -> Recipe:
+def _foreign_recipe(name: str) -> Recipe:
     """Return the recipe of features of which nothing is known but what their maker is called."""
     return Recipe(
         backbone=f"foreign:{name}",
@@ -346,7 +348,7 @@ def foreign_recipe(name: str) -> Recipe:
     )
 
 
-def shape_of_row(given: GivenFeatures) -> tuple[int, ...]:
+def _shape_of_row(given: GivenFeatures) -> tuple[int, ...]:
     """Return height, width and channels of a row; a vector is a map of one position."""
     if 0 in given.shape:
         raise DataError(f"X holds nothing: its shape is {given.shape}.")
@@ -366,15 +368,15 @@ def described(
     start = 0
     for block in given.blocks():
         rows = refs[start : start + len(block)]
-        features = as_float32(block, rows).reshape(len(block), *map_shape)
-        digests = given.sha256[start : start + len(block)] if given.sha256 else map(identity_of, rows, features)
+        features = _as_float32(block, rows).reshape(len(block), *map_shape)
+        digests = given.sha256[start : start + len(block)] if given.sha256 else map(_identity_of, rows, features)
         yield features, [ImageRow(ref, digest.lower(), 0, 0) for ref, digest in zip(rows, digests, strict=True)]
         start += len(block)
     if start != len(refs):
         raise DataError(f"X has {start:,} rows where {len(refs):,} were announced. The file is damaged.")
 
 
-def as_float32(block: NDArray[Any], rows: Sequence[ImageRef]) -> NDArray[np.float32]:
+def _as_float32(block: NDArray[Any], rows: Sequence[ImageRef]) -> NDArray[np.float32]:
     """Return rows of X in the type in which they are stored.
 
     Raises
@@ -394,7 +396,7 @@ def as_float32(block: NDArray[Any], rows: Sequence[ImageRef]) -> NDArray[np.floa
     return features
 
 
-def identity_of(ref: ImageRef, features: NDArray[np.float32]) -> str:
+def _identity_of(ref: ImageRef, features: NDArray[np.float32]) -> str:
     """Return what a row is known by where the digest of its image is not: that of its path and its features."""
     digest = hashlib.sha256(IDENTITY + ref.path.encode("utf-8", "surrogateescape") + b"\0")
     digest.update(features.data)

@@ -57,7 +57,7 @@ class Union:
         refs, digests = cache.refs(), cache.sha256
         for row, (ref, digest) in enumerate(zip(refs, digests, strict=True)):
             self._add_row(MergedRow(number, row, ref), digest, cache)
-        self._add_labels(labels_by_image(refs, digests), dict(zip(digests, refs, strict=True)), cache)
+        self._add_labels(_labels_by_image(refs, digests), dict(zip(digests, refs, strict=True)), cache)
 
     def _add_row(self, new: MergedRow, digest: str, cache: FeatureCache) -> None:
         path = new.ref.path
@@ -106,7 +106,7 @@ def differ(old: ImageRef, new: ImageRef, name: str) -> bool:
     return None not in {getattr(old, name), getattr(new, name)} and getattr(old, name) != getattr(new, name)
 
 
-def labels_by_image(refs: Sequence[ImageRef], digests: Sequence[str]) -> Labels:
+def _labels_by_image(refs: Sequence[ImageRef], digests: Sequence[str]) -> Labels:
     """Return digest → classes, of one cache; unlabelled rows say nothing."""
     found: Labels = {}
     for ref, digest in zip(refs, digests, strict=True):
@@ -115,13 +115,13 @@ def labels_by_image(refs: Sequence[ImageRef], digests: Sequence[str]) -> Labels:
     return found
 
 
-def united_classes(caches: Sequence[FeatureCache]) -> list[str]:
+def _united_classes(caches: Sequence[FeatureCache]) -> list[str]:
     """Return the names of all classes: sorted where each cache has them sorted, else as they come."""
     names = list(dict.fromkeys(name for cache in caches for name in cache.class_names))
     return sorted(names) if all(list(c.class_names) == sorted(c.class_names) for c in caches) else names
 
 
-def united_failures(caches: Sequence[FeatureCache], rows: Mapping[str, MergedRow]) -> list[Failure]:
+def _united_failures(caches: Sequence[FeatureCache], rows: Mapping[str, MergedRow]) -> list[Failure]:
     """Return the images that no cache could read, each once."""
     failures = {failure.ref.path: failure for cache in caches for failure in cache.failures}
     return [failure for path, failure in failures.items() if path not in rows]
@@ -197,33 +197,33 @@ def merge_caches(
     >>> merge_caches(["monday.h5", "tuesday.h5"], "features/week.h5")                  # doctest: +SKIP
     """
     target = Path(output)
-    check_arguments(sources, target, on_conflict, overwrite)
+    _check_arguments(sources, target, on_conflict, overwrite)
     if len(sources) == 1:
-        return one_file_of(Path(sources[0]), target)
+        return _one_file_of(Path(sources[0]), target)
     with ExitStack() as stack:
         caches = [stack.enter_context(open_cache(source)) for source in sources]
-        check_recipes(caches)
+        _check_recipes(caches)
         union = Union()
         for number, cache in enumerate(caches):
             union.add(number, cache)
         if union.conflicts and on_conflict == "refuse":
-            raise DataError(conflict_message(union.conflicts))
-        rows, names = list(union.resolved()), united_classes(caches)
+            raise DataError(_conflict_message(union.conflicts))
+        rows, names = list(union.resolved()), _united_classes(caches)
         if union.unresolved:
             raise DataError(
                 f"The later cache gives one image two labels itself, so it cannot be believed: {listed(union.unresolved)}. "
                 "Correct the labels and extract again; only the labels will change."
             )
-        failures = united_failures(caches, union.rows)
+        failures = _united_failures(caches, union.rows)
         layouts = {cache.layout for cache in caches}
         layout = layouts.pop() if len(layouts) == 1 else ""
         merge(
-            target, sources=caches, rows=rows, failures=failures, class_names=names, layout=layout, info=provenance(caches)
+            target, sources=caches, rows=rows, failures=failures, class_names=names, layout=layout, info=_provenance(caches)
         )  # fmt: skip
     return Merged(target, len(rows), len(failures), union.n_shared, tuple(names), union.conflicts)
 
 
-def one_file_of(folder: Path, target: Path) -> Merged:
+def _one_file_of(folder: Path, target: Path) -> Merged:
     """Write a folder of shards as one file that says the same; features move as they lie on the disk."""
     with open_cache(folder) as cache:
         refs, numbers = ImageRefs.of(cache.iter_refs()), np.arange(cache.n_images)
@@ -239,7 +239,7 @@ def one_file_of(folder: Path, target: Path) -> Merged:
         return Merged(target, len(refs), len(cache.failures), 0, cache.class_names, {})
 
 
-def check_arguments(sources: Sequence[str | Path], target: Path, on_conflict: str, overwrite: bool) -> None:
+def _check_arguments(sources: Sequence[str | Path], target: Path, on_conflict: str, overwrite: bool) -> None:
     """Raise where the arguments make no sense, before anything is read."""
     if on_conflict not in ON_CONFLICT:
         raise HeadstartError(f"Contradictions are met with {' or '.join(ON_CONFLICT)}. Received: {on_conflict!r}.")
@@ -251,7 +251,7 @@ def check_arguments(sources: Sequence[str | Path], target: Path, on_conflict: st
         raise DataError(f"{target} exists already. Use --overwrite to replace it.")
 
 
-def check_recipes(caches: Sequence[FeatureCache]) -> None:
+def _check_recipes(caches: Sequence[FeatureCache]) -> None:
     """Raise RecipeMismatchError where a cache differs from the first."""
     first = caches[0]
     for cache in caches[1:]:
@@ -263,7 +263,7 @@ def check_recipes(caches: Sequence[FeatureCache]) -> None:
             )
 
 
-def conflict_message(conflicts: Mapping[str, str]) -> str:
+def _conflict_message(conflicts: Mapping[str, str]) -> str:
     """Return the sentence that names the first contradictions."""
     images = "one image" if len(conflicts) == 1 else f"{len(conflicts):,} images"
     examples = [f"{path}: {words}" for path, words in conflicts.items()]
@@ -279,7 +279,7 @@ def listed(examples: Sequence[str]) -> str:
     return " · ".join(examples[:LISTED]) + more
 
 
-def provenance(caches: Sequence[FeatureCache]) -> dict[str, Any]:
+def _provenance(caches: Sequence[FeatureCache]) -> dict[str, Any]:
     """Return where the rows come from, and what holds for all of them."""
     reasons = {str(cache.info.get("precision_reason", "")) for cache in caches}
     info: dict[str, Any] = {"merged_from": [cache.path.name for cache in caches[:MAX_NAMES]], "n_merged": len(caches)}

@@ -124,10 +124,10 @@ def predictions_json(scored: Sequence[ScoredImages]) -> bytes:
 
     A byte of a path that is not UTF-8 becomes ``\xff``.
     """
-    return (json.dumps(list(json_rows(scored)), indent=1, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(list(_json_rows(scored)), indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def json_rows(scored: Sequence[ScoredImages]) -> Iterator[dict[str, Any]]:
+def _json_rows(scored: Sequence[ScoredImages]) -> Iterator[dict[str, Any]]:
     """Yield the values of each image."""
     for one in scored:
         names = list(map(valid, one.class_names))

@@ -65,10 +65,10 @@ class StoredArray:
         row_bytes = self.dtype.itemsize * math.prod(self.shape[1:])
         step = max(1, BLOCK_BYTES // max(1, row_bytes))
         with self.archive.open(self.member) as stream:
-            read_exactly(stream, self.header_bytes)
+            _read_exactly(stream, self.header_bytes)
             for start in range(0, self.shape[0], step):
                 n_rows = min(step, self.shape[0] - start)
-                data = read_exactly(stream, n_rows * row_bytes)
+                data = _read_exactly(stream, n_rows * row_bytes)
                 yield np.frombuffer(data, self.dtype).reshape(n_rows, *self.shape[1:])
             if stream.read(1):
                 raise ValueError(f"the array {self.name} is longer than it says")
@@ -76,8 +76,8 @@ class StoredArray:
     def scalar(self) -> Any:
         """Return the value of an array without dimensions."""
         with self.archive.open(self.member) as stream:
-            read_exactly(stream, self.header_bytes)
-            return np.frombuffer(read_exactly(stream, self.dtype.itemsize), self.dtype)[0].item()
+            _read_exactly(stream, self.header_bytes)
+            return np.frombuffer(_read_exactly(stream, self.dtype.itemsize), self.dtype)[0].item()
 
 
 class Archive:
@@ -95,7 +95,7 @@ class Archive:
             self._archive = zipfile.ZipFile(path)
         try:
             with reading(path):
-                self._members = members(self._archive, path.stat().st_size)
+                self._members = _members(self._archive, path.stat().st_size)
         except BaseException:
             self._archive.close()
             raise
@@ -122,10 +122,10 @@ class Archive:
         if name is None:
             return None
         with reading(self.path):
-            return stored_array(self._archive, self._members[name])
+            return _stored_array(self._archive, self._members[name])
 
 
-def members(archive: zipfile.ZipFile, size_bytes: int) -> dict[str, zipfile.ZipInfo]:
+def _members(archive: zipfile.ZipFile, size_bytes: int) -> dict[str, zipfile.ZipInfo]:
     """Return the arrays of an archive by name; raise ValueError where the directory cannot be true."""
     found: dict[str, zipfile.ZipInfo] = {}
     for member in archive.infolist():
@@ -146,7 +146,7 @@ def members(archive: zipfile.ZipFile, size_bytes: int) -> dict[str, zipfile.ZipI
     return found
 
 
-def stored_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> StoredArray:
+def _stored_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> StoredArray:
     """Return an array whose header agrees with its size.
 
     Raises
@@ -178,7 +178,7 @@ def stored_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> StoredArr
     return StoredArray(archive, member, dtype, tuple(int(length) for length in shape), header_bytes)
 
 
-def read_exactly(stream: IO[bytes], size: int) -> bytes:
+def _read_exactly(stream: IO[bytes], size: int) -> bytes:
     """Return so many bytes; raise EOFError where there are fewer."""
     data = stream.read(size)
     if len(data) != size:
@@ -229,11 +229,11 @@ def check_unique(paths: Iterable[str], seen: set[str] | None = None) -> None:
 
 def texts(array: Array, length: int | None = None, *, unique: bool = False) -> list[str]:
     """Return the strings of an array; with ``unique`` the first that occurs twice is refused at once."""
-    check_array(array, "US", "text", length)
+    _check_array(array, "US", "text", length)
     found: list[str] = []
     seen: set[str] = set()
     for block in array.blocks():
-        if array.dtype.kind == "U" and (code_points(block) > sys.maxunicode).any():
+        if array.dtype.kind == "U" and (_code_points(block) > sys.maxunicode).any():
             raise ValueError(f"the array {array.name} holds what is no character")  # NumPy would take it for one
         part = block.tolist()
         strings = [value.decode("utf-8", "surrogateescape") for value in part] if array.dtype.kind == "S" else part
@@ -243,7 +243,7 @@ def texts(array: Array, length: int | None = None, *, unique: bool = False) -> l
     return found
 
 
-def code_points(block: NDArray[Any]) -> NDArray[np.uint32]:
+def _code_points(block: NDArray[Any]) -> NDArray[np.uint32]:
     """Return the numbers of all characters."""
     return block.view(np.dtype(np.uint32).newbyteorder(block.dtype.byteorder))
 
@@ -255,7 +255,7 @@ def optional_texts(array: Array | None, length: int | None = None) -> list[str] 
 
 def integers(array: Array, length: int) -> list[int]:
     """Return the whole numbers of an array."""
-    check_array(array, "iu", "whole numbers", length)
+    _check_array(array, "iu", "whole numbers", length)
     return [int(value) for block in array.blocks() for value in block.tolist()]
 
 
@@ -272,17 +272,17 @@ def labels(array: Array | None, length: int) -> list[int] | list[str] | None:
     if array is None:
         return None
     if array.dtype.kind in "US":
-        check_array(array, "US", "whole numbers or class names", length)
+        _check_array(array, "US", "whole numbers or class names", length)
         return texts(array, length)
     if array.dtype.kind not in "biuf" or len(array.shape) not in {1, 2} or array.shape[0] != length:
         raise DataError(
             f"The array {array.name} must hold whole numbers, class names, or rows of 0 with a 1 for the class, one for "
             f"each of the {length:,} rows. Received: {array.dtype} of shape {array.shape}."
         )
-    return [number for block in array.blocks() for number in numbers_of(block, array.name)]
+    return [number for block in array.blocks() for number in _numbers_of(block, array.name)]
 
 
-def numbers_of(block: NDArray[Any], name: str) -> list[int]:
+def _numbers_of(block: NDArray[Any], name: str) -> list[int]:
     """Return the class of each row as a number."""
     if block.ndim == 2 and block.shape[1] != 1:
         one_hot = ((block == 0) | (block == 1)).all(axis=1) & ((block == 1).sum(axis=1) == 1)
@@ -313,7 +313,7 @@ def digests(array: Array | None, length: int) -> list[str] | None:
     return texts(array, length)
 
 
-def check_array(array: Array, kinds: str, what: str, length: int | None) -> None:
+def _check_array(array: Array, kinds: str, what: str, length: int | None) -> None:
     """Raise DataError where an array is not one-dimensional, of this length and of one of these kinds."""
     if array.dtype.kind not in kinds or len(array.shape) != 1 or length not in {None, array.shape[0]}:
         expected = "one value each" if length is None else f"shape ({length},)"

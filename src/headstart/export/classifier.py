@@ -80,20 +80,20 @@ def as_layers(classifier: Any) -> HeadLayers:
     kind = type(classifier).__name__
     normalised = False
     if kind == "DenseHead":
-        layers = dense_layers(classifier)
+        layers = _dense_layers(classifier)
     elif kind == "LogisticHead":
-        layers = (softmax_layer(classifier.coef_, classifier.intercept_),)
+        layers = (_softmax_layer(classifier.coef_, classifier.intercept_),)
     elif kind == "RidgeHead":
         two_sided = 2.0 if len(classifier.coef_) == 1 else 1.0  # softmax([−s, s]) is softmax([0, 2 s])
         factor = two_sided / classifier.temperature_
-        layers = (softmax_layer(factor * classifier.coef_, factor * classifier.intercept_),)
+        layers = (_softmax_layer(factor * classifier.coef_, factor * classifier.intercept_),)
     elif kind == "ClassMeanHead":
-        layers = (softmax_layer(*classifier.linear_form()),)
+        layers = (_softmax_layer(*classifier.linear_form()),)
     elif hasattr(classifier, "temperature_") and kind == "LinearSVMHead":
         svm, factor = classifier.svm_, 1.0 / classifier.temperature_
-        layers = (softmax_layer(factor * svm.coef_, factor * svm.intercept_),)
+        layers = (_softmax_layer(factor * svm.coef_, factor * svm.intercept_),)
     elif kind == "LinearSVMHead":
-        layers = (calibrated_layer(classifier.calibrated_.calibrated_classifiers_[0]),)
+        layers = (_calibrated_layer(classifier.calibrated_.calibrated_classifiers_[0]),)
         normalised = len(classifier.classes_) > 2
     else:
         raise HeadstartError(
@@ -103,7 +103,7 @@ def as_layers(classifier: Any) -> HeadLayers:
     return HeadLayers(layers, normalised, np.asarray(classifier.classes_, np.int64), getattr(classifier, "views", 1))
 
 
-def dense_layers(classifier: Any) -> tuple[Layer, ...]:
+def _dense_layers(classifier: Any) -> tuple[Layer, ...]:
     """Return the layers of a network; dropout does nothing in prediction."""
     weights = classifier.network_.get_weights()
     kernels, biases = weights[::2], weights[1::2]
@@ -111,7 +111,7 @@ def dense_layers(classifier: Any) -> tuple[Layer, ...]:
     return tuple(Layer(*parts) for parts in zip(kernels, biases, activations, strict=True))
 
 
-def softmax_layer(coefficients: Any, intercepts: Any) -> Layer:
+def _softmax_layer(coefficients: Any, intercepts: Any) -> Layer:
     """Return linear coefficients, one row per class, as a layer; a single row stands for the second of two classes."""
     kernel, bias = np.asarray(coefficients, np.float64), np.asarray(intercepts, np.float64).ravel()
     if len(kernel) == 1:
@@ -120,7 +120,7 @@ def softmax_layer(coefficients: Any, intercepts: Any) -> Layer:
     return Layer(kernel.T.astype(np.float32), bias.astype(np.float32), "softmax")
 
 
-def calibrated_layer(fitted: Any) -> Layer:
+def _calibrated_layer(fitted: Any) -> Layer:
     """Return a linear SVM with Platt's sigmoid; of more than two classes, as heads had it once, a sigmoid for each."""
     a = np.array([sigmoid.a_ for sigmoid in fitted.calibrators])[:, None]
     b = np.array([sigmoid.b_ for sigmoid in fitted.calibrators])

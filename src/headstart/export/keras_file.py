@@ -53,7 +53,7 @@ def export_keras(
         cannot be written.
     """
     target, request = Path(output), open_request(head, Path(output), ".keras", weights, overwrite)
-    model, names = build_classifier(request), target.with_suffix(".classes.json")
+    model, names = _build_classifier(request), target.with_suffix(".classes.json")
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
@@ -66,16 +66,16 @@ def export_keras(
     return names
 
 
-def build_classifier(request: Request) -> Any:
+def _build_classifier(request: Request) -> Any:
     """Return the Keras model of a head: images of shape (n, height, width, 3) to probabilities of shape (n, n_classes)."""
     bundle, keras = request.bundle, import_keras()
     images = keras.Input((None, None, 3), name="images")
-    features = join(bundle, layer_outputs(request, preprocess(images, bundle.recipe.input_size_px)))
-    outputs = classify(request.layers, len(bundle.class_names), scale(bundle, features))
+    features = _join(bundle, _layer_outputs(request, _preprocess(images, bundle.recipe.input_size_px)))
+    outputs = _classify(request.layers, len(bundle.class_names), _scale(bundle, features))
     return keras.Model(images, outputs, name="headstart_classifier")
 
 
-def layer_outputs(request: Request, pixels: Any) -> dict[str, Any]:
+def _layer_outputs(request: Request, pixels: Any) -> dict[str, Any]:
     """Return what the stored layer and the pooled ones give, by their names: the mean over the recipe's views."""
     recipe, ops = request.bundle.recipe, import_keras().ops
     backbone = build_model(replace(recipe, precision="float32"), request.weights)
@@ -86,7 +86,7 @@ def layer_outputs(request: Request, pixels: Any) -> dict[str, Any]:
     return dict(zip((recipe.layer, *recipe.pooled_layers), outputs, strict=True))
 
 
-def preprocess(images: Any, size_px: int) -> Any:
+def _preprocess(images: Any, size_px: int) -> Any:
     """Return what VGG16 takes: resized, rounded as the cache's uint8 images are, blue first, means subtracted."""
     keras = import_keras()
     resized = keras.layers.Resizing(size_px, size_px, interpolation="bilinear", name="resize")(images)
@@ -94,7 +94,7 @@ def preprocess(images: Any, size_px: int) -> Any:
     return keras.layers.Rescaling(1.0, offset=[-mean for mean in BGR_MEANS], name="subtract_means")(bgr)
 
 
-def join(bundle: Bundle, maps: dict[str, Any]) -> Any:
+def _join(bundle: Bundle, maps: dict[str, Any]) -> Any:
     """Return the head's features from the layers' outputs, as heads/transforms.py makes them from a cache."""
     keras = import_keras()
     parts = []
@@ -127,7 +127,7 @@ def generalised_mean(features: Any) -> Any:
     return ops.squeeze(means * largest, axis=(1, 2))
 
 
-def scale(bundle: Bundle, features: Any) -> Any:
+def _scale(bundle: Bundle, features: Any) -> Any:
     """Return scaled features, as the head's scaling step makes them."""
     keras = import_keras()
     kind = bundle.spec.scaling
@@ -141,25 +141,25 @@ def scale(bundle: Bundle, features: Any) -> Any:
     return keras.layers.UnitNormalization(name="l2")(features)
 
 
-def classify(form: HeadLayers, n_classes: int, features: Any) -> Any:
+def _classify(form: HeadLayers, n_classes: int, features: Any) -> Any:
     """Return probabilities, one column per class name, from scaled features."""
     keras = import_keras()
     if form.views > 1:
         features = keras.layers.Reshape((form.views, -1), name="views")(features)
     for number, layer in enumerate(form.layers):
         name = "head" if number == len(form.layers) - 1 else f"hidden_{number}"
-        features = dense(layer.kernel, layer.bias, layer.activation, name)(features)
+        features = _dense(layer.kernel, layer.bias, layer.activation, name)(features)
     if form.normalised:
         features = features / keras.ops.sum(features, axis=-1, keepdims=True)
     if form.views > 1:
         features = keras.layers.GlobalAveragePooling1D(name="mean_of_views")(features)
     placement = form.placement(n_classes)
     if placement is not None:
-        features = dense(placement, np.zeros(n_classes, np.float32), "linear", "columns")(features)
+        features = _dense(placement, np.zeros(n_classes, np.float32), "linear", "columns")(features)
     return features
 
 
-def dense(kernel: NDArray[np.float32], bias: NDArray[np.float32], activation: str, name: str) -> Any:
+def _dense(kernel: NDArray[np.float32], bias: NDArray[np.float32], activation: str, name: str) -> Any:
     """Return a Dense layer with these weights."""
     layer = import_keras().layers.Dense(kernel.shape[1], activation=activation, name=name)
     layer.build((None, kernel.shape[0]))

@@ -59,20 +59,20 @@ def export_onnx(
     """
     target = Path(output)
     import_onnx()
-    data = build(open_request(head, target, ".onnx", weights, overwrite))
+    data = _build(open_request(head, target, ".onnx", weights, overwrite))
     target.parent.mkdir(parents=True, exist_ok=True)
     with published_bytes(target) as file:
         file.write(data)
     return target
 
 
-def build(request: Request) -> bytes:
+def _build(request: Request) -> bytes:
     """Return the file of a head and its backbone."""
     bundle, graph = request.bundle, Graph()
     pixels = linear_resize(graph, "images", bundle.recipe.input_size_px)
-    maps = layer_outputs(graph, preprocess(graph, pixels), request)
-    features = scale(graph, join(graph, maps, request), request)
-    classify(graph, features, request)
+    maps = _layer_outputs(graph, _preprocess(graph, pixels), request)
+    features = _scale(graph, _join(graph, maps, request), request)
+    _classify(graph, features, request)
     return graph.to_bytes(
         len(bundle.class_names),
         description="Image classifier: uint8 RGB images of shape (n, height, width, 3) to probabilities. Class names are in "
@@ -85,31 +85,31 @@ def build(request: Request) -> bytes:
     )
 
 
-def preprocess(graph: Graph, pixels: str) -> str:
+def _preprocess(graph: Graph, pixels: str) -> str:
     """Add what VGG16 takes: blue first, means subtracted, channels first."""
     bgr = graph.add("Gather", pixels, graph.constant([2, 1, 0], np.int64), axis=3)
     centred = graph.add("Sub", bgr, graph.constant(BGR_MEANS))
     return graph.add("Transpose", centred, perm=[0, 3, 1, 2])
 
 
-def layer_outputs(graph: Graph, pixels: str, request: Request) -> Mapping[str, str]:
+def _layer_outputs(graph: Graph, pixels: str, request: Request) -> Mapping[str, str]:
     """Add VGG16; return what the layers that the head needs give, by their Keras names: the mean over the recipe's views."""
     recipe, spec = request.bundle.recipe, request.bundle.spec
     needed = sorted({recipe.layer if name in POOLINGS else name for name in spec.features})
     if recipe.views == "single":
-        return backbone(graph, pixels, needed, request)
+        return _backbone(graph, pixels, needed, request)
     both = graph.add("Concat", pixels, mirror(graph, pixels), axis=0)
     n_images = graph.add("Shape", pixels, end=1)
-    outputs = backbone(graph, both, needed, request)
+    outputs = _backbone(graph, both, needed, request)
     return {name: mean_of_views(graph, output, n_images) for name, output in outputs.items()}
 
 
-def backbone(graph: Graph, value: str, needed: Collection[str], request: Request) -> Mapping[str, str]:
+def _backbone(graph: Graph, value: str, needed: Collection[str], request: Request) -> Mapping[str, str]:
     """Add VGG16 as deep as it is needed; return the outputs of the needed layers by their Keras names, channels first."""
     names = list(request.weights.tensors)
     outputs: dict[str, str] = {}
     for name, following in zip(names, [*names[1:], ""], strict=True):
-        kernel, bias = (graph.constant(tensor) for tensor in convolution(*request.weights.tensors[name]))
+        kernel, bias = (graph.constant(tensor) for tensor in _convolution(*request.weights.tensors[name]))
         convolved = graph.add("Conv", value, kernel, bias, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
         value = outputs[name] = graph.add("Relu", convolved, name=name)
         block = name.partition("_")[0]
@@ -121,22 +121,22 @@ def backbone(graph: Graph, value: str, needed: Collection[str], request: Request
     raise HeadstartError(f"VGG16 has no layers {', '.join(sorted(set(needed) - outputs.keys()))}.")
 
 
-def convolution(kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _convolution(kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return Keras' kernel of shape (height, width, input, output) as ONNX has it: (output, input, height, width)."""
     return kernel.transpose(3, 2, 0, 1), bias
 
 
-def join(graph: Graph, maps: Mapping[str, str], request: Request) -> str:
+def _join(graph: Graph, maps: Mapping[str, str], request: Request) -> str:
     """Add the head's features from the layers' outputs, as heads/transforms.py makes them from a cache."""
     stored = maps.get(request.bundle.recipe.layer, "")
     parts = [
-        pool(graph, name, stored, request.bundle.recipe) if name in POOLINGS else reduce(graph, "Mean", maps[name])
+        _pool(graph, name, stored, request.bundle.recipe) if name in POOLINGS else _reduce(graph, "Mean", maps[name])
         for name in request.bundle.spec.features
     ]
     return graph.add("Concat", *parts, axis=1) if len(parts) > 1 else parts[0]
 
 
-def pool(graph: Graph, name: str, maps: str, recipe: Recipe) -> str:
+def _pool(graph: Graph, name: str, maps: str, recipe: Recipe) -> str:
     """Add one pooling of the stored layer, shape (n, width).
 
     Raises
@@ -147,7 +147,7 @@ def pool(graph: Graph, name: str, maps: str, recipe: Recipe) -> str:
     if name == "flatten":
         return graph.add("Flatten", graph.add("Transpose", maps, perm=[0, 2, 3, 1]), axis=1)
     if name in {"avg", "max"}:
-        return reduce(graph, {"avg": "Mean", "max": "Max"}[name], maps)
+        return _reduce(graph, {"avg": "Mean", "max": "Max"}[name], maps)
     if name == "gem":
         return generalised_mean(graph, maps)
     if name == "crops":
@@ -164,10 +164,10 @@ def average_crops(graph: Graph, maps: str, side: int) -> str:
             start, end = (graph.constant([bound], np.int64) for bound in (part.start, part.stop))
             corner = cut(graph, corner, start, end, axis=axis)
         parts.append(corner)
-    return graph.add("Concat", *(reduce(graph, "Mean", part) for part in parts), axis=1)
+    return graph.add("Concat", *(_reduce(graph, "Mean", part) for part in parts), axis=1)
 
 
-def reduce(graph: Graph, how: str, maps: str, *, keepdims: int = 0) -> str:
+def _reduce(graph: Graph, how: str, maps: str, *, keepdims: int = 0) -> str:
     """Add ``Mean`` or ``Max`` over all positions."""
     return graph.add(f"Reduce{how}", maps, graph.constant([2, 3], np.int64), keepdims=keepdims)
 
@@ -175,14 +175,14 @@ def reduce(graph: Graph, how: str, maps: str, *, keepdims: int = 0) -> str:
 def generalised_mean(graph: Graph, maps: str) -> str:
     """Add what heads/transforms.py makes of a layer's output under the name ``gem``."""
     positive = graph.add("Relu", maps)
-    largest = reduce(graph, "Max", positive, keepdims=1)
+    largest = _reduce(graph, "Max", positive, keepdims=1)
     shares = graph.add("Div", positive, graph.add("Max", largest, graph.constant(TINY)))
-    mean = reduce(graph, "Mean", graph.add("Pow", shares, graph.constant(GEM_POWER)), keepdims=1)
+    mean = _reduce(graph, "Mean", graph.add("Pow", shares, graph.constant(GEM_POWER)), keepdims=1)
     rooted = graph.add("Pow", mean, graph.constant(1 / GEM_POWER))
     return graph.add("Flatten", graph.add("Mul", rooted, largest), axis=1)
 
 
-def scale(graph: Graph, features: str, request: Request) -> str:
+def _scale(graph: Graph, features: str, request: Request) -> str:
     """Add the head's scaling step.
 
     Raises
@@ -204,7 +204,7 @@ def scale(graph: Graph, features: str, request: Request) -> str:
     return graph.add("Div", features, graph.add("Max", norms, graph.constant(TINY)))
 
 
-def classify(graph: Graph, features: str, request: Request) -> None:
+def _classify(graph: Graph, features: str, request: Request) -> None:
     """Add the head's layers, up to ``probabilities``."""
     form = request.layers
     if form.views > 1:

@@ -86,8 +86,8 @@ def linear_resize(graph: Graph, images: str, size_px: int) -> str:
     for side in (top, bottom):
         picked = graph.add("Gather", images, side, axis=1)
         start, end = (as_float(graph, graph.add("Gather", picked, column, axis=2)) for column in (left, right))
-        rows.append(blend(graph, start, end, weight_x))
-    return graph.add("Round", blend(graph, rows[0], rows[1], weight_y))  # halves to even, as np.rint
+        rows.append(_blend(graph, start, end, weight_x))
+    return graph.add("Round", _blend(graph, rows[0], rows[1], weight_y))  # halves to even, as np.rint
 
 
 def neighbours(graph: Graph, shape: str, axis: int, size_px: int) -> tuple[str, str, str]:
@@ -98,13 +98,13 @@ def neighbours(graph: Graph, shape: str, axis: int, size_px: int) -> tuple[str, 
     centres = graph.constant(np.arange(size_px, dtype=np.float32) + np.float32(0.5))
     positions = graph.add("Sub", graph.add("Mul", centres, scale), half)
     floor = graph.add("Floor", positions)
-    first = as_index(graph, graph.add("Max", floor, graph.constant(0)))
+    first = _as_index(graph, graph.add("Max", floor, graph.constant(0)))
     last = graph.add("Sub", length, graph.constant(1, np.int64))
-    second = graph.add("Min", as_index(graph, graph.add("Ceil", positions)), last)
+    second = graph.add("Min", _as_index(graph, graph.add("Ceil", positions)), last)
     return first, second, graph.add("Sub", positions, floor)
 
 
-def blend(graph: Graph, start: str, end: str, weight: str) -> str:
+def _blend(graph: Graph, start: str, end: str, weight: str) -> str:
     """Add ``start + (end − start) · weight``."""
     return graph.add("Add", graph.add("Mul", graph.add("Sub", end, start), weight), start)
 
@@ -131,7 +131,7 @@ def as_float(graph: Graph, value: str) -> str:
     return graph.add("Cast", value, to=import_onnx().TensorProto.FLOAT)
 
 
-def as_index(graph: Graph, value: str) -> str:
+def _as_index(graph: Graph, value: str) -> str:
     """Add a conversion to int64."""
     return graph.add("Cast", value, to=import_onnx().TensorProto.INT64)
 

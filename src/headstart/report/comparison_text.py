@@ -50,47 +50,49 @@ POSITIVE_TITLES = ("sensitivity", "specificity", "precision", "neg. pred.\nvalue
 def comparison_tables(comparison: Comparison) -> list[Table]:
     """Return the scores, the differences to the best head, and the costs; each fits into 80 columns."""
     tables = [
-        scores_table(comparison),
-        positive_table(comparison),
-        differences_table(comparison),
-        costs_table(comparison),
-        caches_table(comparison),
+        _scores_table(comparison),
+        _positive_table(comparison),
+        _differences_table(comparison),
+        _costs_table(comparison),
+        _caches_table(comparison),
     ]
     return [table for table in tables if table.row_count]
 
 
-def scores_table(comparison: Comparison) -> Table:
+def _scores_table(comparison: Comparison) -> Table:
     """Return every metric of every head, accuracy with its interval, the recommended head in bold."""
     columns = ["head", SHORT_TITLES["accuracy"], "95 %\ninterval"]
-    table = slim_table("Scores", [*columns, *(SHORT_TITLES[metric.name] for metric in METRICS[1:])])
+    table = _slim_table("Scores", [*columns, *(SHORT_TITLES[metric.name] for metric in METRICS[1:])])
     for head in comparison.heads:
         accuracy = head.metrics["accuracy"]
         values = [value_text(accuracy.value), interval_text(accuracy.low, accuracy.high)]
         values += [value_text(head.metrics[metric.name].value) for metric in METRICS[1:]]
-        table.add_row(shown_name(head, comparison), *values, style="dim" if head.baseline else None)
+        table.add_row(_shown_name(head, comparison), *values, style="dim" if head.baseline else None)
     return table
 
 
-def positive_table(comparison: Comparison) -> Table:
+def _positive_table(comparison: Comparison) -> Table:
     """Return how well each head tells the positive class from the others; empty where none was named."""
     columns = ["head", *POSITIVE_TITLES]
-    table = slim_table(f"{escape(printable(comparison.positive or ''))} against the rest, 95 % intervals", columns)
+    table = _slim_table(f"{escape(printable(comparison.positive or ''))} against the rest, 95 % intervals", columns)
     for head in comparison.heads:
         if head.positive:
-            cells = (f"{value_text(rate.value)}\n{interval_text(rate.low, rate.high)}" for rate in rates(head.positive))
-            table.add_row(shown_name(head, comparison), *cells, style="dim" if head.baseline else None)
+            cells = (
+                f"{value_text(rate.value)}\n{interval_text(rate.low, rate.high)}" for rate in _rates(head.positive)
+            )
+            table.add_row(_shown_name(head, comparison), *cells, style="dim" if head.baseline else None)
     return table
 
 
-def rates(positive: PositiveRates) -> tuple[Estimate, ...]:
+def _rates(positive: PositiveRates) -> tuple[Estimate, ...]:
     """Return the rates in the order of :data:`POSITIVE_TITLES`."""
     return positive.sensitivity, positive.specificity, positive.precision, positive.npv
 
 
-def differences_table(comparison: Comparison) -> Table:
+def _differences_table(comparison: Comparison) -> Table:
     """Return each head's figure minus the best one's with interval and p-value of one test, and the held-out accuracy."""
     title = f"Difference in {metric_title(comparison.metric)} to the best, on the same images"
-    table = slim_table(title, ["head", "difference", "95 % interval", "p"])
+    table = _slim_table(title, ["head", "difference", "95 % interval", "p"])
     table.caption = "p is below 0.05 exactly where the interval leaves out 0."
     table.caption_justify = "left"
     held_out = any(head.held_out for head in comparison.heads)
@@ -99,12 +101,12 @@ def differences_table(comparison: Comparison) -> Table:
     for head in comparison.heads:
         if head.difference is None and not held_out:
             continue
-        cells = difference_cells(head) + ([held_out_text(head)] if held_out else [])
-        table.add_row(shown_name(head, comparison), *cells, style="dim" if head.baseline else None)
+        cells = _difference_cells(head) + ([_held_out_text(head)] if held_out else [])
+        table.add_row(_shown_name(head, comparison), *cells, style="dim" if head.baseline else None)
     return table
 
 
-def difference_cells(head: HeadResult) -> list[str]:
+def _difference_cells(head: HeadResult) -> list[str]:
     """Return difference, interval and p-value in words; dashes where there are none."""
     if head.difference is None:
         return [NOTHING if head.baseline else "best", "", ""]
@@ -113,23 +115,23 @@ def difference_cells(head: HeadResult) -> list[str]:
     return [signed(difference.value), between, p_text(head.p_value)]
 
 
-def held_out_text(head: HeadResult) -> str:
+def _held_out_text(head: HeadResult) -> str:
     """Return accuracy and interval on the held-out split."""
     if head.held_out is None:
         return NOTHING
     return f"{value_text(head.held_out.accuracy)} ({interval_text(*head.held_out.accuracy_interval)})"
 
 
-def costs_table(comparison: Comparison) -> Table:
+def _costs_table(comparison: Comparison) -> Table:
     """Return what each head costs in time, memory and size."""
     columns = ["head", "fit", "search", "per image\nhead", "per image\nin all", "size", "peak\nmemory"]
-    table = slim_table("Costs", columns)
+    table = _slim_table("Costs", columns)
     for head in comparison.heads:
-        table.add_row(shown_name(head, comparison), *cost_cells(head), style="dim" if head.baseline else None)
+        table.add_row(_shown_name(head, comparison), *_cost_cells(head), style="dim" if head.baseline else None)
     return table
 
 
-def cost_cells(head: HeadResult) -> list[str]:
+def _cost_cells(head: HeadResult) -> list[str]:
     """Return time of the fit and the search, of one image, size and memory, with units."""
     cost = head.cost
     once = [seconds(cost.fit_seconds), seconds(cost.search_seconds) if cost.search_seconds else NOTHING]
@@ -137,18 +139,18 @@ def cost_cells(head: HeadResult) -> list[str]:
     return [*once, *per_image, size(cost.size_bytes), memory(cost.peak_bytes)]
 
 
-def caches_table(comparison: Comparison) -> Table:
+def _caches_table(comparison: Comparison) -> Table:
     """Return the cache that each head took; empty where there was one alone."""
     table = Table("head", "cache", title="Chosen caches", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in table.columns:
         column.overflow = "fold"
     for head in comparison.heads if comparison.caches else ():
-        cells = (shown_name(head, comparison), escape(printable(head.cache or NOTHING)))
+        cells = (_shown_name(head, comparison), escape(printable(head.cache or NOTHING)))
         table.add_row(*cells, style="dim" if head.baseline else None)
     return table
 
 
-def slim_table(title: str, columns: Sequence[str]) -> Table:
+def _slim_table(title: str, columns: Sequence[str]) -> Table:
     """Return a table with its first column to the left and numbers, which stay whole, to the right."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for number, column in enumerate(columns):
@@ -157,7 +159,7 @@ def slim_table(title: str, columns: Sequence[str]) -> Table:
     return table
 
 
-def shown_name(head: HeadResult, comparison: Comparison) -> str:
+def _shown_name(head: HeadResult, comparison: Comparison) -> str:
     """Return a head's name in Rich markup, the recommended one marked."""
     name = escape(printable(head.name))
     return f"[bold green]{name} ◀[/]" if head.name == comparison.recommended else name
@@ -170,20 +172,20 @@ def comparison_markdown(comparison: Comparison) -> str:
     """Return the recommendation, the tables and how it was done as Markdown."""
     parts = [f"**{markdown_text(comparison.recommendation)}**"]
     header = ["head", *(metric.title for metric in METRICS)]
-    parts.append(markdown_table(header, ([mark(head, comparison), *score_cells(head)] for head in comparison.heads)))
+    parts.append(_markdown_table(header, ([mark(head, comparison), *_score_cells(head)] for head in comparison.heads)))
     if comparison.positive:
         parts.append(f"{markdown_text(comparison.positive)} against the rest:")
-        rows = ([mark(head, comparison), *positive_cells(head)] for head in comparison.heads if head.positive)
-        parts.append(markdown_table(["head", *(title.replace("\n", " ") for title in POSITIVE_TITLES)], rows))
+        rows = ([mark(head, comparison), *_positive_cells(head)] for head in comparison.heads if head.positive)
+        parts.append(_markdown_table(["head", *(title.replace("\n", " ") for title in POSITIVE_TITLES)], rows))
     header = ["head", f"{metric_title(comparison.metric)} minus the best's", "95 % interval", "p", "held-out accuracy"]
-    rows = ([mark(head, comparison), *difference_cells(head), held_out_text(head)] for head in comparison.heads)
-    parts.append(markdown_table(header, rows))
+    rows = ([mark(head, comparison), *_difference_cells(head), _held_out_text(head)] for head in comparison.heads)
+    parts.append(_markdown_table(header, rows))
     header = ["head", "fit", "search", "per image: head", "per image: in all", "size", "peak memory"]
-    parts.append(markdown_table(header, ([mark(head, comparison), *cost_cells(head)] for head in comparison.heads)))
+    parts.append(_markdown_table(header, ([mark(head, comparison), *_cost_cells(head)] for head in comparison.heads)))
     if comparison.caches:
         rows = ([mark(head, comparison), markdown_text(head.cache or NOTHING)] for head in comparison.heads)
-        parts.append(markdown_table(["head", "cache"], rows))
-    parts.append("\n".join(f"- {markdown_text(line)}" for line in remarks(comparison)))
+        parts.append(_markdown_table(["head", "cache"], rows))
+    parts.append("\n".join(f"- {markdown_text(line)}" for line in _remarks(comparison)))
     if comparison.fit_command:
         parts.append(f"    {printable(comparison.fit_command)}")
     if comparison.command:
@@ -191,13 +193,13 @@ def comparison_markdown(comparison: Comparison) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def positive_cells(head: HeadResult) -> list[str]:
+def _positive_cells(head: HeadResult) -> list[str]:
     """Return the rates of the positive class, each with its interval."""
-    found = rates(head.positive) if head.positive else ()
+    found = _rates(head.positive) if head.positive else ()
     return [f"{value_text(rate.value)} ({interval_text(rate.low, rate.high)})" for rate in found]
 
 
-def remarks(comparison: Comparison) -> list[str]:
+def _remarks(comparison: Comparison) -> list[str]:
     """Return how the figures came about and what a reader must know, a sentence each."""
     lines = [f"{counted(len(comparison.y_true))}, {counted(len(comparison.class_names), 'class')}, {comparison.cache}"]
     named = {"Folds": comparison.folds, "Intervals": comparison.interval, "Differences": comparison.test}
@@ -223,7 +225,7 @@ def expected_text(comparison: Comparison) -> str:
     return f"{metric_title(comparison.metric)} {figure}; measured {measured}. {comparison.correction}"
 
 
-def score_cells(head: HeadResult) -> list[str]:
+def _score_cells(head: HeadResult) -> list[str]:
     """Return every metric with its interval."""
     estimates = [head.metrics[metric.name] for metric in METRICS]
     return [f"{value_text(e.value)} ({interval_text(e.low, e.high)})" for e in estimates]
@@ -237,7 +239,7 @@ def mark(head: HeadResult, comparison: Comparison) -> str:
     return f"*{name}*" if head.baseline else name
 
 
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def _markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table whose cells are Markdown already, numbers to the right."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
@@ -254,7 +256,7 @@ def markdown_text(text: str) -> str:
 
 def comparison_csv(comparison: Comparison) -> str:
     """Return one row per head with a header: metrics with their bounds, difference, p-value, held-out accuracy, costs."""
-    rows = [csv_row(head, comparison) for head in comparison.heads]
+    rows = [_csv_row(head, comparison) for head in comparison.heads]
     written = io.StringIO()
     writer = csv.DictWriter(written, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -262,7 +264,7 @@ def comparison_csv(comparison: Comparison) -> str:
     return written.getvalue()
 
 
-def csv_row(head: HeadResult, comparison: Comparison) -> dict[str, Any]:
+def _csv_row(head: HeadResult, comparison: Comparison) -> dict[str, Any]:
     """Return the columns of one head; empty where a figure does not exist."""
     row: dict[str, Any] = {"head": printable(head.name), "baseline": head.baseline}
     row["recommended"] = head.name == comparison.recommended
@@ -270,11 +272,11 @@ def csv_row(head: HeadResult, comparison: Comparison) -> dict[str, Any]:
         row["cache"] = printable(head.cache)
     for name, estimate in {**head.metrics, "difference": head.difference}.items():
         bounds = (None, None, None) if estimate is None else (estimate.value, estimate.low, estimate.high)
-        row |= dict(zip((name, f"{name}_low", f"{name}_high"), map(or_empty, bounds), strict=True))
-    row["p_value"] = or_empty(head.p_value)
+        row |= dict(zip((name, f"{name}_low", f"{name}_high"), map(_or_empty, bounds), strict=True))
+    row["p_value"] = _or_empty(head.p_value)
     expected = comparison.expected if row["recommended"] else None
     ends = (None, None, None) if expected is None else (expected.value, expected.low, expected.high)
-    row |= dict(zip(("expected", "expected_low", "expected_high"), map(or_empty, ends), strict=True))
+    row |= dict(zip(("expected", "expected_low", "expected_high"), map(_or_empty, ends), strict=True))
     row["held_out_accuracy"] = None if head.held_out is None else head.held_out.accuracy
     cost = head.cost
     row |= {"fit_seconds": cost.fit_seconds, "search_seconds": cost.search_seconds, "head_ms": cost.head_ms}
@@ -283,7 +285,7 @@ def csv_row(head: HeadResult, comparison: Comparison) -> dict[str, Any]:
     return {name: csv_cell(value) for name, value in row.items()}
 
 
-def or_empty(value: float | None) -> float | None:
+def _or_empty(value: float | None) -> float | None:
     """Return a number; None for what is not one."""
     return None if value is None or math.isnan(value) else value
 

@@ -212,7 +212,7 @@ def cumulative(y_true: NDArray[np.bool_], scores: Floats) -> tuple[NDArray[np.in
     return hits, last + 1 - hits
 
 
-def one_vs_rest(y_true: Labels, probabilities: Floats) -> Iterator[tuple[NDArray[np.bool_], Floats]]:
+def _one_vs_rest(y_true: Labels, probabilities: Floats) -> Iterator[tuple[NDArray[np.bool_], Floats]]:
     """Yield truth and score of each class that has images, and has images that are not of it."""
     for label in range(probabilities.shape[1]):
         positive = y_true == label
@@ -222,13 +222,13 @@ def one_vs_rest(y_true: Labels, probabilities: Floats) -> Iterator[tuple[NDArray
 
 def macro_curves(y_true: Labels, probabilities: Floats) -> tuple[Curve, Curve]:
     """Return the means of every class's two curves, one class against the rest, each class counting the same."""
-    pairs = [both_curves(*pair) for pair in one_vs_rest(y_true, probabilities)]
-    return mean_roc([roc for roc, _ in pairs]), mean_precision([precision for _, precision in pairs])
+    pairs = [both_curves(*pair) for pair in _one_vs_rest(y_true, probabilities)]
+    return _mean_roc([roc for roc, _ in pairs]), _mean_precision([precision for _, precision in pairs])
 
 
-def mean_roc(curves: Sequence[Curve]) -> Curve:
+def _mean_roc(curves: Sequence[Curve]) -> Curve:
     """Return the mean true positive rate at equal false positive rate."""
-    x = grid(curves)
+    x = _grid(curves)
     # A curve that rises at one of these places has two heights there, so every place is two vertices.
     lower = np.mean([np.interp(-x, -curve.x[::-1], curve.y[::-1]) for curve in curves], axis=0)
     upper = np.mean([np.interp(x, curve.x, curve.y) for curve in curves], axis=0)
@@ -236,7 +236,7 @@ def mean_roc(curves: Sequence[Curve]) -> Curve:
     return Curve(np.repeat(x, 2), np.stack([lower, upper], axis=1).ravel(), area)
 
 
-def mean_precision(curves: Sequence[Curve]) -> Curve:
+def _mean_precision(curves: Sequence[Curve]) -> Curve:
     """Return the mean precision at equal recall."""
     x = np.linspace(0.0, 1.0, 201)
     # At a recall between two thresholds the next one that reaches it counts.
@@ -244,7 +244,7 @@ def mean_precision(curves: Sequence[Curve]) -> Curve:
     return Curve(x, np.mean(steps, axis=0), float(np.mean([curve.area for curve in curves])))
 
 
-def grid(curves: Sequence[Curve]) -> NDArray[np.float64]:
+def _grid(curves: Sequence[Curve]) -> NDArray[np.float64]:
     """Return at most 2,000 places from 0 to 1, dense where the curves have their vertices."""
     places = np.unique(np.concatenate([curve.x for curve in curves]))
     kept: NDArray[np.float64] = places[np.unique(np.linspace(0, len(places) - 1, 2000).astype(int))]

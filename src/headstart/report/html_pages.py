@@ -211,12 +211,12 @@ def make_environment() -> Any:
         lstrip_blocks=True,
     )
     environment.filters["printable"] = printable
-    environment.filters["breakable"] = breakable
+    environment.filters["breakable"] = _breakable
     environment.filters["thousands"] = "{:,}".format
     return environment
 
 
-def breakable(path: str) -> Any:
+def _breakable(path: str) -> Any:
     """Return a path as HTML in which a line may end after a slash or an underscore; whatever it contains is text."""
     from markupsafe import Markup, escape
 
@@ -270,15 +270,15 @@ def benchmark_page(
         expected=expected_text(comparison),
         text=text_tables,
         plots=comparison_plots(comparison),
-        classes=listed_classes(curve_points.class_tallies(counts, comparison.class_names)),
+        classes=_listed_classes(curve_points.class_tallies(counts, comparison.class_names)),
         pairs=curve_points.confusions(counts, comparison.class_names, PAGE_PAIRS),
         n_wrong=int(counts.sum() - counts.trace()),
         mistakes=page_mistakes(comparison),
         picture=pictures(thumbnails or {}),
         link=lambda path: image_link(image_root, path),
-        setting=setting,
+        setting=_setting,
         recipe={field.name: getattr(comparison.recipe, field.name) for field in fields(comparison.recipe)},
-        best=best_of(comparison),
+        best=_best_of(comparison),
     )
 
 
@@ -294,12 +294,12 @@ def page_mistakes(comparison: Comparison) -> list[MistakenCell]:
     )
 
 
-def listed_classes(classes: list[ClassTally]) -> list[ClassTally]:
+def _listed_classes(classes: list[ClassTally]) -> list[ClassTally]:
     """Return all classes in their order; of too many, the ones with the lowest F1, lowest first."""
     return classes if len(classes) <= PAGE_CLASSES else sorted(classes, key=lambda c: c.f1)[:PAGE_CLASSES]
 
 
-def best_of(comparison: Comparison) -> dict[str, float]:
+def _best_of(comparison: Comparison) -> dict[str, float]:
     """Return the best value of each metric among the heads that are no baselines, rounded as it is shown."""
     best = {}
     for metric in METRICS:
@@ -310,7 +310,7 @@ def best_of(comparison: Comparison) -> dict[str, float]:
     return best
 
 
-def setting(spec: HeadSpec | None) -> str:
+def _setting(spec: HeadSpec | None) -> str:
     """Return what a head was fitted with, in words."""
     if spec is None:
         return ""

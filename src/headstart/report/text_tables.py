@@ -95,9 +95,9 @@ def summary_line(score: Score) -> str:
     low, high = score.accuracy_interval
     return (
         f"[bold]accuracy {score.accuracy:.3f}[/] (95 % interval {low:.3f}–{high:.3f}, n = {score.n_samples:,}) · "
-        f"balanced accuracy {with_interval(score, 'balanced_accuracy', score.balanced_accuracy)} · "
-        f"macro F1 {with_interval(score, 'f1_macro', score.f1_macro)} · "
-        f"log-loss {with_interval(score, 'log_loss', score.log_loss)}"
+        f"balanced accuracy {_with_interval(score, 'balanced_accuracy', score.balanced_accuracy)} · "
+        f"macro F1 {_with_interval(score, 'f1_macro', score.f1_macro)} · "
+        f"log-loss {_with_interval(score, 'log_loss', score.log_loss)}"
     )
 
 
@@ -112,7 +112,7 @@ def chance_line(score: Score) -> str:
     return f"Always saying {escape(printable(str(most['class'])))} has accuracy {share:.3f}, {words}."
 
 
-def with_interval(score: Score, name: str, value: float) -> str:
+def _with_interval(score: Score, name: str, value: float) -> str:
     """Return a figure and its 95 % interval, which scores of older versions do not have."""
     between = score.intervals.get(name)
     return f"{value:.3f}" if between is None else f"{value:.3f} ({interval_text(*between)})"
@@ -137,12 +137,12 @@ def per_class_table(score: Score) -> Table:
     for column in (*("F1" if key == "f1" else key for key in keys), "images"):
         table.add_column(column, justify="right")
     for row in score.per_class:
-        numbers = (class_figure(row, key) for key in keys)
+        numbers = (_class_figure(row, key) for key in keys)
         table.add_row(escape(str(row["class"])), *numbers, f"{row['support']:,}")
     return table
 
 
-def class_figure(row: Mapping[str, Any], key: str) -> str:
+def _class_figure(row: Mapping[str, Any], key: str) -> str:
     """Return a figure of a class with its interval below it; of older versions the figure alone."""
     between = row.get(f"{key}_interval")
     return f"{row[key]:.3f}" if between is None else f"{row[key]:.3f}\n[dim]{interval_text(*between)}[/]"
@@ -156,11 +156,11 @@ def confusion_table(score: Score) -> Table | None:
     for name in score.class_names:
         table.add_column(escape(name), justify="right")
     for i, (name, counts) in enumerate(zip(score.class_names, score.confusion, strict=True)):
-        table.add_row(escape(name), *(cell(count, right=i == j) for j, count in enumerate(counts)))
+        table.add_row(escape(name), *(_cell(count, right=i == j) for j, count in enumerate(counts)))
     return table
 
 
-def cell(count: int, *, right: bool) -> str:
+def _cell(count: int, *, right: bool) -> str:
     """Return one cell of a confusion matrix."""
     if right:
         return f"[bold green]{count}[/]"

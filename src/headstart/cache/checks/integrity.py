@@ -85,11 +85,11 @@ def readable_columns(datasets: Mapping[str, StoredRows], found: list[Finding]) -
         try:
             columns[name] = read_column(dataset, read_text_attribute(dataset, DIGEST))
         except H5PY_ERRORS as error:
-            found.append(Finding(f"/{name}", f"{first_line(error)}{unreadable_rows(dataset)}"))
+            found.append(Finding(f"/{name}", f"{first_line(error)}{_unreadable_rows(dataset)}"))
     return columns
 
 
-def unreadable_rows(dataset: StoredRows) -> str:
+def _unreadable_rows(dataset: StoredRows) -> str:
     """Return which rows of a column lie in chunks that cannot be read, in words; empty where all can."""
     bad = []
     for start in range(0, len(dataset), dataset.chunk_rows):
@@ -112,16 +112,16 @@ def contradictions(header: Header, datasets: Datasets, columns: Mapping[str, Any
         outside = np.flatnonzero((label < -1) | (label >= len(names))) if label is not None else np.empty(0, np.int64)
         for row in outside.tolist():
             expected, received = f"-1 to {len(names) - 1}", str(columns[f"{ROWS}/label"][row])
-            yield Finding(f"/{ROWS}/label", "there is no such class", row, image_of(columns, row), expected, received)
+            yield Finding(f"/{ROWS}/label", "there is no such class", row, _image_of(columns, row), expected, received)
     for row, path in enumerate(paths or ()):
         if not path:
             yield Finding(f"/{ROWS}/path", "the path is empty", row)
     layers = columns.get(POOLED_COLUMN_LAYER)
     if POOLED in datasets and datasets[POOLED].shape[1] and layers is not None:
-        yield from layer_findings(header, list(layers))
+        yield from _layer_findings(header, list(layers))
 
 
-def layer_findings(header: Header, layers: list[str]) -> Iterator[Finding]:
+def _layer_findings(header: Header, layers: list[str]) -> Iterator[Finding]:
     """Yield where the columns of ``/pooled`` are not those of the recipe."""
     place = f"/{POOLED_COLUMN_LAYER}"
     try:
@@ -135,7 +135,7 @@ def layer_findings(header: Header, layers: list[str]) -> Iterator[Finding]:
             return
 
 
-def row_findings(
+def _row_findings(
     datasets: Datasets, columns: Mapping[str, Any], wanted: NDArray[np.int64], advance: Callable[[int], None]
 ) -> Iterator[Finding]:
     """Yield which of some rows of ``/features`` and ``/pooled`` cannot be read, are not finite, or not their digest's."""
@@ -147,21 +147,21 @@ def row_findings(
         digests = HexColumn(array)
     for start in range(0, len(wanted), step):
         rows = wanted[start : start + step]
-        parts = {name: rows_or_none(dataset, rows) for name, dataset in present.items()}
+        parts = {name: _rows_or_none(dataset, rows) for name, dataset in present.items()}
         for position, row in enumerate(rows.tolist()):
             values: dict[str, NDArray[Any]] = {}
-            for finding in one_row(row, position, present, parts, values):
-                yield with_image(finding, columns)
+            for finding in _one_row(row, position, present, parts, values):
+                yield _with_image(finding, columns)
             if digests is not None and len(values) == 2:
                 received = row_digest(values[FEATURES], values[POOLED]).hex()
                 if received != digests[row]:
                     what = "features and averages are not those that were written (SHA-256)"
                     finding = Finding(f"/{FEATURES}", what, row, "", digests[row], received)
-                    yield with_image(finding, columns)
+                    yield _with_image(finding, columns)
         advance(len(rows))
 
 
-def one_row(
+def _one_row(
     row: int,
     position: int,
     present: Datasets,
@@ -172,7 +172,7 @@ def one_row(
     for name, dataset in present.items():
         batch = parts[name]
         try:
-            value = read_one(dataset, row) if batch is None else batch[position]
+            value = _read_one(dataset, row) if batch is None else batch[position]
         except H5PY_ERRORS as error:
             yield Finding(f"/{name}", f"it cannot be read: {first_line(error)}", row)
             continue
@@ -182,7 +182,7 @@ def one_row(
             yield Finding(f"/{name}", f"{n_bad:,} values are not finite", row)
 
 
-def rows_or_none(dataset: StoredRows | ShardedRows, rows: NDArray[np.int64]) -> NDArray[Any] | None:
+def _rows_or_none(dataset: StoredRows | ShardedRows, rows: NDArray[np.int64]) -> NDArray[Any] | None:
     """Return consecutive rows; None where one of them cannot be read."""
     values = np.empty((len(rows), *dataset.shape[1:]), dataset.dtype)
     with suppress(*H5PY_ERRORS):
@@ -192,7 +192,7 @@ def rows_or_none(dataset: StoredRows | ShardedRows, rows: NDArray[np.int64]) -> 
     return None
 
 
-def read_one(dataset: StoredRows | ShardedRows, row: int) -> NDArray[Any]:
+def _read_one(dataset: StoredRows | ShardedRows, row: int) -> NDArray[Any]:
     """Return one row."""
     value = np.empty((1, *dataset.shape[1:]), dataset.dtype)
     dataset.read(np.array([row]), value)
@@ -200,18 +200,18 @@ def read_one(dataset: StoredRows | ShardedRows, row: int) -> NDArray[Any]:
     return one
 
 
-def with_image(finding: Finding, columns: Mapping[str, Any]) -> Finding:
+def _with_image(finding: Finding, columns: Mapping[str, Any]) -> Finding:
     """Return the finding with the path of its row."""
-    return finding if finding.row is None else replace(finding, image=image_of(columns, finding.row))
+    return finding if finding.row is None else replace(finding, image=_image_of(columns, finding.row))
 
 
-def image_of(columns: Mapping[str, Any], row: int) -> str:
+def _image_of(columns: Mapping[str, Any], row: int) -> str:
     """Return the path of a row; empty where the paths cannot be read."""
     paths: TextColumn | None = columns.get(f"{ROWS}/path")
     return paths[row] if paths is not None else ""
 
 
-def findings_in_folder(
+def _findings_in_folder(
     folder: ShardFolder, start: Callable[[int], None], advance: Callable[[int], None]
 ) -> Iterator[Finding]:
     """Yield everything that is wrong with a folder of shards; arguments as of ``verify_file``."""
@@ -231,7 +231,7 @@ def findings_in_folder(
             if not any(finding.what.startswith(first_line(error)) for finding in found):
                 yield Finding(FILE, first_line(error))
             return
-        yield from findings_by(folder, manifest, columns, start, advance)
+        yield from _findings_by(folder, manifest, columns, start, advance)
     finally:
         close_file(file)
 
@@ -264,7 +264,7 @@ def columns_of(file: Any, folder: ShardFolder) -> tuple[dict[str, Any], list[Fin
     return readable_columns(datasets, found), found
 
 
-def findings_by(
+def _findings_by(
     folder: ShardFolder,
     manifest: Manifest,
     columns: dict[str, Any],
@@ -278,17 +278,17 @@ def findings_by(
         start(manifest.header.n_images)
         closed = np.zeros(len(manifest.places.table), np.bool_)
         for number in range(len(closed)):
-            finding, closed[number] = shard_finding(folder, shards, number)
+            finding, closed[number] = _shard_finding(folder, shards, number)
             if finding is not None:
                 yield finding
         unreadable = closed[manifest.places.shard]
         advance(int(unreadable.sum()))
-        yield from row_findings(rows, columns, np.flatnonzero(~unreadable), advance)
+        yield from _row_findings(rows, columns, np.flatnonzero(~unreadable), advance)
     finally:
         shards.close()
 
 
-def shard_finding(folder: ShardFolder, shards: OpenShards, number: int) -> tuple[Finding | None, bool]:
+def _shard_finding(folder: ShardFolder, shards: OpenShards, number: int) -> tuple[Finding | None, bool]:
     """Return what is wrong with a shard as a file, and whether none of its rows can be read for that."""
     name = shards.table.names[number]
     try:
@@ -331,7 +331,7 @@ def verify_file(
     path = Path(path)
     folder = shard_folder(path)
     if folder:
-        yield from findings_in_folder(folder, start or (lambda n: None), advance or (lambda n: None))
+        yield from _findings_in_folder(folder, start or (lambda n: None), advance or (lambda n: None))
         return
     check_is_file(path)
     try:
@@ -342,7 +342,7 @@ def verify_file(
         yield Finding(FILE, f"it cannot be opened: {first_line(error)}")
         return
     try:
-        yield from findings_in(file, path, start or (lambda n: None), advance or (lambda n: None))
+        yield from _findings_in(file, path, start or (lambda n: None), advance or (lambda n: None))
     finally:
         close_file(file)
 
@@ -359,7 +359,7 @@ def verify(cache: FeatureCache) -> None:
         raise CacheError(f"{cache.path} is damaged: {finding} {REMEDY}")
 
 
-def findings_in(
+def _findings_in(
     file: Any, path: Path, start: Callable[[int], None], advance: Callable[[int], None]
 ) -> Iterator[Finding]:
     """Yield everything that is wrong with an open file."""
@@ -377,7 +377,7 @@ def findings_in(
     yield from found
     yield from contradictions(header, datasets, columns)
     start(header.n_images)
-    yield from row_findings(datasets, columns, np.arange(header.n_images), advance)
+    yield from _row_findings(datasets, columns, np.arange(header.n_images), advance)
 
 
 def readable_datasets(file: Any, header: Header, found: list[Finding]) -> dict[str, StoredRows]:

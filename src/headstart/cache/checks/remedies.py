@@ -75,7 +75,7 @@ def remedies(
     if recipe is not None and recipe.backbone.startswith(FOREIGN):
         made_by = shlex.quote(recipe.backbone.removeprefix(FOREIGN))
         return (f"headstart import FEATURES -o {name} --name {made_by} --overwrite",)
-    extract = " ".join(["extract-features", folder, "-o", name, *options_of(recipe, layout)])
+    extract = " ".join(["extract-features", folder, "-o", name, *_options_of(recipe, layout)])
     images = [finding for finding in found if finding.place == IMAGE]
     damaged = [finding for finding in found if is_damaged_row(finding) or is_damaged_shard(finding)]
     if len(images) + len(damaged) < len(found) or (damaged and isinstance(cache, Address)):
@@ -85,7 +85,7 @@ def remedies(
     return (*update, *repair)
 
 
-def options_of(recipe: Recipe | None, layout: str) -> Iterator[str]:
+def _options_of(recipe: Recipe | None, layout: str) -> Iterator[str]:
     """Yield the options by which ``extract-features`` makes features of a recipe, but for those that are the default."""
     if layout == "manifest":
         yield "--manifest CSV"

@@ -40,42 +40,42 @@ MAX_OBJECTS = 1000
 
 def serve() -> None:
     """Answer questions on standard input, a JSON object a line with ``path`` and limits, by exit codes on standard output."""
-    say("ready")
-    while is_asked() and (line := sys.stdin.readline()):
+    _say("ready")
+    while _is_asked() and (line := sys.stdin.readline()):
         question = json.loads(line)
         if hasattr(os, "fork"):
             process = os.fork()
-            code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) if process else answer(question)
+            code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) if process else _answer(question)
             if not process and code != SOUND:
                 sys.exit(code)  # by the usual way: HDF5 closes what is open, which can fail too
             if not process:
                 os._exit(code)
-        elif (code := answer(question)) != SOUND:
+        elif (code := _answer(question)) != SOUND:
             sys.exit(code)  # no later file is read by a process that has met damage
-        say(code)
+        _say(code)
 
 
-def say(word: object) -> None:
+def _say(word: object) -> None:
     """Write a line to the asking process."""
     sys.stdout.write(f"{word}\n")
     sys.stdout.flush()
 
 
-def is_asked() -> bool:
+def _is_asked() -> bool:
     """Return whether there is something to read, if not now, then within the time that the process waits."""
     return os.name == "nt" or bool(select.select([sys.stdin], [], [], IDLE_SECONDS)[0])
 
 
-def answer(question: dict[str, Any]) -> int:
+def _answer(question: dict[str, Any]) -> int:
     """Return the exit code for a file."""
-    limit(question["memory_bytes"], question["cpu_seconds"])
+    _limit(question["memory_bytes"], question["cpu_seconds"])
     errors: list[BaseException] = []
     path = Path(question["path"])
     try:
         file = h5py.File(path, "r", locking=False)
     except H5PY_ERRORS:
         return DAMAGED
-    for read in readers(file):
+    for read in _readers(file):
         try:
             errors += read(file, path)
         except H5PY_ERRORS as error:
@@ -89,7 +89,7 @@ def answer(question: dict[str, Any]) -> int:
     return DAMAGED if errors else SOUND
 
 
-def limit(memory_bytes: int, cpu_seconds: int) -> None:
+def _limit(memory_bytes: int, cpu_seconds: int) -> None:
     """Bound what this process may use, where the operating system can: processor time, and memory beyond what it has."""
     try:
         import resource
@@ -108,16 +108,16 @@ def limit(memory_bytes: int, cpu_seconds: int) -> None:
 Reader = Callable[[Any, Path], Sequence[BaseException]]
 
 
-def readers(file: Any) -> tuple[Reader, ...]:
+def _readers(file: Any) -> tuple[Reader, ...]:
     """Return what reads a file of this form."""
     try:
         form = form_of(file)
     except H5PY_ERRORS:
         form = ""
-    return {FORMAT: (read_cache,), SHARDS_FORMAT: (read_shards,)}.get(form, (read_objects,))
+    return {FORMAT: (_read_cache,), SHARDS_FORMAT: (_read_shards,)}.get(form, (_read_objects,))
 
 
-def read_cache(file: Any, path: Path) -> Sequence[BaseException]:
+def _read_cache(file: Any, path: Path) -> Sequence[BaseException]:
     """Read what there is in a cache or a shard; return what was wrong."""
     header = read_header(file, path)
     found: list[Any] = []
@@ -131,7 +131,7 @@ def read_cache(file: Any, path: Path) -> Sequence[BaseException]:
     return errors
 
 
-def read_shards(file: Any, path: Path) -> Sequence[BaseException]:
+def _read_shards(file: Any, path: Path) -> Sequence[BaseException]:
     """Read the manifest of a folder of shards; return what was wrong."""
     found = columns_of(file, ShardFolder(path.parent))[1]
     read_manifest(file, path)
@@ -159,7 +159,7 @@ def read_rows(rows: StoredRows, file_bytes: int) -> Iterator[BaseException]:
             yield error
 
 
-def read_objects(file: Any, _path: Path) -> Sequence[BaseException]:
+def _read_objects(file: Any, _path: Path) -> Sequence[BaseException]:
     """Look at the objects of a file of another layout: types, attributes, chunks; return what was wrong."""
     errors: list[BaseException] = []
     count = 0
@@ -170,7 +170,7 @@ def read_objects(file: Any, _path: Path) -> Sequence[BaseException]:
         try:
             dict(found.attrs)
             if isinstance(found, h5py.Dataset):
-                read_dataset(found)
+                _read_dataset(found)
         except H5PY_ERRORS as error:
             errors.append(error)
         return True if count >= MAX_OBJECTS else None
@@ -180,7 +180,7 @@ def read_objects(file: Any, _path: Path) -> Sequence[BaseException]:
     return errors
 
 
-def read_dataset(dataset: Any) -> None:
+def _read_dataset(dataset: Any) -> None:
     """Look up the chunks of any dataset, and read it where it is small."""
     if dataset.chunks and dataset.size:
         dataset.id.chunk_iter(lambda _place: None)

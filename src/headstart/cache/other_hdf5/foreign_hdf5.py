@@ -64,7 +64,7 @@ def open_other(path: Path) -> Iterator[OtherFile]:
         raise CacheError(f"{path} cannot be read as HDF5: {first_line(error)}.") from error
 
 
-def no_cache(path: Path, datasets: str) -> str:
+def _no_cache(path: Path, datasets: str) -> str:
     """Return that a file is none of this program's, what it holds, and what to do with it."""
     return (
         f"{path} is an HDF5 file, but no feature cache. It holds {datasets}. Expected: a file that extract-features wrote. "
@@ -80,7 +80,7 @@ def refuse_other(path: Path) -> None:
     if found[:-1] != SIGNATURE or found[-1] >= SUPERBLOCK_VERSION:
         return
     with open_other(path) as file:
-        raise CacheError(no_cache(path, file.summary()))
+        raise CacheError(_no_cache(path, file.summary()))
 
 
 class OtherFile:
@@ -101,7 +101,7 @@ class OtherFile:
 
     def __init__(self, file: Any, path: Path) -> None:
         self._path, self._size_bytes = path, path.stat().st_size
-        self._found = datasets_below(file.id)
+        self._found = _datasets_below(file.id)
         self.form = form_of(file)
 
     def names(self) -> list[str]:
@@ -111,7 +111,7 @@ class OtherFile:
     def summary(self) -> str:
         """Return which datasets there are, with shapes and types."""
         names = self.names()
-        shown = ", ".join(f"{name} ({described(self._found[name])})" for name in names[:LISTED]) or "no dataset"
+        shown = ", ".join(f"{name} ({_described(self._found[name])})" for name in names[:LISTED]) or "no dataset"
         return f"{shown} and {len(names) - LISTED:,} more" if len(names) > LISTED else shown
 
     def array(self, *names: str) -> OtherArray | None:
@@ -131,7 +131,7 @@ class OtherFile:
             raise CacheError(f"{self._path}: the dataset {name} {error}.") from error
 
 
-def datasets_below(group: Any, prefix: str = "") -> dict[str, Any]:
+def _datasets_below(group: Any, prefix: str = "") -> dict[str, Any]:
     """Return the datasets of a file and of the groups in its root, by name; links to somewhere else are left out."""
     found: dict[str, Any] = {}
     for _, name in zip(range(MAX_OBJECTS), group, strict=False):
@@ -141,11 +141,11 @@ def datasets_below(group: Any, prefix: str = "") -> dict[str, Any]:
         if isinstance(below, h5d.DatasetID):
             found[text] = below
         elif isinstance(below, h5g.GroupID) and not prefix and len(found) < MAX_OBJECTS:
-            found |= datasets_below(below, f"{text}/")
+            found |= _datasets_below(below, f"{text}/")
     return found
 
 
-def described(dataset: Any) -> str:
+def _described(dataset: Any) -> str:
     """Return shape and type of a dataset in words."""
     try:
         kind = "text" if h5py.check_string_dtype(dataset.dtype) else str(dataset.dtype)
@@ -179,8 +179,8 @@ class OtherArray:
         self.dtype: np.dtype[Any] = TEXT if self._is_text else dataset.dtype
         self._file_bytes = file_bytes
         if dataset.shape is None or self.dtype.kind not in "biufS":
-            raise ValueError(f"holds neither numbers nor text ({described(dataset)})")
-        check_storage(dataset)
+            raise ValueError(f"holds neither numbers nor text ({_described(dataset)})")
+        _check_storage(dataset)
 
     def blocks(self) -> Iterator[NDArray[Any]]:
         """Yield the values from the top; strings of variable length as bytes."""
@@ -191,9 +191,9 @@ class OtherArray:
         elif self._dataset.chunks and self._dataset.chunks[0] * row_bytes <= MAX_ROW_BYTES:
             step = -(-step // self._dataset.chunks[0]) * self._dataset.chunks[0]  # no chunk is decoded twice
         for start in range(0, self.shape[0], step):
-            check_chunks_of(self._dataset, start, min(start + step, self.shape[0]))
+            _check_chunks_of(self._dataset, start, min(start + step, self.shape[0]))
             block = self._dataset[start : start + step]
-            yield as_bytes(block) if self._is_text else block
+            yield _as_bytes(block) if self._is_text else block
 
     def scalar(self) -> Any:
         """Return the value of a dataset without dimensions."""
@@ -201,7 +201,7 @@ class OtherArray:
         return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
 
 
-def as_bytes(block: NDArray[Any]) -> NDArray[Any]:
+def _as_bytes(block: NDArray[Any]) -> NDArray[Any]:
     """Return strings of variable length as an array of fixed length."""
     values = [value if isinstance(value, bytes) else b"" for value in block.ravel().tolist()]
     if any(len(value) > MAX_TEXT_BYTES or b"\0" in value for value in values):
@@ -209,7 +209,7 @@ def as_bytes(block: NDArray[Any]) -> NDArray[Any]:
     return np.array(values, f"S{max(1, max(map(len, values), default=1))}").reshape(block.shape)
 
 
-def check_storage(dataset: Any) -> None:
+def _check_storage(dataset: Any) -> None:
     """Raise ValueError where values do not lie in the file as a whole, or would need more memory than a row may."""
     properties = dataset.id.get_create_plist()
     raw_bytes = dataset.dtype.itemsize * math.prod(dataset.shape)
@@ -232,7 +232,7 @@ def check_storage(dataset: Any) -> None:
         raise ValueError(f"has rows or chunks of {chunk_bytes:,} bytes; at most {MAX_ROW_BYTES:,} are possible")
 
 
-def check_chunks_of(dataset: Any, start: int, end: int) -> None:
+def _check_chunks_of(dataset: Any, start: int, end: int) -> None:
     """Raise ValueError where a chunk with some of these rows decodes to another size: HDF5 takes it on trust."""
     kinds = filters(dataset)
     if not dataset.chunks or LZF in kinds:

@@ -75,24 +75,24 @@ def write_portable(
         If a text cannot be stored or the file cannot be written.
     """
     with published(path, PORTABLE_VERSIONS) as (file, below), writing(path):
-        dataset, start = create_matrix(file, shape), 0
+        dataset, start = _create_matrix(file, shape), 0
         for block in blocks:
             dataset[start : start + len(block)] = block
             start += len(block)
             below.check()
         write_numbers(file, "y", np.asarray(y, "<i4"))
         for name, (length, strings) in texts.items():
-            write_text_column(file, name, encoded(strings, name), length)
+            write_text_column(file, name, _encoded(strings, name), length)
         for name, value in attributes.items():
             write_text_attribute(file, name, value)
 
 
-def encoded(strings: Texts, name: str) -> Callable[[], Iterable[bytes]]:
+def _encoded(strings: Texts, name: str) -> Callable[[], Iterable[bytes]]:
     """Return the strings in the bytes in which they are stored."""
     return lambda: (encode(text, name) for text in strings())
 
 
-def create_matrix(file: Any, shape: tuple[int, int]) -> Any:
+def _create_matrix(file: Any, shape: tuple[int, int]) -> Any:
     """Create ``/X``: float32, some rows per chunk, shuffled, deflated, with a checksum: filters that every library has."""
     properties = h5p.create(h5p.DATASET_CREATE)
     properties.set_obj_track_times(False)
@@ -134,7 +134,7 @@ class PortableFile:
 
     def __init__(self, file: Any) -> None:
         self._file = file
-        self._matrix = StoredRows(checked_matrix(file))
+        self._matrix = StoredRows(_checked_matrix(file))
         self.shape = self._matrix.shape
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
@@ -155,7 +155,7 @@ class PortableFile:
         return read_text_attribute(self._file, name)
 
 
-def checked_matrix(file: Any) -> Any:
+def _checked_matrix(file: Any) -> Any:
     """Return ``/X``, whose size in memory is bounded by its size on the disk, chunk by chunk."""
     dataset = plain_dataset(file, "X")
     check_type("X", dataset, Column("X", "<f4"))

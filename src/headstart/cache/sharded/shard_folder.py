@@ -101,13 +101,13 @@ class ShardFolder:
         if self.has_manifest() or not self.path.is_dir():
             return []
         names = (path.name for path in self.path.iterdir())
-        return sorted(name for name in names if not (OWN_SHARD_NAME.fullmatch(name) or is_partial(name)))
+        return sorted(name for name in names if not (OWN_SHARD_NAME.fullmatch(name) or _is_partial(name)))
 
     def remove_partial(self) -> None:
         """Delete what a dead writer was writing; what cannot be deleted is in nobody's way."""
         with suppress(OSError):
             for path in list(self.path.iterdir()):
-                if is_partial(path.name):
+                if _is_partial(path.name):
                     path.unlink(missing_ok=True)
 
     def remove(self, names: Iterable[str]) -> None:
@@ -118,7 +118,7 @@ class ShardFolder:
                     (self.path / name).unlink(missing_ok=True)
 
 
-def is_partial(name: str) -> bool:
+def _is_partial(name: str) -> bool:
     """Return whether a file is one that is being written, or was when its writer died."""
     return name.startswith(".") and name.endswith(PARTIAL_SUFFIX)
 

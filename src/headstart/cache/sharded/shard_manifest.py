@@ -122,12 +122,12 @@ def read_manifest(file: Any, path: Path) -> Manifest:
 
     table = ShardTable(*read(SHARDS, SHARD_COLUMNS))
     shard, shard_row = read(ROWS, PLACE_COLUMNS)
-    places = Places(table, shard, shard_row, read_map_shape(file), read_text_attribute(file, "compression"))
-    check_places(places, header)
+    places = Places(table, shard, shard_row, _read_map_shape(file), read_text_attribute(file, "compression"))
+    _check_places(places, header)
     return Manifest(header, columns, places, len(columns[POOLED_COLUMN_LAYER]))
 
 
-def read_map_shape(file: Any) -> tuple[int, ...]:
+def _read_map_shape(file: Any) -> tuple[int, ...]:
     """Return the shape of a row of features."""
     shape = json.loads(read_text_attribute(file, "map_shape"))
     if not isinstance(shape, list) or len(shape) != 3 or not all(type(size) is int and size >= 0 for size in shape):
@@ -135,7 +135,7 @@ def read_map_shape(file: Any) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def check_places(places: Places, header: Header) -> None:
+def _check_places(places: Places, header: Header) -> None:
     """Raise ValueError where a manifest names files outside of its folder, or rows that its shards do not have."""
     table = places.table
     bad = next((name for name in table.names if not SHARD_NAME.fullmatch(name)), None)

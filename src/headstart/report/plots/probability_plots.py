@@ -24,7 +24,7 @@ def reliability(comparison: Comparison) -> Plot:
     bins = curve_points.reliability(comparison.y_true, head.probabilities)
     words = [f"{b.confidence:.2f} stated, {b.accuracy:.2f} right of {b.count:,}" for b in bins]
     return draw(
-        lambda figure: paint_reliability(figure, bins, look(head, comparison)),
+        lambda figure: _paint_reliability(figure, bins, look(head, comparison)),
         name="reliability",
         title=f"Reliability of {head.name}",
         description=f"Mean probability of the predicted class, share of right ones: {'; '.join(words)}.",
@@ -32,7 +32,7 @@ def reliability(comparison: Comparison) -> Plot:
     )
 
 
-def paint_reliability(figure: Any, bins: Sequence[Bin], mark: dict[str, Any]) -> None:
+def _paint_reliability(figure: Any, bins: Sequence[Bin], mark: dict[str, Any]) -> None:
     """Draw bins with their intervals over the diagonal, and their counts below."""
     axes, below = figure.subplots(2, sharex=True, height_ratios=(3.4, 1))
     axes.plot([0, 1], [0, 1], color=ROLES["soft"], linewidth=0.9, linestyle=(0, (3, 2)))
@@ -104,7 +104,7 @@ def confusion(comparison: Comparison) -> Plot | None:
     pairs = curve_points.confusions(counts, comparison.class_names, most=5)
     words = [f"{short(pair.true)} taken for {short(pair.predicted)} {pair.count} times" for pair in pairs]
     return draw(
-        lambda figure: paint_confusion(figure, counts, [short(name, 22) for name in comparison.class_names], cell_pt),
+        lambda figure: _paint_confusion(figure, counts, [short(name, 22) for name in comparison.class_names], cell_pt),
         name="confusion",
         title=f"Confusion matrix of {comparison.recommended}",
         description=f"{right:,} of {total:,} images are right. Most frequent mistakes: {', '.join(words) or 'none'}.",
@@ -114,7 +114,7 @@ def confusion(comparison: Comparison) -> Plot | None:
     )
 
 
-def paint_confusion(figure: Any, counts: NDArray[np.int64], names: Sequence[str], cell_pt: int) -> None:
+def _paint_confusion(figure: Any, counts: NDArray[np.int64], names: Sequence[str], cell_pt: int) -> None:
     """Draw counts into cells whose shade is the share of the true class."""
     from matplotlib.patches import Rectangle
 
@@ -157,16 +157,20 @@ def curves(comparison: Comparison) -> list[Plot]:
         positive = comparison.class_names.index(comparison.positive) if comparison.positive else 1
         pairs = [curve_points.both_curves(y_true == positive, head.probabilities[:, positive]) for head in heads]
         name = short(comparison.class_names[positive])
-        return pair_of_plots(comparison, heads, pairs, "", f"ROC of {name}", f"Precision and recall of {name}")
+        return _pair_of_plots(comparison, heads, pairs, "", f"ROC of {name}", f"Precision and recall of {name}")
     macro = [curve_points.macro_curves(y_true, head.probabilities) for head in heads]
     micro = [curve_points.micro_curves(y_true, head.probabilities) for head in heads]
     return [
-        *pair_of_plots(comparison, heads, macro, "-macro", "ROC, macro average", "Precision and recall, macro average"),
-        *pair_of_plots(comparison, heads, micro, "-micro", "ROC, micro average", "Precision and recall, micro average"),
+        *_pair_of_plots(
+            comparison, heads, macro, "-macro", "ROC, macro average", "Precision and recall, macro average"
+        ),
+        *_pair_of_plots(
+            comparison, heads, micro, "-micro", "ROC, micro average", "Precision and recall, micro average"
+        ),
     ]
 
 
-def pair_of_plots(
+def _pair_of_plots(
     comparison: Comparison,
     heads: Sequence[HeadResult],
     pairs: Sequence[tuple[Curve, Curve]],
@@ -177,45 +181,47 @@ def pair_of_plots(
     """Return the ROC plot and the plot of precision over recall."""
     roc, precision = zip(*pairs, strict=True)
     return [
-        roc_plot(comparison, heads, roc, f"roc{suffix}", roc_title),
-        recall_plot(comparison, heads, precision, f"precision-recall{suffix}", recall_title),
+        _roc_plot(comparison, heads, roc, f"roc{suffix}", roc_title),
+        _recall_plot(comparison, heads, precision, f"precision-recall{suffix}", recall_title),
     ]
 
 
-def roc_plot(comparison: Comparison, heads: Sequence[HeadResult], made: Sequence[Curve], name: str, title: str) -> Plot:
+def _roc_plot(
+    comparison: Comparison, heads: Sequence[HeadResult], made: Sequence[Curve], name: str, title: str
+) -> Plot:
     """Return ROC curves with the area under each; the upper left corner again, larger, where all are good."""
 
     def paint(figure: Any) -> None:
         axes = figure.add_subplot()
         axes.plot([0, 1], [0, 1], color=ROLES["soft"], linewidth=0.8, linestyle=(0, (1, 3)))
-        paint_curves(axes, comparison, heads, made, "AUC")
+        _paint_curves(axes, comparison, heads, made, "AUC")
         axes.set(xlabel="false positive rate", ylabel="true positive rate")
         if min(curve.area for curve in made) > 0.93:
-            zoom(axes, comparison, heads, made, bounds=(0.42, 0.14, 0.55, 0.55), x=(0, 0.2), y=(0.8, 1.004))
+            _zoom(axes, comparison, heads, made, bounds=(0.42, 0.14, 0.55, 0.55), x=(0, 0.2), y=(0.8, 1.004))
         legend_below(figure, columns=2)
 
     return draw(
-        paint, name=name, title=title, description=area_words(heads, made, "area under the curve"), height_pt=370
+        paint, name=name, title=title, description=_area_words(heads, made, "area under the curve"), height_pt=370
     )
 
 
-def recall_plot(
+def _recall_plot(
     comparison: Comparison, heads: Sequence[HeadResult], made: Sequence[Curve], name: str, title: str
 ) -> Plot:
     """Return precision over recall with the average precision of each head."""
 
     def paint(figure: Any) -> None:
         axes = figure.add_subplot()
-        paint_curves(axes, comparison, heads, made, "AP")
+        _paint_curves(axes, comparison, heads, made, "AP")
         axes.set(xlabel="recall", ylabel="precision")
         if min(curve.area for curve in made) > 0.9:
-            zoom(axes, comparison, heads, made, bounds=(0.13, 0.14, 0.55, 0.55), x=(0.8, 1.004), y=(0.8, 1.004))
+            _zoom(axes, comparison, heads, made, bounds=(0.13, 0.14, 0.55, 0.55), x=(0.8, 1.004), y=(0.8, 1.004))
         legend_below(figure, columns=2)
 
-    return draw(paint, name=name, title=title, description=area_words(heads, made, "average precision"), height_pt=370)
+    return draw(paint, name=name, title=title, description=_area_words(heads, made, "average precision"), height_pt=370)
 
 
-def paint_curves(
+def _paint_curves(
     axes: Any, comparison: Comparison, heads: Sequence[HeadResult], made: Sequence[Curve], measure: str = ""
 ) -> None:
     """Draw one line per head, marked at a few places, the best on top."""
@@ -233,7 +239,7 @@ def paint_curves(
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
 
 
-def zoom(
+def _zoom(
     axes: Any,
     comparison: Comparison,
     heads: Sequence[HeadResult],
@@ -245,7 +251,7 @@ def zoom(
 ) -> None:
     """Draw the corner where good curves crowd once more into the empty part of the axes."""
     inset = axes.inset_axes(bounds)
-    paint_curves(inset, comparison, heads, made)
+    _paint_curves(inset, comparison, heads, made)
     inset.set(xlim=x, ylim=y)
     inset.set_facecolor(ROLES["paper"])
     for set_ticks, low in ((inset.set_xticks, x[0]), (inset.set_yticks, y[0])):
@@ -257,7 +263,7 @@ def zoom(
         spine.set_color(ROLES["line"])
 
 
-def area_words(heads: Sequence[HeadResult], made: Sequence[Curve], measure: str) -> str:
+def _area_words(heads: Sequence[HeadResult], made: Sequence[Curve], measure: str) -> str:
     """Return the number of each curve."""
     words = [f"{head.name} {value_text(curve.area)}" for head, curve in zip(heads, made, strict=True)]
     return f"{measure[0].upper()}{measure[1:]}: {', '.join(words)}."

@@ -28,15 +28,15 @@ NO_TIME_MS = 1e-4
 
 def pareto_fit(comparison: Comparison) -> Plot:
     """Return accuracy against the time of one fit."""
-    return pareto(comparison, "fit", "time of one fit", lambda head: head.cost.fit_seconds * 1000)
+    return _pareto(comparison, "fit", "time of one fit", lambda head: head.cost.fit_seconds * 1000)
 
 
 def pareto_latency(comparison: Comparison) -> Plot:
     """Return accuracy against the head's time for one image."""
-    return pareto(comparison, "latency", "time per image, from cached features", lambda head: head.cost.head_ms)
+    return _pareto(comparison, "latency", "time per image, from cached features", lambda head: head.cost.head_ms)
 
 
-def pareto(comparison: Comparison, name: str, axis: str, cost_ms: Callable[[HeadResult], float]) -> Plot:
+def _pareto(comparison: Comparison, name: str, axis: str, cost_ms: Callable[[HeadResult], float]) -> Plot:
     """Return accuracy with its interval against a cost; filled marks are heads that none beats in both."""
     shown, left_out = drawn_heads(comparison)
     costs = {head.name: max(cost_ms(head), NO_TIME_MS) for head in comparison.heads}
@@ -65,7 +65,7 @@ def pareto(comparison: Comparison, name: str, axis: str, cost_ms: Callable[[Head
         paint,
         name=f"pareto-{name}",
         title=f"Accuracy against {axis}",
-        description=pareto_words(shown, left_out, best, costs),
+        description=_pareto_words(shown, left_out, best, costs),
     )
 
 
@@ -79,19 +79,19 @@ def pareto_optimal(heads: Sequence[HeadResult], costs: dict[str, float]) -> set[
     }
 
 
-def pareto_words(
+def _pareto_words(
     shown: Sequence[HeadResult], left_out: Sequence[HeadResult], best: set[str], costs: dict[str, float]
 ) -> str:
     """Return what the plot shows in numbers."""
     parts = []
     for head in shown:
         optimal = ", no other is both as accurate and as fast" if head.name in best else ""
-        parts.append(f"{head.name} {accuracy_words(head)} at {milliseconds(costs[head.name])}{optimal}")
-    parts += [f"{head.name} {accuracy_words(head)} lies below the plot" for head in left_out]
+        parts.append(f"{head.name} {_accuracy_words(head)} at {milliseconds(costs[head.name])}{optimal}")
+    parts += [f"{head.name} {_accuracy_words(head)} lies below the plot" for head in left_out]
     return "; ".join(parts) + "."
 
 
-def accuracy_words(head: HeadResult) -> str:
+def _accuracy_words(head: HeadResult) -> str:
     """Return accuracy with its interval."""
     accuracy = head.metrics["accuracy"]
     return f"{value_text(accuracy.value)} ({interval_text(accuracy.low, accuracy.high)})"
@@ -131,13 +131,13 @@ def differences(comparison: Comparison) -> Plot | None:
         axes.set_xlabel(f"{metric} minus that of {short(best)}, simultaneous 95 % interval")
 
     best = next((head.name for head in comparison.heads if head.difference is None), "the best")
-    words = [difference_words(head) for head in [*(head for head, _ in rows), *left_out] if head.difference]
+    words = [_difference_words(head) for head in [*(head for head, _ in rows), *left_out] if head.difference]
     height = 60 + 28 * len(rows)
     title = f"{metric[:1].upper()}{metric[1:]} minus that of {best}"
     return draw(paint, name="differences", title=title, description="; ".join(words) + ".", height_pt=height)
 
 
-def difference_words(head: HeadResult) -> str:
+def _difference_words(head: HeadResult) -> str:
     """Return a difference with interval and p-value."""
     difference = head.difference
     if difference is None:
@@ -179,13 +179,13 @@ def learning_curve(comparison: Comparison) -> Plot | None:
         axes.set(xlabel="training images per class", ylabel="accuracy, 95 % interval")
         legend_below(figure)
 
-    words = [f"{head.name}: {', '.join(curve_words(head))}" for head in heads]
+    words = [f"{head.name}: {', '.join(_curve_words(head))}" for head in heads]
     return draw(
         paint, name="learning-curve", title="Accuracy against training images per class",
         description="; ".join(words) + ".", height_pt=310,
     )  # fmt: skip
 
 
-def curve_words(head: HeadResult) -> list[str]:
+def _curve_words(head: HeadResult) -> list[str]:
     """Return accuracy at each number of images."""
     return [f"{value_text(point.accuracy.value)} at {point.images_per_class:g}" for point in head.learning_curve]

@@ -95,17 +95,17 @@ def draw(
         figure = Figure(figsize=(width_pt / 72, height_pt / 72), layout="constrained")
         paint(figure)
         figure.savefig(written, format="svg", metadata={"Date": None})
-    return Plot(name, title, description, inline(written.getvalue(), name, title, description), wide)
+    return Plot(name, title, description, _inline(written.getvalue(), name, title, description), wide)
 
 
-def inline(data: bytes, name: str, title: str, description: str) -> str:
+def _inline(data: bytes, name: str, title: str, description: str) -> str:
     """Return what Matplotlib wrote as an element of a page: no style, no id that another plot has, and texts for ears."""
     root = ET.fromstring(data)  # noqa: S314  # Matplotlib's own
     for parent in [*root.iter()]:
         parent[:] = [child for child in parent if child.tag not in {f"{SVG}metadata", f"{SVG}style"}]
     for element in root.iter():
         element.tag = element.tag.removeprefix(SVG)
-        restyle(element)
+        _restyle(element)
     prefix = f"plot-{name}"
     rename(root, prefix)
     box = root.get("viewBox", "")
@@ -122,7 +122,7 @@ def inline(data: bytes, name: str, title: str, description: str) -> str:
     return ET.tostring(root, encoding="unicode")
 
 
-def restyle(element: ET.Element) -> None:
+def _restyle(element: ET.Element) -> None:
     """Replace an element's ``style`` by attributes and classes."""
     classes = []
     for declaration in element.attrib.pop("style", "").split(";"):
