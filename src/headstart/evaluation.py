@@ -1,4 +1,4 @@
-"""Score a saved head on a cache, or on a folder of images."""
+"""Evaluate a saved head on a cache or a folder of images."""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ if TYPE_CHECKING:
     from headstart.types import Failure, ImageRow
 
 
-#: What to do with images that the head has seen.
+#: Treatment of images that the head has seen.
 Handling = Literal["left out", "included"]
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """How good a saved head is on some images; unpacks as ``score, failures``.
+    """Scores of a saved head; unpacks as ``score, failures``.
 
     Attributes
     ----------
     score : Score
-        On the images that were scored.
+        Metrics on the scored images.
     failures : list of Failure
         Images that could not be read.
     seen : Seen
-        How many images the head had seen, and whether they are left out of the score.
+        How many images the head had seen in training, and whether they are left out of the score.
     notes : tuple of str
-        Classes that are not scored, and what images of a folder lost while they were decoded, in words.
+        Sentences on classes that are not scored and on conversions done by the decoder.
     scored : ScoredImages or None
-        The images, and what the head takes each one for.
+        The images with their predictions.
     """
 
     score: Score
@@ -68,7 +68,7 @@ class Evaluation:
         return iter((self.score, self.failures))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
+        """Return plain JSON types."""
         return {**self.score.to_dict(), "training_images": self.seen.to_dict(), "notes": list(self.notes)}
 
 
@@ -81,35 +81,35 @@ def evaluate_head(
     positive: str | None = None,
     **backbone_options: Any,
 ) -> Evaluation:
-    """Return the score of a saved head on images of a cache or a folder that it was not fitted on.
+    """Return the score of a saved head on the images of a cache or a folder that it was not fitted on.
 
-    Training images are known by their digests. Left out with them are images of one group with one, and images that look
-    nearly the same as one (:func:`headstart.evaluate.near_duplicates.near_units`), where the training images are in
-    ``data`` or the cache that the head was fitted on is still at hand.
+    Training images are recognised by their digests. Images of the same group and near-duplicates
+    (:func:`headstart.evaluate.near_duplicates.near_units`) are left out too, if the training images are in ``data`` or
+    the training cache is still available.
 
     Parameters
     ----------
     head : str or Path
-        A bundle's folder.
+        Folder of the saved head.
     data : str, Path or Address
-        A cache, or what ``extract-features`` takes.
+        A cache, or any input of ``extract-features``.
     split : str, optional
-        Score on the images of this split only.
+        Score images of this split only.
     include_training : bool
-        Score on what the head has seen as well; ``seen`` then counts these images.
+        Also score images that the head has seen; ``seen`` then counts them.
     positive : str, optional
-        The positive class, whose rates the score has; the default is the one that the head was fitted with.
+        The positive class, for its rates; by default that of the fit.
     **backbone_options
-        As :class:`Predictor` takes them; used for a folder.
+        Options of :class:`Predictor`, used for folders.
 
     Raises
     ------
     RecipeMismatchError
-        If a cache was made by another recipe; the message names the fields.
+        If the cache was made by another recipe.
     ParameterError
         If the head has no such positive class.
     DataError
-        If there is nothing to score but images that the head has seen, or a class that the head does not know.
+        If there is nothing to score that the head has not seen, or a class is unknown to the head.
     """
     bundle = load_bundle(Path(head))
     index = class_index(positive or _fitted_positive(bundle), bundle.class_names)
@@ -125,7 +125,7 @@ def evaluate_head(
 
 
 def _fitted_positive(bundle: Bundle) -> str | None:
-    """Return the positive class that a head was fitted with; None where none was named."""
+    """Return the positive class used in the fit, if any."""
     rates = bundle.metrics.get("positive")
     name = rates.get("class_name") if isinstance(rates, Mapping) else None
     return name if name in bundle.class_names else None
@@ -134,7 +134,6 @@ def _fitted_positive(bundle: Bundle) -> str | None:
 def _evaluate_on_cache(
     bundle: Bundle, cache: FeatureCache, split: str | None, handling: Handling, positive: int | None = None
 ) -> Evaluation:
-    """Return the score of a head on labelled rows of a cache."""
     labels = cache.labels
     chosen = labels >= 0
     if split is not None:
@@ -166,7 +165,6 @@ def _evaluate_on_cache(
 def _evaluate_on_images(
     predictor: Predictor, data: ImageSet, handling: Handling, positive: int | None = None
 ) -> Evaluation:
-    """Return the score of a head on a labelled set of images."""
     bundle = predictor.bundle
     refs = [ref for ref in data.refs if ref.label is not None]
     numbers, notes = _classes_to_score(bundle, Counter(str(ref.label) for ref in refs))
@@ -205,7 +203,7 @@ def _evaluate_on_images(
 def _look(
     bundle: Bundle, images: Known, chosen: NDArray[np.bool_], handling: Handling
 ) -> tuple[Seen, NDArray[np.bool_]]:
-    """Return what a head has seen of the chosen images, and which images to leave out of the score, a mask."""
+    """Return which chosen images the head has seen, and a mask of the images to leave out of the score."""
     digests = bundle.training_digests
     if digests is None:
         return Seen("unknown", {}, compared=False), np.zeros(len(chosen), bool)
@@ -217,7 +215,7 @@ def _look(
 
 
 def _places_of_cache(bundle: Bundle) -> list[Path]:
-    """Return where the cache that a head was fitted on may be: below the current folder, or one above the head's."""
+    """Return possible paths of the training cache: relative to the current folder, or to a parent of the head's folder."""
     name = str(bundle.metrics.get("cache", ""))
     if not name or "://" in name:
         return []
@@ -226,7 +224,6 @@ def _places_of_cache(bundle: Bundle) -> list[Path]:
 
 
 def _check_left(n_scored: int, seen: Seen, data: str) -> None:
-    """Raise DataError where the head has seen every image."""
     if not n_scored:
         raise DataError(
             f"Nothing in {data} is left to score: {seen.sentence} Expected: images that the head was not fitted on, since a "
@@ -235,19 +232,9 @@ def _check_left(n_scored: int, seen: Seen, data: str) -> None:
 
 
 def _classes_to_score(bundle: Bundle, counts: Mapping[str, int]) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Return the index among the head's classes of each class to score, and what to say of the others.
+    """Return class name → index among the head's classes for each class to score, and sentences on the others.
 
-    Parameters
-    ----------
-    bundle : Bundle
-        The head. Classes that it was not fitted on though its cache had them (``fit-head`` says so) are not scored.
-    counts : mapping of str to int
-        Labelled images of each class of the data.
-
-    Raises
-    ------
-    DataError
-        If there are images of a class that the head does not know, or of none that it does.
+    Classes that were in the training cache but not fitted on are not scored.
     """
     names, head = bundle.class_names, bundle.head
     fitted = {names[label] for label in head.classes_.tolist()}  # older versions kept classes without an image
@@ -263,20 +250,15 @@ def _classes_to_score(bundle: Bundle, counts: Mapping[str, int]) -> tuple[dict[s
 
 
 def _not_scored(bundle: Bundle, y_true: NDArray[np.int64]) -> tuple[str, ...]:
-    """Return, in words, the classes of the head of which no image is scored: none there, none left or none readable."""
+    """Return sentences that name the head's classes without a scored image."""
     missing = np.setdiff1d(bundle.head.classes_, y_true)
     return tuple(f"{bundle.class_names[label]}: no image to score." for label in missing.tolist())
 
 
 def class_numbers(known: Sequence[str], found: Sequence[str]) -> dict[str, int]:
-    """Return the index among the head's classes of each class in the data.
+    """Return the index among the head's classes of each class in the data; raise DataError if the head does not know one.
 
-    Names that differ only in their Unicode form or in spaces at their ends are one class.
-
-    Raises
-    ------
-    DataError
-        If the data has a class that the head does not know; the message names those that differ in case alone.
+    Names that differ only in their Unicode form or in surrounding spaces are one class.
     """
     numbers = {class_name(name): number for number, name in enumerate(known)}
     numbers |= {name: number for number, name in enumerate(known)}
@@ -291,5 +273,4 @@ def class_numbers(known: Sequence[str], found: Sequence[str]) -> dict[str, int]:
 
 
 def _of_split(split: str | None) -> str:
-    """Return which split, in words; nothing for all."""
     return f" of the split {split}" if split else ""

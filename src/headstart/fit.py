@@ -1,4 +1,4 @@
-"""Fit one head on a cache, score it on images it has not seen, and save it."""
+"""Fit one head on a cache, score it on held-out images, and save it."""
 
 from __future__ import annotations
 
@@ -40,36 +40,36 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FitResult:
-    """A fitted head and how good it is.
+    """A fitted head and its score.
 
     Attributes
     ----------
     head : estimator
-        Fitted on the training rows alone.
+        Fitted on the training rows only.
     spec : HeadSpec
-        What it was fitted on and with.
+        Its configuration.
     score : Score
         On the validation rows.
     split : str
-        How the rows were divided.
+        Description of the split.
     n_train, n_dropped : int
-        Images fitted on, and training images left out because the same bytes are scored on.
+        Training images, and those left out because identical bytes are scored.
     fit_seconds : float
-        Of the fit alone, features in memory.
+        Time of the fit, without reading the features unless ``streamed``.
     warnings : tuple of str
-        What the estimator had to say, as of a fit that did not converge.
+        Warnings of the estimator, e.g. on convergence.
     folder : Path or None
-        Where the bundle was saved.
+        Folder of the saved head.
     streamed : bool
-        Whether the features did not fit in memory; the time of the fit then has that of reading them in it.
+        Whether the head was fitted out of core because the features did not fit in memory.
     search : SearchResult or None
-        How its setting was chosen, on the training images alone; None where it was given.
+        Result of the hyperparameter search on the training images; None if the setting was given.
     caches : tuple of Path or Address
-        Those that were chosen among; of the first one alone where there was no choice. ``search.source`` is a place in it.
+        The caches searched; ``search.source`` is an index into them.
     notes : tuple of str
-        Classes without an image to fit on, or none scored, and what else could not be done as it is by default.
+        Sentences on classes without training or validation images, and other deviations from the defaults.
     scored : ScoredImages or None
-        The validation images, and what the head takes each one for; also ``predictions.csv`` in ``folder``.
+        The validation images with their predictions; also saved as ``predictions.csv`` in ``folder``.
     """
 
     head: Any
@@ -105,54 +105,52 @@ def fit_head(
 ) -> FitResult:
     """Fit a head on some images of a cache, score it on others, and save it.
 
-    Images with identical bytes, and images of one group, never sit on both sides. A class without an image to fit on is left
-    out of the head and of the score, and ``notes`` says so.
+    Images with identical bytes, and images of one group, are never on both sides. A class without a training image is
+    left out of head and score; ``notes`` says so.
 
     Parameters
     ----------
     cache : str or Path
         A cache with labels.
     spec : HeadSpec or str
-        What to fit, on which features; a name alone is a head with the catalogue's defaults where nothing is searched, and
-        an import path any scikit-learn classifier.
+        Configuration of the head; or its name in the catalogue; or the import path of a scikit-learn classifier.
     validation : float, str or Path, optional
-        A fraction of the images to hold out; ``validation`` or ``test``, a split of the cache; or another cache of the same
-        recipe. The default is the cache's own split if it has one that can be scored, else a quarter of the images.
+        Fraction of the images to hold out; a split of the cache, ``validation`` or ``test``; or another cache of the
+        same recipe. By default the cache's own split if it can be scored, otherwise a quarter of the images.
     output : str or Path, optional
-        Folder of the bundle; None saves nothing.
+        Folder for the saved head; None saves nothing.
     max_memory : int, optional
-        Bytes that the process may take. Where the matrix of features and the work space would not fit, dense, logistic and
-        ridge are fitted without it (:mod:`headstart.heads.out_of_core`). The default is half of what is free.
+        Memory limit in bytes, by default half of what is free. If the features do not fit, dense, logistic and ridge
+        heads are fitted out of core (:mod:`headstart.heads.out_of_core`).
     search : str, optional
-        What to choose by cross-validation on the training images, which the score has no part in: ``none``; ``params``, the
-        parameters of the catalogue's grid that the spec does not name; ``features``, those and the features too. The default
-        is that of ``fit-head``: ``features`` for ``logistic``, ``linear-svm`` and ``ridge`` named by their type alone, and
-        ``none`` for other types and for a ``HeadSpec``, which is fitted as it is.
+        What to choose by cross-validation on the training images: ``none``; ``params``, the parameters of the
+        catalogue's grid not set by the spec; ``features``, those and the features. The default is ``features`` for
+        ``logistic``, ``linear-svm`` and ``ridge`` given by name, otherwise ``none``.
     among : sequence of str or Path
-        Other caches of the same images, as of another input size: the search chooses one of all. The images, and what of
-        them is held out, are those of the first cache.
+        Further caches of the same images (e.g. of another input size) to choose from. Images and split are those of the
+        first cache.
     engine : str
-        Who searches: ``local``, this process; or ``ray``, the workers of a cluster. The head itself is fitted here.
+        Where the search runs: ``local``, or ``ray`` for a cluster. The final fit always runs in this process.
     address : str, optional
-        Of the cluster, as ``auto``; the default starts one on this machine.
+        Address of the cluster, e.g. ``auto``; by default one is started on this machine.
     overwrite : bool
-        Replace a head that is saved in ``output`` already.
+        Replace a head already saved in ``output``.
     metric : str
-        What the search goes by: ``accuracy``, ``balanced_accuracy``, ``f1_macro``, ``roc_auc_ovr``, ``average_precision`` or
-        ``log_loss``.
+        Metric maximised by the search: ``accuracy``, ``balanced_accuracy``, ``f1_macro``, ``roc_auc_ovr``,
+        ``average_precision`` or ``log_loss``.
     positive : str, optional
-        The positive class, whose sensitivity, specificity, predictive values and average precision the score has.
+        The positive class, for sensitivity, specificity, predictive values and average precision.
 
     Raises
     ------
     DataError
-        If there are no labels, they cannot be divided as asked, or another cache does not hold the same images.
+        If there are no labels, the split is not possible, or another cache does not hold the same images.
     RecipeMismatchError
-        If the other cache was made by another recipe; the message names the fields.
+        If the validation cache was made by another recipe.
     ParameterError
-        If there is no such metric, or no such positive class.
+        If there is no such metric or positive class.
     BundleError
-        If something lies where the head is to be saved that is not to be replaced, or it cannot be saved.
+        If ``output`` exists and may not be replaced, or the head cannot be saved.
     """
     if search is None:
         search = what_to_search(spec) if isinstance(spec, str) else "none"
@@ -160,8 +158,8 @@ def fit_head(
     metric_named(metric)  # refused before the work
     if among and (search == "none" or _is_another_cache(validation)):
         raise DataError(
-            "Which of several caches is best is found by a search, on images that lie in all of them. Leave out --no-search, "
-            "and hold out a split or a fraction of the images instead of another cache."
+            "Choosing among several caches needs a search on images that are in all of them. Leave out --no-search, and "
+            "hold out a split or a fraction of the images instead of another cache."
         )
     if output is not None:
         check_target(Path(output), overwrite=overwrite)  # before the fit, not after it
@@ -198,7 +196,7 @@ def _choose(
     address: str | None,
     criterion: Criterion,
 ) -> SearchResult | None:
-    """Return the setting that a search chooses; None where there is nothing to choose."""
+    """Return the result of the search; None if there is nothing to choose."""
     train, rows = sides.train, sides.split.train
     given: dict[str, Any] = {
         "features": None if search == "features" else spec.features,
@@ -209,8 +207,8 @@ def _choose(
     if search == "none" or (not others and len(candidates(train, spec.type, **given)) == 1):
         if engine != "local":
             raise DataError(
-                f"A cluster searches for the setting of a head, and there is nothing to choose (search: {search}). Leave out "
-                "--engine, or let something be searched."
+                f"--engine is for searches, and there is nothing to choose (search: {search}). Leave out --engine, or "
+                "enable a search."
             )
         return None
     in_others = [(other, sides.within(other).split.train) for other in others]
@@ -220,7 +218,6 @@ def _choose(
 
 
 def _is_another_cache(validation: float | str | Path | None) -> bool:
-    """Return whether ``validation`` names another cache."""
     return isinstance(validation, str | Path) and is_cache(validation)
 
 
@@ -233,7 +230,7 @@ def _fit_on(
     overwrite: bool = False,
     positive: str | None = None,
 ) -> FitResult:
-    """Fit, score and save, with the rows already chosen."""
+    """Fit, score and save a head on given rows."""
     sides = replace(sides, notes=(*sides.notes, *seen_in_the_fit(sides)))
     train, validation, split = sides.train, sides.validation, sides.split
     rows, memory = _stored_rows(train, spec, split.train), Memory(max_memory)
@@ -297,7 +294,7 @@ def _fit_on(
 
 
 def _stored_rows(cache: FeatureCache, spec: HeadSpec, rows: NDArray[np.int64]) -> ReadRows:
-    """Return the head's input for some rows of a cache, which is read when it is asked for."""
+    """Return the head's input for some rows, read on demand."""
 
     def read(numbers: NDArray[np.int64]) -> NDArray[np.float32]:
         return read_features(cache, spec, rows[numbers])

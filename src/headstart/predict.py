@@ -1,4 +1,4 @@
-"""Image files → the same decoding and backbone as in training → a saved head → class probabilities."""
+"""Predict class probabilities of image files with a saved head and its backbone."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a head says of one image, or why the image could not be read.
+    """Class probabilities of one image, or the reason why it could not be read.
 
     Attributes
     ----------
     path : str
-        As it was given, or found in the folder that was given.
+        As given, or as found in the given folder.
     probabilities : ndarray of shape (n_classes,), float64, or None
-        In the order of the head's class names; None where the image could not be read.
+        In the order of the head's class names; None if the image could not be read.
     failure : str
-        Why not; empty where it could.
+        The reason; empty if the image was read.
     notes : tuple of str
-        What was done to the image while it was decoded, and what it lost by it (:mod:`headstart.images.decode`).
+        Conversions done by the decoder (:mod:`headstart.images.decode`).
     """
 
     path: str
@@ -50,7 +50,7 @@ class Prediction:
     notes: tuple[str, ...] = ()
 
     def top(self, class_names: Sequence[str], k: int) -> list[tuple[str, float]]:
-        """Return the ``k`` most probable classes with their probabilities, best first."""
+        """Return the ``k`` most probable classes with their probabilities, highest first."""
         if self.probabilities is None:
             return []
         order = np.argsort(-self.probabilities, kind="stable")[:k]
@@ -58,27 +58,25 @@ class Prediction:
 
 
 class Predictor:
-    """A saved head and the backbone it was fitted for; both are loaded once.
+    """A saved head with its backbone; both are loaded once.
 
     Parameters
     ----------
     head : str, Path or Bundle
-        A bundle's folder.
+        Folder of the saved head, or the loaded head.
     weights : str or Path
-        ``imagenet``, or the file of the custom weights that the head was fitted for.
+        ``imagenet``, or the file with the custom weights of the head's backbone.
     precision : str, optional
-        Compute in this precision instead of the recipe's; ``float32`` is the exact one.
+        Overrides the precision of the recipe; ``float32`` is exact.
     batch_size : int, optional
         Images per forward pass.
     device : str
         ``auto``, ``cpu`` or ``gpu:N``.
     backbone : Backbone, optional
-        One that exists already.
+        An existing backbone.
 
-    Notes
-    -----
-    A Predictor may be used in processes that are forked from the one that made it, as by ``gunicorn --preload``, where the
-    network runs on ncnn; each builds a network of its own at its first image.
+    Notes ----- With ncnn, a Predictor may be used in forked processes (e.g. ``gunicorn --preload``); each builds its
+    own network on first use.
 
     Examples
     --------
@@ -108,12 +106,12 @@ class Predictor:
 
     @property
     def backbone(self) -> Backbone:
-        """The network; a process that was forked from the one that built it builds its own, as threads are not forked.
+        """The network; a forked process builds its own, since threads do not survive a fork.
 
         Raises
         ------
         HeadstartError
-            In a forked process, where the engine does not run in one.
+            In a forked process, if the engine does not support it.
         """
         if os.getpid() != self._process and not self._is_given:
             engine = pick_engine(self.recipe.precision, self._device)
@@ -128,16 +126,16 @@ class Predictor:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the probabilities."""
+        """Class names in the order of the probabilities."""
         return self.bundle.class_names
 
     def predict(self, inputs: Sequence[str | Path]) -> Iterator[Prediction]:
-        """Yield a prediction for every image among ``inputs``: files, folders, and tables that name files.
+        """Yield a prediction for every image in ``inputs``: files, folders, and manifests.
 
         Raises
         ------
         DataError
-            If an input does not exist, a folder holds no images, or a table names no path or a file that is not there.
+            If an input does not exist, a folder has no images, or a manifest lists no path or a missing file.
         """
         root, found = collect_images(inputs)
         names = {id(ref): name for name, ref in found}
@@ -159,13 +157,13 @@ class Predictor:
         return self.backbone.forward(np.stack([image.pixels for image in images]))
 
     def batches(self, root: Location, refs: Sequence[ImageRef]) -> Iterator[tuple[list[LoadedImage], list[Failure]]]:
-        """Yield batches of images decoded as the head needs them, with the failures met on the way."""
+        """Yield batches of images decoded by the head's recipe, with the failures."""
         job = ReadOptions(root)
         return batches(refs, self.recipe, job, lambda: self.backbone.batch_size)
 
 
 def collect_images(inputs: Sequence[str | Path]) -> tuple[Path, list[tuple[str, ImageRef]]]:
-    """Return the folder that all inputs lie in, and each image as it is called and as it is found from there."""
+    """Return the common folder of all inputs, and each image with its display name and its path below that folder."""
     files = [file for path in map(Path, inputs) for file in (read_paths(path) if is_manifest(path) else [path])]
     given = {path: Path.cwd() / path for path in files}  # not resolved: a link keeps the name it was given
     if not given:

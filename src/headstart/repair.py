@@ -1,4 +1,4 @@
-"""Recompute the damaged rows and shards of a cache from their images; all others stay as they are, byte for byte."""
+"""Recompute damaged rows and shards of a cache from their images; all other rows stay unchanged, byte for byte."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ def _replace_shards(
     again: Mapping[int, ImageRef],
     part: FeatureCache | None,
 ) -> None:
-    """Write one new shard in the place of the damaged ones: the rows in ``again`` from ``part``, the others as they lie.
+    """Write one new shard in place of the damaged ones: rows in ``again`` from ``part``, the others copied.
 
-    The damaged ones are deleted once the manifest names the new one.
+    The damaged shards are deleted once the manifest names the new one.
     """
     if cache.places is None:
         raise ValueError(f"{cache.path} is not a folder of shards")
@@ -86,22 +86,22 @@ def _replace_shards(
     )  # fmt: skip
 
 
-#: Rows named in a refusal before the rest is counted.
+#: Rows named in an error message.
 NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """What was done.
+    """The result of a repair.
 
     Attributes
     ----------
     path : Path
         The cache.
     n_images : int
-        Its rows.
+        Rows of the cache.
     images : tuple of str
-        Paths of the rows that were computed again; empty where nothing was damaged, and the file was left alone.
+        Paths of the recomputed rows; empty if nothing was damaged.
     """
 
     path: Path
@@ -119,31 +119,27 @@ def repair_cache(
     backbone: Backbone | None = None,
     progress: Progress | None = None,
 ) -> Repair:
-    """Compute the damaged rows of a cache again, and replace the file once the new one is whole.
+    """Recompute the damaged rows of a cache, and replace the file once the new one is complete.
 
-    Of a folder of shards, those are replaced that are missing or damaged.
-
-    Labels, splits and the order of the rows stay; so do the features of all other rows. Images that are new in the folder
-    are not looked at: that is what ``extract_features`` does.
+    In a folder of shards, missing and damaged shards are replaced. Labels, splits, the order of the rows and all other
+    features stay the same. New images in the folder are ignored; ``extract_features`` adds them.
 
     Parameters
     ----------
     path : str or Path
-        The cache; it stays as it is until the new one is complete.
+        The cache; it stays unchanged until the new one is complete.
     data : str or Path
-        The folder of images that its paths are relative to.
-    weights, batch_size, device, backbone
-        As for :func:`headstart.verify.verify_cache`.
-    progress : Progress, optional
-        Is told how it goes on.
+        The folder of images.
+    weights, batch_size, device, backbone, progress
+        See :func:`headstart.verify.verify_cache`.
 
     Raises
     ------
     CacheError
-        If more than rows of features is damaged, an image of a damaged row is gone or has changed, the file cannot be
-        written, or another process is writing it. The cache is as it was then.
+        If more than rows of features is damaged, the image of a damaged row is missing or has changed, the file cannot
+        be written, or another process is writing it. The cache is unchanged then.
     RecipeMismatchError
-        If the features were made elsewhere, or the weights are not those of the recipe.
+        If the features were imported, or the weights are not those of the recipe.
     DataError
         If ``data`` is not a folder.
     """
@@ -176,13 +172,7 @@ def repair_cache(
 
 
 def _damaged_places(path: Path, progress: Progress) -> tuple[list[int], set[str]]:
-    """Return the rows whose features or averages are damaged, and the names of the shards that are not what they should be.
-
-    Raises
-    ------
-    CacheError
-        If anything else is damaged.
-    """
+    """Return damaged rows, and names of damaged or missing shards; raise CacheError if anything else is damaged."""
     rows: set[int] = set()
     shards: set[str] = set()
     others: list[Finding] = []
@@ -196,19 +186,13 @@ def _damaged_places(path: Path, progress: Progress) -> tuple[list[int], set[str]
     if others:
         raise CacheError(
             f"{path} cannot be repaired: more than rows of features is damaged ({listed([str(f) for f in others])}). "
-            "Make it anew with extract-features --overwrite."
+            "Create it again with extract-features --overwrite."
         )
     return sorted(rows), shards
 
 
 def _unchanged_refs(cache: FeatureCache, root: Path, rows: Sequence[int]) -> list[ImageRef]:
-    """Return the images of some rows with their present size and time.
-
-    Raises
-    ------
-    CacheError
-        If one is gone, or its bytes are not those that the row was made from.
-    """
+    """Return the images of some rows with their current size and time; raise CacheError if one is missing or has changed."""
     refs, found, bad = cache.refs(), [], []
     for row in rows:
         try:
@@ -233,7 +217,7 @@ def _unchanged_refs(cache: FeatureCache, root: Path, rows: Sequence[int]) -> lis
 def _recomputed(
     cache: FeatureCache, root: Path, refs: Mapping[int, ImageRef], backbone: Backbone | None, progress: Progress
 ) -> Iterator[FeatureCache | None]:
-    """Yield a cache of the rows in ``refs``, computed again, in their order; None where there are none."""
+    """Yield a cache of the recomputed rows, in the order of ``refs``; None if there are none."""
     if not refs or backbone is None:
         yield None
         return

@@ -1,4 +1,4 @@
-"""What a process runs on: Keras with TensorFlow as its engine, imported here alone, and the memory there is."""
+"""Keras with TensorFlow (imported only here), threads and available memory."""
 
 from __future__ import annotations
 
@@ -10,38 +10,32 @@ from typing import Any
 
 from headstart.errors import HeadstartError, ParameterError
 
-#: Where control groups (v2, then v1) say what a container may have.
+#: Memory limit and use of control groups v2 and v1.
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 CGROUP_USES = ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory/memory.usage_in_bytes")
 
-#: What the system is taken to have free where it does not say: 4 GiB.
+#: Free memory assumed if the system does not report it: 4 GiB.
 UNKNOWN_BYTES = 4 * 2**30
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
 def parse_size(text: str) -> int:
-    """Return the bytes that a text as ``4GiB``, ``500 MB`` or ``4000000000`` means.
-
-    Raises
-    ------
-    ParameterError
-        If it is no size above 0.
-    """
+    """Return the bytes of a size like ``4GiB``, ``500 MB`` or ``4000000000``; raise ParameterError if it is invalid."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", text, flags=re.IGNORECASE)
     unit = found.group(2).lower() if found else None
     if found is None or unit not in UNITS or (size := int(float(found.group(1)) * UNITS[unit])) < 1:
-        raise ParameterError(f"{text!r} is no size of memory. Expected one as 4GiB, 500MB, or a number of bytes.")
+        raise ParameterError(f"{text!r} is not a memory size. Expected e.g. 4GiB, 500MB, or a number of bytes.")
     return size
 
 
 def size_text(n_bytes: float) -> str:
-    """Return a number of bytes for a person, as ``3.7 GiB``."""
+    """Return a number of bytes as a readable text, e.g. ``3.7 GiB``."""
     return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.0f} MiB"
 
 
 def free_bytes() -> int:
-    """Return the memory that this process may still take: of the machine, or of its control group where that is less."""
+    """Return the memory available to this process: of the machine, or of its control group if that is less."""
     machine = _of_file("/proc/meminfo", r"MemAvailable:\s*(\d+) kB")
     free = 1024 * machine if machine is not None else _physical() // 2
     for limit_file, use_file in zip(CGROUP_LIMITS, CGROUP_USES, strict=True):
@@ -52,7 +46,7 @@ def free_bytes() -> int:
 
 
 def used_bytes() -> int:
-    """Return the memory of this process that is in use now, bytes; 0 where the system does not say."""
+    """Return the resident memory of this process in bytes; 0 if unknown."""
     resident = _of_file("/proc/self/status", r"VmRSS:\s*(\d+) kB")
     return 0 if resident is None else 1024 * resident
 
@@ -75,14 +69,13 @@ def _of_file(path: str, pattern: str) -> int | None:
 def import_keras() -> Any:
     """Return the ``keras`` module, running on TensorFlow.
 
-    Side effects: sets ``TF_CPP_MIN_LOG_LEVEL`` and ``KERAS_BACKEND`` where the user has not, which takes the place of the
-    backend in ``keras.json``; images are channels last, whatever that file says. The import takes seconds, so it is done
-    where a network is needed and nowhere else.
+    Sets ``TF_CPP_MIN_LOG_LEVEL`` and ``KERAS_BACKEND`` unless the user has set them; the latter takes precedence over
+    ``keras.json``. Images are channels last. The import takes seconds, so call this only where a network is needed.
 
     Raises
     ------
     HeadstartError
-        If Keras was set to run on another engine: the compiled forward function is a ``tf.function``.
+        If Keras runs on another backend: the compiled forward function is a ``tf.function``.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     _check_backend(os.environ.setdefault("KERAS_BACKEND", "tensorflow"))  # that of another package may not be installed
@@ -93,7 +86,6 @@ def import_keras() -> Any:
 
 
 def _check_backend(backend: str) -> None:
-    """Raise HeadstartError unless Keras runs on TensorFlow."""
     if backend != "tensorflow":
         raise HeadstartError(
             f"headstart runs Keras on TensorFlow. Received: KERAS_BACKEND={backend}. "
@@ -102,32 +94,32 @@ def _check_backend(backend: str) -> None:
 
 
 def import_tensorflow() -> Any:
-    """Return the ``tensorflow`` module, imported with the same settings as :func:`import_keras`."""
+    """Return the ``tensorflow`` module, configured as by :func:`import_keras`."""
     import_keras()
     return importlib.import_module("tensorflow")
 
 
-#: What TensorFlow and OpenMP read when they are imported.
+#: Read by TensorFlow and OpenMP on import.
 THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 
 
 def limit_threads(n_threads: int) -> None:
-    """Let a network use this many threads in this process. Too late for TensorFlow once it has been imported."""
+    """Limit the threads of a network in this process; has no effect on TensorFlow once it is imported."""
     for name in THREAD_VARIABLES:
         os.environ[name] = str(n_threads)
 
 
 def thread_limit() -> int | None:
-    """Return how many threads a network may use in this process; None for all cores."""
+    """Return the thread limit of this process; None for all cores."""
     limit = os.environ.get(THREAD_VARIABLES[0], "")
     return int(limit) if limit.isdigit() and int(limit) else None
 
 
 def usable_cores() -> int:
-    """Return how many cores this process may use, which may be fewer than there are."""
+    """Return the number of cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def available_threads() -> int:
-    """Return how many threads a network is to use in this process: those it is limited to, or one for each usable core."""
+    """Return the number of threads a network should use: the limit, or one per usable core."""
     return thread_limit() or usable_cores()

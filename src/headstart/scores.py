@@ -1,4 +1,4 @@
-"""Scores of heads as plain, frozen values, and the metrics that a choice of settings or heads may go by."""
+"""Scores of heads as immutable values, and the metrics available for model selection."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A figure and its 95 % interval."""
+    """A value and its 95 % interval."""
 
     value: float
     low: float
@@ -26,20 +26,14 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class PositiveRates:
-    """How well one class, the positive one, is told from all others; NaN where there are no images to take a share of.
+    """One-vs-rest rates of the positive class; NaN where the denominator is 0.
 
     Attributes
     ----------
     class_name : str
         The positive class.
-    sensitivity : Estimate
-        Share of its images that are predicted so (recall).
-    specificity : Estimate
-        Share of the other images that are predicted as another class.
-    precision : Estimate
-        Share of its images among those predicted so (positive predictive value).
-    npv : Estimate
-        Share of other images among those predicted as another class (negative predictive value).
+    sensitivity, specificity, precision, npv : Estimate
+        Recall, true negative rate, positive and negative predictive value.
     """
 
     class_name: str
@@ -51,32 +45,31 @@ class PositiveRates:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How well predicted probabilities agree with the true classes; keys as scikit-learn names them.
+    """Metrics of predicted probabilities; keys as in scikit-learn.
 
     Attributes
     ----------
     n_samples : int
         Images scored.
     accuracy, balanced_accuracy, f1_macro, log_loss : float
-        As ``sklearn.metrics`` defines them.
+        As defined by ``sklearn.metrics``.
     accuracy_interval : tuple of float
-        95 % interval of accuracy (evaluate/intervals.py names the method).
+        95 % interval of accuracy (evaluate/intervals.py).
     per_class : sequence of mapping
-        One of ``class``, ``precision``, ``recall``, ``specificity``, ``f1``, ``support`` per class, in the order of
-        ``class_names``; and of each figure ``…_interval``.
+        ``class``, ``precision``, ``recall``, ``specificity``, ``f1`` and ``support`` of each class, in the order of
+        ``class_names``; and the interval of each metric as ``…_interval``.
     confusion : sequence of sequence of int
         Rows are true classes, columns predicted ones.
     class_names : tuple of str
         Names of the rows and columns.
     roc_auc_ovr, ece, average_precision : float or None
-        Area under the ROC curve, one class against the rest; expected calibration error; average precision, of the positive
-        class or the mean of all (evaluate/intervals.py). None where there is one class only, and in scores that older
-        versions saved.
+        One-vs-rest area under the ROC curve; expected calibration error; average precision of the positive class, or
+        the mean over all classes (evaluate/intervals.py). None with a single class, and in scores saved by older
+        versions.
     intervals : mapping of str to (float, float)
-        95 % interval of each score, by its name: of this head on other images of the same kind. Empty in scores that older
-        versions saved.
+        Metric → 95 % interval of this head on other images of the same kind. Empty in scores saved by older versions.
     positive : PositiveRates or None
-        Of the positive class; None where none was named.
+        Rates of the positive class; None if none was named.
     """
 
     n_samples: int
@@ -95,24 +88,24 @@ class Score:
     positive: PositiveRates | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, for ``metrics.json``; None for a rate that does not exist."""
+        """Return plain JSON types, for ``metrics.json``; NaN becomes None."""
         values: dict[str, Any] = json_value(asdict(self))
         return values
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A score that heads are compared by.
+    """A score by which heads are compared.
 
     Attributes
     ----------
     name : str
-        As scikit-learn spells it: ``accuracy``, ``balanced_accuracy``, ``f1_macro``, ``roc_auc_ovr``, ``average_precision``,
+        As in scikit-learn: ``accuracy``, ``balanced_accuracy``, ``f1_macro``, ``roc_auc_ovr``, ``average_precision``,
         ``log_loss``; and ``ece``.
     title : str
-        For a person.
+        Display name.
     higher_is_better : bool
-        Whether more is better.
+        Direction of the metric.
     """
 
     name: str
@@ -120,15 +113,15 @@ class Metric:
     higher_is_better: bool = True
 
     def gain(self, value: float) -> float:
-        """Return the value with the sign under which more is better."""
+        """Return the value with its sign chosen so that higher is better."""
         return value if self.higher_is_better else -value
 
     def clip(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return values within the range of the score: log-loss is 0 or more, all others are from 0 to 1."""
+        """Return values clipped to the range of the metric: from 0 for log-loss, otherwise from 0 to 1."""
         return np.clip(values, 0.0, np.inf if self.name == "log_loss" else 1.0)
 
 
-#: In the order in which they are shown.
+#: All metrics, in display order.
 METRICS = (
     Metric("accuracy", "accuracy"),
     Metric("balanced_accuracy", "balanced accuracy"),
@@ -139,44 +132,38 @@ METRICS = (
     Metric("ece", "expected calibration error", higher_is_better=False),
 )
 
-#: What a choice of settings or heads may go by: a head that gives the class shares has no calibration error.
+#: Metrics available for model selection. Not ``ece``: always predicting the class frequencies has no calibration error.
 CHOICE_METRICS = tuple(metric.name for metric in METRICS if metric.name != "ece")
 
-#: Of those, the ones that judge probabilities; the others judge predicted classes alone.
+#: Metrics that depend on the probabilities; the others depend on the predicted classes only.
 PROBABILITY_METRICS = frozenset({"roc_auc_ovr", "average_precision", "log_loss"})
 
-#: Classes that a message names before the rest is counted.
+#: Classes named in a message.
 MAX_LISTED = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """What a choice goes by.
+    """The metric used for model selection.
 
     Attributes
     ----------
     metric : str
         One of :data:`CHOICE_METRICS`.
     positive : int or None
-        Index of the class whose average precision it is; None for the mean of all classes.
+        Class index for average precision; None for the mean over all classes.
     """
 
     metric: str = "accuracy"
     positive: int | None = None
 
 
-#: The default.
+#: The default criterion.
 ACCURACY = Criterion()
 
 
 def class_index(name: str | None, class_names: Sequence[str]) -> int | None:
-    """Return the index of the positive class; None where none is named.
-
-    Raises
-    ------
-    ParameterError
-        If there is no class of that name.
-    """
+    """Return the index of the positive class, or None if none is named; raise ParameterError if there is no such class."""
     if name is None:
         return None
     kept = name if name in class_names else class_name(name)
@@ -190,18 +177,12 @@ def class_index(name: str | None, class_names: Sequence[str]) -> int | None:
 
 
 def metric_title(name: str) -> str:
-    """Return what a metric is called for a person; its name where it is none."""
+    """Return the display name of a metric; its name if it is unknown."""
     return next((metric.title for metric in METRICS if metric.name == name), name)
 
 
 def metric_named(name: str) -> Metric:
-    """Return the metric of a name that a choice may go by.
-
-    Raises
-    ------
-    ParameterError
-        If there is no such metric, or it is not for choosing.
-    """
+    """Return the metric of a name; raise ParameterError if it is not one of :data:`CHOICE_METRICS`."""
     if name not in CHOICE_METRICS:
         raise ParameterError(
             f"Expected a metric among {', '.join(CHOICE_METRICS)}. Received: {name!r}.{did_you_mean([name], CHOICE_METRICS)}"

@@ -1,4 +1,4 @@
-"""Text from others: in a form that can be shown, in a cell of a CSV file, and many strings compact in memory."""
+"""Safe display of untrusted text, CSV cells, and compact string columns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-#: Rows of which Python objects are made at once.
+#: Rows converted to Python objects at a time.
 BLOCK_ROWS = 4096
 
 
@@ -20,18 +20,17 @@ BLOCK_ROWS = 4096
 #: included (OWASP, CSV Injection: https://owasp.org/www-community/attacks/CSV_Injection).
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
-#: Least similarity of names of which one may be meant by the other, as :mod:`difflib` counts it.
+#: Minimum :mod:`difflib` similarity of a suggested name.
 NEAR = 0.6
 
-#: Half of a character, or what stands for a byte that is not UTF-8.
+#: Lone surrogates, some of which stand for bytes that are not UTF-8.
 SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
-    """Return a text that any terminal and any page can show: undecodable bytes and control characters become escapes.
+    """Return text that is safe to display: control characters and undecodable bytes become escapes.
 
-    Control characters include line ends and those that change the direction of writing; letters written from right to
-    left stay.
+    Control characters include line ends and those that change the direction of writing; right-to-left letters stay.
     """
     if text.isprintable():
         return text
@@ -41,34 +40,34 @@ def printable(text: str) -> str:
 
 
 def with_escapes(text: str) -> str:
-    r"""Return a text that is Unicode: bytes that are not UTF-8 become ``\xff``, other lone surrogates ``\ud800``."""
+    r"""Return valid Unicode: bytes that are not UTF-8 become ``\xff``, other lone surrogates ``\ud800``."""
     return SURROGATES.sub(lambda found: _escape_of(ord(found[0])), text)
 
 
 def _escape_of(code: int) -> str:
-    """Return the escape of a lone surrogate, of which some stand for bytes (PEP 383)."""
+    """Return the escape of a lone surrogate; some stand for bytes (PEP 383)."""
     return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
 
 
 def class_name(text: str) -> str:
-    """Return the name of a class in the form in which it is kept: NFC (Unicode Annex 15), without spaces at its ends."""
+    """Return the normalised name of a class: NFC (Unicode Annex 15), without surrounding spaces."""
     if text.isascii():
         return text.strip() or text
     return unicodedata.normalize("NFC", text).strip() or text
 
 
 def counted(n: int, what: str = "image") -> str:
-    """Return a number of things, as ``1 image``, ``2 images`` and ``3 classes``."""
+    """Return a count with its noun: ``1 image``, ``2 images``, ``3 classes``."""
     return f"{n:,} {what}{'' if n == 1 else 'es' if what.endswith('s') else 's'}"
 
 
 def reason_of(error: Exception) -> str:
-    """Return why something could not be read or written, without number and path, for a message that names the path."""
+    """Return the reason of an I/O error, without error number and path."""
     return getattr(error, "strerror", None) or str(error)
 
 
 def did_you_mean(given: Iterable[str], known: Iterable[str]) -> str:
-    """Return a question for the known names that are near to those that were given; nothing where none is near.
+    """Return a question that suggests known names similar to the given ones; empty if none is similar.
 
     Examples
     --------
@@ -87,7 +86,7 @@ def plain(name: str) -> str:
 
 
 def json_value(value: Any) -> Any:
-    """Return plain JSON types that every reader takes: None for NaN and infinities, and text that is Unicode."""
+    """Return plain JSON types: NaN and infinities become None, undecodable text becomes escapes."""
     if isinstance(value, Mapping):
         return {json_value(key): json_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -98,15 +97,15 @@ def json_value(value: Any) -> Any:
 
 
 def csv_cell(value: Any, *, raw: bool = False) -> Any:
-    """Return a value for a cell of a CSV file: text that a spreadsheet would take for a formula begins with ``'``.
+    """Return a value for a CSV cell; text that a spreadsheet would take for a formula gets a leading ``'``.
 
     Parameters
     ----------
     value : object
-        Text is changed where it begins, after spaces, with one of ``= + - @``, a tab or a line end; anything that is not
-        a str stays as it is, so numbers stay numbers.
+        Text is changed if it begins, after spaces, with one of ``= + - @``, a tab or a line end. Other types are
+        returned unchanged.
     raw : bool
-        Return text as it is, for programs that read the file and are no spreadsheets.
+        Return text unchanged too, for programs other than spreadsheets.
 
     Examples
     --------
@@ -119,19 +118,19 @@ def csv_cell(value: Any, *, raw: bool = False) -> Any:
 
 
 def plain_cell(cell: str) -> str:
-    """Return the text of which :func:`csv_cell` made a cell."""
+    """Return the text that :func:`csv_cell` turned into a cell."""
     return cell[1:] if cell.startswith("'") and csv_cell(cell[1:]) == cell else cell
 
 
 class TextColumn(Sequence[str]):
-    """Strings as one block of bytes; a Python string is made when it is asked for.
+    """A sequence of strings stored as one block of bytes; Python strings are created on access.
 
     Parameters
     ----------
     data : bytes
-        All strings, end to end.
+        The encoded strings, concatenated.
     ends : ndarray of shape (n_rows,), int64
-        Where each one ends.
+        End offset of each string.
     """
 
     def __init__(self, data: bytes, ends: NDArray[np.int64]) -> None:
@@ -139,13 +138,13 @@ class TextColumn(Sequence[str]):
 
     @classmethod
     def from_bytes(cls, values: Iterable[bytes]) -> TextColumn:
-        """Return the column of some encoded strings."""
+        """Return a column of encoded strings."""
         parts = list(values)
         return cls(b"".join(parts), np.cumsum([len(part) for part in parts], dtype=np.int64))
 
     @classmethod
     def joined(cls, columns: Sequence[TextColumn]) -> TextColumn:
-        """Return some columns end to end; a single one as it is."""
+        """Return the concatenation of several columns."""
         if len(columns) == 1:
             return columns[0]
         starts = np.cumsum([0, *(len(column._data) for column in columns)])
@@ -156,11 +155,11 @@ class TextColumn(Sequence[str]):
         return len(self._ends)
 
     def taken(self, rows: NDArray[np.int64]) -> TextColumn:
-        """Return the column of some rows, in the order asked for."""
+        """Return a column of the given rows."""
         return TextColumn.from_bytes(map(self.raw, rows.tolist()))
 
     def take(self, rows: NDArray[np.int64]) -> Iterator[str]:
-        """Yield the strings of some rows, in the order asked for."""
+        """Yield the strings of the given rows."""
         for block in range(0, len(rows), BLOCK_ROWS):
             part = rows[block : block + BLOCK_ROWS]
             starts = np.where(part > 0, self._ends[part - 1], 0)
@@ -175,12 +174,12 @@ class TextColumn(Sequence[str]):
     __hash__ = None  # type: ignore[assignment]
 
     def rows_with(self, pattern: re.Pattern[bytes]) -> NDArray[np.int64]:
-        """Return the rows whose bytes a pattern is found in, ascending."""
+        """Return the rows that contain a pattern, ascending."""
         starts = [found.start() for found in pattern.finditer(self._data)]
         return np.unique(np.searchsorted(self._ends, np.array(starts, np.int64), side="right"))
 
     def raw(self, row: int) -> bytes:
-        """Return the bytes of one string."""
+        """Return the encoded string of a row."""
         return self._data[int(self._ends[row - 1]) if row else 0 : int(self._ends[row])]
 
     @overload

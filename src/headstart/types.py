@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: The names a split may have, in the order in which people list them.
+#: Valid split names, in display order.
 SPLITS = ("train", "validation", "test")
 
 #: Last convolution of each VGG16 block and its channels: the columns of ``pooled``, in this order (1,472 in all).
@@ -29,37 +29,36 @@ POOLED_LAYERS: tuple[tuple[str, int], ...] = (
     ("block5_conv3", 512),
 )
 
-#: Their names alone.
+#: Names of :data:`POOLED_LAYERS`.
 POOLED_LAYER_NAMES = tuple(name for name, _ in POOLED_LAYERS)
 
-#: What features may be the mean of: an image as it is, which is not written; or that and its mirror image
-#: (backbones/registry.py).
+#: Views averaged into the features: the image alone (not written), or the image and its mirror image (backbones/registry.py).
 VIEWS = ("single", "mirrored")
 
-#: How several pages of a file become one picture, other than by choosing one of them (images/samples.py).
+#: Projections that turn several pages of a file into one image (images/samples.py).
 PROJECTIONS = ("max", "mean")
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """One image file as a scan of the input found it; nothing of it has been read yet.
+    """An image file found by a scan; it has not been read yet.
 
     Attributes
     ----------
     path : str
-        Relative to the root of the scan, ``/`` between parts. Bytes that are not UTF-8 are kept as lone surrogates
+        Relative to the scanned root, with ``/`` as separator. Bytes that are not UTF-8 are kept as lone surrogates
         (``os.fsdecode``), so that the file can be opened again.
     label : str or None
-        Name of the class; None where the images are unlabelled.
+        Class name; None if the image is unlabelled.
     split : str or None
         One of :data:`SPLITS`, or None.
     group : str or None
-        Images of one group (a patient, a module) never sit on both sides of a split.
+        Images of one group (e.g. a patient) are never on both sides of a split.
     size_bytes, mtime_ns : int
-        As ``os.stat`` gives them; a first guess whether the file changed.
+        From ``os.stat``; used to detect changed files without reading them.
     stamp : int
-        32 bits of the file's inode and time of status change (images/discovery/refs.py), which another file of the same
-        size and time does not have; 0 where they are not known.
+        32 bits derived from inode and status change time (images/discovery/refs.py), to tell files of equal size and
+        time apart; 0 if unknown.
     """
 
     path: str
@@ -73,18 +72,18 @@ class ImageRef:
 
 @dataclass(frozen=True, slots=True)
 class ImageRow:
-    """Everything a cache knows of one image but its features.
+    """The description of one image in a cache, without its features.
 
     Attributes
     ----------
     ref : ImageRef
-        Where it was found.
+        Where the image was found.
     sha256 : str
-        64 hexadecimal digits, of the bytes of the file that was decoded. The identity of the row.
+        SHA-256 of the file's bytes, 64 hexadecimal digits; identifies the row.
     width_px, height_px : int
-        Of the image as it is seen (after EXIF rotation), before the resize.
+        Size after EXIF rotation and before the resize.
     notes : tuple of str
-        What was done to it or odd about it: ``exif-rotated-90``, ``alpha-on-white``, ``from-CMYK`` … (images/decode.py).
+        Conversions and oddities: ``exif-rotated-90``, ``alpha-on-white``, ``from-CMYK`` … (images/decode.py).
     """
 
     ref: ImageRef
@@ -96,7 +95,7 @@ class ImageRow:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An image that could not be turned into features, and why, in words for a person."""
+    """An image for which no features could be computed, with the reason as a readable text."""
 
     ref: ImageRef
     reason: str
@@ -104,19 +103,19 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Quantization:
-    """What makes 8-bit integers of a network, besides its weights; enough to make the same network again.
+    """The parameters, besides the weights, that determine a network of 8-bit integers.
 
     Attributes
     ----------
     engine : str
-        ``openvino``: what computes in them.
+        Inference engine: ``openvino``.
     ranges : tuple of float
-        Largest value that each convolution but the last had on the sample, in network order: what 255 stands for in the
-        input of the next one.
+        Largest activation on the sample for each convolution but the last, in network order. It is mapped to 255 in the
+        input of the next convolution.
     n_images, seed : int
-        Size and seed of the sample of images.
+        Size and random seed of the calibration sample.
     sample_sha256 : str
-        Digest of the digests of their files, sorted.
+        Digest of the sorted file digests of the sample.
     network_sha256 : str
         Digest of the quantised network: integers, scales, biases and ranges.
     """
@@ -133,7 +132,7 @@ class Quantization:
 
     @classmethod
     def from_dict(cls, values: Any) -> Quantization:
-        """Return what ``asdict`` made; raise ValueError where a field is missing, unknown or of the wrong type."""
+        """Return the inverse of ``asdict``; raise ValueError if a field is missing, unknown or of the wrong type."""
         kinds = {"engine": str, "n_images": int, "seed": int, "sample_sha256": str, "network_sha256": str}
         if not isinstance(values, dict) or set(values) != {*kinds, "ranges"}:
             raise ValueError(
@@ -152,42 +151,43 @@ class Quantization:
 class Recipe:
     """Every input that can change a number in the cache.
 
-    Two caches with equal recipes hold the same features for the same image bytes. The fingerprint is written into the
-    cache, into every head fitted on it, and into every refusal.
+    Two caches with equal recipes hold the same features for the same image bytes. The fingerprint is stored in the
+    cache and in every head fitted on it.
 
     Attributes
     ----------
     backbone : str
-        ``vgg16``, or ``foreign:<name>`` for features made elsewhere.
+        ``vgg16``, or ``foreign:<name>`` for imported features.
     weights : str
         ``imagenet`` or ``custom``.
     weights_sha256 : str
-        Digest of all tensors of the backbone in network order, float32, little-endian.
+        Digest of all weight tensors in network order, float32, little-endian.
     layer : str
         Keras name of the layer whose output is stored.
     pooled_layers : tuple of str
-        Layers whose spatial averages are stored beside it.
+        Layers whose spatial averages are stored too.
     input_size_px : int
         Height and width of the network's input.
     decode : str
-        Version of the rules that turn a file into RGB (EXIF, alpha, 16 bit …): images/decode.py.
+        Version of the decoding rules (EXIF, alpha, 16 bit …): images/decode.py.
     resize : str
-        Name of the resize preset: images/resize.py, which for ``jpeg-draft`` includes the scale that JPEGs are decoded at.
+        Name of the resize preset: images/resize.py. ``jpeg-draft`` also sets the scale at which JPEGs are decoded.
     precision : str
-        ``float32``, ``bfloat16``, ``float16`` or ``int8``: the type the forward pass multiplied in.
+        Type used by the forward pass: ``float32``, ``bfloat16``, ``float16`` or ``int8``.
     storage : str
-        ``float16`` or ``float32``: the type the layer's output is stored in.
+        Type of the stored features: ``float16`` or ``float32``.
     format_version : int
         Version of the cache format.
     quantization : Quantization or None
-        How the network was made one of ``int8``; None in every other precision, and the field is not written then.
+        Required by ``int8``; None, and not written, for other precisions.
     views : str
         One of :data:`VIEWS`; ``single`` is not written.
     page : int, str or None
-        Page of a file of several that was taken, counted from 1, or one of :data:`PROJECTIONS`. None, which is not written:
-        the first.
+        Page taken from multi-page files, counted from 1, or one of :data:`PROJECTIONS`. None, which is not written, is
+        the first page.
     intensity : tuple of float or None
-        The sample values of more than 8 bits that became 0 and 255. None, which is not written: those of the image's type.
+        Values mapped to 0 and 255 in images of more than 8 bits. None, which is not written, is the range of the
+        image's type.
     """
 
     backbone: str
@@ -208,11 +208,11 @@ class Recipe:
 
     @property
     def fingerprint(self) -> str:
-        """64 hexadecimal digits that are equal exactly when two recipes are."""
+        """SHA-256 of the recipe, 64 hexadecimal digits; equal if and only if two recipes are equal."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:
-        """One line of JSON with sorted keys: the same text for the same recipe, always."""
+        """Return the recipe as one line of JSON with sorted keys."""
         values = asdict(self)
         for name, unwritten in UNWRITTEN.items():
             if values[name] == unwritten:
@@ -221,13 +221,7 @@ class Recipe:
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
-        """Return the recipe that :meth:`to_json` wrote.
-
-        Raises
-        ------
-        ValueError
-            If a field is missing, unknown or of the wrong type.
-        """
+        """Return the inverse of :meth:`to_json`; raise ValueError if a field is missing, unknown or of the wrong type."""
         values = json.loads(text)
         expected = {f.name for f in fields(cls)} - set(UNWRITTEN)
         if not isinstance(values, dict) or set(values) - set(UNWRITTEN) != expected:
@@ -251,25 +245,25 @@ class Recipe:
         return cls(**{**values, "pooled_layers": tuple(layers)})
 
     def differences(self, other: Recipe) -> tuple[str, ...]:
-        """Return ``field: mine ≠ theirs`` for every field that differs; empty when the recipes are equal."""
+        """Return ``field: mine ≠ theirs`` for each field that differs."""
         pairs = ((f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
         return tuple(f"{name}: {mine} ≠ {theirs}" for name, mine, theirs in pairs if mine != theirs)
 
 
-#: Fields that a recipe is written without while they have these values: those that came after the first recipes, whose
-#: text, and so their fingerprints, stay what they were.
+#: Fields added after the first release, with the defaults at which they are not written: fingerprints of older recipes stay
+#: the same.
 UNWRITTEN: Mapping[str, Any] = {"quantization": None, "views": VIEWS[0], "page": None, "intensity": None}
 
 
 def checked_page(value: Any) -> int | str:
-    """Return the page of a recipe; raise ValueError where it is neither a number from 2 on nor a projection."""
+    """Return the page of a recipe; raise ValueError unless it is an integer from 2 or a projection."""
     if value in PROJECTIONS or (type(value) is int and value >= 2):
         return value  # type: ignore[no-any-return]
     raise ValueError(f"page, where it is written, is 2 or more, {' or '.join(PROJECTIONS)}. Received: {value!r}")
 
 
 def checked_intensity(value: Any) -> tuple[float, float]:
-    """Return the two sample values of a recipe; raise ValueError where they are not finite and ascending."""
+    """Return the intensity window of a recipe; raise ValueError unless it is two finite ascending numbers."""
     if isinstance(value, list | tuple) and len(value) == 2 and all(type(v) in {int, float} for v in value):
         low, high = map(float, value)
         if -math.inf < low < high < math.inf:
@@ -279,14 +273,14 @@ def checked_intensity(value: Any) -> tuple[float, float]:
 
 @dataclass(frozen=True, slots=True)
 class FeatureBatch:
-    """Features of some images, rows in the order of the images.
+    """Features of several images, in the order of the images.
 
     Attributes
     ----------
     features : ndarray of shape (n_images, height, width, channels), float16 or float32
-        Output of the recipe's layer, channels last.
+        Output of the recipe's layer.
     pooled : ndarray of shape (n_images, n_pooled), float32
-        Spatial averages of the pooled layers, side by side.
+        Spatial averages of the pooled layers, concatenated.
     """
 
     features: NDArray[np.floating[Any]]
@@ -297,39 +291,39 @@ class FeatureBatch:
 
 
 class Backbone(Protocol):
-    """What extraction needs of a frozen network; the real one is ``backbone.vgg16.FrozenBackbone``.
+    """The interface of a frozen network; implemented by ``backbones.vgg16.FrozenBackbone``.
 
-    One whose device computes beside the program may also have ``start(images)``: it starts a pass over them and returns a
-    callable that waits for its FeatureBatch, so that the next pass can be started meanwhile (extract/pipeline.py).
+    A backbone that computes asynchronously may also have ``start(images)``, which starts a forward pass and returns a
+    callable that waits for its FeatureBatch (extract/pipeline.py).
     """
 
     recipe: Recipe
 
     @property
     def batch_size(self) -> int:
-        """Images that fill a forward pass; fewer after memory has run out."""
+        """Images per forward pass; reduced after memory has run out."""
         ...
 
     def forward(self, images: NDArray[np.uint8]) -> FeatureBatch:
-        """Features of ``images``, uint8 of shape (n_images, size, size, 3), RGB, 0–255; any n_images ≥ 1; float32."""
+        """Return features of RGB images, uint8 of shape (n_images, size, size, 3), n_images ≥ 1."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class HeadSpec:
-    """What a head is fitted on and with; enough to fit it again.
+    """The configuration of a head: everything needed to fit it again.
 
     Attributes
     ----------
     type : str
         Name in the catalogue (heads/catalogue.py), or import path of a scikit-learn classifier.
     features : tuple of str
-        ``avg``, ``max``, ``gem``, ``crops`` or ``flatten`` of the stored layer, or names of pooled layers; joined in this
-        order.
+        ``avg``, ``max``, ``gem``, ``crops`` or ``flatten`` of the stored layer, or names of pooled layers; concatenated
+        in this order.
     scaling : str
         ``sqrt-l2``, ``l2``, ``standard`` or ``none``.
     random_state : int
-        Seeds everything random.
+        Random seed.
     params : mapping
         Parameters of the estimator that differ from the catalogue's defaults; JSON types only.
     """
@@ -342,27 +336,27 @@ class HeadSpec:
 
 
 class Progress(Protocol):
-    """What a run tells of itself while it goes on."""
+    """Callbacks that report the progress of a run."""
 
     def message(self, text: str) -> None:
-        """Say one sentence."""
+        """Report one sentence."""
 
     def start(self, n_images: int) -> None:
-        """Announce how many images will be computed."""
+        """Report the number of images to be computed."""
 
     def advance(self, n_images: int, place: str = "") -> None:
-        """Count images that are done, failures included; and where, as on a node of a cluster, where several compute."""
+        """Report finished images, failures included, and where they were computed (e.g. the node of a cluster)."""
 
 
 class Silence:
-    """Progress that nobody looks at."""
+    """Progress that only logs messages."""
 
     def message(self, text: str) -> None:
         """Log it."""
         log.info(text)
 
     def start(self, n_images: int) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def advance(self, n_images: int, place: str = "") -> None:
-        """Say nothing."""
+        """Do nothing."""

@@ -1,7 +1,7 @@
-"""A cache against its images: whether the files are the same, and the network gives the features that are stored.
+"""Verify a cache against its images: file digests, and features recomputed for a sample of rows.
 
-A file can be whole and still be wrong: made with another preprocessing, other weights, or by a faulty machine. Only
-computing some rows again tells.
+A file can be intact and still be wrong, e.g. computed with another preprocessing or other weights; only recomputing
+rows shows it.
 """
 
 from __future__ import annotations
@@ -38,35 +38,35 @@ if TYPE_CHECKING:
     from headstart.images.load import LoadedImage
     from headstart.types import Backbone, Recipe
 
-#: Largest difference that is accepted, as a share of the largest value of its row: the cosine is blind to the scale, and
-#: to a single value. Storage as float16 costs 2⁻¹¹ = 5e-4, and the order in which a machine sums in float32, or a GPU's
-#: TF32 (10 bits), less than 1e-2. bfloat16 has 7 bits, and machines differ in where they round: against float32 on the
-#: same photographs 0.026 was seen. Sums of integers are exact, and what lies near a limit is rounded to the next of 256
-#: levels. RGB for BGR gives 0.9, division by 255 gives 1.
+#: Largest accepted difference relative to the row's largest value; the cosine is blind to scale and to single values. float16
+#: storage costs 2⁻¹¹ = 5e-4, summation order in float32 or a GPU's TF32 less than 1e-2. bfloat16 has 7 bits and rounding
+#: differs between machines: 0.026 was measured against float32. int8 sums are exact, but values near a rounding limit move by
+#: one of 256 levels. Swapped channels give 0.9, division by 255 gives 1.
 MAX_ERROR = {"float32": 0.01, "bfloat16": 0.1, "float16": 0.1, "int8": 0.1}
 
-#: Images whose digests are computed before they are asked for.
+#: Digests computed ahead.
 AHEAD = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What was compared, and what is wrong.
+    """The result of a verification.
 
     Attributes
     ----------
     findings : tuple of Finding
-        Empty where all is well.
+        Problems found; empty if there are none.
     n_images : int
         Rows whose image file was read; 0 without a folder of images.
     n_recomputed : int
-        Rows that went through the network again.
+        Rows that were recomputed.
     lowest_cosine, largest_error : float
-        The worst of them; the error is a share of the row's largest value. 1 and 0 where there were none.
+        Worst agreement among recomputed rows; the error is relative to the row's largest value. 1 and 0 if there were
+        none.
     not_compared : str
-        Why images or features were not compared, in words; empty where they were, or that was not asked for.
+        Why images or features were not compared; empty if they were, or if that was not requested.
     remedies : tuple of str
-        Commands that help, in their order (cache/checks/remedies.py).
+        Commands that fix the problems, in order (cache/checks/remedies.py).
     """
 
     findings: tuple[Finding, ...]
@@ -90,38 +90,38 @@ def verify_cache(
     backbone: Backbone | None = None,
     progress: Progress | None = None,
 ) -> Verification:
-    """Return everything that is wrong with a cache; with its images, whether it still tells of them.
+    """Return all problems of a cache; given its images, compare digests and recompute some rows too.
 
     Parameters
     ----------
     path : str, Path or Address
         The cache; it is not changed.
     data : str, Path or Address, optional
-        The folder that its paths are relative to. Every image is read and its digest compared, and some rows are computed
-        again in the cache's own recipe.
+        The folder of images. Every image is read and its digest compared; a sample of rows is recomputed with the
+        cache's recipe.
     n_sample : int
-        Rows to compute again, drawn from those whose image is unchanged; 0 for none.
+        Rows to recompute, drawn from those with an unchanged image; 0 for none.
     seed : int
-        Of the draw.
+        Random seed of the sample.
     weights : str or Path
-        ``imagenet``, or the file of the custom weights that the features were made with.
+        ``imagenet``, or the file with the custom weights of the features.
     batch_size : int, optional
         Images per forward pass.
     device : str
         ``auto``, ``cpu`` or ``gpu:N``.
     backbone : Backbone, optional
-        One that exists already.
+        An existing backbone.
     progress : Progress, optional
-        Is told how it goes on.
+        Progress callbacks.
 
     Raises
     ------
     CacheError
-        If there is no cache at ``path``, or it is of another format version.
+        If there is no cache at ``path``, or it has another format version.
     DataError
         If ``data`` is not a folder.
     RecipeMismatchError, WeightsError
-        If the weights are not those of the recipe; before anything is read.
+        If the weights are not those of the recipe; checked before anything is read.
     """
     progress = progress or Silence()
     if n_sample < 0:
@@ -151,7 +151,7 @@ def verify_cache(
 def _recipe_backbone(
     path: Path, weights: str | Path, batch_size: int | None, device: str
 ) -> tuple[Backbone | None, str]:
-    """Return the backbone of a cache's recipe; or none, and why, for features made elsewhere and for damaged files."""
+    """Return the backbone of a cache's recipe; or None and the reason, for imported features and damaged files."""
     try:
         with open_cache(path) as cache:
             recipe = cache.recipe
@@ -165,26 +165,14 @@ def _recipe_backbone(
 
 
 class Comparison:
-    """One cache, its folder of images, and what is found.
-
-    Parameters
-    ----------
-    cache : FeatureCache
-        Open.
-    root : Path or Address
-        The folder that its paths are relative to.
-    findings : list of Finding
-        What was found in the file; more is added.
-    progress : Progress
-        Is told how many images were read.
-    """
+    """Compares an open cache with its folder of images; problems are appended to ``findings``."""
 
     def __init__(self, cache: FeatureCache, root: Location, findings: list[Finding], progress: Progress) -> None:
         self.cache, self.root, self.findings, self.progress = cache, root, findings, progress
         self.lowest_cosine, self.largest_error = 1.0, 0.0
 
     def run(self, backbone: Backbone | None, n_sample: int, seed: int, why_not: str) -> Verification:
-        """Compare the images, then some features."""
+        """Compare the images, then a sample of features."""
         damaged = {finding.row for finding in self.findings if finding.row is not None}
         whole = np.array([row for row in self.unchanged() if row not in damaged], np.int64)
         n_recomputed = 0
@@ -200,7 +188,7 @@ class Comparison:
         )
 
     def unchanged(self) -> Iterator[int]:
-        """Yield the rows whose image file has the digest that is stored; add a finding for each other one."""
+        """Yield the rows whose image file has the stored digest."""
         self.progress.start(self.cache.n_images)
         paths, digests = self.cache.rows.path, self.cache.rows.sha256
         for row, received in enumerate(_in_order(self.digest, paths, usable_cores())):
@@ -215,14 +203,14 @@ class Comparison:
             self.progress.advance(1)
 
     def digest(self, path: str) -> str | ImageError:
-        """Return the digest of an image file, or why it cannot be read."""
+        """Return the digest of an image file, or the error if it cannot be read."""
         try:
             return hashlib.sha256(read_image_bytes(self.root, _ref_now(self.root, path))).hexdigest()
         except ImageError as error:
             return error
 
     def recompute(self, rows: NDArray[np.int64], backbone: Backbone) -> int:
-        """Compute rows again, add a finding for each that differs, and return how many were computed."""
+        """Recompute rows and return how many were computed."""
         refs = [_ref_now(self.root, self.cache.rows.path[row]) for row in rows.tolist()]
         row_of = {id(ref): row for ref, row in zip(refs, rows.tolist(), strict=True)}
         job = ReadOptions(self.root)
@@ -239,7 +227,7 @@ class Comparison:
         return n_computed
 
     def compare(self, images: Sequence[LoadedImage], rows: Sequence[int], backbone: Backbone) -> int:
-        """Add a finding for each row whose features are others now; return how many there are."""
+        """Return how many rows have other features than the stored ones."""
         computed = backbone.forward(np.stack([image.pixels for image in images]))
         stored = FeatureBatch(*(self.cache.read_rows(name, np.asarray(rows)) for name in ("features", "pooled")))
         different = set()
@@ -263,7 +251,7 @@ class Comparison:
 def _differences(
     stored: NDArray[np.floating], computed: NDArray[np.floating]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return per row the cosine, and the largest difference as a share of the row's largest value, float64."""
+    """Return per row the cosine, and the largest difference relative to the row's largest value, float64."""
     if not stored[0].size:
         return np.ones(len(stored)), np.zeros(len(stored))
     x, y = (np.reshape(values, (len(values), -1)).astype(np.float64) for values in (stored, computed))
@@ -273,7 +261,6 @@ def _differences(
 
 
 def _all_different(n_rows: int, recipe: Recipe) -> str:
-    """Return what it means where not one of the recomputed rows agrees."""
     return (
         f"none of the {n_rows} rows computed again agrees with the stored features, although the images are unchanged: they "
         f"were made with another preprocessing (channel order, scale, resize, views) or other weights than the recipe says "
@@ -283,10 +270,7 @@ def _all_different(n_rows: int, recipe: Recipe) -> str:
 
 
 def _ref_now(root: Location, path: str) -> ImageRef:
-    """Return an image as it is on the disk now: a copy of the folder has other times, and the digest is what counts.
-
-    Where it is not there, sizes are 0, and reading it says why.
-    """
+    """Return an image with its current size and time; 0 if it does not exist, so that reading it gives the error."""
     if isinstance(root, Address):
         entry = bucket.stat(root / path)
         return ImageRef(path, None, None, None, entry.size_bytes if entry else 0, entry.changed_ns if entry else 0)
@@ -299,7 +283,7 @@ def _ref_now(root: Location, path: str) -> ImageRef:
 def _in_order(
     function: Callable[[str], str | ImageError], arguments: Sequence[str], threads: int
 ) -> Iterator[str | ImageError]:
-    """Yield the results of a function in order, computed by threads that run a bounded number ahead."""
+    """Yield the results of a function in order, computed by threads a bounded number ahead."""
     with ThreadPoolExecutor(threads, "digest") as pool:
         remaining = iter(arguments)
         pending = deque(pool.submit(function, argument) for argument in islice(remaining, AHEAD))

@@ -160,7 +160,7 @@ def test_a_bound_of_memory_is_a_size(cli: Cli, data: Path) -> None:
     cli("extract-features", data, "-o", "photos.h5")
     code, _, err = cli("fit-head", "photos.h5", "--max-memory", "much")
     assert code == 1
-    assert "'much' is no size of memory" in err
+    assert "'much' is not a memory size" in err
     code, _, err = cli("fit-head", "photos.h5", "--max-memory", "1MiB")
     assert code == 1
     assert "a bound of 1 MiB" in err

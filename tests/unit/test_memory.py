@@ -16,7 +16,7 @@ def test_sizes(text, n_bytes):
 
 @pytest.mark.parametrize("text", ["", "0", "much", "-1GiB", "4iB", "4 Gibibyte", "0.1"])
 def test_what_is_no_size_is_refused(text):
-    with pytest.raises(ParameterError, match="is no size of memory"):
+    with pytest.raises(ParameterError, match="is not a memory size"):
         parse_size(text)
 
 

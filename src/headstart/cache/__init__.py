@@ -1,1 +1,1 @@
-"""The HDF5 feature cache: the only room that imports h5py."""
+"""The HDF5 feature cache; the only package that imports h5py."""

@@ -1,4 +1,4 @@
-"""The datasets of a cache: columns, each with a digest, and features, with one chunk and one checksum per row."""
+"""Read and write the datasets of a cache: columns with a digest each, and features with one checksummed chunk per row."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ from headstart.errors import CacheError
 from headstart.texts import TextColumn
 from headstart.types import ImageRow, Recipe
 
-#: The values of a text column, encoded; called twice, once to find the longest.
+#: Returns the encoded values of a text column; called twice, first to find the longest.
 Texts = Callable[[], Iterable[bytes]]
 
 
 def encode(text: str, what: str) -> bytes:
-    """Return UTF-8, or the original bytes of a path that was not UTF-8.
+    """Return text as UTF-8, or the original bytes of a path that was not UTF-8.
 
     Raises
     ------
@@ -80,21 +80,7 @@ class HexColumn(Sequence[str]):
 
 
 def write_table(parent: Any, name: str, columns: Sequence[Column], values: Mapping[str, Any], n_rows: int) -> None:
-    """Write a group with one dataset per column.
-
-    Parameters
-    ----------
-    parent : h5py.File
-        Open for writing.
-    name : str
-        Name of the group.
-    columns : sequence of Column
-        What to write.
-    values : mapping of str to ndarray or Texts
-        The values of each column.
-    n_rows : int
-        Length of every column.
-    """
+    """Write a group with one dataset per column; ``values`` maps names to arrays, or to :data:`Texts` for text."""
     properties = h5p.create(h5p.GROUP_CREATE)
     properties.set_obj_track_times(False)  # equal content gives equal bytes
     group = h5py.Group(h5g.create(parent.id, name.encode(), gcpl=properties))
@@ -116,7 +102,7 @@ def write_numbers(group: Any, name: str, values: NDArray[Any]) -> None:
 
 
 def write_text(group: Any, name: str, texts: Texts, n_rows: int) -> None:
-    """Write a dataset of fixed-length strings, as long as the longest, and its digest."""
+    """Write a dataset of fixed-length strings and its digest."""
     length = max(map(len, texts()), default=1) or 1
     dtype = h5py.string_dtype("utf-8", length)
     dataset = _create_column(group, name, dtype, (n_rows,))
@@ -132,7 +118,7 @@ def write_text(group: Any, name: str, texts: Texts, n_rows: int) -> None:
 
 
 def _create_column(group: Any, name: str, dtype: Any, shape: tuple[int, ...]) -> Any:
-    """Return a new dataset, compressed by the filter that every HDF5 library has, each chunk with a checksum."""
+    """Return a new dataset with checksummed deflate chunks, readable by every HDF5 library."""
     row_bytes = np.dtype(dtype).itemsize * int(np.prod(shape[1:], dtype=np.int64))
     rows = max(1, min(shape[0], COLUMN_CHUNK_BYTES // row_bytes))
     plist = h5p.create(h5p.DATASET_CREATE)
@@ -149,20 +135,11 @@ def _create_column(group: Any, name: str, dtype: Any, shape: tuple[int, ...]) ->
 
 
 def _write_digest(dataset: Any, digest: Any) -> None:
-    """Write the attribute that :func:`read_column` compares."""
     dataset.attrs.create(DIGEST, np.bytes_(digest.hexdigest()), dtype=h5py.string_dtype("utf-8", 64))
 
 
 def read_column(column: StoredRows, stored_digest: str) -> NDArray[Any] | TextColumn:
-    """Return all values of a column.
-
-    Raises
-    ------
-    ValueError
-        If the values are not those that were written.
-    OSError
-        If HDF5 cannot read them.
-    """
+    """Return all values of a column; raise ValueError if they do not match the digest, OSError if HDF5 cannot read them."""
     digest = hashlib.sha256()
     values: NDArray[Any] | TextColumn
     if column.dtype.kind == "S":
@@ -178,7 +155,7 @@ def read_column(column: StoredRows, stored_digest: str) -> NDArray[Any] | TextCo
 
 
 def _read_text(column: StoredRows, digest: Any) -> TextColumn:
-    """Return strings, chunk by chunk, so that padding to the longest is never in memory as a whole."""
+    """Return strings, read chunk by chunk so that the padding is never in memory at once."""
     parts, lengths = [], np.empty(len(column), np.int64)
     for start in range(0, len(column), column.chunk_rows):
         block = np.empty(min(column.chunk_rows, len(column) - start), column.dtype)
@@ -200,15 +177,15 @@ def create_features(
     compression: str,
     n_images: int | None = None,
 ) -> None:
-    """Create ``/features``, ``/pooled`` and ``/pooled_column_layer``; without ``n_images`` they grow.
+    """Create ``/features``, ``/pooled`` and ``/pooled_column_layer``; resizable without ``n_images``.
 
-    ``/pooled`` is never compressed: a row of it would shrink by a sixth and take five times as long to read, and so it
-    can be read without any plug-in (docs/adr/0001-cache-format.md).
+    ``/pooled`` is not compressed: a row would shrink by a sixth and take five times as long to read, and so it can be
+    read without a plug-in (docs/adr/0001-cache-format.md).
 
     Raises
     ------
     CacheError
-        If a row is larger than a cache can hold, or the pooled layers do not have ``n_pooled`` columns.
+        If a row is too large, or the pooled layers do not have ``n_pooled`` columns.
     """
     layers = column_layers(recipe.pooled_layers, n_pooled) if n_pooled else []
     _create_rows(file, FEATURES, map_shape, recipe.storage, compression, n_images)
@@ -234,7 +211,7 @@ def _create_rows(
 
 
 def pipeline(row_shape: Sequence[int], compression: str) -> Any:
-    """Return the HDF5 properties of one row per chunk; the checksum comes last, over what lies on the disk."""
+    """Return the HDF5 creation properties; the checksum comes last, over the compressed bytes."""
     properties = h5p.create(h5p.DATASET_CREATE)
     properties.set_obj_track_times(False)
     properties.set_fill_time(h5d.FILL_TIME_NEVER)
@@ -253,7 +230,7 @@ def compression_of(used: Sequence[int]) -> str:
 
 
 def check_storage(recipe: Recipe, compression: str) -> None:
-    """Raise CacheError where this version cannot store what is asked for."""
+    """Raise CacheError if storage type, compression or format version are not supported."""
     if recipe.storage not in STORAGES:
         raise CacheError(f"Features are stored as {' or '.join(STORAGES)}. Received: {recipe.storage!r}.")
     if compression not in COMPRESSIONS:
@@ -263,13 +240,7 @@ def check_storage(recipe: Recipe, compression: str) -> None:
 
 
 def stored(values: NDArray[Any], dtype: str, rows: Sequence[ImageRow]) -> NDArray[Any]:
-    """Return the values in their storage type.
-
-    Raises
-    ------
-    CacheError
-        If one is not finite there; the message names the image.
-    """
+    """Return the values in their storage type; raise CacheError, naming the image, if one is not finite there."""
     with np.errstate(over="ignore"):
         cast = np.ascontiguousarray(values, dtype=np.dtype(dtype).newbyteorder("<"))
     largest = float(np.finfo(dtype).max)
@@ -285,7 +256,7 @@ def stored(values: NDArray[Any], dtype: str, rows: Sequence[ImageRow]) -> NDArra
 
 
 def row_digest(features: NDArray[Any], pooled: NDArray[np.float32]) -> bytes:
-    """Return the SHA-256 of a row as it is stored: features, then averages, little-endian, C order."""
+    """Return the SHA-256 of a row as stored: features, then averages, little-endian, C order."""
     digest = hashlib.sha256(features.data)
     digest.update(pooled.data)
     return digest.digest()

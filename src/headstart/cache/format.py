@@ -1,4 +1,4 @@
-"""Version 1 of the cache format: names, types, limits, and the root attributes. docs/cache-format.md is the specification."""
+"""Names, types, limits and root attributes of cache format version 1; docs/cache-format.md is the specification."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ SUPERBLOCK_VERSION = 3
 #: Root attribute ``format``.
 FORMAT = "headstart-cache"
 
-#: Root attribute ``format_version``. Raise it when a reader of the old version would misread a new file, add a golden file
-#: of the new version in tests/data, and keep reading every version that was ever released.
+#: Root attribute ``format_version``. Increment it if old readers would misread new files; add a golden file to tests/data and
+#: keep reading every released version.
 FORMAT_VERSION = 1
 
 #: Root attribute ``format`` of the manifest of a folder of shards.
@@ -59,16 +59,16 @@ DEFLATE, SHUFFLE, FLETCHER32, ZSTD = 1, 2, 3, 32015
 #: Levels, chosen by measurement: docs/adr/0001-cache-format.md.
 ZSTD_LEVEL, GZIP_LEVEL = 1, 4
 
-#: Bounds that a hostile file cannot talk a reader out of.
+#: Limits enforced on untrusted files.
 MAX_ROW_BYTES = 256 * 2**20
 MAX_TEXT_BYTES = 32_767
 MAX_ATTRIBUTE_BYTES = 32_767
 MAX_CHUNK_BYTES = 2**20
 
-#: No deflate stream expands by more (https://zlib.net/zlib_tech.html).
+#: Maximum expansion of a deflate stream (https://zlib.net/zlib_tech.html).
 MAX_DEFLATE_RATIO = 1032
 
-#: Raw size of one chunk of a column; the largest that is still cheap to read for one value.
+#: Raw size of one chunk of a column.
 COLUMN_CHUNK_BYTES = 2**18
 
 
@@ -81,11 +81,11 @@ class Column:
     name : str
         Name of the dataset.
     dtype : str
-        NumPy type, little-endian; ``text`` for fixed-length UTF-8.
+        Little-endian NumPy type; ``text`` for fixed-length UTF-8.
     width : int
         Numbers per row; 0 for a one-dimensional dataset.
     is_optional : bool
-        Whether a file without it has zeros there; zeros alone are not written.
+        Whether the dataset may be missing, which means zeros; all-zero values are not written.
     """
 
     name: str
@@ -124,10 +124,10 @@ FAILURE_COLUMNS = (
     Column("mtime_ns", "<i8"),
 )
 
-#: In a manifest: where the features of a row are.
+#: Columns of a manifest: the location of each row's features.
 PLACE_COLUMNS = (Column("shard", "<i4"), Column("shard_row", "<i4"))
 
-#: In a manifest: the files.
+#: Columns of a manifest: the files.
 SHARD_COLUMNS = (
     Column("name"),
     Column("n_images", "<i8"),
@@ -137,13 +137,7 @@ SHARD_COLUMNS = (
 
 
 def column_layers(pooled_layers: Sequence[str], n_pooled: int) -> list[str]:
-    """Return the layer of each column of ``/pooled``.
-
-    Raises
-    ------
-    CacheError
-        If the widths of the layers do not add up to ``n_pooled``.
-    """
+    """Return the layer of each column of ``/pooled``; raise CacheError if the widths do not add up to ``n_pooled``."""
     widths = dict(POOLED_LAYERS)
     if len(pooled_layers) == 1 and pooled_layers[0] not in widths:
         return [pooled_layers[0]] * n_pooled
@@ -155,11 +149,11 @@ def column_layers(pooled_layers: Sequence[str], n_pooled: int) -> list[str]:
     return columns
 
 
-#: Packages whose version is kept; the first ones only where they took part, which is to say, where they are imported.
+#: Packages whose versions are stored; the first group only if imported.
 PACKAGES_IN_USE = ("tensorflow", "keras", "openvino", "ncnn")
 PACKAGES = ("headstart", "numpy", "h5py", "hdf5plugin", "pillow")
 
-#: What a file of each form is, in words.
+#: Display names of the values of ``format``.
 KINDS = {FORMAT: "feature cache", SHARDS_FORMAT: "manifest of shards"}
 
 
@@ -174,9 +168,9 @@ class Header:
     n_images, n_failures : int
         Rows of ``/rows`` and ``/failures``.
     layout : str
-        Of the folder of images (images/discovery/scan.py); empty where it is not known.
+        Layout of the folder of images (images/discovery/scan.py); empty if unknown.
     versions : mapping of str to str
-        Software that made the file.
+        Versions of the software that wrote the file.
     info : mapping
         Further provenance; JSON types.
     created : str
@@ -193,14 +187,14 @@ class Header:
 
 
 def now() -> str:
-    """Return the time, ISO 8601 in UTC; SOURCE_DATE_EPOCH sets it (https://reproducible-builds.org/specs/source-date-epoch)."""
+    """Return the current time as ISO 8601 in UTC; SOURCE_DATE_EPOCH overrides it."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
     moment = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
     return moment.isoformat(timespec="seconds")
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the software that is at work."""
+    """Return the versions of the software in use."""
     found = {"python": platform.python_version(), "hdf5": h5py.version.hdf5_version}
     for name in (*PACKAGES, *(name for name in PACKAGES_IN_USE if name in sys.modules)):
         try:
@@ -211,7 +205,7 @@ def versions() -> dict[str, str]:
 
 
 def write_header(file: Any, header: Header, form: str = FORMAT) -> None:
-    """Write the root attributes, strings of fixed length: those of variable length lie in a heap without a checksum."""
+    """Write the root attributes as fixed-length strings; variable-length strings are stored in a heap without a checksum."""
     write_text_attribute(file, "format", form)
     file.attrs.create("format_version", FORMAT_VERSION, dtype="<i8")
     write_text_attribute(file, "recipe", header.recipe.to_json())
@@ -225,13 +219,7 @@ def write_header(file: Any, header: Header, form: str = FORMAT) -> None:
 
 
 def write_text_attribute(owner: Any, name: str, text: str) -> None:
-    """Write a scalar string of fixed length.
-
-    Raises
-    ------
-    CacheError
-        If it is longer than an attribute may be.
-    """
+    """Write a scalar string of fixed length; raise CacheError if it is too long."""
     data = text.encode("utf-8", "surrogateescape")
     if len(data) > MAX_ATTRIBUTE_BYTES:
         raise CacheError(f"The attribute {name} has {len(data):,} bytes; at most {MAX_ATTRIBUTE_BYTES:,} are possible.")
@@ -239,14 +227,14 @@ def write_text_attribute(owner: Any, name: str, text: str) -> None:
 
 
 def read_header(file: Any, path: Path, form: str = FORMAT) -> Header:
-    """Return the root attributes of a cache, or of another file of that ``form``.
+    """Return the root attributes of a cache or a manifest.
 
     Raises
     ------
     CacheError
-        If the file is no cache, or of another version.
+        If the file is something else, or of another version.
     ValueError, KeyError
-        If an attribute is missing or not what it must be.
+        If an attribute is missing or invalid.
     """
     if form_of(file) != form:
         raise CacheError(
@@ -276,7 +264,7 @@ def read_header(file: Any, path: Path, form: str = FORMAT) -> Header:
 
 
 def form_of(file: Any) -> str:
-    """Return what a file says it is, the attribute ``format``; nothing where there is none, or not of fixed length."""
+    """Return the attribute ``format``; empty if it is missing or not of fixed length."""
     try:
         return read_text_attribute(file, "format") if h5a.exists(file.id, b"format") else ""
     except ValueError:
@@ -284,7 +272,7 @@ def form_of(file: Any) -> str:
 
 
 def read_text_attribute(owner: Any, name: str) -> str:
-    """Return a scalar string of fixed length; nothing else is ever read."""
+    """Return a scalar string of fixed length; raise ValueError for any other type."""
     attribute = h5a.open(owner.id, name.encode())
     kind = attribute.get_type()
     if not isinstance(kind, h5t.TypeStringID) or kind.is_variable_str() or attribute.shape != ():
@@ -297,7 +285,7 @@ def read_text_attribute(owner: Any, name: str) -> str:
 
 
 def read_integer_attribute(owner: Any, name: str) -> int:
-    """Return a scalar integer that is not negative."""
+    """Return a scalar, non-negative integer."""
     attribute = h5a.open(owner.id, name.encode())
     if not isinstance(attribute.get_type(), h5t.TypeIntegerID) or attribute.shape != ():
         raise ValueError(f"the attribute {name} is not an integer")

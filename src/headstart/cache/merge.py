@@ -1,4 +1,4 @@
-"""Several caches of one recipe → one; features are copied as they are stored, without decompression."""
+"""Merge caches of one recipe; features are copied without recompression."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from headstart.types import Failure, ImageRef, Recipe
 def opened_sources(
     sources: Sequence[Path | FeatureCache], numbers: NDArray[np.int32]
 ) -> Iterator[tuple[FeatureCache, NDArray[np.int64]]]:
-    """Yield each source that rows come from, open, and the places of its rows; paths are opened one at a time.
+    """Yield each source in use, opened one at a time if given as a path, and the positions of its rows.
 
     Parameters
     ----------
     sources : sequence of Path or FeatureCache
-        Of which not all need be used.
+        Not all need be used.
     numbers : ndarray of shape (n_rows,), int32
         Index of each row's source.
 
     Raises
     ------
     CacheError
-        If a number stands for no source, or one cannot be opened.
+        If an index is out of range, or a source cannot be opened.
     """
     for number, places in grouped(numbers):
         if not 0 <= number < len(sources):
-            raise CacheError(f"A row is to come from source {number}; there are {len(sources)}.")
+            raise CacheError(f"A row refers to source {number}; there are {len(sources)}.")
         with ExitStack() as stack:
             source = sources[number]
             opened = source if isinstance(source, FeatureCache) else stack.enter_context(open_cache(source))
@@ -52,7 +52,7 @@ def opened_sources(
 
 
 def check_recipe(source: FeatureCache, wanted: Recipe) -> None:
-    """Raise RecipeMismatchError where a source was made by another recipe than the wanted one."""
+    """Raise RecipeMismatchError if a source was made by another recipe."""
     differences = wanted.differences(source.recipe)
     if differences:
         raise RecipeMismatchError(
@@ -61,7 +61,7 @@ def check_recipe(source: FeatureCache, wanted: Recipe) -> None:
 
 
 def check_shape(source: FeatureCache, first: FeatureCache) -> None:
-    """Raise CacheError where the rows of a source have other shapes than those of the first."""
+    """Raise CacheError if the rows of a source have other shapes than those of the first."""
     if (source.map_shape, source.n_pooled) != (first.map_shape, first.n_pooled):
         raise CacheError(
             f"{source.path} has rows of shape {source.map_shape} and {source.n_pooled} averages; {first.path} has "
@@ -69,21 +69,15 @@ def check_shape(source: FeatureCache, first: FeatureCache) -> None:
         )
 
 
-#: Numeric columns that come with a row of a source; everything else is said anew.
+#: Numeric columns copied with each row; other columns come from the refs of the merged rows.
 INHERITED = {"sha256": ("|u1", 32), "features_sha256": ("|u1", 32), "width_px": ("<i4", 0), "height_px": ("<i4", 0)}
 
-#: In place of the index of a class that there is not.
+#: Index of an unknown class.
 UNKNOWN = -2
 
 
 class Descriptions:
-    """The descriptions of the rows of a new cache, collected source by source.
-
-    Parameters
-    ----------
-    rows : MergedRows
-        The rows of the new cache.
-    """
+    """Collects the descriptions of the rows of a new cache, source by source."""
 
     def __init__(self, rows: MergedRows) -> None:
         self.rows = rows
@@ -95,16 +89,10 @@ class Descriptions:
         }
 
     def take(self, source: FeatureCache, places: NDArray[np.int64]) -> None:
-        """Take what comes with the rows of one source.
-
-        Raises
-        ------
-        CacheError
-            If it has not so many rows, or a column of it is damaged.
-        """
+        """Copy the inherited columns of one source; raise CacheError if a row is out of range or a column damaged."""
         numbers = self.rows.rows[places]
         if not 0 <= numbers.min() <= numbers.max() < source.n_images:
-            raise CacheError(f"{source.path} has {source.n_images} rows. A row was asked for that is not among them.")
+            raise CacheError(f"{source.path} has {source.n_images} rows. A requested row is out of range.")
         self.versions |= source.versions
         for name, column in self.columns.items():
             column[places] = source.read_column(f"{ROWS}/{name}")[numbers]
@@ -113,13 +101,7 @@ class Descriptions:
             self.notes[place] = notes.raw(number)
 
     def values(self, class_names: Sequence[str]) -> dict[str, Any]:
-        """Return the columns of ``/rows``.
-
-        Raises
-        ------
-        CacheError
-            If a label is not among the classes.
-        """
+        """Return the columns of ``/rows``; raise CacheError if a label is not among the classes."""
         refs = self.rows.refs
         numbers = class_numbers(refs, class_names)
         if UNKNOWN in numbers:
@@ -133,19 +115,19 @@ class Descriptions:
         }
 
     def header(self, recipe: Recipe, failures: Sequence[Failure], layout: str, info: Mapping[str, Any]) -> Header:
-        """Return the root attributes of the new cache; its versions are those of all sources, and of now."""
+        """Return the root attributes; versions are those of all sources and of the running software."""
         made_by = {**self.versions, **versions()}
         return Header(recipe, len(self.rows), len(failures), layout, made_by, info, created=now())
 
 
 def class_numbers(refs: ImageRefs, class_names: Sequence[str]) -> NDArray[np.int32]:
-    """Return the index of each image's class, −1 where it is unlabelled, :data:`UNKNOWN` where there is no such class."""
+    """Return the class index of each image, −1 if unlabelled, :data:`UNKNOWN` if there is no such class."""
     labels = label_indices(class_names)
     return np.array([labels.get(label, UNKNOWN) for label, _, _ in refs.tags], np.int32)[refs.codes]
 
 
-def says(cache: FeatureCache, refs: ImageRefs) -> bool:
-    """Return whether the rows of a cache say this of their images, but for parts of a second."""
+def has_descriptions(cache: FeatureCache, refs: ImageRefs) -> bool:
+    """Return whether a cache describes its images by exactly these refs, apart from fractions of a second."""
     rows = cache.rows
     return (
         rows.path == refs.paths
@@ -157,19 +139,19 @@ def says(cache: FeatureCache, refs: ImageRefs) -> bool:
     )
 
 
-#: Rows that are copied between two looks at whether the disk still takes them.
+#: Rows copied between checks for write errors.
 CHECKED_ROWS = 1024
 
 
 class MergedRow(NamedTuple):
-    """Where a row of the new file comes from, and what is said of it there.
+    """The source of a row, and its description in the new file.
 
     Attributes
     ----------
     source, row : int
-        Index of the cache among the sources, and row in it; the same row may be used several times.
+        Index of the source, and row in it; a row may be used more than once.
     ref : ImageRef
-        Path, label, split, group, size and time in the new file. Digests, size in pixels and notes come with the row.
+        Path, label, split, group, size and time in the new file. Digests, size in pixels and notes are copied.
     """
 
     source: int
@@ -179,16 +161,16 @@ class MergedRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MergedRows:
-    """Many :class:`MergedRow`, as columns: of a million rows the objects alone would take 100 MB.
+    """Columns of many :class:`MergedRow`; objects would take 100 MB for a million rows.
 
     Attributes
     ----------
     sources : ndarray of shape (n_rows,), int32
-        Index of the cache among the sources.
+        Index of each row's source.
     rows : ndarray of shape (n_rows,), int64
-        Row in it.
+        Row in the source.
     refs : ImageRefs
-        What is said of it in the new file.
+        Descriptions in the new file.
     """
 
     sources: NDArray[np.int32]
@@ -219,7 +201,7 @@ def merge(
     info: Mapping[str, Any] | None = None,
     compression: str | None = None,
 ) -> None:
-    """Write one cache from rows of others; it appears whole or not at all.
+    """Write one cache from rows of others; it appears completely or not at all.
 
     Parameters
     ----------
@@ -230,17 +212,16 @@ def merge(
     rows : sequence of MergedRow, or MergedRows
         The rows of the new file, in order.
     failures, class_names, layout, info
-        Of the new file.
+        See :class:`Header`.
     recipe : Recipe, optional
-        That all sources must have; by default that of the first one that is used.
+        Required of all sources; by default that of the first one in use.
     compression : str, optional
-        Of the new file; by default that of the first source that is used. Rows of sources that are compressed otherwise
-        are decompressed and compressed again.
+        Of the new file; by default that of the first source in use. Rows compressed otherwise are recompressed.
 
     Raises
     ------
     RecipeMismatchError
-        If the sources were not made by one recipe.
+        If the sources were made by different recipes.
     CacheError
         If there is no row, a source cannot be read, or the file cannot be written.
     """
@@ -257,14 +238,14 @@ def merge(
 
 
 def _close_those_at(path: Path, sources: Sequence[Path | FeatureCache]) -> None:
-    """Close the open caches that are the file of this name."""
+    """Close open caches that are this file."""
     for source in sources:
         if isinstance(source, FeatureCache) and source.path == path:
             source.close()
 
 
 class Merger:
-    """A merge under way: the features lie in the new file already, what belongs to them is still in memory."""
+    """A merge in progress: features are written at once, descriptions collected until the end."""
 
     def __init__(self, file: Any, rows: MergedRows, recipe: Recipe | None, compression: str | None) -> None:
         self.file, self.rows, self.recipe, self.compression = file, rows, recipe, compression
@@ -272,7 +253,7 @@ class Merger:
         self.descriptions = Descriptions(rows)
 
     def take(self, source: FeatureCache, places: NDArray[np.int64], check: Callable[[], None]) -> None:
-        """Copy rows of one source to their places in the new file; ``check`` raises what the disk did not take."""
+        """Copy the rows of one source; ``check`` raises write errors."""
         self._check(source)
         self.descriptions.take(source, places)
         numbers = self.rows.rows[places]
@@ -304,7 +285,7 @@ class Merger:
 
 
 def copy_rows(target: Any, source: FeatureCache, name: str, numbers: Sequence[int], places: Sequence[int]) -> None:
-    """Copy rows with their checksums; decompress and compress again only where the filters are not the same."""
+    """Copy stored rows with their checksums; recompress only if the filters differ."""
     if 0 in target.shape:
         return
     offset, wanted = (0,) * len(target.shape[1:]), filters(target)

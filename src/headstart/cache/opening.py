@@ -1,4 +1,4 @@
-"""Open a cache: a file, a folder of shards or an object. Its structure is checked before a value is read."""
+"""Open a cache (a file, a folder of shards or an object) and check its structure before any value is read."""
 
 from __future__ import annotations
 
@@ -26,39 +26,33 @@ if TYPE_CHECKING:
 
 
 def open_path(path: Path) -> Opened:
-    """Return the cache at a path, whatever it is.
-
-    Raises
-    ------
-    CacheError
-        If there is none, or it is not what it must be.
-    """
+    """Return the cache at a path; raise CacheError if there is none or it is damaged."""
     folder = shard_folder(path)
     return open_folder(folder) if folder else open_single(path)
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A cache whose structure is checked: the file and the datasets in it.
+    """A cache of checked structure.
 
     Attributes
     ----------
     path : Path
         The file, or the folder of shards.
     file : h5py.File
-        What holds the columns.
+        The file with the columns.
     header : Header
         Its root attributes.
     datasets : mapping of str to StoredRows or ShardedRows
-        By name, as ``rows/path``; ``features`` and ``pooled`` of a folder lie in its shards.
+        By name, e.g. ``rows/path``; ``features`` and ``pooled`` of a folder are in its shards.
     size_bytes : int
-        On the disk.
+        Total size.
     compression : str
-        Of the features.
+        Compression of the features.
     shards : OpenShards or None
-        Of a folder.
+        The shards of a folder.
     places : Places or None
-        Of a folder: where each row lies in them.
+        The location of each row in the shards.
     """
 
     path: Path
@@ -71,7 +65,7 @@ class Opened:
     places: Places | None = None
 
     def close(self) -> None:
-        """Close everything."""
+        """Close all files."""
         close_file(self.file)
         if self.shards is not None:
             self.shards.close()
@@ -115,7 +109,7 @@ def open_folder(folder: ShardFolder, *, check_shards: bool = True) -> Opened:
 
 
 def check_is_file(path: Path) -> None:
-    """Raise CacheError where there is no file, or one of another program."""
+    """Raise CacheError if there is no file, or it was written by another program."""
     if path.is_dir():
         raise CacheError(f"{path} is a folder. Expected: a cache, a file that extract-features wrote.")
     if not path.is_file():
@@ -124,12 +118,12 @@ def check_is_file(path: Path) -> None:
 
 
 def on_this_machine(where: Location) -> Path:
-    """Return where a cache can be opened: its path, or a copy of what is at its address."""
+    """Return a local path of a cache: its own, or that of a copy of the object at an address."""
     return copy_of(where) if isinstance(where, Address) else where
 
 
 def copy_of(address: Address) -> Path:
-    """Return a file of this machine that holds the cache at an address, as it is there now.
+    """Return a local copy of the cache at an address.
 
     Raises
     ------
@@ -145,5 +139,5 @@ def copy_of(address: Address) -> Path:
 
 
 def check(path: Path) -> None:
-    """Raise CacheError unless the structure of a cache is whole; its rows are compared with their checksums when read."""
+    """Raise CacheError if the structure of a cache is damaged; rows are checked on reading."""
     open_path(path).close()

@@ -1,4 +1,4 @@
-"""A file appears whole or not at all: a temporary name beside it, flushed to the disk, then renamed."""
+"""Write files atomically: under a temporary name beside the target, flushed to disk, then renamed."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from headstart.cache.sandbox import remember_written
 from headstart.errors import CacheError, HeadstartError
 from headstart.storage.replacement import sync_folder
 
-#: End of the name of a file that is being written. One that nobody writes any more may be deleted.
+#: Suffix of incomplete files; those of dead writers may be deleted.
 PARTIAL_SUFFIX = ".partial"
 
-#: Every structure of a file carries a checksum in the format of HDF5 1.10: that of a cache.
+#: In the format of HDF5 1.10 every structure has a checksum.
 CACHE_VERSIONS = (h5f.LIBVER_V110, h5f.LIBVER_V110)
 
-#: Object headers keep this many attributes inside, where HDF5 checksums them; beyond it they move to a heap.
+#: Up to this many attributes stay in the object header, which has a checksum; more would move to a heap.
 MAX_COMPACT_ATTRIBUTES = 64
 
 
 class PartialFile:
-    """The file below HDF5 while it is written; a write to it never fails.
+    """The file object below HDF5 during writing; its writes never fail.
 
-    HDF5 1.14 does not survive a failed write: what it could not flush stays in its tables, is tried again by every
-    destructor, and ends in a segmentation fault when Python exits. So the first failure is kept for :meth:`check`, and what
-    HDF5 still writes until it has closed the file goes to memory.
+    HDF5 1.14 cannot handle a failed write: unflushed data is retried by every destructor and ends in a segmentation
+    fault when Python exits. So the first error is kept for :meth:`check`, and later writes go to memory until HDF5 has
+    closed the file.
 
     Parameters
     ----------
     path : Path
-        Created; it must not exist.
+        Created; must not exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,7 +48,7 @@ class PartialFile:
         self._later: list[tuple[int, bytes]] = []
 
     def check(self) -> None:
-        """Raise what went wrong in a write, if anything did."""
+        """Raise the first error of a write, if any."""
         if self._error is not None:
             raise self._error
 
@@ -68,7 +68,7 @@ class PartialFile:
         return len(data)
 
     def read(self, size: int) -> bytes:
-        """Return ``size`` bytes from the current position; what was never written is zero."""
+        """Return ``size`` bytes from the current position; unwritten bytes are zero."""
         start, self._position = self._position, self._position + size
         self._raw.seek(start)
         data = bytearray(size)
@@ -88,7 +88,7 @@ class PartialFile:
         return len(view)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Set the position; from the end, it is after everything that was written."""
+        """Set the position; the end is after everything written."""
         if whence == os.SEEK_END:
             offset += max([os.fstat(self._raw.fileno()).st_size, *(start + len(data) for start, data in self._later)])
         self._position = offset
@@ -111,7 +111,7 @@ class PartialFile:
         """Do nothing: there is no buffer."""
 
     def sync(self) -> None:
-        """Return when the bytes are on the disk."""
+        """Flush the file to disk."""
         os.fsync(self._raw.fileno())
 
     def close(self) -> None:
@@ -121,17 +121,17 @@ class PartialFile:
 
 @contextmanager
 def published(path: Path, versions: tuple[int, int] = CACHE_VERSIONS) -> Iterator[tuple[Any, PartialFile]]:
-    """Yield a new HDF5 file, open for writing, that becomes ``path`` when the block ends without an exception.
+    """Yield a new HDF5 file that becomes ``path`` when the block ends without an exception, and its :class:`PartialFile`.
 
-    Beside it comes the file below, whose ``check`` raises what went wrong so far. Whatever was at ``path`` stays as it was
-    until the end, and for those who have it open afterwards too. The temporary is removed on any exception, Ctrl-C included.
+    An existing file stays until then, and afterwards for processes that have it open. The temporary file is removed on
+    any exception, Ctrl-C included.
 
     Parameters
     ----------
     path : Path
         The file.
     versions : tuple of int
-        Oldest and newest version of HDF5 whose structures are used, as ``h5py.h5f.LIBVER_*``.
+        Oldest and newest HDF5 version of the structures, as ``h5py.h5f.LIBVER_*``.
 
     Raises
     ------
@@ -166,13 +166,7 @@ def published(path: Path, versions: tuple[int, int] = CACHE_VERSIONS) -> Iterato
 
 @contextmanager
 def published_bytes(path: Path) -> Iterator[BinaryIO]:
-    """Yield a new file, open for writing bytes, that becomes ``path`` when the block ends without an exception.
-
-    Raises
-    ------
-    CacheError
-        If the file cannot be written.
-    """
+    """Yield a new binary file that becomes ``path`` when the block ends without an exception; raise CacheError on failure."""
     partial = _partial_name(path)
     try:
         with writing(path):
@@ -188,21 +182,15 @@ def published_bytes(path: Path) -> Iterator[BinaryIO]:
 
 
 def _partial_name(path: Path) -> Path:
-    """Return the name under which a file is written before it is complete, in the same folder.
-
-    Raises
-    ------
-    CacheError
-        If the file would have the name of a folder.
-    """
+    """Return a temporary name in the same folder; raise CacheError if ``path`` is a folder."""
     if path.is_dir():
-        raise CacheError(f"{path} is a folder; a file is to be written. Give another name.")
+        raise CacheError(f"{path} is a folder. Give the name of a file.")
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what HDF5 and the operating system raise into a CacheError that says what cannot be written, and why."""
+    """Turn errors of HDF5 and the operating system into a CacheError that says what cannot be written, and why."""
     try:
         yield
     except HeadstartError:
@@ -212,7 +200,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def _create(below: PartialFile, versions: tuple[int, int]) -> Any:
-    """Return a new HDF5 file of these versions of the format, no more, no less."""
+    """Return a new HDF5 file that uses only the given versions of the format."""
     access = h5p.create(h5p.FILE_ACCESS)
     access.set_libver_bounds(*versions)
     access.set_fclose_degree(h5f.CLOSE_STRONG)
@@ -224,7 +212,7 @@ def _create(below: PartialFile, versions: tuple[int, int]) -> Any:
 
 
 def _reason(error: BaseException) -> str:
-    """Return what the operating system said, which HDF5 buries in its message, else the first line of the message."""
+    """Return the reason of the operating system, which HDF5 hides in its message, or the first line of the message."""
     number = re.search(r"errno = (\d+)", str(error))
     if number:
         return f"{os.strerror(int(number[1]))}."

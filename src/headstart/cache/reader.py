@@ -1,4 +1,4 @@
-"""Open a cache and read it; nothing is believed that was not checked."""
+"""Open a cache and read it; everything read is checked."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from headstart.storage.address import Address, Location, location
 from headstart.texts import BLOCK_ROWS
 from headstart.types import Failure, FeatureBatch, ImageRef
 
-#: No batch is larger, whatever number of rows is asked for: early layers have rows of megabytes.
+#: Maximum size of a batch: rows of early layers take megabytes.
 MAX_BATCH_BYTES = 256 * 2**20
 
 #: Optional columns of ``/rows``, and their types.
@@ -43,16 +43,16 @@ RowIndices = Sequence[int] | NDArray[np.integer[Any]]
 
 
 def open_cache(path: str | Location) -> FeatureCache:
-    """Return a cache, open for reading and checked; use it in a ``with`` block.
+    """Return a cache, open for reading; use it in a ``with`` block.
 
-    The view of a file stays the same while it is open, even if another process replaces it meanwhile; a folder of shards
-    that another process brings up to date may have to be opened again, and says so.
+    An open file stays readable even if another process replaces it. A folder of shards that another process updates may
+    have to be reopened; the error says so.
 
     Parameters
     ----------
     path : str, Path or Address
-        A file; or a folder of shards, or its manifest. Of a file in a bucket, as ``s3://bucket/features/photos.h5``, there is
-        a copy on this machine afterwards, which is read for as long as the object stays the same.
+        A file; or a folder of shards, or its manifest. A file in a bucket, e.g. ``s3://bucket/features/photos.h5``, is
+        copied to this machine; the copy is used for as long as the object stays the same.
 
     Raises
     ------
@@ -82,31 +82,31 @@ class FeatureCache:
     Attributes
     ----------
     path : Path or Address
-        The file, or the folder of shards, as it was asked for.
+        The file or folder of shards, as given.
     file : Path
         The same on this machine.
     recipe : Recipe
         How the features were made.
     class_names : tuple of str
-        Names that the labels index.
+        Names indexed by the labels.
     n_images : int
-        Rows.
+        Number of rows.
     map_shape : tuple of int
         Height, width and channels of a row of features.
     n_pooled : int
-        Averages in a row.
+        Averages per row.
     layout, created : str
-        Layout of the folder of images, and when the file was written (ISO 8601, UTC).
+        Layout of the folder of images, and creation time (ISO 8601, UTC).
     compression : str
         ``zstd``, ``gzip`` or ``none``.
     info, versions : mapping
-        Provenance, and the versions of the software that made the file.
+        Provenance, and versions of the software that wrote the file.
     size_bytes : int
         Size of the file.
     places : Places or None
-        Where the features lie that do not lie in the same file; of a folder of shards.
+        Location of the features in a folder of shards.
     rows : Rows
-        The columns beside the features.
+        Columns that describe the images.
     """
 
     def __init__(self, opened: Opened, path: Location | None = None) -> None:
@@ -133,37 +133,37 @@ class FeatureCache:
         self.close()
 
     def close(self) -> None:
-        """Close the file; columns that were read stay."""
+        """Close the file; columns already read stay available."""
         self._opened.close()
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """Index into ``class_names`` per row, −1 where unlabelled, shape (n_images,), int64."""
+        """Class index per row, −1 if unlabelled, shape (n_images,), int64."""
         return self.rows.label.astype(np.int64)
 
     @property
     def paths(self) -> list[str]:
-        """Path per row, relative to the root of the scan."""
+        """Path per row, relative to the scanned root."""
         return list(self.rows.path)
 
     @property
     def splits(self) -> list[str]:
-        """Split per row; empty where there is none."""
+        """Split per row; empty if there is none."""
         return list(self.rows.split)
 
     @property
     def groups(self) -> list[str]:
-        """Group per row; empty where there is none."""
+        """Group per row; empty if there is none."""
         return list(self.rows.group)
 
     @property
     def sha256(self) -> list[str]:
-        """Digest of the image's bytes per row, 64 hexadecimal digits."""
+        """Digest of the image file per row, 64 hexadecimal digits."""
         return list(self.rows.sha256)
 
     @property
     def notes(self) -> list[tuple[str, ...]]:
-        """What was done to each image."""
+        """Notes of the decoder per row."""
         return list(self.rows.notes)
 
     @property
@@ -173,7 +173,7 @@ class FeatureCache:
 
     @cached_property
     def failures(self) -> tuple[Failure, ...]:
-        """Images that could not be read, and why."""
+        """Images that could not be read, with the reasons."""
         columns = {column.name: self.read_column(f"{FAILURES}/{column.name}") for column in FAILURE_COLUMNS}
         numbers = (columns[name].tolist() for name in ("size_bytes", "mtime_ns"))
         texts = (columns[name] for name in ("path", "label", "split", "group", "reason"))
@@ -183,11 +183,11 @@ class FeatureCache:
         )
 
     def refs(self) -> list[ImageRef]:
-        """Return what the scan said of each row."""
+        """Return the scan result of each row."""
         return list(self.iter_refs())
 
     def iter_refs(self, rows: RowIndices | None = None) -> Iterator[ImageRef]:
-        """Yield what the scan said of some rows; of all rows by default."""
+        """Yield the scan results of some rows; of all rows by default."""
         indices, columns, names = (
             self._indices(rows),
             self.rows,
@@ -204,21 +204,21 @@ class FeatureCache:
     def batches(
         self, rows: RowIndices | None = None, batch_rows: int = 256, *, finite: bool = False
     ) -> Iterator[FeatureBatch]:
-        """Yield the features of some rows in the order asked for, repeats included; of all rows by default.
+        """Yield the features of some rows in the given order, repeats included; of all rows by default.
 
         Parameters
         ----------
         rows : sequence of int, optional
             Row numbers, 0 to ``n_images`` − 1.
         batch_rows : int
-            Rows in a batch; fewer where they would need more than 256 MiB.
+            Rows per batch; reduced if a batch would exceed 256 MiB.
         finite : bool
-            Refuse rows with values that are not finite, as a head is never fitted on.
+            Raise CacheError for values that are not finite.
 
         Raises
         ------
         CacheError
-            If a row is damaged, which its checksum tells, or not finite where that is asked for; the message names the image.
+            If a row is damaged or not finite; the message names the image.
         IndexError
             If there is no such row.
         """
@@ -243,12 +243,12 @@ class FeatureCache:
                 )
 
     def pooled(self, rows: RowIndices | None = None) -> NDArray[np.float32]:
-        """Return the averages of some rows, shape (n_rows, n_pooled), float32; the features are not read."""
+        """Return the averages of some rows, shape (n_rows, n_pooled), float32, without reading the features."""
         values: NDArray[np.float32] = self.read_rows(POOLED, self._indices(rows))
         return values
 
     def sparsity(self, sample: int = 64) -> float:
-        """Return the share of zeros among the features of ``sample`` rows, spread evenly over the file."""
+        """Return the fraction of zeros among the features of ``sample`` evenly spaced rows."""
         if not self.n_images:
             return 0.0
         rows = np.unique(np.linspace(0, self.n_images - 1, sample).astype(np.int64))
@@ -256,16 +256,16 @@ class FeatureCache:
 
     @property
     def feature_values(self) -> int:
-        """Values in a row of features."""
+        """Values per row of features."""
         return int(np.prod(self.map_shape))
 
     def filters(self, name: str, row: int) -> tuple[int, ...]:
-        """Return the HDF5 filters of a row of ``features`` or ``pooled``; stored bytes go where they are equal."""
+        """Return the HDF5 filters of a row of ``features`` or ``pooled``; stored bytes can be copied if they are equal."""
         with damage(self.path, f"row {row} of /{name} cannot be read: "):
             return self._datasets[name].filters_of(row)
 
     def read_chunk(self, name: str, row: int) -> tuple[int, bytes]:
-        """Return filter mask and bytes of a row of ``features`` or ``pooled`` as they lie on the disk, unchecked."""
+        """Return filter mask and stored bytes of a row of ``features`` or ``pooled``, unchecked."""
         with damage(self.path, f"row {row} of /{name} cannot be read: "):
             return self._datasets[name].read_chunk(row)
 
@@ -278,13 +278,7 @@ class FeatureCache:
         return indices
 
     def read_rows(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Return rows of ``features`` or ``pooled`` in the order asked for.
-
-        Raises
-        ------
-        CacheError
-            If one is damaged.
-        """
+        """Return rows of ``features`` or ``pooled`` in the given order; raise CacheError if one is damaged."""
         dataset = self._datasets[name]
         values = np.empty((len(rows), *dataset.shape[1:]), dataset.dtype)
         if not values.size:
@@ -296,9 +290,9 @@ class FeatureCache:
         return values
 
     def _damaged_row(self, name: str, rows: NDArray[np.int64]) -> str:
-        """Return the sentence that names the first of some rows that cannot be read."""
+        """Return a message that names the first unreadable row."""
         if not self._file:
-            return f"{self.path} has been closed. Read it inside of its with block."
+            return f"{self.path} has been closed. Read it inside its with block."
         dataset = self._datasets[name]
         for row in rows:
             try:
@@ -308,24 +302,18 @@ class FeatureCache:
                     f"{self.path} is damaged: row {row} of /{name}, the image {self.rows.path[row]}, cannot be read "
                     f"({first_line(error)}). {REMEDY}"
                 )
-        return f"{self.path}: /{name} could not be read once, and could when tried again. Look after the disk."
+        return f"{self.path}: reading /{name} failed once and then succeeded. Check the disk."
 
     def _row_column(self, name: str) -> Any:
-        """Return a column of ``/rows``; zeros for an optional one that is not there."""
+        """Return a column of ``/rows``; zeros for a missing optional one."""
         if f"{ROWS}/{name}" in self._datasets or name not in OPTIONAL:
             return self.read_column(f"{ROWS}/{name}")
         return np.zeros(self.n_images, OPTIONAL[name])
 
     def read_column(self, name: str) -> Any:
-        """Return a column by its name in the file, as ``rows/path``; :attr:`rows` keeps what it has read, this does not.
-
-        Raises
-        ------
-        CacheError
-            If it is damaged.
-        """
+        """Return a column by its name in the file, e.g. ``rows/path``; raise CacheError if it is damaged."""
         if not self._file:
-            raise CacheError(f"{self.path} has been closed. Read it inside of its with block.")
+            raise CacheError(f"{self.path} has been closed. Read it inside its with block.")
         column = self._datasets[name]
         if isinstance(column, ShardedRows):
             raise ValueError(f"/{name} is not a column")

@@ -1,4 +1,4 @@
-"""What a cache stores of each image beside its features, read when it is asked for, and the row of a path."""
+"""Columns of ``/rows``, read on demand, and an index of rows by path."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from headstart.texts import TextColumn
 
 
 class PathIndex:
-    """Numbers of rows by path; where several rows have one path, the first.
+    """Row numbers by path; the first row of a path that occurs more than once.
 
-    What is kept of a path is its hash; rows with the same hash are told apart by the paths themselves.
+    Only hashes of the paths are stored; rows with equal hashes are distinguished by comparing paths.
 
     Parameters
     ----------
     columns : sequence of TextColumn
-        The paths of some caches; their rows are numbered through, from 0.
+        Paths of one or more caches; rows are numbered consecutively from 0.
     """
 
     def __init__(self, columns: Sequence[TextColumn]) -> None:
@@ -32,7 +32,7 @@ class PathIndex:
         self._starts = np.cumsum([0, *map(len, columns)])
 
     def find(self, paths: Sequence[str]) -> NDArray[np.int64]:
-        """Return the row of each path, −1 where there is none, shape (n_paths,), int64."""
+        """Return the row of each path, −1 if there is none, shape (n_paths,), int64."""
         keys = hashes(paths)
         place = np.searchsorted(self._keys, keys)
         found = np.full(len(keys), -1, np.int64)
@@ -51,34 +51,33 @@ class PathIndex:
         return found
 
     def split(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Return the cache of each row, and its number there; both −1 where ``rows`` is."""
+        """Return the cache of each row and its row number there; both −1 where ``rows`` is."""
         caches = np.searchsorted(self._starts, rows, side="right") - 1
         numbers = np.where(rows < 0, -1, rows - self._starts[caches])
         return caches.astype(np.int32), numbers
 
 
 def hashes(paths: Sequence[str]) -> NDArray[np.int64]:
-    """Return Python's hash of each path: 64 bits, others in every process."""
+    """Return the 64-bit Python hash of each path; differs between processes."""
     return np.fromiter(map(hash, paths), np.int64, len(paths))
 
 
 def grouped(numbers: NDArray[np.int32]) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Yield each number that occurs, and where it does, both in ascending order."""
+    """Yield each distinct number and the positions where it occurs, both ascending."""
     order = np.argsort(numbers, kind="stable")
     found, starts = np.unique(numbers[order], return_index=True)
     yield from zip(found.tolist(), np.split(order, starts[1:]), strict=True)
 
 
 class Rows:
-    """The columns of ``/rows``; each is read, and its digest compared, when it is first asked for.
+    """The columns of ``/rows``; each is read and its digest compared on first access.
 
-    Text takes its own length in memory, and a Python string is made only for a value that is looked at: a sequence of
-    str, not a list.
+    Text columns are sequences of str that create Python strings on access.
 
     Parameters
     ----------
     read : callable
-        Returns the column of a name; raises CacheError where it is damaged.
+        Returns the column of a name; raises CacheError if it is damaged.
     """
 
     def __init__(self, read: Callable[[str], Any]) -> None:
@@ -86,7 +85,7 @@ class Rows:
 
     @cached_property
     def path(self) -> TextColumn:
-        """Relative to the root of the scan; bytes that are not UTF-8 are lone surrogates (``os.fsdecode``)."""
+        """Relative to the scanned root; bytes that are not UTF-8 are lone surrogates (``os.fsdecode``)."""
         return self._text("path")
 
     @cached_property
@@ -101,12 +100,12 @@ class Rows:
 
     @cached_property
     def notes(self) -> NotesColumn:
-        """What was done to each image: tuples of str."""
+        """Notes of the decoder: tuples of str."""
         return NotesColumn(self._text("notes"))
 
     @cached_property
     def sha256(self) -> HexColumn:
-        """Digest of the image's bytes, 64 hexadecimal digits; ``.array`` has shape (n_images, 32), uint8."""
+        """Digest of the image file, 64 hexadecimal digits; ``.array`` has shape (n_images, 32), uint8."""
         return HexColumn(self._read("sha256"))
 
     @cached_property
@@ -116,7 +115,7 @@ class Rows:
 
     @cached_property
     def label(self) -> NDArray[np.int32]:
-        """Index of the class, −1 where unlabelled, shape (n_images,)."""
+        """Class index, −1 if unlabelled, shape (n_images,)."""
         return self._numbers("label")
 
     @cached_property
@@ -126,26 +125,26 @@ class Rows:
 
     @cached_property
     def mtime_ns(self) -> NDArray[np.int64]:
-        """Time of last change of the image file, nanoseconds since 1970."""
+        """Modification time of the image file, nanoseconds since 1970."""
         return self._numbers("mtime_ns")
 
     @cached_property
     def stamp(self) -> NDArray[np.uint32]:
-        """Bits of inode and time of status change of each image file (images/discovery/refs.py); 0 if unknown."""
+        """Bits of inode and status change time of the image file (images/discovery/refs.py); 0 if unknown."""
         return self._numbers("stamp")
 
     @cached_property
     def width_px(self) -> NDArray[np.int32]:
-        """Width of the image as it is seen, before the resize."""
+        """Width of the image after EXIF rotation, before the resize."""
         return self._numbers("width_px")
 
     @cached_property
     def height_px(self) -> NDArray[np.int32]:
-        """Height of the image as it is seen, before the resize."""
+        """Height of the image after EXIF rotation, before the resize."""
         return self._numbers("height_px")
 
     def kept(self, *names: str) -> Rows:
-        """Return some columns, read now, for when the file is closed; there are no others then."""
+        """Return rows with the given columns only, read now, for use after the file is closed."""
         return Rows({name: self._read(name) for name in names}.__getitem__)
 
     def _text(self, name: str) -> TextColumn:
@@ -158,7 +157,7 @@ class Rows:
 
 
 class NotesColumn:
-    """Notes as tuples of str, made when they are looked at."""
+    """Notes as tuples of str, created on access."""
 
     def __init__(self, texts: TextColumn) -> None:
         self.texts = texts
@@ -174,5 +173,4 @@ class NotesColumn:
 
 
 def _split_notes(text: str) -> tuple[str, ...]:
-    """Return the notes that were joined by commas."""
     return tuple(text.split(",")) if text else ()

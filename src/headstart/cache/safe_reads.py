@@ -1,4 +1,4 @@
-"""Checked reads: values or a CacheError."""
+"""Checked reads: return values or raise a CacheError."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from headstart.cache.format import DEFLATE, FLETCHER32, ZSTD
 from headstart.errors import CacheError
 from headstart.storage.address import Location
 
-#: What h5py raises where a file is not what it should be.
+#: Raised by h5py for damaged files.
 H5PY_ERRORS = (
     OSError,
     RuntimeError,
@@ -29,16 +29,16 @@ H5PY_ERRORS = (
     MemoryError,
 )
 
-#: What helps against damage.
-REMEDY = "Make it anew with extract-features --overwrite."
+#: Advice for damaged files.
+REMEDY = "Create it again with extract-features --overwrite."
 
-#: Bytes that fletcher32 adds to a chunk.
+#: Bytes added to a chunk by fletcher32.
 CHECKSUM_BYTES = 4
 
 
 @contextmanager
 def damage(path: Location, what: str = "") -> Iterator[None]:
-    """Turn the errors of a file that is not what it should be into a CacheError that says so."""
+    """Turn the errors of a damaged file into a CacheError."""
     try:
         yield
     except CacheError:
@@ -50,28 +50,28 @@ def damage(path: Location, what: str = "") -> Iterator[None]:
 
 
 def close_file(file: Any) -> None:
-    """Close an HDF5 file; one that is damaged may refuse, and then what is wrong with it has been raised before."""
+    """Close an HDF5 file; ignore errors, since damage has been reported on reading."""
     with suppress(*H5PY_ERRORS):
         file.close()
 
 
 def first_line(error: BaseException) -> str:
-    """Return what an error says, without what HDF5 adds for its developers."""
+    """Return the message of an error without HDF5's internal details."""
     text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
     return text.splitlines()[0] if text else type(error).__name__
 
 
 def filters(dataset: Any) -> tuple[int, ...]:
-    """Return the identifiers of a dataset's filters, in the order of writing."""
+    """Return the filter identifiers of a dataset, in write order."""
     properties = dataset.id.get_create_plist()
     return tuple(properties.get_filter(number)[0] for number in range(properties.get_nfilters()))
 
 
 class StoredRows:
-    """A dataset whose structure has been checked, and whose chunks are checked before HDF5 decodes them.
+    """A dataset of checked structure, whose chunks are checked before HDF5 decodes them.
 
-    HDF5 takes the size that a chunk decodes to on trust: too few bytes, and it hands out whatever lies behind them in
-    memory; too many, and it allocates them. So the size is found out first.
+    HDF5 trusts the decoded size of a chunk: if it is too small, memory behind it is returned; if it is too large, it is
+    allocated. So the size is determined first.
 
     Parameters
     ----------
@@ -91,25 +91,25 @@ class StoredRows:
         return int(self.shape[0])
 
     def filters_of(self, row: int) -> tuple[int, ...]:
-        """Return the filters of a row: those of the dataset."""
+        """Return the filters of a row."""
         return self.filters
 
     def read_chunk(self, first: int) -> tuple[int, bytes]:
-        """Return filter mask and bytes of the chunk that begins at a row, as they lie on the disk."""
+        """Return filter mask and stored bytes of the chunk that begins at a row."""
         mask, data = self.id.read_direct_chunk((first, *self._zeros))
         return mask, data
 
     def read(self, rows: NDArray[np.int64], values: NDArray[Any]) -> None:
-        """Read rows into ``values``, in the order asked for; consecutive ones at once.
+        """Read rows into ``values`` in the given order; consecutive rows at once.
 
         Raises
         ------
         ValueError
             If a chunk has no checksum or does not decode to its size.
         OSError
-            If HDF5 cannot read it; its checksum differs, for one.
+            If HDF5 cannot read it, e.g. because its checksum differs.
         """
-        # Below h5py's own indexing, whose selections take longer than the reading of a row.
+        # The low-level API, since selections of h5py's indexing take longer than reading a row.
         space = self.id.get_space()
         bounds = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
         for start, end in pairwise(bounds):
@@ -135,7 +135,7 @@ class StoredRows:
 
 
 def deflate_size(stream: bytes, limit: int) -> int:
-    """Return the size that a zlib stream decodes to, or ``limit`` where it is larger."""
+    """Return the decoded size of a zlib stream, at most ``limit``."""
     try:
         return len(zlib.decompressobj().decompress(stream, limit))
     except zlib.error as error:
@@ -143,7 +143,7 @@ def deflate_size(stream: bytes, limit: int) -> int:
 
 
 def zstd_size(frame: bytes) -> int:
-    """Return the size that a zstd frame says it decodes to; −1 where it does not say (RFC 8878, 3.1.1.1)."""
+    """Return the decoded size declared by a zstd frame; −1 if there is none (RFC 8878, 3.1.1.1)."""
     if frame[:4] != b"\x28\xb5\x2f\xfd" or len(frame) < 6:
         return -1
     single_segment = frame[4] >> 5 & 1

@@ -1,4 +1,4 @@
-"""Files that this machine has not written or checked before are read by another process first, once each."""
+"""Files not written or checked on this machine are first read once by a separate process."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ import h5py
 from headstart.cache.format import SIGNATURE, SUPERBLOCK_VERSION
 from headstart.storage.objects import home
 
-#: Raise it when more is checked than before.
+#: Increment it when checks are added.
 VERSION = 1
 
-#: Name of the record in the user's cache folder: one identity a line.
+#: File in the user's cache folder: one identity per line.
 RECORD = "checked-files.txt"
 
-#: The record is cut to its newer half when it is larger: 30,000 files.
+#: Size at which the older half of the record is dropped: 30,000 files.
 MAX_RECORD_BYTES = 2**20
 
-#: What this process knows of: identities of files, and which state of the record it has read.
+#: Identities known to this process, and the state of the record they were read from.
 _known: set[str] = set()
 _read: list[tuple[int, int]] = [(0, 0)]
 
 
 def identity(path: Path) -> str:
-    """Return what a file is known by, 32 hexadecimal digits."""
+    """Return an identifier of a file's state, 32 hexadecimal digits."""
     found = path.stat()
     values = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
     return hashlib.sha256(f"{VERSION} {h5py.version.hdf5_version} {values}".encode()).hexdigest()[:32]
 
 
 def is_known(file: str) -> bool:
-    """Return whether a file, by its identity, was written or checked here."""
+    """Return whether a file was written or checked here."""
     if file not in _known:
         with suppress(OSError):
             path = home() / RECORD
@@ -55,7 +55,7 @@ def is_known(file: str) -> bool:
 
 
 def remember(file: str) -> None:
-    """Keep that a file, by its identity, was written or checked here: for this process, and if possible for later ones."""
+    """Record that a file was written or checked here, if possible for later processes too."""
     _known.add(file)
     with suppress(OSError):
         path = home() / RECORD
@@ -68,7 +68,6 @@ def remember(file: str) -> None:
 
 
 def _forget_older_half(path: Path) -> None:
-    """Cut the record to its newer half."""
     lines = path.read_text("ascii", errors="replace").splitlines(keepends=True)
     shorter = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     shorter.write_text("".join(lines[len(lines) // 2 :]), "ascii")
@@ -76,57 +75,56 @@ def _forget_older_half(path: Path) -> None:
 
 
 def remember_written(path: Path) -> None:
-    """Keep that this process has written a file."""
+    """Record that this process has written a file."""
     with suppress(OSError):
         remember(identity(path))
 
 
-#: Seconds of processor time for the structure of a file, and bytes of the file that are worth another: a row of a manifest
-#: has 64 bytes at least, and takes 3 µs to read (two cores of Zen 3).
+#: CPU seconds allowed for a file, and file bytes per additional second: a row of a manifest has at least 64 bytes and takes
+#: 3 µs to read (Zen 3).
 CPU_SECONDS, BYTES_PER_CPU_SECOND = 3, 10 * 2**20
 
-#: Seconds that pass for each second of processor time before it is called an end without an answer; the same without
-#: bounds of the operating system (Windows), and for the start of the process.
+#: Wall-clock seconds per CPU second before the process is killed, and seconds allowed for its start.
 WAIT_FACTOR, START_SECONDS = 10, 120
 
-#: Memory for the structure of a file: a fixed part, and a part that grows with the file.
+#: Memory limit: a constant, and a factor of the file size.
 MEMORY_BYTES, MEMORY_PER_FILE_BYTE = 2**30, 4
 
-#: Exit codes of :mod:`headstart.cache.checks.sandbox_worker` for a file that does no harm: whole, or damaged in a way that
-#: its reader reports.
+#: Exit codes of :mod:`headstart.cache.checks.sandbox_worker` for harmless files: intact, or damaged in a way that the reader
+#: reports.
 SOUND, DAMAGED = 0, 3
 
-#: Runs the process: Python without the environment's or the folder's modules, but with those that this process finds.
+#: Isolated Python with the module search path of this process.
 START = (
     "import json, sys; sys.path += [p for p in json.loads(sys.argv[1]) if p not in sys.path]; "
     "from headstart.cache.checks.sandbox_worker import serve; serve()"
 )
 
-#: A :class:`subprocess.Popen` of text whose pipes are there.
+#: A :class:`subprocess.Popen` with text pipes.
 Process = Any
 
 log = logging.getLogger(__name__)
 
-#: Files, by their identity, that were refused by this process, and why.
+#: Identity → reason of refusal, in this process.
 _refused: dict[str, str] = {}
 
 
 def open_hdf5(path: Path, superblock: int = SUPERBLOCK_VERSION, **options: Any) -> Any:
-    """Return a file that begins as it must, open for reading, if no harm is to be expected of it.
+    """Return an HDF5 file, open for reading, after the sandbox has read it.
 
     Parameters
     ----------
     path : Path
         The file.
     superblock : int
-        Version that its superblock must have.
+        Required version of the superblock.
     **options
-        As of ``h5py.File``.
+        Passed to ``h5py.File``.
 
     Raises
     ------
     ValueError
-        If it begins otherwise, or the process that read it first died.
+        If the file has another signature or version, or crashed the sandbox.
     OSError
         If it cannot be opened.
     """
@@ -137,7 +135,6 @@ def open_hdf5(path: Path, superblock: int = SUPERBLOCK_VERSION, **options: Any) 
 
 
 def _check_start(start: bytes, superblock: int) -> None:
-    """Raise ValueError where a file does not begin as one of HDF5 with this version of the superblock does."""
     if start[:8] != SIGNATURE:
         raise ValueError("it does not begin as an HDF5 file does")
     if start[8:9] != bytes([superblock]):
@@ -145,11 +142,11 @@ def _check_start(start: bytes, superblock: int) -> None:
 
 
 def check_harmless(path: Path) -> None:
-    """Raise ValueError where the process that reads a file first dies; whether the file is whole is for its reader to say."""
+    """Raise ValueError if a file crashes the sandbox; ordinary damage is left to its reader."""
     before = identity(path)
     if is_known(before):
         return
-    if before in _refused:  # a command opens a file more than once, and each attempt can take seconds
+    if before in _refused:  # files are opened more than once, and each check can take seconds
         raise ValueError(_refused[before])
     size_bytes = path.stat().st_size
     cpu_seconds = CPU_SECONDS + size_bytes // BYTES_PER_CPU_SECOND
@@ -163,13 +160,12 @@ def check_harmless(path: Path) -> None:
         remember(before)
     elif code not in {SOUND, DAMAGED, None}:
         reason = f"its structure is one that no program writes: a process that read it {_end_of(code, cpu_seconds)}"
-        if code != -getattr(signal, "SIGKILL", 0):  # that may be for want of memory or time on a busy machine
+        if code != -getattr(signal, "SIGKILL", 0):  # may be due to lack of memory or time
             _refused[before] = reason
         raise ValueError(reason)
 
 
 def _end_of(code: int, cpu_seconds: int) -> str:
-    """Return how a process ended, in words."""
     if code == -getattr(signal, "SIGXCPU", 0):
         return f"did not come to an end in {cpu_seconds:,} s"
     if code == -getattr(signal, "SIGKILL", 0):
@@ -180,7 +176,7 @@ def _end_of(code: int, cpu_seconds: int) -> str:
 
 
 class Sandbox:
-    """The process that reads files first; started for the first question, it ends by itself when there are no more."""
+    """The process that reads files first; started on first use, it exits when idle."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -188,7 +184,7 @@ class Sandbox:
         self._is_missing = False
 
     def ask(self, question: dict[str, Any], wait_seconds: float) -> int | None:
-        """Return the exit code for a file, negative for a signal; None where no such process can be had on this machine."""
+        """Return the exit code for a file, negative for a signal; None if no process can be started."""
         with self._lock:
             while not self._is_missing:
                 process = self._process or self._start()
@@ -210,33 +206,33 @@ class Sandbox:
         self._process = _start()
         if self._process is None:
             self._is_missing = True
-            log.warning("No process can be started that reads files first: files made to harm can end this one.")
+            log.warning("The sandbox process cannot be started: malicious files can crash this process.")
         return self._process
 
     def forget(self) -> None:
-        """Leave the process to the one that this one was forked from."""
+        """Leave the process to the parent after a fork."""
         if self._process is not None:
             self._process.returncode = 0  # it is another's child: nothing is to be waited for
         self._lock, self._process = threading.Lock(), None
 
     def stop(self) -> None:
-        """End the process."""
+        """Terminate the process."""
         if self._process is not None:
             _kill(self._process)
             self._process = None
 
 
 def _start() -> Process | None:
-    """Return a new process that waits for questions; None where there can be none: a program may bring its own Python."""
+    """Return a new process that waits for questions; None if there can be none, e.g. in a frozen program."""
     if getattr(sys, "frozen", False) or not sys.executable:
         return None
     folders = [folder for folder in sys.path if Path(folder).is_absolute()]
     command = [sys.executable, "-I", "-c", START, json.dumps(folders)]
-    # One thread is enough, and memory that was never written has a value of its own, so that reading it shows.
+    # MALLOC_PERTURB_ fills unwritten memory, so that reading it is noticed.
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_PERTURB_": "165"}
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     try:
-        # A session of its own: Ctrl-C is for this process.
+        # A new session, so that Ctrl-C does not reach it.
         process = subprocess.Popen(command, env=environment, text=True, start_new_session=True, **pipes)  # noqa: S603
     except OSError:
         return None
@@ -247,7 +243,7 @@ def _start() -> Process | None:
 
 
 def _exchange(process: Process, question: dict[str, Any], wait_seconds: float) -> int | None:
-    """Return the answer of the process, or how it ended; None where it had ended by itself before."""
+    """Return the answer of the process, or its exit code; None if it had exited before."""
     line = ""
     with suppress(OSError):
         process.stdin.write(f"{json.dumps(question)}\n")
@@ -261,7 +257,7 @@ def _exchange(process: Process, question: dict[str, Any], wait_seconds: float) -
 
 
 def _line_of(process: Process, wait_seconds: float) -> str:
-    """Return the next line that a process writes; empty where it ends instead, which it is made to after some seconds."""
+    """Return the next line of a process; empty if it exits. It is killed after ``wait_seconds``."""
     timer = threading.Timer(wait_seconds, _end, (process,))
     timer.daemon = True
     timer.start()
@@ -272,7 +268,7 @@ def _line_of(process: Process, wait_seconds: float) -> str:
 
 
 def _end(process: Process) -> None:
-    """End a process, and those that it has forked."""
+    """Kill a process and its children."""
     with suppress(OSError):
         if hasattr(os, "killpg"):
             os.killpg(process.pid, signal.SIGKILL)
@@ -281,20 +277,18 @@ def _end(process: Process) -> None:
 
 
 def _kill(process: Process) -> None:
-    """End a process at once, and leave nothing of it."""
     _end(process)
     process.wait()
     _close(process)
 
 
 def _close(process: Process) -> None:
-    """Close the pipes to a process."""
     for pipe in (process.stdin, process.stdout):
         with suppress(OSError):
             pipe.close()
 
 
-#: Of this process.
+#: The sandbox of this process.
 SANDBOX = Sandbox()
 
 atexit.register(SANDBOX.stop)

@@ -1,4 +1,4 @@
-"""Rows of several files → the manifest of a folder; no feature is moved."""
+"""Publish the manifest of a folder of shards, without moving features."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ def publish_shards(
     layout: str,
     info: Mapping[str, Any] | None = None,
 ) -> None:
-    """Make a folder the cache of some rows, all of which lie in it already; then delete the shards that have none of them.
+    """Make a folder of shards the cache of the given rows, then delete shards without any of them.
 
     Parameters
     ----------
     folder : ShardFolder
         The folder.
     sources : sequence of Path or FeatureCache
-        Shards in the folder, by their paths; and the cache that the folder is until now, open.
+        Paths of shards in the folder; and the present cache of the folder, open.
     rows, failures, class_names, layout, info
-        As for :func:`headstart.cache.merge.merge`.
+        See :func:`headstart.cache.merge.merge`.
 
     Raises
     ------
     RecipeMismatchError
-        If the sources were not made by one recipe.
+        If the sources were made by different recipes.
     CacheError
-        If there is no row, a source cannot be read or lies elsewhere, or the manifest cannot be written.
+        If there is no row, a source cannot be read or is elsewhere, or the manifest cannot be written.
     """
     if not len(rows):
         raise CacheError(f"There is no row to write to {folder.path}.")
@@ -58,7 +58,7 @@ def publish_shards(
 
 
 class Publication:
-    """A manifest under way."""
+    """A manifest in preparation."""
 
     def __init__(self, folder: ShardFolder, rows: MergedRows) -> None:
         self.folder, self.rows, self.descriptions = folder, rows, Descriptions(rows)
@@ -68,7 +68,7 @@ class Publication:
         self.shard_row = np.empty(len(rows), np.int32)
 
     def take(self, source: FeatureCache, places: NDArray[np.int64]) -> None:
-        """Take the rows of one source."""
+        """Add the rows of one source."""
         self._check(source)
         self.descriptions.take(source, places)
         numbers = self.rows.rows[places]
@@ -83,7 +83,7 @@ class Publication:
             self.shard[places[which]] = self._add(table.names[old], *known)
 
     def _add(self, name: str, n_images: int, size_bytes: int, digest: bytes | None) -> int:
-        """Return the number of a shard in the new manifest; read it to its end where its digest is not known."""
+        """Return the number of a shard in the new manifest; compute its digest if unknown."""
         if name not in self.shards:
             self.shards[name] = len(self.shards), n_images, size_bytes, digest or self.folder.digest(name)
         return self.shards[name][0]
@@ -101,7 +101,7 @@ class Publication:
     def finish(
         self, failures: Sequence[Failure], class_names: Sequence[str], layout: str, info: Mapping[str, Any]
     ) -> None:
-        """Publish the manifest, and delete what it does not need."""
+        """Publish the manifest and delete unused shards."""
         if self.first is None:
             raise ValueError("no source was taken")
         _, n_images, sizes, digests = zip(*self.shards.values(), strict=True)

@@ -1,6 +1,6 @@
-"""Is it what the specification says? Every structure of a file is looked at before a value is read.
+"""Check the structure of an HDF5 file before any value is read.
 
-What is wrong is raised as ValueError or KeyError, half a sentence; store.py makes the sentence.
+Violations are raised as ValueError or KeyError with a clause that safe_reads.py completes to a sentence.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PIPELINES = tuple(
 
 
 def checked_datasets(file: Any, header: Header) -> dict[str, StoredRows]:
-    """Return the datasets of a cache by name (``rows/path``), each of the type and shape that it must have."""
+    """Return the datasets of a cache by name (``rows/path``), with type and shape checked."""
     n_images = header.n_images
     features = checked_rows(file, FEATURES, header.recipe.storage, n_images, 4)
     pooled = checked_rows(file, POOLED, "float32", n_images, 2)
@@ -54,7 +54,7 @@ def checked_datasets(file: Any, header: Header) -> dict[str, StoredRows]:
 def expected_columns(
     file: Any, n_images: int, n_failures: int, n_pooled: int | None
 ) -> Iterator[tuple[str, Column, int | None]]:
-    """Yield name, description and length of every column that a file must have, or has; None is any length."""
+    """Yield name, description and length of every required or present column; None is any length."""
     yield CLASS_NAMES, Column(CLASS_NAMES), None
     yield POOLED_COLUMN_LAYER, Column(POOLED_COLUMN_LAYER), n_pooled
     rows = [column for column in ROW_COLUMNS if not column.is_optional or _is_linked(file, ROWS, column.name)]
@@ -63,7 +63,7 @@ def expected_columns(
 
 
 def _is_linked(file: Any, group: str, name: str) -> bool:
-    """Return whether a group of this very file has something of that name, or cannot be read: who reads it says why."""
+    """Return whether a group of this file has such a member, or cannot be read; reading it then gives the reason."""
     try:
         if not file.id.links.exists(group.encode()) or file.id.links.get_info(group.encode()).type != h5l.TYPE_HARD:
             return False
@@ -89,7 +89,7 @@ def checked_rows(file: Any, name: str, dtype: str, n_images: int, n_dimensions: 
 
 
 def checked_column(file: Any, name: str, column: Column, n_rows: int | None) -> Any:
-    """Return a column whose size in memory is bounded by its size on the disk."""
+    """Return a column whose size in memory is bounded by its size in the file."""
     dataset = plain_dataset(file, name)
     check_type(name, dataset, column)
     expected = (len(dataset) if n_rows is None else n_rows, *([column.width] if column.width else []))
@@ -110,7 +110,7 @@ def checked_column(file: Any, name: str, column: Column, n_rows: int | None) -> 
 
 
 def check_type(name: str, dataset: Any, column: Column) -> None:
-    """Raise ValueError where the values are not of the column's type; no other type is ever decoded."""
+    """Raise ValueError if the values are not of the type of a column."""
     kind = dataset.id.get_type()
     if column.is_text:
         right = isinstance(kind, h5t.TypeStringID) and not kind.is_variable_str() and kind.get_size() <= MAX_TEXT_BYTES
@@ -122,7 +122,7 @@ def check_type(name: str, dataset: Any, column: Column) -> None:
 
 
 def check_chunks(name: str, dataset: Any) -> None:
-    """Raise ValueError where a chunk has no checksum, needs an unknown filter, or is missing and would read as zeros."""
+    """Raise ValueError if a chunk has no checksum, uses another filter, or is missing, which would read as zeros."""
     used = filters(dataset)
     if used not in PIPELINES:  # HDF5 believes whatever size a longer chain decodes to
         raise ValueError(f"/{name} has the filters {used}; expected: {', '.join(map(str, PIPELINES))}")
@@ -133,7 +133,7 @@ def check_chunks(name: str, dataset: Any) -> None:
 
 
 def plain_dataset(file: Any, name: str) -> Any:
-    """Return a dataset that lies in this very file: no soft or external link, no external storage, nothing virtual."""
+    """Return a dataset stored in this file: no soft or external link, no external storage, not virtual."""
     parent = file.id
     for part in name.encode().split(b"/"):
         if not isinstance(parent, h5g.GroupID) and parent is not file.id:
@@ -152,7 +152,7 @@ def plain_dataset(file: Any, name: str) -> Any:
 
 
 def check_labels(labels: np.ndarray[Any, np.dtype[np.int32]], class_names: Sequence[str]) -> None:
-    """Raise ValueError where a label has no name, or a name stands for two classes."""
+    """Raise ValueError if a label has no class name, or class names are empty or not unique."""
     if len(set(class_names)) < len(class_names) or "" in class_names:
         raise ValueError("a class name is empty or occurs twice")
     if len(labels) and not -1 <= labels.min() <= labels.max() < len(class_names):

@@ -1,4 +1,4 @@
-"""Write a cache row by row: the shard of a run, or a whole cache."""
+"""Write a cache row by row: a shard of a run, or a whole cache."""
 
 from __future__ import annotations
 
@@ -41,27 +41,27 @@ from headstart.errors import CacheError
 from headstart.images.discovery.refs import ImageRefs
 from headstart.types import Failure, FeatureBatch, ImageRef, ImageRow, Recipe
 
-#: A reason is for a person; what is longer is cut.
+#: Longer reasons are truncated.
 MAX_REASON_CHARACTERS = 1000
 
 
 class ShardWriter:
-    """Write features and what belongs to them, row by row; the file appears whole when the ``with`` block ends.
+    """Writes features and their description row by row; the file appears when the ``with`` block ends without an error.
 
-    Memory does not grow with the features, only with the description of the rows. Not for two threads at once.
+    Only the description of the rows is kept in memory. Not thread-safe.
 
     Parameters
     ----------
     path : Path
-        The file. What is there stays until the new one is complete.
+        The file; an existing one stays until the new one is complete.
     recipe : Recipe
         How the features were made.
     class_names : sequence of str
-        Names that the labels index.
+        Names indexed by the labels.
     compression : str
-        Of the features: ``zstd``, ``gzip`` or ``none``.
+        ``zstd``, ``gzip`` or ``none``.
     layout : str
-        Of the folder of images; empty where it is not known.
+        Layout of the folder of images; empty if unknown.
     info : mapping, optional
         Further provenance; JSON types.
 
@@ -112,8 +112,8 @@ class ShardWriter:
         Raises
         ------
         CacheError
-            If a value is not finite in the storage type, the numbers of rows or the shapes do not fit, or a label is not
-            among the class names: nothing of the batch is kept then. Or if the file cannot be written.
+            If a value is not finite in the storage type, numbers of rows or shapes do not match, or a label is not
+            among the class names; nothing of the batch is written then. Or if the file cannot be written.
         """
         if not len(batch) == len(batch.pooled) == len(rows):
             raise CacheError(
@@ -142,7 +142,7 @@ class ShardWriter:
             target[start:] = values
 
     def add_failure(self, failure: Failure) -> None:
-        """Keep an image that could not be turned into features, and why."""
+        """Add an image for which no features could be computed."""
         self._failures.append(failure)
 
     def _finish(self) -> None:
@@ -174,7 +174,7 @@ def write_descriptions(
     form: str = FORMAT,
     more_columns: Sequence[Column] = (),
 ) -> None:
-    """Write everything but the features: a cache, or a file of another ``form`` whose rows have more columns."""
+    """Write everything but the features; a manifest has another ``form`` and more columns."""
     write_table(file, ROWS, (*ROW_COLUMNS, *more_columns), values, header.n_images)
     write_table(file, FAILURES, FAILURE_COLUMNS, _failure_columns(failures), header.n_failures)
     write_text(file, CLASS_NAMES, texts(class_names, lambda name: name, "class name"), len(class_names))
@@ -182,20 +182,14 @@ def write_descriptions(
 
 
 def label_indices(class_names: Sequence[str]) -> dict[str | None, int]:
-    """Return class name → index, and None → −1.
-
-    Raises
-    ------
-    CacheError
-        If a name is empty or occurs twice.
-    """
+    """Return class name → index, and None → −1; raise CacheError if a name is empty or not unique."""
     if len(set(class_names)) < len(class_names) or "" in class_names:
         raise CacheError(f"Class names must be different and not empty. Received: {', '.join(map(repr, class_names))}.")
     return {None: -1, **{name: number for number, name in enumerate(class_names)}}
 
 
 def _check_row(row: ImageRow, labels: Mapping[str | None, int]) -> None:
-    """Raise CacheError where the description of a row cannot be stored."""
+    """Raise CacheError if the description of a row cannot be stored."""
     ref = row.ref
     if ref.label not in labels:
         raise CacheError(f"{ref.path} has the label {ref.label!r}, which is not among the {len(labels) - 1} classes.")
@@ -206,7 +200,7 @@ def _check_row(row: ImageRow, labels: Mapping[str | None, int]) -> None:
 
 
 def ref_columns(refs: Sequence[ImageRef]) -> dict[str, Any]:
-    """Return the columns of ``/rows`` that a scan knows; those of ``/failures`` are among them."""
+    """Return the columns of ``/rows`` that come from the scan."""
     columns = ImageRefs.of(refs)
     return {
         "path": texts(columns.paths, str, "path"),
@@ -219,13 +213,12 @@ def ref_columns(refs: Sequence[ImageRef]) -> dict[str, Any]:
 
 
 def tag_texts(refs: ImageRefs, place: int, what: str) -> Texts:
-    """Return one part of each image's tag, encoded, as often as it is asked for."""
+    """Return one part of each image's tag, encoded."""
     known = [encode(tag[place] or "", what) for tag in refs.tags]
     return lambda: map(known.__getitem__, refs.codes)
 
 
 def _failure_columns(failures: Sequence[Failure]) -> dict[str, Any]:
-    """Return the columns of ``/failures``."""
     refs = [failure.ref for failure in failures]
     return {
         **ref_columns(refs),
@@ -235,15 +228,13 @@ def _failure_columns(failures: Sequence[Failure]) -> dict[str, Any]:
 
 
 def _storable(reason: str) -> str:
-    """Return a reason that can be stored whatever a decoder put into its message."""
     return reason[:MAX_REASON_CHARACTERS].replace("\0", "\ufffd").encode("utf-8", "backslashreplace").decode()
 
 
 def texts(items: Sequence[Any], get: Callable[[Any], str | None], what: str) -> Texts:
-    """Return a text of each item, encoded, as often as it is asked for; None is the empty string."""
+    """Return a text of each item, encoded; None becomes the empty string."""
     return lambda: (encode(get(item) or "", what) for item in items)
 
 
 def _digest_array(digests: Sequence[bytes]) -> NDArray[np.uint8]:
-    """Return digests as an array of shape (n, 32)."""
     return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headstart.cache.merge import MergedRows, says
+from headstart.cache.merge import MergedRows, has_descriptions
 from headstart.cache.rows import PathIndex
 from headstart.errors import DataError
 from headstart.images.discovery.refs import ImageRefs
@@ -142,19 +142,19 @@ def is_current(
     class_names: tuple[str, ...],
     layout: str,
 ) -> bool:
-    """Return whether the old cache, the first source, already says this."""
+    """Return whether the old cache, the first source, already has_descriptions this."""
     return (
         old.n_images == len(rows)
         and old.class_names == class_names
         and old.layout == layout
         and not rows.sources.any()
         and np.array_equal(rows.rows, np.arange(len(rows)))
-        and says(old, rows.refs)
+        and has_descriptions(old, rows.refs)
         and list(map(said_of, old.failures)) == list(map(said_of, failures))
     )
 
 
 def said_of(failure: Failure) -> tuple[str | None, ...]:
-    """Return what a cache says of an image that could not be read, but for its times."""
+    """Return what a cache has_descriptions of an image that could not be read, but for its times."""
     ref = failure.ref
     return ref.path, ref.label, ref.split, ref.group, failure.reason

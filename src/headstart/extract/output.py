@@ -276,10 +276,10 @@ class Folder(OnDisk):
         self.folder = ShardFolder(target)
         if target.exists() and not target.is_dir():
             raise CacheError(f"{target} is a file; --layout shards writes a folder. Give another name with -o.")
-        if self.folder.strange():
+        if unexpected := self.folder.unexpected_files():
             raise CacheError(
-                f"{target} is a folder that holds other things ({self.folder.strange()[0]}). Expected: the name of a new "
-                "folder, or of one that extract-features --layout shards wrote. Give another name with -o."
+                f"{target} is a folder that holds other things ({unexpected[0]}). Expected: the name of a new folder, or of "
+                "one that extract-features --layout shards wrote. Give another name with -o."
             )
 
     def exists(self) -> bool:

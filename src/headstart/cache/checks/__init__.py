@@ -1,1 +1,1 @@
-"""Checks of caches that come from elsewhere, or may be damaged."""
+"""Checks of caches that are untrusted or may be damaged."""

@@ -1,4 +1,4 @@
-"""Check everything in a cache against the specification: all faults are listed, not only the first."""
+"""Check a cache against its specification and report all problems."""
 
 from __future__ import annotations
 
@@ -40,29 +40,29 @@ from headstart.texts import TextColumn
 
 Datasets = Mapping[str, StoredRows | ShardedRows]
 
-#: Bytes of features that are in memory at once; a batch has one row at least.
+#: Features in memory at once; a batch has at least one row.
 BATCH_BYTES = 16 * 2**20
 
-#: Place of a finding that concerns the file as a whole.
+#: ``Finding.place`` of the file as a whole.
 FILE = "file"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is not as it must be.
+    """One problem.
 
     Attributes
     ----------
     place : str
-        ``file``, or the dataset, as ``/rows/path``.
+        ``file``, or the dataset, e.g. ``/rows/path``.
     what : str
-        What is wrong, half a sentence.
+        Description, a clause.
     row : int or None
-        Number of the row, where it concerns one.
+        Row number, if it concerns one row.
     image : str
-        Its path, where that is known.
+        Path of the row, if known.
     expected, received : str
-        Values, where there are two to compare.
+        Values, if two were compared.
     """
 
     place: str
@@ -79,7 +79,7 @@ class Finding:
 
 
 def readable_columns(datasets: Mapping[str, StoredRows], found: list[Finding]) -> dict[str, Any]:
-    """Return the columns whose values are those that were written; what is wrong with the others goes to ``found``."""
+    """Return the columns that match their digest; append problems of the others to ``found``."""
     columns: dict[str, Any] = {}
     for name, dataset in datasets.items():
         try:
@@ -90,7 +90,7 @@ def readable_columns(datasets: Mapping[str, StoredRows], found: list[Finding]) -
 
 
 def _unreadable_rows(dataset: StoredRows) -> str:
-    """Return which rows of a column lie in chunks that cannot be read, in words; empty where all can."""
+    """Return a clause on the rows in unreadable chunks of a column; empty if there are none."""
     bad = []
     for start in range(0, len(dataset), dataset.chunk_rows):
         end = min(start + dataset.chunk_rows, len(dataset))
@@ -102,7 +102,7 @@ def _unreadable_rows(dataset: StoredRows) -> str:
 
 
 def contradictions(header: Header, datasets: Datasets, columns: Mapping[str, Any]) -> Iterator[Finding]:
-    """Yield where readable parts do not fit each other."""
+    """Yield inconsistencies between readable parts."""
     names, label, paths = (columns.get(name) for name in (CLASS_NAMES, f"{ROWS}/label", f"{ROWS}/path"))
     if names is not None:
         try:
@@ -122,7 +122,6 @@ def contradictions(header: Header, datasets: Datasets, columns: Mapping[str, Any
 
 
 def _layer_findings(header: Header, layers: list[str]) -> Iterator[Finding]:
-    """Yield where the columns of ``/pooled`` are not those of the recipe."""
     place = f"/{POOLED_COLUMN_LAYER}"
     try:
         expected = column_layers(header.recipe.pooled_layers, len(layers))
@@ -138,7 +137,7 @@ def _layer_findings(header: Header, layers: list[str]) -> Iterator[Finding]:
 def _row_findings(
     datasets: Datasets, columns: Mapping[str, Any], wanted: NDArray[np.int64], advance: Callable[[int], None]
 ) -> Iterator[Finding]:
-    """Yield which of some rows of ``/features`` and ``/pooled`` cannot be read, are not finite, or not their digest's."""
+    """Yield rows that cannot be read, are not finite, or do not match their digest."""
     present = {name: datasets[name] for name in (FEATURES, POOLED) if name in datasets}
     row_bytes = sum(dataset.chunk_bytes for dataset in present.values())
     step = max(1, min(256, BATCH_BYTES // max(1, row_bytes)))
@@ -168,7 +167,7 @@ def _one_row(
     parts: Mapping[str, NDArray[Any] | None],
     values: dict[str, NDArray[Any]],
 ) -> Iterator[Finding]:
-    """Yield what is wrong with one row; put what could be read of it into ``values``."""
+    """Yield problems of one row; put its readable values into ``values``."""
     for name, dataset in present.items():
         batch = parts[name]
         try:
@@ -183,7 +182,7 @@ def _one_row(
 
 
 def _rows_or_none(dataset: StoredRows | ShardedRows, rows: NDArray[np.int64]) -> NDArray[Any] | None:
-    """Return consecutive rows; None where one of them cannot be read."""
+    """Return consecutive rows; None if one cannot be read."""
     values = np.empty((len(rows), *dataset.shape[1:]), dataset.dtype)
     with suppress(*H5PY_ERRORS):
         if values.size:
@@ -193,7 +192,6 @@ def _rows_or_none(dataset: StoredRows | ShardedRows, rows: NDArray[np.int64]) ->
 
 
 def _read_one(dataset: StoredRows | ShardedRows, row: int) -> NDArray[Any]:
-    """Return one row."""
     value = np.empty((1, *dataset.shape[1:]), dataset.dtype)
     dataset.read(np.array([row]), value)
     one: NDArray[Any] = value[0]
@@ -201,12 +199,10 @@ def _read_one(dataset: StoredRows | ShardedRows, row: int) -> NDArray[Any]:
 
 
 def _with_image(finding: Finding, columns: Mapping[str, Any]) -> Finding:
-    """Return the finding with the path of its row."""
     return finding if finding.row is None else replace(finding, image=_image_of(columns, finding.row))
 
 
 def _image_of(columns: Mapping[str, Any], row: int) -> str:
-    """Return the path of a row; empty where the paths cannot be read."""
     paths: TextColumn | None = columns.get(f"{ROWS}/path")
     return paths[row] if paths is not None else ""
 
@@ -214,7 +210,7 @@ def _image_of(columns: Mapping[str, Any], row: int) -> str:
 def _findings_in_folder(
     folder: ShardFolder, start: Callable[[int], None], advance: Callable[[int], None]
 ) -> Iterator[Finding]:
-    """Yield everything that is wrong with a folder of shards; arguments as of ``verify_file``."""
+    """Yield all problems of a folder of shards; arguments as for ``verify_file``."""
     try:
         file = folder.open(MANIFEST)
     except PermissionError as error:
@@ -237,13 +233,7 @@ def _findings_in_folder(
 
 
 def columns_of(file: Any, folder: ShardFolder) -> tuple[dict[str, Any], list[Finding]]:
-    """Return the readable columns of a manifest, and what is wrong with the others.
-
-    Raises
-    ------
-    CacheError
-        If it is no manifest, or of another version.
-    """
+    """Return the readable columns of a manifest, and problems of the others; raise CacheError if it is no manifest."""
     found: list[Finding] = []
     datasets: dict[str, StoredRows] = {}
     try:
@@ -271,7 +261,7 @@ def _findings_by(
     start: Callable[[int], None],
     advance: Callable[[int], None],
 ) -> Iterator[Finding]:
-    """Yield what is wrong with the rows and the shards of a manifest that says where they are."""
+    """Yield problems of the rows and shards of a readable manifest."""
     shards, rows = sharded_rows(folder, manifest)
     try:
         yield from contradictions(manifest.header, rows, columns)
@@ -289,7 +279,7 @@ def _findings_by(
 
 
 def _shard_finding(folder: ShardFolder, shards: OpenShards, number: int) -> tuple[Finding | None, bool]:
-    """Return what is wrong with a shard as a file, and whether none of its rows can be read for that."""
+    """Return the problem of a shard file, if any, and whether it makes all of its rows unreadable."""
     name = shards.table.names[number]
     try:
         with shards.at(number, FEATURES):
@@ -309,24 +299,24 @@ def _shard_finding(folder: ShardFolder, shards: OpenShards, number: int) -> tupl
 def verify_file(
     path: str | Path, *, start: Callable[[int], None] | None = None, advance: Callable[[int], None] | None = None
 ) -> Iterator[Finding]:
-    """Yield everything that is wrong with a cache; nothing, where it is whole.
+    """Yield all problems of a cache.
 
-    Every structure and every row is read: checksums, digests of columns and rows, shapes, types, labels, finite values.
-    Memory does not grow with the features.
+    Every structure and every row is read and checked: checksums, digests, shapes, types, labels, finite values. Memory
+    does not grow with the features.
 
     Parameters
     ----------
     path : str or Path
         The cache; it is not changed.
     start : callable, optional
-        Is told the number of rows before they are read.
+        Called with the number of rows before they are read.
     advance : callable, optional
-        Is told how many more rows have been read.
+        Called with the number of rows read since the last call.
 
     Raises
     ------
     CacheError
-        If there is no such file, it may not be read, it is no cache, or of another format version.
+        If there is no such file, no permission to read it, or it is no cache or of another format version.
     """
     path = Path(path)
     folder = shard_folder(path)
@@ -348,13 +338,7 @@ def verify_file(
 
 
 def verify(cache: FeatureCache) -> None:
-    """Read the whole file of an open cache once and compare it with the specification; stop at the first fault.
-
-    Raises
-    ------
-    CacheError
-        If anything is damaged; the message names it.
-    """
+    """Check the whole file of an open cache; raise CacheError at the first problem."""
     for finding in verify_file(cache.file):
         raise CacheError(f"{cache.path} is damaged: {finding} {REMEDY}")
 
@@ -362,7 +346,7 @@ def verify(cache: FeatureCache) -> None:
 def _findings_in(
     file: Any, path: Path, start: Callable[[int], None], advance: Callable[[int], None]
 ) -> Iterator[Finding]:
-    """Yield everything that is wrong with an open file."""
+    """Yield all problems of an open file."""
     try:
         header = read_header(file, path)
     except CacheError:
@@ -381,7 +365,7 @@ def _findings_in(
 
 
 def readable_datasets(file: Any, header: Header, found: list[Finding]) -> dict[str, StoredRows]:
-    """Return the datasets whose structure is right, by name; what is wrong with the others goes to ``found``."""
+    """Return the datasets of correct structure by name; append problems of the others to ``found``."""
     datasets: dict[str, StoredRows] = {}
 
     def look(name: str, check: Callable[[], Any]) -> None:

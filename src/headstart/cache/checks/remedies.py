@@ -1,4 +1,4 @@
-"""What helps against what is wrong with a cache: the commands, as they can be typed."""
+"""Commands that fix the problems found in a cache."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from headstart.storage.address import Location
     from headstart.types import Recipe
 
-#: Places of findings that concern an image file, or the recipe as a whole.
+#: ``Finding.place`` of an image file, and of the recipe as a whole.
 IMAGE, RECIPE = "image", "recipe"
 
-#: What the backbone of features begins with that other software made.
+#: Prefix of ``Recipe.backbone`` for imported features.
 FOREIGN = "foreign:"
 
-#: Fields of a recipe, the options of ``extract-features`` that set them, and the defaults of these.
+#: Recipe field → option of ``extract-features`` and its default.
 OPTIONS: Mapping[str, tuple[str, object]] = {
     "layer": ("--layer", "block5_pool"),
     "input_size_px": ("--input-size", 224),
@@ -32,17 +32,17 @@ OPTIONS: Mapping[str, tuple[str, object]] = {
     "intensity": ("--intensity", "type"),
 }
 
-#: What is wrong with a row that is whole, and that the network computes otherwise.
+#: ``Finding.what`` of an intact row that the network does not reproduce.
 OTHER_VALUES = "the network gives other values for this image"
 
 
 def is_damaged_shard(finding: Finding) -> bool:
-    """Return whether a file in a folder of shards is missing or damaged."""
+    """Return whether a shard is missing or damaged."""
     return SHARD_NAME.fullmatch(finding.place) is not None
 
 
 def is_damaged_row(finding: Finding) -> bool:
-    """Return whether a row of features or averages is damaged, and nothing else."""
+    """Return whether only a row of features or averages is damaged."""
     is_row = finding.row is not None and finding.place in (f"/{FEATURES}", f"/{POOLED}")
     return is_row and finding.what != OTHER_VALUES
 
@@ -50,23 +50,22 @@ def is_damaged_row(finding: Finding) -> bool:
 def remedies(
     findings: Iterable[Finding], cache: Location, data: Location | None, recipe: Recipe | None, layout: str
 ) -> tuple[str, ...]:
-    """Return the commands after which a cache is as it should be, in their order; none where nothing is wrong.
+    """Return the commands that fix a cache, in order; placeholders are in capitals.
 
-    Images that are other ones, or gone, are brought up to date; damaged rows are computed again; anything else needs the
-    whole cache anew. What only the user knows is in capital letters.
+    Rows with changed or missing images need an update, damaged rows a repair, and anything else a new cache.
 
     Parameters
     ----------
     findings : iterable of Finding
-        What is wrong.
+        The problems.
     cache : Path or Address
         The cache.
     data : Path or Address or None
-        Its folder of images, where it is known.
+        Its folder of images, if known.
     recipe : Recipe or None
-        How its features were made, where that can be read.
+        The recipe, if readable.
     layout : str
-        Of the folder of images; empty where it is not known.
+        Layout of the folder of images; empty if unknown.
     """
     found = list(findings)
     if not found:
@@ -86,7 +85,7 @@ def remedies(
 
 
 def _options_of(recipe: Recipe | None, layout: str) -> Iterator[str]:
-    """Yield the options by which ``extract-features`` makes features of a recipe, but for those that are the default."""
+    """Yield the options of ``extract-features`` for a recipe that differ from the defaults."""
     if layout == "manifest":
         yield "--manifest CSV"
     if recipe is None:

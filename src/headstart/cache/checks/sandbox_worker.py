@@ -1,8 +1,8 @@
-"""The process in which a file of unknown origin is read first: its structure, and what else its reader would look at.
+"""The sandbox process that reads untrusted files first.
 
-The HDF5 library trusts what has the right checksum: a file that was made to harm can end the process that reads it, or keep
-it busy. So :mod:`headstart.cache.sandbox` starts this process, which does nothing else, and asks it for each file.
-On a system that can fork, each file has a process of its own here.
+The HDF5 library trusts data with a valid checksum, so a malicious file can crash or hang the process that reads it.
+:mod:`headstart.cache.sandbox` starts this process and asks it about each file. Where fork is available, each file gets
+its own child process.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from headstart.cache.safe_reads import H5PY_ERRORS, StoredRows
 from headstart.cache.sharded.shard_folder import ShardFolder
 from headstart.cache.sharded.shard_manifest import read_manifest
 
-#: Exit codes: everything could be read; something could not, which its reader will find and say; closing or memory failed.
+#: Exit codes: intact; damaged, which the reader reports; harmful (closing or memory allocation failed).
 SOUND, DAMAGED, HARMFUL = 0, 3, 4
 
-#: Seconds without a question after which the process ends.
+#: Idle timeout in seconds.
 IDLE_SECONDS = 10.0
 
-#: Features up to this size are read as a whole, of larger ones some rows spread over the file.
+#: Features up to this size are read completely, larger ones at evenly spaced rows.
 WHOLE_BYTES, SAMPLE_ROWS = 2**24, 16
 
-#: Objects looked at in a file of another layout.
+#: Maximum number of objects read in a file of another layout.
 MAX_OBJECTS = 1000
 
 
 def serve() -> None:
-    """Answer questions on standard input, a JSON object a line with ``path`` and limits, by exit codes on standard output."""
+    """Read one JSON question per line from standard input, and answer with exit codes on standard output."""
     _say("ready")
     while _is_asked() and (line := sys.stdin.readline()):
         question = json.loads(line)
@@ -47,22 +47,21 @@ def serve() -> None:
             process = os.fork()
             code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) if process else _answer(question)
             if not process and code != SOUND:
-                sys.exit(code)  # by the usual way: HDF5 closes what is open, which can fail too
+                sys.exit(code)  # a regular exit closes HDF5, which can fail too
             if not process:
                 os._exit(code)
         elif (code := _answer(question)) != SOUND:
-            sys.exit(code)  # no later file is read by a process that has met damage
+            sys.exit(code)  # a process that has read a damaged file reads no other
         _say(code)
 
 
 def _say(word: object) -> None:
-    """Write a line to the asking process."""
     sys.stdout.write(f"{word}\n")
     sys.stdout.flush()
 
 
 def _is_asked() -> bool:
-    """Return whether there is something to read, if not now, then within the time that the process waits."""
+    """Return whether a question arrives before the idle timeout."""
     return os.name == "nt" or bool(select.select([sys.stdin], [], [], IDLE_SECONDS)[0])
 
 
@@ -90,15 +89,15 @@ def _answer(question: dict[str, Any]) -> int:
 
 
 def _limit(memory_bytes: int, cpu_seconds: int) -> None:
-    """Bound what this process may use, where the operating system can: processor time, and memory beyond what it has."""
+    """Limit CPU time and additional memory of this process, where the operating system can."""
     try:
         import resource
-    except ImportError:  # Windows: the time that the asking process waits is the only bound
+    except ImportError:  # Windows: only the timeout of the parent applies
         return
     in_use = 0
     with suppress(OSError):
         in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    # At the harder of two bounds of time the process is killed, and it is not seen why.
+    # The hard limit kills the process without a reason, so the soft limit is lower.
     bounds = {"CORE": (0, 0), "CPU": (cpu_seconds, cpu_seconds + 1), "AS": (in_use + memory_bytes,) * 2}
     for name, bound in bounds.items():
         with suppress(OSError, ValueError):
@@ -109,7 +108,6 @@ Reader = Callable[[Any, Path], Sequence[BaseException]]
 
 
 def _readers(file: Any) -> tuple[Reader, ...]:
-    """Return what reads a file of this form."""
     try:
         form = form_of(file)
     except H5PY_ERRORS:
@@ -118,7 +116,7 @@ def _readers(file: Any) -> tuple[Reader, ...]:
 
 
 def _read_cache(file: Any, path: Path) -> Sequence[BaseException]:
-    """Read what there is in a cache or a shard; return what was wrong."""
+    """Read a cache or a shard; return the errors."""
     header = read_header(file, path)
     found: list[Any] = []
     datasets = readable_datasets(file, header, found)
@@ -132,14 +130,14 @@ def _read_cache(file: Any, path: Path) -> Sequence[BaseException]:
 
 
 def _read_shards(file: Any, path: Path) -> Sequence[BaseException]:
-    """Read the manifest of a folder of shards; return what was wrong."""
+    """Read the manifest of a folder of shards; return the errors."""
     found = columns_of(file, ShardFolder(path.parent))[1]
     read_manifest(file, path)
     return [ValueError(str(one)) for one in found]
 
 
 def read_rows(rows: StoredRows, file_bytes: int) -> Iterator[BaseException]:
-    """Look up every chunk, and read all rows or some; yield what was wrong, and go on: who verifies a file does so too."""
+    """Look up every chunk, and read all rows or a sample; yield the errors and continue, like a verification."""
     rest = (0,) * (len(rows.shape) - 1)
     for first in range(0, len(rows), rows.chunk_rows):
         try:
@@ -160,7 +158,7 @@ def read_rows(rows: StoredRows, file_bytes: int) -> Iterator[BaseException]:
 
 
 def _read_objects(file: Any, _path: Path) -> Sequence[BaseException]:
-    """Look at the objects of a file of another layout: types, attributes, chunks; return what was wrong."""
+    """Read types, attributes and chunks of a file of another layout; return the errors."""
     errors: list[BaseException] = []
     count = 0
 
@@ -181,7 +179,7 @@ def _read_objects(file: Any, _path: Path) -> Sequence[BaseException]:
 
 
 def _read_dataset(dataset: Any) -> None:
-    """Look up the chunks of any dataset, and read it where it is small."""
+    """Look up the chunks of a dataset, and read it if it is small."""
     if dataset.chunks and dataset.size:
         dataset.id.chunk_iter(lambda _place: None)
     can_be_read = dataset.dtype.kind != "O" or h5py.check_string_dtype(dataset.dtype) is not None

@@ -1,1 +1,1 @@
-"""HDF5 files of other layouts: the plain one that other programs read, and those that other programs write."""
+"""HDF5 files of other layouts: the portable export, and files of other programs."""

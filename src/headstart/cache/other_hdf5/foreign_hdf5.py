@@ -1,4 +1,4 @@
-"""HDF5 files of other programs: which datasets lie in them, and their values, some rows at a time."""
+"""Read datasets of HDF5 files written by other programs."""
 
 from __future__ import annotations
 
@@ -31,28 +31,22 @@ from headstart.errors import CacheError, HeadstartError
 #: Identifier of LZF, which h5py brings (https://docs.h5py.org/en/stable/high/dataset.html#lossless-compression-filters).
 LZF = 32000
 
-#: Objects that are looked at, and datasets that are named in a message.
+#: Maximum number of objects read, and of datasets named in a message.
 MAX_OBJECTS, LISTED = 1000, 8
 
-#: Bytes of an array that are in memory at a time, or one row where that is longer.
+#: Bytes of an array in memory at a time; at least one row.
 BLOCK_BYTES = 2**22
 
-#: Bytes that strings of variable length may take at a time: none is longer than its file.
+#: Bytes of variable-length strings in memory at a time.
 TEXT_BYTES = 2**28
 
-#: What a dataset of strings of variable length is, for those that ask for its type.
+#: ``OtherArray.dtype`` of variable-length strings.
 TEXT = np.dtype("S")
 
 
 @contextmanager
 def open_other(path: Path) -> Iterator[OtherFile]:
-    """Yield an HDF5 file of any layout.
-
-    Raises
-    ------
-    CacheError
-        If it cannot be read.
-    """
+    """Yield an HDF5 file of any layout; raise CacheError if it cannot be read."""
     try:
         with path.open("rb") as start:
             version = start.read(len(SIGNATURE) + 1)[-1:]
@@ -65,7 +59,6 @@ def open_other(path: Path) -> Iterator[OtherFile]:
 
 
 def _no_cache(path: Path, datasets: str) -> str:
-    """Return that a file is none of this program's, what it holds, and what to do with it."""
     return (
         f"{path} is an HDF5 file, but no feature cache. It holds {datasets}. Expected: a file that extract-features wrote. "
         f"If it has features, make a cache of them: headstart import {path} -o features/NAME.h5 --name NAME"
@@ -73,9 +66,9 @@ def _no_cache(path: Path, datasets: str) -> str:
 
 
 def refuse_other(path: Path) -> None:
-    """Raise CacheError where a file is HDF5 of a version that no cache has: another program's, or a converted one."""
+    """Raise CacheError if a file is HDF5 with a superblock version that no cache has."""
     found = b""
-    with suppress(OSError), path.open("rb") as start:  # what may not be read is said where it is opened
+    with suppress(OSError), path.open("rb") as start:  # errors are reported on opening
         found = start.read(len(SIGNATURE) + 1)
     if found[:-1] != SIGNATURE or found[-1] >= SUPERBLOCK_VERSION:
         return
@@ -86,17 +79,10 @@ def refuse_other(path: Path) -> None:
 class OtherFile:
     """An HDF5 file of any layout, open for reading.
 
-    Parameters
-    ----------
-    file : h5py.File
-        The file.
-    path : Path
-        Where it is, for messages.
-
     Attributes
     ----------
     form : str
-        What the file says of itself in the attribute ``format``; empty where it says nothing.
+        The attribute ``format``; empty if there is none.
     """
 
     def __init__(self, file: Any, path: Path) -> None:
@@ -105,17 +91,17 @@ class OtherFile:
         self.form = form_of(file)
 
     def names(self) -> list[str]:
-        """Return the names of the datasets, those in groups as ``group/name``."""
+        """Return the names of the datasets; those in groups as ``group/name``."""
         return sorted(self._found)
 
     def summary(self) -> str:
-        """Return which datasets there are, with shapes and types."""
+        """Return a description of the datasets with shapes and types."""
         names = self.names()
         shown = ", ".join(f"{name} ({_described(self._found[name])})" for name in names[:LISTED]) or "no dataset"
         return f"{shown} and {len(names) - LISTED:,} more" if len(names) > LISTED else shown
 
     def array(self, *names: str) -> OtherArray | None:
-        """Return the first dataset that has one of these names, or None.
+        """Return the first dataset with one of these names, or None.
 
         Raises
         ------
@@ -132,7 +118,7 @@ class OtherFile:
 
 
 def _datasets_below(group: Any, prefix: str = "") -> dict[str, Any]:
-    """Return the datasets of a file and of the groups in its root, by name; links to somewhere else are left out."""
+    """Return the datasets of a file and of the groups in its root, by name; links are skipped."""
     found: dict[str, Any] = {}
     for _, name in zip(range(MAX_OBJECTS), group, strict=False):
         if group.links.get_info(name).type != h5l.TYPE_HARD:
@@ -146,7 +132,6 @@ def _datasets_below(group: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _described(dataset: Any) -> str:
-    """Return shape and type of a dataset in words."""
     try:
         kind = "text" if h5py.check_string_dtype(dataset.dtype) else str(dataset.dtype)
     except H5PY_ERRORS:
@@ -157,19 +142,10 @@ def _described(dataset: Any) -> str:
 class OtherArray:
     """A dataset that can be read with bounded memory.
 
-    Parameters
-    ----------
-    name : str
-        Of the dataset.
-    dataset : h5py.Dataset
-        The dataset.
-    file_bytes : int
-        Size of the file.
-
     Raises
     ------
     ValueError
-        If it is not stored whole in the file, or is of a type or compression that is not read.
+        If it is not completely stored in the file, or of an unsupported type or compression.
     """
 
     def __init__(self, name: str, dataset: Any, file_bytes: int) -> None:
@@ -183,7 +159,7 @@ class OtherArray:
         _check_storage(dataset)
 
     def blocks(self) -> Iterator[NDArray[Any]]:
-        """Yield the values from the top; strings of variable length as bytes."""
+        """Yield the values in blocks of rows; strings of variable length as bytes."""
         row_bytes = max(1, self._dataset.dtype.itemsize * math.prod(self.shape[1:]))
         step = max(1, BLOCK_BYTES // row_bytes)
         if self._is_text:
@@ -196,7 +172,7 @@ class OtherArray:
             yield _as_bytes(block) if self._is_text else block
 
     def scalar(self) -> Any:
-        """Return the value of a dataset without dimensions."""
+        """Return the value of a scalar dataset."""
         value = self._dataset[()]
         return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
 
@@ -210,7 +186,7 @@ def _as_bytes(block: NDArray[Any]) -> NDArray[Any]:
 
 
 def _check_storage(dataset: Any) -> None:
-    """Raise ValueError where values do not lie in the file as a whole, or would need more memory than a row may."""
+    """Raise ValueError if values are not completely stored in the file, or a row or chunk is too large."""
     properties = dataset.id.get_create_plist()
     raw_bytes = dataset.dtype.itemsize * math.prod(dataset.shape)
     stored_bytes = dataset.id.get_storage_size()
@@ -233,7 +209,7 @@ def _check_storage(dataset: Any) -> None:
 
 
 def _check_chunks_of(dataset: Any, start: int, end: int) -> None:
-    """Raise ValueError where a chunk with some of these rows decodes to another size: HDF5 takes it on trust."""
+    """Raise ValueError if a chunk of these rows decodes to another size, which HDF5 does not check."""
     kinds = filters(dataset)
     if not dataset.chunks or LZF in kinds:
         return

@@ -1,4 +1,4 @@
-"""Features as a plain HDF5 file that any program reads without a plug-in: docs/exchange.md describes it."""
+"""Features as a plain HDF5 file readable without plug-ins; specified in docs/exchange.md."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from headstart.cache.sandbox import open_hdf5
 from headstart.cache.structure import check_chunks, check_type, checked_column, plain_dataset
 from headstart.errors import CacheError, HeadstartError
 
-#: The format of HDF5 1.8 (2008): the oldest whose headers carry checksums, and read by everything in use.
+#: HDF5 1.8 (2008): the oldest format with checksums in its headers, readable by all current software.
 PORTABLE_VERSIONS = (h5f.LIBVER_V18, h5f.LIBVER_V18)
 
-#: Version of the superblock of such files.
+#: Superblock version of that format.
 SUPERBLOCK_VERSION = 2
 
-#: Rows of X that are read at a time: as many as fit into this, or one.
+#: Bytes of X read at a time; at least one row.
 BLOCK_BYTES = 2**22
 
 Texts = Callable[[], Iterable[str]]
@@ -52,22 +52,22 @@ def write_portable(
     texts: Mapping[str, tuple[int, Texts]],
     attributes: Mapping[str, str],
 ) -> None:
-    """Write a matrix and what belongs to its rows; the file appears whole or not at all.
+    """Write a matrix and the description of its rows; the file appears completely or not at all.
 
     Parameters
     ----------
     path : Path
         The file.
     blocks : iterable of ndarray of shape (n, n_features), float32
-        X from the top.
+        Consecutive rows of X.
     shape : tuple of int
-        Of X.
+        Shape of X.
     y : ndarray of shape (n_samples,), integer
         Labels, stored as int32.
     texts : mapping of str to tuple of int and callable
-        Datasets of strings: length, and what yields them.
+        Datasets of strings: length, and a callable that returns them.
     attributes : mapping of str to str
-        Of the root.
+        Root attributes.
 
     Raises
     ------
@@ -88,12 +88,11 @@ def write_portable(
 
 
 def _encoded(strings: Texts, name: str) -> Callable[[], Iterable[bytes]]:
-    """Return the strings in the bytes in which they are stored."""
     return lambda: (encode(text, name) for text in strings())
 
 
 def _create_matrix(file: Any, shape: tuple[int, int]) -> Any:
-    """Create ``/X``: float32, some rows per chunk, shuffled, deflated, with a checksum: filters that every library has."""
+    """Create ``/X``: float32 in checksummed deflate chunks, readable by every HDF5 library."""
     properties = h5p.create(h5p.DATASET_CREATE)
     properties.set_obj_track_times(False)
     properties.set_chunk((max(1, min(shape[0], COLUMN_CHUNK_BYTES // (4 * shape[1]))), shape[1]))
@@ -105,13 +104,7 @@ def _create_matrix(file: Any, shape: tuple[int, int]) -> Any:
 
 @contextmanager
 def open_portable(path: Path) -> Iterator[PortableFile]:
-    """Yield a file that :func:`write_portable` wrote, every structure checked before a value is read.
-
-    Raises
-    ------
-    CacheError
-        If it is something else, or damaged.
-    """
+    """Yield a file written by :func:`write_portable`; raise CacheError if it is damaged or something else."""
     try:
         with open_hdf5(path, SUPERBLOCK_VERSION) as file:
             yield PortableFile(file)
@@ -124,13 +117,7 @@ def open_portable(path: Path) -> Iterator[PortableFile]:
 
 
 class PortableFile:
-    """A plain HDF5 file of features, open for reading.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        Of X.
-    """
+    """A plain HDF5 file of features, open for reading; ``shape`` is that of X."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -138,7 +125,7 @@ class PortableFile:
         self.shape = self._matrix.shape
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
-        """Yield X from the top, in blocks of some rows."""
+        """Yield blocks of consecutive rows of X."""
         step = max(1, BLOCK_BYTES // (4 * self.shape[1]))
         for start in range(0, self.shape[0], step):
             block = np.empty((min(step, self.shape[0] - start), self.shape[1]), np.float32)
@@ -151,12 +138,12 @@ class PortableFile:
         return read_column(StoredRows(dataset), read_text_attribute(dataset, DIGEST))
 
     def attribute(self, name: str) -> str:
-        """Return a text that belongs to the whole."""
+        """Return a root attribute."""
         return read_text_attribute(self._file, name)
 
 
 def _checked_matrix(file: Any) -> Any:
-    """Return ``/X``, whose size in memory is bounded by its size on the disk, chunk by chunk."""
+    """Return ``/X``, whose size in memory is bounded by its size in the file."""
     dataset = plain_dataset(file, "X")
     check_type("X", dataset, Column("X", "<f4"))
     if len(dataset.shape) != 2 or 0 in dataset.shape or dataset.chunks[1] != dataset.shape[1]:

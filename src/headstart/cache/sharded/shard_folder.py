@@ -1,4 +1,4 @@
-"""A folder of shards: the files in it, and the one that makes them a cache. Nothing else touches such a folder."""
+"""The files of a folder of shards; only this module accesses them."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from headstart.errors import CacheError
 from headstart.storage.address import Location
 from headstart.storage.replacement import sync_folder
 
-#: Name of the manifest in its folder. It does not end in .h5, as the caches do that lie beside each other in a folder.
+#: Name of the manifest. It does not end in .h5, unlike caches.
 MANIFEST = "cache.manifest"
 
-#: Names that a manifest may give to shards: none leads out of the folder, or to something hidden.
+#: Valid names of shards: none leaves the folder or is hidden.
 SHARD_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,99}\.h5")
 
-#: Names of the shards that extraction writes; nothing else in a folder is ever deleted.
+#: Names of shards written by extraction; no other file is ever deleted.
 OWN_SHARD_NAME = re.compile(r"[0-9]{20}(-[0-9]+)*\.h5")
 
 
 class ShardFolder:
-    """The files of a folder of shards by name, and the manifest, which is written last.
+    """The shards in a folder by name, and the manifest, which is written last.
 
     Parameters
     ----------
     path : Path
-        The folder; it need not be there yet.
+        The folder; it need not exist yet.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def sizes(self) -> dict[str, int]:
-        """Return name → size in bytes of the files that can be shards; links are none."""
+        """Return name → size in bytes of possible shards; links are ignored."""
         with os.scandir(self.path) as entries:
             return {
                 entry.name: entry.stat(follow_symlinks=False).st_size
@@ -48,21 +48,15 @@ class ShardFolder:
             }
 
     def size(self, name: str) -> int:
-        """Return the size of a file in bytes.
-
-        Raises
-        ------
-        FileNotFoundError
-            If it is not there, or is something else than a file.
-        """
+        """Return the size of a file in bytes; raise FileNotFoundError if there is no such regular file."""
         path = self.path / name
         if path.is_symlink() or not path.is_file():
             raise FileNotFoundError(f"there is no file {name}")
         return path.stat().st_size
 
     def open(self, name: str) -> Any:
-        """Return a file, open for reading as HDF5; what it holds has not been looked at."""
-        # No chunk is read twice, so none is kept: HDF5 would hold a megabyte of them for each dataset.
+        """Return an HDF5 file, open for reading; its content is not checked."""
+        # No chunk is read twice; the chunk cache would take a megabyte per dataset.
         return open_hdf5(self.path / name, rdcc_nbytes=0)
 
     def digest(self, name: str) -> bytes:
@@ -75,7 +69,7 @@ class ShardFolder:
         return (self.path / MANIFEST).is_file()
 
     def version(self) -> object:
-        """Return a value that is another one once the manifest has been replaced; None where there is none."""
+        """Return a value that changes when the manifest is replaced; None if there is none."""
         try:
             found = (self.path / MANIFEST).stat()
         except OSError:
@@ -84,34 +78,28 @@ class ShardFolder:
 
     @contextmanager
     def published(self) -> Iterator[tuple[Any, PartialFile]]:
-        """Yield a new manifest, open for writing, that takes the place of the old one when the block ends.
-
-        Raises
-        ------
-        CacheError
-            If it cannot be written.
-        """
+        """Yield a new manifest that replaces the old one when the block ends; raise CacheError if it cannot be written."""
         with writing(self.path):
-            sync_folder(self.path)  # the names of the shards are on the disk before a manifest says so
+            sync_folder(self.path)  # the shards are on disk before the manifest names them
         with published(self.path / MANIFEST) as opened:
             yield opened
 
-    def strange(self) -> list[str]:
-        """Return the names of what is in a folder that is no cache and that extraction did not leave there, sorted."""
+    def unexpected_files(self) -> list[str]:
+        """Return the sorted names of files not written by extraction in a folder without a manifest."""
         if self.has_manifest() or not self.path.is_dir():
             return []
         names = (path.name for path in self.path.iterdir())
         return sorted(name for name in names if not (OWN_SHARD_NAME.fullmatch(name) or _is_partial(name)))
 
     def remove_partial(self) -> None:
-        """Delete what a dead writer was writing; what cannot be deleted is in nobody's way."""
+        """Delete incomplete files of dead writers, ignoring errors."""
         with suppress(OSError):
             for path in list(self.path.iterdir()):
                 if _is_partial(path.name):
                     path.unlink(missing_ok=True)
 
     def remove(self, names: Iterable[str]) -> None:
-        """Delete shards that extraction has written; what cannot be deleted is in nobody's way."""
+        """Delete shards written by extraction, ignoring errors."""
         for name in names:
             if OWN_SHARD_NAME.fullmatch(name):
                 with suppress(OSError):
@@ -119,18 +107,11 @@ class ShardFolder:
 
 
 def _is_partial(name: str) -> bool:
-    """Return whether a file is one that is being written, or was when its writer died."""
     return name.startswith(".") and name.endswith(PARTIAL_SUFFIX)
 
 
 def shard_folder(path: Path) -> ShardFolder | None:
-    """Return the folder of shards that a path stands for, by its own name or its manifest's; None for a file.
-
-    Raises
-    ------
-    CacheError
-        If it is a folder without a manifest.
-    """
+    """Return the folder of shards at a path, or of a manifest; None for a file; raise CacheError for any other folder."""
     if path.name == MANIFEST:
         path = path.parent
     elif not path.is_dir():
@@ -145,6 +126,6 @@ def shard_folder(path: Path) -> ShardFolder | None:
 
 
 def is_cache(path: str | Location) -> bool:
-    """Return whether a path is meant as a cache, by its name alone; a folder, by its manifest."""
+    """Return whether a path denotes a cache, judged by its name; a folder by its manifest."""
     path = Path(str(path))
     return path.suffix == ".h5" or path.name == MANIFEST or ShardFolder(path).has_manifest()

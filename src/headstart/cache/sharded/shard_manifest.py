@@ -1,6 +1,6 @@
-"""The manifest of a folder of shards: all that a cache says beside its features, and where each row's features lie.
+"""The manifest of a folder of shards: everything but the features, and the location of each row's features.
 
-What is wrong with one is raised as ValueError or KeyError, half a sentence; store.py makes the sentence.
+Violations are raised as ValueError or KeyError with a clause that safe_reads.py completes to a sentence.
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where the features of a cache lie.
+    """The location of the features of a cache.
 
     Attributes
     ----------
     table : ShardTable
         The files.
     shard, shard_row : ndarray of shape (n_images,), int32
-        File of each row of the cache, and row there.
+        File of each row, and row in it.
     map_shape : tuple of int
         Height, width and channels of a row of features.
     compression : str
-        What new shards get: ``zstd``, ``gzip`` or ``none``. Each shard says itself what it has.
+        Compression of new shards: ``zstd``, ``gzip`` or ``none``. Existing shards may differ.
     """
 
     table: ShardTable
@@ -70,18 +70,18 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """An open manifest that has been checked; the shards have not been looked at.
+    """An open, checked manifest; the shards are not checked.
 
     Attributes
     ----------
     header : Header
         Its root attributes.
     columns : dict of str to StoredRows
-        Its columns by name, as ``rows/path``.
+        Its columns by name, e.g. ``rows/path``.
     places : Places
-        Where the features lie.
+        The location of the features.
     n_pooled : int
-        Averages in a row.
+        Averages per row.
     """
 
     header: Header
@@ -93,21 +93,21 @@ class Manifest:
 def manifest_columns(
     file: Any, n_images: int, n_failures: int, n_shards: int
 ) -> Iterator[tuple[str, Column, int | None]]:
-    """Yield name, description and length of every column that a manifest must have, or has; None is any length."""
+    """Yield name, description and length of every required or present column of a manifest; None is any length."""
     yield from expected_columns(file, n_images, n_failures, None)
     yield from ((f"{ROWS}/{column.name}", column, n_images) for column in PLACE_COLUMNS)
     yield from ((f"{SHARDS}/{column.name}", column, n_shards) for column in SHARD_COLUMNS)
 
 
 def read_manifest(file: Any, path: Path) -> Manifest:
-    """Return what an open manifest says.
+    """Return the content of an open manifest.
 
     Raises
     ------
     CacheError
         If it is no manifest, or of another version.
     ValueError, KeyError, OSError
-        If it is damaged, or says what cannot be.
+        If it is damaged or inconsistent.
     """
     header = read_header(file, path, SHARDS_FORMAT)
     n_shards = read_integer_attribute(file, "n_shards")
@@ -136,7 +136,7 @@ def _read_map_shape(file: Any) -> tuple[int, ...]:
 
 
 def _check_places(places: Places, header: Header) -> None:
-    """Raise ValueError where a manifest names files outside of its folder, or rows that its shards do not have."""
+    """Raise ValueError if a manifest names files outside its folder, or rows that its shards do not have."""
     table = places.table
     bad = next((name for name in table.names if not SHARD_NAME.fullmatch(name)), None)
     if bad is not None:
@@ -165,7 +165,7 @@ def _check_places(places: Places, header: Header) -> None:
 
 
 def check_files(folder: ShardFolder, table: ShardTable) -> None:
-    """Raise ValueError where a shard is missing or has another size; what it holds is looked at when it is read."""
+    """Raise ValueError if a shard is missing or of another size; its content is checked on reading."""
     sizes = folder.sizes()
     for name, expected in zip(table.names, table.size_bytes.tolist(), strict=True):
         if name not in sizes:
@@ -191,22 +191,22 @@ def write_manifest(
     failures: Sequence[Failure],
     class_names: Sequence[str],
 ) -> None:
-    """Publish a manifest: from then on the folder is this cache.
+    """Publish a manifest, which makes the folder this cache; its shards must be complete.
 
     Parameters
     ----------
     folder : ShardFolder
-        It holds the shards already, whole.
+        The folder.
     header : Header
         Root attributes.
     values : mapping
         The columns of ``/rows`` (cache/writer.py).
     places : Places
-        Where the features lie.
+        The location of the features.
     n_pooled : int
-        Averages in a row.
+        Averages per row.
     failures, class_names
-        As in a cache.
+        See :class:`Header`.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Rows of features that lie in many files, read as if they lay in one."""
+"""Read rows of features that are distributed over several files."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 def most_open() -> int:
-    """Return how many shards may be open at the same time: half of the files that this process may open, 128 at most.
+    """Return the maximum number of open shards: half of the process's file limit, at most 128.
 
-    HDF5 holds 0.7 MB of memory for an open shard of 128 rows of block5_pool.
+    HDF5 takes 0.7 MB of memory per open shard of 128 rows of block5_pool.
     """
     try:
         import resource
@@ -37,20 +37,20 @@ def most_open() -> int:
     return 128 if soft == resource.RLIM_INFINITY else max(16, min(128, soft // 2))
 
 
-#: Shards that are open at the same time.
+#: Maximum number of open shards.
 MAX_OPEN = most_open()
 
 
 @dataclass(frozen=True, slots=True)
 class ShardTable:
-    """What a manifest says of its shards, one value per shard.
+    """The shards of a manifest, one value per shard.
 
     Attributes
     ----------
     names : sequence of str
-        Names of the files.
+        File names.
     n_images, size_bytes : ndarray of shape (n_shards,), int64
-        Rows in the file, those that no row of the cache uses included; and its size.
+        Rows in the file, including unused ones; and its size.
     sha256 : ndarray of shape (n_shards, 32), uint8
         Digest of the file.
     """
@@ -65,16 +65,16 @@ class ShardTable:
 
 
 class OpenShards:
-    """The shards of a cache, opened when they are needed, the least recently used closed; for any number of threads.
+    """The shards of a cache, opened on demand; the least recently used are closed. Thread-safe.
 
     Parameters
     ----------
     folder : ShardFolder
-        Where they lie.
+        The folder.
     table : ShardTable
-        What they must be.
+        Expected files.
     recipe : Recipe
-        What all of them must be made by.
+        Required recipe.
     row_shapes : dict of str to tuple of int
         Shape of a row of ``features`` and of ``pooled``.
     """
@@ -94,7 +94,7 @@ class OpenShards:
         Raises
         ------
         ValueError
-            If it is not the file that the manifest names, or the block meets damage; the message names the shard.
+            If the file is not the one in the manifest, or is damaged; the message names the shard.
         """
         with self._lock:
             try:
@@ -148,11 +148,11 @@ class OpenShards:
         return rows
 
     def open_first(self, groups: Iterable[tuple[int, NDArray[np.int64]]]) -> list[tuple[int, NDArray[np.int64]]]:
-        """Return the groups, those of shards that are open before the others, which would close them."""
+        """Return the groups, open shards first, since opening others may close them."""
         return sorted(groups, key=lambda group: group[0] not in self._open)
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close all shards."""
         with self._lock:
             self._closed = True
             while self._open:
@@ -160,16 +160,16 @@ class OpenShards:
 
 
 class ShardedRows:
-    """``features`` or ``pooled`` of a cache in a folder, with the interface of :class:`StoredRows`.
+    """``features`` or ``pooled`` of a folder of shards, with the interface of :class:`StoredRows`.
 
     Parameters
     ----------
     shards : OpenShards
-        Where the rows lie.
+        The shards.
     name : str
         ``features`` or ``pooled``.
     shard, shard_row : ndarray of shape (n_rows,), int32
-        Shard of each row, and its row there.
+        Shard of each row, and row in it.
     """
 
     chunk_rows = 1
@@ -185,27 +185,21 @@ class ShardedRows:
         return len(self._shard)
 
     def filters_of(self, row: int) -> tuple[int, ...]:
-        """Return the HDF5 filters of a row: shards may be compressed differently."""
+        """Return the HDF5 filters of a row, which may differ between shards."""
         with self._shards.at(int(self._shard[row]), self._name) as stored:
             return stored.filters_of(0)
 
     def read_chunk(self, first: int) -> tuple[int, bytes]:
-        """Return filter mask and bytes of a row as they lie on the disk."""
+        """Return filter mask and stored bytes of a row."""
         with self._shards.at(int(self._shard[first]), self._name) as stored:
             return stored.read_chunk(int(self._shard_row[first]))
 
     def read(self, rows: NDArray[np.int64], values: NDArray[Any]) -> None:
-        """Read rows into ``values``, in the order asked for; each shard is opened once.
-
-        Raises
-        ------
-        ValueError
-            If one cannot be read; the message names the shard.
-        """
+        """Read rows into ``values`` in the given order, shard by shard; raise ValueError, naming the shard, on failure."""
         numbers, places = self._shard[rows], self._shard_row[rows].astype(np.int64)
         for number, which in self._shards.open_first(grouped(numbers)):
             with self._shards.at(number, self._name) as stored:
-                if which[-1] - which[0] == len(which) - 1:  # they lie together: straight to where they belong
+                if which[-1] - which[0] == len(which) - 1:  # contiguous: no intermediate copy
                     stored.read(places[which], values[which[0] : which[-1] + 1])
                     continue
                 part = np.empty((len(which), *values.shape[1:]), values.dtype)
