@@ -74,7 +74,7 @@ def measure(
 ) -> dict[str, Any]:
     """Return accuracy and log-loss of one setting in each repetition, and seconds of a fit."""
     spec = default_spec("dense", **options)
-    X = design_matrix(cache.batches(rows), spec.features, pooled_layers=cache.recipe.pooled_layers, n_samples=len(rows))
+    X = design_matrix(cache.batches(rows), spec.features, n_samples=len(rows))
     result: dict[str, Any] = {"accuracy": [], "log_loss": []}
     start = time.perf_counter()
     for repeat in range(n_repeats):

@@ -48,9 +48,7 @@ def enlarge(source: Path, target: Path, factor: int) -> list[int]:
 def accuracies(cache: FeatureCache) -> np.ndarray:
     """Return the accuracy of the default head, one of each repeat."""
     spec = default_spec("logistic")
-    X = design_matrix(
-        cache.batches(), spec.features, pooled_layers=cache.recipe.pooled_layers, n_samples=cache.n_images
-    )
+    X = design_matrix(cache.batches(), spec.features, n_samples=cache.n_images)
     found = []
     for repeat in range(REPEATS):
         folds = StratifiedKFold(FOLDS, shuffle=True, random_state=repeat)

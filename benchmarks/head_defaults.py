@@ -52,9 +52,7 @@ def main() -> None:
             y = cache.labels[rows]
             print(f"{path.stem}: {len(rows):,} training images, {len(set(y))} classes")
             for spec in specs(options.heads):
-                X = design_matrix(
-                    cache.batches(rows), spec.features, pooled_layers=cache.recipe.pooled_layers, n_samples=len(rows)
-                )
+                X = design_matrix(cache.batches(rows), spec.features, n_samples=len(rows))
                 folds = StratifiedKFold(5, shuffle=True, random_state=0)
                 probabilities = cross_val_predict(make_head(spec), X, y, cv=folds, method="predict_proba")
                 accuracy = np.mean(probabilities.argmax(axis=1) == y)

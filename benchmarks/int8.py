@@ -172,9 +172,7 @@ def compare(exact: Path, rounded: Path) -> dict[str, Any]:
         other = first.recipe.precision
         for name, cache in ((other, first), ("int8", second)):
             spec = default_spec("linear-svm")
-            X = design_matrix(
-                cache.batches(rows), spec.features, pooled_layers=cache.recipe.pooled_layers, n_samples=len(rows)
-            )
+            X = design_matrix(cache.batches(rows), spec.features, n_samples=len(rows))
             folds = [
                 [(fold.train, fold.test) for fold in made.splits[i * SPLITS : (i + 1) * SPLITS]] for i in range(REPEATS)
             ]

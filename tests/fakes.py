@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.vgg16 import make_recipe
-from headstart.types import POOLED_LAYERS, FeatureBatch, Recipe
+from headstart.backbones.vgg16 import POOLED_COLUMN_LAYER, make_recipe
+from headstart.types import FeatureBatch, Recipe
 
-N_POOLED = sum(width for _, width in POOLED_LAYERS)
+N_POOLED = len(POOLED_COLUMN_LAYER)
 
 
 class FakeBackbone:
@@ -30,7 +30,7 @@ class FakeBackbone:
         cells = images.reshape(n, 7, size // 7, 7, size // 7, 3).mean(axis=(2, 4), dtype=np.float32) / 64
         features = np.maximum(np.stack([cell @ self._map for cell in cells.reshape(n, 49, 3)]), 0)
         pooled = features.reshape(n, -1)[:, self._places] * self._weights
-        return FeatureBatch(features.reshape(n, 7, 7, -1), pooled)
+        return FeatureBatch(features.reshape(n, 7, 7, -1), pooled, POOLED_COLUMN_LAYER)
 
 
 class QuickBackbone(FakeBackbone):
@@ -41,7 +41,7 @@ class QuickBackbone(FakeBackbone):
         n, size = len(images), self.recipe.input_size_px
         self.n_images += n
         cells = images.reshape(n, 7, size // 7, 7, size // 7, 3).mean(axis=(2, 4), dtype=np.float32)
-        return FeatureBatch(cells, np.tile(cells.reshape(n, -1), (1, 11))[:, :N_POOLED])
+        return FeatureBatch(cells, np.tile(cells.reshape(n, -1), (1, 11))[:, :N_POOLED], POOLED_COLUMN_LAYER)
 
 
 class FakeNetwork:

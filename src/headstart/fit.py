@@ -304,6 +304,4 @@ def _stored_rows(cache: FeatureCache, spec: HeadSpec, rows: NDArray[np.int64]) -
 
 def read_features(cache: FeatureCache, spec: HeadSpec, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return the head's input for some rows of a cache, shape (n_rows, n_features), float32."""
-    return design_matrix(
-        cache.batches(rows, finite=True), spec.features, pooled_layers=cache.recipe.pooled_layers, n_samples=len(rows)
-    )
+    return design_matrix(cache.batches(rows, finite=True), spec.features, n_samples=len(rows))

@@ -281,10 +281,13 @@ class FeatureBatch:
         Output of the recipe's layer.
     pooled : ndarray of shape (n_images, n_pooled), float32
         Spatial averages of the pooled layers, concatenated.
+    pooled_column_layer : tuple of str
+        Layer of each column of ``pooled``; may be left out where there are no columns, or only one pooled layer.
     """
 
     features: NDArray[np.floating[Any]]
     pooled: NDArray[np.float32]
+    pooled_column_layer: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.features)

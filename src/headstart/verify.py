@@ -30,7 +30,7 @@ from headstart.images.read_ahead import ReadOptions, batches
 from headstart.runtime import usable_cores
 from headstart.storage import bucket
 from headstart.storage.address import Address, Location, location
-from headstart.types import FeatureBatch, ImageRef, Progress, Silence
+from headstart.types import ImageRef, Progress, Silence
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -229,11 +229,11 @@ class Comparison:
     def compare(self, images: Sequence[LoadedImage], rows: Sequence[int], backbone: Backbone) -> int:
         """Return how many rows have other features than the stored ones."""
         computed = backbone.forward(np.stack([image.pixels for image in images]))
-        stored = FeatureBatch(*(self.cache.read_rows(name, np.asarray(rows)) for name in ("features", "pooled")))
+        stored = {name: self.cache.read_rows(name, np.asarray(rows)) for name in ("features", "pooled")}
         different = set()
         limit = MAX_ERROR[self.cache.recipe.precision]
         for name in ("features", "pooled"):
-            cosines, errors = _differences(getattr(stored, name), getattr(computed, name))
+            cosines, errors = _differences(stored[name], getattr(computed, name))
             self.lowest_cosine = min(self.lowest_cosine, float(cosines.min()))
             self.largest_error = max(self.largest_error, float(errors.max()))
             for row, cosine, error in zip(rows, cosines, errors, strict=True):

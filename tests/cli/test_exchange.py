@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from caches import CLASS_NAMES, RECIPE, make_batch, make_row
+from headstart.backbones.vgg16 import POOLED_COLUMN_LAYER
 from headstart.cache.writer import ShardWriter
 from headstart.types import POOLED_LAYERS, FeatureBatch, ImageRow
 from headstart_cli.app import COMMANDS, make_app, run
@@ -30,7 +31,10 @@ def write_cache(path: str, numbers: Sequence[int], rows: Sequence[ImageRow] = ()
     recipe = replace(RECIPE, pooled_layers=tuple(name for name, _ in POOLED_LAYERS))
     pooled = np.stack([np.random.default_rng(n).random(1472, np.float32) for n in numbers])
     with ShardWriter(Path(path), recipe=recipe, class_names=CLASS_NAMES) as writer:
-        writer.append(FeatureBatch(make_batch(numbers).features, pooled), rows or [make_row(n) for n in numbers])
+        writer.append(
+            FeatureBatch(make_batch(numbers).features, pooled, POOLED_COLUMN_LAYER),
+            rows or [make_row(n) for n in numbers],
+        )
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from PIL import Image
 
 from commands import Cli, exit_code
 from fakes import FakeBackbone, FakeNetwork
+from headstart.backbones.vgg16 import POOLED_COLUMN_LAYER
 from headstart.cache.reader import open_cache
 from headstart.extract import run
 from headstart.texts import class_name
@@ -118,7 +119,9 @@ class OneForwardPass(FakeBackbone):
     """Features of nothing, for tests in which only their number counts."""
 
     def forward(self, images: np.ndarray) -> FeatureBatch:
-        return FeatureBatch(np.ones((len(images), 1, 1, 2), np.float32), np.ones((len(images), 1472), np.float32))
+        return FeatureBatch(
+            np.ones((len(images), 1, 1, 2), np.float32), np.ones((len(images), 1472), np.float32), POOLED_COLUMN_LAYER
+        )
 
 
 @pytest.mark.faults  # it takes a while to make as many folders

@@ -23,7 +23,6 @@ RECIPE = Recipe(
     weights="custom",
     weights_sha256="0123456789abcdef" * 4,
     layer="last",
-    pooled_layers=(),
     input_size_px=32,
     decode="golden-1",
     resize="golden",
@@ -65,7 +64,7 @@ def main(folder: Path) -> None:
     expected: dict[str, Any] = {"asked": asked.features.ravel().tolist(), "probabilities": {}}
     for name in SPECS:
         spec = spec_of(name)
-        head = make_head(spec).fit(design_matrix([batch], spec.features, pooled_layers=()), labels)
+        head = make_head(spec).fit(design_matrix([batch], spec.features), labels)
         bundle = Bundle(head, spec, RECIPE, CLASS_NAMES)
         expected["probabilities"][name] = bundle.predict_proba([asked], RECIPE).tolist()
         save_bundle(folder / name, bundle, metrics={"accuracy": 0.75, "accuracy_interval": [0.5, 0.9], "n_samples": 24})

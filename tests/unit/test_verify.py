@@ -53,7 +53,9 @@ class WrongBackbone(FakeBackbone):
         if self.mistake == "channels reversed":
             return super().forward(images[..., ::-1])
         batch = super().forward(images)
-        return FeatureBatch(batch.features / 255, batch.pooled / 255)  # the fake is linear in its pixels
+        return FeatureBatch(
+            batch.features / 255, batch.pooled / 255, batch.pooled_column_layer
+        )  # the fake is linear in its pixels
 
 
 def extract(data: Path, path: Path, mistake: str = "") -> Path:
@@ -97,7 +99,7 @@ def test_one_wrong_row_is_named_and_the_recipe_is_not_accused(cache: Path, data:
         features[3] = np.roll(features[3], 1, axis=0)
         with ShardWriter(path, recipe=good.recipe, class_names=good.class_names) as writer:
             rows = [replace(row, ref=ref) for row, ref in zip(image_rows(good), good.refs(), strict=True)]
-            writer.append(FeatureBatch(features, batch.pooled), rows)
+            writer.append(replace(batch, features=features), rows)
         image = good.paths[3]
     found = check(path, data, n_sample=10).findings
     assert [(f.place, f.row, f.image) for f in found] == [("/features", 3, image)]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.backbones.vgg16 import BGR_MEANS, LAYERS, check_images, check_same, remade
+from headstart.backbones.vgg16 import BGR_MEANS, LAYERS, POOLED_COLUMN_LAYER, check_images, check_same, remade
 from headstart.backbones.weights import Weights, load_weights
 from headstart.errors import HeadstartError
 from headstart.runtime import available_threads
@@ -130,7 +130,7 @@ class NcnnBackbone:
 
         def fetch() -> FeatureBatch:
             features, pooled = zip(*(row.result() for row in rows), strict=True)
-            return FeatureBatch(np.stack(features), np.stack(pooled))
+            return FeatureBatch(np.stack(features), np.stack(pooled), POOLED_COLUMN_LAYER)
 
         return fetch
 

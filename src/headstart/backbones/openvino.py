@@ -23,7 +23,16 @@ from headstart.backbones.quantize import (
     quantize_layers,
     sample_sha256,
 )
-from headstart.backbones.vgg16 import BGR_MEANS, LAYERS, check_images, check_runnable, check_same, joined, make_recipe
+from headstart.backbones.vgg16 import (
+    BGR_MEANS,
+    LAYERS,
+    POOLED_COLUMN_LAYER,
+    check_images,
+    check_runnable,
+    check_same,
+    joined,
+    make_recipe,
+)
 from headstart.backbones.weights import Weights, load_weights
 from headstart.errors import HeadstartError, RecipeMismatchError
 from headstart.runtime import available_threads
@@ -314,7 +323,7 @@ class OpenVinoBackbone:
                 # The outputs belong to the request and are overwritten by its next image, hence the copies.
                 features[number], pooled[number] = (output.data[0] for output in request.output_tensors)
                 self._idle.append(request)
-            return FeatureBatch(features, pooled)
+            return FeatureBatch(features, pooled, POOLED_COLUMN_LAYER)
 
         return fetch
 

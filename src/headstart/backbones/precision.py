@@ -159,14 +159,25 @@ class Program:
         Height and width of the images.
     means : sequence of float
         Of blue, green and red, to be subtracted.
+    column_layers : tuple of str
+        Layer of each of the averages.
     batch_size : int
         Images per pass.
     device : Device
         Where it runs.
     """
 
-    def __init__(self, model: Any, size_px: int, means: Sequence[float], batch_size: int, device: Device) -> None:
+    def __init__(
+        self,
+        model: Any,
+        size_px: int,
+        means: Sequence[float],
+        column_layers: tuple[str, ...],
+        batch_size: int,
+        device: Device,
+    ) -> None:
         tf = import_tensorflow()
+        self._column_layers = column_layers
         self.batch_size, self._device = batch_size, device.tensorflow_name
         self._shape = tuple(model.outputs[0].shape[1:])
         subtracted = np.asarray(means, np.float32)
@@ -192,7 +203,7 @@ class Program:
                 features, pooled = split(outputs.numpy(), self._shape)
             else:
                 features, pooled = (output.numpy() for output in outputs)
-            return FeatureBatch(features[:n_images], pooled[:n_images])
+            return FeatureBatch(features[:n_images], pooled[:n_images], self._column_layers)
 
         return copy_back
 

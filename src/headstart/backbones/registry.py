@@ -76,7 +76,8 @@ def mean_of_views(both: FeatureBatch) -> FeatureBatch:
     n_images = len(both) // 2
     maps, mirrored = both.features[:n_images], both.features[n_images:, :, ::-1]
     half = np.float32(0.5)
-    return FeatureBatch((maps + mirrored) * half, (both.pooled[:n_images] + both.pooled[n_images:]) * half)
+    pooled = (both.pooled[:n_images] + both.pooled[n_images:]) * half
+    return FeatureBatch((maps + mirrored) * half, pooled, both.pooled_column_layer)
 
 
 #: The engines that a CPU can have, by precision, the fastest first (decision 0003); TensorFlow is always there.

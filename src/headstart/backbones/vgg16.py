@@ -17,6 +17,7 @@ from headstart.images.decode import DECODE_RULES
 from headstart.runtime import import_keras, import_tensorflow
 from headstart.types import (
     POOLED_LAYER_NAMES,
+    POOLED_LAYERS,
     VIEWS,
     FeatureBatch,
     Quantization,
@@ -42,6 +43,10 @@ LAYERS = tuple(
     for block, n_convolutions in ((1, 2), (2, 2), (3, 3), (4, 3), (5, 3))
     for kind in (*(f"conv{i + 1}" for i in range(n_convolutions)), "pool")
 )
+
+
+#: Layer of each column of the averages (1,472).
+POOLED_COLUMN_LAYER = tuple(name for name, channels in POOLED_LAYERS for _ in range(channels))
 
 
 def map_side(recipe: Recipe) -> int:
@@ -274,14 +279,15 @@ class FrozenBackbone:
             self.batch_size = tried // 2
 
     def _compile(self, batch_size: int) -> Program:
-        return Program(self._model, self.recipe.input_size_px, BGR_MEANS, batch_size, self._device)
+        return Program(self._model, self.recipe.input_size_px, BGR_MEANS, POOLED_COLUMN_LAYER, batch_size, self._device)
 
 
 def joined(batches: Sequence[FeatureBatch]) -> FeatureBatch:
     """Return batches as one."""
     if len(batches) == 1:
         return batches[0]
-    return FeatureBatch(*(np.concatenate([getattr(b, name) for b in batches]) for name in ("features", "pooled")))
+    features, pooled = (np.concatenate([getattr(b, name) for b in batches]) for name in ("features", "pooled"))
+    return FeatureBatch(features, pooled, batches[0].pooled_column_layer)
 
 
 def started(backbone: Backbone, images: NDArray[np.uint8]) -> Callable[[], FeatureBatch]:

@@ -132,7 +132,7 @@ class Bundle:
         return np.concatenate([self._of_batch(batch) for batch in batches] or [np.empty((0, len(self.class_names)))])
 
     def _of_batch(self, batch: FeatureBatch) -> NDArray[np.float64]:
-        X = design_matrix([batch], self.spec.features, pooled_layers=self.recipe.pooled_layers)
+        X = design_matrix([batch], self.spec.features)
         probabilities = np.zeros((len(X), len(self.class_names)))
         probabilities[:, self.head.classes_] = self.head.predict_proba(X)
         return probabilities

@@ -29,7 +29,6 @@ from headstart.cache.format import (
     ZSTD,
     ZSTD_LEVEL,
     Column,
-    column_layers,
 )
 from headstart.cache.safe_reads import StoredRows
 from headstart.errors import CacheError
@@ -173,7 +172,7 @@ def create_features(
     file: Any,
     recipe: Recipe,
     map_shape: Sequence[int],
-    n_pooled: int,
+    column_layers: Sequence[str],
     compression: str,
     n_images: int | None = None,
 ) -> None:
@@ -185,12 +184,16 @@ def create_features(
     Raises
     ------
     CacheError
-        If a row is too large, or the pooled layers do not have ``n_pooled`` columns.
+        If a row is larger than a cache can hold.
     """
-    layers = column_layers(recipe.pooled_layers, n_pooled) if n_pooled else []
     _create_rows(file, FEATURES, map_shape, recipe.storage, compression, n_images)
-    _create_rows(file, POOLED, (n_pooled,), "float32", "none", n_images)
-    write_text(file, POOLED_COLUMN_LAYER, lambda: (encode(name, "layer") for name in layers), n_pooled)
+    _create_rows(file, POOLED, (len(column_layers),), "float32", "none", n_images)
+    write_column_layers(file, column_layers)
+
+
+def write_column_layers(file: Any, layers: Sequence[str]) -> None:
+    """Write ``/pooled_column_layer``."""
+    write_text(file, POOLED_COLUMN_LAYER, lambda: (encode(name, "layer") for name in layers), len(layers))
 
 
 def _create_rows(

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 from h5py import h5a, h5t
 
 from headstart.errors import CacheError
-from headstart.types import POOLED_LAYERS, Recipe
+from headstart.types import FeatureBatch, Recipe
 
 #: First bytes of every HDF5 file, and the version of its superblock that carries a checksum (HDF5 File Format, II.A).
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -136,17 +137,22 @@ SHARD_COLUMNS = (
 )
 
 
-def column_layers(pooled_layers: Sequence[str], n_pooled: int) -> list[str]:
-    """Return the layer of each column of ``/pooled``; raise CacheError if the widths do not add up to ``n_pooled``."""
-    widths = dict(POOLED_LAYERS)
-    if len(pooled_layers) == 1 and pooled_layers[0] not in widths:
-        return [pooled_layers[0]] * n_pooled
-    columns = [name for name in pooled_layers for _ in range(widths.get(name, 0))]
-    if len(columns) != n_pooled:
+def column_layers(batch: FeatureBatch, pooled_layers: Sequence[str]) -> tuple[str, ...]:
+    """Return the layer of each column of the batch's ``pooled``: what the batch says, or the only pooled layer.
+
+    Raises
+    ------
+    CacheError
+        If the columns are not those of ``pooled_layers`` of the recipe, in that order.
+    """
+    n_pooled = batch.pooled.shape[1]
+    layers = batch.pooled_column_layer or (tuple(pooled_layers) * n_pooled if len(pooled_layers) == 1 else ())
+    if len(layers) != n_pooled or (n_pooled and [name for name, _ in groupby(layers)] != list(pooled_layers)):
         raise CacheError(
-            f"The pooled layers {', '.join(pooled_layers) or '(none)'} have {len(columns)} columns. Received: {n_pooled}."
+            f"{n_pooled} pooled columns must be of the layers {', '.join(pooled_layers) or '(none)'}, in this order. "
+            f"Received {len(layers)} columns of: {', '.join(dict.fromkeys(layers)) or '(none)'}."
         )
-    return columns
+    return layers
 
 
 #: Packages whose versions are stored; the first group only if imported.

@@ -271,7 +271,9 @@ class Merger:
             return
         self.first, self.compression = source, self.compression or source.compression
         check_storage(source.recipe, self.compression)
-        create_features(self.file, source.recipe, source.map_shape, source.n_pooled, self.compression, len(self.rows))
+        create_features(
+            self.file, source.recipe, source.map_shape, source.pooled_column_layer, self.compression, len(self.rows)
+        )
 
     def finish(
         self, failures: Sequence[Failure], class_names: Sequence[str], layout: str, info: Mapping[str, Any]

@@ -166,7 +166,7 @@ class FeatureCache:
         """Notes of the decoder per row."""
         return list(self.rows.notes)
 
-    @property
+    @cached_property
     def pooled_column_layer(self) -> tuple[str, ...]:
         """Layer of each column of ``pooled``."""
         return tuple(self.read_column(POOLED_COLUMN_LAYER))
@@ -225,9 +225,10 @@ class FeatureCache:
         indices = self._indices(rows)
         row_bytes = self._datasets[FEATURES].dtype.itemsize * max(1, self.feature_values)
         step = max(1, min(batch_rows, MAX_BATCH_BYTES // row_bytes))
+        layers = self.pooled_column_layer
         for start in range(0, len(indices), step):
             part = indices[start : start + step]
-            batch = FeatureBatch(self.read_rows(FEATURES, part), self.read_rows(POOLED, part))
+            batch = FeatureBatch(self.read_rows(FEATURES, part), self.read_rows(POOLED, part), layers)
             if finite:
                 self._check_finite(batch, part)
             yield batch

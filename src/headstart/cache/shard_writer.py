@@ -94,7 +94,8 @@ class Publication:
             raise CacheError(
                 f"{source.path} does not lie in {self.folder.path}: its rows cannot be a part of that cache."
             )
-        self.first = self.first or source
+        if self.first is None:
+            self.first, self.column_layers = source, source.pooled_column_layer  # read now: it is closed at the end
         check_recipe(source, self.first.recipe)
         check_shape(source, self.first)
 
@@ -116,7 +117,7 @@ class Publication:
             self.descriptions.header(self.first.recipe, failures, layout, info),
             self.descriptions.values(class_names),
             Places(table, self.shard, self.shard_row, self.first.map_shape, self.first.compression),
-            self.first.n_pooled,
+            self.column_layers,
             failures,
             class_names,
         )

@@ -32,6 +32,7 @@ from headstart.cache.format import (
     ROWS,
     Column,
     Header,
+    column_layers,
     now,
     versions,
     write_header,
@@ -125,14 +126,15 @@ class ShardWriter:
             _check_row(row, self._labels)
         features, pooled = stored(batch.features, self.recipe.storage, rows), stored(batch.pooled, "float32", rows)
         with writing(self.path):
+            if not self._rows:
+                layers = column_layers(batch, self.recipe.pooled_layers)
+                create_features(self._file, self.recipe, features.shape[1:], layers, self.compression)
             self._extend(features, pooled, len(self._rows))
             self._below.check()
         self._digests += map(row_digest, features, pooled)
         self._rows += rows
 
     def _extend(self, features: NDArray[Any], pooled: NDArray[Any], start: int) -> None:
-        if not start:
-            create_features(self._file, self.recipe, features.shape[1:], pooled.shape[1], self.compression)
         targets = [(self._file[name], values) for name, values in ((FEATURES, features), (POOLED, pooled))]
         for target, values in targets:
             if values.shape[1:] != target.shape[1:]:
@@ -147,7 +149,7 @@ class ShardWriter:
 
     def _finish(self) -> None:
         if not self._rows:
-            create_features(self._file, self.recipe, (0, 0, 0), 0, self.compression)
+            create_features(self._file, self.recipe, (0, 0, 0), (), self.compression)
         refs = [row.ref for row in self._rows]
         values = {
             **ref_columns(refs),

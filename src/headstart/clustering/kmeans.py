@@ -143,9 +143,7 @@ def _projected(
     from sklearn.preprocessing import normalize
 
     def matrix(rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        return design_matrix(
-            cache.batches(rows), features, pooled_layers=cache.recipe.pooled_layers, n_samples=len(rows)
-        )
+        return design_matrix(cache.batches(rows), features, n_samples=len(rows))
 
     if cache.n_images < 2:
         raise DataError(f"{cache.path} has {counted(cache.n_images)}. Expected at least two to cluster.")

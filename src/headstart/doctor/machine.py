@@ -23,7 +23,7 @@ from PIL import Image
 from headstart.backbones.precision import BFLOAT16_FLAGS, Device, count_gpus, cpu, cpu_flags, gpu
 from headstart.backbones.quantize import CALIBRATION_IMAGES
 from headstart.backbones.registry import build_backbone, installed_engines
-from headstart.backbones.vgg16 import make_recipe
+from headstart.backbones.vgg16 import POOLED_COLUMN_LAYER, make_recipe
 from headstart.errors import HeadstartError
 from headstart.images.load import decode_resized
 from headstart.runtime import free_bytes, usable_cores
@@ -290,7 +290,8 @@ def write_rate(recipe: Recipe, folder: Path, *, seconds: float = SECONDS) -> flo
     rng = np.random.default_rng(0)
     values = rng.gamma(1.0, 10.0, (WRITTEN_ROWS, 7, 7, 512)).astype(np.float32)
     values[rng.random(values.shape) < ZEROS] = 0
-    batch = FeatureBatch(values, rng.random((WRITTEN_ROWS, 1472), np.float32))
+    averages = rng.random((WRITTEN_ROWS, len(POOLED_COLUMN_LAYER)), np.float32)
+    batch = FeatureBatch(values, averages, POOLED_COLUMN_LAYER)
     rows = [ImageRow(ImageRef(f"{i}.jpg", None, None, None, 1, 1), f"{i:064x}", 1, 1) for i in range(WRITTEN_ROWS)]
     recipe = replace(recipe, storage="float16")
     with tempfile.TemporaryDirectory(prefix=".headstart-doctor-", dir=folder) as name:

@@ -8,7 +8,6 @@ import numpy as np
 
 from headstart.errors import DataError
 from headstart.heads.transforms import design_matrix
-from headstart.types import POOLED_LAYERS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,8 +49,8 @@ def near_units(
     Parameters
     ----------
     pooled : ndarray of shape (n_images, n_features)
-        Averages of the last layer. Of all of ``schema.POOLED_LAYERS`` side by side, as a cache holds them, the last block's
-        are taken: earlier ones tell textures and colours, by which 2,437 of 2,624 solar cells are one picture.
+        Averages of the last pooled layer (:func:`last_block`): earlier ones tell textures and colours, by which 2,437 of
+        2,624 solar cells are one picture.
     cosine, same_scene : float
         From where on two images belong together: with the mean of all images subtracted, or without.
 
@@ -71,12 +70,10 @@ def near_units(
             "Expected averages of shape (n_images, n_features), and cosines between 0 and 1. "
             f"Received: {pooled.shape}, {cosine} and {same_scene}."
         )
-    widths = [width for _, width in POOLED_LAYERS]
-    last = pooled[:, -widths[-1] :] if pooled.shape[1] == sum(widths) else pooled
-    finite = np.isfinite(last).all(axis=1)
-    units = np.arange(len(last))
+    finite = np.isfinite(pooled).all(axis=1)
+    units = np.arange(len(pooled))
     units[finite] = np.flatnonzero(finite)[
-        group_by_cosine(unit_rows(last[finite].astype(np.float32)), cosine, same_scene)
+        group_by_cosine(unit_rows(pooled[finite].astype(np.float32)), cosine, same_scene)
     ]
     _, numbers = np.unique(units, return_inverse=True)
     return numbers
@@ -86,14 +83,14 @@ def last_block(cache: FeatureCache) -> NDArray[np.float32]:
     """Return the averages of the last pooled layer, by which images look the same; else of the stored layer."""
     layers = cache.recipe.pooled_layers
     if not layers:
-        return design_matrix(cache.batches(), ("avg",), pooled_layers=(), n_samples=cache.n_images)
+        return design_matrix(cache.batches(), ("avg",), n_samples=cache.n_images)
     return cache.pooled()[:, np.array(cache.pooled_column_layer, object) == layers[-1]]
 
 
 def last_block_of(batch: FeatureBatch, recipe: Recipe) -> NDArray[np.float32]:
     """Return of fresh features what :func:`last_block` returns of a cache."""
     layers = recipe.pooled_layers
-    return design_matrix([batch], (layers[-1] if layers else "avg",), pooled_layers=layers)
+    return design_matrix([batch], (layers[-1] if layers else "avg",))
 
 
 def unit_rows(features: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -81,7 +81,7 @@ def _contents_of(cache: FeatureCache, features: Sequence[str]) -> Contents:
     """
     if not cache.n_images:
         raise DataError(f"{cache.path} holds no image: there is nothing to convert.")
-    rows, layers, names = cache.rows, cache.recipe.pooled_layers, (*cache.class_names, "")
+    rows, names = cache.rows, (*cache.class_names, "")
     return Contents(
         n_samples=cache.n_images,
         features=tuple(features),
@@ -97,17 +97,15 @@ def _contents_of(cache: FeatureCache, features: Sequence[str]) -> Contents:
             "sha256": lambda: rows.sha256,
         },
         recipe=cache.recipe.to_json(),
-        blocks=lambda: (
-            design_matrix([batch], features, pooled_layers=layers) for batch in cache.batches(batch_rows=BATCH_ROWS)
-        ),
+        blocks=lambda: (design_matrix([batch], features) for batch in cache.batches(batch_rows=BATCH_ROWS)),
     )
 
 
 def feature_names(cache: FeatureCache, features: Sequence[str]) -> tuple[str, ...]:
     """Return one name per column, the feature's and a number from 0; widths are those that a head gets."""
-    empty = FeatureBatch(np.zeros((1, *cache.map_shape), np.float32), np.zeros((1, cache.n_pooled), np.float32))
-    layers = cache.recipe.pooled_layers
-    widths = {name: design_matrix([empty], [name], pooled_layers=layers).shape[1] for name in dict.fromkeys(features)}
+    maps, averages = np.zeros((1, *cache.map_shape), np.float32), np.zeros((1, cache.n_pooled), np.float32)
+    empty = FeatureBatch(maps, averages, cache.pooled_column_layer)
+    widths = {name: design_matrix([empty], [name]).shape[1] for name in dict.fromkeys(features)}
     if len(widths) < len(features):
         raise DataError(f"A feature is named twice: {', '.join(features)}. Name each once.")
     return tuple(f"{name}_{number}" for name, width in widths.items() for number in range(width))

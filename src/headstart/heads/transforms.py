@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from headstart.errors import HeadstartError
 from headstart.heads.parameters import GEM_POWER, POOLINGS, SCALINGS
 from headstart.texts import did_you_mean
-from headstart.types import POOLED_LAYER_NAMES, POOLED_LAYERS, FeatureBatch
+from headstart.types import FeatureBatch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,7 +24,6 @@ def design_matrix(
     batches: Iterable[FeatureBatch],
     features: Sequence[str],
     *,
-    pooled_layers: Sequence[str] = POOLED_LAYER_NAMES,
     n_samples: int | None = None,
 ) -> NDArray[np.float32]:
     """Return what a head is fitted on, shape (n_samples, n_features), float32.
@@ -36,8 +35,6 @@ def design_matrix(
     features : sequence of str
         ``flatten``, ``avg``, ``max``, ``gem`` or ``crops`` of the stored layer, or names of pooled layers; joined in this
         order.
-    pooled_layers : sequence of str
-        The layers in the batches' ``pooled``, in the order of its columns.
     n_samples : int, optional
         Rows to come, where it is known: the matrix is then allocated once.
 
@@ -46,8 +43,7 @@ def design_matrix(
     HeadstartError
         If there is no such feature, or no row.
     """
-    check_features(features, pooled_layers)
-    parts = (join(batch, features, pooled_layers) for batch in batches)
+    parts = (join(batch, features) for batch in batches)
     if n_samples is None:
         blocks = list(parts)
         if not blocks:
@@ -85,12 +81,13 @@ def check_features(features: Sequence[str], pooled_layers: Sequence[str]) -> Non
         )
 
 
-def join(batch: FeatureBatch, features: Sequence[str], pooled_layers: Sequence[str]) -> NDArray[np.float32]:
+def join(batch: FeatureBatch, features: Sequence[str]) -> NDArray[np.float32]:
     """Return the named features of one batch side by side, float32."""
-    return np.concatenate([one_feature(batch, name, pooled_layers) for name in features], axis=1, dtype=np.float32)
+    check_features(features, tuple(dict.fromkeys(batch.pooled_column_layer)))
+    return np.concatenate([one_feature(batch, name) for name in features], axis=1, dtype=np.float32)
 
 
-def one_feature(batch: FeatureBatch, name: str, pooled_layers: Sequence[str]) -> NDArray[np.floating[Any]]:
+def one_feature(batch: FeatureBatch, name: str) -> NDArray[np.floating[Any]]:
     """Return one feature of a batch, shape (n_images, width)."""
     if name == "flatten":
         return batch.features.reshape(len(batch), -1)
@@ -104,9 +101,8 @@ def one_feature(batch: FeatureBatch, name: str, pooled_layers: Sequence[str]) ->
         return generalised_mean(batch.features)
     if name == "crops":
         return average_crops(batch.features)
-    widths = dict(POOLED_LAYERS)
-    start = sum(widths[layer] for layer in pooled_layers[: list(pooled_layers).index(name)])
-    return batch.pooled[:, start : start + widths[name]]
+    start = batch.pooled_column_layer.index(name)
+    return batch.pooled[:, start : start + batch.pooled_column_layer.count(name)]
 
 
 def average_crops(maps: NDArray[np.floating[Any]]) -> NDArray[np.float32]:

@@ -186,9 +186,7 @@ def _finite_features(
 
     if not len(rows):
         return np.empty((0, cache.map_shape[-1]), np.float32), rows, Finding(NOT_FINITE, 0)
-    features = design_matrix(
-        cache.batches(rows), ("avg",), pooled_layers=cache.recipe.pooled_layers, n_samples=len(rows)
-    )
+    features = design_matrix(cache.batches(rows), ("avg",), n_samples=len(rows))
     finite = np.isfinite(features).all(axis=1)
     damaged = tuple(columns.example([row]) for row in rows[~finite])
     return features[finite], rows[finite], Finding(NOT_FINITE, len(damaged), damaged)

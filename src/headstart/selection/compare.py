@@ -240,7 +240,6 @@ def held_out_probabilities(bench: Bench, best: Trial, head: Any) -> NDArray[np.f
     X = design_matrix(
         cache.batches(source.rows[bench.held_out], finite=True),
         best.spec.features,
-        pooled_layers=cache.recipe.pooled_layers,
         n_samples=len(bench.held_out),
     )
     return probabilities_of(head, X, len(bench.class_names))

@@ -97,7 +97,7 @@ def candidates(
 def most_images(cache: FeatureCache, specs: Sequence[HeadSpec]) -> int:
     """Return how many images a search over these settings can bear."""
     widest = specs[-1].features  # candidates come with the fewest features first
-    width: int = design_matrix(cache.batches([0]), widest, pooled_layers=cache.recipe.pooled_layers).shape[1]
+    width: int = design_matrix(cache.batches([0]), widest).shape[1]
     limit = MAX_KERNEL_IMAGES if specs[0].type == "rbf-svm" else MAX_IMAGES
     return min(limit, max(1, MAX_VALUES // width))
 
@@ -129,7 +129,6 @@ def make_tables(
             matrices[spec.features] = design_matrix(
                 cache.batches(rows, finite=True),
                 spec.features,
-                pooled_layers=cache.recipe.pooled_layers,
                 n_samples=len(rows),
             )
         tables[spec.features, spec.scaling] = Table(matrices[spec.features], spec.features, spec.scaling)

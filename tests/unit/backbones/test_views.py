@@ -32,7 +32,9 @@ class Lopsided(FakeBackbone):
     def forward(self, images: np.ndarray) -> FeatureBatch:
         self.passes.append(len(images))
         found = super().forward(images)
-        return FeatureBatch(found.features * np.arange(1, 8, dtype=np.float32)[:, None], found.pooled)
+        return FeatureBatch(
+            found.features * np.arange(1, 8, dtype=np.float32)[:, None], found.pooled, found.pooled_column_layer
+        )
 
 
 class Started(Lopsided):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from caches import RECIPE
+from headstart.backbones.vgg16 import POOLED_COLUMN_LAYER
 from headstart.cache.format import FAILURE_COLUMNS, FORMAT_VERSION, ROW_COLUMNS
 from headstart.cache.writer import ShardWriter
 from headstart.types import POOLED_LAYERS, FeatureBatch, ImageRef, ImageRow
@@ -36,7 +37,7 @@ def write_hymenoptera(path: Path) -> None:
         for n, digest in enumerate([FIRST_SHA256, *(hashlib.sha256(bytes([n % 256])).hexdigest() for n in range(396))])
     ]
     with ShardWriter(path, recipe=recipe, class_names=("ants", "bees")) as writer:
-        batch = FeatureBatch(np.repeat(features, 397, axis=0), rng.random((397, 1472), np.float32))
+        batch = FeatureBatch(np.repeat(features, 397, axis=0), rng.random((397, 1472), np.float32), POOLED_COLUMN_LAYER)
         writer.append(batch, rows)
 
 

@@ -103,11 +103,12 @@ def test_features_without_averages(tmp_path: Path) -> None:
 
 
 def test_averages_are_named_by_their_layer(tmp_path: Path) -> None:
-    recipe = replace(RECIPE, pooled_layers=("block1_conv2", "block3_conv3"))
+    recipe, layers = replace(RECIPE, pooled_layers=("early", "late")), ("early",) * 2 + ("late",) * 3
     with ShardWriter(tmp_path / "a.h5", recipe=recipe, class_names=CLASS_NAMES) as writer:
-        writer.append(make_batch([0], n_pooled=64 + 256), [make_row(0)])
+        writer.append(replace(make_batch([0]), pooled_column_layer=layers), [make_row(0)])
     with open_cache(tmp_path / "a.h5") as cache:
-        assert cache.pooled_column_layer == ("block1_conv2",) * 64 + ("block3_conv3",) * 256
+        assert cache.pooled_column_layer == layers
+        assert [batch.pooled_column_layer for batch in cache.batches()] == [layers]
 
 
 @pytest.mark.parametrize("error", [RuntimeError, FileNotFoundError, KeyboardInterrupt, SystemExit])
@@ -251,10 +252,14 @@ def test_class_names_differ(tmp_path: Path, class_names: tuple[str, ...]) -> Non
         ShardWriter(tmp_path / "a.h5", recipe=RECIPE, class_names=class_names)
 
 
-def test_pooled_layers_have_their_width(tmp_path: Path) -> None:
-    recipe = replace(RECIPE, pooled_layers=("block1_conv2", "block2_conv2"))
-    with pytest.raises(CacheError, match="192 columns"):
-        write_cache(tmp_path / "a.h5", recipe=recipe)
+@pytest.mark.parametrize("layers", [(), ("early",) * 5, ("late",) * 2 + ("early",) * 3, ("early", "late")])
+def test_averages_belong_to_the_pooled_layers_of_the_recipe(tmp_path: Path, layers: tuple[str, ...]) -> None:
+    recipe = replace(RECIPE, pooled_layers=("early", "late"))
+    with (
+        pytest.raises(CacheError, match=r"5 pooled columns must be of the layers early, late"),
+        ShardWriter(tmp_path / "a.h5", recipe=recipe, class_names=CLASS_NAMES) as writer,
+    ):
+        writer.append(replace(make_batch([0]), pooled_column_layer=layers), [make_row(0)])
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from caches import CLASS_NAMES, RECIPE, make_batch, make_row
+from headstart.cache.reader import open_cache
+from headstart.cache.writer import ShardWriter
 from headstart.errors import DataError
 from headstart.evaluate.folds import make_folds
 from headstart.evaluate.leakage import find_leaks
-from headstart.evaluate.near_duplicates import near_units
+from headstart.evaluate.near_duplicates import last_block, last_block_of, near_units
 from headstart.evaluate.splits import split_by_column
-from headstart.types import POOLED_LAYERS
 
 
 class Photos:
@@ -136,13 +141,14 @@ def test_pictures_saved_again_stay_together_in_folds(photos: Photos) -> None:
         assert not set(units[fold.train].tolist()) & set(units[fold.test].tolist())
 
 
-def test_of_all_layers_the_last_tells_what_a_picture_shows() -> None:
-    rng = np.random.default_rng(0)
-    width, last = sum(n for _, n in POOLED_LAYERS), POOLED_LAYERS[-1][1]
-    pooled = np.full((40, width), 50.0, np.float32)  # one texture everywhere
-    pooled[:, -last:] = np.abs(rng.normal(size=(40, last)))
-    assert len(np.unique(near_units(pooled))) == 40
-    assert len(np.unique(near_units(pooled[:, :-1]))) == 1
+def test_the_averages_of_a_cache_are_those_of_its_last_pooled_layer(tmp_path: Path) -> None:
+    recipe, layers = replace(RECIPE, pooled_layers=("early", "late")), ("early",) * 3 + ("late",) * 2
+    with ShardWriter(tmp_path / "a.h5", recipe=recipe, class_names=CLASS_NAMES) as writer:
+        batch = replace(make_batch([0, 1]), pooled_column_layer=layers)
+        writer.append(batch, [make_row(0), make_row(1)])
+    with open_cache(tmp_path / "a.h5") as cache:
+        np.testing.assert_array_equal(last_block(cache), batch.pooled[:, 3:])
+        np.testing.assert_array_equal(last_block_of(batch, recipe), batch.pooled[:, 3:])
 
 
 def test_features_that_are_not_finite_are_like_no_others() -> None:

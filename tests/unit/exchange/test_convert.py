@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from caches import CLASS_NAMES, MAP_SHAPE, RECIPE, make_batch, make_row, write_cache
+from headstart.backbones.vgg16 import POOLED_COLUMN_LAYER
 from headstart.cache.reader import open_cache
 from headstart.cache.writer import ShardWriter
 from headstart.errors import CacheError, DataError, HeadstartError, MissingExtraError
@@ -125,7 +126,9 @@ def test_pooled_layers_are_the_columns_that_a_head_gets(tmp_path: Path) -> None:
     recipe = replace(RECIPE, pooled_layers=tuple(name for name, _ in POOLED_LAYERS))
     pooled = np.random.default_rng(0).random((3, 1472), np.float32)
     with ShardWriter(tmp_path / "a.h5", recipe=recipe, class_names=CLASS_NAMES) as writer:
-        writer.append(FeatureBatch(make_batch(range(3)).features, pooled), [make_row(n) for n in range(3)])
+        writer.append(
+            FeatureBatch(make_batch(range(3)).features, pooled, POOLED_COLUMN_LAYER), [make_row(n) for n in range(3)]
+        )
     convert(tmp_path / "a.h5", tmp_path / "b.npz", features=("block2_conv2", "block1_conv2"))
     with np.load(tmp_path / "b.npz") as data:
         np.testing.assert_array_equal(data["X"], np.hstack([pooled[:, 64:192], pooled[:, :64]]))

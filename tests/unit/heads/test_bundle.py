@@ -218,6 +218,7 @@ def test_digests_that_are_none_are_refused(copy_of, batch: FeatureBatch, tmp_pat
 
 def test_probabilities_come_batch_by_batch(batch: FeatureBatch) -> None:
     bundle = fitted("logistic", batch)
-    halves = [FeatureBatch(batch.features[part], batch.pooled[part]) for part in (slice(0, 9), slice(9, 24))]
+    names = batch.pooled_column_layer
+    halves = [FeatureBatch(batch.features[part], batch.pooled[part], names) for part in (slice(0, 9), slice(9, 24))]
     whole = bundle.predict_proba([batch], bundle.recipe)
     np.testing.assert_allclose(bundle.predict_proba(iter(halves), bundle.recipe), whole, rtol=1e-6)

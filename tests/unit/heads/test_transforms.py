@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import sparse
 
+from headstart.backbones.vgg16 import POOLED_COLUMN_LAYER
 from headstart.errors import HeadstartError
 from headstart.heads.parameters import N_CROPS
 from headstart.heads.transforms import SqrtL2Scaler, average_crops, design_matrix, generalised_mean, make_scaler
@@ -17,7 +18,7 @@ from headstart.types import POOLED_LAYERS, FeatureBatch
 def batch() -> FeatureBatch:
     rng = np.random.default_rng(0)
     maps = np.maximum(rng.normal(size=(5, 7, 7, 16)), 0).astype(np.float16)
-    return FeatureBatch(maps, rng.random((5, 1472), dtype=np.float32))
+    return FeatureBatch(maps, rng.random((5, 1472), dtype=np.float32), POOLED_COLUMN_LAYER)
 
 
 def test_poolings_are_those_of_numpy(batch: FeatureBatch) -> None:

@@ -63,7 +63,7 @@ def test_every_metric_chooses_the_setting_whose_real_heads_score_best(
     criterion = Criterion(metric, positive=1 if metric == "average_precision" else None)
     with open_cache(cache) as opened:
         rows, labels = np.arange(60), opened.labels[:60]
-        X = design_matrix(opened.batches(rows), ("avg",), pooled_layers=())
+        X = design_matrix(opened.batches(rows), ("avg",))
         given = {"features": ("avg",), "params": {"max_iter": 5000}}
         found = search_head(opened, "logistic", rows, criterion=criterion, **given)
     folds = make_folds(labels, n_splits=5, sha256=[str(row) for row in rows], groups=[""] * 60)

@@ -22,7 +22,6 @@ from headstart.cache.format import (
     ROWS,
     SHARDS_FORMAT,
     Header,
-    column_layers,
     read_header,
     read_integer_attribute,
     read_text_attribute,
@@ -123,15 +122,16 @@ def contradictions(header: Header, datasets: Datasets, columns: Mapping[str, Any
 
 def _layer_findings(header: Header, layers: list[str]) -> Iterator[Finding]:
     place = f"/{POOLED_COLUMN_LAYER}"
-    try:
-        expected = column_layers(header.recipe.pooled_layers, len(layers))
-    except CacheError as error:
-        yield Finding(place, f"it does not fit the recipe: {str(error).rstrip('.')}")
-        return
-    for number, (wanted, received) in enumerate(zip(expected, layers, strict=True)):
-        if wanted != received:
+    expected = iter(header.recipe.pooled_layers)
+    wanted = next(expected, "none")
+    for number, received in enumerate(layers):
+        if received != wanted and (number == 0 or next(expected, None) != received):
             yield Finding(place, f"column {number} is of another layer", None, "", wanted, received)
             return
+        wanted = received
+    missing = list(expected)
+    if missing:
+        yield Finding(place, f"it has no column of {', '.join(missing)}")
 
 
 def _row_findings(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.cache.datasets import encode, read_column, write_table, write_text
+from headstart.cache.datasets import encode, read_column, write_column_layers, write_table
 from headstart.cache.format import (
     COMPRESSIONS,
     DIGEST,
@@ -28,7 +28,6 @@ from headstart.cache.format import (
     SHARDS_FORMAT,
     Column,
     Header,
-    column_layers,
     read_header,
     read_integer_attribute,
     read_text_attribute,
@@ -187,7 +186,7 @@ def write_manifest(
     header: Header,
     values: Mapping[str, Any],
     places: Places,
-    n_pooled: int,
+    column_layers: Sequence[str],
     failures: Sequence[Failure],
     class_names: Sequence[str],
 ) -> None:
@@ -203,8 +202,8 @@ def write_manifest(
         The columns of ``/rows`` (cache/writer.py).
     places : Places
         The location of the features.
-    n_pooled : int
-        Averages per row.
+    column_layers : sequence of str
+        Layer of each column of ``/pooled``.
     failures, class_names
         See :class:`Header`.
 
@@ -214,7 +213,6 @@ def write_manifest(
         If it cannot be written.
     """
     table = places.table
-    layers = column_layers(header.recipe.pooled_layers, n_pooled) if n_pooled else []
     shards = {
         "name": lambda: (encode(name, "name of a shard") for name in table.names),
         "n_images": table.n_images,
@@ -223,7 +221,7 @@ def write_manifest(
     }
     rows = {**values, "shard": places.shard, "shard_row": places.shard_row}
     with folder.published() as (file, _):
-        write_text(file, POOLED_COLUMN_LAYER, lambda: (encode(name, "layer") for name in layers), n_pooled)
+        write_column_layers(file, column_layers)
         write_table(file, SHARDS, SHARD_COLUMNS, shards, len(table))
         write_descriptions(file, header, rows, failures, class_names, form=SHARDS_FORMAT, more_columns=PLACE_COLUMNS)
         file.attrs.create("n_shards", len(table), dtype="<i8")
