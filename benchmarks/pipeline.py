@@ -27,8 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.precision import cpu, gpu
-from headstart.backbones.vgg16 import make_recipe
-from headstart.backbones.weights import imagenet_sha256
+from headstart.backbones.vgg16 import VGG16
 from headstart.extract.options import SHARD_IMAGES, ExtractOptions
 from headstart.extract.pipeline import Pipeline
 from headstart.extract.run import chunks
@@ -37,7 +36,7 @@ from headstart.images import read_ahead
 from headstart.images.discovery.scan import ImageSet, discover
 from headstart.images.load import LoadedImage
 from headstart.images.read_ahead import decoded, images_ahead
-from headstart.types import POOLED_LAYERS, FeatureBatch
+from headstart.types import Backbone, FeatureBatch
 from machine import median, write_result
 
 OPTIONS = ExtractOptions()
@@ -55,7 +54,7 @@ COPY_SHARE = 0.3
 TARGET = 0.95
 
 
-class StandIn:
+class StandIn(Backbone):
     """A device of known speed that the program waits for: a batch takes a set time, in which the processor is free.
 
     Parameters
@@ -66,13 +65,15 @@ class StandIn:
         Images per pass.
     """
 
+    batch_size = 1
+
     def __init__(self, images_per_second: float, batch_size: int = cpu().batch_size) -> None:
-        self.recipe = make_recipe(weights_sha256=imagenet_sha256())
+        self.recipe = VGG16.recipe(weights_sha256=VGG16.weights["imagenet"])
         self.batch_size, self.batch_seconds = batch_size, batch_size / images_per_second
         rng = np.random.default_rng(0)  # as sparse as block5_pool of photographs: about 0.9 of it is zero
         maps = np.maximum(rng.normal(-1.3, 1, (batch_size, 7, 7, 512)), 0).astype(np.float32)
-        pooled = rng.random((batch_size, sum(width for _, width in POOLED_LAYERS)), np.float32)
-        self._features = FeatureBatch(maps, pooled)
+        pooled = rng.random((batch_size, len(VGG16.column_layers)), np.float32)
+        self._features = FeatureBatch(maps, pooled, VGG16.column_layers)
         self.first, self.last, self.n_batches = 0.0, 0.0, 0
 
     def forward(self, images: NDArray[np.uint8]) -> FeatureBatch:
@@ -85,7 +86,7 @@ class StandIn:
 
     def features(self, n_images: int) -> FeatureBatch:
         """Return so many rows of features."""
-        return FeatureBatch(self._features.features[:n_images], self._features.pooled[:n_images])
+        return FeatureBatch(self._features.features[:n_images], self._features.pooled[:n_images], VGG16.column_layers)
 
     @property
     def busy(self) -> float:
@@ -109,7 +110,7 @@ class StandInBeside(StandIn):
         def fetch() -> FeatureBatch:
             time.sleep(max(0.0, end + COPY_SHARE * self.batch_seconds - time.perf_counter()))
             features = self.features(len(images))
-            return FeatureBatch(features.features.copy(), features.pooled.copy())
+            return replace(features, features=features.features.copy(), pooled=features.pooled.copy())
 
         return fetch
 
@@ -120,7 +121,7 @@ DEVICES = {"waited for": StandIn, "beside the program": StandInBeside}
 
 def decode_rate(images: ImageSet, job: ShardJob) -> float:
     """Return the images per second of the decoding threads alone."""
-    recipe = make_recipe(weights_sha256=imagenet_sha256())
+    recipe = VGG16.recipe(weights_sha256=VGG16.weights["imagenet"])
     start = time.perf_counter()
     deque(decoded(images.refs, recipe, job, ahead=images_ahead(cpu().batch_size, job)), maxlen=0)
     return len(images.refs) / (time.perf_counter() - start)

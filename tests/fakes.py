@@ -5,17 +5,19 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.vgg16 import POOLED_COLUMN_LAYER, make_recipe
-from headstart.types import FeatureBatch, Recipe
+from headstart.backbones.vgg16 import VGG16
+from headstart.types import Backbone, FeatureBatch, Recipe
 
-N_POOLED = len(POOLED_COLUMN_LAYER)
+N_POOLED = len(VGG16.column_layers)
 
 
-class FakeBackbone:
+class FakeBackbone(Backbone):
     """Features by fixed random projections of the image's mean colours on a 7 × 7 grid, cheap to make and to compute."""
 
+    batch_size = 4
+
     def __init__(self, recipe: Recipe | None = None, batch_size: int = 4, channels: int = 16) -> None:
-        self.recipe = recipe or make_recipe(weights="custom", weights_sha256="0" * 64, input_size_px=35)
+        self.recipe = recipe or VGG16.recipe(weights="custom", weights_sha256="0" * 64, input_size_px=35)
         self.batch_size = batch_size
         self.n_images = 0
         rng = np.random.default_rng(0)
@@ -30,7 +32,7 @@ class FakeBackbone:
         cells = images.reshape(n, 7, size // 7, 7, size // 7, 3).mean(axis=(2, 4), dtype=np.float32) / 64
         features = np.maximum(np.stack([cell @ self._map for cell in cells.reshape(n, 49, 3)]), 0)
         pooled = features.reshape(n, -1)[:, self._places] * self._weights
-        return FeatureBatch(features.reshape(n, 7, 7, -1), pooled, POOLED_COLUMN_LAYER)
+        return FeatureBatch(features.reshape(n, 7, 7, -1), pooled, VGG16.column_layers)
 
 
 class QuickBackbone(FakeBackbone):
@@ -41,7 +43,7 @@ class QuickBackbone(FakeBackbone):
         n, size = len(images), self.recipe.input_size_px
         self.n_images += n
         cells = images.reshape(n, 7, size // 7, 7, size // 7, 3).mean(axis=(2, 4), dtype=np.float32)
-        return FeatureBatch(cells, np.tile(cells.reshape(n, -1), (1, 11))[:, :N_POOLED], POOLED_COLUMN_LAYER)
+        return FeatureBatch(cells, np.tile(cells.reshape(n, -1), (1, 11))[:, :N_POOLED], VGG16.column_layers)
 
 
 class FakeNetwork:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headstart.backbones.registry import ENGINE_NAMES, build_backbone, pick_engine
+from headstart.backbones.registry import BACKBONES, build_backbone, engine_label, pick_engine
 from headstart.bundles.bundle import Bundle, load_bundle
 from headstart.errors import DataError, HeadstartError, RecipeMismatchError
 from headstart.images.discovery.manifest import is_manifest, read_paths
@@ -64,8 +64,8 @@ class Predictor:
     ----------
     head : str, Path or Bundle
         Folder of the saved head, or the loaded head.
-    weights : str or Path
-        ``imagenet``, or the file with the custom weights of the head's backbone.
+    weights : str or Path, optional
+        ``imagenet`` (the default), or the file with the custom weights of the head's backbone.
     precision : str, optional
         Overrides the precision of the recipe; ``float32`` is exact.
     batch_size : int, optional
@@ -89,7 +89,7 @@ class Predictor:
         self,
         head: str | Path | Bundle,
         *,
-        weights: str | Path = "imagenet",
+        weights: str | Path | None = None,
         precision: str | None = None,
         batch_size: int | None = None,
         device: str = "auto",
@@ -114,10 +114,10 @@ class Predictor:
             In a forked process, if the engine does not support it.
         """
         if os.getpid() != self._process and not self._is_given:
-            engine = pick_engine(self.recipe.precision, self._device)
+            engine = pick_engine(self.recipe.precision, self._device, BACKBONES[self.recipe.backbone])
             if engine != "ncnn":
                 raise HeadstartError(
-                    f"This Predictor was made before the process forked, and {ENGINE_NAMES[engine]} does not run in a forked "
+                    f"This Predictor was made before the process forked, and {engine_label(engine)} does not run in a forked "
                     "process. Make a Predictor in each worker, and start the workers by spawn or before the first Predictor "
                     "(gunicorn: without --preload)."
                 )

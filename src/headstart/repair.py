@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.backbones.registry import build_backbone
-from headstart.backbones.vgg16 import check_runnable
+from headstart.backbones.registry import build_backbone, check_runnable
 from headstart.cache.checks.integrity import Finding, verify_file
 from headstart.cache.checks.remedies import is_damaged_row, is_damaged_shard
 from headstart.cache.format import FEATURES
@@ -113,7 +112,7 @@ def repair_cache(
     path: str | Path,
     data: str | Path,
     *,
-    weights: str | Path = "imagenet",
+    weights: str | Path | None = None,
     batch_size: int | None = None,
     device: str = "auto",
     backbone: Backbone | None = None,

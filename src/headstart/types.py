@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,19 +18,6 @@ log = logging.getLogger(__name__)
 
 #: Valid split names, in display order.
 SPLITS = ("train", "validation", "test")
-
-#: Last convolution of each VGG16 block and its channels: the columns of ``pooled``, in this order (1,472 in all).
-#: Simonyan & Zisserman, "Very Deep Convolutional Networks", 2015, table 1, configuration D.
-POOLED_LAYERS: tuple[tuple[str, int], ...] = (
-    ("block1_conv2", 64),
-    ("block2_conv2", 128),
-    ("block3_conv3", 256),
-    ("block4_conv3", 512),
-    ("block5_conv3", 512),
-)
-
-#: Names of :data:`POOLED_LAYERS`.
-POOLED_LAYER_NAMES = tuple(name for name, _ in POOLED_LAYERS)
 
 #: Views averaged into the features: the image alone (not written), or the image and its mirror image (backbones/registry.py).
 VIEWS = ("single", "mirrored")
@@ -294,13 +281,18 @@ class FeatureBatch:
 
 
 class Backbone(Protocol):
-    """The interface of a frozen network; implemented by ``backbones.vgg16.FrozenBackbone``.
+    """The interface of a frozen network on some engine. A subclass sets ``recipe`` and implements ``forward``.
 
-    A backbone that computes asynchronously may also have ``start(images)``, which starts a forward pass and returns a
-    callable that waits for its FeatureBatch (extract/pipeline.py).
+    Attributes
+    ----------
+    recipe : Recipe
+        Recipe of the features.
+    device : str
+        Device that computes, e.g. ``cpu`` or ``gpu:0``.
     """
 
     recipe: Recipe
+    device: str = "cpu"
 
     @property
     def batch_size(self) -> int:
@@ -310,6 +302,15 @@ class Backbone(Protocol):
     def forward(self, images: NDArray[np.uint8]) -> FeatureBatch:
         """Return features of RGB images, uint8 of shape (n_images, size, size, 3), n_images ≥ 1."""
         ...
+
+    def start(self, images: NDArray[np.uint8]) -> Callable[[], FeatureBatch]:
+        """Start a forward pass, and return a callable that waits for its features.
+
+        Override it where the device computes asynchronously: the next pass is started before the features of this one are
+        fetched (extract/pipeline.py).
+        """
+        features = self.forward(images)
+        return lambda: features
 
 
 @dataclass(frozen=True, slots=True)

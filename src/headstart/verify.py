@@ -84,7 +84,7 @@ def verify_cache(
     *,
     n_sample: int = 16,
     seed: int = 0,
-    weights: str | Path = "imagenet",
+    weights: str | Path | None = None,
     batch_size: int | None = None,
     device: str = "auto",
     backbone: Backbone | None = None,
@@ -103,8 +103,8 @@ def verify_cache(
         Rows to recompute, drawn from those with an unchanged image; 0 for none.
     seed : int
         Random seed of the sample.
-    weights : str or Path
-        ``imagenet``, or the file with the custom weights of the features.
+    weights : str or Path, optional
+        ``imagenet`` (the default), or the file with the custom weights of the features.
     batch_size : int, optional
         Images per forward pass.
     device : str
@@ -149,7 +149,7 @@ def verify_cache(
 
 
 def _recipe_backbone(
-    path: Path, weights: str | Path, batch_size: int | None, device: str
+    path: Path, weights: str | Path | None, batch_size: int | None, device: str
 ) -> tuple[Backbone | None, str]:
     """Return the backbone of a cache's recipe; or None and the reason, for imported features and damaged files."""
     try:

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from caches import CLASS_NAMES, RECIPE, make_batch, make_row
-from headstart.backbones.vgg16 import POOLED_COLUMN_LAYER
+from headstart.backbones.vgg16 import VGG16
 from headstart.cache.writer import ShardWriter
-from headstart.types import POOLED_LAYERS, FeatureBatch, ImageRow
+from headstart.types import FeatureBatch, ImageRow
 from headstart_cli.app import COMMANDS, make_app, run
 
 pytestmark = pytest.mark.slow
@@ -28,11 +28,11 @@ PAGE = (ROOT / "docs" / "exchange.md").read_text(encoding="utf-8").partition("##
 
 def write_cache(path: str, numbers: Sequence[int], rows: Sequence[ImageRow] = ()) -> None:
     """Write a cache of some rows that has VGG16's pooled layers."""
-    recipe = replace(RECIPE, pooled_layers=tuple(name for name, _ in POOLED_LAYERS))
+    recipe = replace(RECIPE, pooled_layers=VGG16.pooled_layers)
     pooled = np.stack([np.random.default_rng(n).random(1472, np.float32) for n in numbers])
     with ShardWriter(Path(path), recipe=recipe, class_names=CLASS_NAMES) as writer:
         writer.append(
-            FeatureBatch(make_batch(numbers).features, pooled, POOLED_COLUMN_LAYER),
+            FeatureBatch(make_batch(numbers).features, pooled, VGG16.column_layers),
             rows or [make_row(n) for n in numbers],
         )
 

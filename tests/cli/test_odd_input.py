@@ -16,7 +16,7 @@ from PIL import Image
 
 from commands import Cli, exit_code
 from fakes import FakeBackbone, FakeNetwork
-from headstart.backbones.vgg16 import POOLED_COLUMN_LAYER
+from headstart.backbones.vgg16 import VGG16
 from headstart.cache.reader import open_cache
 from headstart.extract import run
 from headstart.texts import class_name
@@ -120,7 +120,7 @@ class OneForwardPass(FakeBackbone):
 
     def forward(self, images: np.ndarray) -> FeatureBatch:
         return FeatureBatch(
-            np.ones((len(images), 1, 1, 2), np.float32), np.ones((len(images), 1472), np.float32), POOLED_COLUMN_LAYER
+            np.ones((len(images), 1, 1, 2), np.float32), np.ones((len(images), 1472), np.float32), VGG16.column_layers
         )
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from caches import CLASS_NAMES, RECIPE, make_batch, write_cache
 from fakes import FakeBackbone, FakeNetwork
 from headstart import repair
-from headstart.backbones.vgg16 import make_recipe
+from headstart.backbones.vgg16 import VGG16
 from headstart.cache.checks.integrity import Finding
 from headstart.cache.checks.remedies import FOREIGN, IMAGE, remedies
 from headstart.cache.reader import open_cache
@@ -261,7 +261,7 @@ def test_what_verify_advises_helps(
 
 
 def test_the_commands_have_the_options_that_the_cache_was_made_with(tmp_path: Path) -> None:
-    recipe = make_recipe(weights="imagenet", weights_sha256="0" * 64, input_size_px=300, views="mirrored")
+    recipe = VGG16.recipe(weights="imagenet", weights_sha256="0" * 64, input_size_px=300, views="mirrored")
     finding = Finding(IMAGE, "other bytes")
     assert remedies([finding], tmp_path / "x.h5", None, recipe, "manifest") == (
         f"extract-features FOLDER -o {tmp_path}/x.h5 --manifest CSV --input-size 300 --views mirrored --check-bytes",

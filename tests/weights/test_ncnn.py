@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from headstart.backbones.ncnn import NcnnBackbone, import_ncnn
-from headstart.backbones.vgg16 import FrozenBackbone, make_recipe
+from headstart.backbones.vgg16 import VGG16, FrozenBackbone
 from headstart.backbones.weights import Weights
 from headstart.errors import HeadstartError, RecipeMismatchError
 from headstart.types import Recipe
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.weights
 
 
 def recipe_of(weights: Weights, layer: str = "block5_pool", size_px: int = 64) -> Recipe:
-    return make_recipe(weights_sha256=weights.sha256, layer=layer, input_size_px=size_px)
+    return VGG16.recipe(weights_sha256=weights.sha256, layer=layer, input_size_px=size_px)
 
 
 def some_images(n: int, size: int = 64) -> np.ndarray:
@@ -34,7 +34,7 @@ def test_the_reference_image_has_the_published_features(shared: Path, imagenet: 
     folder = shared / "reference/vgg16"
     image = np.asarray(Image.open(folder / "persian_cat_224_exact.png").convert("RGB"))
     expected = np.load(folder / "persian_cat_block5_pool_7x7x512_f64.npy")
-    features = NcnnBackbone(recipe_of(imagenet, size_px=224), imagenet).forward(image[None]).features
+    features = NcnnBackbone.from_recipe(recipe_of(imagenet, size_px=224), imagenet).forward(image[None]).features
     assert np.abs(features[0] - expected).max() < 1e-3
 
 
@@ -45,7 +45,7 @@ def test_the_reference_image_has_the_published_features(shared: Path, imagenet: 
 def test_it_gives_the_features_of_tensorflow(imagenet: Weights, layer: str, size_px: int) -> None:
     images = some_images(3, size_px)
     expected = FrozenBackbone(imagenet, layer=layer, input_size_px=size_px, batch_size=3).forward(images)
-    received = NcnnBackbone(recipe_of(imagenet, layer, size_px), imagenet).forward(images)
+    received = NcnnBackbone.from_recipe(recipe_of(imagenet, layer, size_px), imagenet).forward(images)
     assert received.features.dtype == received.pooled.dtype == np.float32
     for ours, theirs in (received.features, expected.features), (received.pooled, expected.pooled):
         # Winograd's rounding differs from processor to processor: 5.2e-6 at most was seen, with AVX-512.
@@ -53,7 +53,7 @@ def test_it_gives_the_features_of_tensorflow(imagenet: Weights, layer: str, size
 
 
 def test_a_row_depends_on_its_image_alone(imagenet: Weights) -> None:
-    backbone = NcnnBackbone(recipe_of(imagenet), imagenet)
+    backbone = NcnnBackbone.from_recipe(recipe_of(imagenet), imagenet)
     images = some_images(5)
     first, second = backbone.start(images), backbone.start(images[::-1])  # on their way at the same time
     together, backwards = first(), second()
@@ -69,11 +69,11 @@ def test_a_row_depends_on_its_image_alone(imagenet: Weights) -> None:
 def test_what_is_not_its_work_is_refused(imagenet: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = recipe_of(imagenet, size_px=32)
     with pytest.raises(HeadstartError, match="Received: float32"):
-        NcnnBackbone(recipe, imagenet).forward(np.zeros((1, 32, 32, 3), np.float32))
+        NcnnBackbone.from_recipe(recipe, imagenet).forward(np.zeros((1, 32, 32, 3), np.float32))
     with pytest.raises(RecipeMismatchError, match="weights_sha256"):
-        NcnnBackbone(replace(recipe, weights_sha256="f" * 64), imagenet)
+        NcnnBackbone.from_recipe(replace(recipe, weights_sha256="f" * 64), imagenet)
     with pytest.raises(HeadstartError, match="Received: bfloat16"):
-        NcnnBackbone(replace(recipe, precision="bfloat16"), imagenet)
+        NcnnBackbone.from_recipe(replace(recipe, precision="bfloat16"), imagenet)
     monkeypatch.setitem(sys.modules, "ncnn", None)
     with pytest.raises(HeadstartError, match=r"pip install 'headstart\[ncnn\]'"):
         import_ncnn()
@@ -83,13 +83,13 @@ def test_what_is_not_its_work_is_refused(imagenet: Weights, monkeypatch: pytest.
 FORKED = """
 import multiprocessing, sys
 import numpy as np
-from headstart.backbones.vgg16 import make_recipe
+from headstart.backbones.vgg16 import VGG16
 from headstart.backbones.weights import load_weights
 from headstart.bundles.bundle import Bundle
 from headstart.predict import Predictor
 
 weights = load_weights()
-recipe = make_recipe(weights=weights.name, weights_sha256=weights.sha256, input_size_px=64)
+recipe = VGG16.recipe(weights=weights.name, weights_sha256=weights.sha256, input_size_px=64)
 predictor = Predictor(Bundle(head=None, spec=None, recipe=recipe, class_names=("a",)))
 image = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
 

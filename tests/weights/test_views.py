@@ -13,7 +13,7 @@ from headstart.backbones import registry
 from headstart.backbones.precision import Device, cpu_flags
 from headstart.backbones.quantize import adds_up_int8
 from headstart.backbones.registry import MirroredBackbone, build_backbone
-from headstart.backbones.vgg16 import make_recipe
+from headstart.backbones.vgg16 import VGG16
 from headstart.backbones.weights import Weights
 from headstart.cache.reader import open_cache
 from headstart.errors import RecipeMismatchError
@@ -38,7 +38,7 @@ TOLERANCE = 1e-4
 
 
 def backbone(imagenet: Weights, views: str = "mirrored") -> Backbone:
-    recipe = make_recipe(weights_sha256=imagenet.sha256, input_size_px=SIZE, views=views)
+    recipe = VGG16.recipe(weights_sha256=imagenet.sha256, input_size_px=SIZE, views=views)
     return build_backbone(recipe, imagenet, batch_size=8, device="cpu")
 
 

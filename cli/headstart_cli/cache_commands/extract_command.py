@@ -74,17 +74,20 @@ def extract(
     drop_missing: Annotated[
         bool, Data("--drop-missing", help="Drop rows whose images are gone, even most of them.")
     ] = False,
+    backbone: Annotated[str, Model(metavar="NAME", help="The frozen network.")] = "vgg16",
     weights: Weights = "imagenet",
     custom_weights: Annotated[bool, Model("--custom-weights", help="These are my own fine-tuned weights.")] = False,
     layer: Annotated[
-        str,
+        str | None,
         Model(
             metavar="NAME",
-            help="Layer to store, by its Keras name.",
+            help="Layer to store, by its Keras name. Default: the backbone's last, block5_pool.",
             autocompletion=completed((*LAYERS, *(f"block{block}_pool" for block in range(1, 6)))),
         ),
-    ] = "block5_pool",
-    input_size: Annotated[int, Model(metavar="PIXELS", help="Height and width of the network's input.")] = 224,
+    ] = None,
+    input_size: Annotated[
+        int | None, Model(metavar="PIXELS", help="Height and width of the network's input. Default: 224.")
+    ] = None,
     resize: Annotated[
         Literal["keras-bilinear", "pillow-antialias", "jpeg-draft"],
         Model(metavar="HOW", help="keras-bilinear, pillow-antialias, or jpeg-draft, which is fast on large JPEGs."),
@@ -153,6 +156,7 @@ def extract(
     from headstart.runtime import usable_cores
 
     options = ExtractOptions(
+        backbone=backbone,
         weights=weights,
         custom_weights=custom_weights,
         layer=layer,

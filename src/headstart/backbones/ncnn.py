@@ -19,15 +19,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.backbones.vgg16 import BGR_MEANS, LAYERS, POOLED_COLUMN_LAYER, check_images, check_same, remade
-from headstart.backbones.weights import Weights, load_weights
+from headstart.backbones.spec import check_images
+from headstart.backbones.vgg16 import BGR_MEANS, LAYERS, VGG16, Vgg16Engine
 from headstart.errors import HeadstartError
 from headstart.runtime import available_threads
 from headstart.texts import reason_of
-from headstart.types import FeatureBatch, Recipe
+from headstart.types import FeatureBatch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from headstart.backbones.weights import Weights
+    from headstart.types import Recipe
 
 #: Images that are given at a time, at least, and for each thread: they go through the network one by one, one in a thread.
 #: More would gain nothing and keep Ctrl-C waiting.
@@ -67,61 +70,22 @@ class Memory(threading.local):
         self.blobs, self.workspace = ncnn.UnlockedPoolAllocator(), ncnn.UnlockedPoolAllocator()
 
 
-class NcnnBackbone:
-    """VGG16 up to a layer, frozen, on the CPU; images in, features out.
+class NcnnBackbone(Vgg16Engine):
+    """VGG16 up to a layer, frozen, on the CPU by ncnn. Parameters as of :class:`~headstart.backbones.vgg16.Vgg16Engine`.
 
     Every image goes through the network alone, in one thread: its row depends on nothing else, and no thread waits for
     another.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        In float32.
-    weights : str, Path or Weights
-        ``imagenet``, a Keras weights file, or weights that were loaded before.
-    batch_size : int, optional
-        Images that are given at a time.
-
-    Raises
-    ------
-    HeadstartError
-        If ncnn is not installed, or the recipe is of another precision.
-    RecipeMismatchError
-        If the weights are not those of the recipe.
     """
 
-    def __init__(
-        self, recipe: Recipe, weights: str | Path | Weights = "imagenet", *, batch_size: int | None = None
-    ) -> None:
-        if recipe.precision != "float32":
-            raise HeadstartError(f"ncnn computes in float32 here. Received: {recipe.precision}.")
-        loaded = weights if isinstance(weights, Weights) else load_weights(weights)
-        check_same(recipe, remade(recipe, loaded))
-        self.recipe, self.device = recipe, "cpu"
+    engine = "ncnn"
+    engine_precisions = ("float32",)
+
+    def build(self, weights: Weights, batch_size: int | None, device: str) -> None:
+        """See :class:`~headstart.backbones.vgg16.Vgg16Engine`."""
         n_threads = available_threads()
         self.batch_size = batch_size or max(MIN_BATCH_SIZE, IMAGES_A_THREAD * n_threads)
-        self._net, self._memory = load_network(recipe, loaded), Memory()
+        self._net, self._memory = load_network(self.recipe, weights), Memory()
         self._threads = ThreadPoolExecutor(n_threads, "ncnn")
-
-    def forward(self, images: NDArray[np.uint8]) -> FeatureBatch:
-        """Return the features of images.
-
-        Parameters
-        ----------
-        images : ndarray of shape (n_images, input_size_px, input_size_px, 3), uint8
-            RGB, 0–255. Any number of images.
-
-        Returns
-        -------
-        FeatureBatch
-            Rows in the order of the images, float32. A row does not depend on other images.
-
-        Raises
-        ------
-        HeadstartError
-            If shape or dtype are not these.
-        """
-        return self.start(images)()
 
     def start(self, images: NDArray[np.uint8]) -> Callable[[], FeatureBatch]:
         """Send images on their way; return what waits for their features. Those of the next batch can follow at once."""
@@ -130,7 +94,7 @@ class NcnnBackbone:
 
         def fetch() -> FeatureBatch:
             features, pooled = zip(*(row.result() for row in rows), strict=True)
-            return FeatureBatch(np.stack(features), np.stack(pooled), POOLED_COLUMN_LAYER)
+            return FeatureBatch(np.stack(features), np.stack(pooled), VGG16.column_layers)
 
         return fetch
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,23 +22,17 @@ from headstart.backbones.quantize import (
     quantize_layers,
     sample_sha256,
 )
-from headstart.backbones.vgg16 import (
-    BGR_MEANS,
-    LAYERS,
-    POOLED_COLUMN_LAYER,
-    check_images,
-    check_runnable,
-    check_same,
-    joined,
-    make_recipe,
-)
-from headstart.backbones.weights import Weights, load_weights
+from headstart.backbones.spec import check_images, joined
+from headstart.backbones.vgg16 import BGR_MEANS, LAYERS, VGG16, Vgg16Engine
 from headstart.errors import HeadstartError, RecipeMismatchError
 from headstart.runtime import available_threads
-from headstart.types import FeatureBatch, Quantization, Recipe
+from headstart.types import FeatureBatch, Quantization
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from headstart.backbones.weights import Weights
+    from headstart.types import Recipe
 
 
 def import_openvino(part: str = "openvino") -> Any:
@@ -174,27 +167,17 @@ INFERENCE_PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
 BATCH_SIZE, IMAGES_A_THREAD = 32, 2
 
 
-class OpenVinoBackbone:
-    """VGG16 up to a layer, frozen, compiled by OpenVINO for the CPU; images in, features out.
+class OpenVinoBackbone(Vgg16Engine):
+    """VGG16 up to a layer, frozen, compiled by OpenVINO for the CPU.
 
     Every image goes through the network alone, in one thread: its maps stay in the caches of one core, no thread waits for
-    another, and its row depends on nothing else.
-
-    Parameters
-    ----------
-    weights : str, Path or Weights
-        ``imagenet``, a Keras weights file, or weights that were loaded before.
-    layer, input_size_px, resize, precision, storage
-        As in :class:`headstart.types.Recipe`.
-    batch_size : int, optional
-        Images that are given at a time.
-    quantization : Quantization, optional
-        How the network becomes one of precision ``int8``: from :func:`calibrate`, or from the recipe of features that exist.
+    another, and its row depends on nothing else. Parameters as of :class:`~headstart.backbones.vgg16.Vgg16Engine`; the
+    precision ``int8`` needs a ``quantization``, from :func:`calibrate` or from the recipe of features that exist.
 
     Raises
     ------
     HeadstartError
-        If OpenVINO is not installed, an option is not one of those that exist, or this processor cannot compute in int8.
+        If OpenVINO is not installed, an option has an unknown value, or this processor cannot compute in int8.
     RecipeMismatchError
         If the quantised network is not the one whose digest ``quantization`` has.
 
@@ -205,38 +188,18 @@ class OpenVinoBackbone:
     (16, 7, 7, 512)
     """
 
-    def __init__(
-        self,
-        weights: str | Path | Weights = "imagenet",
-        *,
-        layer: str = "block5_pool",
-        input_size_px: int = 224,
-        resize: str = "keras-bilinear",
-        precision: str = "float32",
-        storage: str = "float16",
-        batch_size: int | None = None,
-        quantization: Quantization | None = None,
-    ) -> None:
-        if precision not in INFERENCE_PRECISIONS:
-            raise HeadstartError(f"OpenVINO computes in {', '.join(INFERENCE_PRECISIONS)}. Received: {precision}.")
+    engine = "OpenVINO"
+    engine_precisions = tuple(INFERENCE_PRECISIONS)
+
+    def build(self, weights: Weights, batch_size: int | None, device: str) -> None:
+        """See :class:`~headstart.backbones.vgg16.Vgg16Engine`."""
+        precision, quantization = self.recipe.precision, self.recipe.quantization
         if (precision == "int8") != (quantization is not None):
             raise HeadstartError(
                 f"The precision int8 needs a quantization, and no other has one. Received: {precision}, {quantization}."
             )
-        loaded = weights if isinstance(weights, Weights) else load_weights(weights)
-        self.recipe = make_recipe(
-            weights=loaded.name,
-            weights_sha256=loaded.sha256,
-            layer=layer,
-            input_size_px=input_size_px,
-            resize=resize,
-            precision=precision,
-            storage=storage,
-            quantization=quantization,
-        )
-        self.device = "cpu"
         self.batch_size = batch_size or max(BATCH_SIZE, IMAGES_A_THREAD * available_threads())
-        graph = self._graph(loaded).features(self.recipe)
+        graph = self._graph(weights).features(self.recipe)
         self._compiled = compile_model(graph, precision, n_at_once=available_threads())
         self._shapes = [tuple(output.shape)[1:] for output in self._compiled.outputs]
         self._idle: list[Any] = []
@@ -255,49 +218,8 @@ class OpenVinoBackbone:
             )
         return Graph(size, 1, None, layers, quantization.ranges)
 
-    @classmethod
-    def from_recipe(
-        cls, recipe: Recipe, weights: str | Path | Weights = "imagenet", *, batch_size: int | None = None
-    ) -> OpenVinoBackbone:
-        """Return the backbone that makes the features of ``recipe`` again.
-
-        Raises
-        ------
-        RecipeMismatchError
-            If these weights, or this version of the program, cannot make them; the message names the fields.
-        """
-        check_runnable(recipe)
-        backbone = cls(
-            weights,
-            layer=recipe.layer,
-            input_size_px=recipe.input_size_px,
-            resize=recipe.resize,
-            precision=recipe.precision,
-            storage=recipe.storage,
-            batch_size=batch_size,
-            quantization=recipe.quantization,
-        )
-        check_same(recipe, backbone.recipe)
-        return backbone
-
     def forward(self, images: NDArray[np.uint8]) -> FeatureBatch:
-        """Return the features of images.
-
-        Parameters
-        ----------
-        images : ndarray of shape (n_images, input_size_px, input_size_px, 3), uint8
-            RGB, 0–255. Any number of images.
-
-        Returns
-        -------
-        FeatureBatch
-            Rows in the order of the images, float32. A row does not depend on other images.
-
-        Raises
-        ------
-        HeadstartError
-            If shape or dtype are not these.
-        """
+        """See :class:`~headstart.backbones.vgg16.Vgg16Engine`."""
         check_images(images, self.recipe.input_size_px)
         parts: list[FeatureBatch] = []
         waiting: deque[Callable[[], FeatureBatch]] = deque()
@@ -323,7 +245,7 @@ class OpenVinoBackbone:
                 # The outputs belong to the request and are overwritten by its next image, hence the copies.
                 features[number], pooled[number] = (output.data[0] for output in request.output_tensors)
                 self._idle.append(request)
-            return FeatureBatch(features, pooled, POOLED_COLUMN_LAYER)
+            return FeatureBatch(features, pooled, VGG16.column_layers)
 
         return fetch
 

@@ -1,4 +1,4 @@
-"""Which engine computes a recipe, and the backbone of a recipe, with one view of each image or two."""
+"""The backbones that exist, the choice of an engine, and backbones that average over views of an image."""
 
 from __future__ import annotations
 
@@ -11,24 +11,51 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headstart.backbones.precision import pick_device
-from headstart.backbones.vgg16 import FrozenBackbone, check_runnable, started
-from headstart.backbones.weights import Weights, load_weights
-from headstart.errors import HeadstartError
-from headstart.types import FeatureBatch
+from headstart.backbones.vgg16 import VGG16
+from headstart.errors import HeadstartError, RecipeMismatchError
+from headstart.types import Backbone, FeatureBatch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headstart.backbones.precision import Device
-    from headstart.types import Backbone, Recipe
+    from headstart.backbones.spec import BackboneSpec
+    from headstart.backbones.weights import Weights
+    from headstart.types import Recipe
+
+#: The backbones, by name.
+BACKBONES: dict[str, BackboneSpec] = {"vgg16": VGG16}
+
+
+def backbone_spec(name: str) -> BackboneSpec:
+    """Return the backbone of that name.
+
+    Raises
+    ------
+    HeadstartError
+        If there is none; the message lists those that exist.
+    """
+    if name not in BACKBONES:
+        raise HeadstartError(f"Unknown backbone {name!r}. Expected one of: {', '.join(BACKBONES)}.")
+    return BACKBONES[name]
+
+
+def check_runnable(recipe: Recipe) -> None:
+    """Raise RecipeMismatchError where no backbone computes this recipe, since the features were made elsewhere."""
+    if recipe.backbone not in BACKBONES:
+        raise RecipeMismatchError(
+            f"These features were made by {recipe.backbone!r}, which headstart cannot run: it runs images through "
+            f"{', '.join(BACKBONES)} only. Compute the features of new images where these came from, import them (headstart "
+            "import), and score the head on that cache (headstart evaluate HEAD CACHE)."
+        )
 
 
 def in_views(backbone: Backbone, views: str) -> Backbone:
-    """Return a backbone that sees each image in these views (``schema.VIEWS``), from one that sees it as it is."""
+    """Return a backbone that sees each image in these views (``types.VIEWS``), from one that sees it as it is."""
     return MirroredBackbone(backbone) if views == "mirrored" else backbone
 
 
-class MirroredBackbone:
+class MirroredBackbone(Backbone):
     """A backbone whose features are the mean of those of an image and of its mirror image.
 
     Both go through the network in one pass, so that a batch holds half as many images and takes as long: nothing that counts
@@ -43,7 +70,7 @@ class MirroredBackbone:
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
         self.recipe = replace(backbone.recipe, views="mirrored")
-        self.device = getattr(backbone, "device", "cpu")
+        self.device = backbone.device
 
     @property
     def batch_size(self) -> int:
@@ -58,8 +85,8 @@ class MirroredBackbone:
         return mean_of_views(self._backbone.forward(with_mirror_images(images)))
 
     def start(self, images: NDArray[np.uint8]) -> Callable[[], FeatureBatch]:
-        """Start a pass, where the backbone can, and compute it otherwise; return what waits for the features."""
-        fetch = started(self._backbone, with_mirror_images(images))
+        """Start a pass over the images and their mirror images."""
+        fetch = self._backbone.start(with_mirror_images(images))
         return lambda: mean_of_views(fetch())
 
 
@@ -80,20 +107,25 @@ def mean_of_views(both: FeatureBatch) -> FeatureBatch:
     return FeatureBatch((maps + mirrored) * half, pooled, both.pooled_column_layer)
 
 
-#: The engines that a CPU can have, by precision, the fastest first (decision 0003); TensorFlow is always there.
-CPU_ENGINES = {"float32": ("ncnn", "openvino"), "bfloat16": ("openvino",), "int8": ("openvino",)}
+#: Engines that compute on the CPU alone, with the types that they are the fastest in there (decision 0003).
+CPU_ENGINES = {"ncnn": ("float32",), "openvino": ("float32", "bfloat16", "int8")}
 
-#: As they write themselves.
+#: Engines with their display names.
 ENGINE_NAMES = {"ncnn": "ncnn", "openvino": "OpenVINO", "tensorflow": "TensorFlow"}
+
+
+def engine_label(engine: str) -> str:
+    """Return the display name of an engine."""
+    return ENGINE_NAMES.get(engine, engine)
 
 
 def is_installed(engine: str) -> bool:
     """Return whether an engine is installed; it is not imported for it."""
-    return importlib.util.find_spec(engine) is not None
+    return engine not in ENGINE_NAMES or importlib.util.find_spec(engine) is not None
 
 
-def pick_engine(precision: str, device: str) -> str:
-    """Return which engine computes in a precision on a device: ``ncnn``, ``openvino`` or ``tensorflow``.
+def pick_engine(precision: str, device: str, spec: BackboneSpec = VGG16) -> str:
+    """Return the name of the engine of a backbone that computes in a precision on a device: the first that can.
 
     Raises
     ------
@@ -104,9 +136,15 @@ def pick_engine(precision: str, device: str) -> str:
         check_cpu(device)
         return "openvino"
     picked = pick_device(device)
-    if picked.name != "cpu" or precision not in {"float32", picked.reduced_precision}:
-        return "tensorflow"
-    return next(filter(is_installed, CPU_ENGINES.get(precision, ())), "tensorflow")
+    is_native = picked.name == "cpu" and precision in {"float32", picked.reduced_precision}
+    return next(
+        (
+            name
+            for name in spec.engines
+            if name not in CPU_ENGINES or (is_native and precision in CPU_ENGINES[name] and is_installed(name))
+        ),
+        list(spec.engines)[-1],
+    )
 
 
 def installed_engines() -> tuple[str, ...]:
@@ -115,24 +153,23 @@ def installed_engines() -> tuple[str, ...]:
 
 
 def type_to_prove(device: Device, engines: Collection[str]) -> str | None:
-    """Return the reduced type that ``auto`` tries on a device with these engines; None: float32 is as fast, or all it has."""
+    """Return the reduced type that ``auto`` tries on a device with these engines; None if float32 is as fast."""
     return None if device.winograd and "ncnn" in engines else device.reduced_precision
 
 
-def faster_engine(precision: str) -> str | None:
-    """Return the engine that would compute in a precision the fastest on a CPU, where it is not installed."""
-    engine = CPU_ENGINES.get(precision, ("tensorflow",))[0]
-    return None if is_installed(engine) else engine
+def fastest_engine(precision: str) -> str:
+    """Return the engine that computes in a precision the fastest on a CPU, installed or not."""
+    return next((name for name, types in CPU_ENGINES.items() if precision in types), "tensorflow")
 
 
 def build_backbone(
     recipe: Recipe,
-    weights: str | Path | Weights = "imagenet",
+    weights: str | Path | Weights | None = None,
     *,
     batch_size: int | None = None,
     device: str = "auto",
 ) -> Backbone:
-    """Return the backbone that makes the features of a recipe.
+    """Return the backbone that computes the features of a recipe.
 
     int8 runs on OpenVINO. On a CPU, float32 runs on ncnn or OpenVINO and bfloat16 on OpenVINO, where these are installed:
     they are faster there, and within the rounding of the type the same (decision 0003). Everything else runs on TensorFlow.
@@ -140,9 +177,10 @@ def build_backbone(
     Parameters
     ----------
     recipe : Recipe
-        Of the features.
-    weights : str, Path or Weights
-        ``imagenet``, the file of the custom weights that the features were made with, or weights that were loaded before.
+        Recipe of the features.
+    weights : str, Path or Weights, optional
+        Name of published weights, e.g. ``imagenet``; a file; or loaded weights. The default is the first published weights
+        of the backbone.
     batch_size : int, optional
         Images per forward pass, mirror images included; the default fits the device.
     device : str
@@ -151,9 +189,9 @@ def build_backbone(
     Raises
     ------
     RecipeMismatchError
-        If these weights, or this version of the program, cannot make them; the message names the fields.
+        If these weights, or this version of the program, compute other features; the message names the fields.
     HeadstartError
-        If the recipe needs OpenVINO and it is not installed, or the device is none of its.
+        If the recipe needs OpenVINO and it is not installed, or there is no such device.
     """
     check_runnable(recipe)  # before weights are looked for
     backbone = in_views(engine_backbone(network_recipe(recipe), weights, batch_size, device), recipe.views)
@@ -166,26 +204,16 @@ def network_recipe(recipe: Recipe) -> Recipe:
     return replace(recipe, views="single", page=None, intensity=None)
 
 
-def engine_backbone(recipe: Recipe, weights: str | Path | Weights, batch_size: int | None, device: str) -> Backbone:
-    """Return the backbone of a recipe of single views. Parameters and errors as of :func:`build_backbone`."""
-    engine = pick_engine(recipe.precision, device)
-    if engine == "ncnn":
-        from headstart.backbones.ncnn import NcnnBackbone
-
-        return NcnnBackbone(recipe, loaded(weights), batch_size=batch_size)
-    if engine == "openvino":
-        from headstart.backbones.openvino import OpenVinoBackbone
-
-        return OpenVinoBackbone.from_recipe(recipe, loaded(weights), batch_size=batch_size)
-    return FrozenBackbone.from_recipe(recipe, loaded(weights), batch_size=batch_size, device=device)
+def engine_backbone(
+    recipe: Recipe, weights: str | Path | Weights | None, batch_size: int | None, device: str
+) -> Backbone:
+    """Return the backbone of a recipe of single views; parameters and errors as of :func:`build_backbone`."""
+    spec = BACKBONES[recipe.backbone]
+    factory = spec.engine(pick_engine(recipe.precision, device, spec))
+    return factory(recipe, spec.loaded(weights), batch_size=batch_size, device=device)
 
 
 def check_cpu(device: str) -> None:
     """Raise HeadstartError where a GPU was asked for, which the engine of int8 does not use."""
     if device not in {"auto", "cpu"}:
         raise HeadstartError(f"The precision int8 runs on the CPU. Received: --device {device}. Leave --device out.")
-
-
-def loaded(weights: str | Path | Weights) -> Weights:
-    """Return weights, read and checked."""
-    return weights if isinstance(weights, Weights) else load_weights(weights, custom=str(weights) != "imagenet")

@@ -1,35 +1,25 @@
-"""VGG16 without top, frozen, built once and compiled for one batch shape."""
+"""VGG16 without top, frozen: its description, what its engines share, and the one on TensorFlow."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from headstart.backbones.precision import Program, pick_device
-from headstart.backbones.weights import Weights, load_weights
+from headstart.backbones.spec import BackboneSpec, LayerSpec, check_images, check_same, joined
+from headstart.backbones.weights import IMAGENET_VGG16_SHA256, Weights, load_weights, local_sources
 from headstart.errors import HeadstartError, RecipeMismatchError
-from headstart.images.decode import DECODE_RULES
 from headstart.runtime import import_keras, import_tensorflow
-from headstart.types import (
-    POOLED_LAYER_NAMES,
-    POOLED_LAYERS,
-    VIEWS,
-    FeatureBatch,
-    Quantization,
-    Recipe,
-    checked_intensity,
-    checked_page,
-)
+from headstart.types import Backbone
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
-    from headstart.types import Backbone
+    from headstart.types import FeatureBatch, Recipe
 
 log = logging.getLogger(__name__)
 
@@ -37,141 +27,83 @@ log = logging.getLogger(__name__)
 #: keras.applications.vgg16, mode "caffe").
 BGR_MEANS = (103.939, 116.779, 123.68)
 
-#: The layers whose output may be stored: every convolution and pooling layer of configuration D.
-LAYERS = tuple(
-    f"block{block}_{kind}"
-    for block, n_convolutions in ((1, 2), (2, 2), (3, 3), (4, 3), (5, 3))
-    for kind in (*(f"conv{i + 1}" for i in range(n_convolutions)), "pool")
-)
-
-
-#: Layer of each column of the averages (1,472).
-POOLED_COLUMN_LAYER = tuple(name for name, channels in POOLED_LAYERS for _ in range(channels))
-
-
-def map_side(recipe: Recipe) -> int:
-    """Return how many rows and columns the output of a recipe's layer has: each pooling halves them."""
-    halvings = sum(name.endswith("_pool") for name in LAYERS[: LAYERS.index(recipe.layer) + 1])
-    return recipe.input_size_px >> halvings
-
-
-#: The smallest input that five poolings by two leave anything of.
-MIN_INPUT_SIZE_PX = 32
-
 #: Keras' names for the precisions: weights and sums stay float32, multiplications run in the reduced type.
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
-#: Every precision of a recipe; the last one on OpenVINO alone (backbones/openvino.py).
-PRECISIONS = (*POLICIES, "int8")
+
+def _layers() -> Iterator[tuple[str, LayerSpec]]:
+    """Yield every convolution and pooling layer of configuration D (Simonyan & Zisserman, 2015, table 1), by Keras' names."""
+    for block, (n_convolutions, channels) in enumerate(((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)), start=1):
+        for number in range(1, n_convolutions + 1):
+            yield f"block{block}_conv{number}", LayerSpec(channels, 2 ** (block - 1))
+        yield f"block{block}_pool", LayerSpec(channels, 2**block)
 
 
-def make_recipe(
-    *,
-    weights: str = "imagenet",
-    weights_sha256: str,
-    layer: str = "block5_pool",
-    input_size_px: int = 224,
-    resize: str = "keras-bilinear",
-    precision: str = "float32",
-    storage: str = "float16",
-    quantization: Quantization | None = None,
-    views: str = "single",
-    page: int | str | None = None,
-    intensity: tuple[float, float] | None = None,
-) -> Recipe:
-    """Return the recipe of VGG16 features with these options.
+VGG16 = BackboneSpec(
+    name="vgg16",
+    layers=dict(_layers()),
+    pooled_layers=("block1_conv2", "block2_conv2", "block3_conv3", "block4_conv3", "block5_conv3"),
+    default_layer="block5_pool",
+    default_input_size_px=224,
+    min_input_size_px=32,  # five poolings by two
+    preprocessing="RGB → BGR, means of ImageNet subtracted, no scaling",
+    weights={"imagenet": IMAGENET_VGG16_SHA256},
+    load_weights=load_weights,
+    has_local_weights=lambda: any(source.read for source in local_sources()),
+    precisions=(*POLICIES, "int8"),
+    engines={
+        "ncnn": "headstart.backbones.ncnn:NcnnBackbone.from_recipe",
+        "openvino": "headstart.backbones.openvino:OpenVinoBackbone.from_recipe",
+        "tensorflow": "headstart.backbones.vgg16:FrozenBackbone.from_recipe",
+    },
+)
 
-    Raises
-    ------
-    HeadstartError
-        If an option is not one of those that exist; the message lists them.
-    """
-    if layer not in LAYERS:
-        raise HeadstartError(f"VGG16 has no layer {layer!r} to store. Expected one of: {', '.join(LAYERS)}.")
-    if precision not in PRECISIONS:
-        raise HeadstartError(f"Unknown precision {precision!r}. Expected one of: {', '.join(PRECISIONS)}.")
-    if input_size_px < MIN_INPUT_SIZE_PX:
-        raise HeadstartError(
-            f"The input of VGG16 is at least {MIN_INPUT_SIZE_PX} pixels wide. Received: {input_size_px}."
-        )
-    if storage not in {"float16", "float32"}:
-        raise HeadstartError(f"Unknown storage type {storage!r}. Expected float16 or float32.")
-    if views not in VIEWS:
-        raise HeadstartError(f"Unknown views {views!r}. Expected {' or '.join(VIEWS)}.")
-    try:
-        page = None if page in {None, 1} else checked_page(page)
-        intensity = None if intensity is None else checked_intensity(intensity)
-    except ValueError as error:
-        raise HeadstartError(f"{error}.") from error
-    return Recipe(
-        backbone="vgg16",
-        weights=weights,
-        weights_sha256=weights_sha256,
-        layer=layer,
-        pooled_layers=POOLED_LAYER_NAMES,
-        input_size_px=input_size_px,
-        decode=DECODE_RULES,
-        resize=resize,
-        precision=precision,
-        storage=storage,
-        quantization=quantization,
-        views=views,
-        page=page,
-        intensity=intensity,
-    )
+LAYERS = tuple(VGG16.layers)
 
 
-class FrozenBackbone:
-    """VGG16 (Simonyan & Zisserman, 2015) up to a layer, frozen; images in, features out.
+class Vgg16Engine(Backbone):
+    """VGG16 (Simonyan & Zisserman, 2015) up to a layer, frozen, on some engine.
 
     Parameters
     ----------
     weights : str, Path or Weights
         ``imagenet``, a Keras weights file, or weights that were loaded before.
-    layer, input_size_px, resize, precision, storage
-        As in :class:`headstart.types.Recipe`.
     batch_size : int, optional
-        Images per forward pass; the default fits the device (32 on a CPU, 64 on a GPU). Halved when memory runs out.
+        Images per call of the engine; the default fits the device.
     device : str
         ``auto``, ``cpu`` or ``gpu:N``.
+    **options
+        ``layer``, ``input_size_px``, ``resize``, ``precision``, ``storage`` and ``quantization`` of
+        :class:`headstart.types.Recipe`.
 
-    Examples
-    --------
-    >>> backbone = FrozenBackbone()                                       # doctest: +SKIP
-    >>> backbone.forward(images).features.shape                           # doctest: +SKIP
-    (16, 7, 7, 512)
+    Raises
+    ------
+    HeadstartError
+        If the engine is not installed, or an option has an unknown value.
     """
+
+    #: Name of the engine, and the precisions that it computes.
+    engine: ClassVar[str]
+    engine_precisions: ClassVar[tuple[str, ...]]
+
+    batch_size: int = 1
 
     def __init__(
         self,
         weights: str | Path | Weights = "imagenet",
         *,
-        layer: str = "block5_pool",
-        input_size_px: int = 224,
-        resize: str = "keras-bilinear",
-        precision: str = "float32",
-        storage: str = "float16",
         batch_size: int | None = None,
         device: str = "auto",
+        **options: Any,
     ) -> None:
-        if precision not in POLICIES:
-            raise HeadstartError(f"TensorFlow computes in {', '.join(POLICIES)}. Received: {precision}.")
+        precision = options.get("precision", "float32")
+        if precision not in self.engine_precisions:
+            raise HeadstartError(
+                f"{self.engine} computes in {', '.join(self.engine_precisions)}. Received: {precision}."
+            )
         loaded = weights if isinstance(weights, Weights) else load_weights(weights)
-        self.recipe = make_recipe(
-            weights=loaded.name,
-            weights_sha256=loaded.sha256,
-            layer=layer,
-            input_size_px=input_size_px,
-            resize=resize,
-            precision=precision,
-            storage=storage,
-        )
-        self._device = pick_device(device)
-        self.batch_size = batch_size or self._device.batch_size
-        self.device = self._device.name
-        self._model = build_model(self.recipe, loaded)
-        self._halving = threading.Lock()
-        self._program = self._compile(self.batch_size)
+        self.recipe = VGG16.recipe(weights=loaded.name, weights_sha256=loaded.sha256, **options)
+        self.build(loaded, batch_size, device)
 
     @classmethod
     def from_recipe(
@@ -181,27 +113,25 @@ class FrozenBackbone:
         *,
         batch_size: int | None = None,
         device: str = "auto",
-    ) -> FrozenBackbone:
-        """Return the backbone that makes the features of ``recipe`` again.
+    ) -> Self:
+        """Return the backbone that computes the features of a recipe.
 
         Raises
         ------
         RecipeMismatchError
-            If these weights, or this version of the program, cannot make them; the message names the fields.
+            If these weights, or this version of the program, compute other features; the message names the fields.
         """
-        check_runnable(recipe)
-        backbone = cls(
-            weights,
-            layer=recipe.layer,
-            input_size_px=recipe.input_size_px,
-            resize=recipe.resize,
-            precision=recipe.precision,
-            storage=recipe.storage,
-            batch_size=batch_size,
-            device=device,
-        )
+        if recipe.backbone != VGG16.name:
+            raise RecipeMismatchError(f"This is the backbone {VGG16.name}. The recipe needs: {recipe.backbone}.")
+        names = ("layer", "input_size_px", "resize", "precision", "storage", "quantization")
+        options = {name: getattr(recipe, name) for name in names}
+        backbone = cls(weights, batch_size=batch_size, device=device, **options)
         check_same(recipe, backbone.recipe)
         return backbone
+
+    def build(self, weights: Weights, batch_size: int | None, device: str) -> None:
+        """Set ``batch_size`` and ``device``, and make the network of ``self.recipe``."""
+        raise NotImplementedError
 
     def forward(self, images: NDArray[np.uint8]) -> FeatureBatch:
         """Return the features of images.
@@ -209,18 +139,48 @@ class FrozenBackbone:
         Parameters
         ----------
         images : ndarray of shape (n_images, input_size_px, input_size_px, 3), uint8
-            RGB, 0–255. Any number of images; each pass takes ``batch_size`` of them, the last one padded.
+            RGB, 0–255. Any number of images.
 
         Returns
         -------
         FeatureBatch
-            Rows in the order of the images, float32. A row does not depend on the other images of its batch.
+            Rows in the order of the images, float32. A row does not depend on the other images.
 
         Raises
         ------
         HeadstartError
-            If shape or dtype are not these, or memory does not suffice for a single image.
+            If shape or dtype differ, or memory does not suffice for a single image.
         """
+        return self.start(images)()
+
+
+class FrozenBackbone(Vgg16Engine):
+    """VGG16 up to a layer, frozen, on TensorFlow: compiled for one batch shape, which is halved when memory runs out.
+
+    Each pass takes ``batch_size`` images (32 on a CPU, 64 on a GPU by default), the last one padded. Parameters as of
+    :class:`Vgg16Engine`.
+
+    Examples
+    --------
+    >>> backbone = FrozenBackbone()                                       # doctest: +SKIP
+    >>> backbone.forward(images).features.shape                           # doctest: +SKIP
+    (16, 7, 7, 512)
+    """
+
+    engine = "TensorFlow"
+    engine_precisions = tuple(POLICIES)
+
+    def build(self, weights: Weights, batch_size: int | None, device: str) -> None:
+        """See :class:`Vgg16Engine`."""
+        self._device = pick_device(device)
+        self.batch_size = batch_size or self._device.batch_size
+        self.device = self._device.name
+        self._model = build_model(self.recipe, weights)
+        self._halving = threading.Lock()
+        self._program = self._compile(self.batch_size)
+
+    def forward(self, images: NDArray[np.uint8]) -> FeatureBatch:
+        """See :class:`Vgg16Engine`."""
         check_images(images, self.recipe.input_size_px)
         batches, start = [], 0
         while start < len(images):
@@ -247,13 +207,13 @@ class FrozenBackbone:
         check_images(images, self.recipe.input_size_px)
         program = self._program
         if len(images) > program.batch_size:
-            return at_once(self.forward(images))
+            return super().start(images)
         exhausted = import_tensorflow().errors.ResourceExhaustedError
         try:
             copy_back = program.run(images)
         except exhausted as error:
             self._halve_batch(error, program.batch_size)
-            return at_once(self.forward(images))
+            return super().start(images)
 
         def fetch() -> FeatureBatch:
             try:
@@ -279,81 +239,7 @@ class FrozenBackbone:
             self.batch_size = tried // 2
 
     def _compile(self, batch_size: int) -> Program:
-        return Program(self._model, self.recipe.input_size_px, BGR_MEANS, POOLED_COLUMN_LAYER, batch_size, self._device)
-
-
-def joined(batches: Sequence[FeatureBatch]) -> FeatureBatch:
-    """Return batches as one."""
-    if len(batches) == 1:
-        return batches[0]
-    features, pooled = (np.concatenate([getattr(b, name) for b in batches]) for name in ("features", "pooled"))
-    return FeatureBatch(features, pooled, batches[0].pooled_column_layer)
-
-
-def started(backbone: Backbone, images: NDArray[np.uint8]) -> Callable[[], FeatureBatch]:
-    """Return what waits for the features of images; a backbone that has no ``start`` has computed them by then."""
-    begin: Callable[[NDArray[np.uint8]], Callable[[], FeatureBatch]] | None = getattr(backbone, "start", None)
-    return at_once(backbone.forward(images)) if begin is None else begin(images)
-
-
-def at_once(features: FeatureBatch) -> Callable[[], FeatureBatch]:
-    """Return features that need not be waited for as if they had to be."""
-    return lambda: features
-
-
-def check_images(images: NDArray[np.uint8], size_px: int) -> None:
-    """Raise HeadstartError where images are not what a backbone of this input size takes."""
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (size_px, size_px, 3) or not len(images):
-        raise HeadstartError(
-            f"The backbone takes uint8 images of shape (n ≥ 1, {size_px}, {size_px}, 3). "
-            f"Received: {images.dtype} of shape {images.shape}."
-        )
-
-
-def check_same(wanted: Recipe, available: Recipe) -> None:
-    """Raise RecipeMismatchError, naming the fields, where a backbone does not make the features that are wanted."""
-    differences = wanted.differences(available)
-    if differences:
-        raise RecipeMismatchError(
-            f"The features cannot be made again here. Wanted ≠ available: {'; '.join(differences)}."
-        )
-
-
-def remade(recipe: Recipe, weights: Weights) -> Recipe:
-    """Return what a recipe becomes with these weights and the rules of this version: the same, where they fit.
-
-    Raises
-    ------
-    RecipeMismatchError
-        If the features were made elsewhere.
-    """
-    check_runnable(recipe)
-    return make_recipe(
-        weights=weights.name,
-        weights_sha256=weights.sha256,
-        layer=recipe.layer,
-        input_size_px=recipe.input_size_px,
-        resize=recipe.resize,
-        precision=recipe.precision,
-        storage=recipe.storage,
-        quantization=recipe.quantization,
-    )
-
-
-def check_runnable(recipe: Recipe) -> None:
-    """Check that images can be turned into features of this recipe at all; nothing is loaded for it.
-
-    Raises
-    ------
-    RecipeMismatchError
-        If they were made elsewhere.
-    """
-    if recipe.backbone != "vgg16":
-        raise RecipeMismatchError(
-            f"These features were made by {recipe.backbone!r}, which headstart cannot run: it runs images through vgg16 "
-            "only. Compute the features of new images where these came from, import them (headstart import), and score "
-            "the head on that cache (headstart evaluate HEAD CACHE)."
-        )
+        return Program(self._model, self.recipe.input_size_px, BGR_MEANS, VGG16.column_layers, batch_size, self._device)
 
 
 def build_model(recipe: Recipe, weights: Weights) -> Any:

@@ -215,11 +215,6 @@ def checked(tensors: Tensors, *, source: str, custom: bool = False) -> Weights:
     return Weights("custom" if wrong else "imagenet", tensors, everything.hexdigest(), source)
 
 
-def imagenet_sha256() -> str:
-    """Return the digest that ImageNet weights have, known without reading them."""
-    return IMAGENET_VGG16_SHA256
-
-
 def read_keras_file(path: Path) -> Tensors:
     """Return the tensors of a Keras ``.h5`` (with or without top) or ``.weights.h5`` file.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from headstart.backbones.registry import CPU_ENGINES, ENGINE_NAMES, type_to_prove
+from headstart.backbones.registry import ENGINE_NAMES, fastest_engine, type_to_prove
 from headstart.runtime import size_text
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _missing_engine(machine: Machine) -> str:
         return ""
     cpu = machine.devices[0]
     precision = type_to_prove(cpu, ENGINE_NAMES) or "float32"
-    engine = CPU_ENGINES[precision][0]
+    engine = fastest_engine(precision)
     if engine in machine.engines:
         return ""
     also = ", and int8 with it" if engine == "openvino" else ""

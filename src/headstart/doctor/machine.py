@@ -23,7 +23,7 @@ from PIL import Image
 from headstart.backbones.precision import BFLOAT16_FLAGS, Device, count_gpus, cpu, cpu_flags, gpu
 from headstart.backbones.quantize import CALIBRATION_IMAGES
 from headstart.backbones.registry import build_backbone, installed_engines
-from headstart.backbones.vgg16 import POOLED_COLUMN_LAYER, make_recipe
+from headstart.backbones.vgg16 import VGG16
 from headstart.errors import HeadstartError
 from headstart.images.load import decode_resized
 from headstart.runtime import free_bytes, usable_cores
@@ -251,7 +251,7 @@ def decode_rates(
 
 def forward_rates(weights: Weights, device: Device, *, seconds: float = SECONDS) -> tuple[dict[str, float], Recipe]:
     """Return images/s in float32 and in the device's reduced type, and the recipe of the former."""
-    recipe = make_recipe(weights=weights.name, weights_sha256=weights.sha256, input_size_px=INPUT_SIZE_PX)
+    recipe = VGG16.recipe(weights=weights.name, weights_sha256=weights.sha256, input_size_px=INPUT_SIZE_PX)
     types = filter(None, ("float32", device.reduced_precision))
     backbones = (build_backbone(replace(recipe, precision=name), weights, device=device.name) for name in types)
     return {backbone.recipe.precision: forward_rate(backbone, seconds=seconds) for backbone in backbones}, recipe
@@ -290,8 +290,8 @@ def write_rate(recipe: Recipe, folder: Path, *, seconds: float = SECONDS) -> flo
     rng = np.random.default_rng(0)
     values = rng.gamma(1.0, 10.0, (WRITTEN_ROWS, 7, 7, 512)).astype(np.float32)
     values[rng.random(values.shape) < ZEROS] = 0
-    averages = rng.random((WRITTEN_ROWS, len(POOLED_COLUMN_LAYER)), np.float32)
-    batch = FeatureBatch(values, averages, POOLED_COLUMN_LAYER)
+    averages = rng.random((WRITTEN_ROWS, len(VGG16.column_layers)), np.float32)
+    batch = FeatureBatch(values, averages, VGG16.column_layers)
     rows = [ImageRow(ImageRef(f"{i}.jpg", None, None, None, 1, 1), f"{i:064x}", 1, 1) for i in range(WRITTEN_ROWS)]
     recipe = replace(recipe, storage="float16")
     with tempfile.TemporaryDirectory(prefix=".headstart-doctor-", dir=folder) as name:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.backbones.vgg16 import check_runnable
+from headstart.backbones.registry import check_runnable
 from headstart.backbones.weights import Weights, load_weights
 from headstart.bundles.bundle import Bundle, load_bundle
 from headstart.errors import HeadstartError
@@ -167,6 +167,8 @@ def open_request(
     bundle = load_bundle(Path(head))
     recipe = bundle.recipe
     check_runnable(recipe)
+    if recipe.backbone != "vgg16":
+        raise HeadstartError(f"An exported model can carry the backbone vgg16 only. The head needs {recipe.backbone}.")
     if recipe.resize != "keras-bilinear":
         raise HeadstartError(
             f"An exported model can carry the resize preset keras-bilinear only. The head was fitted on {recipe.resize!r}."

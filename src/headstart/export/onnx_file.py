@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headstart.backbones.vgg16 import BGR_MEANS, map_side
+from headstart.backbones.vgg16 import BGR_MEANS, VGG16
 from headstart.cache.publish import published_bytes
 from headstart.errors import HeadstartError
 from headstart.export.classifier import Request, open_request
@@ -151,7 +151,7 @@ def _pool(graph: Graph, name: str, maps: str, recipe: Recipe) -> str:
     if name == "gem":
         return generalised_mean(graph, maps)
     if name == "crops":
-        return average_crops(graph, maps, map_side(recipe))
+        return average_crops(graph, maps, VGG16.map_shape(recipe)[0])
     raise HeadstartError(f"The pooling {name} cannot be exported to ONNX.")
 
 

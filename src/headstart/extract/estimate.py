@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections import Counter
@@ -15,7 +16,7 @@ import numpy as np
 
 from headstart.backbones.precision import cpu, cpu_flags
 from headstart.backbones.quantize import adds_up_int8
-from headstart.backbones.registry import ENGINE_NAMES, faster_engine, installed_engines, type_to_prove
+from headstart.backbones.registry import BACKBONES, ENGINE_NAMES, fastest_engine, installed_engines, type_to_prove
 from headstart.cache.merge import MergedRows
 from headstart.extract.assemble import is_current, with_missing
 from headstart.extract.engines.device_engine import devices_of
@@ -28,7 +29,7 @@ from headstart.extract.run import Run, default_output
 from headstart.images.discovery.scan import classes_of, discover
 from headstart.runtime import usable_cores
 from headstart.storage.address import Location, location
-from headstart.types import POOLED_LAYERS, Progress, Silence
+from headstart.types import Progress, Silence
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,21 +54,15 @@ def bytes_per_row(recipe: Recipe, compression: str, sources: Sequence[KnownRows]
         files = (source.file for source in sources)
         sizes = (file.stat().st_size if isinstance(file, Path) else file.size_bytes for file in files)
         return sum(sizes) / n_rows, f"as the {n_rows:,} rows that exist"
-    map_bytes = values_of(recipe) * (2 if recipe.storage == "float16" else 4)
-    pooled_bytes = 4 * sum(channels for _, channels in POOLED_LAYERS)
-    if compression != "none" and recipe.layer == "block5_pool":
+    spec = BACKBONES[recipe.backbone]
+    map_bytes = math.prod(spec.map_shape(recipe)) * (2 if recipe.storage == "float16" else 4)
+    pooled_bytes = 4 * len(spec.column_layers)
+    if compression != "none" and (recipe.backbone, recipe.layer) == ("vgg16", "block5_pool"):
         share, words = COMPRESSED_SHARE[recipe.views]
         reason = f"as photographs need on average: {recipe.layer} in {words} by {compression}, and its averages"
         return map_bytes * share + pooled_bytes + DESCRIPTION_BYTES, reason
     at_most = "" if compression == "none" else f" at most: {recipe.layer} before {compression}"
     return map_bytes + pooled_bytes + DESCRIPTION_BYTES, f"{recipe.storage}{at_most}"
-
-
-def values_of(recipe: Recipe) -> int:
-    """Return how many values a row of the recipe's layer has: each block of VGG16 ends by halving height and width."""
-    block = int(recipe.layer.removeprefix("block")[0])
-    side = recipe.input_size_px >> (block if recipe.layer.endswith("pool") else block - 1)
-    return int(side**2 * POOLED_LAYERS[block - 1][1])
 
 
 def free_disk_bytes(target: Path) -> int:
@@ -123,7 +118,7 @@ def measured_rate(run: Run, plan: Plan, recipe: Recipe | None) -> tuple[Rate | N
     start_seconds = time.perf_counter() - started
     forward, decode = seconds_per_image(backbone, batch), decode_seconds / len(images)
     # On a CPU the network and the decoder share the cores; a GPU computes while the CPU decodes.
-    on_cpu = getattr(backbone, "device", "cpu") == "cpu"
+    on_cpu = backbone.device == "cpu"
     n_gpus = max(1, sum(name.startswith("gpu") for name in devices_of(run.options, recipe)))
     per_image = forward + decode if on_cpu else max(forward / n_gpus, decode)
     of_several = f", on one of {n_gpus} GPUs" if n_gpus > 1 else ""
@@ -189,8 +184,8 @@ def faster_network(summary: ExtractionSummary, options: ExtractOptions) -> str:
     if summary.device.startswith("gpu"):
         return "A faster GPU would help; if its memory is not full, a larger --batch-size."
     ways = ["A GPU (--device gpu:0) would help"]
-    engine = faster_engine(summary.recipe.precision) if summary.recipe else None
-    if engine:
+    engine = fastest_engine(summary.recipe.precision) if summary.recipe else "tensorflow"
+    if engine not in installed_engines():
         ways.append(f"so may {ENGINE_NAMES[engine]}, with the same features: pip install 'headstart[{engine}]'")
     if options.precision == "float32" and type_to_prove(cpu(), installed_engines()):
         ways.append("so may --precision auto: it takes a faster type where that gives the same features")

@@ -14,23 +14,26 @@ import numpy as np
 from headstart.backbones.precision import choose_precision, pick_device, row_cosines
 from headstart.backbones.quantize import CALIBRATION_IMAGES, CALIBRATION_SEED
 from headstart.backbones.registry import (
-    ENGINE_NAMES,
+    backbone_spec,
     build_backbone,
     check_cpu,
+    engine_label,
     in_views,
     installed_engines,
     network_recipe,
     pick_engine,
     type_to_prove,
 )
-from headstart.backbones.vgg16 import make_recipe
-from headstart.backbones.weights import Weights, imagenet_sha256, load_weights, local_sources
 from headstart.images.load import LoadedImage
 from headstart.images.read_ahead import decoded
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
+    from headstart.backbones.spec import BackboneSpec
+    from headstart.backbones.weights import Weights
     from headstart.extract.options import ExtractOptions
     from headstart.extract.shard_jobs import ShardJob
     from headstart.types import Backbone, ImageRef, Quantization, Recipe
@@ -94,10 +97,20 @@ class Network:
     def __init__(self, options: ExtractOptions) -> None:
         self.options = options
 
+    @property
+    def spec(self) -> BackboneSpec:
+        """The backbone."""
+        return backbone_spec(self.options.backbone)
+
+    @property
+    def weights_name(self) -> str | Path:
+        """Name of published weights, or a file."""
+        return self.options.weights or next(iter(self.spec.weights))
+
     @cached_property
     def weights(self) -> Weights:
         """The weights, read and checked once."""
-        return load_weights(self.options.weights, custom=self.options.custom_weights)
+        return self.spec.load_weights(self.weights_name, custom=self.options.custom_weights)
 
     def __getstate__(self) -> dict[str, Any]:
         """Go to other processes with the weights, which these then need not have; each sees one of several devices alone."""
@@ -107,20 +120,20 @@ class Network:
 
     def is_at_hand(self) -> bool:
         """Return whether the weights need no download."""
-        return str(self.options.weights) != "imagenet" or any(source.read for source in local_sources())
+        return str(self.weights_name) not in self.spec.weights or self.spec.has_local_weights()
 
     def wanted(self, existing: Recipe | None) -> Recipe:
         """Return the recipe the options ask for; with precision ``auto``, in the precision of the existing features.
 
-        Only weights of the user's own are read for it: the digest of the ImageNet ones is known.
+        Only weights of the user's own are read for it: the digests of published ones are known.
         """
-        options = self.options
-        imagenet = str(options.weights) == "imagenet" and not options.custom_weights
+        options, spec = self.options, self.spec
+        published = None if options.custom_weights else spec.weights.get(str(self.weights_name))
         auto = existing.precision if existing is not None else "float32"
         precision = auto if options.precision == "auto" else options.precision
-        return make_recipe(
-            weights="imagenet" if imagenet else self.weights.name,
-            weights_sha256=imagenet_sha256() if imagenet else self.weights.sha256,
+        return spec.recipe(
+            weights=str(self.weights_name) if published else self.weights.name,
+            weights_sha256=published or self.weights.sha256,
             layer=options.layer,
             input_size_px=options.input_size_px,
             resize=options.resize,
@@ -155,9 +168,11 @@ class Network:
         if self.options.precision != "auto":
             return self.build(self.options.precision), f"{self.options.precision}: as asked for"
         device = pick_device(self.options.first_device)
-        choice = choose_precision(self.build, type_to_prove(device, installed_engines()), device.name, images)
-        engine = ENGINE_NAMES[pick_engine(choice.backbone.recipe.precision, device.name)]
-        return choice.backbone, f"{choice.reason}; on {engine}"
+        reduced = type_to_prove(device, installed_engines())
+        reduced = reduced if reduced in self.spec.precisions else None
+        choice = choose_precision(self.build, reduced, device.name, images)
+        engine = pick_engine(choice.backbone.recipe.precision, device.name, self.spec)
+        return choice.backbone, f"{choice.reason}; on {engine_label(engine)}"
 
     def quantized(self, images: NDArray[np.uint8], sample: Callable[[], Sample]) -> tuple[Backbone, str]:
         """Return the network in 8-bit integers, and how near its features come to those of float32 on these images."""

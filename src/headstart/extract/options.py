@@ -101,11 +101,15 @@ class ExtractOptions:
 
     Attributes
     ----------
-    weights : str or Path
-        ``imagenet`` or a Keras weights file.
+    backbone : str
+        Name of the network (``headstart.backbones.registry.BACKBONES``).
+    weights : str or Path, optional
+        Name of published weights, e.g. ``imagenet``, or a weights file; the default is the first published one.
     custom_weights : bool
-        Accept a file that does not hold the ImageNet weights.
-    layer, input_size_px, resize, storage, views, page
+        Accept a file that does not hold published weights.
+    layer, input_size_px : optional
+        Layer to store, and height and width of the input; the defaults are the backbone's.
+    resize, storage, views, page
         As in :class:`headstart.types.Recipe`.
     intensity : str or tuple of float
         Which sample values of more than 8 bits become 0 and 255: ``type``, the limits of each image's type; two values; or
@@ -142,10 +146,11 @@ class ExtractOptions:
         Where those workers run.
     """
 
-    weights: str | Path = "imagenet"
+    backbone: str = "vgg16"
+    weights: str | Path | None = None
     custom_weights: bool = False
-    layer: str = "block5_pool"
-    input_size_px: int = 224
+    layer: str | None = None
+    input_size_px: int | None = None
     resize: str = "keras-bilinear"
     precision: str = "auto"
     storage: str = "float16"

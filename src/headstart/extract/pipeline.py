@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from headstart.backbones.vgg16 import started
 from headstart.errors import ImageError, StorageError
 from headstart.extract.shard_jobs import Batch, Shard, ShardFile, ShardJob, ShardReport
 from headstart.images.read_ahead import RunTimes, Stage, StageTime, decoded, grouped, images_ahead
@@ -87,7 +86,7 @@ class InferenceQueue:
         if self._stop.is_set():
             return None
         begin = self._clock()
-        return begin, (lambda: None) if batch.pixels is None else started(self._backbone, batch.pixels)
+        return begin, (lambda: None) if batch.pixels is None else self._backbone.start(batch.pixels)
 
     def _fetch(self, batch: Batch, sent: Future[tuple[float, Callable[[], FeatureBatch | None]] | None]) -> Any | None:
         found = sent.result()

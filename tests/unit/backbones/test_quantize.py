@@ -21,13 +21,13 @@ from headstart.backbones.quantize import (
     sample_sha256,
 )
 from headstart.backbones.registry import build_backbone
-from headstart.backbones.vgg16 import make_recipe
+from headstart.backbones.vgg16 import VGG16
 from headstart.backbones.weights import Weights
 from headstart.errors import HeadstartError
 from headstart.types import Quantization, Recipe
 
 QUANTIZATION = Quantization("openvino", (1.5, 832.9128), 64, 0, "a" * 64, "b" * 64)
-RECIPE = make_recipe(weights_sha256="0" * 64, precision="int8", quantization=QUANTIZATION)
+RECIPE = VGG16.recipe(weights_sha256="0" * 64, precision="int8", quantization=QUANTIZATION)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_a_recipe_with_it_is_read_as_it_was_written(ranges: list[float], n_image
 
 
 def test_a_recipe_without_it_is_written_as_before() -> None:
-    plain = make_recipe(weights_sha256="0" * 64)
+    plain = VGG16.recipe(weights_sha256="0" * 64)
     assert "quantization" not in plain.to_json()
     (difference,) = replace(plain, precision="int8").differences(RECIPE)
     assert difference == "quantization: None ≠ openvino network bbbbbbbbbbbb… of 64 images"

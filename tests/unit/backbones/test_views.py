@@ -13,12 +13,12 @@ import pytest
 from fakes import FakeBackbone
 from headstart.backbones import registry
 from headstart.backbones.registry import MirroredBackbone, build_backbone, in_views
-from headstart.backbones.vgg16 import make_recipe
+from headstart.backbones.vgg16 import VGG16
 from headstart.cache.reader import open_cache
 from headstart.errors import HeadstartError
 from headstart.types import FeatureBatch, Recipe
 
-RECIPE = make_recipe(weights_sha256="0" * 64)
+RECIPE = VGG16.recipe(weights_sha256="0" * 64)
 GOLDEN = Path(__file__).resolve().parents[2] / "data" / "cache_v1.h5"
 
 
@@ -147,5 +147,5 @@ def test_other_views_are_refused(views: object) -> None:
     with pytest.raises(ValueError, match="views, where it is written, is mirrored"):
         Recipe.from_json(text)
     if views != "single":
-        with pytest.raises(HeadstartError, match="Expected single or mirrored"):
-            make_recipe(weights_sha256="0" * 64, views=views)  # type: ignore[arg-type]
+        with pytest.raises(HeadstartError, match="Expected one of: single, mirrored"):
+            VGG16.recipe(weights_sha256="0" * 64, views=views)  # type: ignore[arg-type]

@@ -24,7 +24,7 @@ def test_custom_weights_get_their_own_digest() -> None:
     other = zeros() | {"block5_conv3": (np.ones((1,), np.float32), np.zeros((1,), np.float32))}
     second = weights.checked(other, source="a file", custom=True)
     assert first.name == second.name == "custom"
-    assert len({first.sha256, second.sha256, weights.imagenet_sha256()}) == 3
+    assert len({first.sha256, second.sha256, weights.IMAGENET_VGG16_SHA256}) == 3
 
 
 def test_custom_weights_need_a_file() -> None:

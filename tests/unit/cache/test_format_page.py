@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from caches import RECIPE
-from headstart.backbones.vgg16 import POOLED_COLUMN_LAYER
+from headstart.backbones.vgg16 import VGG16
 from headstart.cache.format import FAILURE_COLUMNS, FORMAT_VERSION, ROW_COLUMNS
 from headstart.cache.writer import ShardWriter
-from headstart.types import POOLED_LAYERS, FeatureBatch, ImageRef, ImageRow
+from headstart.types import FeatureBatch, ImageRef, ImageRow
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "cache-format.md").read_text(encoding="utf-8")
 
@@ -26,7 +26,7 @@ FIRST_SHA256 = "3238568557b6136ee97388a7ee2737d62fe4f2b1ee554993bff79216341a0951
 
 def write_hymenoptera(path: Path) -> None:
     """Write a cache of 397 rows of VGG16's shape; the features are not those of the photographs."""
-    layers = tuple(name for name, _ in POOLED_LAYERS)
+    layers = VGG16.pooled_layers
     recipe = replace(RECIPE, backbone="vgg16", layer="block5_pool", pooled_layers=layers)
     rng = np.random.default_rng(0)
     features = np.maximum(rng.normal(-1, 1, (1, 7, 7, 512)), 0)
@@ -37,7 +37,7 @@ def write_hymenoptera(path: Path) -> None:
         for n, digest in enumerate([FIRST_SHA256, *(hashlib.sha256(bytes([n % 256])).hexdigest() for n in range(396))])
     ]
     with ShardWriter(path, recipe=recipe, class_names=("ants", "bees")) as writer:
-        batch = FeatureBatch(np.repeat(features, 397, axis=0), rng.random((397, 1472), np.float32), POOLED_COLUMN_LAYER)
+        batch = FeatureBatch(np.repeat(features, 397, axis=0), rng.random((397, 1472), np.float32), VGG16.column_layers)
         writer.append(batch, rows)
 
 

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 
 from caches import CLASS_NAMES, MAP_SHAPE, RECIPE, make_batch, make_row, write_cache
-from headstart.backbones.vgg16 import POOLED_COLUMN_LAYER
+from headstart.backbones.vgg16 import VGG16
 from headstart.cache.reader import open_cache
 from headstart.cache.writer import ShardWriter
 from headstart.errors import CacheError, DataError, HeadstartError, MissingExtraError
 from headstart.exchange import export_features
 from headstart.exchange.export_features import WRITERS, convert
-from headstart.types import POOLED_LAYERS, FeatureBatch, ImageRef
+from headstart.types import FeatureBatch, ImageRef
 
 pytestmark = pytest.mark.slow
 
@@ -123,11 +123,11 @@ def test_parquet_without_pyarrow_says_what_to_install(
 
 
 def test_pooled_layers_are_the_columns_that_a_head_gets(tmp_path: Path) -> None:
-    recipe = replace(RECIPE, pooled_layers=tuple(name for name, _ in POOLED_LAYERS))
+    recipe = replace(RECIPE, pooled_layers=VGG16.pooled_layers)
     pooled = np.random.default_rng(0).random((3, 1472), np.float32)
     with ShardWriter(tmp_path / "a.h5", recipe=recipe, class_names=CLASS_NAMES) as writer:
         writer.append(
-            FeatureBatch(make_batch(range(3)).features, pooled, POOLED_COLUMN_LAYER), [make_row(n) for n in range(3)]
+            FeatureBatch(make_batch(range(3)).features, pooled, VGG16.column_layers), [make_row(n) for n in range(3)]
         )
     convert(tmp_path / "a.h5", tmp_path / "b.npz", features=("block2_conv2", "block1_conv2"))
     with np.load(tmp_path / "b.npz") as data:

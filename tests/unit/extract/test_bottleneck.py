@@ -7,7 +7,7 @@ import pytest
 
 from headstart.backbones import precision as device
 from headstart.backbones import registry
-from headstart.backbones.vgg16 import make_recipe
+from headstart.backbones.vgg16 import VGG16
 from headstart.extract import estimate as module
 from headstart.extract.estimate import bottleneck
 from headstart.extract.options import ExtractionSummary, ExtractOptions
@@ -19,7 +19,7 @@ def summary(
 ) -> ExtractionSummary:
     """A run in which each stage was waited for so long."""
     times = RunTimes(StageTime(2, 15.0, decode), StageTime(1, 9.0, forward), StageTime(1, 2.0, write), seconds)
-    recipe = make_recipe(weights_sha256="0" * 64)
+    recipe = VGG16.recipe(weights_sha256="0" * 64)
     return ExtractionSummary(Path("x.h5"), recipe, "flat", (), n_computed=n_computed, times=times, device="cpu")
 
 

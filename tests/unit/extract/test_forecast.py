@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from fakes import FakeNetwork
-from headstart.backbones.vgg16 import make_recipe
+from headstart.backbones.vgg16 import VGG16
 from headstart.cache.reader import open_cache
 from headstart.errors import RecipeMismatchError
 from headstart.extract import estimate
-from headstart.extract.estimate import Forecast, bytes_per_row, forecast_extraction, free_disk_bytes, values_of
+from headstart.extract.estimate import Forecast, bytes_per_row, forecast_extraction, free_disk_bytes
 from headstart.extract.known_rows import KnownRows
 from headstart.extract.lock import lock
 from headstart.extract.options import ExtractionSummary, ExtractOptions
@@ -161,9 +161,9 @@ def test_images_that_cannot_be_read_have_no_rate(tmp_path: Path, output: Path) -
 
 
 def test_a_row_is_as_large_as_those_that_exist_or_as_its_layer(data: Path, output: Path) -> None:
-    recipe = make_recipe(weights="custom", weights_sha256="0" * 64)
-    assert values_of(recipe) == 7 * 7 * 512
-    assert values_of(replace(recipe, layer="block4_conv3", input_size_px=300)) == 37 * 37 * 512
+    recipe = VGG16.recipe(weights="custom", weights_sha256="0" * 64)
+    assert VGG16.map_shape(recipe) == (7, 7, 512)
+    assert VGG16.map_shape(replace(recipe, layer="block4_conv3", input_size_px=300)) == (37, 37, 512)
     compressed, reason = bytes_per_row(recipe, "zstd", [])
     assert 10_000 < compressed < 16_000
     assert "a sixth" in reason

@@ -23,6 +23,7 @@ FOREIGN = "foreign:"
 
 #: Recipe field → option of ``extract-features`` and its default.
 OPTIONS: Mapping[str, tuple[str, object]] = {
+    "backbone": ("--backbone", "vgg16"),
     "layer": ("--layer", "block5_pool"),
     "input_size_px": ("--input-size", 224),
     "resize": ("--resize", "keras-bilinear"),

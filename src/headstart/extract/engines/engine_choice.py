@@ -121,7 +121,7 @@ class LocalEngine:
     @property
     def device(self) -> str:
         """See :class:`Engine`."""
-        return str(getattr(self._backbone, "device", ""))
+        return self._backbone.device if self._backbone else ""
 
     def statistics(self) -> tuple[WorkerStatistics, ...]:
         """See :class:`Engine`."""

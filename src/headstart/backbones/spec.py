@@ -1,0 +1,195 @@
+"""The description of a backbone: its layers, preprocessing, weights and engines; and checks that its engines share."""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.errors import HeadstartError, RecipeMismatchError
+from headstart.images.decode import DECODE_RULES
+from headstart.types import VIEWS, FeatureBatch, Quantization, Recipe, checked_intensity, checked_page
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from headstart.backbones.weights import Weights
+    from headstart.types import Backbone
+
+    #: Called as ``factory(recipe, weights, batch_size=..., device=...)``; the first two by position.
+    EngineFactory = Callable[..., Backbone]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSpec:
+    """Output of a layer.
+
+    Attributes
+    ----------
+    channels : int
+        Number of channels.
+    stride : int
+        Pixels of the input per position of the map, in each direction.
+    """
+
+    channels: int
+    stride: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BackboneSpec:
+    """Everything that headstart knows of a backbone; one entry of ``headstart.backbones.registry.BACKBONES``.
+
+    Attributes
+    ----------
+    name : str
+        Value of ``--backbone`` and of :attr:`headstart.types.Recipe.backbone`.
+    layers : mapping of str to LayerSpec
+        Layers whose output may be stored, in network order.
+    pooled_layers : tuple of str
+        Layers whose spatial averages are stored beside it, in the order of their columns.
+    default_layer : str
+        Layer that is stored by default.
+    default_input_size_px, min_input_size_px : int
+        Height and width of the input.
+    preprocessing : str
+        Description of what the backbone does to RGB pixels of 0–255.
+    weights : mapping of str to str
+        Published weights by name, with the SHA-256 of all tensors; the first is the default. Others are ``custom``.
+    load_weights : callable
+        ``(name or file, custom=bool)`` → checked weights.
+    has_local_weights : callable
+        Returns whether the default weights need no download.
+    precisions : tuple of str
+        Types in which an engine computes.
+    engines : mapping of str to callable or str
+        Engines by name, the fastest first: a factory, or its import path (``package.module:name``).
+    """
+
+    name: str
+    layers: Mapping[str, LayerSpec]
+    pooled_layers: tuple[str, ...]
+    default_layer: str
+    default_input_size_px: int
+    preprocessing: str
+    weights: Mapping[str, str]
+    load_weights: Callable[..., Weights]
+    engines: Mapping[str, EngineFactory | str]
+    min_input_size_px: int = 1
+    has_local_weights: Callable[[], bool] = lambda: True
+    precisions: tuple[str, ...] = ("float32",)
+
+    @cached_property
+    def column_layers(self) -> tuple[str, ...]:
+        """Layer of each column of the averages."""
+        return tuple(name for name in self.pooled_layers for _ in range(self.layers[name].channels))
+
+    def map_shape(self, recipe: Recipe) -> tuple[int, int, int]:
+        """Return height, width and channels of the output of a recipe's layer."""
+        layer = self.layers[recipe.layer]
+        side = recipe.input_size_px // layer.stride
+        return side, side, layer.channels
+
+    def engine(self, name: str) -> EngineFactory:
+        """Return the factory of an engine, imported if necessary."""
+        engine = self.engines[name]
+        factory: EngineFactory = pkgutil.resolve_name(engine) if isinstance(engine, str) else engine
+        return factory
+
+    def loaded(self, weights: str | Path | Weights | None) -> Weights:
+        """Return weights, read and checked; None stands for the default, a name that is not published for a file."""
+        weights = next(iter(self.weights)) if weights is None else weights
+        if not isinstance(weights, str | Path):
+            return weights
+        return self.load_weights(weights, custom=str(weights) not in self.weights)
+
+    def recipe(
+        self,
+        *,
+        weights: str | None = None,
+        weights_sha256: str,
+        layer: str | None = None,
+        input_size_px: int | None = None,
+        resize: str = "keras-bilinear",
+        precision: str = "float32",
+        storage: str = "float16",
+        quantization: Quantization | None = None,
+        views: str = "single",
+        page: int | str | None = None,
+        intensity: tuple[float, float] | None = None,
+    ) -> Recipe:
+        """Return the recipe of features of this backbone.
+
+        Raises
+        ------
+        HeadstartError
+            If an option has an unknown value; the message lists the possible ones.
+        """
+        layer = self.default_layer if layer is None else layer
+        size = self.default_input_size_px if input_size_px is None else input_size_px
+        check_choice(f"layer of {self.name}", layer, tuple(self.layers))
+        check_choice("precision", precision, self.precisions)
+        if size < self.min_input_size_px:
+            raise HeadstartError(
+                f"The input of {self.name} is at least {self.min_input_size_px} pixels wide. Received: {size}."
+            )
+        check_choice("storage type", storage, ("float16", "float32"))
+        check_choice("views", views, VIEWS)
+        try:
+            page = None if page in {None, 1} else checked_page(page)
+            intensity = None if intensity is None else checked_intensity(intensity)
+        except ValueError as error:
+            raise HeadstartError(f"{error}.") from error
+        return Recipe(
+            backbone=self.name,
+            weights=weights or next(iter(self.weights)),
+            weights_sha256=weights_sha256,
+            layer=layer,
+            pooled_layers=self.pooled_layers,
+            input_size_px=size,
+            decode=DECODE_RULES,
+            resize=resize,
+            precision=precision,
+            storage=storage,
+            quantization=quantization,
+            views=views,
+            page=page,
+            intensity=intensity,
+        )
+
+
+def check_choice(what: str, value: str, choices: Sequence[str]) -> None:
+    """Raise HeadstartError where a value is none of the choices."""
+    if value not in choices:
+        raise HeadstartError(f"Unknown {what} {value!r}. Expected one of: {', '.join(choices)}.")
+
+
+def check_images(images: NDArray[Any], size_px: int) -> None:
+    """Raise HeadstartError where images are not the input of a backbone of this size."""
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (size_px, size_px, 3) or not len(images):
+        raise HeadstartError(
+            f"The backbone takes uint8 images of shape (n ≥ 1, {size_px}, {size_px}, 3). "
+            f"Received: {images.dtype} of shape {images.shape}."
+        )
+
+
+def check_same(wanted: Recipe, available: Recipe) -> None:
+    """Raise RecipeMismatchError, naming the fields, where a backbone computes other features than wanted."""
+    differences = wanted.differences(available)
+    if differences:
+        raise RecipeMismatchError(
+            f"The features cannot be made again here. Wanted ≠ available: {'; '.join(differences)}."
+        )
+
+
+def joined(batches: Sequence[FeatureBatch]) -> FeatureBatch:
+    """Return batches as one."""
+    if len(batches) == 1:
+        return batches[0]
+    features, pooled = (np.concatenate([getattr(b, name) for b in batches]) for name in ("features", "pooled"))
+    return FeatureBatch(features, pooled, batches[0].pooled_column_layer)
