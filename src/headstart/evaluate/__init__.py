@@ -1,1 +1,1 @@
-"""Splits and scores."""
+"""Splits, folds, metrics, intervals and leak detection."""

@@ -1,4 +1,4 @@
-"""Folds for cross-validation that keep together what belongs together."""
+"""Cross-validation folds that keep related images together."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from headstart.texts import counted
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: Cost of a fold that holds every unit of a class so far: more than any lack of balance.
+#: Cost of putting all units of a class into one fold: more than any imbalance.
 TOGETHER = 1e6
 
 
 def _assign(units: NDArray[np.intp], y: NDArray[np.intp], n_splits: int, rng: np.random.Generator) -> NDArray[np.intp]:
     """Return the fold of each row.
 
-    Units of several classes come first, as they are hardest to place; then each class's own, the rarest class first.
+    Units of several classes are placed first, since they are the hardest; then single-class units, the rarest class
+    first.
     """
     n_classes = int(y.max()) + 1
     pairs, sizes = np.unique(units * n_classes + y, return_counts=True)
@@ -47,7 +48,7 @@ def _place_mixed(
     fold_of: NDArray[np.intp],
     rng: np.random.Generator,
 ) -> None:
-    """Place units of several classes where the sum of squared shares of the classes grows least; changes the last two.
+    """Place units of several classes where the sum of squared class proportions grows least; updates ``counts``, ``fold_of``.
 
     Parameters
     ----------
@@ -56,9 +57,9 @@ def _place_mixed(
     totals : ndarray of shape (n_classes,), intp
         Rows of each class.
     counts : ndarray of shape (n_splits, n_classes), float64
-        Rows of each class that are in each fold.
+        Rows of each class in each fold so far.
     fold_of : ndarray of shape (n_units,), intp
-        The fold of each unit.
+        Fold of each unit.
     """
     numbers, start, n_pairs = np.unique(unit, return_index=True, return_counts=True)
     weight = np.bincount(unit, sizes)[numbers] if len(unit) else np.empty(0)
@@ -80,7 +81,7 @@ def _place_class(
     fold_of: NDArray[np.intp],
     rng: np.random.Generator,
 ) -> None:
-    """Place the units of one class, each in the fold that has least of it; of equal ones, least in all."""
+    """Place single-class units, largest first, in the fold with the fewest rows of the class, then the fewest rows."""
     n_splits = len(counts)
     rank = np.empty(n_splits, np.intp)
     rank[np.lexsort((rng.random(n_splits), counts.sum(axis=1)))] = np.arange(n_splits)
@@ -99,7 +100,7 @@ def _place_class(
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """Rows to fit on, and rows to score on.
+    """Rows to fit on and rows to score on.
 
     Attributes
     ----------
@@ -118,13 +119,13 @@ class Folds:
     Attributes
     ----------
     splits : tuple of Fold
-        Those of the first repeat, then those of the second …; in each repeat every labelled row is tested once.
+        Ordered by repeat; in each repeat every labelled row is tested once.
     n_splits, n_repeats : int
-        Folds of a repeat, and repeats.
+        Folds per repeat, and repeats.
     description : str
-        How they were made, for a person.
+        Readable description.
     notes : tuple of str
-        What was not possible, for a person; empty as a rule.
+        Sentences on deviations from the request; usually empty.
     """
 
     splits: tuple[Fold, ...]
@@ -147,35 +148,34 @@ def make_folds(
 ) -> Folds:
     """Return folds, stratified by class as well as whole units allow.
 
-    A unit is what hangs together by bytes, group or given unit, and is tested as a whole. Units go one by one, the largest
-    first, to the fold that has least of their class; the order among equal ones is drawn.
+    A unit is a set of rows connected by bytes, group or given unit, and is tested as a whole. Units are assigned one by
+    one, largest first, to the fold with the fewest rows of their class; ties are broken at random.
 
-    A class of two or more units is in every training part, with one exception that is noted: where all of its units hold
-    other classes too, that can be impossible. A class of a single unit cannot be on both sides. It is tested all the same,
-    once, by a head that has not seen it: left out, it would be a mistake that no score shows. That is noted too.
+    A class of two or more units is in every training part, unless all of its units also contain other classes and this
+    is impossible; then there is a note. A class of a single unit cannot be on both sides: it is tested once without
+    being fitted on, since leaving it out would hide its errors. There is a note on that too.
 
     Parameters
     ----------
     labels : ndarray of shape (n_rows,), int
         −1 means unlabelled; such rows are in no fold.
     n_splits : int
-        Folds; fewer, with a note, where a class has fewer units (but more than one).
+        Number of folds; reduced, with a note, if a class has fewer units (but more than one).
     n_repeats : int
-        How often they are drawn anew. The first repeat is the same for any number of them.
+        Number of repeats; the first does not depend on it.
     sha256, groups : sequence of str, optional
         Digest, and group (empty for none), of each row.
     units : ndarray of shape (n_rows,), int, optional
-        Rows of the same number stay together, whatever else is given; a negative number is shared with nobody.
+        Rows of equal number stay together; negative numbers are unique.
     random_state : int
-        Seeds the order.
+        Random seed.
     class_names : sequence of str, optional
-        What the notes call the classes; without them, their numbers.
+        Class names used in notes; by default their numbers.
 
     Raises
     ------
     DataError
-        If fewer than two folds are asked for, the columns are not of one length, or fewer than two classes can be both
-        fitted on and tested.
+        If ``n_splits`` is below 2, lengths differ, or fewer than two classes can be both fitted on and tested.
     """
     labels = np.asarray(labels)
     if n_splits < 2 or n_repeats < 1:
@@ -210,26 +210,21 @@ def inner_folds(
     n_splits: int = 5,
     random_state: int = 0,
 ) -> Folds:
-    """Return folds of some rows, such as one fold's training part.
+    """Return folds of a subset of rows, e.g. the training part of a fold.
 
     Parameters
     ----------
     rows : ndarray of shape (n_chosen,), int64
-        Rows to divide; different ones.
+        Distinct rows to divide.
     labels, units : ndarray of shape (n_rows,), int
-        Of all rows, chosen or not.
+        Of all rows.
     n_splits, random_state : int
-        As for :func:`make_folds`.
+        See :func:`make_folds`.
 
     Returns
     -------
     Folds
-        Their numbers are those of the rows in ``labels``, like those in ``rows``: not positions within ``rows``.
-
-    Raises
-    ------
-    DataError
-        As for :func:`make_folds`.
+        Its row numbers index ``labels``, not ``rows``.
     """
     rows = np.sort(rows)
     own = None if units is None else np.asarray(units)[rows]
@@ -239,7 +234,7 @@ def inner_folds(
 
 
 def check_lengths(n_rows: int, **columns: Sequence[Any] | NDArray[Any] | None) -> None:
-    """Raise DataError where a column is not as long as the labels."""
+    """Raise DataError if a column is not as long as the labels."""
     for name, column in columns.items():
         if column is not None and len(column) != n_rows:
             raise DataError(f"Expected one of {name} for each of {n_rows:,} labels. Received: {len(column):,}.")
@@ -251,7 +246,7 @@ def _units_of(
     groups: Sequence[str] | None,
     units: NDArray[np.integer[Any]] | None,
 ) -> NDArray[np.intp]:
-    """Return the unit of each of some rows, numbered from 0."""
+    """Return the unit of each row, numbered from 0."""
     columns = [np.full(len(rows), -1, np.intp)]
     if sha256 is not None:
         columns.append(coded(sha256[row] for row in rows.tolist()))
@@ -263,13 +258,13 @@ def _units_of(
 
 
 def _units_per_class(units: NDArray[np.intp], y: NDArray[np.intp], n_classes: int) -> NDArray[np.intp]:
-    """Return in how many units each class is."""
+    """Return the number of units of each class."""
     pairs = np.unique(units * n_classes + y)
     return np.bincount(pairs % n_classes, minlength=n_classes)
 
 
 def _possible_splits(n_units: NDArray[np.intp], n_splits: int) -> int:
-    """Return the folds that every class of two or more units can be spread over."""
+    """Return the number of folds for which every class of two or more units can be spread."""
     enough = n_units[n_units >= 2]
     if len(enough) < 2:
         raise DataError(
@@ -281,7 +276,6 @@ def _possible_splits(n_units: NDArray[np.intp], n_splits: int) -> int:
 
 
 def _description(n_splits: int, n_repeats: int, n_rows: int, units: NDArray[np.intp], random_state: int) -> str:
-    """Return how folds were made, in words."""
     together = n_rows - int(units.max()) - 1
     kept = f", {together:,} of them kept together with others" if together else ""
     often = f"{n_splits} folds" if n_repeats == 1 else f"{n_repeats} × {n_splits} folds"
@@ -289,7 +283,6 @@ def _description(n_splits: int, n_repeats: int, n_rows: int, units: NDArray[np.i
 
 
 def _fewer_folds(wanted: int, n_splits: int, names: Sequence[str], n_units: NDArray[np.intp]) -> str:
-    """Return why there are fewer folds than wanted."""
     rarest = names[int(np.flatnonzero(n_units == n_splits)[0])]
     return f"{n_splits} folds instead of {wanted}: {rarest} has only {n_splits} images that do not belong together."
 
@@ -297,18 +290,9 @@ def _fewer_folds(wanted: int, n_splits: int, names: Sequence[str], n_units: NDAr
 def untrained(
     labels: NDArray[np.integer[Any]], splits: Sequence[Fold], names: Mapping[int, str], n_units: NDArray[np.intp]
 ) -> list[str]:
-    """Return notes on classes that are tested without being fitted on; raise DataError where too few are left.
+    """Return notes on classes tested without being fitted on; raise DataError if a fold has a single class to fit on.
 
-    Parameters
-    ----------
-    labels : ndarray of shape (n_rows,), int
-        Of all rows.
-    splits : sequence of Fold
-        Their rows.
-    names : mapping of int to str
-        Of the classes, ascending.
-    n_units : ndarray of shape (n_classes,), intp
-        Units of each, in that order.
+    ``names`` and ``n_units`` are those of the classes, in ascending order of their labels.
     """
     missing: set[int] = set()
     for fold in splits:

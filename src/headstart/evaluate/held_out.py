@@ -1,4 +1,4 @@
-"""Which images of a cache a head is fitted on, and which it is scored on."""
+"""Choose which images of a cache a head is fitted on and which it is scored on."""
 
 from __future__ import annotations
 
@@ -25,21 +25,12 @@ LISTED = 3
 
 
 def same_images(cache: FeatureCache, rows: NDArray[np.int64], other: FeatureCache) -> NDArray[np.int64]:
-    """Return the rows of another cache that hold the images of some rows, in their order, whatever their paths.
-
-    Parameters
-    ----------
-    cache : FeatureCache
-        Where the rows are.
-    rows : ndarray of shape (n_rows,), int64
-        Labelled rows.
-    other : FeatureCache
-        Features of the same images, made by another recipe.
+    """Return the rows of another cache that hold the same images as some rows, in their order, whatever their paths.
 
     Raises
     ------
     DataError
-        If it lacks an image, or calls one by another class; the message names some.
+        If an image is missing, or has another class there; the message names some.
     """
     row_of = {digest: row for row, digest in reversed(list(enumerate(other.sha256)))}
     digests, paths = cache.sha256, cache.paths
@@ -71,7 +62,7 @@ def shortened(paths: list[str]) -> str:
     return ", ".join(paths[:LISTED]) + (" …" if len(paths) > LISTED else "")
 
 
-#: Share of the images that is held out where the data has no split of its own that can be scored.
+#: Fraction of the images held out if the data has no split that can be scored.
 DEFAULT_FRACTION = 0.25
 
 #: Classes that are named one by one, of each kind.
@@ -80,7 +71,7 @@ MAX_LISTED = 10
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """Where the images to fit on and those to score on lie.
+    """Training and validation images.
 
     Attributes
     ----------
@@ -89,9 +80,9 @@ class Sides:
     split : Split
         Their rows.
     class_names : tuple of str
-        The classes with images to fit on; every image to score is of one of them.
+        Classes with training images; every validation image belongs to one of them.
     notes : tuple of str
-        What was left out, or is not scored, in words.
+        Sentences on images and classes that are left out.
     """
 
     train: FeatureCache
@@ -102,43 +93,43 @@ class Sides:
 
     @property
     def left_out(self) -> list[str]:
-        """Classes of the caches that are none of ``class_names``, sorted."""
+        """Classes of the caches that are not in ``class_names``, sorted."""
         return sorted({*self.train.class_names, *self.validation.class_names} - {*self.class_names})
 
     @property
     def y_train(self) -> NDArray[np.int64]:
-        """Class of each image to fit on, as an index into ``class_names``."""
+        """Index into ``class_names`` of each training image."""
         return _numbered(self.train, self.class_names)[self.split.train]
 
     @property
     def y_validation(self) -> NDArray[np.int64]:
-        """Class of each image to score on, as an index into ``class_names``."""
+        """Index into ``class_names`` of each validation image."""
         return _numbered(self.validation, self.class_names)[self.split.validation]
 
     def within(self, cache: FeatureCache) -> Sides:
-        """Return the same images in another cache that holds them all."""
+        """Return the same images in another cache."""
         split = self.split
         train, validation = (same_images(self.train, rows, cache) for rows in (split.train, split.validation))
         return replace(self, train=cache, validation=cache, split=replace(split, train=train, validation=validation))
 
 
 def divide(cache: FeatureCache, validation: float | str | Path | None = None, random_state: int = 0) -> Sides:
-    """Return the sides within one cache.
+    """Return training and validation images of one cache.
 
     Parameters
     ----------
     cache : FeatureCache
         With labels.
     validation : float or str, optional
-        A fraction of the images to hold out, or a split. The default is the cache's own ``validation`` or ``test``, where
-        there is a ``train`` beside it, and it has images of classes to fit on; else a quarter of the images.
+        Fraction of the images to hold out, or name of a split. By default the cache's own ``validation`` or ``test`` if
+        it has a ``train`` with the same classes, otherwise a quarter of the images.
     random_state : int
-        Seeds the draw of a fraction.
+        Random seed.
 
     Raises
     ------
     DataError
-        If there are too few labelled images, or they cannot be divided as asked.
+        If there are too few labelled images, or the split is not possible.
     """
     labels, notes, lacking = cache.labels, list[str](), Counter[str]()
     if validation is None:
@@ -159,14 +150,14 @@ def divide(cache: FeatureCache, validation: float | str | Path | None = None, ra
 
 
 def divide_caches(train: FeatureCache, other: FeatureCache) -> Sides:
-    """Return all labelled rows of one cache to fit on, and those of another to score on, classes known by their names.
+    """Return all labelled rows of one cache for training, and those of another for validation; classes are matched by name.
 
     Raises
     ------
     RecipeMismatchError
-        If they are not of one recipe; the message names the fields.
+        If their recipes differ.
     DataError
-        If there are too few labelled images, or no image to score is of a class to fit on.
+        If there are too few labelled images, or no validation image belongs to a training class.
     """
     differences = train.recipe.differences(other.recipe)
     if differences:
@@ -180,22 +171,7 @@ def divide_caches(train: FeatureCache, other: FeatureCache) -> Sides:
 def scored_split(
     labels: NDArray[np.integer[Any]], splits: Sequence[str], order: Sequence[str]
 ) -> tuple[str, list[str]]:
-    """Return the split beside ``train`` to score on, and those of which no image is of a class that ``train`` has.
-
-    Parameters
-    ----------
-    labels : ndarray of shape (n_rows,), int
-        −1 means unlabelled.
-    splits : sequence of str
-        Of each row; empty for none.
-    order : sequence of str
-        Splits that may be scored, the first choice first.
-
-    Returns
-    -------
-    tuple of (str, list of str)
-        An empty name where none can be.
-    """
+    """Return the first usable split of ``order`` (empty if none is), and the splits without an image of a training class."""
     names = np.asarray(splits, object)
     fitted = np.unique(labels[(names == "train") & (labels >= 0)])
     present = [name for name in order if (names == name).any()] if len(fitted) else []
@@ -206,7 +182,7 @@ def scored_split(
 def without_splits(
     labels: NDArray[np.int64], splits: Sequence[str], class_names: Sequence[str], unusable: Sequence[str]
 ) -> tuple[NDArray[np.int64], list[str], Counter[str]]:
-    """Return labels that are −1 in splits that cannot be scored, why, in words, and the classes of those with labels."""
+    """Return labels set to −1 in unusable splits, sentences with the reasons, and the class counts of the removed labels."""
     names, notes = np.asarray(splits, object), []
     for name in unusable:
         own = labels[names == name]
@@ -225,14 +201,9 @@ def _told_apart(
     notes: Iterable[str] = (),
     lacking: Counter[str] | None = None,
 ) -> Sides:
-    """Return the sides of a split, less the images to score that are of a class without an image to fit on.
+    """Return the sides of a split, without validation images of classes that have no training image.
 
-    ``notes`` and ``lacking`` are of images that were left out before.
-
-    Raises
-    ------
-    DataError
-        If none is left to score.
+    ``notes`` and ``lacking`` concern images left out before. Raises DataError if no validation image is left.
     """
     fitted = Counter(_names_of(train, split.train))
     scored = _names_of(validation, split.validation)
@@ -254,15 +225,7 @@ def _told_apart(
 def class_notes(
     class_names: Sequence[str], fitted: Counter[str], scored: Counter[str], failed: Counter[str] | None = None
 ) -> list[str]:
-    """Return, in words, which classes are not both fitted on and scored.
-
-    Parameters
-    ----------
-    class_names : sequence of str
-        Of the cache.
-    fitted, scored, failed : Counter
-        Images of each class to fit on and to score on, and those that could not be read.
-    """
+    """Return sentences on classes that are not both fitted on and scored, given the images per class on each side."""
     notes = []
     for name in dict.fromkeys([*class_names, *scored]):
         if scored[name] and not fitted[name]:
@@ -278,7 +241,7 @@ def class_notes(
 
 
 def _numbered(cache: FeatureCache, class_names: Sequence[str]) -> NDArray[np.int64]:
-    """Return the class of each row as an index into ``class_names``; −1 for no label, and for another class."""
+    """Return the index into ``class_names`` of each row; −1 if unlabelled or of another class."""
     number = {name: i for i, name in enumerate(class_names)}
     return np.array([*(number.get(name, -1) for name in cache.class_names), -1], np.int64)[cache.labels]
 

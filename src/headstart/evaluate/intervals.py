@@ -1,4 +1,4 @@
-"""Scores, the influence of each row on them, and confidence intervals."""
+"""Metrics, the influence of each row on them, and confidence intervals."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     Labels = NDArray[np.integer[Any]]
 
 
-#: Bins of the largest probability, equally wide: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, sec. 5.
-#: The expected calibration error is the mean distance, bin by bin, between how sure a head is of its prediction and how often
-#: it is right. Chance distances count as well: it is above 0 for a head without fault, the more so the fewer images.
+#: Equally wide bins of confidence: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, sec. 5. The expected
+#: calibration error is the mean absolute difference of accuracy and confidence over the bins. It is positive even for a
+#: calibrated head, more so with fewer images.
 ECE_BINS = 15
 
 
 @dataclass(frozen=True, slots=True)
 class Influence:
-    """A score of some rows, and the influence of each of them.
+    """A metric and the influence of each row on it.
 
     Attributes
     ----------
     value : float
-        The score; NaN where it does not exist.
+        The metric; NaN if undefined.
     rows : ndarray of shape (n_samples,), float64
-        Derivatives by the weights of the rows; their sum is 0.
+        Derivatives with respect to the row weights; they sum to 0.
     """
 
     value: float
@@ -46,23 +46,23 @@ class Influence:
 def influences(
     y_true: Labels, probabilities: NDArray[np.floating[Any]], positive: int | None = None
 ) -> dict[str, Influence]:
-    """Return every score of ``criteria.METRICS`` by its name, with the influence of each row.
+    """Return all metrics of ``scores.METRICS`` by name, with the influence of each row.
 
-    ``roc_auc_ovr`` and ``average_precision`` are NaN where all rows are of one class; classes without rows count for nothing.
+    ``roc_auc_ovr`` and ``average_precision`` are NaN if all rows are of one class; classes without rows are ignored.
 
     Parameters
     ----------
     y_true : ndarray of shape (n_samples,), int
-        Index of the true class.
+        True class indices.
     probabilities : ndarray of shape (n_samples, n_classes)
-        Of each class. The prediction is the largest, the first of equal ones.
+        Class probabilities. The prediction is the largest, the first one if tied.
     positive : int, optional
-        The class whose average precision it is; the default is the mean of all, each against the rest.
+        Class index for average precision; by default the one-vs-rest mean over all classes.
 
     Raises
     ------
     DataError
-        If there are no rows, the shapes do not fit together, a label has no column, or a probability is not finite.
+        If there are no rows, shapes do not match, a label has no column, or a probability is not finite.
     """
     _check(y_true, probabilities)
     losses = _row_losses(y_true, probabilities)
@@ -75,7 +75,6 @@ def influences(
 
 
 def _mean_of(values: Floats) -> Influence:
-    """Return the mean of values, one of each row."""
     mean = float(values.mean())
     return Influence(mean, (values - mean) / len(values))
 
@@ -106,7 +105,7 @@ def _calibration_error(y_true: Labels, probabilities: NDArray[np.floating[Any]])
 
 
 def _confidence_gaps(y_true: Labels, probabilities: NDArray[np.floating[Any]]) -> tuple[Floats, NDArray[np.intp]]:
-    """Return of each row 1 for right, else 0, less how sure the head was; and its bin, closed to the right."""
+    """Return correctness (0 or 1) minus confidence of each row, and its bin, closed to the right."""
     confidence = probabilities.max(axis=1).astype(np.float64)
     number = np.clip(np.ceil(confidence * ECE_BINS).astype(np.intp) - 1, 0, ECE_BINS - 1)
     return (probabilities.argmax(axis=1) == y_true) - confidence, number
@@ -115,7 +114,7 @@ def _confidence_gaps(y_true: Labels, probabilities: NDArray[np.floating[Any]]) -
 def _ranking_scores(
     y_true: Labels, probabilities: NDArray[np.floating[Any]], positive: int | None
 ) -> dict[str, Influence]:
-    """Return ROC-AUC, of two classes the second's, else the mean of all; and average precision."""
+    """Return ROC-AUC (of the second of two classes, otherwise the mean) and average precision."""
     areas, precisions = [], []
     for label, area, precision in _rankings(y_true, probabilities):
         areas += [area] if probabilities.shape[1] != 2 or label == 1 else []
@@ -127,7 +126,7 @@ def _ranking_scores(
 
 
 def _rankings(y_true: Labels, probabilities: NDArray[np.floating[Any]]) -> Iterator[tuple[int, Influence, Influence]]:
-    """Yield area and average precision of each class that some rows are of, and others are not."""
+    """Yield label, area and average precision of each class with both positive and negative rows."""
     for label in range(probabilities.shape[1]):
         of_class = y_true == label
         if 0 < of_class.sum() < len(y_true):
@@ -135,11 +134,10 @@ def _rankings(y_true: Labels, probabilities: NDArray[np.floating[Any]]) -> Itera
 
 
 def _ranking(positive: NDArray[np.bool_], scores: NDArray[np.floating[Any]]) -> tuple[Influence, Influence]:
-    """Return the area under the ROC curve and the average precision of one class against the rest.
+    """Return area under the ROC curve and average precision of one class against the rest.
 
-    The area is the probability that a row of the class scores above one that is not, ties counting half; influences as by
-    DeLong, DeLong & Clarke-Pearson, Biometrics 44, 1988. Average precision is the mean over the rows of the class of its
-    share among all rows that score at least as much (``sklearn.metrics.average_precision_score``).
+    Ties count half in the area; its influences are those of DeLong, DeLong & Clarke-Pearson, Biometrics 44, 1988.
+    Average precision is that of ``sklearn.metrics.average_precision_score``.
     """
     _, place = np.unique(scores, return_inverse=True)
     own, other = np.bincount(place, positive), np.bincount(place, ~positive)
@@ -151,28 +149,27 @@ def _ranking(positive: NDArray[np.bool_], scores: NDArray[np.floating[Any]]) -> 
     own_from, all_from = n_own - own_below, len(scores) - own_below - other_below
     share = own_from / all_from
     precision = float((own * share).sum() / n_own)
-    # A row of the class raises, any row lowers the share at every place up to its own.
+    # A row of the class raises, and any row lowers, the precision at every threshold up to its own score.
     raised, lowered = np.cumsum(own / all_from)[place], np.cumsum(own * own_from / all_from**2)[place]
     precisions = (np.where(positive, share[place] - precision + raised, 0.0) - lowered) / n_own
     return Influence(area, areas), Influence(precision, precisions)
 
 
 def _mean_influence(parts: list[Influence], n_samples: int) -> Influence:
-    """Return the mean of scores; NaN without any."""
     if not parts:
         return Influence(float("nan"), np.zeros(n_samples))
     return Influence(float(np.mean([part.value for part in parts])), np.mean([part.rows for part in parts], axis=0))
 
 
 def _row_losses(y_true: Labels, probabilities: NDArray[np.floating[Any]]) -> Floats:
-    """Return −log of each true class's probability, clipped as ``sklearn.metrics.log_loss`` does."""
+    """Return −log of the true class's probability, clipped as in ``sklearn.metrics.log_loss``."""
     clipped = np.maximum(probabilities[np.arange(len(y_true)), y_true], np.finfo(probabilities.dtype).eps)
     losses: Floats = -np.log(clipped.astype(np.float64))
     return losses
 
 
 def _check(y_true: Labels, probabilities: NDArray[np.floating[Any]]) -> None:
-    """Raise DataError where labels and probabilities do not fit together."""
+    """Raise DataError if labels and probabilities do not match."""
     if not len(y_true) or probabilities.ndim != 2 or len(probabilities) != len(y_true):
         raise DataError(
             "Expected at least one label, and probabilities of shape (n_samples, n_classes). "
@@ -189,44 +186,44 @@ def _check(y_true: Labels, probabilities: NDArray[np.floating[Any]]) -> None:
         raise DataError(f"Expected finite probabilities. Received: {wrong:,} of {len(y_true):,} rows that are not.")
 
 
-#: What the intervals of a comparison are, for a person.
+#: Description of the intervals of a comparison, shown in reports.
 INTERVAL_METHOD = (
-    "95 % intervals of how well this way of fitting does on other images of the same kind. Scores from 0 to 1: intervals of "
-    "a proportion of as many images as would give the same variance (infinitesimal jackknife over units of images that "
-    "belong together). The end towards one half is Wilson's (JASA 22, 1927) with one more unit that is all wrong, so that a "
+    "95 % intervals of the fitting procedure's score on other images of the same kind. Scores from 0 to 1: intervals of a "
+    "proportion with the effective number of images that gives the same variance (infinitesimal jackknife over units of "
+    "related images). The end towards one half is Wilson's (JASA 22, 1927) with one more, completely wrong unit, so that a "
     "score without a mistake has an interval too; the other end is Jeffreys' (Brown, Cai & DasGupta, Statistical Science "
-    "16, 2001). Log-loss: on the logarithmic scale, upwards with one more mistake. These variances are taken 1.4 times, as "
-    "the heads of cross-validation share training images. Calibration error: the multiples of the gaps that are compatible "
-    "with it, at least up to the figure itself. Each interval is of one head, whether it is the best or not."
+    "16, 2001). Log-loss: on the logarithmic scale, the upper end with one more mistake. These variances are multiplied by "
+    "1.4, since the heads of cross-validation share training images. Calibration error: the multiples of the bins' gaps "
+    "that are compatible with it. The intervals are not corrected for choosing the best head."
 )
 
 #: Standard normal quantile of 97.5 %.
 Z_95 = 1.959963984540054
 
-#: By what cross-validation varies more than a score of as many images by one head; with it, intervals hold as often as they
-#: say (benchmarks/intervals.py). Nadeau & Bengio (Machine Learning 52, 2003) have 2.25 for the variance of 5 folds' means.
+#: Variance of cross-validation relative to the score of one head on as many images; with it, intervals have their nominal
+#: coverage (benchmarks/intervals.py). Nadeau & Bengio (Machine Learning 52, 2003): 2.25 for the variance of 5 folds' means.
 CV_VARIANCE = 1.4
 
-#: Loss of the mistake that the upper end of log-loss allows for: the true class at 20 %, or the largest loss seen.
+#: Loss of the additional mistake in the upper end of log-loss (true class at 20 %), unless a larger loss was seen.
 MISTAKE_LOSS = math.log(5)
 
-#: Variances up to this are none: where an image counts, its influence is about one over their number.
+#: Variances up to this are rounding errors.
 ROUNDING = 1e-24
 
-#: Draws for the calibration error.
+#: Random draws for the interval of the calibration error.
 N_DRAWS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Unseen:
-    """What one more unit that is all wrong would do, of a class drawn at random.
+    """The effect of one more, completely wrong unit of a randomly drawn class.
 
     Attributes
     ----------
     drop, square : float
-        Mean of the share of a score from 0 to 1 that it would take, and of its square.
+        Mean of the fraction lost by a score from 0 to 1, and of its square.
     loss : float
-        What it would add to the mean loss.
+        Increase of the mean loss.
     """
 
     drop: float
@@ -235,19 +232,19 @@ class Unseen:
 
 
 class Units:
-    """Rows that belong together, which chance draws as a whole.
+    """Groups of dependent rows, resampled as a whole.
 
     Parameters
     ----------
     units : ndarray of shape (n_samples,), int, optional
-        Rows of the same number belong together; by default each row is a unit.
+        Rows of equal number belong together; by default each row is a unit.
     n_samples : int
-        Rows there are.
+        Number of rows.
 
     Raises
     ------
     DataError
-        If there is not one for each row.
+        If lengths differ.
     """
 
     def __init__(self, units: NDArray[np.integer[Any]] | None, n_samples: int) -> None:
@@ -262,11 +259,11 @@ class Units:
         return np.bincount(self.inverse, rows, self.n).astype(np.float64)
 
     def variance(self, rows: Floats) -> float:
-        """Return the variance of a score with the influences of some rows; of a single unit, infinite."""
+        """Return the variance of a metric from its influences; infinite for a single unit."""
         return math.inf if self.n < 2 else float((self.sums(rows) ** 2).sum() * self.n / (self.n - 1))
 
     def per_class(self, y_true: Labels) -> NDArray[np.int64]:
-        """Return in how many units each class is that has any."""
+        """Return the number of units of each class that has any."""
         pairs = np.unique(np.stack([self.inverse, y_true]), axis=1)
         counts = np.bincount(pairs[1])
         return counts[counts > 0]
@@ -280,30 +277,31 @@ def estimates(
     positive: int | None = None,
     variance_factor: float = 1.0,
 ) -> dict[str, Estimate]:
-    """Return every score of ``criteria.METRICS`` by its name, with its interval (:data:`INTERVAL_METHOD`).
+    """Return all metrics of ``scores.METRICS`` by name, with their intervals (:data:`INTERVAL_METHOD`).
 
     Parameters
     ----------
     y_true : ndarray of shape (n_samples,), int
-        Index of the true class.
+        True class indices.
     probabilities : ndarray of shape (n_samples, n_classes)
-        By a head that was not fitted on these rows: then the intervals are of this head. Out of fold: of the way of fitting.
+        Predictions of a head not fitted on these rows: then intervals are of this head. Or out-of-fold predictions:
+        then they are of the fitting procedure.
     units : ndarray of shape (n_samples,), int, optional
         Rows of one unit are not independent.
     positive : int, optional
-        The class whose average precision it is.
+        Class index for average precision.
     variance_factor : float
         :data:`CV_VARIANCE` for out-of-fold probabilities.
 
     Returns
     -------
     dict of str to Estimate
-        Every value lies in its interval. NaN where a score does not exist.
+        Every value lies in its interval. NaN if undefined.
 
     Raises
     ------
     DataError
-        If the shapes do not fit together, or a probability is not finite.
+        If shapes do not match, or a probability is not finite.
     """
     found = influences(y_true, probabilities, positive)
     together = Units(units, len(y_true))
@@ -320,7 +318,7 @@ def estimates(
 
 
 def unseen(name: str, y_true: Labels, probabilities: NDArray[np.floating[Any]], units: Units) -> Unseen:
-    """Return what one more unit that is all wrong would do to a score."""
+    """Return the effect of one more, completely wrong unit on a metric."""
     n = np.array([units.n]) if name == "accuracy" else units.per_class(y_true)
     drops = 1.0 / (len(n) * n)
     loss = max(MISTAKE_LOSS, float(_row_losses(y_true, probabilities).max()))
@@ -328,7 +326,7 @@ def unseen(name: str, y_true: Labels, probabilities: NDArray[np.floating[Any]], 
 
 
 def estimate(name: str, value: float, variance: float, allowed: Unseen, variance_factor: float = 1.0) -> Estimate:
-    """Return a score with its interval, from its variance."""
+    """Return a metric with its interval, from its variance."""
     if math.isnan(value):
         return Estimate(value, value, value)
     low, high = (_log_interval if name == "log_loss" else _share_interval)(value, variance, allowed, variance_factor)
@@ -336,10 +334,10 @@ def estimate(name: str, value: float, variance: float, allowed: Unseen, variance
 
 
 def _share_interval(value: float, variance: float, allowed: Unseen, variance_factor: float) -> tuple[float, float]:
-    """Return the interval of a proportion of as many images as have this variance.
+    """Return the interval of a proportion with the effective sample size given by the variance.
 
-    The end towards 1/2 allows for one more mistake. Near 0 and 1 the other end of Wilson's interval holds too seldom: 92 %
-    for a proportion of 0.991 of 60.
+    The end towards 1/2 includes one more mistake. Near 0 and 1 the coverage of the other end of Wilson's interval is
+    too low: 92 % for a proportion of 0.991 of 60.
     """
     if math.isinf(variance):
         return 0.0, 1.0
@@ -355,7 +353,7 @@ def _share_interval(value: float, variance: float, allowed: Unseen, variance_fac
 
 
 def _log_interval(value: float, variance: float, allowed: Unseen, variance_factor: float) -> tuple[float, float]:
-    """Return the interval of a positive figure on the logarithmic scale; its upper end with one more mistake."""
+    """Return the interval of a positive value on the logarithmic scale; the upper end includes one more mistake."""
     if math.isinf(variance):
         return 0.0, math.inf
     more = value + allowed.loss
@@ -365,7 +363,7 @@ def _log_interval(value: float, variance: float, allowed: Unseen, variance_facto
 
 
 def wilson(share: float, n: float) -> tuple[float, float]:
-    """Return the score interval of a proportion, 95 % (Wilson, JASA 22, 1927); of nothing, from 0 to 1."""
+    """Return the 95 % score interval of a proportion (Wilson, JASA 22, 1927); from 0 to 1 if ``n`` is 0."""
     if n <= 0:
         return 0.0, 1.0
     square = Z_95 * Z_95
@@ -376,9 +374,10 @@ def wilson(share: float, n: float) -> tuple[float, float]:
 
 
 def f1_interval(n_right: float, n_either: float) -> tuple[float, float]:
-    """Return the interval of F1: 2j / (1 + j), where j is the share of right ones among those that are or are called so.
+    """Return the interval of F1 = 2j / (1 + j), where j is the proportion of correct ones among true or predicted ones.
 
-    Lam et al., "Confidence intervals for the F1 score: a comparison of four methods", 2023, section 3 (indirect Wilson).
+    Lam et al., "Confidence intervals for the F1 score: a comparison of four methods", 2023, section 3 (indirect
+    Wilson).
     """
     low, high = wilson(n_right / n_either if n_either else 0.0, n_either)
     return 2 * low / (1 + low), 2 * high / (1 + high)
@@ -387,11 +386,11 @@ def f1_interval(n_right: float, n_either: float) -> tuple[float, float]:
 def _calibration_estimate(
     y_true: Labels, probabilities: NDArray[np.floating[Any]], units: Units, value: float
 ) -> Estimate:
-    """Return the calibration error with the multiples of its bins' gaps of which chance would make what is seen.
+    """Return the calibration error with the range of multiples of the bins' gaps that are compatible with it.
 
-    Chance is that of a calibrated head, so that bins without a mistake vary too; as units belong together, it is that of as
-    many units. The lower end counts mistakes (few of them are skewed), the upper end has normal ones (bins where a mistake
-    is unlikely would have none).
+    Noise is that of a calibrated head with as many independent images as there are units, so that bins without a
+    mistake vary too. The lower end uses binomial noise (few mistakes are skewed), the upper end normal noise (bins
+    where a mistake is unlikely would have none).
     """
     gaps, number = _confidence_gaps(y_true, probabilities)
     sums, shares = np.bincount(number, gaps, ECE_BINS) / len(gaps), np.bincount(number, minlength=ECE_BINS) / len(gaps)

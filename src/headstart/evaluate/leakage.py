@@ -1,4 +1,4 @@
-"""Images on both sides of a split, and images that a head was fitted on, near-duplicates included."""
+"""Detect images shared between splits, and images a head was fitted on; near-duplicates included."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["identical", "group", "near"]
 
-#: What two images have in common, in words.
+#: Kind of leak → words for a sentence.
 IN_COMMON: dict[Kind, str] = {
     "identical": "have the same bytes as",
     "group": "are of one group with",
@@ -39,18 +39,18 @@ IN_COMMON: dict[Kind, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """Images of one split that have a relative in another.
+    """Images of one split that are related to images of another.
 
     Attributes
     ----------
     kind : str
-        ``identical`` bytes, one ``group``, or ``near``: features of nearly the same picture, of different bytes.
+        ``identical`` bytes, same ``group``, or ``near``-duplicates of different bytes.
     fitted, scored : str
-        Names of the two splits; the first is the one nearer to training.
+        Names of the two splits; the first is closer to training.
     fitted_rows, scored_rows : ndarray of int64
-        Rows of each that have a relative in the other, ascending.
+        Rows of each with a relative in the other, ascending.
     n_scored : int
-        Labelled images of the split ``scored``, with a relative or without.
+        Labelled images of the split ``scored``.
     """
 
     kind: Kind
@@ -62,12 +62,12 @@ class Leak:
 
     @property
     def count(self) -> int:
-        """Images scored that have a relative."""
+        """Number of scored images with a relative."""
         return len(self.scored_rows)
 
     @property
     def sentence(self) -> str:
-        """The leak, for a person."""
+        """The leak as a sentence."""
         images = "images" if len(self.fitted_rows) > 1 else "image"
         return (
             f"{self.count:,} of the {self.n_scored:,} {self.scored} images ({self.count / self.n_scored:.1%}) "
@@ -84,25 +84,25 @@ def find_leaks(
     pooled: NDArray[np.floating[Any]] | None = None,
     near_threshold: float = SAME_PICTURE_COSINE,
 ) -> list[Leak]:
-    """Return what is on both sides of given splits, for each two of them and each kind; empty where nothing is.
+    """Return the leaks between each two splits, by kind.
 
     Parameters
     ----------
     labels : ndarray of shape (n_rows,), int
-        −1 means unlabelled; such rows neither train nor score, so they leak nothing.
+        −1 means unlabelled; such rows are ignored.
     splits : sequence of str
-        Of each row; empty for none.
+        Split of each row; empty for none.
     sha256, groups : sequence of str
         Digest, and group (empty for none), of each row.
     pooled : ndarray of shape (n_rows, n_features), optional
-        Averages of features (evaluate/near_duplicates.py); without them, near-duplicates are not sought.
+        Averages of features (evaluate/near_duplicates.py); without them, near-duplicates are not searched for.
     near_threshold : float
-        Cosine from which on two images look nearly the same.
+        Cosine from which images are near-duplicates.
 
     Raises
     ------
     DataError
-        If the columns are not of one length, or the threshold is not between 0 and 1.
+        If lengths differ, or the threshold is not between 0 and 1.
     """
     labels = np.asarray(labels)
     check_lengths(len(labels), splits=splits, sha256=sha256, groups=groups, pooled=pooled)
@@ -135,7 +135,7 @@ def _leak(
     units: NDArray[np.intp],
     identical: NDArray[np.intp],
 ) -> Leak:
-    """Return the rows of two splits that share a unit; of near ones, those that do not share their bytes as well."""
+    """Return the rows of two splits in common units; for near-duplicates, without rows of identical bytes."""
     sides = [np.flatnonzero((names == name) & (units >= 0)) for name in (fitted, scored)]
     if kind == "near":
         same = np.intersect1d(identical[sides[0]], identical[sides[1]])
@@ -145,32 +145,32 @@ def _leak(
     return Leak(kind, fitted, scored, first, second, int((names == scored).sum()))
 
 
-#: How an image was seen, and how that is said of several.
+#: Relation of an image to the training images → words for a sentence.
 RELATIONS = {
     "fitted_on": "fitted on",
     "same_group": "of one group with such an image",
     "nearly_the_same": "nearly the same picture as one",
 }
 
-#: Near-duplicates are sought among so many images at most: the time grows with their square, and is a minute or two then.
+#: Maximum number of images to search for near-duplicates; the time is quadratic, a minute or two for this many.
 MAX_COMPARED = 100_000
 
-#: The same beside a fit, which takes seconds.
+#: The same as part of a fit, which takes seconds.
 MAX_COMPARED_IN_FIT = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Which of the images to be scored a head has seen, and what becomes of them.
+    """How many of the images to be scored a head has seen in training, and how they are treated.
 
     Attributes
     ----------
     handling : str
-        ``left out``; ``included``, as was asked for; or ``unknown``, where the head has no digests of its training images.
+        ``left out``; ``included``, on request; or ``unknown``, if the head has no digests of its training images.
     counts : mapping of str to int
-        Images of each of :data:`RELATIONS`; each is counted once.
+        Images per relation in :data:`RELATIONS`; each is counted once.
     compared : bool
-        Whether near-duplicates were looked for.
+        Whether near-duplicates were searched for.
     """
 
     handling: Literal["left out", "included", "unknown"]
@@ -179,12 +179,12 @@ class Seen:
 
     @property
     def total(self) -> int:
-        """Images that the head has seen."""
+        """Number of images that the head has seen."""
         return sum(self.counts.values())
 
     @property
     def sentence(self) -> str:
-        """What a reader of the score must know."""
+        """What a reader of the score needs to know."""
         if self.handling == "unknown":
             return (
                 "It cannot be known whether the head was fitted on some of these images, since an older version saved it. "
@@ -204,18 +204,18 @@ class Seen:
         return text if self.compared else f"{text} Near-duplicates of its training images were not looked for."
 
     def to_dict(self) -> dict[str, object]:
-        """Plain JSON types."""
+        """Return plain JSON types."""
         return {"handling": self.handling, **self.counts, "near_duplicates_looked_for": self.compared}
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What images are told apart by, a value of each.
+    """Identifying properties of images, one value per image.
 
     Attributes
     ----------
     sha256, groups : sequence of str
-        Digest and group; an empty one for none.
+        Digest, and group (empty for none).
     pooled : ndarray of shape (n_images, n_features), float32
         Averages of the last block.
     """
@@ -226,19 +226,19 @@ class Known:
 
     @classmethod
     def of(cls, cache: FeatureCache, rows: NDArray[np.int64]) -> Known:
-        """Return what a cache says of some of its images."""
+        """Return the properties of some rows of a cache."""
         sha256, groups = cache.sha256, cache.groups
         return cls([sha256[i] for i in rows.tolist()], [groups[i] for i in rows.tolist()], last_block(cache)[rows])
 
     def joined(self, other: Known) -> Known:
-        """Return these images and others."""
+        """Return the concatenation with another set."""
         return Known(
             [*self.sha256, *other.sha256], [*self.groups, *other.groups], np.concatenate([self.pooled, other.pooled])
         )
 
 
 def fitted_on(sha256: Sequence[str], digests: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Return which images are training images, by the digests that a saved head keeps."""
+    """Return a mask of the training images, given the digests stored in a saved head."""
     found: NDArray[np.bool_] = np.isin(short_digests(sha256), digests)
     return found
 
@@ -246,21 +246,21 @@ def fitted_on(sha256: Sequence[str], digests: NDArray[np.uint64]) -> NDArray[np.
 def relations(
     images: Known, digests: NDArray[np.uint64], training: Known | None = None
 ) -> tuple[dict[str, NDArray[np.bool_]], bool]:
-    """Return how the head has seen each image, and whether near-duplicates were looked for.
+    """Return how the head has seen each image, and whether near-duplicates were searched for.
 
     Parameters
     ----------
     images : Known
-        Images to be scored, and whatever else is known.
+        Images to be scored, and any others available.
     digests : ndarray of uint64
-        Of the training images (bundles/bundle.py).
+        Digests of the training images (bundles/bundle.py).
     training : Known, optional
-        Training images that are not among ``images``, as :func:`training_images` finds them.
+        Training images not among ``images``, from :func:`training_images`.
 
     Returns
     -------
     tuple of (dict, bool)
-        A mask of shape (n_images,) for each of :data:`RELATIONS`; an image is in one of them at most.
+        A mask of shape (n_images,) for each relation in :data:`RELATIONS`; the masks are disjoint.
     """
     n = len(images.sha256)
     own = fitted_on(images.sha256, digests)
@@ -278,9 +278,9 @@ def relations(
 
 
 def seen_in_the_fit(sides: Sides) -> tuple[str, ...]:
-    """Return, in words, how many scored images look as one that is fitted on, or are of its group; nothing of none.
+    """Return a sentence on validation images related to training images by group or similarity; empty if there are none.
 
-    Images of the same bytes are on one side already.
+    Images of identical bytes are on one side already.
     """
     train, validation, split = sides.train, sides.validation, sides.split
     if max(train.n_images, validation.n_images) > MAX_COMPARED_IN_FIT:
@@ -294,18 +294,18 @@ def seen_in_the_fit(sides: Sides) -> tuple[str, ...]:
 def training_images(
     places: Iterable[Path], recipe: Recipe, digests: NDArray[np.uint64], known: Sequence[str]
 ) -> Known | None:
-    """Return a head's training images from the cache it was fitted on, where that is still at hand on this machine.
+    """Return a head's training images from the cache it was fitted on, if still available on this machine.
 
     Parameters
     ----------
     places : iterable of Path
-        Where the cache may be; the first that holds some of the images is used.
+        Possible paths of the cache; the first with some of the images is used.
     recipe : Recipe
-        The head's; a cache of another one is not used.
+        Required recipe.
     digests : ndarray of uint64
-        Of the training images; no other image is read.
+        Digests of the training images.
     known : sequence of str
-        Digests of those that are known already.
+        Digests of images already available.
     """
     wanted = np.setdiff1d(digests, short_digests(known))
     if not len(wanted):
@@ -314,7 +314,7 @@ def training_images(
 
 
 def _images_in(place: Path, recipe: Recipe, wanted: NDArray[np.uint64]) -> Known | None:
-    """Return the images of some digests from a cache of a recipe; None where there is none, or none of them in it."""
+    """Return the images with given digests from a cache of a recipe; None if there are none."""
     try:
         if not place.exists() or not is_cache(place):
             return None

@@ -1,4 +1,4 @@
-"""How good probabilities are."""
+"""Metrics of predicted probabilities."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ def score(
     positive: int | None = None,
     units: NDArray[np.integer[Any]] | None = None,
 ) -> Score:
-    """Return accuracy and the rest.
+    """Return the metrics of predictions.
 
     Parameters
     ----------
     y_true : ndarray of shape (n_samples,), int
-        Index of the true class.
+        True class indices.
     probabilities : ndarray of shape (n_samples, n_classes)
-        Of each class; rows sum to 1. The prediction is the largest, the first of equal ones.
+        Class probabilities; rows sum to 1. The prediction is the largest, the first one if tied.
     class_names : sequence of str
         Names of the classes.
     positive : int, optional
-        The class whose average precision and rates are given; the default is the mean of all classes, each against the rest.
+        Class index for average precision and rates; by default the one-vs-rest mean over all classes, and no rates.
     units : ndarray of shape (n_samples,), int, optional
-        Rows of one unit belong together; the intervals of the scores allow for it, those of single classes do not.
+        Rows of one unit are dependent; the intervals of the metrics account for it, those of single classes do not.
 
     Raises
     ------
     DataError
-        If there is nothing to score, the shapes do not fit together, or a probability is not finite.
+        If there is nothing to score, shapes do not match, or a probability is not finite.
     """
     n_classes = len(class_names)
     if not len(y_true) or probabilities.shape != (len(y_true), n_classes):
@@ -77,17 +77,7 @@ def score(
 
 
 def _class_score(name: str, counts: NDArray[np.int64], label: int) -> dict[str, Any]:
-    """Return precision, recall (sensitivity), specificity and F1 of a class, each with its interval (evaluate/intervals.py).
-
-    Parameters
-    ----------
-    name : str
-        Of the class.
-    counts : ndarray of shape (n_classes, n_classes), int64
-        Confusion matrix, rows are true classes.
-    label : int
-        Its row.
-    """
+    """Return precision, recall, specificity and F1 of a class from the confusion matrix, with their intervals."""
     right, support, called = int(counts[label, label]), int(counts[label].sum()), int(counts[:, label].sum())
     others, either = int(counts.sum()) - support, support + called - right
     kept = others - (called - right)
@@ -106,30 +96,19 @@ def _class_score(name: str, counts: NDArray[np.int64], label: int) -> dict[str, 
 
 
 def _bounds(one: Estimate) -> tuple[float, float]:
-    """Return the ends of an interval."""
     return one.low, one.high
 
 
 def metric_values(
     y_true: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]], positive: int | None = None
 ) -> dict[str, float]:
-    """Return every score of ``criteria.METRICS`` by its name, as :func:`headstart.evaluate.intervals.influences` does."""
+    """Return all metrics of ``scores.METRICS`` by name; see :func:`headstart.evaluate.intervals.influences`."""
     found = influences(y_true, probabilities, positive)
     return {metric.name: found[metric.name].value for metric in METRICS}
 
 
 def positive_rates(counts: NDArray[np.int64], label: int, class_name: str) -> PositiveRates:
-    """Return how well the positive class is told from all others, with Wilson's intervals.
-
-    Parameters
-    ----------
-    counts : ndarray of shape (n_classes, n_classes), int64
-        Confusion matrix, rows are true classes.
-    label : int
-        Row of the positive class.
-    class_name : str
-        Its name.
-    """
+    """Return the one-vs-rest rates of a class from the confusion matrix (rows are true classes), with Wilson intervals."""
     right, support, called = int(counts[label, label]), int(counts[label].sum()), int(counts[:, label].sum())
     total = int(counts.sum())
     kept = total - support - called + right
@@ -143,5 +122,4 @@ def positive_rates(counts: NDArray[np.int64], label: int, class_name: str) -> Po
 
 
 def _proportion(n: int, of: int) -> Estimate:
-    """Return a share with Wilson's interval; NaN of nothing."""
     return Estimate(n / of, *wilson(n / of, of)) if of else Estimate(math.nan, math.nan, math.nan)

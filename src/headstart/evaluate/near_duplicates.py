@@ -1,4 +1,4 @@
-"""Images that look alike, by the averages of their features."""
+"""Find near-duplicate images by their averaged features."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ if TYPE_CHECKING:
     from headstart.cache.reader import FeatureCache
     from headstart.types import FeatureBatch, Recipe
 
-#: Cosine of two images' features, both less the mean of all images, from which on they are taken for nearly the same.
-#: Measured on 35 photographs of ants and bees: saved as JPEG of quality 60 ≥ 0.978, brightened by 15 % ≥ 0.96 in 95 %,
-#: half the size or cropped by 6 % about 0.95; different photographs ≤ 0.72. Of 3.4 million pairs of 2,624 solar cells,
-#: which look much alike, 0.07 % are above; of cosines without the mean subtracted, 14 %.
+#: Cosine of mean-subtracted features from which images are near-duplicates. Measured on 35 photographs of ants and bees:
+#: JPEG quality 60 ≥ 0.978, brightened by 15 % ≥ 0.96 in 95 %, half the size or cropped by 6 % about 0.95; different
+#: photographs ≤ 0.72. Of 3.4 million pairs of 2,624 solar cells, which are very similar, 0.07 % are above; without
+#: subtracting the mean, 14 %.
 NEAR_DUPLICATE_COSINE = 0.95
 
-#: Cosine from which on they are, the mean not subtracted: where nearly all images show one scene, that is the mean.
+#: The same without subtracting the mean, which is the common scene if nearly all images show it.
 SAME_SCENE_COSINE = 0.99
 
-#: The same two for what no person looks at before it is used: only the same picture saved again is meant. Measured on the
-#: averages of the last block. Of 32 photographs of ants and bees, all are found when saved as JPEG of quality 75, 97 % at 60,
-#: 84 % brightened by 15 %, 13 % at half the size; of 32 solar cells all at quality 90, 78 % at 75, 34 % at 60. Of different
-#: pictures, no photograph of 398 is taken for another, and 42 of 2,624 solar cells, in 15 groups of up to 6 (at 300 pixels 4,
-#: in 2). 0.95 and 0.99 would join 674 of them, in groups of up to 74. Of 1,360 flowers, 130 are pairs, each of one picture.
+#: Stricter thresholds for use without human review: only re-encoded copies are meant. Measured on the averages of the last
+#: block. Of 32 photographs of ants and bees, all are found at JPEG quality 75, 97 % at 60, 84 % brightened by 15 %, 13 %
+#: at half the size; of 32 solar cells all at quality 90, 78 % at 75, 34 % at 60. False positives: none of 398
+#: photographs, and 42 of 2,624 solar cells, in 15 groups of up to 6 (at 300 pixels 4, in 2). 0.95 and 0.99 would join 674
+#: of them, in groups of up to 74. Of 1,360 flowers, 130 are pairs, each of one picture.
 SAME_PICTURE_COSINE, SAME_PICTURE_SCENE_COSINE = 0.985, 0.995
 
-#: Rows and columns of the block of cosines that is in memory at a time: 16 MiB.
+#: Rows and columns of the block of cosines in memory at a time: 16 MiB.
 BLOCK = 2048
 
-#: Members of a group between which all cosines are computed, to tell the range.
+#: Members of a group compared by :func:`cosine_range`.
 MAX_COMPARED_MEMBERS = 64
 
 
@@ -44,26 +44,25 @@ def near_units(
     cosine: float = SAME_PICTURE_COSINE,
     same_scene: float = SAME_PICTURE_SCENE_COSINE,
 ) -> NDArray[np.intp]:
-    """Return a number per image, the same for those that are nearly the same picture, through any chain of such.
+    """Return a unit number per image; images connected by a chain of near-duplicates have the same number.
 
     Parameters
     ----------
     pooled : ndarray of shape (n_images, n_features)
-        Averages of the last pooled layer (:func:`last_block`): earlier ones tell textures and colours, by which 2,437 of
-        2,624 solar cells are one picture.
+        Averages of the last pooled layer (:func:`last_block`): earlier layers describe textures and colours, by which
+        2,437 of 2,624 solar cells are near-duplicates.
     cosine, same_scene : float
-        From where on two images belong together: with the mean of all images subtracted, or without.
+        Thresholds with and without subtracting the mean over all images.
 
     Returns
     -------
     ndarray of shape (n_images,), intp
-        Images whose features are not finite are alone. Time grows with the square of the images: 100,000 take a minute or two
-        on two cores.
+        Images with non-finite features are alone. Time is quadratic: 100,000 images take a minute or two on two cores.
 
     Raises
     ------
     DataError
-        If ``pooled`` is not a table, or a threshold is not between 0 and 1.
+        If ``pooled`` is not two-dimensional, or a threshold is not between 0 and 1.
     """
     if pooled.ndim != 2 or not (0 < cosine <= 1 and 0 < same_scene <= 1):
         raise DataError(
@@ -80,7 +79,7 @@ def near_units(
 
 
 def last_block(cache: FeatureCache) -> NDArray[np.float32]:
-    """Return the averages of the last pooled layer, by which images look the same; else of the stored layer."""
+    """Return the averages of the last pooled layer of a cache; of the stored layer if there are none."""
     layers = cache.recipe.pooled_layers
     if not layers:
         return design_matrix(cache.batches(), ("avg",), n_samples=cache.n_images)
@@ -88,13 +87,13 @@ def last_block(cache: FeatureCache) -> NDArray[np.float32]:
 
 
 def last_block_of(batch: FeatureBatch, recipe: Recipe) -> NDArray[np.float32]:
-    """Return of fresh features what :func:`last_block` returns of a cache."""
+    """Return the same for newly computed features."""
     layers = recipe.pooled_layers
     return design_matrix([batch], (layers[-1] if layers else "avg",))
 
 
 def unit_rows(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return square roots divided by their norm, as heads take them; rows of zeros stay zeros."""
+    """Return square roots divided by their norm; rows of zeros stay zeros."""
     rooted = np.sign(features) * np.sqrt(np.abs(features))
     norms = np.linalg.norm(rooted, axis=1, keepdims=True)
     unit: NDArray[np.float32] = np.divide(rooted, norms, out=np.zeros_like(rooted), where=norms > 0)
@@ -104,16 +103,16 @@ def unit_rows(features: NDArray[np.float32]) -> NDArray[np.float32]:
 def group_by_cosine(
     unit: NDArray[np.float32], cosine: float, same_scene: float = SAME_SCENE_COSINE
 ) -> NDArray[np.intp]:
-    """Return the number of the group of each row; rows hang together through chains of near-duplicates.
+    """Return the group of each row; groups are connected through chains of near-duplicates.
 
-    Computed in blocks, so that memory does not grow with the square of the rows; time does.
+    Computed in blocks: memory is linear in the number of rows, time quadratic.
 
     Parameters
     ----------
     unit : ndarray of shape (n_rows, n_features), float32
-        As :func:`unit_rows` returns them.
+        Result of :func:`unit_rows`.
     cosine, same_scene : float
-        From where on two rows belong together: with the mean of all rows subtracted, or without.
+        Thresholds with and without subtracting the mean over all rows.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -137,7 +136,7 @@ def group_by_cosine(
 
 
 def cosine_range(unit: NDArray[np.float32]) -> tuple[float, float]:
-    """Return the lowest and highest cosine between different rows; between the first ones of many."""
+    """Return the lowest and highest cosine between different rows; at most the first 64 are compared."""
     few = unit[:MAX_COMPARED_MEMBERS]
     cosines = (few @ few.T)[np.triu_indices(len(few), 1)]
     return round(float(cosines.min()), 4), round(float(min(cosines.max(), 1.0)), 4)

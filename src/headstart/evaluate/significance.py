@@ -1,4 +1,4 @@
-"""Whether a difference between heads is more than chance, and the score of the best head corrected for having been chosen."""
+"""Tests of differences between heads, and the score of the best head corrected for its selection."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     from headstart.evaluate.intervals import Influence, Labels
     from headstart.scores import Metric
 
-#: How the score of the recommended head is corrected, for a person.
+#: Description of the correction, shown in reports.
 SELECTION_METHOD = (
     "Bootstrap bias correction for the choice of the head (BBC-CV; Tsamardinos, Greasidou & Borboudakis, Machine Learning "
-    "107, 2018): the best head of every draw of the images, or each of equally good ones, is scored on the images that were "
-    "not drawn. The interval is of the whole procedure, the choice of the head included, with as many training images as a "
-    "fold has; fitted on all images, a head is as good or slightly better."
+    "107, 2018): in every bootstrap sample of the images, the best head (or each of equally good ones) is scored on the "
+    "images not drawn. The interval is that of the whole procedure, including the choice of the head, with as many training "
+    "images as a fold has; fitted on all images, a head is as good or slightly better."
 )
 
-#: Draws of the bootstrap.
+#: Bootstrap samples.
 N_DRAWS = 500
 
-#: Scores of a draw that differ by less are equal: they are sums of rounded numbers.
+#: Tolerance for ties between scores.
 ROUNDING = 1e-9
 
-#: Units times draws in memory at a time: 32 MB.
+#: Units × samples in memory at a time: 32 MB.
 BLOCK = 4_000_000
 
 
@@ -47,23 +47,23 @@ def corrected(
     units: Units,
     random_state: int = 0,
 ) -> Estimate:
-    """Return what to expect of the best of several heads on other images (:data:`SELECTION_METHOD`).
+    """Return the expected score of the best of several heads on other images (:data:`SELECTION_METHOD`).
 
-    Scores of draws are taken to the first order, by the influence of each unit; of accuracy and log-loss that is exact. The
-    variance is the mean of the heads', by how often each is the best.
+    Scores of bootstrap samples are first-order approximations by influences; exact for accuracy and log-loss. The
+    variance is the mean over heads, weighted by how often each is the best.
 
     Parameters
     ----------
     metric : Metric
         By which the best is chosen.
     found : sequence of Influence
-        The score of every head there is to choose among, on the same rows.
+        The score of every head on the same rows.
     y_true, probabilities
-        Of these rows: the classes, and what the best head says.
+        True classes, and the predictions of the best head.
     units : Units
-        Of the rows, drawn as a whole.
+        Units of the rows, resampled as a whole.
     random_state : int
-        Seeds the draws.
+        Random seed.
     """
     values = np.array([one.value for one in found])
     sums = np.stack([units.sums(one.rows) for one in found], axis=1)
@@ -77,10 +77,10 @@ def corrected(
 def _out_of_bag(
     metric: Metric, values: NDArray[np.float64], sums: NDArray[np.float64], random_state: int
 ) -> tuple[float, NDArray[np.float64]]:
-    """Return the mean score of each draw's best heads on the units not drawn, and how often each head was the best.
+    """Return the mean out-of-bag score of the best heads of each draw, and how often each head was the best.
 
-    Equal ones share a draw: where mistakes are few, that is most draws, and the first head alone would say little of the
-    rest. Scores to the first order can leave their range, and would seem better than without a mistake.
+    Ties are divided equally: with few mistakes they are frequent, and the first head alone would not represent the
+    others. First-order scores are clipped to the valid range.
     """
     rng, n = np.random.default_rng(random_state), len(sums)
     sign, some = metric.gain(1.0), max(1, BLOCK // n)
@@ -100,16 +100,16 @@ def _out_of_bag(
     return float(np.concatenate(scores).mean()), np.concatenate(best).mean(axis=0)
 
 
-#: What the intervals and p-values of differences are, for a person.
+#: Description of intervals and p-values of differences, shown in reports.
 TEST_METHOD = (
-    "Differences to the best head on the same images, with simultaneous 95 % intervals of all pairs of heads (Tukey–Kramer; "
-    "Kramer, Biometrics 12, 1956), so that it does not matter that the best was found on these images. The p-value is of the "
-    "same test: it is below 0.05 exactly where the interval does not hold 0. Variances are those of paired differences over "
-    "units of images that belong together, 1.4 times, as the heads of cross-validation share training images, and of one "
-    "more pair of units on which the heads differ"
+    "Differences to the best head on the same images, with simultaneous 95 % intervals for all pairs of heads (Tukey–Kramer; "
+    "Kramer, Biometrics 12, 1956), which stay valid although the best head was chosen on these images. The p-value belongs "
+    "to the same test: it is below 0.05 exactly if the interval does not contain 0. Variances are those of paired "
+    "differences over units of related images, multiplied by 1.4 since the heads of cross-validation share training images, "
+    "plus one more pair of units on which the heads differ"
 )
 
-#: A difference with a p-value below it is more than chance.
+#: Significance level.
 ALPHA = 0.05
 
 
@@ -120,9 +120,9 @@ class Difference:
     Attributes
     ----------
     estimate : Estimate
-        With its simultaneous interval.
+        The difference with its simultaneous interval.
     p_value : float
-        Corrected for all pairs of heads; below :data:`ALPHA` exactly where the interval does not hold 0.
+        Corrected for all pairs of heads; below :data:`ALPHA` exactly if the interval does not contain 0.
     """
 
     estimate: Estimate
@@ -130,16 +130,16 @@ class Difference:
 
 
 def differences(found: Mapping[str, Influence], units: Units, best: str) -> dict[str, Difference]:
-    """Return each other head's score minus the best one's (:data:`TEST_METHOD`).
+    """Return each other head's score minus that of the best one (:data:`TEST_METHOD`).
 
     Parameters
     ----------
     found : mapping of str to Influence
-        The score of every head, by its name, on the same rows in the same order.
+        The score of every head, by name, on the same rows in the same order.
     units : Units
-        Of the rows.
+        Units of the rows.
     best : str
-        Name of the head that the others are compared with.
+        Name of the head to compare with.
 
     Raises
     ------
@@ -159,18 +159,18 @@ def differences(found: Mapping[str, Influence], units: Units, best: str) -> dict
 
 
 def range_test(difference: float, standard_error: float, n_heads: int) -> Difference:
-    """Return a difference with the interval and the p-value of one test of all pairs of heads."""
+    """Return a difference with the interval and the p-value of a test of all pairs of heads."""
     if math.isinf(standard_error):
         return Difference(Estimate(difference, -math.inf, math.inf), 1.0)
     half = _critical_range(n_heads) * standard_error / math.sqrt(2)
     p_value = float(stats.studentized_range.sf(math.sqrt(2) * abs(difference) / standard_error, n_heads, math.inf))
     p_value = min(max(p_value, 0.0), 1.0)
-    # Both are of one integral; its rounding shall not part them.
+    # Interval and p-value are computed separately; keep them consistent despite rounding.
     p_value = min(p_value, np.nextafter(ALPHA, 0)) if abs(difference) > half else max(p_value, ALPHA)
     return Difference(Estimate(difference, difference - half, difference + half), float(p_value))
 
 
 @lru_cache
 def _critical_range(n_heads: int) -> float:
-    """Return the studentized range that chance exceeds in 5 % of comparisons."""
+    """Return the studentized range exceeded by chance in 5 % of comparisons."""
     return float(stats.studentized_range.isf(ALPHA, n_heads, math.inf))

@@ -1,6 +1,6 @@
-"""Which images a head is fitted on, and which it is scored on.
+"""Training and validation splits.
 
-Images with the same bytes, and images of one group, never sit on both sides.
+Images of identical bytes, and images of one group, are never on both sides.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Rows to fit on, and rows to score on.
+    """Rows to fit on and rows to score on.
 
     Attributes
     ----------
     train, validation : ndarray of int64
         Row numbers, ascending.
     description : str
-        How they were divided, for a person.
+        Readable description.
     n_dropped : int
-        Training images left out because the same bytes, or their group, are scored on.
+        Training images left out because the same bytes, or their group, are scored.
     """
 
     train: NDArray[np.int64]
@@ -48,24 +48,24 @@ def split_by_fraction(
 ) -> Split:
     """Return a stratified split; unlabelled rows are in neither part.
 
-    Whole units (images of the same bytes or group, with all that they hang together with) are drawn at random into the
-    validation part of their most frequent class until it has its share.
+    Whole units (images connected by bytes or group) are drawn at random into the validation part of their most frequent
+    class until its fraction is reached.
 
     Parameters
     ----------
     labels : ndarray of shape (n_rows,), int
         −1 means unlabelled.
     fraction : float
-        Share of each class to score on, between 0 and 1.
+        Fraction of each class to hold out, between 0 and 1.
     sha256, groups : sequence of str
         Digest, and group (empty for none), of each row.
     random_state : int
-        Seeds the draw.
+        Random seed.
 
     Raises
     ------
     DataError
-        If the fraction is no share, or a class cannot be on both sides.
+        If the fraction is invalid, or a class cannot be on both sides.
     """
     if not 0 < fraction < 1:
         raise DataError(f"The fraction to hold out lies between 0 and 1. Received: {fraction}.")
@@ -89,7 +89,7 @@ def split_by_fraction(
 
 
 def _draw(members: NDArray[np.intp], sizes: NDArray[np.intp], fraction: float) -> NDArray[np.intp]:
-    """Return the units of one class to hold out: as close to its share as whole units allow, and never all of them."""
+    """Return the units of one class to hold out: as close to the fraction as whole units allow, never all of them."""
     if len(members) < 2:
         return members[:0]
     filled = np.cumsum(sizes[members])
@@ -107,7 +107,7 @@ def split_by_column(
 ) -> Split:
     """Return the rows of ``train`` to fit on and those of another split to score on.
 
-    Training images whose bytes or group are scored on are left out, and counted.
+    Training images whose bytes or group are scored are left out and counted.
 
     Raises
     ------
@@ -140,7 +140,7 @@ def split_by_caches(
     sha256: Sequence[str],
     other_sha256: Sequence[str],
 ) -> Split:
-    """Return all labelled rows of one cache to fit on, and those of another to score on; the same bytes only there."""
+    """Return the labelled rows of one cache to fit on, without images of the other, and those of the other to score on."""
     rows, scored = labelled(labels), np.flatnonzero(np.asarray(other_labels) >= 0)
     seen = {other_sha256[row] for row in scored.tolist()}
     kept = np.array([row for row in rows.tolist() if sha256[row] not in seen], np.int64)
@@ -152,7 +152,7 @@ def split_by_caches(
 
 
 def labelled(labels: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-    """Return the rows with a label; raise DataError where they are of fewer than two classes."""
+    """Return the rows with a label; raise DataError if there are fewer than two classes."""
     rows = np.flatnonzero(np.asarray(labels) >= 0)
     n_classes = len(np.unique(np.asarray(labels)[rows]))
     if n_classes < 2:
@@ -166,7 +166,7 @@ def labelled(labels: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
 
 
 def connected_units(rows: NDArray[np.int64], sha256: Sequence[str], groups: Sequence[str] | None) -> NDArray[np.intp]:
-    """Return, per row, the number of what it hangs together with: rows share a unit if they share bytes or group."""
+    """Return a unit number per row; rows are connected by equal bytes or group."""
     columns = [coded(sha256[row] for row in rows.tolist())]
     if groups is not None:
         columns.append(coded(groups[row] or None for row in rows.tolist()))
@@ -174,31 +174,31 @@ def connected_units(rows: NDArray[np.int64], sha256: Sequence[str], groups: Sequ
 
 
 def coded(values: Iterable[Hashable]) -> NDArray[np.intp]:
-    """Return a number per value, the same for equal ones, in the order of their first appearance; −1 for None."""
+    """Return a number per distinct value, in order of first appearance; −1 for None."""
     numbers: dict[Hashable, int] = {}
     codes = (-1 if value is None else numbers.setdefault(value, len(numbers)) for value in values)
     return np.fromiter(codes, np.intp)
 
 
 def joined_units(*columns: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
-    """Return, per row, the number of what it hangs together with, through any chain of common values.
+    """Return a unit number per row; rows are connected through chains of common values.
 
     Parameters
     ----------
     *columns : ndarray of shape (n_rows,), int
-        Rows of one column with the same number belong together; a negative number is shared with nobody.
+        Rows of equal number in a column belong together; negative numbers are unique.
 
     Returns
     -------
     ndarray of shape (n_rows,), intp
-        0, 1, 2 … in the order of the first row of each.
+        Numbered from 0 in order of first appearance.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     n = len(columns[0])
     edges, n_nodes = [np.empty((2, 0), np.intp)], n
-    for column in columns:  # each value is a node of its own, joined with its rows
+    for column in columns:  # each value is a node, connected to its rows
         rows = np.flatnonzero(np.asarray(column) >= 0)
         values, number = np.unique(np.asarray(column)[rows], return_inverse=True)
         edges.append(np.stack([rows, n_nodes + number]))
@@ -217,7 +217,7 @@ def majority_class(units: NDArray[np.intp], labels: NDArray[np.integer[Any]]) ->
 
 
 def _check_sides(labels: NDArray[np.integer[Any]], split: Split) -> None:
-    """Raise DataError where too little is left to fit on or to score on."""
+    """Raise DataError if too little is left to fit on or to score on."""
     n_classes = len(np.unique(labels[split.train]))
     if n_classes < 2 or not len(split.validation):
         raise DataError(

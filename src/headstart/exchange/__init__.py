@@ -1,7 +1,7 @@
-"""Caches as other programs want them, several caches as one, and features that were made elsewhere."""
+"""Convert caches to other file formats, import features, and merge caches."""
 
-#: What a converted file says of itself.
+#: Value of ``format`` in converted files.
 FORMAT = "headstart-features"
 
-#: Raise it when a reader of the old version would misread a new file.
+#: Increment it if old readers would misread new files.
 FORMAT_VERSION = 1

@@ -1,4 +1,4 @@
-"""A cache as a file that other programs read: NumPy archive, Parquet, CSV or plain HDF5."""
+"""Convert a cache to a NumPy archive, Parquet, CSV or plain HDF5."""
 
 from __future__ import annotations
 
@@ -30,34 +30,34 @@ if TYPE_CHECKING:
 
     from headstart.cache.reader import FeatureCache
 
-#: Rows that are in memory at a time.
+#: Rows in memory at a time.
 BATCH_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """A cache in the form in which other programs get it.
+    """The content of a cache to be converted.
 
     Attributes
     ----------
     n_samples : int
         Rows.
     features : tuple of str
-        What the columns of X are made of, as a head names it: ``avg``, ``flatten``, ``block4_conv3`` …
+        Features in X, named as for a head: ``avg``, ``flatten``, ``block4_conv3`` …
     feature_names : tuple of str
-        One name per column of X: ``avg_0``, ``avg_1`` …
+        Name of each column of X: ``avg_0``, ``avg_1`` …
     map_shape : tuple of int
-        Height, width and channels where X holds whole maps, flattened; empty where it does not.
+        Height, width and channels if X holds flattened maps; otherwise empty.
     class_names : tuple of str
-        Names that ``y`` indexes.
+        Names indexed by ``y``.
     y : ndarray of shape (n_samples,), int64
-        Index of the class, −1 where unlabelled.
+        Class index, −1 if unlabelled.
     texts : mapping of str to callable
-        ``path``, ``label``, ``split``, ``group`` and ``sha256``: each call gives one string per row anew.
+        ``path``, ``label``, ``split``, ``group`` and ``sha256``; each call returns one string per row.
     recipe : str
-        JSON: how the features were made.
+        Recipe of the features, JSON.
     blocks : callable
-        Each call yields X from the top, in blocks of shape (≤ 64, n_features), float32.
+        Each call yields X in blocks of shape (≤ 64, n_features), float32.
     """
 
     n_samples: int
@@ -72,13 +72,7 @@ class Contents:
 
 
 def _contents_of(cache: FeatureCache, features: Sequence[str]) -> Contents:
-    """Return what a cache, which stays open, gives to other programs; X is read when it is asked for.
-
-    Raises
-    ------
-    HeadstartError
-        If there is no such feature, or no row.
-    """
+    """Return the content of an open cache; X is read on demand."""
     if not cache.n_images:
         raise DataError(f"{cache.path} holds no image: there is nothing to convert.")
     rows, names = cache.rows, (*cache.class_names, "")
@@ -102,24 +96,24 @@ def _contents_of(cache: FeatureCache, features: Sequence[str]) -> Contents:
 
 
 def feature_names(cache: FeatureCache, features: Sequence[str]) -> tuple[str, ...]:
-    """Return one name per column, the feature's and a number from 0; widths are those that a head gets."""
+    """Return one name per column: the feature's name and a number from 0."""
     maps, averages = np.zeros((1, *cache.map_shape), np.float32), np.zeros((1, cache.n_pooled), np.float32)
     empty = FeatureBatch(maps, averages, cache.pooled_column_layer)
     widths = {name: design_matrix([empty], [name]).shape[1] for name in dict.fromkeys(features)}
     if len(widths) < len(features):
-        raise DataError(f"A feature is named twice: {', '.join(features)}. Name each once.")
+        raise DataError(f"A feature is listed twice: {', '.join(features)}. List each once.")
     return tuple(f"{name}_{number}" for name, width in widths.items() for number in range(width))
 
 
-#: Strings that are in memory as an array at a time.
+#: Strings converted to an array at a time.
 TEXT_BLOCK = 4096
 
-#: Time of every member, the earliest that a zip file can say: equal content gives equal bytes.
+#: Fixed time of all members, so that equal content gives equal bytes.
 NO_TIME = (1980, 1, 1, 0, 0, 0)
 
 
 def write_npz(path: Path, contents: Contents) -> None:
-    """Write what ``np.load(path, allow_pickle=False)`` reads; the file appears whole or not at all.
+    """Write a file for ``np.load(path, allow_pickle=False)``; it appears completely or not at all.
 
     Raises
     ------
@@ -141,20 +135,18 @@ def write_npz(path: Path, contents: Contents) -> None:
 
 
 def _plural(column: str) -> str:
-    """Return the name of an array that holds a column of texts."""
     return {"path": "paths", "label": "labels"}.get(column, column)
 
 
 def _write_text(
     archive: zipfile.ZipFile, name: str, texts: Callable[[], Iterable[str]], n_rows: int | None = None
 ) -> None:
-    """Write strings as an array of fixed-length Unicode; without ``n_rows`` the single one as a scalar."""
+    """Write strings as an array of fixed-length Unicode; without ``n_rows`` a single one as a scalar."""
     dtype = np.dtype(f"<U{max(map(len, texts()), default=1) or 1}")
     _write_array(archive, name, dtype, () if n_rows is None else (n_rows,), _text_blocks(texts(), dtype))
 
 
 def _text_blocks(texts: Iterable[str], dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
-    """Yield strings as arrays of at most 4,096."""
     remaining = iter(texts)
     while part := list(islice(remaining, TEXT_BLOCK)):
         yield np.array(part, dtype)
@@ -163,7 +155,7 @@ def _text_blocks(texts: Iterable[str], dtype: np.dtype[Any]) -> Iterator[NDArray
 def _write_array(
     archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], blocks: Iterable[NDArray[Any]]
 ) -> None:
-    """Write one array from its blocks, the first axis cut."""
+    """Write one array from blocks along its first axis."""
     member = zipfile.ZipInfo(f"{name}.npy", NO_TIME)
     member.compress_type = zipfile.ZIP_DEFLATED
     header = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
@@ -173,10 +165,10 @@ def _write_array(
             stream.write(np.ascontiguousarray(block, dtype).tobytes())
 
 
-#: Columns before the features, in this order; names as in a manifest.
+#: Columns before the features; names as in a manifest.
 COLUMNS = ("path", "label", "y", "split", "group", "sha256")
 
-#: Key of the table's metadata under which everything stands that belongs to no row.
+#: Key of the table's metadata.
 METADATA = b"headstart"
 
 #: Values of X in a row group: 64 MiB of float32.
@@ -184,10 +176,10 @@ GROUP_VALUES = 2**24
 
 
 def write_csv(path: Path, contents: Contents, *, raw: bool = False) -> None:
-    """Write UTF-8 with a header; each number in as few digits as give the same float32 again.
+    """Write UTF-8 with a header; numbers have the fewest digits that round-trip float32.
 
-    Paths whose bytes are not UTF-8 are written as those bytes. Text that a spreadsheet would take for a formula begins
-    with ``'``, unless ``raw``.
+    Undecodable bytes of paths are kept. Text that a spreadsheet would take for a formula gets a leading ``'``, unless
+    ``raw``.
 
     Raises
     ------
@@ -206,9 +198,9 @@ def write_csv(path: Path, contents: Contents, *, raw: bool = False) -> None:
 
 
 def write_parquet(path: Path, contents: Contents) -> None:
-    r"""Write a Parquet table, compressed by snappy, which every reader has; empty texts are nulls.
+    r"""Write a Parquet table with snappy compression; empty texts become nulls.
 
-    Parquet holds UTF-8 only: a byte of a path that is not UTF-8 becomes ``\xff``.
+    Parquet holds UTF-8 only: an undecodable byte of a path becomes ``\xff``.
 
     Raises
     ------
@@ -223,7 +215,7 @@ def write_parquet(path: Path, contents: Contents) -> None:
     schema = pa.schema(fields, metadata={METADATA: json.dumps(_table_metadata(contents))})
     options = {
         "compression": "snappy",
-        "use_dictionary": list(COLUMNS),  # no two features are alike, and there may be thousands of columns of them
+        "use_dictionary": list(COLUMNS),  # feature values rarely repeat, and there may be thousands of columns
         "write_statistics": list(COLUMNS),
         "write_page_checksum": True,
     }
@@ -236,7 +228,7 @@ def write_parquet(path: Path, contents: Contents) -> None:
 
 
 def _groups(contents: Contents) -> Iterator[tuple[dict[str, list[Any]], NDArray[np.float32]]]:
-    """Yield about 64 MiB of X at a time, transposed: shape (n_features, n_rows); and what describes the rows."""
+    """Yield the columns that describe some rows, and their X transposed, about 64 MiB at a time."""
     n_rows = max(1, GROUP_VALUES // len(contents.feature_names))
     waiting: list[NDArray[np.float32]] = []
     described: dict[str, list[Any]] = {name: [] for name in COLUMNS}
@@ -252,7 +244,6 @@ def _groups(contents: Contents) -> Iterator[tuple[dict[str, list[Any]], NDArray[
 
 
 def _table_metadata(contents: Contents) -> dict[str, Any]:
-    """Return what belongs to no row, as plain JSON types."""
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -264,7 +255,7 @@ def _table_metadata(contents: Contents) -> dict[str, Any]:
 
 
 def _described_blocks(contents: Contents) -> Iterator[tuple[dict[str, list[Any]], NDArray[np.float32]]]:
-    """Yield blocks of X, each with the columns that describe its rows."""
+    """Yield the columns that describe some rows, and their X."""
     texts, start = {name: iter(values()) for name, values in contents.texts.items()}, 0
     for block in contents.blocks():
         columns: dict[str, list[Any]] = {name: list(islice(values, len(block))) for name, values in texts.items()}
@@ -274,18 +265,12 @@ def _described_blocks(contents: Contents) -> Iterator[tuple[dict[str, list[Any]]
 
 
 def valid(text: str) -> str | None:
-    """Return text that is UTF-8, and None for none."""
+    """Return text as valid UTF-8; None if empty."""
     return with_escapes(text) if text else None
 
 
 def import_pyarrow() -> tuple[Any, Any]:
-    """Return pyarrow and its Parquet module.
-
-    Raises
-    ------
-    MissingExtraError
-        If it is not installed.
-    """
+    """Return pyarrow and its Parquet module; raise MissingExtraError if not installed."""
     try:
         import pyarrow as pa
         from pyarrow import parquet
@@ -298,7 +283,7 @@ def import_pyarrow() -> tuple[Any, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """What was written.
+    """The result of a conversion.
 
     Attributes
     ----------
@@ -307,9 +292,9 @@ class Conversion:
     n_samples, n_features : int
         Rows and columns of X.
     features : tuple of str
-        What the columns are made of.
+        Features in X.
     size_bytes : int
-        Of the file.
+        Size of the file.
     """
 
     output: Path
@@ -320,7 +305,7 @@ class Conversion:
 
 
 def write_h5(path: Path, contents: Contents) -> None:
-    """Write plain HDF5: gzip, float32, fixed-length UTF-8, no plug-in needed."""
+    """Write plain HDF5: gzip, float32, fixed-length UTF-8, readable without plug-ins."""
     n = contents.n_samples
     texts = {_plural(name): (n, values) for name, values in contents.texts.items()}
     for name in ("class_names", "feature_names"):
@@ -337,7 +322,7 @@ def write_h5(path: Path, contents: Contents) -> None:
     write_portable(path, blocks=contents.blocks(), shape=shape, y=contents.y, texts=texts, attributes=attributes)
 
 
-#: End of the file's name → what writes it.
+#: Suffix → writer.
 WRITERS: dict[str, Callable[[Path, Contents], None]] = {
     ".npz": write_npz,
     ".h5": write_h5,
@@ -354,33 +339,32 @@ def convert(
     raw: bool = False,
     overwrite: bool = False,
 ) -> Conversion:
-    """Write a cache's features and all that belongs to them for other programs; memory does not grow with the features.
+    """Convert the features of a cache and their description to another format; memory does not grow with the features.
 
     Parameters
     ----------
     cache : str or Path
         The cache.
     output : str or Path
-        The file to write; the end of its name says which kind: ``.npz``, ``.h5`` (plain HDF5), ``.parquet`` or ``.csv``.
+        The file to write; its suffix gives the format: ``.npz``, ``.h5`` (plain HDF5), ``.parquet`` or ``.csv``.
     features : sequence of str
-        Columns of X, as a head is fitted on them: ``avg``, ``max``, ``gem``, ``crops`` or ``flatten`` of the stored layer, or
-        pooled layers.
+        Columns of X: ``avg``, ``max``, ``gem``, ``crops`` or ``flatten`` of the stored layer, or pooled layers.
     raw : bool
-        Write text to ``.csv`` as it is. By default a cell that a spreadsheet would take for a formula, as ``=1+1``, begins
-        with ``'``; the other kinds of file always hold text as it is.
+        Write text to ``.csv`` unchanged. By default text that a spreadsheet would take for a formula, e.g. ``=1+1``,
+        gets a leading ``'``; other formats are never changed.
     overwrite : bool
         Replace an existing file.
 
     Raises
     ------
     DataError
-        If the file exists, its name is of no known kind, or there is nothing to convert.
+        If the file exists, its suffix is unknown, or there is nothing to convert.
     HeadstartError
         If there is no such feature.
     CacheError
         If the cache cannot be read, or the file cannot be written.
     MissingExtraError
-        If Parquet is asked for and pyarrow is not installed.
+        If pyarrow is needed and not installed.
 
     Examples
     --------
@@ -397,7 +381,7 @@ def convert(
 
 
 def _check_target(cache: Path, target: Path, raw: bool, overwrite: bool) -> None:
-    """Raise DataError where a file may not be written, before anything is read."""
+    """Raise DataError if the file may not be written."""
     if target.suffix not in WRITERS:
         raise DataError(f"The end of the name says what is written: {', '.join(WRITERS)}. Received: {target}.")
     if target.exists() and cache.exists() and target.samefile(cache):

@@ -1,4 +1,4 @@
-"""What a file of features made elsewhere says, column by column, before it is checked as a whole."""
+"""Read the columns of a file to be imported, before they are checked against each other."""
 
 from __future__ import annotations
 
@@ -32,32 +32,32 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-#: What caches say of themselves.
+#: Values of ``format`` in caches.
 CACHE_FORMS = (CACHE_FORMAT, SHARDS_FORMAT)
 
 
 @dataclass(frozen=True, slots=True)
 class GivenFeatures:
-    """Features and what belongs to them as a file has them; None for what it does not have.
+    """Features and their description as read from a file; None for missing columns.
 
     Attributes
     ----------
     shape : tuple of int
-        Of X: (n, n_features) or (n, height, width, channels).
+        Shape of X: (n, n_features) or (n, height, width, channels).
     blocks : callable
-        Each call yields X from the top, in blocks of some rows, of any floating type.
+        Each call yields blocks of consecutive rows of X, of any floating type.
     paths : sequence of str
         One per row.
     y : sequence of int or of str, or None
-        Labels: numbers from 0, −1 where unlabelled; or names, empty where unlabelled.
+        Labels: numbers from 0, −1 if unlabelled; or names, empty if unlabelled.
     class_names, split, group, sha256 : sequence of str or None
-        Names that numbers index; the others one per row.
+        Names indexed by numbers; the others one per row.
     map_shape : tuple of int
-        Height, width and channels where X holds maps that were flattened; else empty.
+        Height, width and channels if X holds flattened maps; otherwise empty.
     recipe : str
-        JSON, where the file comes from ``headstart convert``; else empty.
+        JSON, if the file was written by ``headstart convert``; otherwise empty.
     notices : tuple of str
-        What a person should know of the reading.
+        Sentences on how the file was read.
     """
 
     shape: tuple[int, ...]
@@ -73,7 +73,7 @@ class GivenFeatures:
     notices: tuple[str, ...] = ()
 
 
-#: Array → names by which it goes in files of others; the first that is there is taken.
+#: Array → accepted names, in order of preference.
 ARRAY_NAMES = {
     "X": ("X", "features", "embeddings", "feats", "feature", "embedding", "vectors", "x"),
     "y": ("y", "labels", "label", "targets", "target", "Y"),
@@ -86,18 +86,12 @@ ARRAY_NAMES = {
     "recipe": ("recipe",),
 }
 
-#: Arrays of ``headstart convert`` that say again what others say.
+#: Redundant arrays of ``headstart convert``.
 REPEATED = {"labels", "format", "features", "feature_names"}
 
 
 def _given_of(arrays: Arrays, path: Path) -> GivenFeatures:
-    """Return what the arrays of a file say.
-
-    Raises
-    ------
-    DataError
-        If X is missing, or an array is not of the type and shape that it must have.
-    """
+    """Return the content of a file of arrays."""
     found = {name: arrays.array(*names) for name, names in ARRAY_NAMES.items()}
     X, paths, map_shape, recipe = (found[name] for name in ("X", "paths", "map_shape", "recipe"))
     if X is None:
@@ -125,7 +119,6 @@ def _given_of(arrays: Arrays, path: Path) -> GivenFeatures:
 
 
 def _without_features(path: Path, names: Sequence[str]) -> str:
-    """Return that a file holds no features under a name that is known, and what to do."""
     parts = [name for name in names if name.startswith("X_")]
     joined = (
         f" Join {', '.join(parts)}: X=np.concatenate([{', '.join(parts)}]), y likewise, and split with the name of its part "
@@ -140,13 +133,12 @@ def _without_features(path: Path, names: Sequence[str]) -> str:
 
 
 def _row_names(n: int) -> list[str]:
-    """Return what rows are called where a file does not name their images: ``row-000001`` and so on."""
     width = max(6, len(str(n)))
     return [f"row-{number:0{width}d}" for number in range(1, n + 1)]
 
 
 def _refuse_transposed(X: Array, other: Array | None) -> None:
-    """Raise DataError where X has a column, not a row, for each image."""
+    """Raise DataError if X has a column, not a row, for each image."""
     if len(X.shape) == 2 and other is not None and other.shape[:1] == X.shape[1:] != X.shape[:1]:
         raise DataError(
             f"{X.name} has {X.shape[0]:,} rows and {X.shape[1]:,} columns, and {other.name} has {other.shape[0]:,} values: "
@@ -155,7 +147,7 @@ def _refuse_transposed(X: Array, other: Array | None) -> None:
 
 
 def _channels_first(shape: tuple[int, ...]) -> list[str]:
-    """Return a question where the first axis of a map may be that of the channels."""
+    """Return a question if the first axis of a map may be the channels."""
     if len(shape) != 4 or shape[1] == shape[2] or shape[2] != shape[3]:
         return []
     return [
@@ -165,7 +157,7 @@ def _channels_first(shape: tuple[int, ...]) -> list[str]:
 
 
 def _notices_of(found: Mapping[str, Array | None], names: Iterable[str]) -> Iterator[str]:
-    """Yield which arrays were taken for what, where they are called otherwise, and which are not used."""
+    """Yield sentences on renamed and unused arrays."""
     taken = {array.name: name for name, array in found.items() if array is not None}
     renamed = [f"{theirs} as {ours}" for theirs, ours in taken.items() if theirs not in {ours, f"{ours}s"}]
     if renamed:
@@ -179,12 +171,12 @@ def _notices_of(found: Mapping[str, Array | None], names: Iterable[str]) -> Iter
 
 @contextmanager
 def open_npz(path: Path) -> Iterator[GivenFeatures]:
-    """Yield what a NumPy archive says; X is read when it is asked for, inside of the block.
+    """Yield the content of a NumPy archive; X is read on demand, inside the block.
 
     Raises
     ------
     DataError
-        If it is no such archive, X is missing, or an array is not of the type and shape that it must have.
+        If it is no such archive, X is missing, or an array has the wrong type or shape.
     """
     with Archive(path) as archive, reading(path):
         yield _given_of(archive, path)
@@ -192,12 +184,12 @@ def open_npz(path: Path) -> Iterator[GivenFeatures]:
 
 @contextmanager
 def open_h5(path: Path) -> Iterator[GivenFeatures]:
-    """Yield what an HDF5 file says: one that ``headstart convert --portable`` wrote, or another with such datasets.
+    """Yield the content of an HDF5 file, written by ``headstart convert --portable`` or with similar datasets.
 
     Raises
     ------
     CacheError, DataError
-        If it is a feature cache already, is damaged, or holds something else.
+        If it is a feature cache, is damaged, or holds something else.
     """
     with open_other(path) as file:
         if file.form in CACHE_FORMS:
@@ -210,7 +202,7 @@ def open_h5(path: Path) -> Iterator[GivenFeatures]:
 
 
 def _given_of_portable(file: PortableFile, path: Path) -> GivenFeatures:
-    """Return what a file says that ``headstart convert --portable`` wrote."""
+    """Return the content of a file written by ``headstart convert --portable``."""
     if file.attribute("format_version") != str(FORMAT_VERSION):
         raise DataError(f"{path} was written by another version of headstart convert --portable.")
     n = file.shape[0]
@@ -231,7 +223,7 @@ def _given_of_portable(file: PortableFile, path: Path) -> GivenFeatures:
 
 
 def shape_from(values: Any) -> tuple[int, ...]:
-    """Return the shape that a JSON list says; raise DataError where it is none."""
+    """Return the shape in a JSON list; raise DataError if it is invalid."""
     right = isinstance(values, list) and len(values) in {0, 3} and all(type(value) is int for value in values)
     if not right:
         raise DataError(f"map_shape is a list of height, width and channels. Received: {values!r}.")

@@ -1,4 +1,4 @@
-"""Features that were made elsewhere, as a cache."""
+"""Import features computed by other software as a cache."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from headstart.types import FeatureBatch, ImageRef, ImageRow, Recipe
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: Values of X, or rows of a text, that are in memory at a time.
+#: Values of X, or rows of a text column, in memory at a time.
 BLOCK_VALUES = 2**24
 
 
 @contextmanager
 def open_parquet(path: Path) -> Iterator[GivenFeatures]:
-    """Yield what a Parquet table says; X is read when it is asked for, inside of the block.
+    """Yield the content of a Parquet table; X is read on demand, inside the block.
 
     Raises
     ------
     DataError
-        If it is no such table, or has columns of which it is not clear what they are.
+        If it is no such table, or has unexpected columns.
     MissingExtraError
         If pyarrow is not installed.
     """
@@ -53,7 +53,7 @@ def open_parquet(path: Path) -> Iterator[GivenFeatures]:
 
 
 def _given_of(pa: Any, file: Any, path: Path) -> GivenFeatures:
-    """Return what a table says."""
+    """Return the content of a table."""
     schema = file.schema_arrow
     features = [column.name for column in schema if pa.types.is_floating(column.type) and column.name not in COLUMNS]
     others = sorted(set(schema.names) - set(features) - set(COLUMNS))
@@ -62,7 +62,7 @@ def _given_of(pa: Any, file: Any, path: Path) -> GivenFeatures:
             f"{path} must have the column path, may have {', '.join(COLUMNS[1:])}, and has otherwise features, each name "
             f"once, float16, float32 or float64. Received besides features: {', '.join(others) or 'no path'}."
         )
-    facts = json.loads((schema.metadata or {}).get(METADATA, b"{}"))
+    metadata = json.loads((schema.metadata or {}).get(METADATA, b"{}"))
     paths: list[str] = []
     seen: set[str] = set()
     for part in _column_blocks(file, "path"):
@@ -74,24 +74,24 @@ def _given_of(pa: Any, file: Any, path: Path) -> GivenFeatures:
         blocks=lambda: _matrix_blocks(file, features),
         paths=paths,
         y=labels if labels is not None else numbers(file, "y"),
-        class_names=[str(name) for name in facts.get("class_names", ())] or None,
+        class_names=[str(name) for name in metadata.get("class_names", ())] or None,
         split=column(file, "split"),
         group=column(file, "group"),
         sha256=column(file, "sha256"),
-        map_shape=shape_from(facts.get("map_shape", [])),
-        recipe=json.dumps(facts["recipe"], sort_keys=True) if "recipe" in facts else "",
+        map_shape=shape_from(metadata.get("map_shape", [])),
+        recipe=json.dumps(metadata["recipe"], sort_keys=True) if "recipe" in metadata else "",
     )
 
 
 def _matrix_blocks(file: Any, features: list[str]) -> Iterator[NDArray[Any]]:
-    """Yield X from the top; a value that is missing is NaN."""
+    """Yield blocks of consecutive rows of X; missing values are NaN."""
     for batch in file.iter_batches(max(1, BLOCK_VALUES // len(features)), columns=features):
         by_name = [batch.column(name).to_numpy(zero_copy_only=False) for name in features]
         yield np.stack(by_name, axis=1)
 
 
 def _column_blocks(file: Any, name: str) -> Iterator[list[str]]:
-    """Yield the texts of a column in blocks; null is the empty text."""
+    """Yield the texts of a column in blocks; null becomes the empty text."""
     for batch in file.iter_batches(BLOCK_VALUES, columns=[name]):
         values = batch.column(0).to_pylist()
         if not all(value is None or isinstance(value, str) for value in values):
@@ -100,14 +100,14 @@ def _column_blocks(file: Any, name: str) -> Iterator[list[str]]:
 
 
 def column(file: Any, name: str) -> list[str] | None:
-    """Return the texts of a column, None where there is none."""
+    """Return the texts of a column, or None if it is missing."""
     if name not in file.schema_arrow.names:
         return None
     return [value for block in _column_blocks(file, name) for value in block]
 
 
 def numbers(file: Any, name: str) -> list[int] | None:
-    """Return the whole numbers of a column, −1 for null, or None where there is none."""
+    """Return the integers of a column, −1 for null, or None if it is missing."""
     if name not in file.schema_arrow.names:
         return None
     values = [value for batch in file.iter_batches(columns=[name]) for value in batch.column(0).to_pylist()]
@@ -117,7 +117,7 @@ def numbers(file: Any, name: str) -> list[int] | None:
 
 
 def check_lengths(given: GivenFeatures) -> None:
-    """Raise DataError where there is not one value per row."""
+    """Raise DataError if a column does not have one value per row."""
     columns = {"paths": given.paths, "y": given.y, "split": given.split, "group": given.group, "sha256": given.sha256}
     for name, values in columns.items():
         if values is not None and len(values) != given.shape[0]:
@@ -127,15 +127,11 @@ def check_lengths(given: GivenFeatures) -> None:
 def _resolve_labels(
     given: GivenFeatures, class_names: Sequence[str] | None
 ) -> tuple[list[str | None], tuple[str, ...]]:
-    """Return the class of each row, None where it is unlabelled, and the names of all classes.
+    """Return the class of each row (None if unlabelled), and the names of all classes.
 
-    Names that are not given are those that occur, sorted; numbers without names are named as they are written. Names that
-    differ only in their Unicode form or in spaces at their ends are one.
-
-    Raises
-    ------
-    DataError
-        If a label has no name, two names are equal, or it is not clear what −1 means.
+    If no names are given, they are the distinct labels, sorted. Names that differ only in their Unicode form or in
+    surrounding spaces are one. Raises DataError if a label has no name, two names are equal, or the meaning of −1 is
+    ambiguous.
     """
     given_names = [str(name) for name in class_names or given.class_names or ()]
     if len(set(given_names)) < len(given_names):
@@ -156,7 +152,7 @@ def _resolve_labels(
 
 
 def _numbered(y: Sequence[int], names: Sequence[str]) -> list[str | None]:
-    """Return the class that each number means, None for −1; without names the number itself."""
+    """Return the class of each number, None for −1; without names the number itself."""
     lowest, highest = min(y), max(y)
     if lowest < -1 or (names and highest >= len(names)):
         expected = f"from 0 to {len(names) - 1}" if names else "from 0"
@@ -171,12 +167,11 @@ def _numbered(y: Sequence[int], names: Sequence[str]) -> list[str | None]:
 
 
 def _unique(names: Sequence[str]) -> tuple[str, ...]:
-    """Return names without those that occurred before."""
     return tuple(dict.fromkeys(names))
 
 
 def _make_refs(given: GivenFeatures, labels: Sequence[str | None]) -> list[ImageRef]:
-    """Return what is said of each row, checked."""
+    """Return the checked description of each row."""
     n = given.shape[0]
     split, group = given.split or [""] * n, given.group or [""] * n
     unknown = sorted({name for name in split if name and split_of(name) is None})
@@ -194,7 +189,7 @@ def _make_refs(given: GivenFeatures, labels: Sequence[str | None]) -> list[Image
 
 
 def _check_path(path: str) -> None:
-    """Raise DataError where a path is empty, absolute, leads out of the folder of images, or is no text."""
+    """Raise DataError unless a path is relative, inside the folder of images, and valid text."""
     try:
         path.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
@@ -204,16 +199,16 @@ def _check_path(path: str) -> None:
         raise DataError(f"A path is relative to the folder of images, and inside of it. Received: {path[:200]!r}.")
 
 
-#: Rule by which rows of such a cache are known, in the recipe's ``decode``: docs/cache-format.md.
+#: ``Recipe.decode`` of imported features: docs/cache-format.md.
 FOREIGN_RULES = "foreign-1"
 
-#: First bytes of what is hashed where the digest of the image file is not given.
+#: Prefix of the hashed bytes if the digest of the image file is not given.
 IDENTITY = FOREIGN_RULES.encode() + b"\0"
 
-#: What a name may look like.
+#: Valid names of feature extractors.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
-#: End of the file's name → what reads it.
+#: Suffix → reader.
 READERS: dict[str, Callable[[Path], AbstractContextManager[GivenFeatures]]] = {
     ".npz": open_npz,
     ".h5": open_h5,
@@ -221,13 +216,13 @@ READERS: dict[str, Callable[[Path], AbstractContextManager[GivenFeatures]]] = {
     ".parquet": open_parquet,
 }
 
-#: Bytes of a recipe of headstart that are kept as provenance.
+#: Longer recipes are not kept as provenance.
 MAX_RECIPE_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Import:
-    """What was made of a file.
+    """The result of an import.
 
     Attributes
     ----------
@@ -240,9 +235,9 @@ class Import:
     map_shape : tuple of int
         Height, width and channels of a row.
     identity : str
-        In words, what ``sha256`` of a row is.
+        Meaning of a row's ``sha256``.
     notices : tuple of str
-        What a person should know of the reading: names that were taken for others, doubtful classes.
+        Sentences on renamed arrays and doubtful classes.
     """
 
     output: Path
@@ -262,30 +257,30 @@ def import_features(
     class_names: Sequence[str] | None = None,
     overwrite: bool = False,
 ) -> Import:
-    """Write features that were made elsewhere as a cache, float32, row by row.
+    """Import features computed by other software as a cache, float32, row by row.
 
     Parameters
     ----------
     source : str or Path
-        A NumPy archive (``.npz``): ``X`` of shape (n, n_features) or (n, height, width, channels), floating; and optionally
-        ``paths`` (text, each different), ``y`` (numbers from 0 with −1 for unlabelled, rows with a single 1, or names),
-        ``class_names``, ``split``, ``group`` and ``sha256`` (of the image files); arrays may have other usual names, as
-        ``features`` and ``labels``. Or an HDF5 file (``.h5``, ``.hdf5``) with such datasets. Or an ``.h5`` or ``.parquet``
-        that :func:`convert` wrote, or a Parquet table of the same columns.
+        A NumPy archive (``.npz``) with ``X`` of shape (n, n_features) or (n, height, width, channels), floating; and
+        optionally ``paths`` (unique text), ``y`` (integers from 0 with −1 for unlabelled, one-hot rows, or names),
+        ``class_names``, ``split``, ``group`` and ``sha256`` (of the image files); other usual names like ``features``
+        and ``labels`` are accepted. Or an HDF5 file (``.h5``, ``.hdf5``) with such datasets. Or an ``.h5`` or
+        ``.parquet`` file written by :func:`convert`, or a Parquet table of the same columns.
     output : str or Path
         The cache to write.
     name : str
-        Of what made the features, as ``dinov2``; features of different names are never mixed.
+        Name of the feature extractor, e.g. ``dinov2``; features of different names are never mixed.
     class_names : sequence of str, optional
-        Names that the numbers in ``y`` index; in place of those in the file.
+        Names indexed by the numbers in ``y``; override those in the file.
     overwrite : bool
         Replace an existing file.
 
     Raises
     ------
     DataError
-        If the file is damaged, or says something that cannot be: lengths that do not fit, a label without a name, a path
-        that is absolute or climbs, a value that is not finite …
+        If the file is damaged or inconsistent: wrong lengths, a label without a name, an absolute path or one with
+        ``..``, a value that is not finite …
     CacheError
         If a text cannot be stored, the cache cannot be written, or an ``.h5`` is damaged.
     MissingExtraError
@@ -314,7 +309,7 @@ def import_features(
 
 
 def _check_arguments(source: Path, target: Path, name: str, overwrite: bool) -> None:
-    """Raise DataError where the arguments make no sense, before anything is read."""
+    """Raise DataError for invalid arguments, before anything is read."""
     if source.suffix not in READERS:
         raise DataError(
             f"Features are imported from a file that ends in {', '.join(READERS)}. Received: {source}. From NumPy, write "
@@ -333,7 +328,6 @@ def _check_arguments(source: Path, target: Path, name: str, overwrite: bool) -> 
 
 
 def _foreign_recipe(name: str) -> Recipe:
-    """Return the recipe of features of which nothing is known but what their maker is called."""
     return Recipe(
         backbone=f"foreign:{name}",
         weights="foreign",
@@ -364,7 +358,7 @@ def _shape_of_row(given: GivenFeatures) -> tuple[int, ...]:
 def described(
     given: GivenFeatures, refs: Sequence[ImageRef], map_shape: tuple[int, ...]
 ) -> Iterator[tuple[NDArray[np.float32], list[ImageRow]]]:
-    """Yield blocks of features as they are stored, and the rows that they belong to."""
+    """Yield blocks of features in storage type, and their rows."""
     start = 0
     for block in given.blocks():
         rows = refs[start : start + len(block)]
@@ -377,13 +371,7 @@ def described(
 
 
 def _as_float32(block: NDArray[Any], rows: Sequence[ImageRef]) -> NDArray[np.float32]:
-    """Return rows of X in the type in which they are stored.
-
-    Raises
-    ------
-    DataError
-        If a value is not finite there; the message names the image.
-    """
+    """Return rows of X as float32; raise DataError, naming the image, if a value is not finite."""
     with np.errstate(over="ignore"):
         features = np.ascontiguousarray(block, "<f4")
     good = np.isfinite(features).reshape(len(features), -1)
@@ -397,7 +385,7 @@ def _as_float32(block: NDArray[Any], rows: Sequence[ImageRef]) -> NDArray[np.flo
 
 
 def _identity_of(ref: ImageRef, features: NDArray[np.float32]) -> str:
-    """Return what a row is known by where the digest of its image is not: that of its path and its features."""
+    """Return the identity of a row without a file digest: the digest of its path and features."""
     digest = hashlib.sha256(IDENTITY + ref.path.encode("utf-8", "surrogateescape") + b"\0")
     digest.update(features.data)
     return digest.hexdigest()

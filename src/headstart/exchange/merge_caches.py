@@ -1,4 +1,4 @@
-"""Several caches of one recipe as one, and where they contradict each other."""
+"""Merge several caches of one recipe, and report conflicts between them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from headstart.images.discovery.refs import ImageRefs
 if TYPE_CHECKING:
     from headstart.types import Failure, ImageRef
 
-#: What two caches may say differently of one image.
+#: Fields that may be in conflict.
 FIELDS = ("label", "split", "group")
 
 Labels = dict[str, set[str]]
@@ -27,22 +27,22 @@ Labels = dict[str, set[str]]
 
 @dataclass(slots=True)
 class Union:
-    """The rows of several caches by path; where they contradict each other the later one is right.
+    """The rows of several caches by path; in conflicts the later cache takes precedence.
 
     Attributes
     ----------
     rows : dict of str to MergedRow
-        Path → where its features come from, and what is said of it.
+        Path → source of its features, and description.
     sha256 : dict of str to str
         Path → digest of the image.
     labels : dict of str to set of str
-        Digest → the classes that the image is said to be of.
+        Digest → classes given to the image.
     conflicts : dict of str to str
-        Path → in words, what is contradicted.
+        Path → description of the conflict.
     unresolved : list of str
-        In words, contradictions that no order of caches resolves.
+        Conflicts that the order of the caches does not resolve.
     n_shared : int
-        Rows that stood in an earlier cache already, alike.
+        Rows that an earlier cache also holds.
     """
 
     rows: dict[str, MergedRow] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class Union:
         self.rows[path], self.sha256[path] = new, digest
 
     def _add_labels(self, labels: Labels, examples: Mapping[str, ImageRef], cache: FeatureCache) -> None:
-        """Compare the classes of equal images, under whatever path."""
+        """Compare the classes of identical images under different paths."""
         for digest, new in labels.items():
             old = self.labels.get(digest, set())
             if old <= new or new <= old:  # a contradiction within one cache is not one between them
@@ -90,7 +90,7 @@ class Union:
             )
 
     def resolved(self) -> Iterator[MergedRow]:
-        """Yield the rows; equal images under other paths get the label of the later cache too."""
+        """Yield the rows; identical images under other paths get the label of the later cache too."""
         for path, row in self.rows.items():
             said = self.labels.get(self.sha256[path], set())
             if row.ref.label is None or row.ref.label in said:
@@ -102,12 +102,12 @@ class Union:
 
 
 def differ(old: ImageRef, new: ImageRef, name: str) -> bool:
-    """Return whether two rows say different things; silence contradicts nothing."""
+    """Return whether two rows have different values of a field; None is compatible with any."""
     return None not in {getattr(old, name), getattr(new, name)} and getattr(old, name) != getattr(new, name)
 
 
 def _labels_by_image(refs: Sequence[ImageRef], digests: Sequence[str]) -> Labels:
-    """Return digest → classes, of one cache; unlabelled rows say nothing."""
+    """Return digest → classes of one cache."""
     found: Labels = {}
     for ref, digest in zip(refs, digests, strict=True):
         if ref.label is not None:
@@ -116,30 +116,30 @@ def _labels_by_image(refs: Sequence[ImageRef], digests: Sequence[str]) -> Labels
 
 
 def _united_classes(caches: Sequence[FeatureCache]) -> list[str]:
-    """Return the names of all classes: sorted where each cache has them sorted, else as they come."""
+    """Return the names of all classes: sorted if sorted in each cache, otherwise in order of appearance."""
     names = list(dict.fromkeys(name for cache in caches for name in cache.class_names))
     return sorted(names) if all(list(c.class_names) == sorted(c.class_names) for c in caches) else names
 
 
 def _united_failures(caches: Sequence[FeatureCache], rows: Mapping[str, MergedRow]) -> list[Failure]:
-    """Return the images that no cache could read, each once."""
+    """Return the images that no cache could read."""
     failures = {failure.ref.path: failure for cache in caches for failure in cache.failures}
     return [failure for path, failure in failures.items() if path not in rows]
 
 
-#: What may be done where caches contradict each other.
+#: Treatments of conflicts.
 ON_CONFLICT = ("refuse", "later")
 
 #: Contradictions that are told before the rest is counted.
 LISTED = 5
 
-#: Names of sources that are kept as provenance.
+#: Source names kept as provenance.
 MAX_NAMES = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What became of the caches.
+    """The result of a merge.
 
     Attributes
     ----------
@@ -148,11 +148,11 @@ class Merged:
     n_images, n_failures : int
         Its rows, and images that could not be read.
     n_shared : int
-        Rows that stood in more than one cache, alike, and stand once now.
+        Rows that were in more than one cache.
     class_names : tuple of str
         All classes.
     resolved : mapping of str to str
-        Path → in words, what the caches contradict each other in; the later one was believed.
+        Path → description of a conflict in which the later cache took precedence.
     """
 
     output: Path
@@ -166,20 +166,20 @@ class Merged:
 def merge_caches(
     sources: Sequence[str | Path], output: str | Path, *, on_conflict: str = "refuse", overwrite: bool = False
 ) -> Merged:
-    """Write one cache that holds the images of several; features move as they lie on the disk.
+    """Merge caches into one; features are copied as stored.
 
-    A path that stands in several caches with the same bytes stands once; what one of them leaves open (label, split, group)
-    the other fills in.
+    A path in several caches with the same bytes becomes one row; a label, split or group missing in one is taken from
+    another.
 
     Parameters
     ----------
     sources : sequence of str or Path
-        Two caches or more, of one recipe; or one folder of shards, to become a file.
+        At least two caches of one recipe; or one folder of shards, to be written as a file.
     output : str or Path
         The new cache; it may be one of the sources, with ``overwrite``.
     on_conflict : str
-        ``refuse`` where caches say different things of an image (bytes, label, split or group of a path, or the label of
-        equal bytes under different paths); or ``later``: the cache that is named later is right.
+        If caches differ in the bytes, label, split or group of a path, or in the label of identical images: ``refuse``,
+        or ``later``, by which the later cache takes precedence.
     overwrite : bool
         Replace an existing file.
 
@@ -211,8 +211,8 @@ def merge_caches(
         rows, names = list(union.resolved()), _united_classes(caches)
         if union.unresolved:
             raise DataError(
-                f"The later cache gives one image two labels itself, so it cannot be believed: {listed(union.unresolved)}. "
-                "Correct the labels and extract again; only the labels will change."
+                f"The later cache itself gives one image two labels: {listed(union.unresolved)}. Correct the labels and "
+                "extract again; only the labels will change."
             )
         failures = _united_failures(caches, union.rows)
         layouts = {cache.layout for cache in caches}
@@ -224,7 +224,7 @@ def merge_caches(
 
 
 def _one_file_of(folder: Path, target: Path) -> Merged:
-    """Write a folder of shards as one file that says the same; features move as they lie on the disk."""
+    """Write a folder of shards as one file; features are copied as stored."""
     with open_cache(folder) as cache:
         refs, numbers = ImageRefs.of(cache.iter_refs()), np.arange(cache.n_images)
         merge(
@@ -240,11 +240,11 @@ def _one_file_of(folder: Path, target: Path) -> Merged:
 
 
 def _check_arguments(sources: Sequence[str | Path], target: Path, on_conflict: str, overwrite: bool) -> None:
-    """Raise where the arguments make no sense, before anything is read."""
+    """Raise for invalid arguments, before anything is read."""
     if on_conflict not in ON_CONFLICT:
-        raise HeadstartError(f"Contradictions are met with {' or '.join(ON_CONFLICT)}. Received: {on_conflict!r}.")
+        raise HeadstartError(f"on_conflict is {' or '.join(ON_CONFLICT)}. Received: {on_conflict!r}.")
     if not sources or (len(sources) == 1 and not (Path(sources[0]).is_dir() or Path(sources[0]).name == MANIFEST)):
-        raise DataError("Name two caches or more to merge, or one folder of shards that is to become a file.")
+        raise DataError("Name at least two caches to merge, or one folder of shards to write as a file.")
     if target.suffix != ".h5":
         raise DataError(f"A cache is written to a file that ends in .h5. Received: {target}.")
     if target.exists() and not overwrite:
@@ -252,24 +252,22 @@ def _check_arguments(sources: Sequence[str | Path], target: Path, on_conflict: s
 
 
 def _check_recipes(caches: Sequence[FeatureCache]) -> None:
-    """Raise RecipeMismatchError where a cache differs from the first."""
     first = caches[0]
     for cache in caches[1:]:
         differences = first.recipe.differences(cache.recipe)
         if differences:
             raise RecipeMismatchError(
                 f"{first.path} and {cache.path} were made by different recipes (first ≠ second): "
-                f"{'; '.join(differences)}. Extract the images of one of them anew, by the recipe of the other."
+                f"{'; '.join(differences)}. Extract the images of one of them again with the recipe of the other."
             )
 
 
 def _conflict_message(conflicts: Mapping[str, str]) -> str:
-    """Return the sentence that names the first contradictions."""
     images = "one image" if len(conflicts) == 1 else f"{len(conflicts):,} images"
     examples = [f"{path}: {words}" for path, words in conflicts.items()]
     return (
         f"The caches contradict each other about {images}, so nothing was written. {listed(examples)}. "
-        "Correct them and extract again, or believe the cache that is named later: --on-conflict later."
+        "Correct them and extract again, or give precedence to later caches: --on-conflict later."
     )
 
 
@@ -280,7 +278,7 @@ def listed(examples: Sequence[str]) -> str:
 
 
 def _provenance(caches: Sequence[FeatureCache]) -> dict[str, Any]:
-    """Return where the rows come from, and what holds for all of them."""
+    """Return the names of the sources, and what they have in common."""
     reasons = {str(cache.info.get("precision_reason", "")) for cache in caches}
     info: dict[str, Any] = {"merged_from": [cache.path.name for cache in caches[:MAX_NAMES]], "n_merged": len(caches)}
     if len(reasons) == 1 and reasons != {""}:

@@ -1,4 +1,4 @@
-"""One row per scored image, and tables of them as ``.csv``, ``.parquet`` or ``.json``."""
+"""Write predictions, one row per scored image, as ``.csv``, ``.parquet`` or ``.json``."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from headstart.texts import csv_cell, reason_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: Name of the split where the images were drawn, and belong to none.
+#: Name of the split for images held out at random.
 HELD_OUT = "held-out"
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredImages:
-    """Images that a head was scored on.
+    """Images with their predictions.
 
     Attributes
     ----------
     paths : sequence of str
-        Of the images, relative to their folder.
+        Relative to the folder of images.
     y_true : ndarray of shape (n_images,), int64
-        Index of the true class.
+        True class indices.
     probabilities : ndarray of shape (n_images, n_classes), float
-        Of each class; the prediction is the largest, the first of equal ones.
+        Class probabilities; the prediction is the largest, the first one if tied.
     class_names : tuple of str
         Names of the classes.
     splits : sequence of str
         Split or fold of each image; empty for none.
     head : str
-        Name of the head, where there are several.
+        Name of the head, if there are several.
     """
 
     paths: Sequence[str]
@@ -55,7 +55,7 @@ class ScoredImages:
         return len(self.y_true)
 
     def columns(self) -> dict[str, Sequence[str]]:
-        """Return the columns of text by their names; with ``head`` in front where there are several heads."""
+        """Return the text columns by name; ``head`` comes first if there are several heads."""
         texts: dict[str, Sequence[str]] = {
             "path": self.paths,
             "truth": [self.class_names[label] for label in self.y_true.tolist()],
@@ -66,23 +66,23 @@ class ScoredImages:
 
 
 def split_names(splits: Sequence[str], rows: NDArray[np.int64]) -> list[str]:
-    """Return the split of each held-out row: the one that all of them are of, or ``held-out`` where they were drawn."""
+    """Return the split of each held-out row: their common split, or ``held-out`` if they were drawn at random."""
     names = {splits[row] for row in rows.tolist()}
     name = names.pop() if len(names) == 1 else ""
     return [HELD_OUT if name in ("", "train") else name] * len(rows)
 
 
 def fold_names(tests: Sequence[NDArray[np.int64]], n_splits: int, n_samples: int) -> list[str]:
-    """Return the folds that each row is scored in, counted from 1 in each repeat, repeats separated by spaces.
+    """Return the folds in which each row is scored, counted from 1 in each repeat, separated by spaces.
 
     Parameters
     ----------
     tests : sequence of ndarray of int64
-        Rows that each fold scores, those of the first repeat first.
+        Test rows of each fold, ordered by repeat.
     n_splits : int
-        Folds of a repeat.
+        Folds per repeat.
     n_samples : int
-        Rows there are.
+        Number of rows.
 
     Examples
     --------
@@ -96,19 +96,19 @@ def fold_names(tests: Sequence[NDArray[np.int64]], n_splits: int, n_samples: int
     return [" ".join(folds) for folds in names]
 
 
-#: What stands before the name of a class in the name of the column of its probabilities.
+#: Prefix of the columns of probabilities.
 PROBABILITY = "probability_"
 
 
 def predictions_csv(scored: Sequence[ScoredImages]) -> bytes:
-    """Return a CSV table with a header: path, truth, prediction, split or fold, and the probability of every class.
+    """Return a CSV table: path, truth, prediction, split or fold, and the probability of every class.
 
-    Text that a spreadsheet would take for a formula begins with ``'``. Bytes of a path that are not UTF-8 are kept.
+    Text that a spreadsheet would take for a formula gets a leading ``'``. Undecodable bytes of paths are kept.
 
     Parameters
     ----------
     scored : sequence of ScoredImages
-        Of one head, or of several that have names; all of the same classes.
+        Of one head, or of several named heads, all with the same classes.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -120,15 +120,14 @@ def predictions_csv(scored: Sequence[ScoredImages]) -> bytes:
 
 
 def predictions_json(scored: Sequence[ScoredImages]) -> bytes:
-    r"""Return a JSON list with an object per image; ``probabilities`` maps each class to its own.
+    r"""Return a JSON list with an object per image; ``probabilities`` maps class names to numbers.
 
-    A byte of a path that is not UTF-8 becomes ``\xff``.
+    An undecodable byte of a path becomes ``\xff``.
     """
     return (json.dumps(list(_json_rows(scored)), indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def _json_rows(scored: Sequence[ScoredImages]) -> Iterator[dict[str, Any]]:
-    """Yield the values of each image."""
     for one in scored:
         names = list(map(valid, one.class_names))
         columns = {name: list(map(valid, texts)) for name, texts in one.columns().items()}
@@ -137,9 +136,9 @@ def _json_rows(scored: Sequence[ScoredImages]) -> Iterator[dict[str, Any]]:
 
 
 def predictions_parquet(scored: Sequence[ScoredImages]) -> bytes:
-    r"""Return a Parquet table with the columns of the CSV, text as it is.
+    r"""Return a Parquet table with the columns of the CSV, text unchanged.
 
-    A byte of a path that is not UTF-8 becomes ``\xff``.
+    An undecodable byte of a path becomes ``\xff``.
 
     Raises
     ------
@@ -156,7 +155,7 @@ def predictions_parquet(scored: Sequence[ScoredImages]) -> bytes:
     return target.getvalue()
 
 
-#: End of the file's name → what makes its bytes.
+#: Suffix → writer.
 KINDS: dict[str, Callable[[Sequence[ScoredImages]], bytes]] = {
     ".csv": predictions_csv,
     ".parquet": predictions_parquet,
@@ -165,21 +164,21 @@ KINDS: dict[str, Callable[[Sequence[ScoredImages]], bytes]] = {
 
 
 def check_predictions_file(path: Path, inputs: Sequence[str | Path] = ()) -> None:
-    """Raise where predictions cannot be written to a file; to be called before the work.
+    """Raise if predictions cannot be written to a file; call it before the work.
 
     Parameters
     ----------
     path : Path
         The file.
     inputs : sequence of str or Path
-        What is read, and so must not be replaced.
+        Files that are read and must not be replaced.
 
     Raises
     ------
     DataError
-        If the end of its name is of no known kind, it is a folder, or it is read by the same command.
+        If its suffix is unknown, it is a folder, or one of ``inputs``.
     MissingExtraError
-        If Parquet is asked for and pyarrow is not installed.
+        If pyarrow is needed and not installed.
     """
     if path.suffix.lower() not in KINDS:
         raise DataError(
@@ -194,14 +193,14 @@ def check_predictions_file(path: Path, inputs: Sequence[str | Path] = ()) -> Non
 
 
 def write_predictions(path: Path, scored: Sequence[ScoredImages]) -> None:
-    """Write predictions to a file; it appears whole or not at all, and replaces another.
+    """Write predictions to a file, atomically; an existing one is replaced.
 
     Parameters
     ----------
     path : Path
-        The file, as :func:`check_predictions_file` takes it.
+        The file, checked by :func:`check_predictions_file`.
     scored : sequence of ScoredImages
-        Of one head, or of several that have names.
+        Of one head, or of several named heads.
 
     Raises
     ------

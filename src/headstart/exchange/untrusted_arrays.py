@@ -1,4 +1,4 @@
-"""Arrays from files of unknown origin: nothing is unpickled, and every size, text, number and label is checked."""
+"""Read arrays of untrusted files: nothing is unpickled, and sizes, texts, numbers and labels are checked."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from numpy.typing import NDArray
 from headstart.cache.format import MAX_DEFLATE_RATIO, MAX_ROW_BYTES, MAX_TEXT_BYTES
 from headstart.errors import DataError, HeadstartError
 
-#: What is raised where a zip file or an array in it is not what it should be.
+#: Raised for damaged zip files and arrays.
 ARCHIVE_ERRORS = (
     zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError, TypeError,
     KeyError, OverflowError, MemoryError, RecursionError, SyntaxError, SystemError, OSError,
 )  # fmt: skip
 
-#: Bytes of an array that are in memory at a time, or one row where that is longer.
+#: Bytes of an array in memory at a time; at least one row.
 BLOCK_BYTES = 2**22
 
-#: Readers of the versions of an array's header; version 3 is for structured types alone.
+#: Header version → reader; version 3 is for structured types only.
 HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn the errors of a file that is not what it should be into a DataError that says so."""
+    """Turn the errors of a damaged archive into a DataError."""
     try:
         yield
     except HeadstartError:
@@ -47,7 +47,7 @@ def reading(path: Path) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class StoredArray:
-    """One array of an archive, its size checked, its values still in the file."""
+    """An array in an archive, with its size checked and its values not yet read."""
 
     archive: zipfile.ZipFile
     member: zipfile.ZipInfo
@@ -61,7 +61,7 @@ class StoredArray:
         return self.member.filename.removesuffix(".npy")
 
     def blocks(self) -> Iterator[NDArray[Any]]:
-        """Yield the array from the top; the checksum of the whole is compared at the end."""
+        """Yield blocks of consecutive rows; the checksum is compared at the end."""
         row_bytes = self.dtype.itemsize * math.prod(self.shape[1:])
         step = max(1, BLOCK_BYTES // max(1, row_bytes))
         with self.archive.open(self.member) as stream:
@@ -71,10 +71,10 @@ class StoredArray:
                 data = _read_exactly(stream, n_rows * row_bytes)
                 yield np.frombuffer(data, self.dtype).reshape(n_rows, *self.shape[1:])
             if stream.read(1):
-                raise ValueError(f"the array {self.name} is longer than it says")
+                raise ValueError(f"the array {self.name} is longer than its header says")
 
     def scalar(self) -> Any:
-        """Return the value of an array without dimensions."""
+        """Return the value of a scalar array."""
         with self.archive.open(self.member) as stream:
             _read_exactly(stream, self.header_bytes)
             return np.frombuffer(_read_exactly(stream, self.dtype.itemsize), self.dtype)[0].item()
@@ -86,7 +86,7 @@ class Archive:
     Raises
     ------
     DataError
-        If the file is no NumPy archive, or claims more than it holds.
+        If the file is no NumPy archive, or declares more than it holds.
     """
 
     def __init__(self, path: Path) -> None:
@@ -111,13 +111,7 @@ class Archive:
         return sorted(self._members)
 
     def array(self, *names: str) -> StoredArray | None:
-        """Return the first array that has one of these names, or None.
-
-        Raises
-        ------
-        DataError
-            If its type or its size cannot be true.
-        """
+        """Return the first array with one of these names, or None; raise DataError for an invalid type or size."""
         name = next((name for name in names if name in self._members), None)
         if name is None:
             return None
@@ -126,7 +120,7 @@ class Archive:
 
 
 def _members(archive: zipfile.ZipFile, size_bytes: int) -> dict[str, zipfile.ZipInfo]:
-    """Return the arrays of an archive by name; raise ValueError where the directory cannot be true."""
+    """Return the arrays of an archive by name; raise ValueError if its directory is invalid."""
     found: dict[str, zipfile.ZipInfo] = {}
     for member in archive.infolist():
         name = member.filename.removesuffix(".npy")
@@ -138,21 +132,19 @@ def _members(archive: zipfile.ZipFile, size_bytes: int) -> dict[str, zipfile.Zip
             raise ValueError(f"{name!r} is encrypted, or compressed by something else than deflate")
         if member.file_size > ratio * member.compress_size:
             raise ValueError(f"{name!r} claims {member.file_size:,} bytes, more than what is stored can hold")
-        archive.open(
-            member
-        ).close()  # its name stands twice in the file: a damaged one would pass for an array not given
+        archive.open(member).close()  # compares both copies of its name: a damaged one would hide an array
     if sum(member.compress_size for member in found.values()) > size_bytes:
-        raise ValueError("its arrays lie one upon the other")
+        raise ValueError("its arrays overlap")
     return found
 
 
 def _stored_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> StoredArray:
-    """Return an array whose header agrees with its size.
+    """Return an array whose header matches its size.
 
     Raises
     ------
     DataError, ValueError
-        If it does not, or the array holds Python objects or is stored by columns.
+        If it does not match, or the array holds Python objects or is stored in Fortran order.
     """
     name = member.filename.removesuffix(".npy")
     with archive.open(member) as stream:
@@ -179,7 +171,6 @@ def _stored_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> StoredAr
 
 
 def _read_exactly(stream: IO[bytes], size: int) -> bytes:
-    """Return so many bytes; raise EOFError where there are fewer."""
     data = stream.read(size)
     if len(data) != size:
         raise EOFError("an array ends before it should")
@@ -187,25 +178,25 @@ def _read_exactly(stream: IO[bytes], size: int) -> bytes:
 
 
 class Array(Protocol):
-    """An array of a file, its type and shape known, its values still there."""
+    """An array in a file, with type and shape known and values not yet read."""
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """Name of the array."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of its values."""
+        """Type of its values."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of all of it."""
+        """Its shape."""
 
     def blocks(self) -> Iterator[NDArray[Any]]:
-        """Yield it from the top."""
+        """Yield blocks of consecutive rows."""
 
     def scalar(self) -> Any:
-        """Return the value of an array without dimensions."""
+        """Return the value of a scalar array."""
 
 
 class Arrays(Protocol):
@@ -215,11 +206,11 @@ class Arrays(Protocol):
         """Return all names."""
 
     def array(self, *names: str) -> Array | None:
-        """Return the first array that has one of these names, or None."""
+        """Return the first array with one of these names, or None."""
 
 
 def check_unique(paths: Iterable[str], seen: set[str] | None = None) -> None:
-    """Raise DataError at the first path that occurs twice, ``seen`` counting as before."""
+    """Raise DataError at the first path that occurs twice, or is in ``seen``."""
     known = set() if seen is None else seen
     for path in paths:
         if path in known:
@@ -228,13 +219,13 @@ def check_unique(paths: Iterable[str], seen: set[str] | None = None) -> None:
 
 
 def texts(array: Array, length: int | None = None, *, unique: bool = False) -> list[str]:
-    """Return the strings of an array; with ``unique`` the first that occurs twice is refused at once."""
+    """Return the strings of an array; with ``unique``, raise DataError at the first duplicate."""
     _check_array(array, "US", "text", length)
     found: list[str] = []
     seen: set[str] = set()
     for block in array.blocks():
         if array.dtype.kind == "U" and (_code_points(block) > sys.maxunicode).any():
-            raise ValueError(f"the array {array.name} holds what is no character")  # NumPy would take it for one
+            raise ValueError(f"the array {array.name} holds invalid code points")  # NumPy does not check them
         part = block.tolist()
         strings = [value.decode("utf-8", "surrogateescape") for value in part] if array.dtype.kind == "S" else part
         if unique:
@@ -244,30 +235,25 @@ def texts(array: Array, length: int | None = None, *, unique: bool = False) -> l
 
 
 def _code_points(block: NDArray[Any]) -> NDArray[np.uint32]:
-    """Return the numbers of all characters."""
     return block.view(np.dtype(np.uint32).newbyteorder(block.dtype.byteorder))
 
 
 def optional_texts(array: Array | None, length: int | None = None) -> list[str] | None:
-    """Return the strings of an array, or None where there is none."""
+    """Return the strings of an array, or None if there is none."""
     return None if array is None else texts(array, length)
 
 
 def integers(array: Array, length: int) -> list[int]:
-    """Return the whole numbers of an array."""
+    """Return the integers of an array."""
     _check_array(array, "iu", "whole numbers", length)
     return [int(value) for block in array.blocks() for value in block.tolist()]
 
 
 def labels(array: Array | None, length: int) -> list[int] | list[str] | None:
-    """Return labels, numbers or names, or None where there are none.
+    """Return labels as numbers or names, or None if there are none.
 
-    Numbers may be whole ones of any type, in one column, or rows of 0 with a 1 at the place of the class.
-
-    Raises
-    ------
-    DataError
-        If they are something else: measured values, or probabilities.
+    Numbers may be integers of any type, in one column, or one-hot rows. Raises DataError for anything else, e.g.
+    measured values or probabilities.
     """
     if array is None:
         return None
@@ -283,7 +269,7 @@ def labels(array: Array | None, length: int) -> list[int] | list[str] | None:
 
 
 def _numbers_of(block: NDArray[Any], name: str) -> list[int]:
-    """Return the class of each row as a number."""
+    """Return the class number of each row."""
     if block.ndim == 2 and block.shape[1] != 1:
         one_hot = ((block == 0) | (block == 1)).all(axis=1) & ((block == 1).sum(axis=1) == 1)
         if not one_hot.all():
@@ -298,14 +284,14 @@ def _numbers_of(block: NDArray[Any], name: str) -> list[int]:
         wrong = values[~np.isfinite(values) | (values != np.floor(values))]
         if len(wrong):
             raise DataError(
-                f"{name} holds {wrong[0]}, which is no class: a measured quantity, or a label that is missing? Expected: "
-                "whole numbers from 0, −1 where unlabelled; or names."
+                f"{name} holds {wrong[0]}, which is not a class: a measured quantity, or a missing label? Expected: whole "
+                "numbers from 0, −1 for unlabelled; or names."
             )
     return [int(value) for value in values.tolist()]
 
 
 def digests(array: Array | None, length: int) -> list[str] | None:
-    """Return digests as hexadecimal strings, or None where there are none."""
+    """Return digests as hexadecimal strings, or None if there are none."""
     if array is None:
         return None
     if array.dtype.str == "|u1" and array.shape == (length, 32):
@@ -314,7 +300,7 @@ def digests(array: Array | None, length: int) -> list[str] | None:
 
 
 def _check_array(array: Array, kinds: str, what: str, length: int | None) -> None:
-    """Raise DataError where an array is not one-dimensional, of this length and of one of these kinds."""
+    """Raise DataError unless an array is one-dimensional, of this length and of one of these kinds."""
     if array.dtype.kind not in kinds or len(array.shape) != 1 or length not in {None, array.shape[0]}:
         expected = "one value each" if length is None else f"shape ({length},)"
         raise DataError(

@@ -1,4 +1,4 @@
-"""The whole classifier, image in and probabilities out, as one file that needs nothing of headstart."""
+"""Export the whole classifier, image in and probabilities out, as one file independent of headstart."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from headstart.export.onnx_file import export_onnx
 
 __all__ = ["EXPORTERS", "export_keras", "export_model", "export_onnx"]
 
-#: End of the file's name → what writes it.
+#: Suffix → writer.
 EXPORTERS = {".keras": export_keras, ".onnx": export_onnx}
 
 
 def export_model(
     head: str | Path, output: str | Path, *, weights: str | Path = "imagenet", overwrite: bool = False
 ) -> Path:
-    """Write a saved head and its backbone as one model, of the kind that the end of the name says; return where names are.
+    """Export a saved head and its backbone in the format given by the suffix; return the file with the class names.
 
     Raises
     ------
     HeadstartError
-        If the end of the name says no kind; and as :func:`export_keras` and :func:`export_onnx` do.
+        If the suffix is unknown; and as for :func:`export_keras` and :func:`export_onnx`.
     """
     exporter = EXPORTERS.get(Path(output).suffix)
     if exporter is None:

@@ -1,4 +1,4 @@
-"""What is exported, checked before anything is written: the backbone, and the fitted head as dense layers."""
+"""The checked input of an export: the backbone, and the fitted head as dense layers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from headstart.errors import HeadstartError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: Heads that are dense layers, by their names in the catalogue.
+#: Catalogue names of heads that dense layers can express.
 EXPRESSIBLE = ("dense", "logistic", "linear-svm", "ridge", "nearest-class-mean")
 
 
@@ -31,7 +31,7 @@ class Layer:
     bias : ndarray of shape (n_outputs,), float32
         Intercepts.
     activation : str
-        ``softmax``, ``sigmoid``, ``linear``, or one of ``heads.parameters.ACTIVATIONS``; as Keras names them.
+        ``softmax``, ``sigmoid``, ``linear``, or one of ``heads.parameters.ACTIVATIONS``; names as in Keras.
     """
 
     kernel: NDArray[np.float32]
@@ -46,13 +46,13 @@ class HeadLayers:
     Attributes
     ----------
     layers : tuple of Layer
-        One after the other.
+        In order.
     normalised : bool
-        Whether each row of the last one's outputs is to be divided by its sum.
+        Whether to divide each row of outputs by its sum.
     columns : ndarray of shape (n_outputs,), int64
-        The class, as an index into the bundle's class names, of each output; a class without a training image has none.
+        Class index of each output; classes without a training image have none.
     views : int
-        Parts of a row, as wide each, that go through the layers one by one; the outputs are the mean.
+        Number of equally wide parts of a row that go through the layers separately; the outputs are averaged.
     """
 
     layers: tuple[Layer, ...]
@@ -61,7 +61,7 @@ class HeadLayers:
     views: int = 1
 
     def placement(self, n_classes: int) -> NDArray[np.float32] | None:
-        """Return the matrix that brings outputs to the columns of their classes; None where they are there already."""
+        """Return the matrix that moves outputs to the columns of their classes; None if they are in place."""
         if np.array_equal(self.columns, np.arange(n_classes)):
             return None
         matrix = np.zeros((len(self.columns), n_classes), np.float32)
@@ -70,13 +70,7 @@ class HeadLayers:
 
 
 def as_layers(classifier: Any) -> HeadLayers:
-    """Return a fitted classifier as layers.
-
-    Raises
-    ------
-    HeadstartError
-        If it is none that dense layers express exactly.
-    """
+    """Return a fitted classifier as layers; raise HeadstartError if dense layers cannot express it exactly."""
     kind = type(classifier).__name__
     normalised = False
     if kind == "DenseHead":
@@ -104,7 +98,6 @@ def as_layers(classifier: Any) -> HeadLayers:
 
 
 def _dense_layers(classifier: Any) -> tuple[Layer, ...]:
-    """Return the layers of a network; dropout does nothing in prediction."""
     weights = classifier.network_.get_weights()
     kernels, biases = weights[::2], weights[1::2]
     activations = [classifier.activation] * (len(kernels) - 1) + ["softmax"]
@@ -112,7 +105,7 @@ def _dense_layers(classifier: Any) -> tuple[Layer, ...]:
 
 
 def _softmax_layer(coefficients: Any, intercepts: Any) -> Layer:
-    """Return linear coefficients, one row per class, as a layer; a single row stands for the second of two classes."""
+    """Return linear coefficients, one row per class, as a layer; a single row is the second of two classes."""
     kernel, bias = np.asarray(coefficients, np.float64), np.asarray(intercepts, np.float64).ravel()
     if len(kernel) == 1:
         # softmax([0, z]) is [1 − sigmoid(z), sigmoid(z)], scikit-learn's two probabilities
@@ -121,7 +114,7 @@ def _softmax_layer(coefficients: Any, intercepts: Any) -> Layer:
 
 
 def _calibrated_layer(fitted: Any) -> Layer:
-    """Return a linear SVM with Platt's sigmoid; of more than two classes, as heads had it once, a sigmoid for each."""
+    """Return a linear SVM with Platt scaling; for more than two classes, as in older heads, one sigmoid each."""
     a = np.array([sigmoid.a_ for sigmoid in fitted.calibrators])[:, None]
     b = np.array([sigmoid.b_ for sigmoid in fitted.calibrators])
     svm = fitted.estimator
@@ -133,7 +126,7 @@ def _calibrated_layer(fitted: Any) -> Layer:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What an exported model is made of.
+    """The content of an exported model.
 
     Attributes
     ----------
@@ -142,7 +135,7 @@ class Request:
     layers : HeadLayers
         Its classifier.
     weights : Weights
-        Of the backbone that it was fitted for.
+        Weights of its backbone.
     """
 
     bundle: Bundle
@@ -153,12 +146,12 @@ class Request:
 def open_request(
     head: str | Path, target: Path, suffix: str, weights: str | Path = "imagenet", overwrite: bool = False
 ) -> Request:
-    """Return what is needed to export a head; what is cheap to refuse is refused before weights are read.
+    """Return the content of a model to export; inexpensive checks come before reading the weights.
 
     Raises
     ------
     HeadstartError
-        If the file exists, its name ends otherwise, or the head or its recipe cannot be expressed exactly.
+        If the file exists, its suffix is wrong, or the head or its recipe cannot be expressed exactly.
     """
     if target.suffix != suffix:
         raise HeadstartError(f"This kind of model is written to a file that ends in {suffix}. Received: {target}.")

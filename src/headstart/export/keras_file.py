@@ -1,4 +1,4 @@
-"""The whole classifier as one Keras file."""
+"""Export the whole classifier as a Keras file."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ if TYPE_CHECKING:
     from headstart.bundles.bundle import Bundle
     from headstart.export.classifier import HeadLayers, Request
 
-#: What Keras calls the poolings of the stored layer.
+#: Pooling → Keras layer.
 POOLING_LAYERS = {"flatten": "Flatten", "avg": "GlobalAveragePooling2D", "max": "GlobalMaxPooling2D"}
 
 
 def export_keras(
     head: str | Path, output: str | Path, *, weights: str | Path = "imagenet", overwrite: bool = False
 ) -> Path:
-    """Write a saved head and its backbone as one Keras model; return the file with its class names.
+    """Write a saved head and its backbone as one Keras model; return the file with the class names.
 
     The model takes a batch of RGB images, 0–255, of any height and width; it resizes, rounds, preprocesses and computes
-    in float32, and gives probabilities in the order of the class names.
+    in float32, and returns probabilities in the order of the class names.
 
     Parameters
     ----------
     head : str or Path
-        A bundle's folder.
+        Folder of the saved head.
     output : str or Path
-        The file to write; its name ends in ``.keras``.
+        The file to write; its suffix is ``.keras``.
     weights : str or Path
-        ``imagenet``, or the file of the custom weights that the head was fitted for.
+        ``imagenet``, or the file with the custom weights of the head's backbone.
     overwrite : bool
         Replace an existing file.
 
     Raises
     ------
     HeadstartError
-        If the file exists, its name is of another kind, the head or its recipe cannot be expressed exactly, or the file
-        cannot be written.
+        If the file exists, its suffix is wrong, the head or its recipe cannot be expressed exactly, or the file cannot
+        be written.
     """
     target, request = Path(output), open_request(head, Path(output), ".keras", weights, overwrite)
     model, names = _build_classifier(request), target.with_suffix(".classes.json")
@@ -67,7 +67,7 @@ def export_keras(
 
 
 def _build_classifier(request: Request) -> Any:
-    """Return the Keras model of a head: images of shape (n, height, width, 3) to probabilities of shape (n, n_classes)."""
+    """Return the Keras model: images of shape (n, height, width, 3) to probabilities of shape (n, n_classes)."""
     bundle, keras = request.bundle, import_keras()
     images = keras.Input((None, None, 3), name="images")
     features = _join(bundle, _layer_outputs(request, _preprocess(images, bundle.recipe.input_size_px)))
@@ -76,7 +76,7 @@ def _build_classifier(request: Request) -> Any:
 
 
 def _layer_outputs(request: Request, pixels: Any) -> dict[str, Any]:
-    """Return what the stored layer and the pooled ones give, by their names: the mean over the recipe's views."""
+    """Return the outputs of the stored and pooled layers by name, averaged over the recipe's views."""
     recipe, ops = request.bundle.recipe, import_keras().ops
     backbone = build_model(replace(recipe, precision="float32"), request.weights)
     outputs = backbone(pixels)
@@ -87,7 +87,7 @@ def _layer_outputs(request: Request, pixels: Any) -> dict[str, Any]:
 
 
 def _preprocess(images: Any, size_px: int) -> Any:
-    """Return what VGG16 takes: resized, rounded as the cache's uint8 images are, blue first, means subtracted."""
+    """Return the input of VGG16: resized, rounded like the uint8 images of a cache, BGR, means subtracted."""
     keras = import_keras()
     resized = keras.layers.Resizing(size_px, size_px, interpolation="bilinear", name="resize")(images)
     bgr = keras.ops.flip(keras.ops.round(resized), axis=-1)
@@ -95,7 +95,7 @@ def _preprocess(images: Any, size_px: int) -> Any:
 
 
 def _join(bundle: Bundle, maps: dict[str, Any]) -> Any:
-    """Return the head's features from the layers' outputs, as heads/transforms.py makes them from a cache."""
+    """Return the head's features, equivalent to heads/transforms.py."""
     keras = import_keras()
     parts = []
     for name in bundle.spec.features:
@@ -111,14 +111,14 @@ def _join(bundle: Bundle, maps: dict[str, Any]) -> Any:
 
 
 def average_crops(features: Any) -> Any:
-    """Return what heads/transforms.py makes of a layer's output under the name ``crops``."""
+    """Return ``crops`` of heads/transforms.py."""
     ops = import_keras().ops
     parts = [features, *(features[:, rows, columns] for rows, columns in corners(*features.shape[1:3]))]
     return ops.concatenate([ops.mean(part, axis=(1, 2)) for part in parts], axis=1)
 
 
 def generalised_mean(features: Any) -> Any:
-    """Return what heads/transforms.py makes of a layer's output under the name ``gem``."""
+    """Return ``gem`` of heads/transforms.py."""
     ops = import_keras().ops
     positive = ops.relu(features)
     largest = ops.max(positive, axis=(1, 2), keepdims=True)
@@ -128,7 +128,6 @@ def generalised_mean(features: Any) -> Any:
 
 
 def _scale(bundle: Bundle, features: Any) -> Any:
-    """Return scaled features, as the head's scaling step makes them."""
     keras = import_keras()
     kind = bundle.spec.scaling
     if kind == "none":
@@ -142,7 +141,6 @@ def _scale(bundle: Bundle, features: Any) -> Any:
 
 
 def _classify(form: HeadLayers, n_classes: int, features: Any) -> Any:
-    """Return probabilities, one column per class name, from scaled features."""
     keras = import_keras()
     if form.views > 1:
         features = keras.layers.Reshape((form.views, -1), name="views")(features)
@@ -160,7 +158,6 @@ def _classify(form: HeadLayers, n_classes: int, features: Any) -> Any:
 
 
 def _dense(kernel: NDArray[np.float32], bias: NDArray[np.float32], activation: str, name: str) -> Any:
-    """Return a Dense layer with these weights."""
     layer = import_keras().layers.Dense(kernel.shape[1], activation=activation, name=name)
     layer.build((None, kernel.shape[0]))
     layer.set_weights([kernel, bias])

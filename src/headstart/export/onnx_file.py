@@ -1,4 +1,4 @@
-"""The whole classifier as one ONNX file: plain operations and constants, no code."""
+"""Export the whole classifier as an ONNX file of standard operators and constants."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from headstart.export.classifier import Layer
     from headstart.types import Recipe
 
-#: Least norm that a row is divided by: a row of zeros stays one.
+#: Minimum divisor: rows of zeros stay zero.
 TINY = 1e-30
 
-#: Parameters of ``selu`` (Klambauer et al., "Self-Normalizing Neural Networks", 2017), as Keras has them.
+#: Parameters of ``selu`` in Keras (Klambauer et al., "Self-Normalizing Neural Networks", 2017).
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
 
@@ -35,25 +35,25 @@ def export_onnx(
 ) -> Path:
     """Write a saved head and its backbone as one ONNX model; return the file.
 
-    The input ``images`` is a batch of RGB images of one size, any size, uint8 of shape (n, height, width, 3); the model
-    resizes, rounds, preprocesses and computes in float32. The output ``probabilities`` has one column per class, in the order
-    of ``class_names`` in the model's metadata (JSON), where ``recipe`` and ``spec`` stand too.
+    The input ``images`` is a batch of RGB images of any one size, uint8 of shape (n, height, width, 3); the model
+    resizes, rounds, preprocesses and computes in float32. The output ``probabilities`` has one column per class, in the
+    order of ``class_names`` in the model's metadata (JSON), which also holds ``recipe`` and ``spec``.
 
     Parameters
     ----------
     head : str or Path
-        A bundle's folder.
+        Folder of the saved head.
     output : str or Path
-        The file to write; its name ends in ``.onnx``.
+        The file to write; its suffix is ``.onnx``.
     weights : str or Path
-        ``imagenet``, or the file of the custom weights that the head was fitted for.
+        ``imagenet``, or the file with the custom weights of the head's backbone.
     overwrite : bool
         Replace an existing file.
 
     Raises
     ------
     HeadstartError
-        If the file exists, its name is of another kind, or the head or its recipe cannot be expressed exactly.
+        If the file exists, its suffix is wrong, or the head or its recipe cannot be expressed exactly.
     MissingExtraError
         If onnx is not installed.
     """
@@ -67,7 +67,7 @@ def export_onnx(
 
 
 def _build(request: Request) -> bytes:
-    """Return the file of a head and its backbone."""
+    """Return the bytes of the model."""
     bundle, graph = request.bundle, Graph()
     pixels = linear_resize(graph, "images", bundle.recipe.input_size_px)
     maps = _layer_outputs(graph, _preprocess(graph, pixels), request)
@@ -86,14 +86,14 @@ def _build(request: Request) -> bytes:
 
 
 def _preprocess(graph: Graph, pixels: str) -> str:
-    """Add what VGG16 takes: blue first, means subtracted, channels first."""
+    """Add the input of VGG16: BGR, means subtracted, channels first."""
     bgr = graph.add("Gather", pixels, graph.constant([2, 1, 0], np.int64), axis=3)
     centred = graph.add("Sub", bgr, graph.constant(BGR_MEANS))
     return graph.add("Transpose", centred, perm=[0, 3, 1, 2])
 
 
 def _layer_outputs(graph: Graph, pixels: str, request: Request) -> Mapping[str, str]:
-    """Add VGG16; return what the layers that the head needs give, by their Keras names: the mean over the recipe's views."""
+    """Add VGG16; return the outputs of the layers needed by the head, averaged over the recipe's views."""
     recipe, spec = request.bundle.recipe, request.bundle.spec
     needed = sorted({recipe.layer if name in POOLINGS else name for name in spec.features})
     if recipe.views == "single":
@@ -105,7 +105,7 @@ def _layer_outputs(graph: Graph, pixels: str, request: Request) -> Mapping[str, 
 
 
 def _backbone(graph: Graph, value: str, needed: Collection[str], request: Request) -> Mapping[str, str]:
-    """Add VGG16 as deep as it is needed; return the outputs of the needed layers by their Keras names, channels first."""
+    """Add the necessary blocks of VGG16; return the outputs of the needed layers by Keras name, channels first."""
     names = list(request.weights.tensors)
     outputs: dict[str, str] = {}
     for name, following in zip(names, [*names[1:], ""], strict=True):
@@ -122,12 +122,12 @@ def _backbone(graph: Graph, value: str, needed: Collection[str], request: Reques
 
 
 def _convolution(kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return Keras' kernel of shape (height, width, input, output) as ONNX has it: (output, input, height, width)."""
+    """Return a Keras kernel of shape (height, width, input, output) as (output, input, height, width), and the bias."""
     return kernel.transpose(3, 2, 0, 1), bias
 
 
 def _join(graph: Graph, maps: Mapping[str, str], request: Request) -> str:
-    """Add the head's features from the layers' outputs, as heads/transforms.py makes them from a cache."""
+    """Add the head's features, equivalent to heads/transforms.py."""
     stored = maps.get(request.bundle.recipe.layer, "")
     parts = [
         _pool(graph, name, stored, request.bundle.recipe) if name in POOLINGS else _reduce(graph, "Mean", maps[name])
@@ -137,13 +137,7 @@ def _join(graph: Graph, maps: Mapping[str, str], request: Request) -> str:
 
 
 def _pool(graph: Graph, name: str, maps: str, recipe: Recipe) -> str:
-    """Add one pooling of the stored layer, shape (n, width).
-
-    Raises
-    ------
-    HeadstartError
-        If it is not known here.
-    """
+    """Add one pooling of the stored layer, shape (n, width)."""
     if name == "flatten":
         return graph.add("Flatten", graph.add("Transpose", maps, perm=[0, 2, 3, 1]), axis=1)
     if name in {"avg", "max"}:
@@ -156,7 +150,7 @@ def _pool(graph: Graph, name: str, maps: str, recipe: Recipe) -> str:
 
 
 def average_crops(graph: Graph, maps: str, side: int) -> str:
-    """Add what heads/transforms.py makes of a layer's output, ``side`` rows and columns, under the name ``crops``."""
+    """Add ``crops`` of heads/transforms.py for a map of ``side`` rows and columns."""
     parts = [maps]
     for rows, columns in corners(side, side):
         corner = maps
@@ -173,7 +167,7 @@ def _reduce(graph: Graph, how: str, maps: str, *, keepdims: int = 0) -> str:
 
 
 def generalised_mean(graph: Graph, maps: str) -> str:
-    """Add what heads/transforms.py makes of a layer's output under the name ``gem``."""
+    """Add ``gem`` of heads/transforms.py."""
     positive = graph.add("Relu", maps)
     largest = _reduce(graph, "Max", positive, keepdims=1)
     shares = graph.add("Div", positive, graph.add("Max", largest, graph.constant(TINY)))
@@ -183,13 +177,6 @@ def generalised_mean(graph: Graph, maps: str) -> str:
 
 
 def _scale(graph: Graph, features: str, request: Request) -> str:
-    """Add the head's scaling step.
-
-    Raises
-    ------
-    HeadstartError
-        If it is not known here.
-    """
     kind = request.bundle.spec.scaling
     if kind == "none":
         return features
@@ -205,7 +192,7 @@ def _scale(graph: Graph, features: str, request: Request) -> str:
 
 
 def _classify(graph: Graph, features: str, request: Request) -> None:
-    """Add the head's layers, up to ``probabilities``."""
+    """Add the head's layers and the output ``probabilities``."""
     form = request.layers
     if form.views > 1:
         width = len(form.layers[0].kernel)
@@ -226,13 +213,7 @@ def _classify(graph: Graph, features: str, request: Request) -> None:
 
 
 def activate(graph: Graph, layer: Layer, value: str) -> str:
-    """Add an activation as Keras computes it.
-
-    Raises
-    ------
-    HeadstartError
-        If it is not known here.
-    """
+    """Add an activation as defined by Keras; raise HeadstartError if it is unknown."""
     plain = {"relu": "Relu", "tanh": "Tanh", "elu": "Elu", "sigmoid": "Sigmoid"}
     if layer.activation in plain:
         return graph.add(plain[layer.activation], value)

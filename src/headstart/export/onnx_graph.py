@@ -1,4 +1,4 @@
-"""An ONNX graph, written operation by operation."""
+"""Build an ONNX graph operator by operator."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy as np
 
 from headstart.errors import HeadstartError, MissingExtraError
 
-#: Version of the operations, and of the file that goes with it: what every runtime since 2023 reads
+#: Versions of operators and file format supported by every runtime since 2023
 #: (https://github.com/onnx/onnx/blob/main/docs/Versioning.md).
 OPSET, IR_VERSION = 18, 8
 
-#: A protobuf message cannot be larger.
+#: Size limit of a protobuf message.
 MAX_BYTES = 2**31 - 1
 
-#: Beyond the end of every axis, as a slice takes it.
+#: Slice bound beyond the end of every axis.
 BEYOND = 2**62
 
 
 class Graph:
-    """Nodes and constants of a graph under way; values are known by their names."""
+    """The nodes and constants of a graph; values are referred to by name."""
 
     def __init__(self) -> None:
         self._onnx = import_onnx()
@@ -29,7 +29,7 @@ class Graph:
         self._constants: list[Any] = []
 
     def add(self, operation: str, *inputs: str, name: str = "", **attributes: Any) -> str:
-        """Add an operation (https://onnx.ai/onnx/operators); return the name of its output."""
+        """Add an operator (https://onnx.ai/onnx/operators); return the name of its output."""
         output = name or f"{operation.lower()}_{len(self._nodes)}"
         self._nodes.append(self._onnx.helper.make_node(operation, inputs, [output], name=output, **attributes))
         return output
@@ -43,12 +43,12 @@ class Graph:
         return name
 
     def to_bytes(self, n_outputs: int, *, description: str, metadata: Mapping[str, str]) -> bytes:
-        """Return the file of a graph from ``images``, uint8 (n, height, width, 3), to ``probabilities`` (n, n_outputs).
+        """Return a model from ``images``, uint8 (n, height, width, 3), to ``probabilities`` (n, n_outputs).
 
         Raises
         ------
         HeadstartError
-            If it would be larger than a file of one piece can be.
+            If it exceeds the size limit of a single file.
         """
         helper, kinds = self._onnx.helper, self._onnx.TensorProto
         images = helper.make_tensor_value_info("images", kinds.UINT8, ["n", "height", "width", 3])
@@ -68,14 +68,14 @@ class Graph:
 
 
 def linear_resize(graph: Graph, images: str, size_px: int) -> str:
-    """Add the resize of images/resize.py, operation by operation in the same order: the same values, bit for bit.
+    """Add the resize of images/resize.py, bit for bit the same.
 
-    ONNX has a Resize of its own, but a last bit of difference before rounding is a whole grey level after it.
+    ONNX's Resize may differ in the last bit, which after rounding can be a whole grey level.
 
     Returns
     -------
     str
-        Whole values in float32, shape (n, size_px, size_px, 3).
+        Rounded values in float32, shape (n, size_px, size_px, 3).
     """
     shape = graph.add("Shape", images)
     top, bottom, y = neighbours(graph, shape, 1, size_px)
@@ -91,7 +91,7 @@ def linear_resize(graph: Graph, images: str, size_px: int) -> str:
 
 
 def neighbours(graph: Graph, shape: str, axis: int, size_px: int) -> tuple[str, str, str]:
-    """Add what ``images.resize.neighbours`` computes along one axis."""
+    """Add ``images.resize.neighbours`` along one axis."""
     length = graph.add("Gather", shape, graph.constant(axis, np.int64))
     scale = graph.add("Div", as_float(graph, length), graph.constant(size_px))
     half = graph.constant(0.5)
@@ -110,12 +110,12 @@ def _blend(graph: Graph, start: str, end: str, weight: str) -> str:
 
 
 def mirror(graph: Graph, maps: str) -> str:
-    """Add the mirror images of maps, channels first: their columns from the last to the first."""
+    """Reverse the columns of maps, channels first."""
     return cut(graph, maps, graph.constant([-1], np.int64), graph.constant([-BEYOND], np.int64), axis=3, step=-1)
 
 
 def mean_of_views(graph: Graph, maps: str, n_images: str) -> str:
-    """Add the mean of the maps of some images and of those of their mirror images behind them, turned back."""
+    """Average the maps of some images with the mirrored maps of their mirror images, which follow them in the batch."""
     start, end = (graph.constant([value], np.int64) for value in (0, BEYOND))
     seen, mirrored = cut(graph, maps, start, n_images, axis=0), cut(graph, maps, n_images, end, axis=0)
     return graph.add("Mul", graph.add("Add", seen, mirror(graph, mirrored)), graph.constant(0.5))
@@ -137,13 +137,7 @@ def _as_index(graph: Graph, value: str) -> str:
 
 
 def import_onnx() -> Any:
-    """Return onnx.
-
-    Raises
-    ------
-    MissingExtraError
-        If it is not installed.
-    """
+    """Return onnx; raise MissingExtraError if not installed."""
     try:
         import onnx
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""What a comparison of heads consists of: plain, frozen, free of I/O."""
+"""The results of a comparison of heads as immutable values."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a head costs on the machine that measured it.
+    """The cost of a head on the machine that measured it.
 
     Attributes
     ----------
     fit_seconds : float
         One fit with the chosen setting on all training images, features in memory.
     search_seconds : float
-        Choosing that setting; 0 where there was nothing to choose.
+        The hyperparameter search; 0 if there was none.
     head_ms : float
         Milliseconds per image from cached features to probabilities, in batches.
     total_ms : float or None
-        The same from pixels, the frozen backbone included; None where its rate is not known.
+        The same from pixels, including the backbone; None if its rate is unknown.
     size_bytes : int
-        Of the saved head.
+        Size of the saved head.
     peak_bytes : int or None
-        Memory at the highest point of the fit, above what was there before; None where it was not measured.
+        Peak memory of the fit, above the level before; None if not measured.
     """
 
     fit_seconds: float
@@ -44,16 +44,16 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One of several caches of the same images, among which each head chose.
+    """One of several caches of the same images from which each head chose.
 
     Attributes
     ----------
     name, path : str
-        What it is called here, and where it lies.
+        Display name and path.
     differs : str
-        What of its recipe is not the same in all of them, in words.
+        Description of the recipe fields that differ between the caches.
     recipe : Recipe
-        How its features were made.
+        Recipe of its features.
     """
 
     name: str
@@ -63,13 +63,13 @@ class Candidate:
 
     @property
     def title(self) -> str:
-        """Name and what differs."""
+        """Name and differences."""
         return f"{self.name} ({self.differs})"
 
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """One point of a learning curve: images per class (median of the folds), and accuracy on the folds' held-out images."""
+    """A point of a learning curve: images per class (median of the folds), and accuracy on the folds' held-out images."""
 
     images_per_class: float
     accuracy: Estimate
@@ -77,43 +77,42 @@ class CurvePoint:
 
 @dataclass(frozen=True, slots=True)
 class HeadResult:
-    """How one head did.
+    """The results of one head.
 
     Attributes
     ----------
     name : str
-        In the catalogue, or of a baseline (``majority``).
+        Name in the catalogue, or of a baseline (``majority``).
     baseline : bool
-        Whether it is there only to be beaten.
+        Whether it is a baseline.
     spec : HeadSpec or None
-        The setting chosen on all training images; None for a baseline without one.
+        The setting chosen on all training images; None for some baselines.
     metrics : mapping of str to Estimate
-        By the name of the metric; over the held-out images of all folds.
+        Metrics by name, over the held-out images of all folds.
     fold_accuracy : tuple of float
-        Of each fold, in the order of the folds, which are the same for every head.
+        Accuracy of each fold; all heads use the same folds.
     probabilities : ndarray of shape (n_samples, n_classes), float32
-        Out of fold, rows as in ``Comparison.y_true``; the mean over repeats.
+        Out-of-fold probabilities, rows as in ``Comparison.y_true``; the mean over repeats.
     cost : Cost
         Time, memory and size.
     difference : Estimate or None
         ``Comparison.metric`` minus that of the best head, paired, with a simultaneous interval; None for the best.
     p_value : float or None
-        Of that difference, by the same test: below 0.05 exactly where the interval does not hold 0; None for the best.
+        P-value of the difference, below 0.05 exactly if the interval does not contain 0; None for the best.
     fold_settings : tuple of str
-        What was chosen inside each fold, in words; empty where nothing was.
+        Settings chosen inside the folds; empty if there was nothing to choose.
     held_out : Score or None
-        On the given test split, fitted on all training images; it chose nothing.
+        Score on the given test split, fitted on all training images; not used for any choice.
     held_out_probabilities : ndarray of shape (n_held_out, n_classes), or None
-        Of that split, rows as in ``Comparison.held_out_y_true``.
+        Probabilities on that split, rows as in ``Comparison.held_out_y_true``.
     learning_curve : tuple of CurvePoint
-        Empty unless asked for.
+        Empty unless requested.
     notes : tuple of str
-        What a reader must know: no convergence, a search that ended at the edge of its grid …
+        Sentences on e.g. failed convergence, or a search that ended at the edge of its grid.
     cache : str
-        Name of the cache chosen on all training images, and what differs in its recipe; empty where there was one alone, or
-        for a baseline that looks at no features.
+        Name of the chosen cache and its differences; empty for a single cache, and for baselines without features.
     positive : PositiveRates or None
-        How well the positive class is told from the others, out of fold; None where none was named.
+        Out-of-fold rates of the positive class; None if none was named.
     """
 
     name: str
@@ -136,59 +135,58 @@ class HeadResult:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Heads compared on the same folds of one cache, or of several of the same images.
+    """Heads compared on the same folds of one cache, or of several caches of the same images.
 
     Attributes
     ----------
     cache : str
-        Path of the cache, the first of several.
+        Path of the (first) cache.
     recipe : Recipe
-        How its features were made.
+        Recipe of its features.
     class_names : tuple of str
         Columns of the probabilities.
     y_true : ndarray of shape (n_samples,), int
-        True classes of the images scored, in the order of the rows used.
+        True classes of the scored images, in the order of the rows used.
     paths : sequence of str
         Their paths.
     folds, interval, test : str
-        How the folds were made, what the intervals are, and which test gave the p-values (with its source), in words.
+        Descriptions of the folds, of the intervals, and of the test behind the p-values.
     heads : tuple of HeadResult
-        The best by ``metric`` first, baselines last.
+        Sorted by ``metric``, best first, baselines last.
     recommended : str
-        Name of the head to take.
+        Name of the recommended head.
     recommendation : str
-        One sentence that says so, and whether the difference to the next is noise.
+        A sentence on it, and on whether its lead is significant.
     leaks : tuple of str
-        What was found on both sides of a split, and what was done about it; empty where nothing was.
+        Leaks between splits, and how they were handled; empty if there are none.
     left_out : mapping of str to str
-        Heads that could not be fitted on these images, and why.
+        Heads that could not be fitted, with the reasons.
     held_out : str
-        How the given test split was made, in words; empty without one.
+        Description of the given test split; empty without one.
     command, machine : str
-        What made it, and where.
+        The command, and the machine it ran on.
     versions : mapping of str to str
-        Of the packages that matter.
+        Versions of the main packages.
     seconds : float
-        That it took.
+        Duration.
     caches : tuple of Candidate
-        That each head chose among; empty where there was one alone.
+        Caches from which each head chose; empty if there was only one.
     not_in_all : tuple of str
-        Images that were left out because they do not lie in all of the caches, in words.
+        Sentences on images left out because they are not in all caches.
     fit_command : str
-        Fits the recommended head, the cache chosen by a search; empty where there was one cache alone.
+        Command that fits the recommended head with a search over the caches; empty if there was only one.
     metric : str
-        By which the heads are ranked, compared and recommended.
+        Metric by which heads are ranked, compared and recommended.
     held_out_paths, held_out_y_true, held_out_split : sequence of str, ndarray of int, str
         Paths and true classes of the images of the given test split, and its name; empty without one.
     fold_names : sequence of str
-        Folds that each image is scored in (exchange/prediction_table.py); empty where they are not known.
+        Folds in which each image is scored (exchange/prediction_table.py); empty if unknown.
     expected : Estimate or None
-        What ``metric`` to expect of the recommended head on other images: its figure less what it owes to being the best on
-        these (``correction`` says how); None where it was not corrected.
+        Expected ``metric`` of the recommended head on other images, corrected for its selection; None if not corrected.
     correction : str
-        How ``expected`` was found, in words.
+        Description of the correction.
     positive : str or None
-        The positive class, where one was named.
+        The positive class, if one was named.
     """
 
     cache: str
@@ -226,7 +224,7 @@ class Comparison:
         return {head.name: head for head in self.heads}[name]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, without the probabilities of single images."""
+        """Return plain JSON types, without the probabilities of single images."""
         values = asdict(self)
         for name in ("y_true", "paths", "fold_names", "held_out_y_true", "held_out_paths"):
             del values[name]

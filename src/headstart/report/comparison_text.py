@@ -43,12 +43,12 @@ SHORT_TITLES = {
 }
 
 
-#: Of the positive class, in this order.
+#: Headers of the rates of the positive class.
 POSITIVE_TITLES = ("sensitivity", "specificity", "precision", "neg. pred.\nvalue")
 
 
 def comparison_tables(comparison: Comparison) -> list[Table]:
-    """Return the scores, the differences to the best head, and the costs; each fits into 80 columns."""
+    """Return tables of scores, differences to the best head, and costs, at most 80 columns wide."""
     tables = [
         _scores_table(comparison),
         _positive_table(comparison),
@@ -60,7 +60,6 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
 
 
 def _scores_table(comparison: Comparison) -> Table:
-    """Return every metric of every head, accuracy with its interval, the recommended head in bold."""
     columns = ["head", SHORT_TITLES["accuracy"], "95 %\ninterval"]
     table = _slim_table("Scores", [*columns, *(SHORT_TITLES[metric.name] for metric in METRICS[1:])])
     for head in comparison.heads:
@@ -72,7 +71,6 @@ def _scores_table(comparison: Comparison) -> Table:
 
 
 def _positive_table(comparison: Comparison) -> Table:
-    """Return how well each head tells the positive class from the others; empty where none was named."""
     columns = ["head", *POSITIVE_TITLES]
     table = _slim_table(f"{escape(printable(comparison.positive or ''))} against the rest, 95 % intervals", columns)
     for head in comparison.heads:
@@ -85,12 +83,10 @@ def _positive_table(comparison: Comparison) -> Table:
 
 
 def _rates(positive: PositiveRates) -> tuple[Estimate, ...]:
-    """Return the rates in the order of :data:`POSITIVE_TITLES`."""
     return positive.sensitivity, positive.specificity, positive.precision, positive.npv
 
 
 def _differences_table(comparison: Comparison) -> Table:
-    """Return each head's figure minus the best one's with interval and p-value of one test, and the held-out accuracy."""
     title = f"Difference in {metric_title(comparison.metric)} to the best, on the same images"
     table = _slim_table(title, ["head", "difference", "95 % interval", "p"])
     table.caption = "p is below 0.05 exactly where the interval leaves out 0."
@@ -107,7 +103,6 @@ def _differences_table(comparison: Comparison) -> Table:
 
 
 def _difference_cells(head: HeadResult) -> list[str]:
-    """Return difference, interval and p-value in words; dashes where there are none."""
     if head.difference is None:
         return [NOTHING if head.baseline else "best", "", ""]
     difference = head.difference
@@ -116,14 +111,12 @@ def _difference_cells(head: HeadResult) -> list[str]:
 
 
 def _held_out_text(head: HeadResult) -> str:
-    """Return accuracy and interval on the held-out split."""
     if head.held_out is None:
         return NOTHING
     return f"{value_text(head.held_out.accuracy)} ({interval_text(*head.held_out.accuracy_interval)})"
 
 
 def _costs_table(comparison: Comparison) -> Table:
-    """Return what each head costs in time, memory and size."""
     columns = ["head", "fit", "search", "per image\nhead", "per image\nin all", "size", "peak\nmemory"]
     table = _slim_table("Costs", columns)
     for head in comparison.heads:
@@ -132,7 +125,6 @@ def _costs_table(comparison: Comparison) -> Table:
 
 
 def _cost_cells(head: HeadResult) -> list[str]:
-    """Return time of the fit and the search, of one image, size and memory, with units."""
     cost = head.cost
     once = [seconds(cost.fit_seconds), seconds(cost.search_seconds) if cost.search_seconds else NOTHING]
     per_image = [milliseconds(cost.head_ms), milliseconds(cost.total_ms)]
@@ -140,7 +132,6 @@ def _cost_cells(head: HeadResult) -> list[str]:
 
 
 def _caches_table(comparison: Comparison) -> Table:
-    """Return the cache that each head took; empty where there was one alone."""
     table = Table("head", "cache", title="Chosen caches", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in table.columns:
         column.overflow = "fold"
@@ -151,7 +142,7 @@ def _caches_table(comparison: Comparison) -> Table:
 
 
 def _slim_table(title: str, columns: Sequence[str]) -> Table:
-    """Return a table with its first column to the left and numbers, which stay whole, to the right."""
+    """Return a table with left-aligned names, which may be wrapped, and right-aligned numbers, which may not."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for number, column in enumerate(columns):
         # A long name is broken; a number never.
@@ -160,7 +151,6 @@ def _slim_table(title: str, columns: Sequence[str]) -> Table:
 
 
 def _shown_name(head: HeadResult, comparison: Comparison) -> str:
-    """Return a head's name in Rich markup, the recommended one marked."""
     name = escape(printable(head.name))
     return f"[bold green]{name} ◀[/]" if head.name == comparison.recommended else name
 
@@ -169,7 +159,7 @@ def _shown_name(head: HeadResult, comparison: Comparison) -> str:
 
 
 def comparison_markdown(comparison: Comparison) -> str:
-    """Return the recommendation, the tables and how it was done as Markdown."""
+    """Return recommendation, tables and method as Markdown."""
     parts = [f"**{markdown_text(comparison.recommendation)}**"]
     header = ["head", *(metric.title for metric in METRICS)]
     parts.append(_markdown_table(header, ([mark(head, comparison), *_score_cells(head)] for head in comparison.heads)))
@@ -194,13 +184,12 @@ def comparison_markdown(comparison: Comparison) -> str:
 
 
 def _positive_cells(head: HeadResult) -> list[str]:
-    """Return the rates of the positive class, each with its interval."""
     found = _rates(head.positive) if head.positive else ()
     return [f"{value_text(rate.value)} ({interval_text(rate.low, rate.high)})" for rate in found]
 
 
 def _remarks(comparison: Comparison) -> list[str]:
-    """Return how the figures came about and what a reader must know, a sentence each."""
+    """Return sentences on the method and on caveats."""
     lines = [f"{counted(len(comparison.y_true))}, {counted(len(comparison.class_names), 'class')}, {comparison.cache}"]
     named = {"Folds": comparison.folds, "Intervals": comparison.interval, "Differences": comparison.test}
     named |= {"Expected of the recommended head": expected_text(comparison)}
@@ -216,7 +205,7 @@ def _remarks(comparison: Comparison) -> list[str]:
 
 
 def expected_text(comparison: Comparison) -> str:
-    """Return the figure of the recommended head and what to expect of it on other images; empty where it is not known."""
+    """Return measured and expected score of the recommended head; empty if unknown."""
     expected, head = comparison.expected, comparison[comparison.recommended]
     if expected is None:
         return ""
@@ -226,13 +215,12 @@ def expected_text(comparison: Comparison) -> str:
 
 
 def _score_cells(head: HeadResult) -> list[str]:
-    """Return every metric with its interval."""
     estimates = [head.metrics[metric.name] for metric in METRICS]
     return [f"{value_text(e.value)} ({interval_text(e.low, e.high)})" for e in estimates]
 
 
 def mark(head: HeadResult, comparison: Comparison) -> str:
-    """Return a head's name for Markdown, the recommended one in bold, baselines in italics."""
+    """Return a head's name as Markdown: the recommended one in bold, baselines in italics."""
     name = markdown_text(head.name)
     if head.name == comparison.recommended:
         return f"**{name}**"
@@ -240,13 +228,13 @@ def mark(head: HeadResult, comparison: Comparison) -> str:
 
 
 def _markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table whose cells are Markdown already, numbers to the right."""
+    """Return a table of Markdown cells, numbers right-aligned."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 def markdown_text(text: str) -> str:
-    """Return a text of others with everything escaped that Markdown or HTML in it would take for itself."""
+    """Return text with all Markdown and HTML syntax escaped."""
     html = printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return "".join(f"\\{char}" if char in "\\`*_[]|#~$" else char for char in html)
 
@@ -255,7 +243,7 @@ def markdown_text(text: str) -> str:
 
 
 def comparison_csv(comparison: Comparison) -> str:
-    """Return one row per head with a header: metrics with their bounds, difference, p-value, held-out accuracy, costs."""
+    """Return a CSV table with one row per head: metrics with bounds, difference, p-value, held-out accuracy, costs."""
     rows = [_csv_row(head, comparison) for head in comparison.heads]
     written = io.StringIO()
     writer = csv.DictWriter(written, fieldnames=list(rows[0]), lineterminator="\n")
@@ -265,7 +253,6 @@ def comparison_csv(comparison: Comparison) -> str:
 
 
 def _csv_row(head: HeadResult, comparison: Comparison) -> dict[str, Any]:
-    """Return the columns of one head; empty where a figure does not exist."""
     row: dict[str, Any] = {"head": printable(head.name), "baseline": head.baseline}
     row["recommended"] = head.name == comparison.recommended
     if comparison.caches:
@@ -286,10 +273,9 @@ def _csv_row(head: HeadResult, comparison: Comparison) -> dict[str, Any]:
 
 
 def _or_empty(value: float | None) -> float | None:
-    """Return a number; None for what is not one."""
     return None if value is None or math.isnan(value) else value
 
 
 def comparison_json(comparison: Comparison) -> str:
-    """Return :meth:`Comparison.to_dict` as JSON that every reader takes: null where a number does not exist."""
+    """Return :meth:`Comparison.to_dict` as strict JSON, NaN as null."""
     return json.dumps(json_value(comparison.to_dict()), indent=2, allow_nan=False)

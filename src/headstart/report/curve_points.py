@@ -1,4 +1,4 @@
-"""What plots and tables count in true classes and probabilities."""
+"""Counts and curves of predictions, for plots and tables."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Z_95 = 1.959963984540054
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A curve from left to right, and the number that sums it up.
+    """The vertices of a curve, from left to right, and the area under it.
 
     Attributes
     ----------
     x, y : ndarray of shape (n_points,), float64
-        Its vertices.
+        Vertices.
     area : float
-        Under the curve before any point was left out.
+        Area before thinning.
     """
 
     x: NDArray[np.float64]
@@ -42,7 +42,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class ClassTally:
-    """How well one class is told from the others; keys as scikit-learn names them."""
+    """One-vs-rest metrics of a class; names as in scikit-learn."""
 
     name: str
     precision: float
@@ -53,7 +53,7 @@ class ClassTally:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """Images of one class that were taken for another."""
+    """Number of images of one class predicted as another."""
 
     true: str
     predicted: str
@@ -63,7 +63,7 @@ class Confusion:
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Images whose largest probability lies in one bin: its mean, how many were right, and how many there are."""
+    """Mean confidence, correct predictions and images of one bin of confidence."""
 
     confidence: float
     right: int
@@ -71,12 +71,12 @@ class Bin:
 
     @property
     def accuracy(self) -> float:
-        """Share of right ones."""
+        """Fraction of correct predictions."""
         return self.right / self.count
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of that share (Wilson, JASA 22, 1927)."""
+        """95 % Wilson interval of the accuracy."""
         share, z2 = self.accuracy, Z_95**2
         centre = share + z2 / (2 * self.count)
         half = Z_95 * math.sqrt(share * (1 - share) / self.count + z2 / (4 * self.count**2))
@@ -87,7 +87,7 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """An image that was given the wrong class."""
+    """A wrongly classified image."""
 
     path: str
     probability: float
@@ -96,7 +96,7 @@ class Mistake:
 
 @dataclass(frozen=True, slots=True)
 class MistakenCell:
-    """Images of one class that were given another: how many, and the most confident ones."""
+    """A cell of the confusion matrix: number of images, and the most confident mistakes."""
 
     true: str
     predicted: str
@@ -105,14 +105,14 @@ class MistakenCell:
 
 
 def confusion_matrix(y_true: Labels, probabilities: Floats) -> NDArray[np.int64]:
-    """Return counts of shape (n_classes, n_classes): rows are true classes, columns the most probable ones."""
+    """Return counts of shape (n_classes, n_classes): rows are true classes, columns predicted ones."""
     counts = np.zeros((probabilities.shape[1],) * 2, np.int64)
     np.add.at(counts, (y_true, probabilities.argmax(axis=1)), 1)
     return counts
 
 
 def class_tallies(counts: NDArray[np.int64], class_names: Sequence[str]) -> list[ClassTally]:
-    """Return precision, recall and F1 of each class; 0 where there is nothing to divide by, as scikit-learn has it."""
+    """Return precision, recall and F1 of each class; 0 if undefined."""
     right, support, predicted = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
     shares = (
         right / np.maximum(predicted, 1),
@@ -126,7 +126,7 @@ def class_tallies(counts: NDArray[np.int64], class_names: Sequence[str]) -> list
 
 
 def confusions(counts: NDArray[np.int64], class_names: Sequence[str], most: int) -> list[Confusion]:
-    """Return the pairs of classes that were confused most often, in that order."""
+    """Return the most frequent confusions between classes, most frequent first."""
     wrong = counts - np.diag(counts.diagonal())
     support = counts.sum(axis=1)
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
@@ -145,14 +145,14 @@ def mistakes_by_cell(
     per_cell: int,
     most: int,
 ) -> list[MistakenCell]:
-    """Return the wrong predictions of each cell of the confusion matrix, the fullest cell first.
+    """Return the mistakes in each cell of the confusion matrix, the fullest cell first.
 
     Parameters
     ----------
     y_true, probabilities, class_names, paths
         Of every image.
     per_cell, most : int
-        Mistakes listed of a cell, those with the largest probabilities, and in all; cells beyond that are left out.
+        Maximum number of listed mistakes per cell, the most confident ones, and in total.
     """
     predicted = probabilities.argmax(axis=1)
     confidence = probabilities.max(axis=1)
@@ -174,10 +174,10 @@ def mistakes_by_cell(
 
 
 def reliability(y_true: Labels, probabilities: Floats, n_bins: int = BINS) -> list[Bin]:
-    """Return the bins of the largest probability that hold any image, from the least confident to the most."""
+    """Return the non-empty bins of confidence, ascending."""
     confidence = probabilities.max(axis=1).astype(np.float64)
     right = probabilities.argmax(axis=1) == y_true
-    # Bins are closed to the right, as in the paper: a probability of 1 is in the last.
+    # Bins are closed to the right, as in the paper.
     number = np.clip(np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1)
     rows = [number == index for index in range(n_bins)]
     return [Bin(float(confidence[row].mean()), int(right[row].sum()), int(row.sum())) for row in rows if row.any()]
@@ -187,14 +187,14 @@ def reliability(y_true: Labels, probabilities: Floats, n_bins: int = BINS) -> li
 
 
 def both_curves(y_true: NDArray[np.bool_], scores: Floats) -> tuple[Curve, Curve]:
-    """Return the ROC curve, and precision over recall with average precision as its area.
+    """Return the ROC curve, and the precision-recall curve with average precision as its area.
 
     Parameters
     ----------
     y_true : ndarray of shape (n,), bool
         At least one of both kinds.
     scores : ndarray of shape (n,)
-        Higher for what is held to be true.
+        Higher for positive.
     """
     hits, misses = cumulative(y_true, scores)
     recall, precision = hits / hits[-1], hits / (hits + misses)
@@ -204,7 +204,7 @@ def both_curves(y_true: NDArray[np.bool_], scores: Floats) -> tuple[Curve, Curve
 
 
 def cumulative(y_true: NDArray[np.bool_], scores: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return positives and negatives at or above each threshold, thresholds from high to low, equal scores together."""
+    """Return true and false positives at each threshold, from high to low; equal scores are one threshold."""
     order = np.argsort(-scores)
     sorted_scores, positive = scores[order], y_true[order]
     last = np.r_[np.flatnonzero(np.diff(sorted_scores)), len(scores) - 1]
@@ -213,7 +213,7 @@ def cumulative(y_true: NDArray[np.bool_], scores: Floats) -> tuple[NDArray[np.in
 
 
 def _one_vs_rest(y_true: Labels, probabilities: Floats) -> Iterator[tuple[NDArray[np.bool_], Floats]]:
-    """Yield truth and score of each class that has images, and has images that are not of it."""
+    """Yield truth and score for each class with positive and negative images."""
     for label in range(probabilities.shape[1]):
         positive = y_true == label
         if positive.any() and not positive.all():
@@ -221,7 +221,7 @@ def _one_vs_rest(y_true: Labels, probabilities: Floats) -> Iterator[tuple[NDArra
 
 
 def macro_curves(y_true: Labels, probabilities: Floats) -> tuple[Curve, Curve]:
-    """Return the means of every class's two curves, one class against the rest, each class counting the same."""
+    """Return the unweighted means of all classes' one-vs-rest curves."""
     pairs = [both_curves(*pair) for pair in _one_vs_rest(y_true, probabilities)]
     return _mean_roc([roc for roc, _ in pairs]), _mean_precision([precision for _, precision in pairs])
 
@@ -229,7 +229,7 @@ def macro_curves(y_true: Labels, probabilities: Floats) -> tuple[Curve, Curve]:
 def _mean_roc(curves: Sequence[Curve]) -> Curve:
     """Return the mean true positive rate at equal false positive rate."""
     x = _grid(curves)
-    # A curve that rises at one of these places has two heights there, so every place is two vertices.
+    # Curves may be vertical at a position, so each position becomes two vertices.
     lower = np.mean([np.interp(-x, -curve.x[::-1], curve.y[::-1]) for curve in curves], axis=0)
     upper = np.mean([np.interp(x, curve.x, curve.y) for curve in curves], axis=0)
     area = float(np.mean([curve.area for curve in curves]))
@@ -239,27 +239,27 @@ def _mean_roc(curves: Sequence[Curve]) -> Curve:
 def _mean_precision(curves: Sequence[Curve]) -> Curve:
     """Return the mean precision at equal recall."""
     x = np.linspace(0.0, 1.0, 201)
-    # At a recall between two thresholds the next one that reaches it counts.
+    # Between two thresholds, use the next one that reaches the recall.
     steps = [curve.y[np.searchsorted(curve.x, x - 1e-12, side="left")] for curve in curves]
     return Curve(x, np.mean(steps, axis=0), float(np.mean([curve.area for curve in curves])))
 
 
 def _grid(curves: Sequence[Curve]) -> NDArray[np.float64]:
-    """Return at most 2,000 places from 0 to 1, dense where the curves have their vertices."""
+    """Return at most 2,000 positions from 0 to 1, dense where the curves have vertices."""
     places = np.unique(np.concatenate([curve.x for curve in curves]))
     kept: NDArray[np.float64] = places[np.unique(np.linspace(0, len(places) - 1, 2000).astype(int))]
     return kept
 
 
 def micro_curves(y_true: Labels, probabilities: Floats) -> tuple[Curve, Curve]:
-    """Return both curves over all pairs of image and class, each pair counting the same."""
+    """Return both curves over all pairs of image and class."""
     truth = np.zeros(probabilities.shape, np.bool_)
     truth[np.arange(len(y_true)), y_true] = True
     return both_curves(truth.ravel(), probabilities.ravel())
 
 
 def thinned(curve: Curve, most: int = 200) -> Curve:
-    """Return at most that many of a curve's own vertices, spread evenly along its length; both ends stay."""
+    """Return at most ``most`` vertices of a curve, evenly spaced along its length; both ends are kept."""
     if len(curve.x) <= most:
         return curve
     length = np.r_[0.0, np.cumsum(np.abs(np.diff(curve.x)) + np.abs(np.diff(curve.y)))]

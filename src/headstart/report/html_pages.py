@@ -1,4 +1,4 @@
-"""Reports as single HTML pages without scripts or network access, and the findings on the quality of a data set."""
+"""Self-contained HTML reports, and the results of a quality check."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def comparison_plots(comparison: Comparison) -> dict[str, Plot]:
-    """Return plots by name, in the order of a page; one that a comparison has no figures for is not among them."""
+    """Return the available plots of a comparison by name, in page order."""
     made = [
         score_plots.pareto_fit(comparison),
         score_plots.pareto_latency(comparison),
@@ -39,7 +39,7 @@ def comparison_plots(comparison: Comparison) -> dict[str, Plot]:
     return {plot.name: plot for plot in made if plot is not None}
 
 
-#: How bad it is: scores are wrong · to be looked at · good to know.
+#: error: scores are invalid; warning: review needed; info: for information.
 Severity = Literal["error", "warning", "info"]
 
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
@@ -47,14 +47,14 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Something that is looked for.
+    """A quality check.
 
     Attributes
     ----------
     name : str
-        For scripts; does not change.
+        Stable name for scripts.
     title, meaning : str
-        What it is called, and why it matters and what to do, for a person.
+        Display name; and why it matters and what to do.
     severity : str
         ``error``, ``warning`` or ``info``.
     unit : str
@@ -70,7 +70,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class ListedImage:
-    """One image by its path, with its class and split; None where it has none."""
+    """An image by its path, with its class and split, or None."""
 
     path: str
     label: str | None = None
@@ -79,16 +79,16 @@ class ListedImage:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One case: an image, some that belong together, or a class.
+    """One case: an image, several related images, or a class.
 
     Attributes
     ----------
     images : tuple of ListedImage
-        The first ones of a large group; none for a class.
+        Up to a limit; empty for a class.
     detail : str
-        What there is to say, in words.
+        Description.
     values : mapping of str to value
-        The same in numbers, JSON types.
+        The description in numbers, JSON types.
     """
 
     images: tuple[ListedImage, ...] = ()
@@ -98,20 +98,20 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check found.
+    """The cases found by a check.
 
     Attributes
     ----------
     check : Check
-        What was looked for.
+        The check.
     count : int
-        Cases, in the check's unit.
+        Number of cases, in the check's unit.
     examples : tuple of Example
-        The first cases, the clearest first.
+        The clearest cases.
     breakdown : mapping of str to int
-        Cases by kind, the most frequent first; empty where there is one kind.
+        Number of cases by kind, most frequent first; empty if there is one kind.
     threshold : str
-        From where on it counts, in words; empty where that is no question.
+        Description of the threshold, if any.
     """
 
     check: Check
@@ -121,7 +121,7 @@ class Finding:
     threshold: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, the check's fields among the others."""
+        """Return plain JSON types, merged with the fields of the check."""
         values = asdict(self)
         check: dict[str, Any] = values.pop("check")
         return check | values
@@ -129,7 +129,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class QualityReport:
-    """What is odd about the images of a cache.
+    """The result of a quality check of a cache.
 
     Attributes
     ----------
@@ -138,15 +138,15 @@ class QualityReport:
     n_images, n_failures : int
         Images with features, and images that could not be read.
     findings : tuple of Finding
-        The worst first; each has at least one case.
+        Sorted by severity; each has at least one case.
     passed : tuple of str
-        Titles of the checks that found nothing.
+        Titles of the checks without findings.
     skipped : mapping of str to str
-        Titles of what could not be checked, and why.
+        Titles of checks that were not possible, with the reasons.
     thumbnails : mapping of str to bytes
-        Path → small JPEG, of listed images; empty without the folder of images.
+        Path → small JPEG of listed images; empty without the folder of images.
     thumbnails_missing : str
-        Why there are none, or not all.
+        Why thumbnails are missing.
     """
 
     cache: str
@@ -163,7 +163,7 @@ class QualityReport:
         return {finding.check.name: finding for finding in self.findings}[name]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, without the thumbnails."""
+        """Return plain JSON types, without the thumbnails."""
         return {
             "cache": self.cache,
             "n_images": self.n_images,
@@ -174,15 +174,15 @@ class QualityReport:
         }
 
 
-#: Cases shown of each finding, and images of each case.
+#: Cases shown per finding, and images per case.
 PAGE_EXAMPLES, PAGE_MEMBERS = 24, 6
 
 
 def quality_page(report: QualityReport) -> str:
-    """Return a report on the quality of a data set as one page of HTML.
+    """Return a quality report as one HTML page.
 
-    Names of files and classes are shown as text whatever they contain. A policy in the page forbids scripts and every
-    address but the pictures inside.
+    Names of files and classes are always shown as text. A content security policy forbids scripts and external
+    resources.
     """
     return render_page(
         "quality", report=report, picture=pictures(report.thumbnails), examples=PAGE_EXAMPLES, members=PAGE_MEMBERS
@@ -190,7 +190,7 @@ def quality_page(report: QualityReport) -> str:
 
 
 def render_page(name: str, **values: Any) -> str:
-    """Return the template of a name filled in, with its style sheet and a policy that lets nothing else in."""
+    """Return a filled-in template, with its style sheet and a content security policy."""
     environment = make_environment()
     style = environment.get_template(f"{name}.css").render()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
@@ -200,7 +200,7 @@ def render_page(name: str, **values: Any) -> str:
 
 
 def make_environment() -> Any:
-    """Return Jinja2's environment with the templates beside this file; everything is escaped."""
+    """Return a Jinja2 environment with the templates of this package; autoescaping is on."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -217,7 +217,7 @@ def make_environment() -> Any:
 
 
 def _breakable(path: str) -> Any:
-    """Return a path as HTML in which a line may end after a slash or an underscore; whatever it contains is text."""
+    """Return a path as HTML that may be wrapped after a slash or an underscore."""
     from markupsafe import Markup, escape
 
     html = escape(printable(path))
@@ -225,7 +225,7 @@ def _breakable(path: str) -> Any:
 
 
 def pictures(thumbnails: Mapping[str, bytes]) -> Callable[[str], str]:
-    """Return what gives the address of an image's thumbnail; empty where it has none."""
+    """Return a function from an image path to the data URL of its thumbnail; empty if it has none."""
 
     def picture(path: str) -> str:
         jpeg = thumbnails.get(path)
@@ -234,31 +234,29 @@ def pictures(thumbnails: Mapping[str, bytes]) -> Callable[[str], str]:
     return picture
 
 
-#: Pairs of classes shown, and rows of the table of classes; of more classes the worst.
+#: Pairs of classes and rows of the table of classes shown.
 PAGE_PAIRS, PAGE_CLASSES = 20, 250
 
-#: Mistakes shown of a cell of the confusion matrix, and in all: some 2 MB of thumbnails.
+#: Mistakes shown per cell of the confusion matrix, and in total: about 2 MB of thumbnails.
 CELL_MISTAKES, PAGE_MISTAKES = 24, 360
 
 
 def benchmark_page(
     comparison: Comparison, *, thumbnails: Mapping[str, bytes] | None = None, image_root: str | None = None
 ) -> str:
-    """Return a comparison as one page of HTML: no script, no network, pictures inside.
+    """Return a comparison as one self-contained HTML page without scripts.
+
+    Names of files and classes are always shown as text. A content security policy forbids scripts and external
+    resources.
 
     Parameters
     ----------
     comparison : Comparison
-        What is shown.
+        The comparison.
     thumbnails : mapping of str to bytes, optional
-        Path → small JPEG, of the images that :func:`page_mistakes` names.
+        Path → small JPEG of the images named by :func:`page_mistakes`.
     image_root : str, optional
-        From the page's folder to that of the images, relative; paths become links. Without it they are text.
-
-    Notes
-    -----
-    Names of files and classes are shown as text whatever they contain. A policy in the page forbids scripts and every
-    address but the pictures inside.
+        Relative path from the page's folder to that of the images, for links; without it, paths are text.
     """
     head = comparison[comparison.recommended]
     counts = curve_points.confusion_matrix(comparison.y_true, head.probabilities)
@@ -283,7 +281,7 @@ def benchmark_page(
 
 
 def page_mistakes(comparison: Comparison) -> list[MistakenCell]:
-    """Return the mistakes of the recommended head that the page shows, by cell of the confusion matrix."""
+    """Return the mistakes of the recommended head shown on the page, by cell of the confusion matrix."""
     return curve_points.mistakes_by_cell(
         comparison.y_true,
         comparison[comparison.recommended].probabilities,
@@ -295,12 +293,12 @@ def page_mistakes(comparison: Comparison) -> list[MistakenCell]:
 
 
 def _listed_classes(classes: list[ClassTally]) -> list[ClassTally]:
-    """Return all classes in their order; of too many, the ones with the lowest F1, lowest first."""
+    """Return all classes in order; if there are too many, those with the lowest F1."""
     return classes if len(classes) <= PAGE_CLASSES else sorted(classes, key=lambda c: c.f1)[:PAGE_CLASSES]
 
 
 def _best_of(comparison: Comparison) -> dict[str, float]:
-    """Return the best value of each metric among the heads that are no baselines, rounded as it is shown."""
+    """Return the best displayed value of each metric, without baselines."""
     best = {}
     for metric in METRICS:
         values = [head.metrics[metric.name].value for head in comparison.heads if not head.baseline]
@@ -311,7 +309,6 @@ def _best_of(comparison: Comparison) -> dict[str, float]:
 
 
 def _setting(spec: HeadSpec | None) -> str:
-    """Return what a head was fitted with, in words."""
     if spec is None:
         return ""
     params: list[Any] = [f"{name} = {value}" for name, value in spec.params.items()]
@@ -319,9 +316,9 @@ def _setting(spec: HeadSpec | None) -> str:
 
 
 def image_link(root: str | None, path: str) -> str:
-    """Return a relative address of an image; empty without a root, and for a path that leaves it."""
+    """Return a relative URL of an image; empty without a root, and for paths that leave it."""
     if root is None or path.startswith("/") or ".." in PurePosixPath(path).parts:
         return ""
-    # A colon is escaped too, so that no address can have a scheme; "./" keeps a path from starting a host.
+    # Colons are escaped, so that no URL has a scheme; "./" prevents a host.
     address = quote(os.fsencode(root.rstrip("/") or "."), safe="/.") + "/" + quote(os.fsencode(path), safe="/")
     return address if address.startswith("/") else f"./{address}"

@@ -14,22 +14,22 @@ from headstart.texts import printable
 if TYPE_CHECKING:
     from headstart.scores import PositiveRates, Score
 
-#: What stands for a number that does not exist.
+#: Shown for undefined numbers.
 NOTHING = "–"
 
 
 def value_text(value: float | None) -> str:
-    """Return a score with three digits."""
+    """Return a score with three decimals."""
     return NOTHING if value is None or math.isnan(value) else f"{value:.3f}"
 
 
 def interval_text(low: float, high: float) -> str:
-    """Return the bounds of an interval with three digits."""
+    """Return the bounds of an interval with three decimals."""
     return NOTHING if math.isnan(low) or math.isnan(high) else f"{low:.3f}–{high:.3f}"
 
 
 def signed(value: float) -> str:
-    """Return a difference with its sign, a minus and not a hyphen; nothing is −0."""
+    """Return a difference with its sign; a real minus, and no sign for 0."""
     if math.isnan(value):
         return NOTHING
     text = f"{abs(value):.3f}"
@@ -37,7 +37,7 @@ def signed(value: float) -> str:
 
 
 def p_text(p_value: float | None) -> str:
-    """Return a p-value with two digits that count."""
+    """Return a p-value with two significant digits."""
     if p_value is None or math.isnan(p_value):
         return NOTHING
     if p_value < 0.001:
@@ -46,7 +46,7 @@ def p_text(p_value: float | None) -> str:
 
 
 def seconds(value: float) -> str:
-    """Return a duration with a fitting unit and three digits at most."""
+    """Return a duration with a suitable unit."""
     if math.isnan(value):
         return NOTHING
     if value >= 100:
@@ -56,7 +56,7 @@ def seconds(value: float) -> str:
 
 
 def milliseconds(value: float | None) -> str:
-    """Return a duration given in milliseconds; microseconds below one."""
+    """Return a duration given in milliseconds with a suitable unit."""
     if value is None or math.isnan(value):
         return NOTHING
     if value >= 1000:
@@ -77,21 +77,21 @@ def size(value: int | None) -> str:
 
 
 def memory(value: int | None) -> str:
-    """Return memory that a process took in addition; less than 1 MB may come from what it had at hand, and says nothing."""
+    """Return additional memory of a process; values below 1 MB are not significant."""
     return "< 1 MB" if value is not None and value < 1_000_000 else size(value)
 
 
 def digits(value: float) -> str:
-    """Return a number with two digits that count, and no fraction from 10 on."""
+    """Return a number with two significant digits, without decimals from 10."""
     return f"{value:.0f}" if value >= 9.95 or value == 0 else f"{value:.2g}"
 
 
-#: Classes up to which a confusion matrix is still a picture and not a wall of numbers.
+#: Maximum number of classes in a confusion matrix.
 MAX_CONFUSION_CLASSES = 20
 
 
 def summary_line(score: Score) -> str:
-    """Return accuracy with its interval and the other scores in one line of Rich markup."""
+    """Return accuracy with its interval and the other scores as one line of Rich markup."""
     low, high = score.accuracy_interval
     return (
         f"[bold]accuracy {score.accuracy:.3f}[/] (95 % interval {low:.3f}–{high:.3f}, n = {score.n_samples:,}) · "
@@ -102,24 +102,24 @@ def summary_line(score: Score) -> str:
 
 
 def chance_line(score: Score) -> str:
-    """Return, in Rich markup, that one answer for all images is as accurate; nothing where it is worse beyond noise."""
+    """Return a warning in Rich markup if the head is not significantly better than the majority class; otherwise empty."""
     rows = [row for row in score.per_class if row["support"]]
     most = max(rows, key=lambda row: row["support"], default=None)
     if most is None or len(rows) < 2 or score.accuracy_interval[0] > most["support"] / score.n_samples:
         return ""
     share = most["support"] / score.n_samples
-    words = "which is better" if score.accuracy_interval[1] < share else "and the head is not better beyond noise"
+    words = "which is better" if score.accuracy_interval[1] < share else "and the head is not significantly better"
     return f"Always saying {escape(printable(str(most['class'])))} has accuracy {share:.3f}, {words}."
 
 
 def _with_interval(score: Score, name: str, value: float) -> str:
-    """Return a figure and its 95 % interval, which scores of older versions do not have."""
+    """Return a score and its 95 % interval, which is missing in scores saved by older versions."""
     between = score.intervals.get(name)
     return f"{value:.3f}" if between is None else f"{value:.3f} ({interval_text(*between)})"
 
 
 def positive_line(positive: PositiveRates) -> str:
-    """Return the rates of the positive class with their intervals in one line of Rich markup."""
+    """Return the rates of the positive class with their intervals as one line of Rich markup."""
     rates = (
         ("sensitivity", positive.sensitivity),
         ("specificity", positive.specificity),
@@ -131,7 +131,7 @@ def positive_line(positive: PositiveRates) -> str:
 
 
 def per_class_table(score: Score) -> Table:
-    """Return precision, recall, specificity and F1 with 95 % intervals, and number of images, of each class."""
+    """Return precision, recall, specificity and F1 of each class with 95 % intervals, and its number of images."""
     keys = [key for key in ("precision", "recall", "specificity", "f1") if all(key in row for row in score.per_class)]
     table = Table("class", title="Per class, with 95 % intervals")
     for column in (*("F1" if key == "f1" else key for key in keys), "images"):
@@ -143,13 +143,13 @@ def per_class_table(score: Score) -> Table:
 
 
 def _class_figure(row: Mapping[str, Any], key: str) -> str:
-    """Return a figure of a class with its interval below it; of older versions the figure alone."""
+    """Return a metric of a class with its interval, if any, on the next line."""
     between = row.get(f"{key}_interval")
     return f"{row[key]:.3f}" if between is None else f"{row[key]:.3f}\n[dim]{interval_text(*between)}[/]"
 
 
 def confusion_table(score: Score) -> Table | None:
-    """Return the confusion matrix, right answers in bold; None where it would have too many columns to be read."""
+    """Return the confusion matrix; None if it has too many columns."""
     if len(score.class_names) > MAX_CONFUSION_CLASSES:
         return None
     table = Table("true \\ predicted", title="Confusion matrix")
@@ -161,14 +161,13 @@ def confusion_table(score: Score) -> Table | None:
 
 
 def _cell(count: int, *, right: bool) -> str:
-    """Return one cell of a confusion matrix."""
     if right:
         return f"[bold green]{count}[/]"
     return f"[red]{count}[/]" if count else "[dim]·[/]"
 
 
 def heads_table(rows: Sequence[tuple[str, Score, float]]) -> Table:
-    """Return one row per head: name, score, and seconds that its fit took."""
+    """Return one row per head: name, score, and seconds of its fit."""
     table = Table(title="Heads on the same held-out images")
     table.add_column("head", no_wrap=True)
     # Line breaks keep the numbers whole in 80 columns.

@@ -204,7 +204,7 @@ def test_a_row_that_cannot_be_read_leaves_nothing(tmp_path: Path, kind: str) -> 
         ({"output": "a.h5", "overwrite": True}, "the cache itself"),
         ({"raw": True}, "other files hold text as it is"),
         ({"features": ("depth",)}, "depth"),
-        ({"features": ("avg", "avg")}, "named twice"),
+        ({"features": ("avg", "avg")}, "listed twice"),
         ({"output": "absent/b.npz"}, "No such file"),
     ],
 )

@@ -185,7 +185,7 @@ def test_other_compression_is_compressed_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sources", "options", "words"),
     [
-        (["a.h5"], {}, "two caches or more"),
+        (["a.h5"], {}, "at least two caches"),
         (["a.h5", "absent.h5"], {}, "no cache at"),
         (["a.h5", "a.h5"], {"output": "out.npz"}, r"ends in \.h5"),
         (["a.h5", "a.h5"], {"on_conflict": "first"}, "refuse or later"),

@@ -12,7 +12,7 @@ from headstart.report.text_tables import chance_line
 @pytest.mark.parametrize(
     ("right", "words"),
     [
-        ([1] * 18 + [0] * 2, "Always saying [/]b has accuracy 0.900, and the head is not better beyond noise."),
+        ([1] * 18 + [0] * 2, "Always saying [/]b has accuracy 0.900, and the head is not significantly better."),
         ([0] * 18 + [1] * 2, "Always saying [/]b has accuracy 0.900, which is better."),
         ([1] * 20, "Always saying [/]b"),
     ],

@@ -1,1 +1,1 @@
-"""Plots of a comparison of heads, as SVG that takes its colours from the page around it."""
+"""Plots of a comparison of heads, as SVG that uses the colours of the page."""

@@ -1,4 +1,4 @@
-"""Plots of out-of-fold probabilities: confusion, ROC, precision and recall, calibration."""
+"""Plots of out-of-fold probabilities: confusion matrix, ROC, precision-recall, calibration."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def reliability(comparison: Comparison) -> Plot:
-    """Return accuracy against confidence of the recommended head, bin by bin, with the number of images in each."""
+    """Return accuracy against confidence of the recommended head by bin, with the number of images in each."""
     head = comparison[comparison.recommended]
     bins = curve_points.reliability(comparison.y_true, head.probabilities)
     words = [f"{b.confidence:.2f} stated, {b.accuracy:.2f} right of {b.count:,}" for b in bins]
@@ -33,7 +33,6 @@ def reliability(comparison: Comparison) -> Plot:
 
 
 def _paint_reliability(figure: Any, bins: Sequence[Bin], mark: dict[str, Any]) -> None:
-    """Draw bins with their intervals over the diagonal, and their counts below."""
     axes, below = figure.subplots(2, sharex=True, height_ratios=(3.4, 1))
     axes.plot([0, 1], [0, 1], color=ROLES["soft"], linewidth=0.9, linestyle=(0, (3, 2)))
     x = [b.confidence for b in bins]
@@ -60,7 +59,7 @@ def _paint_reliability(figure: Any, bins: Sequence[Bin], mark: dict[str, Any]) -
 
 
 def every_reliability(comparison: Comparison) -> Plot | None:
-    """Return the same line for every head at once; None where there is only one."""
+    """Return accuracy against confidence of all heads; None if there is only one."""
     heads = telling_heads(comparison)
     if len(heads) < 2:
         return None
@@ -86,15 +85,15 @@ def every_reliability(comparison: Comparison) -> Plot | None:
     )  # fmt: skip
 
 
-#: Classes up to which a confusion matrix can be read.
+#: Maximum number of classes in a confusion matrix.
 MAX_CONFUSION_CLASSES = 40
 
-#: Probabilities of one head up to which curves are drawn: sorting more takes longer than anybody waits for a plot.
+#: Maximum number of probabilities of a head for which curves are drawn, to limit the time for sorting.
 MAX_PROBABILITIES = 10_000_000
 
 
 def confusion(comparison: Comparison) -> Plot | None:
-    """Return the confusion matrix of the recommended head; None where it has too many classes to be read."""
+    """Return the confusion matrix of the recommended head; None if it has too many classes."""
     if len(comparison.class_names) > MAX_CONFUSION_CLASSES:
         return None
     counts = curve_points.confusion_matrix(comparison.y_true, comparison[comparison.recommended].probabilities)
@@ -115,7 +114,7 @@ def confusion(comparison: Comparison) -> Plot | None:
 
 
 def _paint_confusion(figure: Any, counts: NDArray[np.int64], names: Sequence[str], cell_pt: int) -> None:
-    """Draw counts into cells whose shade is the share of the true class."""
+    """Draw the counts, shaded by the fraction of the true class."""
     from matplotlib.patches import Rectangle
 
     axes = figure.add_subplot(aspect="equal")
@@ -123,10 +122,10 @@ def _paint_confusion(figure: Any, counts: NDArray[np.int64], names: Sequence[str
     size = 10 if cell_pt > 35 else 8.5 if cell_pt > 20 else 7
     for i, j in zip(*np.nonzero(counts), strict=True):
         colour, share = ROLES["right" if i == j else "wrong"], float(shares[i, j])
-        # A single mistake in a large class must still be seen.
+        # Single mistakes in large classes stay visible.
         shade = 0.12 + 0.88 * share if i == j else min(1.0, 0.16 + 1.6 * share)
         axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=colour, alpha=shade, linewidth=0))
-        # By day numbers on a full shade are white, by night on a faint one; in between they are dark in both.
+        # Readable in the light and the dark colour scheme.
         ink = ROLES["ink" if shade < 0.63 else "dark" if shade < 0.88 else "paper"]
         axes.text(j, i, f"{counts[i, j]}", ha="center", va="center_baseline", fontsize=size, color=ink)
     edges = np.arange(-0.5, len(counts))
@@ -146,9 +145,9 @@ def _paint_confusion(figure: Any, counts: NDArray[np.int64], names: Sequence[str
 
 
 def curves(comparison: Comparison) -> list[Plot]:
-    """Return ROC and precision–recall curves of every head: of the positive or second of two classes, else averages.
+    """Return ROC and precision-recall curves of every head: of the positive or second of two classes, otherwise averages.
 
-    Empty where there is only one class among the images, or more probabilities than can be sorted in a moment.
+    Empty if all images are of one class, or there are too many probabilities to sort.
     """
     y_true, heads = comparison.y_true, telling_heads(comparison)
     if len(np.unique(y_true)) < 2 or not heads or heads[0].probabilities.size > MAX_PROBABILITIES:
@@ -178,7 +177,6 @@ def _pair_of_plots(
     roc_title: str,
     recall_title: str,
 ) -> list[Plot]:
-    """Return the ROC plot and the plot of precision over recall."""
     roc, precision = zip(*pairs, strict=True)
     return [
         _roc_plot(comparison, heads, roc, f"roc{suffix}", roc_title),
@@ -189,7 +187,7 @@ def _pair_of_plots(
 def _roc_plot(
     comparison: Comparison, heads: Sequence[HeadResult], made: Sequence[Curve], name: str, title: str
 ) -> Plot:
-    """Return ROC curves with the area under each; the upper left corner again, larger, where all are good."""
+    """Return ROC curves with their areas; if all are good, the upper left corner is enlarged."""
 
     def paint(figure: Any) -> None:
         axes = figure.add_subplot()
@@ -208,7 +206,7 @@ def _roc_plot(
 def _recall_plot(
     comparison: Comparison, heads: Sequence[HeadResult], made: Sequence[Curve], name: str, title: str
 ) -> Plot:
-    """Return precision over recall with the average precision of each head."""
+    """Return precision-recall curves with the average precision of each head."""
 
     def paint(figure: Any) -> None:
         axes = figure.add_subplot()
@@ -224,12 +222,12 @@ def _recall_plot(
 def _paint_curves(
     axes: Any, comparison: Comparison, heads: Sequence[HeadResult], made: Sequence[Curve], measure: str = ""
 ) -> None:
-    """Draw one line per head, marked at a few places, the best on top."""
+    """Draw one line per head, the best on top."""
     for number, (head, curve) in enumerate(zip(heads, made, strict=True)):
         line = curve_points.thinned(curve)
         mark = look(head, comparison)
         label = f"{short(head.name)}, {measure} {value_text(curve.area)}" if measure else ""
-        # Marks at equal distances along the line, each head's a little further on than the last one's.
+        # Evenly spaced markers, shifted between heads.
         every = (0.02 * number, 0.16)
         axes.plot(
             line.x, line.y, **mark, markevery=every, markersize=4.5, linewidth=1.3, label=label, zorder=3 - number / 100
@@ -249,7 +247,7 @@ def _zoom(
     x: tuple[float, float],
     y: tuple[float, float],
 ) -> None:
-    """Draw the corner where good curves crowd once more into the empty part of the axes."""
+    """Draw an enlarged corner in an empty part of the axes."""
     inset = axes.inset_axes(bounds)
     _paint_curves(inset, comparison, heads, made)
     inset.set(xlim=x, ylim=y)
@@ -264,6 +262,5 @@ def _zoom(
 
 
 def _area_words(heads: Sequence[HeadResult], made: Sequence[Curve], measure: str) -> str:
-    """Return the number of each curve."""
     words = [f"{head.name} {value_text(curve.area)}" for head, curve in zip(heads, made, strict=True)]
     return f"{measure[0].upper()}{measure[1:]}: {', '.join(words)}."

@@ -1,4 +1,4 @@
-"""Plots of accuracy: against cost, against the best head, against the number of images."""
+"""Plots of scores: against cost, against the best head, against the number of images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from headstart.scores import metric_title
 if TYPE_CHECKING:
     from headstart.report.comparison import Comparison, HeadResult
 
-#: What stands for a duration of nothing on a logarithmic axis, in milliseconds.
+#: Stands for a duration of 0 on a logarithmic axis, in milliseconds.
 NO_TIME_MS = 1e-4
 
 
@@ -32,12 +32,12 @@ def pareto_fit(comparison: Comparison) -> Plot:
 
 
 def pareto_latency(comparison: Comparison) -> Plot:
-    """Return accuracy against the head's time for one image."""
+    """Return accuracy against the head's time per image."""
     return _pareto(comparison, "latency", "time per image, from cached features", lambda head: head.cost.head_ms)
 
 
 def _pareto(comparison: Comparison, name: str, axis: str, cost_ms: Callable[[HeadResult], float]) -> Plot:
-    """Return accuracy with its interval against a cost; filled marks are heads that none beats in both."""
+    """Return accuracy with its interval against a cost; markers of Pareto-optimal heads are filled."""
     shown, left_out = drawn_heads(comparison)
     costs = {head.name: max(cost_ms(head), NO_TIME_MS) for head in comparison.heads}
     best = pareto_optimal(shown, costs)
@@ -70,7 +70,7 @@ def _pareto(comparison: Comparison, name: str, axis: str, cost_ms: Callable[[Hea
 
 
 def pareto_optimal(heads: Sequence[HeadResult], costs: dict[str, float]) -> set[str]:
-    """Return the heads, baselines aside, that no other beats in accuracy without costing more."""
+    """Return the Pareto-optimal heads in accuracy and cost, without baselines."""
     points = [(head.name, head.metrics["accuracy"].value, costs[head.name]) for head in heads if not head.baseline]
     return {
         name
@@ -82,7 +82,6 @@ def pareto_optimal(heads: Sequence[HeadResult], costs: dict[str, float]) -> set[
 def _pareto_words(
     shown: Sequence[HeadResult], left_out: Sequence[HeadResult], best: set[str], costs: dict[str, float]
 ) -> str:
-    """Return what the plot shows in numbers."""
     parts = []
     for head in shown:
         optimal = ", no other is both as accurate and as fast" if head.name in best else ""
@@ -92,7 +91,6 @@ def _pareto_words(
 
 
 def _accuracy_words(head: HeadResult) -> str:
-    """Return accuracy with its interval."""
     accuracy = head.metrics["accuracy"]
     return f"{value_text(accuracy.value)} ({interval_text(accuracy.low, accuracy.high)})"
 
@@ -101,7 +99,7 @@ def _accuracy_words(head: HeadResult) -> str:
 
 
 def differences(comparison: Comparison) -> Plot | None:
-    """Return the metric minus that of the best head with simultaneous intervals; None where there is nothing to compare."""
+    """Return the metric minus that of the best head with simultaneous intervals; None if there is nothing to compare."""
     shown, left_out = drawn_heads(comparison)
     rows = [(head, head.difference) for head in shown if head.difference is not None]
     metric = metric_title(comparison.metric)
@@ -138,7 +136,6 @@ def differences(comparison: Comparison) -> Plot | None:
 
 
 def _difference_words(head: HeadResult) -> str:
-    """Return a difference with interval and p-value."""
     difference = head.difference
     if difference is None:
         return head.name
@@ -151,7 +148,7 @@ def _difference_words(head: HeadResult) -> str:
 
 
 def learning_curve(comparison: Comparison) -> Plot | None:
-    """Return accuracy against images per class; None where it was not measured."""
+    """Return accuracy against images per class; None if it was not measured."""
     shown, _ = drawn_heads(comparison)
     heads = [head for head in shown if head.learning_curve]
     if not heads:
@@ -162,7 +159,7 @@ def learning_curve(comparison: Comparison) -> Plot | None:
 
         axes = figure.add_subplot()
         for number, head in enumerate(heads):
-            # Some per cent to the side, so that intervals at the same place do not hide each other.
+            # Shifted slightly, so that intervals do not overlap.
             shift = 1.012 ** (number - (len(heads) - 1) / 2)
             x = [point.images_per_class * shift for point in head.learning_curve]
             estimates = [point.accuracy for point in head.learning_curve]
@@ -187,5 +184,4 @@ def learning_curve(comparison: Comparison) -> Plot | None:
 
 
 def _curve_words(head: HeadResult) -> list[str]:
-    """Return accuracy at each number of images."""
     return [f"{value_text(point.accuracy.value)} at {point.images_per_class:g}" for point in head.learning_curve]

@@ -1,4 +1,4 @@
-"""Matplotlib figures as SVG whose colours the page decides, and how a head is drawn in every plot."""
+"""Matplotlib figures as SVG with the colours of the page, and a common style of heads in all plots."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from headstart.texts import printable
 if TYPE_CHECKING:
     from headstart.report.comparison import Comparison, HeadResult
 
-#: What a colour is for: the colour without a style sheet, which is written for nothing else. The eight of the heads are Okabe
-#: and Ito's (jfly.uni-koeln.de/color, 2008), which any colour vision tells apart; the page's are near them.
+#: Role → default colour, each used for one role only. Those of the heads are Okabe and Ito's colour-blind safe palette
+#: (jfly.uni-koeln.de/color, 2008).
 ROLES = {
     "ink": "#1c2126", "soft": "#5a646e", "line": "#d7dce1", "paper": "#ffffff", "right": "#0b6fae", "wrong": "#c9520a",
     "c0": "#0072b2", "c1": "#d55e00", "c2": "#009e73", "c3": "#cc79a7", "c4": "#e69f00", "c5": "#56b4e9",
     "c6": "#000000", "c7": "#f0e442", "dark": "#14181c",
 }  # fmt: skip
 
-#: What Matplotlib is told, whatever the user's own settings are.
+#: Matplotlib settings, independent of the user's.
 SETTINGS = {
     "svg.fonttype": "none", "svg.hashsalt": "headstart", "text.parse_math": False, "text.usetex": False,
     "font.family": "DejaVu Sans", "font.size": 9.5, "axes.labelsize": 9.5, "axes.titlesize": 10,
@@ -41,7 +41,7 @@ SETTINGS = {
     "lines.markersize": 6, "axes.unicode_minus": True,
 }  # fmt: skip
 
-#: Properties that SVG takes as attributes of the same name.
+#: Style properties that are also SVG attributes.
 ATTRIBUTES = frozenset({
     "fill", "fill-opacity", "fill-rule", "stroke", "stroke-width", "stroke-opacity", "stroke-dasharray", "stroke-dashoffset",
     "stroke-linejoin", "stroke-linecap", "stroke-miterlimit", "opacity", "text-anchor", "font-size", "font-weight",
@@ -53,18 +53,18 @@ SVG, XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A picture with what it says.
+    """A plot with its description.
 
     Attributes
     ----------
     name : str
-        Different for every plot of a page; letters, digits and hyphens.
+        Unique on a page; letters, digits and hyphens.
     title, description : str
-        What it shows, and its numbers in words, for those who cannot see it. Both are in the SVG.
+        Title, and its numbers in words for screen readers. Both are in the SVG.
     svg : str
         One ``<svg>`` element.
     wide : bool
-        Whether it needs the whole width of the page.
+        Whether it needs the full width of the page.
     """
 
     name: str
@@ -84,13 +84,13 @@ def draw(
     height_pt: float = 300,
     wide: bool = False,
 ) -> Plot:
-    """Return a plot; ``paint`` is given an empty figure with constrained layout. The same figure gives the same text."""
+    """Return a plot; ``paint`` is given an empty figure with constrained layout. The output is reproducible."""
     from matplotlib import style
     from matplotlib.figure import Figure
 
     written = io.BytesIO()
     with style.context(["default", SETTINGS]), warnings.catch_warnings():
-        # A letter that Matplotlib's font lacks is still written as text; the browser has more fonts.
+        # Glyphs missing from Matplotlib's font are still written as text.
         warnings.filterwarnings("ignore", message=".*missing from.*font")
         figure = Figure(figsize=(width_pt / 72, height_pt / 72), layout="constrained")
         paint(figure)
@@ -99,7 +99,7 @@ def draw(
 
 
 def _inline(data: bytes, name: str, title: str, description: str) -> str:
-    """Return what Matplotlib wrote as an element of a page: no style, no id that another plot has, and texts for ears."""
+    """Return Matplotlib's SVG as an element of a page: without style sheet, with unique ids, and accessible."""
     root = ET.fromstring(data)  # noqa: S314  # Matplotlib's own
     for parent in [*root.iter()]:
         parent[:] = [child for child in parent if child.tag not in {f"{SVG}metadata", f"{SVG}style"}]
@@ -112,7 +112,7 @@ def _inline(data: bytes, name: str, title: str, description: str) -> str:
     root.attrib.clear()
     root.attrib |= {"xmlns": SVG[1:-1], "viewBox": box, "class": "plot", "role": "img"}
     root.attrib |= {"aria-labelledby": f"{prefix}-title {prefix}-desc", "font-family": "system-ui, sans-serif"}
-    # Points become pixels of CSS, so that letters are as large in every plot.
+    # CSS pixels, so that fonts have the same size in every plot.
     width, height = (f"{float(side) * 4 / 3:.0f}" for side in box.split()[2:])
     root.attrib |= {"stroke-linejoin": "round", "width": width, "height": height}
     for tag, text in (("desc", description), ("title", title)):
@@ -143,12 +143,12 @@ def _restyle(element: ET.Element) -> None:
         del element.attrib["transform"]
 
 
-#: Colour → what it is for.
+#: Colour → role.
 COLOURS = {colour: role for role, colour in ROLES.items()}
 
 
 def rename(root: ET.Element, prefix: str) -> None:
-    """Put a prefix before every id that something in it refers to, and drop the others."""
+    """Add a prefix to every referenced id, and drop the others."""
     used = set()
     for element in root.iter():
         if f"{XLINK}href" in element.attrib:
@@ -165,14 +165,14 @@ def rename(root: ET.Element, prefix: str) -> None:
                 element.set("id", f"{prefix}-{target}")
 
 
-#: Eight of each, so that no two of the first eight heads share any; colour alone never tells them apart.
+#: Eight of each, so that heads never differ by colour alone.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES: tuple[Any, ...] = (
     "-", (0, (6, 2)), (0, (2, 1.5)), (0, (7, 2, 1.5, 2)), (0, (1, 2)), (0, (10, 3)), (0, (4, 1.5, 1, 1.5, 1, 1.5)),
     (0, (3, 4)),
 )  # fmt: skip
 
-#: Letters of a name that a plot has room for.
+#: Maximum length of a name in a plot.
 NAME_LENGTH = 26
 
 
@@ -185,14 +185,14 @@ def look(head: HeadResult, comparison: Comparison) -> dict[str, Any]:
 
 
 def short(text: str, length: int = NAME_LENGTH) -> str:
-    """Return a name that can be shown, the middle of a long one left out."""
+    """Return a printable name, abbreviated in the middle."""
     text = printable(text)
     half = (length - 1) // 2
     return text if len(text) <= length else f"{text[:half]}…{text[-half:]}"
 
 
 def drawn_heads(comparison: Comparison) -> tuple[list[HeadResult], list[HeadResult]]:
-    """Return the heads whose accuracy a plot shows, and the baselines that would push all others into a corner."""
+    """Return the heads shown in plots of accuracy, and baselines far below them."""
     heads = [head for head in comparison.heads if not head.baseline] or list(comparison.heads)
     bounds = [bound for head in heads for bound in (head.metrics["accuracy"].low, head.metrics["accuracy"].high)]
     lowest = min(bounds) - max(max(bounds) - min(bounds), 0.05)
@@ -201,7 +201,7 @@ def drawn_heads(comparison: Comparison) -> tuple[list[HeadResult], list[HeadResu
 
 
 def telling_heads(comparison: Comparison) -> list[HeadResult]:
-    """Return the heads whose probabilities differ from image to image, and not from fold to fold alone."""
+    """Return the heads whose probabilities differ between images, not only between folds."""
     return [
         head
         for head in comparison.heads
@@ -210,7 +210,7 @@ def telling_heads(comparison: Comparison) -> list[HeadResult]:
 
 
 def legend_below(figure: Any, handles: Sequence[Any] | None = None, columns: int = 3) -> None:
-    """Put a legend under a figure's axes."""
+    """Put a legend below a figure's axes."""
     found, labels = figure.axes[0].get_legend_handles_labels()
     if handles is not None:
         found, labels = list(handles), [handle.get_label() for handle in handles]
@@ -218,7 +218,7 @@ def legend_below(figure: Any, handles: Sequence[Any] | None = None, columns: int
 
 
 def duration_axis(axes: Any, durations_ms: Sequence[float]) -> None:
-    """Make an axis of durations in milliseconds logarithmic, labelled with units where they are."""
+    """Make an axis of durations in milliseconds logarithmic, with units."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     low, high = min(durations_ms), max(durations_ms)
