@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from headstart.heads.catalogue import HEAD_TYPES, head_kind
-from headstart.heads.parameters import HeadType
+from headstart.heads.catalogue import HEAD_TYPES, HeadType, head_kind
 from headstart_cli.head_commands.parameter_options import option_name, value_text
 
 TARGET = Path(__file__).with_name("heads.md")

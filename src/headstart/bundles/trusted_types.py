@@ -12,26 +12,13 @@ import numpy as np
 from headstart.bundles.metadata import HEAD, NETWORK, BundleMetadata
 from headstart.errors import BundleError
 from headstart.heads.by_import_path import is_path, is_scikit_learn
-from headstart.heads.catalogue import make_head
+from headstart.heads.catalogue import HEAD_TYPES, head_kind, make_head
 from headstart.safe_zip import check_members
 from headstart.types import HeadSpec
 
-#: Types of our own that a head may hold. skops knows those of scikit-learn and NumPy; everything else is refused.
-OWN_TYPES = (
-    "headstart.heads.class_mean.ClassMeanHead",
-    "headstart.heads.dense.DenseHead",
-    "headstart.heads.linear.LinearSVM",
-    "headstart.heads.linear.LogisticHead",
-    "headstart.heads.neighbours.NeighboursHead",
-    "headstart.heads.ridge.RidgeHead",
-    "headstart.heads.svm.LinearSVMHead",
-    "headstart.heads.svm.RBFSVMHead",
-    "headstart.heads.transforms.SqrtL2Scaler",
-)
-
-#: Of scikit-learn's, those that calibration and some classifiers need and skops does not list: plain Python, whose attributes
-#: are set and nothing else. Trees and k-d trees are not among them: they are memory that compiled code reads unchecked.
-OTHER_TYPES = (
+#: Types of scikit-learn that calibration and some classifiers need and skops does not trust by itself: plain Python, whose
+#: attributes are set and nothing else. Trees and k-d trees are not among them: compiled code reads their memory unchecked.
+SCIKIT_LEARN_TYPES = (
     "sklearn.calibration._CalibratedClassifier",
     "sklearn.calibration._SigmoidCalibration",
     "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace",
@@ -43,17 +30,21 @@ OTHER_TYPES = (
     "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
 )
 
-ALLOWED = frozenset({*OWN_TYPES, *OTHER_TYPES})
-
 #: Rows, features and classes of the trial that shows what types a fitted head holds.
 TRIAL = (60, 20, 3)
+
+
+def trusted_types() -> set[str]:
+    """Return the types that a head may hold beside those of scikit-learn and NumPy that skops trusts."""
+    own = [path for kind in HEAD_TYPES.values() for path in (kind.estimator, *kind.saved_types)]
+    return {"headstart.heads.transforms.SqrtL2Scaler", *own, *SCIKIT_LEARN_TYPES}
 
 
 def unknown_types(data: bytes | None = None, file: Path | None = None) -> list[str]:
     """Return the types in a skops archive that are not loaded, sorted; nothing of it is built."""
     import skops.io
 
-    return sorted(set(skops.io.get_untrusted_types(data=data, file=file)) - ALLOWED)
+    return sorted(set(skops.io.get_untrusted_types(data=data, file=file)) - trusted_types())
 
 
 def check_savable(spec: HeadSpec) -> None:
@@ -102,7 +93,7 @@ def load_skops(path: Path) -> Any:
             warnings.simplefilter(
                 "ignore", InconsistentVersionWarning
             )  # bundles/bundle.py says it once, and for all parts
-            head = skops.io.load(path, trusted=sorted(ALLOWED))
+            head = skops.io.load(path, trusted=sorted(trusted_types()))
     except BundleError:
         raise
     except Exception as error:  # zip, JSON and skops' own errors: all mean that the file is not what it should be
@@ -135,7 +126,7 @@ def check_form(folder: Path, head: Any, metadata: BundleMetadata) -> None:
         )
     if labels.dtype.kind not in "iu" or not np.isin(labels, np.arange(len(metadata.class_names))).all():
         raise BundleError(f"{folder / HEAD} has labels that are none of the {len(metadata.class_names)} classes.")
-    if (NETWORK in metadata.files) != (metadata.spec.type == "dense"):
+    if (NETWORK in metadata.files) != head_kind(metadata.spec.type).keras:
         raise BundleError(f"{folder}: a dense head has a {NETWORK}, and no other head has one.")
 
 

@@ -12,31 +12,12 @@ from headstart.backbones.registry import check_runnable
 from headstart.backbones.weights import Weights, load_weights
 from headstart.bundles.bundle import Bundle, load_bundle
 from headstart.errors import HeadstartError
+from headstart.heads.catalogue import heads_with
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: Catalogue names of heads that dense layers can express.
-EXPRESSIBLE = ("dense", "logistic", "linear-svm", "ridge", "nearest-class-mean")
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """``activation(x @ kernel + bias)``.
-
-    Attributes
-    ----------
-    kernel : ndarray of shape (n_inputs, n_outputs), float32
-        Coefficients.
-    bias : ndarray of shape (n_outputs,), float32
-        Intercepts.
-    activation : str
-        ``softmax``, ``sigmoid``, ``linear``, or one of ``heads.parameters.ACTIVATIONS``; names as in Keras.
-    """
-
-    kernel: NDArray[np.float32]
-    bias: NDArray[np.float32]
-    activation: str
+    from headstart.heads.fitting.dense_layers import Layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,58 +51,21 @@ class HeadLayers:
 
 
 def as_layers(classifier: Any) -> HeadLayers:
-    """Return a fitted classifier as layers; raise HeadstartError if dense layers cannot express it exactly."""
-    kind = type(classifier).__name__
-    normalised = False
-    if kind == "DenseHead":
-        layers = _dense_layers(classifier)
-    elif kind == "LogisticHead":
-        layers = (_softmax_layer(classifier.coef_, classifier.intercept_),)
-    elif kind == "RidgeHead":
-        two_sided = 2.0 if len(classifier.coef_) == 1 else 1.0  # softmax([−s, s]) is softmax([0, 2 s])
-        factor = two_sided / classifier.temperature_
-        layers = (_softmax_layer(factor * classifier.coef_, factor * classifier.intercept_),)
-    elif kind == "ClassMeanHead":
-        layers = (_softmax_layer(*classifier.linear_form()),)
-    elif hasattr(classifier, "temperature_") and kind == "LinearSVMHead":
-        svm, factor = classifier.svm_, 1.0 / classifier.temperature_
-        layers = (_softmax_layer(factor * svm.coef_, factor * svm.intercept_),)
-    elif kind == "LinearSVMHead":
-        layers = (_calibrated_layer(classifier.calibrated_.calibrated_classifiers_[0]),)
-        normalised = len(classifier.classes_) > 2
-    else:
+    """Return a fitted classifier as layers.
+
+    Raises
+    ------
+    HeadstartError
+        If it has no ``to_layers``: dense layers cannot express it exactly.
+    """
+    if not hasattr(classifier, "to_layers"):
         raise HeadstartError(
-            f"A {kind} head cannot be expressed exactly as layers of a network, so it cannot be exported. Those that can: "
-            f"{', '.join(EXPRESSIBLE)}."
+            f"A {type(classifier).__name__} head cannot be expressed exactly as dense layers, so it cannot be exported. "
+            f"Those that can: {', '.join(heads_with('to_layers'))}."
         )
-    return HeadLayers(layers, normalised, np.asarray(classifier.classes_, np.int64), getattr(classifier, "views", 1))
-
-
-def _dense_layers(classifier: Any) -> tuple[Layer, ...]:
-    weights = classifier.network_.get_weights()
-    kernels, biases = weights[::2], weights[1::2]
-    activations = [classifier.activation] * (len(kernels) - 1) + ["softmax"]
-    return tuple(Layer(*parts) for parts in zip(kernels, biases, activations, strict=True))
-
-
-def _softmax_layer(coefficients: Any, intercepts: Any) -> Layer:
-    """Return linear coefficients, one row per class, as a layer; a single row is the second of two classes."""
-    kernel, bias = np.asarray(coefficients, np.float64), np.asarray(intercepts, np.float64).ravel()
-    if len(kernel) == 1:
-        # softmax([0, z]) is [1 − sigmoid(z), sigmoid(z)], scikit-learn's two probabilities
-        kernel, bias = np.vstack([np.zeros_like(kernel), kernel]), np.concatenate([[0.0], bias])
-    return Layer(kernel.T.astype(np.float32), bias.astype(np.float32), "softmax")
-
-
-def _calibrated_layer(fitted: Any) -> Layer:
-    """Return a linear SVM with Platt scaling; for more than two classes, as in older heads, one sigmoid each."""
-    a = np.array([sigmoid.a_ for sigmoid in fitted.calibrators])[:, None]
-    b = np.array([sigmoid.b_ for sigmoid in fitted.calibrators])
-    svm = fitted.estimator
-    kernel, bias = -a * svm.coef_, -(a[:, 0] * svm.intercept_ + b)
-    if len(kernel) == 1:
-        kernel, bias = np.vstack([-kernel, kernel]), np.concatenate([-bias, bias])  # 1 − sigmoid(z) is sigmoid(−z)
-    return Layer(kernel.T.astype(np.float32), bias.astype(np.float32), "sigmoid")
+    layers = classifier.to_layers()
+    columns = np.asarray(classifier.classes_, np.int64)
+    return HeadLayers(layers, layers[-1].normalised, columns, getattr(classifier, "views", 1))
 
 
 @dataclass(frozen=True, slots=True)

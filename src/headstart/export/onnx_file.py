@@ -20,7 +20,7 @@ from headstart.heads.parameters import GEM_POWER, POOLINGS
 from headstart.heads.transforms import corners
 
 if TYPE_CHECKING:
-    from headstart.export.classifier import Layer
+    from headstart.heads.fitting.dense_layers import Layer
     from headstart.types import Recipe
 
 #: Minimum divisor: rows of zeros stay zero.

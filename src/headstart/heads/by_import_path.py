@@ -67,6 +67,12 @@ def make_by_path(path: str, params: Mapping[str, Any], random_state: int) -> Any
     return CalibratedClassifierCV(classifier, ensemble=False, cv=folds)
 
 
+def imported(path: str) -> Any:
+    """Return the object that an import path names."""
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
 def classifier_class(path: str) -> Any:
     """Return the class that a path leads to; its module is imported.
 
@@ -77,9 +83,8 @@ def classifier_class(path: str) -> Any:
     """
     from sklearn.base import BaseEstimator, ClassifierMixin
 
-    module, _, name = path.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name)
+        found = imported(path)
     except (ImportError, AttributeError) as error:
         raise ParameterError(f"There is no classifier {path}: {error}.") from error
     if not (isinstance(found, type) and issubclass(found, BaseEstimator) and issubclass(found, ClassifierMixin)):

@@ -1,27 +1,34 @@
-"""The catalogue of heads: default features and parameters of each.
+"""The catalogue of heads: one entry says everything about each.
 
 Importing this module imports neither scikit-learn nor Keras; making a head does.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from headstart.errors import HeadstartError, ParameterError
-from headstart.heads.by_import_path import check_path, is_path, make_by_path
+from headstart.heads.by_import_path import check_path, imported, is_path, make_by_path
 from headstart.heads.parameters import (
+    ACTIVATION,
+    CLASS_WEIGHT,
     COUNT,
-    DENSE,
     FOLDS,
+    FOLDS_OR_NONE,
     FRACTION,
     GAMMA,
     METRIC,
+    NOT_NEGATIVE,
     POSITIVE,
+    RATE,
     SCALINGS,
-    TUTORIAL,
-    WEIGHTED,
-    HeadType,
+    SCHEDULE,
+    SHARE,
+    SWITCH,
+    UNITS,
     Parameter,
     check_values,
     count_views,
@@ -29,79 +36,225 @@ from headstart.heads.parameters import (
 )
 from headstart.types import HeadSpec
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadType:
+    """An entry of the catalogue: everything that is known of a type of head before its estimator is imported.
+
+    Some abilities are methods of the estimator: ``fit_rows(rows, y)`` with ``streaming_bytes(n_features, n_classes)`` fits
+    it without the whole matrix in memory (heads/out_of_core.py); ``to_layers()`` gives its dense layers for export.
+
+    Attributes
+    ----------
+    estimator : str
+        Import path of the estimator, a scikit-learn classifier with ``predict_proba``.
+    features : tuple of str
+        Default features.
+    scaling : str
+        Default scaling of the features.
+    params : mapping of str to Parameter
+        The parameters that may be set.
+    grid : mapping of str to sequence
+        Values that a search tries, in every combination; the defaults are among them.
+    unscaled : HeadType, optional
+        Entry to use instead where the features are not scaled.
+    seeded : bool
+        Whether the estimator takes ``random_state``.
+    searched_by : tuple of str
+        Commands that search the setting by default: ``fit-head``, ``benchmark-heads``.
+    max_search_images : int
+        Images that a search uses at most, drawn by class.
+    grid_solver : str
+        Import path of a function that predicts with many settings in less time than one by one
+        (heads/grid_predictions.py); empty for none.
+    grid_probabilities : bool
+        Whether the predictions of ``grid_solver`` have probabilities.
+    rotation_invariant : bool
+        Whether predictions depend on inner products of rows or distances between them alone.
+    baseline : bool
+        Whether it is compared with the others, but never recommended.
+    keras : bool
+        Whether the estimator has a Keras network, ``network_``: it is saved as a file of its own, heads are fitted one at
+        a time, and the memory of TensorFlow is counted.
+    matrix_copies : int
+        Arrays of the size of the float32 feature matrix that exist at the same time during a fit, the matrix included.
+    max_square : int
+        Up to this many rows or columns, whichever are fewer, a fit decomposes a square float64 matrix of that size.
+    saved_types : tuple of str
+        Import paths of other classes of this package in a fitted estimator.
+    """
+
+    estimator: str
+    features: tuple[str, ...] = ("avg",)
+    scaling: str = "sqrt-l2"
+    params: Mapping[str, Parameter] = field(default_factory=dict)
+    grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    unscaled: HeadType | None = None
+    seeded: bool = False
+    searched_by: tuple[str, ...] = ("benchmark-heads",)
+    max_search_images: int = 20_000
+    grid_solver: str = ""
+    grid_probabilities: bool = False
+    rotation_invariant: bool = False
+    baseline: bool = False
+    keras: bool = False
+    matrix_copies: int = 4
+    max_square: int = 0
+    saved_types: tuple[str, ...] = ()
+
+
 #: Eight decades: from nearly the class shares alone to nearly no penalty, on rows of length 1.
 DECADES = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0, 10_000.0)
 
+#: Up to this many rows or columns, linear heads are solved in the row space (heads/fitting/row_space.py); above it, the
+#: decomposition (time ∝ n³) costs more than it saves.
+MAX_RANK = 4096
+
 CALIBRATION = Parameter(5, FOLDS, "Number of calibration folds; fewer where a class has fewer images.")
+CLASS_WEIGHTS = Parameter(
+    None, CLASS_WEIGHT, "Weight of each class; balanced: inversely proportional to its number of images."
+)
+INVERSE_PENALTY = "Inverse strength of regularisation."
+
+
+def _dense(
+    *, epochs: int, learning_rate: float, schedule: str, grid: Mapping[str, Sequence[Any]], **options: Any
+) -> HeadType:
+    return HeadType(
+        estimator="headstart.heads.dense.DenseHead",
+        params={
+            "hidden": Parameter((256,), UNITS, "Units of the hidden layers."),
+            "activation": Parameter("relu", ACTIVATION, "Activation of the hidden layers."),
+            "dropout": Parameter(0.0, RATE, "Fraction of hidden units dropped in each step."),
+            "epochs": Parameter(epochs, COUNT, "Passes over the data."),
+            "batch_size": Parameter(32, COUNT, "Images per step."),
+            "learning_rate": Parameter(learning_rate, POSITIVE, "Learning rate of Adam."),
+            "schedule": Parameter(schedule, SCHEDULE, "Learning rate over the epochs: constant, or falling to 0."),
+            "l2": Parameter(0.0, NOT_NEGATIVE, "L2 penalty on the kernels."),
+            "early_stopping": Parameter(False, SWITCH, "Stop when the loss on held-out images no longer falls."),
+            "validation_fraction": Parameter(
+                0.1, SHARE, "Fraction of the training images held out for early stopping."
+            ),
+            "patience": Parameter(5, COUNT, "Epochs without a lower held-out loss before stopping early."),
+            "cv": Parameter(0, FOLDS_OR_NONE, "Folds of the temperature scaling, one more fit each; 0: no scaling."),
+            "views": Parameter(
+                1, COUNT, "Equally wide parts of a row that show the same image; 5 on crops unless set."
+            ),
+            "class_weight": CLASS_WEIGHTS,
+        },
+        grid=grid,
+        seeded=True,
+        searched_by=(),
+        keras=True,
+        **options,
+    )
+
+
+#: The dense head as the Keras tutorials train it, layer by layer and step by step: on raw maps.
+TUTORIAL = _dense(
+    features=("flatten",),
+    scaling="none",
+    epochs=10,
+    learning_rate=0.001,
+    schedule="constant",
+    grid={"dropout": (0.0, 0.5), "learning_rate": (0.0003, 0.001), "epochs": (10, 20)},
+)
 
 HEAD_TYPES: dict[str, HeadType] = {
-    "dense": DENSE,
+    # As it predicts best (docs/adr/0005-dense-head.md).
+    "dense": _dense(
+        features=("crops",),
+        scaling="l2",
+        epochs=40,
+        learning_rate=0.003,
+        schedule="linear",
+        grid={"learning_rate": (0.001, 0.003, 0.01), "epochs": (20, 40)},
+        unscaled=TUTORIAL,
+    ),
     "logistic": HeadType(
-        ("avg",),
-        "sqrt-l2",
-        {
-            "C": Parameter(10.0, POSITIVE, "Inverse strength of regularisation."),
-            "class_weight": WEIGHTED,
+        estimator="headstart.heads.linear.LogisticHead",
+        params={
+            "C": Parameter(10.0, POSITIVE, INVERSE_PENALTY),
+            "class_weight": CLASS_WEIGHTS,
             "max_iter": Parameter(2000, COUNT, "Maximum number of solver steps."),
         },
-        {"C": DECADES},
+        grid={"C": DECADES},
+        seeded=True,  # nothing in it is random, but it takes the parameter
+        searched_by=("fit-head", "benchmark-heads"),
+        grid_solver="headstart.heads.grid_predictions.logistic_path",
+        grid_probabilities=True,
+        rotation_invariant=True,
+        matrix_copies=6,
+        max_square=MAX_RANK,
     ),
     "linear-svm": HeadType(
-        ("avg",),
-        "sqrt-l2",
-        {
-            "C": Parameter(1.0, POSITIVE, "Inverse strength of regularisation."),
-            "class_weight": WEIGHTED,
+        estimator="headstart.heads.svm.LinearSVMHead",
+        params={
+            "C": Parameter(1.0, POSITIVE, INVERSE_PENALTY),
+            "class_weight": CLASS_WEIGHTS,
             "cv": CALIBRATION,
             "max_iter": Parameter(10_000, COUNT, "Maximum number of solver steps."),
         },
-        {"C": DECADES},
+        grid={"C": DECADES},
+        seeded=True,
+        searched_by=("fit-head", "benchmark-heads"),
+        grid_solver="headstart.heads.grid_predictions.linear_svm_path",
+        rotation_invariant=True,
+        matrix_copies=6,
+        max_square=MAX_RANK,
+        saved_types=("headstart.heads.linear.LinearSVM",),
     ),
     "rbf-svm": HeadType(
-        ("avg",),
-        "sqrt-l2",
-        {
-            "C": Parameter(10.0, POSITIVE, "Inverse strength of regularisation."),
+        estimator="headstart.heads.svm.RBFSVMHead",
+        params={
+            "C": Parameter(10.0, POSITIVE, INVERSE_PENALTY),
             "gamma": Parameter("scale", GAMMA, "Kernel coefficient, as in sklearn.svm.SVC."),
             "gamma_factor": Parameter(1.0, POSITIVE, "Factor that gamma is multiplied by."),
-            "class_weight": WEIGHTED,
+            "class_weight": CLASS_WEIGHTS,
             "cv": CALIBRATION,
         },
-        {"C": (1.0, 10.0, 100.0, 1000.0), "gamma_factor": (0.1, 0.3, 1.0, 3.0)},
+        grid={"C": (1.0, 10.0, 100.0, 1000.0), "gamma_factor": (0.1, 0.3, 1.0, 3.0)},
+        seeded=True,
+        max_search_images=5_000,  # kernels take time and memory that grow with its square
+        grid_solver="headstart.heads.grid_predictions.with_kernels",
+        rotation_invariant=True,
+        matrix_copies=6,
     ),
     "ridge": HeadType(
-        ("avg",),
-        "sqrt-l2",
-        {
+        estimator="headstart.heads.ridge.RidgeHead",
+        params={
             "alpha": Parameter(1.0, POSITIVE, "Strength of the L2 penalty."),
-            "class_weight": WEIGHTED,
+            "class_weight": CLASS_WEIGHTS,
         },
-        {"alpha": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)},
+        grid={"alpha": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)},
+        searched_by=("fit-head", "benchmark-heads"),
+        grid_solver="headstart.heads.grid_predictions.along_ridge",
+        rotation_invariant=True,
+        max_square=sys.maxsize,  # always
     ),
     "knn": HeadType(
-        ("avg",),
-        "sqrt-l2",
-        {
+        estimator="headstart.heads.neighbours.NeighboursHead",
+        params={
             "n_neighbors": Parameter(10, COUNT, "Number of neighbors."),
             "metric": Parameter("cosine", METRIC, "Distance between rows of features."),
             "smoothing": Parameter(0.1, POSITIVE, "Pseudo-count of images that keeps every probability above 0."),
-            "class_weight": WEIGHTED,
+            "class_weight": CLASS_WEIGHTS,
         },
-        {"n_neighbors": (1, 3, 5, 10, 20, 40)},
+        grid={"n_neighbors": (1, 3, 5, 10, 20, 40)},
+        rotation_invariant=True,
     ),
     "nearest-class-mean": HeadType(
-        ("avg",),
-        "sqrt-l2",
-        {"shrinkage": Parameter(0.5, FRACTION, "Weight of the mean variance in that of each feature; 1: Euclidean.")},
-        {"shrinkage": (0.03, 0.1, 0.3, 0.5, 0.8, 1.0)},
+        estimator="headstart.heads.class_mean.ClassMeanHead",
+        params={
+            "shrinkage": Parameter(0.5, FRACTION, "Weight of the mean variance in that of each feature; 1: Euclidean.")
+        },
+        grid={"shrinkage": (0.03, 0.1, 0.3, 0.5, 0.8, 1.0)},
+        baseline=True,
     ),
 }
 
 #: A classifier that is named by its import path; its class defines the parameters.
-BY_PATH = HeadType(("avg",), "sqrt-l2", {})
-
-#: Heads with nothing random in them.
-DETERMINISTIC = ("ridge", "knn", "nearest-class-mean")
+BY_PATH = HeadType(estimator="", searched_by=())
 
 #: scikit-learn takes seeds of 32 bits.
 MAX_SEED = 2**32 - 1
@@ -135,10 +288,7 @@ def default_spec(
 
 
 def head_kind(head_type: str, scaling: str | None = None) -> HeadType:
-    """Return a kind of head by its name, with the defaults that it has on features of this scaling.
-
-    Those of a dense head on features that are not scaled are the Keras tutorials', which train it on raw maps.
-    """
+    """Return the entry of a head, by its name and the scaling of its features."""
     if is_path(head_type):
         return BY_PATH
     if head_type not in HEAD_TYPES:
@@ -146,7 +296,8 @@ def head_kind(head_type: str, scaling: str | None = None) -> HeadType:
             f"There is no head {head_type!r}. Expected one of: {', '.join(HEAD_TYPES)}; or the import path of a scikit-learn "
             "classifier, e.g. sklearn.naive_bayes.GaussianNB."
         )
-    return TUTORIAL if head_type == "dense" and scaling == "none" else HEAD_TYPES[head_type]
+    kind = HEAD_TYPES[head_type]
+    return kind.unscaled if scaling == "none" and kind.unscaled else kind
 
 
 def check_spec(spec: HeadSpec) -> None:
@@ -193,34 +344,15 @@ def full_params(head_type: str, features: Sequence[str], scaling: str, params: M
 
 
 def make_classifier(head_type: str, params: Mapping[str, Any]) -> Any:
-    """Return an unfitted classifier; only what it needs is imported."""
+    """Return an unfitted classifier; only its own module is imported."""
     if is_path(head_type):
         return make_by_path(head_type, {k: v for k, v in params.items() if k != "random_state"}, params["random_state"])
-    if head_type == "dense":
-        from headstart.heads.dense import DenseHead
-
-        return DenseHead(**{**params, "hidden": tuple(params["hidden"])})
-    if head_type == "logistic":
-        from headstart.heads.linear import LogisticHead
-
-        return LogisticHead(**params)
-    if head_type in DETERMINISTIC:
-        return make_deterministic(head_type, {name: value for name, value in params.items() if name != "random_state"})
-    from headstart.heads.svm import LinearSVMHead, RBFSVMHead
-
-    return {"linear-svm": LinearSVMHead, "rbf-svm": RBFSVMHead}[head_type](**params)
+    kind = HEAD_TYPES[head_type]
+    given = {name: value for name, value in params.items() if kind.seeded or name != "random_state"}
+    # What was a tuple is a list in JSON and TOML.
+    return imported(kind.estimator)(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
 
 
-def make_deterministic(head_type: str, params: Mapping[str, Any]) -> Any:
-    """Return an unfitted classifier that takes no seed."""
-    if head_type == "ridge":
-        from headstart.heads.ridge import RidgeHead
-
-        return RidgeHead(**params)
-    if head_type == "knn":
-        from headstart.heads.neighbours import NeighboursHead
-
-        return NeighboursHead(**params)
-    from headstart.heads.class_mean import ClassMeanHead
-
-    return ClassMeanHead(**params)
+def heads_with(method: str) -> list[str]:
+    """Return the names of the heads whose estimator has a method; the modules of all estimators are imported."""
+    return [name for name, kind in HEAD_TYPES.items() if hasattr(imported(kind.estimator), method)]

@@ -11,6 +11,7 @@ from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from headstart.heads.fitting.dense_layers import Layer, softmax_layer
 from headstart.heads.fitting.row_space import blocks
 from headstart.heads.fitting.temperature import encode, fit_temperature
 
@@ -121,6 +122,10 @@ class ClassMeanHead(ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "means_")
         scaled = self.means_ / self.variances_
         return scaled / self.temperature_, -0.5 * (scaled * self.means_).sum(axis=1) / self.temperature_
+
+    def to_layers(self) -> tuple[Layer, ...]:
+        """Return the one layer that gives ``predict_proba``."""
+        return (softmax_layer(*self.linear_form()),)
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Return probabilities of shape (n_samples, n_classes), float64, in the order of ``classes_``."""

@@ -13,24 +13,24 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import StratifiedKFold
 from sklearn.utils import check_random_state
 from sklearn.utils.class_weight import compute_class_weight
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from headstart.errors import DataError, ParameterError
+from headstart.heads.catalogue import HEAD_TYPES
+from headstart.heads.fitting.dense_layers import Layer
 from headstart.heads.fitting.keras_network import (
     Descent,
     as_views,
     build_network,
     compile_epoch,
     compile_streamed_epoch,
-    hold_out,
     load_network,
     probabilities,
     run_epochs,
 )
 from headstart.heads.fitting.packed_rows import HeldOut, dense
-from headstart.heads.fitting.temperature import fit_temperature
-from headstart.heads.parameters import DENSE, check_values
+from headstart.heads.fitting.temperature import encode, fit_temperature, hold_out
+from headstart.heads.parameters import check_values
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -162,7 +162,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):
         train = np.arange(len(X))
         watched = self._given(X_val, y_val)
         if self.early_stopping and watched is None:
-            train, held_out = hold_out(codes, self.validation_fraction, seed)
+            train, held_out = self._hold_out(codes, seed)
             watched = X[held_out], codes[held_out]
         weights = self._weights(codes, y)
         data = (as_views(X, self.views), codes.astype(np.int32).repeat(self.views), weights.repeat(self.views))
@@ -196,7 +196,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):
         codes, seed = self._start(rows.shape[1], y)
         train, held_out = np.arange(len(codes)), np.arange(0)
         if self.early_stopping:
-            train, held_out = hold_out(codes, self.validation_fraction, seed)
+            train, held_out = self._hold_out(codes, seed)
         weights = self._weights(codes, y)
 
         def take(numbers: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -207,6 +207,20 @@ class DenseHead(ClassifierMixin, BaseEstimator):
         run_epoch = compile_streamed_epoch(self.network_, self._descent(len(train)), take, targets)
         watched: Watched = HeldOut(rows, codes, held_out) if len(held_out) else []
         return self._finish(run_epoch, train, watched, seed, float(weights.mean()))
+
+    def streaming_bytes(self, n_features: int, n_classes: int) -> int:
+        """Return the memory that :meth:`fit_rows` needs beside the rows of a block, bytes."""
+        width = int((*self.hidden, n_classes)[0])
+        batch = 4 * 4 * n_features * int(self.batch_size)
+        # Weights, two moments of Adam, a gradient, and copies of the first and of the best weights.
+        return batch + 6 * 4 * n_features * width
+
+    def to_layers(self) -> tuple[Layer, ...]:
+        """Return the layers of the network; dropout does nothing in prediction."""
+        check_is_fitted(self, "network_")
+        weights = self.network_.get_weights()
+        activations = [self.activation] * len(self.hidden) + ["softmax"]
+        return tuple(Layer(*parts) for parts in zip(weights[::2], weights[1::2], activations, strict=True))
 
     def predict_proba(self, X: Any) -> NDArray[np.float32]:
         """Return probabilities of shape (n_samples, n_classes), float32, in the order of ``classes_``."""
@@ -234,11 +248,8 @@ class DenseHead(ClassifierMixin, BaseEstimator):
     def _start(self, n_features: int, y: Any) -> tuple[NDArray[np.intp], int]:
         """Check the parameters and labels, make the network, and return codes and seed."""
         settings = {name: value for name, value in self.get_params().items() if name != "random_state"}
-        check_values("dense", settings, DENSE.params)
-        check_classification_targets(y)
-        self.classes_, codes = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise DataError(f"A classifier needs at least two classes. Received: 1 class, {self.classes_[0]!r}.")
+        check_values("dense", settings, HEAD_TYPES["dense"].params)
+        self.classes_, codes = encode(y)
         if n_features % self.views:
             raise ParameterError(
                 f"{n_features} columns cannot be divided into views of the same width. Received: views={self.views}."
@@ -246,6 +257,15 @@ class DenseHead(ClassifierMixin, BaseEstimator):
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         self.network_ = self._network(n_features, seed)
         return codes, seed
+
+    def _hold_out(self, codes: NDArray[np.intp], seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        held_out = hold_out(codes, self.validation_fraction, seed=seed)
+        if not len(held_out):
+            raise DataError(
+                f"early_stopping needs rows to hold out. Received: {len(codes)} rows and "
+                f"validation_fraction={self.validation_fraction}."
+            )
+        return np.setdiff1d(np.arange(len(codes)), held_out), held_out
 
     def _weights(self, codes: NDArray[np.intp], y: Any) -> NDArray[np.float32]:
         by_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y).astype(np.float32)

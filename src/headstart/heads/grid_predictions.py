@@ -1,4 +1,4 @@
-"""What a type of head predicts with many settings, the work that they share done once.
+"""Predictions of a type of head with many settings; work that the settings share is done once.
 
 A regularisation path starts each fit from the last; a kernel serves every C; and heads that see only inner products of rows
 are fitted on the rows in the coordinates of their own space (heads/fitting/row_space.py), which are found once for all folds.
@@ -7,9 +7,9 @@ Turning the coordinates changes nothing that such a head predicts, so rows that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,8 @@ import numpy as np
 from scipy.special import expit, softmax
 from sklearn.utils.class_weight import compute_class_weight
 
-from headstart.heads.catalogue import full_params, make_classifier
+from headstart.heads.by_import_path import imported
+from headstart.heads.catalogue import full_params, head_kind, make_classifier
 from headstart.heads.fitting.linear_path import solve_path
 from headstart.heads.fitting.losses import Deviance, SquaredHinge
 from headstart.heads.fitting.row_space import row_space
@@ -28,11 +29,11 @@ from headstart.heads.transforms import make_scaler
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from headstart.heads.fitting.linear_path import Solution
+    from headstart.heads.fitting.losses import Loss
+
     Codes = NDArray[np.intp]
     Settings = Sequence[Mapping[str, Any]]
-
-#: Heads that see only inner products of rows, or distances.
-ROTATION_INVARIANT = frozenset({"logistic", "linear-svm", "rbf-svm", "ridge", "knn"})
 
 #: Scalings that look at one row at a time; the others are learned from the training rows.
 ROW_BY_ROW = frozenset({"sqrt-l2", "l2", "none"})
@@ -43,7 +44,7 @@ PATH_TOL = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one setting predicts for the test rows.
+    """Predictions of one setting for the test rows.
 
     Attributes
     ----------
@@ -52,7 +53,7 @@ class Outcome:
     predicted : ndarray of shape (n_test,), int
         Labels.
     probabilities : ndarray of shape (n_test, n_fitted), float64, or None
-        Of the classes that it was fitted on, which ``classes`` names; None where they were not asked for.
+        Probabilities of ``classes``, those it was fitted on; None where they were not asked for.
     converged : bool
         Whether its solver came to an end.
     """
@@ -108,7 +109,7 @@ class Table:
 
     def rows(self, head_type: str, train: Codes) -> Any:
         """Return all rows as a head of this type takes them, scaled as the training rows have it."""
-        turn = head_type in ROTATION_INVARIANT
+        turn = head_kind(head_type).rotation_invariant
         if self.scaling in ROW_BY_ROW:
             return self.turned if turn else self.scaled
         scaled = make_scaler(self.scaling).fit(self.raw[train]).transform(self.raw)
@@ -118,6 +119,28 @@ class Table:
         """Return the width of an RBF kernel in numbers for these training rows (heads/svm.py)."""
         scaler = None if self.scaling in ROW_BY_ROW else make_scaler(self.scaling)
         return numeric_gamma(gamma, self.scaled[train] if scaler is None else scaler.fit_transform(self.raw[train]))
+
+
+@dataclass(frozen=True, slots=True)
+class Division:
+    """Rows to fit on and rows to predict.
+
+    Attributes
+    ----------
+    X : ndarray or CSR matrix of shape (n_train, n_features)
+        Rows to fit on, scaled.
+    y : ndarray of shape (n_train,), int
+        Their labels.
+    X_test : ndarray or CSR matrix of shape (n_test, n_features)
+        Rows to predict.
+    gamma : callable
+        Returns the number for a ``gamma`` of ``sklearn.svm.SVC`` on the rows to fit on.
+    """
+
+    X: Any
+    y: Codes
+    X_test: Any
+    gamma: Callable[[str | float], float]
 
 
 def outcomes(
@@ -130,7 +153,7 @@ def outcomes(
     random_state: int,
     probabilities: bool = False,
 ) -> Iterator[Outcome]:
-    """Return what every setting of a head, fitted on some rows, predicts for others; in any order.
+    """Return the predictions of a head, fitted on some rows, with every setting, for others; in any order.
 
     Parameters
     ----------
@@ -139,61 +162,88 @@ def outcomes(
     table : Table
         The rows.
     labels : ndarray of shape (n_samples,), int
-        Of all rows.
+        Labels of all rows.
     train, test : ndarray of int
         Rows to fit on, and to predict.
     settings : sequence of mappings
         Parameters of the head; the catalogue's defaults for those that are missing.
     random_state : int
-        Seeds what is random.
+        Seed.
     probabilities : bool
         Whether the outcomes have them; heads that calibrate theirs are then fitted one by one.
     """
+    kind = head_kind(head_type)
     rows = table.rows(head_type, train)
+    division = Division(rows[train], labels[train], rows[test], partial(table.gamma, train=train))
     full = [full_params(head_type, table.features, table.scaling, setting) for setting in settings]
-    if probabilities and head_type != "logistic":
-        return one_by_one(head_type, rows[train], labels[train], rows[test], full, random_state)
-    if head_type in {"logistic", "linear-svm"}:
-        return along_paths(head_type, rows[train], labels[train], rows[test], full)
-    if head_type == "ridge":
-        return along_ridge(rows[train], labels[train], rows[test], full)
-    if head_type == "rbf-svm":
-        return with_kernels(table, rows, labels, train, test, full)
-    return one_by_one(head_type, rows[train], labels[train], rows[test], full, random_state)
+    if kind.grid_solver and (kind.grid_probabilities or not probabilities):
+        found: Iterator[Outcome] = imported(kind.grid_solver)(division, full)
+        return found
+    return one_by_one(head_type, division, full, random_state)
 
 
-def along_paths(head_type: str, X: Any, labels: Codes, X_test: Any, settings: Settings) -> Iterator[Outcome]:
-    """Yield the outcomes of linear heads, C ascending, each fit started from the last."""
-    classes, codes = np.unique(labels, return_inverse=True)
-    if head_type == "logistic":  # its intercept is free, so moving the rows changes nothing but the number of steps
-        mean = X.mean(axis=0)
-        X, X_test = X - mean, X_test - mean
+def logistic_path(rows: Division, settings: Settings) -> Iterator[Outcome]:
+    """Yield the outcomes of logistic regression."""
+    mean = rows.X.mean(axis=0)  # its intercept is free, so centring changes nothing but the number of steps
+    centred = replace(rows, X=rows.X - mean, X_test=rows.X_test - mean)
+    for number, scores, solution, classes in along_path(centred, settings, Deviance):
+        yield Outcome(number, classes[winners(scores)], solution.converged, logistic_probabilities(scores), classes)
+
+
+def linear_svm_path(rows: Division, settings: Settings) -> Iterator[Outcome]:
+    """Yield the outcomes of linear SVMs, without probabilities."""
+    for number, scores, solution, classes in along_path(rows, settings, SquaredHinge.of_classes):
+        yield Outcome(number, classes[winners(scores)], solution.converged)
+
+
+def along_path(
+    rows: Division, settings: Settings, make_loss: Callable[[Codes, int, NDArray[np.float64]], Loss]
+) -> Iterator[tuple[int, NDArray[np.float64], Solution, Codes]]:
+    """Yield setting, test scores, solution and classes of linear heads, C ascending, each started from the last."""
+    classes, codes = np.unique(rows.y, return_inverse=True)
     for group in grouped(settings, "C"):
         setting = settings[group[0]]
-        weights = compute_class_weight(setting["class_weight"], classes=classes, y=labels)[codes]
-        make = Deviance if head_type == "logistic" else SquaredHinge.of_classes
-        path = solve_path(
-            X,
-            make(codes, len(classes), weights),
-            [settings[number]["C"] for number in group],
-            tol=PATH_TOL,
-            max_iter=setting["max_iter"],
-        )
+        weights = compute_class_weight(setting["class_weight"], classes=classes, y=rows.y)[codes]
+        loss, Cs = make_loss(codes, len(classes), weights), [settings[number]["C"] for number in group]
+        path = solve_path(rows.X, loss, Cs, tol=PATH_TOL, max_iter=setting["max_iter"])
         for number, solution in zip(group, path, strict=True):
-            scores = solution.scores(X_test)
-            found = logistic_probabilities(scores) if head_type == "logistic" else None
-            yield Outcome(number, classes[winners(scores)], solution.converged, found, classes)
+            yield number, solution.scores(rows.X_test), solution, classes
 
 
-def along_ridge(X: Any, labels: Codes, X_test: Any, settings: Settings) -> Iterator[Outcome]:
-    """Yield the outcomes of ridge heads; one decomposition serves every alpha."""
-    classes, codes = np.unique(labels, return_inverse=True)
+def along_ridge(rows: Division, settings: Settings) -> Iterator[Outcome]:
+    """Yield the outcomes of ridge heads, without probabilities; one decomposition serves every alpha."""
+    classes, codes = np.unique(rows.y, return_inverse=True)
     for group in grouped(settings, "alpha"):
-        weights = compute_class_weight(settings[group[0]]["class_weight"], classes=classes, y=labels)[codes]
+        weights = compute_class_weight(settings[group[0]]["class_weight"], classes=classes, y=rows.y)[codes]
         alphas = [settings[number]["alpha"] for number in group]
-        path = ridge_path(X, signs(codes, len(classes)), alphas, weights=weights)
+        path = ridge_path(rows.X, signs(codes, len(classes)), alphas, weights=weights)
         for number, coef, intercept in zip(group, path.coefs, path.intercepts, strict=True):
-            yield Outcome(number, classes[winners(X_test @ coef.T + intercept)])
+            yield Outcome(number, classes[winners(rows.X_test @ coef.T + intercept)])
+
+
+def with_kernels(rows: Division, settings: Settings) -> Iterator[Outcome]:
+    """Yield the outcomes of RBF SVMs, without probabilities; one kernel serves every C."""
+    from sklearn.metrics.pairwise import euclidean_distances
+    from sklearn.svm import SVC
+
+    among = euclidean_distances(rows.X, squared=True)
+    between = euclidean_distances(rows.X_test, rows.X, squared=True)
+    for group in grouped(settings, "C"):
+        setting = settings[group[0]]
+        gamma = setting["gamma_factor"] * rows.gamma(setting["gamma"])
+        kernel, kernel_test = np.exp(-gamma * among), np.exp(-gamma * between)
+        for number in group:
+            svm = SVC(C=settings[number]["C"], kernel="precomputed", class_weight=settings[number]["class_weight"])
+            yield Outcome(number, svm.fit(kernel, rows.y).predict(kernel_test))
+
+
+def one_by_one(head_type: str, rows: Division, settings: Settings, random_state: int) -> Iterator[Outcome]:
+    """Yield the outcomes of heads that share nothing."""
+    for number, setting in enumerate(settings):
+        classifier = make_classifier(head_type, {**setting, "random_state": random_state}).fit(rows.X, rows.y)
+        found = classifier.predict_proba(rows.X_test)
+        classes = classifier.classes_
+        yield Outcome(number, classes[found.argmax(axis=1)], probabilities=found, classes=classes)
 
 
 def winners(scores: NDArray[np.float64]) -> Codes:
@@ -203,41 +253,12 @@ def winners(scores: NDArray[np.float64]) -> Codes:
 
 
 def logistic_probabilities(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return what a logistic head makes of its scores; a single column is that of the second of two classes."""
+    """Return the probabilities of a logistic head by its scores; a single column is that of the second of two classes."""
     if scores.shape[1] == 1:
         positive: NDArray[np.float64] = expit(scores)
         return np.hstack([1 - positive, positive])
     found: NDArray[np.float64] = softmax(scores, axis=1)
     return found
-
-
-def with_kernels(
-    table: Table, rows: Any, labels: Codes, train: Codes, test: Codes, settings: Settings
-) -> Iterator[Outcome]:
-    """Yield the outcomes of RBF SVMs; one kernel serves every C."""
-    from sklearn.metrics.pairwise import euclidean_distances
-    from sklearn.svm import SVC
-
-    among = euclidean_distances(rows[train], squared=True)
-    between = euclidean_distances(rows[test], rows[train], squared=True)
-    for group in grouped(settings, "C"):
-        setting = settings[group[0]]
-        gamma = setting["gamma_factor"] * table.gamma(setting["gamma"], train)
-        kernel, kernel_test = np.exp(-gamma * among), np.exp(-gamma * between)
-        for number in group:
-            svm = SVC(C=settings[number]["C"], kernel="precomputed", class_weight=settings[number]["class_weight"])
-            yield Outcome(number, svm.fit(kernel, labels[train]).predict(kernel_test))
-
-
-def one_by_one(
-    head_type: str, X: Any, labels: Codes, X_test: Any, settings: Settings, random_state: int
-) -> Iterator[Outcome]:
-    """Yield the outcomes of heads that share nothing."""
-    for number, setting in enumerate(settings):
-        classifier = make_classifier(head_type, {**setting, "random_state": random_state}).fit(X, labels)
-        found = classifier.predict_proba(X_test)
-        classes = classifier.classes_
-        yield Outcome(number, classes[found.argmax(axis=1)], probabilities=found, classes=classes)
 
 
 def grouped(settings: Settings, along: str) -> Iterator[list[int]]:

@@ -13,17 +13,21 @@ import numpy as np
 from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.class_weight import compute_class_weight
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from headstart.errors import DataError
+from headstart.heads.catalogue import MAX_RANK
+from headstart.heads.fitting.block_solvers import solve_by_blocks, solver_bytes
+from headstart.heads.fitting.dense_layers import Layer, softmax_layer
 from headstart.heads.fitting.linear_path import Solution, finish, solve_alone
 from headstart.heads.fitting.losses import Deviance, Loss, SquaredHinge, softmax
-from headstart.heads.fitting.row_space import MAX_RANK, no_space, row_space
+from headstart.heads.fitting.row_space import no_space, row_space
+from headstart.heads.fitting.temperature import encode
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from headstart.heads.fitting.packed_rows import Rows
 
 #: Steps after which a linear SVM is solved by Newton's method.
 EASY_STEPS = 50
@@ -63,10 +67,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
             Weights of the rows.
         """
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=(np.float64, np.float32))
-        check_classification_targets(y)
-        self.classes_, codes = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise DataError(f"A classifier needs at least two classes. Received: 1 class, {self.classes_[0]!r}.")
+        self.classes_, codes = encode(y)
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64)
         by_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
         loss = self._loss(codes, len(self.classes_), weights * by_class[codes])
@@ -149,6 +150,32 @@ class LogisticHead(LinearClassifier):
         self.max_iter = max_iter
         self.reduce = reduce
         self.random_state = random_state
+
+    def fit_rows(self, rows: Rows, y: NDArray[Any]) -> LogisticHead:
+        """Fit on rows that are taken block by block: the same objective, to ``block_solvers.GRADIENT_TOLERANCE``.
+
+        Parameters
+        ----------
+        rows : Rows of shape (n_samples, n_features)
+            Scaled features.
+        y : ndarray of shape (n_samples,)
+            Labels of at least two classes.
+        """
+        self.classes_, codes = encode(y)
+        self.n_features_in_ = rows.shape[1]
+        loss = Deviance(codes, len(self.classes_), compute_sample_weight(self.class_weight, y))
+        solution = solve_by_blocks(rows, loss, self.C, self.max_iter)
+        self.coef_, self.intercept_ = np.ascontiguousarray(solution.weights.T), solution.intercept
+        self.n_iter_ = solution.n_iter
+        return self
+
+    def streaming_bytes(self, n_features: int, n_classes: int) -> int:
+        """Return the memory that :meth:`fit_rows` needs beside the rows of a block, bytes."""
+        return solver_bytes(30, n_features, 1 if n_classes == 2 else n_classes)  # steps and gradients of L-BFGS
+
+    def to_layers(self) -> tuple[Layer, ...]:
+        """Return the one layer that gives ``predict_proba``."""
+        return (softmax_layer(self.coef_, self.intercept_),)
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Return probabilities of shape (n_samples, n_classes), float64, in the order of ``classes_``."""

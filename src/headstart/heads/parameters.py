@@ -1,11 +1,11 @@
-"""The parameters of heads, what a type of head is, and a head as a TOML file; importing it costs nothing."""
+"""Parameters of heads and their allowed values, and heads described in TOML files."""
 
 from __future__ import annotations
 
 import math
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -168,67 +168,3 @@ SCALINGS = ("sqrt-l2", "l2", "standard", "none")
 def count_views(features: Sequence[str]) -> int:
     """Return the number of views of the image in one row of features, stored side by side with equal widths."""
     return N_CROPS if tuple(features) == ("crops",) else 1
-
-
-@dataclass(frozen=True, slots=True)
-class HeadType:
-    """A kind of head.
-
-    Attributes
-    ----------
-    features : tuple of str
-        Default features.
-    scaling : str
-        Default scaling of the features.
-    params : mapping of str to Parameter
-        The parameters that may be set.
-    grid : mapping of str to sequence
-        Values that a search tries, in every combination; the defaults are among them.
-    """
-
-    features: tuple[str, ...]
-    scaling: str
-    params: Mapping[str, Parameter]
-    grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-
-
-WEIGHTED = Parameter(
-    None, CLASS_WEIGHT, "Weight of each class; balanced: inversely proportional to its number of images."
-)
-
-
-def dense_params(*, epochs: int, learning_rate: float, schedule: str) -> dict[str, Parameter]:
-    """Return the parameters of a dense head with these defaults."""
-    return {
-        "hidden": Parameter((256,), UNITS, "Units of the hidden layers."),
-        "activation": Parameter("relu", ACTIVATION, "Activation of the hidden layers."),
-        "dropout": Parameter(0.0, RATE, "Fraction of hidden units dropped in each step."),
-        "epochs": Parameter(epochs, COUNT, "Passes over the data."),
-        "batch_size": Parameter(32, COUNT, "Images per step."),
-        "learning_rate": Parameter(learning_rate, POSITIVE, "Learning rate of Adam."),
-        "schedule": Parameter(schedule, SCHEDULE, "Learning rate over the epochs: constant, or falling to 0."),
-        "l2": Parameter(0.0, NOT_NEGATIVE, "L2 penalty on the kernels."),
-        "early_stopping": Parameter(False, SWITCH, "Stop when the loss on held-out images no longer falls."),
-        "validation_fraction": Parameter(0.1, SHARE, "Fraction of the training images held out for early stopping."),
-        "patience": Parameter(5, COUNT, "Epochs without a lower held-out loss before stopping early."),
-        "cv": Parameter(0, FOLDS_OR_NONE, "Folds of the temperature scaling, one more fit each; 0: no scaling."),
-        "views": Parameter(1, COUNT, "Equally wide parts of a row that show the same image; 5 on crops unless set."),
-        "class_weight": WEIGHTED,
-    }
-
-
-#: The dense head as it predicts best (docs/adr/0005-dense-head.md).
-DENSE = HeadType(
-    ("crops",),
-    "l2",
-    dense_params(epochs=40, learning_rate=0.003, schedule="linear"),
-    {"learning_rate": (0.001, 0.003, 0.01), "epochs": (20, 40)},
-)
-
-#: The dense head as the Keras tutorials train it, layer by layer and step by step: on raw maps.
-TUTORIAL = HeadType(
-    ("flatten",),
-    "none",
-    dense_params(epochs=10, learning_rate=0.001, schedule="constant"),
-    {"dropout": (0.0, 0.5), "learning_rate": (0.0003, 0.001), "epochs": (10, 20)},
-)

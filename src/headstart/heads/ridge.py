@@ -14,14 +14,23 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from headstart.errors import DataError
+from headstart.heads.fitting.block_solvers import ridge_by_blocks, solver_bytes
+from headstart.heads.fitting.dense_layers import Layer, softmax_layer
+from headstart.heads.fitting.packed_rows import of_blocks
 from headstart.heads.fitting.row_space import Centred
-from headstart.heads.fitting.temperature import encode, fit_temperature
+from headstart.heads.fitting.temperature import encode, fit_temperature, hold_out
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from headstart.heads.fitting.packed_rows import Rows
+
 #: 1 − leverage of a row that its own target alone decides; below it, rounding is all that is left.
 LEAST_FREEDOM = 1e-10
+
+#: Fraction of each class whose scores choose the temperature of a fit by blocks; a second solution leaves them out.
+HELD_OUT = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +154,53 @@ class RidgeHead(ClassifierMixin, BaseEstimator):
         self.coef_, self.intercept_ = path.coefs[0], path.intercepts[0]
         self.temperature_ = fit_temperature(both_sides(path.left_out[0]), labels, weights)
         return self
+
+    def fit_rows(self, rows: Rows, y: NDArray[Any]) -> RidgeHead:
+        """Fit on rows that are taken block by block: the same coefficients, to ``block_solvers.RESIDUAL_TOLERANCE``.
+
+        Left-out scores of every row would need the matrix of the normal equations. The temperature comes from the scores
+        of ``HELD_OUT`` of the rows instead, by a second solution without them that is found in the same passes.
+
+        Parameters
+        ----------
+        rows : Rows of shape (n_samples, n_features)
+            Scaled features.
+        y : ndarray of shape (n_samples,)
+            Labels of at least two classes, with two rows of one of them at least.
+
+        Raises
+        ------
+        DataError
+            If no class has two rows.
+        """
+        self.classes_, codes = encode(y)
+        self.n_features_in_ = rows.shape[1]
+        weights = compute_sample_weight(self.class_weight, y)
+        held_out = hold_out(codes, HELD_OUT, seed=0, least=1)
+        if not len(held_out):
+            raise DataError(
+                "Ridge needs at least two images of a class to find its temperature. Received: one of each."
+            )
+        without = weights.copy()
+        without[held_out] = 0.0
+        targets = signs(codes, len(self.classes_))
+        fits = ridge_by_blocks(rows, targets, np.column_stack([weights, without]), self.alpha)
+        (self.coef_, self.intercept_), (other, other_intercept) = fits
+        scores = np.concatenate(list(of_blocks(lambda _, block: np.asarray(block @ other.T), rows, held_out)))
+        scores += other_intercept
+        self.temperature_ = fit_temperature(both_sides(scores), codes[held_out], weights[held_out])
+        return self
+
+    def streaming_bytes(self, n_features: int, n_classes: int) -> int:
+        """Return the memory that :meth:`fit_rows` needs beside the rows of a block, bytes."""
+        # Columns of conjugate gradients for two weightings, with mean and diagonal.
+        return solver_bytes(24, n_features, 1 if n_classes == 2 else n_classes)
+
+    def to_layers(self) -> tuple[Layer, ...]:
+        """Return the one layer that gives ``predict_proba``."""
+        two_sided = 2.0 if len(self.coef_) == 1 else 1.0  # softmax([−s, s]) is softmax([0, 2 s])
+        factor = two_sided / self.temperature_
+        return (softmax_layer(factor * self.coef_, factor * self.intercept_),)
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
         """Return scores of shape (n_samples, n_classes), float64; (n_samples,) where there are two classes."""

@@ -12,12 +12,12 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.svm import SVC
 from sklearn.utils.class_weight import compute_sample_weight
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from headstart.errors import DataError
+from headstart.heads.fitting.dense_layers import Layer, calibrated_layer, softmax_layer
 from headstart.heads.fitting.row_space import row_space
-from headstart.heads.fitting.temperature import fit_temperature
+from headstart.heads.fitting.temperature import encode, fit_temperature
 from headstart.heads.linear import LinearSVM
 
 if TYPE_CHECKING:
@@ -62,10 +62,8 @@ class CalibratedSVM(ClassifierMixin, BaseEstimator):
             Labels, at least two rows of each: the probabilities come from cross-validation.
         """
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64)
-        check_classification_targets(y)
-        self.classes_, counts = np.unique(y, return_counts=True)
-        if len(self.classes_) < 2:
-            raise DataError(f"A classifier needs at least two classes. Received: 1 class, {self.classes_[0]!r}.")
+        self.classes_, codes = encode(y)
+        counts = np.bincount(codes)
         if counts.min() < 2:
             rare = self.classes_[counts.argmin()]
             raise DataError(
@@ -142,6 +140,14 @@ class LinearSVMHead(CalibratedSVM):
         self.cv = cv
         self.max_iter = max_iter
         self.random_state = random_state
+
+    def to_layers(self) -> tuple[Layer, ...]:
+        """Return the one layer that gives ``predict_proba``."""
+        check_is_fitted(self, "classes_")
+        if hasattr(self, "temperature_"):
+            factor = 1.0 / self.temperature_
+            return (softmax_layer(factor * self.svm_.coef_, factor * self.svm_.intercept_),)
+        return (calibrated_layer(self.calibrated_.calibrated_classifiers_[0]),)
 
     def _calibrate(self, X: Any, y: Any, folds: Any, weights: Any) -> Any:
         space = row_space(X, centred=False)  # one for the SVM and all folds of its calibration

@@ -19,13 +19,13 @@ from headstart.errors import DataError
 from headstart.evaluate.intervals import INTERVAL_METHOD, Units, influences
 from headstart.evaluate.significance import SELECTION_METHOD, TEST_METHOD, corrected, differences
 from headstart.exchange.prediction_table import fold_names
-from headstart.heads.catalogue import HEAD_TYPES, default_spec, make_head
+from headstart.heads.catalogue import default_spec, head_kind, make_head
 from headstart.heads.transforms import design_matrix
 from headstart.report.comparison import Comparison, Cost, HeadResult
 from headstart.runtime import usable_cores
 from headstart.scores import class_index, metric_named
 from headstart.selection.comparison_images import described, join
-from headstart.selection.comparison_setup import BASELINES, MAJORITY, Bench, CompareOptions, prepare
+from headstart.selection.comparison_setup import MAJORITY, Bench, CompareOptions, is_baseline, prepare
 from headstart.selection.costs import head_milliseconds, learning_curve, saved_bytes, watched_memory
 from headstart.selection.cross_validation import (
     Trial,
@@ -48,9 +48,6 @@ if TYPE_CHECKING:
     from headstart.selection.cross_validation import Tables, TablesOf
     from headstart.storage.address import Location
     from headstart.types import HeadSpec
-
-#: Heads whose setting is searched unless asked otherwise; a dense head takes too long.
-SEARCHED = frozenset(HEAD_TYPES) - {"dense"}
 
 
 def silent(_: str) -> None:
@@ -181,7 +178,7 @@ def compare_one(bench: Bench, name: str, named: Sequence[Candidate]) -> HeadResu
     held_out = held_out_probabilities(bench, best, head)
     return HeadResult(
         name=name,
-        baseline=name in BASELINES,
+        baseline=is_baseline(name),
         spec=best.spec,
         metrics=bench.metrics(found.probabilities),
         positive=bench.positive_rates(found.probabilities),
@@ -202,7 +199,7 @@ def compare_one(bench: Bench, name: str, named: Sequence[Candidate]) -> HeadResu
 def specs_of(bench: Bench, name: str, source: int) -> list[HeadSpec]:
     """Return the settings of a head to choose among on one cache, the simplest first."""
     options = bench.options
-    if name in SEARCHED:
+    if "benchmark-heads" in head_kind(name).searched_by:
         return candidates(
             bench.sources[source].cache,
             name,

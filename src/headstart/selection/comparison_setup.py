@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +15,7 @@ from headstart.evaluate.leakage import find_leaks
 from headstart.evaluate.metrics import positive_rates, score
 from headstart.evaluate.near_duplicates import last_block, near_units
 from headstart.evaluate.splits import connected_units, joined_units
-from headstart.heads.catalogue import HEAD_TYPES
+from headstart.heads.catalogue import HEAD_TYPES, head_kind
 from headstart.scores import Criterion, class_index
 from headstart.selection.comparison_images import Images, divide_images
 from headstart.selection.search import N_SPLITS
@@ -29,9 +29,18 @@ if TYPE_CHECKING:
     from headstart.selection.task_pool import Pool
     from headstart.types import HeadSpec
 
-#: What is there only to be beaten.
+#: Name of the baseline that predicts the class frequencies.
 MAJORITY = "majority"
-BASELINES = ("nearest-class-mean", MAJORITY)
+
+
+def is_baseline(name: str) -> bool:
+    """Return whether a head is a baseline: compared, but never recommended."""
+    return name == MAJORITY or head_kind(name).baseline
+
+
+def all_heads() -> tuple[str, ...]:
+    """Return the heads that are compared by default, baselines last."""
+    return tuple(sorted((*HEAD_TYPES, MAJORITY), key=is_baseline))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +78,7 @@ class CompareOptions:
         Of the cluster; the default starts one on this machine.
     """
 
-    heads: tuple[str, ...] = (*(name for name in HEAD_TYPES if name not in BASELINES), *BASELINES)
+    heads: tuple[str, ...] = field(default_factory=all_heads)
     features: tuple[str, ...] | None = None
     scaling: str | None = None
     n_splits: int = N_SPLITS

@@ -12,7 +12,7 @@ import numpy as np
 
 from headstart.evaluate.folds import Fold, Folds, inner_folds
 from headstart.evaluate.metrics import metric_values
-from headstart.heads.catalogue import make_head
+from headstart.heads.catalogue import head_kind, make_head
 from headstart.heads.grid_predictions import Outcome, Table, outcomes
 from headstart.scores import ACCURACY, PROBABILITY_METRICS, Criterion, metric_named
 
@@ -127,7 +127,7 @@ def cross_validate(
     shared = Task(specs, groups, {key: tables[key] for key in groups}, labels, splits, criterion)
     tasks = [(key, fold) for key in groups for fold in range(len(splits))]
     # What the fits warn of is in `converged`.
-    parts, _ = pool.map(try_settings, shared, tasks, in_threads=specs[0].type != "dense")
+    parts, _ = pool.map(try_settings, shared, tasks, in_threads=not head_kind(specs[0].type).keras)
     scores, converged = np.zeros((len(specs), len(splits))), np.ones(len(specs), bool)
     for number, fold, value, ended in (result for part in parts for result in part):
         scores[number, fold] = value
@@ -327,7 +327,7 @@ def fit_folds(
     matrices = {(spec.features, spec.scaling): tables[spec.features, spec.scaling].raw for spec in specs}
     shared = Fits(specs, matrices, labels, splits, n_classes)
     tasks = [(fold,) for fold in range(len(splits))]
-    return pool.map(fit_fold, shared, tasks, in_threads=specs[0].type != "dense")
+    return pool.map(fit_fold, shared, tasks, in_threads=not head_kind(specs[0].type).keras)
 
 
 @dataclass(frozen=True, slots=True)

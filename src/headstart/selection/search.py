@@ -27,16 +27,9 @@ if TYPE_CHECKING:
 #: What a search may choose: nothing, the parameters of the catalogue's grid that are not given, or the features too.
 Search = Literal["none", "params", "features"]
 
-#: Heads that are searched unless asked otherwise: it takes them a second or two.
-SEARCHED_BY_DEFAULT = frozenset({"logistic", "linear-svm", "ridge"})
-
 #: Features tried where none are named, beside a head's own, the fewest columns first: on photographs the last block's average
 #: is best, on textures (as solar cells) the fourth block joined to it is (benchmarks/results).
 SEARCHED_FEATURES = (("avg",), ("block4_conv3", "avg"))
-
-#: Images a search looks at, at most; drawn by class. Kernels take time and memory that grow with their square.
-MAX_IMAGES = 20_000
-MAX_KERNEL_IMAGES = 5_000
 
 #: Values of a table at most, 400 MB: of flattened maps some 4,000 images are enough to choose by.
 MAX_VALUES = 100_000_000
@@ -61,7 +54,9 @@ def what_to_search(
     complete : bool
         Whether features and parameters are given as a whole, as by a file: then nothing is searched unless asked for.
     """
-    if not (head_type in SEARCHED_BY_DEFAULT and not complete if asked is None else asked):
+    if asked is None:
+        asked = "fit-head" in head_kind(head_type).searched_by and not complete
+    if not asked:
         return "none"
     return "params" if features_given or complete else "features"
 
@@ -98,8 +93,7 @@ def most_images(cache: FeatureCache, specs: Sequence[HeadSpec]) -> int:
     """Return how many images a search over these settings can bear."""
     widest = specs[-1].features  # candidates come with the fewest features first
     width: int = design_matrix(cache.batches([0]), widest).shape[1]
-    limit = MAX_KERNEL_IMAGES if specs[0].type == "rbf-svm" else MAX_IMAGES
-    return min(limit, max(1, MAX_VALUES // width))
+    return min(head_kind(specs[0].type).max_search_images, max(1, MAX_VALUES // width))
 
 
 def sample(

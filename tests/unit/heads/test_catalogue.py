@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import inspect
 import runpy
 from pathlib import Path
 
 import pytest
 
-from headstart.heads.catalogue import HEAD_TYPES, default_spec, head_kind, make_head
+from headstart.heads.by_import_path import imported
+from headstart.heads.catalogue import HEAD_TYPES, TUTORIAL, HeadType, default_spec, head_kind, heads_with, make_head
 from headstart.heads.dense import DenseHead
-from headstart.heads.parameters import TUTORIAL, HeadType
+from headstart.selection.comparison_setup import CompareOptions
+from headstart.selection.search import what_to_search
 
 
 @pytest.mark.parametrize("name", list(HEAD_TYPES))
@@ -69,8 +72,35 @@ def test_the_tutorials_grid_has_the_tutorials_values() -> None:
     assert head_kind("ridge", "none") is HEAD_TYPES["ridge"]
 
 
+@pytest.mark.parametrize("name", list(HEAD_TYPES))
+def test_an_entry_agrees_with_its_estimator(name: str) -> None:
+    kind = HEAD_TYPES[name]
+    estimator = imported(kind.estimator)
+    taken = set(inspect.signature(estimator).parameters)
+    assert set(kind.params) <= taken
+    assert kind.seeded == ("random_state" in taken)
+    assert f"{estimator.__module__}.{estimator.__qualname__}" == kind.estimator, "saved files name it so"
+    assert hasattr(estimator, "fit_rows") == hasattr(estimator, "streaming_bytes")
+    assert kind.keras == hasattr(estimator, "load_network")
+    if kind.grid_solver:
+        assert callable(imported(kind.grid_solver))
+
+
+def test_a_list_from_a_file_is_a_tuple_of_the_estimator() -> None:
+    spec = default_spec("dense", params={"hidden": [8, 4]})
+    assert make_head(spec).named_steps["classifier"].hidden == (8, 4)
+
+
+def test_what_is_searched_by_default_is_in_the_catalogue() -> None:
+    searched = {name: what_to_search(name) for name in (*HEAD_TYPES, "sklearn.naive_bayes.GaussianNB")}
+    assert {name for name, what in searched.items() if what != "none"} == {"logistic", "linear-svm", "ridge"}
+    assert CompareOptions().heads[-2:] == ("nearest-class-mean", "majority")
+    assert heads_with("fit_rows") == ["dense", "logistic", "ridge"]
+    assert heads_with("to_layers") == ["dense", "logistic", "linear-svm", "ridge", "nearest-class-mean"]
+
+
 def test_a_head_without_a_grid_has_nothing_to_search() -> None:
-    assert HeadType(("avg",), "none", {}).grid == {}
+    assert HeadType(estimator="module.Class").grid == {}
 
 
 def test_the_page_has_every_parameter_as_it_is_now() -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from bundles import networks_are_slow
 from headstart.errors import HeadstartError
-from headstart.export.classifier import EXPRESSIBLE, HeadLayers, as_layers
-from headstart.heads.catalogue import HEAD_TYPES, default_spec, make_head
+from headstart.export.classifier import HeadLayers, as_layers
+from headstart.heads.catalogue import HEAD_TYPES, default_spec, heads_with, make_head
 
 
 def fitted(head_type: str, n_classes: int, params: dict[str, Any] | None = None) -> tuple[Any, np.ndarray]:
@@ -40,7 +40,7 @@ def apply(form: HeadLayers, X: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
-@pytest.mark.parametrize("head_type", networks_are_slow(EXPRESSIBLE))
+@pytest.mark.parametrize("head_type", networks_are_slow(heads_with("to_layers")))
 def test_layers_give_the_probabilities_of_the_head(head_type: str, n_classes: int) -> None:
     params = {"epochs": 3, "hidden": (5, 4), "activation": "tanh"} if head_type == "dense" else None
     classifier, X = fitted(head_type, n_classes, params)
@@ -67,7 +67,7 @@ def test_columns_that_are_in_place_need_no_matrix() -> None:
     assert form.placement(4) is not None
 
 
-@pytest.mark.parametrize("head_type", sorted(set(HEAD_TYPES) - set(EXPRESSIBLE)))
+@pytest.mark.parametrize("head_type", sorted(set(HEAD_TYPES) - set(heads_with("to_layers"))))
 def test_other_heads_are_refused_and_told_which_can(head_type: str) -> None:
     classifier, _ = fitted(head_type, 2)
     with pytest.raises(HeadstartError, match=r"cannot be expressed exactly.*dense, logistic, linear-svm"):

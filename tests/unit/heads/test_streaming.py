@@ -8,9 +8,8 @@ from hypothesis.extra import numpy as hnp
 from sklearn.exceptions import ConvergenceWarning
 
 from headstart.errors import HeadstartError
-from headstart.heads import out_of_core
 from headstart.heads.catalogue import default_spec, make_head
-from headstart.heads.fitting import packed_rows
+from headstart.heads.fitting import block_solvers, packed_rows
 from headstart.heads.fitting.packed_rows import PackedRows, ReadRows, pack, packed_block
 from headstart.heads.out_of_core import Memory, fit_streamed, matrix_fits
 
@@ -84,7 +83,7 @@ def test_dense_takes_the_same_steps(params):
 
 @pytest.mark.parametrize("head_type", ["logistic", "ridge"])
 def test_a_fit_that_runs_out_of_passes_says_so(head_type, monkeypatch):
-    monkeypatch.setattr(out_of_core, "MAX_PASSES", 2)
+    monkeypatch.setattr(block_solvers, "MAX_PASSES", 2)
     with pytest.warns(ConvergenceWarning, match="has not converged in 2 passes over the images"):
         streamed(*problem(), head_type)
 

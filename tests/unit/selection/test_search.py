@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,9 @@ from headstart.evaluate.folds import make_folds
 from headstart.evaluate.metrics import metric_values
 from headstart.fit import fit_head
 from headstart.heads import grid_predictions as trials_of_heads
-from headstart.heads.catalogue import default_spec, make_head
+from headstart.heads.catalogue import HEAD_TYPES, default_spec, make_head
 from headstart.heads.transforms import design_matrix
 from headstart.scores import CHOICE_METRICS, Criterion, class_index, metric_named
-from headstart.selection import search
 from headstart.selection.compare import compare_heads
 from headstart.selection.cross_validation import Trial, best_trial, search_notes
 from headstart.selection.search import sample, search_head
@@ -144,7 +144,7 @@ def test_a_cluster_is_asked_only_where_there_is_one_and_something_to_search(
 
 
 def test_many_images_are_sampled_by_class_and_that_is_said(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "MAX_IMAGES", 30)
+    monkeypatch.setitem(HEAD_TYPES, "logistic", replace(HEAD_TYPES["logistic"], max_search_images=30))
     with open_cache(cache) as opened:
         rows, notes = sample(opened.labels, np.arange(60), 30, 0)
         assert np.bincount(opened.labels[rows]).tolist() == [10, 10, 10]

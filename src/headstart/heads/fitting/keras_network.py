@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.errors import BundleError, DataError
+from headstart.errors import BundleError
 from headstart.runtime import import_keras, import_tensorflow
 from headstart.safe_zip import check_members
 
@@ -279,28 +279,6 @@ def class_names_in(config: Any) -> set[str]:
 
 #: Rows that are predicted at a time.
 ROWS_AT_ONCE = 1024
-
-
-def hold_out(
-    codes: NDArray[np.intp], validation_fraction: float, seed: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return rows to train on and rows to watch, ascending: a share of every class, and never all of one.
-
-    Raises
-    ------
-    DataError
-        If no class has a row to spare.
-    """
-    order = np.random.default_rng(seed).permutation(len(codes))
-    by_class = [order[codes[order] == code] for code in np.unique(codes)]
-    counts = [min(round(validation_fraction * len(rows)), len(rows) - 1) for rows in by_class]
-    held_out = np.concatenate([rows[:count] for rows, count in zip(by_class, counts, strict=True)])
-    if not len(held_out):
-        raise DataError(
-            f"early_stopping needs rows to hold out. Received: {len(codes)} rows and "
-            f"validation_fraction={validation_fraction}."
-        )
-    return np.setdiff1d(np.arange(len(codes)), held_out), np.sort(held_out)
 
 
 def run_epochs(

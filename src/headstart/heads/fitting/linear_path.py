@@ -54,6 +54,11 @@ class Solution:
         return np.asarray(rows @ self.weights) + self.intercept
 
 
+def no_solution(n_features: int, n_outputs: int) -> Solution:
+    """Return the model without any loss, whose coefficients are 0."""
+    return Solution(0.0, np.zeros((n_features, n_outputs)), np.zeros(n_outputs), 0, True)
+
+
 def solve_path(rows: Any, loss: Loss, Cs: Iterable[float], *, tol: float, max_iter: int) -> Iterator[Solution]:
     """Yield the solution for each C, every one started from the last.
 
@@ -68,7 +73,7 @@ def solve_path(rows: Any, loss: Loss, Cs: Iterable[float], *, tol: float, max_it
     tol, max_iter
         As :func:`solve`.
     """
-    last = Solution(0.0, np.zeros((rows.shape[1], loss.n_outputs)), np.zeros(loss.n_outputs), 0, True)
+    last = no_solution(rows.shape[1], loss.n_outputs)
     for C in Cs:
         last = solve(rows, loss, C, start=last, tol=tol, max_iter=max_iter)
         yield last
@@ -79,7 +84,7 @@ def solve_alone(rows: Any, loss: Loss, C: float, *, tol: float, max_iter: int) -
 
     Parameters are those of :func:`solve`.
     """
-    start = Solution(0.0, np.zeros((rows.shape[1], loss.n_outputs)), np.zeros(loss.n_outputs), 0, True)
+    start = no_solution(rows.shape[1], loss.n_outputs)
     for on_the_way in (C / 100, C / 10):
         if on_the_way > 1.0:
             start = solve(rows, loss, on_the_way, start=start, tol=max(tol, ROUGH_TOL), max_iter=max_iter)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import linalg, sparse
 
+from headstart.heads.catalogue import MAX_RANK
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -93,9 +95,6 @@ class Centred:
             whole[columns] = self.X[:, columns].astype(np.float64).T @ left
         return whole
 
-
-#: Above this many rows and columns the decomposition (time ∝ n³) costs more than it saves.
-MAX_RANK = 4096
 
 #: Share of non-zero values up to which products with a CSR matrix are the faster ones, and its 12 bytes a value the smaller.
 MAX_DENSITY = 0.25

@@ -1,4 +1,4 @@
-"""Checked labels, and probabilities from scores by one temperature, fitted on rows that the scores have not seen."""
+"""Labels, checked and encoded; rows held out; and temperature scaling of the scores of such rows."""
 
 from __future__ import annotations
 
@@ -32,6 +32,15 @@ def encode(y: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
     return classes, indices.astype(np.int64)
 
 
+def hold_out(codes: NDArray[np.int64], fraction: float, *, seed: int, least: int = 0) -> NDArray[np.int64]:
+    """Return rows to hold out, ascending: a fraction of each class, ``least`` at least, but never all of a class."""
+    order = np.random.default_rng(seed).permutation(len(codes))
+    by_class = [order[codes[order] == code] for code in np.unique(codes)]
+    return np.sort(
+        np.concatenate([rows[: min(max(least, round(fraction * len(rows))), len(rows) - 1)] for rows in by_class])
+    )
+
+
 #: The temperature is sought between the largest and the smallest share of the scores' own spread that mean anything.
 LOG_BOUNDS = (-12.0, 12.0)
 
@@ -48,7 +57,7 @@ def fit_temperature(
     Parameters
     ----------
     scores : ndarray of shape (n_samples, n_classes) or (n_samples, n_views, n_classes), float64
-        Of rows that have no part in them: left out, or held out.
+        Scores of rows that the model was not fitted on: left out, or held out.
     labels : ndarray of shape (n_samples,), int64
         Columns of the true classes.
     weights : ndarray of shape (n_samples,), float64, optional
