@@ -163,7 +163,7 @@ def test_no_images(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "data" / "ant").mkdir(parents=True)
     code, printed, errors = cli("extract-features", "data")
     assert (code, printed) == (1, "")
-    assert "holds no images" in errors
+    assert "contains no images" in errors
     assert not (tmp_path / "features").exists()
 
 

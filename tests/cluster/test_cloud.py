@@ -94,8 +94,8 @@ def test_workers_write_their_shards_into_the_bucket(
     tmp_path: Path, data: Path, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fetched: list[str] = []
-    get = objects.get
-    monkeypatch.setattr(objects, "get", lambda address, path: fetched.append(address.key) or get(address, path))
+    get = objects._get
+    monkeypatch.setattr(objects, "_get", lambda address, path: fetched.append(address.key) or get(address, path))
     run(data, tmp_path / "disk.h5", engine="local")
     summary = run("s3://photos/set", "s3://photos/features/set.h5")
     assert (summary.n_computed, len(fetched)) == (20, 6)  # by four of the 21 objects, one of which is no picture

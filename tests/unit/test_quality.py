@@ -224,7 +224,7 @@ def test_what_cannot_be_checked_is_said(planted: Planted, path: Path, labels: li
     for row, label in enumerate(labels):
         planted.change(row, label=label)
     report = inspect_quality(planted.write(path))
-    assert reason in report.skipped["Labels that are probably wrong"]
+    assert reason in report.skipped["Probable label errors"]
     assert "probable-label-errors" not in found(report)
 
 

@@ -67,7 +67,7 @@ def print_report(report: QualityReport) -> None:
     for title, reason in report.skipped.items():
         out.print(f"Not checked: {shown(title)}: {shown(reason)}", soft_wrap=True)
     if report.passed:
-        out.print(f"[dim]Looked for and not found: {shown('; '.join(report.passed))}[/]", soft_wrap=True)
+        out.print(f"[dim]Checked, no problem: {shown('; '.join(report.passed))}[/]", soft_wrap=True)
 
 
 def findings_table(findings: tuple[Finding, ...]) -> Table:

@@ -1,1 +1,1 @@
-"""Images without labels → clusters of images that the network finds similar → class folders."""
+"""Unlabelled images to clusters, and labelled clusters to class folders."""

@@ -1,8 +1,8 @@
-"""k-means on cached features, with a given number of clusters or the one of the best silhouette."""
+"""k-means on cached features, with a given number of clusters or the one with the best silhouette."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from headstart.cache.reader import FeatureCache, open_cache
 from headstart.errors import DataError
 from headstart.heads.transforms import design_matrix, make_scaler
 from headstart.images.samples import DEFAULT_RULES, DecodeRules
+from headstart.quality.quality_report import sampled_rows
 from headstart.texts import counted
 
 if TYPE_CHECKING:
@@ -19,22 +20,21 @@ if TYPE_CHECKING:
 
     from headstart.storage.address import Location
 
-#: Principal components that are clustered. 16 to 64 gave about the same agreement with the true classes of photographs of
-#: flowers and of insects, 8 less (benchmarks/clusters.py).
+#: Principal components that are clustered. 16 to 64 agreed about equally with the true classes of photographs of flowers and
+#: insects, 8 less (benchmarks/clusters.py).
 N_COMPONENTS = 32
 
-#: Each component is divided by its variance to this power: 0 is plain PCA and 0.5 whitening. In between, small components
-#: count for more than in PCA, and noise for less than when whitened. Of the three, 0.25 was the only one that was good both
-#: for 2 classes and for 17 (benchmarks/clusters.py).
+#: Each component is divided by its variance to this power: 0 is plain PCA, 0.5 whitening. Only 0.25 was good for both 2 and
+#: 17 classes (benchmarks/clusters.py).
 WHITENING = 0.25
 
-#: Rows that principal components, silhouettes and the number of clusters are computed on, drawn at random of more.
+#: Largest random sample for principal components, silhouettes and the number of clusters.
 MAX_SAMPLE = 5_000
 
-#: Rows from which on k-means takes mini-batches (Sculley, WWW 2010).
+#: Rows from which on k-means uses mini-batches (Sculley, WWW 2010).
 MINI_BATCH_ROWS = 20_000
 
-#: Starts of which the one of the smallest inertia is kept; fewer while the number of clusters is searched.
+#: Initializations of k-means; fewer while the number of clusters is searched.
 N_INIT, N_INIT_SEARCH = 10, 3
 
 #: Rows read from the cache at a time.
@@ -43,19 +43,19 @@ BLOCK_ROWS = 4_096
 
 @dataclass(frozen=True, slots=True)
 class Clustering:
-    """Which cluster each image of a cache belongs to.
+    """The cluster of each image of a cache.
 
     Attributes
     ----------
     paths, sha256 : sequence of str
         Path and digest of each image.
     labels : ndarray of shape (n_images,), int64
-        Cluster of each image, from 0, the largest cluster first; −1 for an image whose features are not finite.
+        Cluster of each image, from 0, the largest cluster first; −1 if its features are not finite.
     distances : ndarray of shape (n_images,), float32
-        Distance to the centre of the cluster, NaN for an image without one.
+        Distance to the centre of the cluster; NaN without a cluster.
     silhouettes : mapping of int to float
-        Mean silhouette coefficient (Rousseeuw, Journal of Computational and Applied Mathematics 20, 1987) of every number of
-        clusters that was tried, −1 to 1; of the given number alone where it was given.
+        Number of clusters tried → mean silhouette coefficient, −1 to 1 (Rousseeuw, Journal of Computational and Applied
+        Mathematics 20, 1987).
     rules : DecodeRules
         How the images were decoded, for thumbnails.
     """
@@ -73,7 +73,7 @@ class Clustering:
         return int(self.labels.max()) + 1
 
     def members(self, cluster: int) -> NDArray[np.intp]:
-        """Return the images of a cluster, those nearest to its centre first."""
+        """Return the rows of a cluster, the nearest to its centre first."""
         rows = np.flatnonzero(self.labels == cluster)
         return rows[np.argsort(self.distances[rows], kind="stable")]
 
@@ -86,27 +86,28 @@ def cluster_images(
     scaling: str = "sqrt-l2",
     random_state: int = 0,
 ) -> Clustering:
-    """Return clusters of the images of a cache, found by k-means; labels that the cache may have are not used.
+    """Cluster the images of a cache by k-means; existing labels are not used.
 
     Parameters
     ----------
     cache : str or Path
         A feature cache.
     n_clusters : int or tuple of int
-        Number of clusters; or the smallest and largest of a range, of which the number with the highest silhouette is taken.
+        Number of clusters; or the smallest and largest number of a range, from which the one with the highest silhouette is
+        chosen.
     features : sequence of str
         As for a head: ``avg``, ``flatten`` … of the stored layer, or names of pooled layers.
     scaling : str
         As for a head: ``sqrt-l2``, ``l2``, ``standard`` or ``none``.
     random_state : int
-        Seeds the sample and the starts.
+        Seeds the sample and the initializations.
 
     Raises
     ------
     CacheError
         If the cache cannot be read.
     DataError
-        If there are fewer different images than clusters, or the range is none.
+        If there are fewer different images than clusters, or the range is invalid.
 
     Examples
     --------
@@ -126,7 +127,7 @@ def cluster_images(
         raise DataError(
             f"{cache} has {counted(n_different, 'different image')}, too few for {max(low, 2):,} clusters.{fewer}"
         )
-    sample = _sampled(len(X), random_state)
+    sample = sampled_rows(len(X), MAX_SAMPLE, random_state)
     tried = range(low, min(high, max(low, n_different - 1)) + 1)
     silhouettes = {k: _silhouette(X[sample], k, random_state) for k in tried}
     best = max(silhouettes, key=lambda k: silhouettes[k])
@@ -138,7 +139,7 @@ def cluster_images(
 def _projected(
     cache: FeatureCache, features: Sequence[str], scaling: str, random_state: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return weighted principal components of unit length, and the rows of the cache that they are of: the finite ones."""
+    """Return weighted principal components of unit length, and the rows of the cache that have finite features."""
     from sklearn.decomposition import PCA
     from sklearn.preprocessing import normalize
 
@@ -147,14 +148,15 @@ def _projected(
 
     if cache.n_images < 2:
         raise DataError(f"{cache.path} has {counted(cache.n_images)}. Expected at least two to cluster.")
-    first = _finite(matrix(_sampled(cache.n_images, random_state)))
+    first = _finite(matrix(sampled_rows(cache.n_images, MAX_SAMPLE, random_state)))
     scaler = make_scaler(scaling).fit(first)
     n_components = min(N_COMPONENTS, len(first) - 1, first.shape[1])
-    with np.errstate(invalid="ignore"):  # shares of the variance, which are not used: of equal images it is 0
+    with np.errstate(invalid="ignore"):  # explained_variance_ratio_ (unused) divides by 0 for equal images
         pca = PCA(n_components, svd_solver="randomized", random_state=random_state).fit(scaler.transform(first))
     weights = np.maximum(pca.explained_variance_, np.finfo(np.float32).tiny) ** -WHITENING
     parts, kept = [], []
-    for rows in _blocks(cache.n_images):
+    for start in range(0, cache.n_images, BLOCK_ROWS):
+        rows = np.arange(start, min(start + BLOCK_ROWS, cache.n_images))
         block = matrix(rows)
         good = np.isfinite(block).all(axis=1)
         kept.append(rows[good])
@@ -164,36 +166,17 @@ def _projected(
 
 
 def _finite(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the rows without NaN or infinity.
-
-    Raises
-    ------
-    DataError
-        If fewer than two are left.
-    """
+    """Return the rows without NaN or infinity; raise DataError for fewer than two."""
     rows = matrix[np.isfinite(matrix).all(axis=1)]
     if len(rows) < 2:
         raise DataError(f"{len(rows)} of {len(matrix)} images have finite features. Extract them again, in float32.")
     return rows
 
 
-def _blocks(n_rows: int) -> Iterator[NDArray[np.int64]]:
-    """Yield the row numbers, some at a time."""
-    for start in range(0, n_rows, BLOCK_ROWS):
-        yield np.arange(start, min(start + BLOCK_ROWS, n_rows))
-
-
-def _sampled(n_rows: int, random_state: int) -> NDArray[np.int64]:
-    """Return all rows, or :data:`MAX_SAMPLE` of more, in ascending order."""
-    if n_rows <= MAX_SAMPLE:
-        return np.arange(n_rows)
-    return np.sort(np.random.default_rng(random_state).choice(n_rows, MAX_SAMPLE, replace=False))
-
-
 def fit(
     X: NDArray[np.float32], n_clusters: int, random_state: int, n_init: int = N_INIT
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the cluster of each row, and its distance to the centre of the cluster."""
+    """Return the cluster of each row, and its distance to the cluster's centre."""
     from sklearn.cluster import KMeans, MiniBatchKMeans
 
     kind: Any = KMeans if len(X) < MINI_BATCH_ROWS else MiniBatchKMeans
@@ -203,10 +186,7 @@ def fit(
 
 
 def _silhouette(X: NDArray[np.float32], n_clusters: int, random_state: int) -> float:
-    """Return the mean silhouette coefficient of so many clusters.
-
-    It is 0 of a single one, and where each row is one of its own, as scikit-learn defines none.
-    """
+    """Return the mean silhouette coefficient; 0 for one cluster and for single-row clusters, where it is undefined."""
     from sklearn.metrics import silhouette_score
 
     labels, _ = fit(X, n_clusters, random_state, N_INIT_SEARCH)
@@ -216,7 +196,7 @@ def _silhouette(X: NDArray[np.float32], n_clusters: int, random_state: int) -> f
 def _by_size(
     labels: NDArray[np.int64], distances: NDArray[np.float32]
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return clusters numbered by their sizes, the largest 0."""
+    """Renumber the clusters by size, the largest first."""
     rank = np.empty(labels.max() + 1, np.int64)
     rank[np.argsort(-np.bincount(labels), kind="stable")] = np.arange(len(rank))
     return rank[labels], distances

@@ -1,4 +1,4 @@
-"""The folder in which a person labels clusters, and class folders made of labelled images."""
+"""Files in which a user labels clusters, and class folders of the labelled images."""
 
 from __future__ import annotations
 
@@ -19,40 +19,40 @@ from headstart.quality.quality_report import make_thumbnails
 from headstart.report.html_pages import pictures, render_page
 from headstart.texts import class_name, csv_cell, plain_cell, reason_of
 
-#: One row for each cluster; ``label`` is empty, to be filled in.
+#: One row per cluster; ``label`` is to be filled in.
 NAMES, NAMES_COLUMNS = "names.csv", ("cluster", "n_images", "label")
 
-#: One row for each image; a ``label`` here counts for more than that of the cluster.
+#: One row per image; a ``label`` here overrides that of the cluster.
 IMAGES, IMAGES_COLUMNS = "images.csv", ("path", "cluster", "distance", "label")
 
 #: The page of thumbnails.
 PAGE = "clusters.html"
 
-#: Thumbnails of a cluster: those nearest to its centre, and those farthest from it.
+#: Thumbnails of a cluster: the nearest to its centre, and the farthest.
 NEAREST, FARTHEST = 24, 8
 
 
 def write_clusters(folder: Path, clustering: Clustering, *, title: str, data: Path | None = None) -> tuple[Path, ...]:
-    """Write what a person labels the clusters with, and return the files: two CSV files and, given ``data``, a page.
+    """Write two CSV files in which the clusters can be labelled and, given ``data``, a page of thumbnails; return the files.
 
     Parameters
     ----------
     folder : Path
-        Is created; must not hold labels already.
+        Is created; must not contain labels already.
     clustering : Clustering
-        Of the images of a cache.
+        The clusters.
     title : str
-        What the page is headed with.
+        Title of the page.
     data : Path, optional
         The folder of images, for thumbnails; without it there is no page.
 
     Raises
     ------
     DataError
-        If the folder holds a ``names.csv`` or cannot be written, or none of the images is in ``data``.
+        If the folder contains a ``names.csv`` or cannot be written, or ``data`` has none of the images.
     """
     if (folder / NAMES).exists():
-        raise DataError(f"{folder / NAMES} exists, and may hold your labels. Name another folder, or remove it.")
+        raise DataError(f"{folder / NAMES} exists, and may contain your labels. Name another folder, or remove it.")
     page = _clusters_page(clustering, title, data) if data else ""
     members = [clustering.members(cluster) for cluster in range(clustering.n_clusters)]
     names = [(number, len(rows), "") for number, rows in enumerate(members)]
@@ -73,7 +73,7 @@ def write_clusters(folder: Path, clustering: Clustering, *, title: str, data: Pa
 
 
 def _clusters_page(clustering: Clustering, title: str, data: Path) -> str:
-    """Return a page of HTML with thumbnails of every cluster."""
+    """Return an HTML page with thumbnails of every cluster."""
     shown = []
     for cluster in range(clustering.n_clusters):
         rows = clustering.members(cluster).tolist()
@@ -86,26 +86,26 @@ def _clusters_page(clustering: Clustering, title: str, data: Path) -> str:
     thumbnails = make_thumbnails(data, wanted, clustering.rules)
     if not thumbnails:
         raise DataError(
-            f"None of the images is in {data} as it was. Name the folder that the features were extracted from."
+            f"{data} contains none of the images unchanged. Name the folder that the features were extracted from."
         )
     picture = pictures(thumbnails)
     return render_page("clusters", title=title, clusters=shown, paths=clustering.paths, picture=picture)
 
 
 def _write_rows(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Write a CSV file; bytes of paths that are not UTF-8 are written as they are."""
+    """Write a CSV file; undecodable bytes of paths are kept."""
     with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerows([columns, *(map(csv_cell, row) for row in rows)])
 
 
 def read_labels(folder: Path) -> dict[str, str]:
-    """Return path → label of the images that have one, their own or that of their cluster.
+    """Return path → label of the labelled images; their own label, or that of their cluster.
 
     Raises
     ------
     DataError
-        If a file is missing or has other columns, a cluster is unknown, something has two labels, or nothing has one.
+        If a file is missing or has other columns, a cluster is unknown, there are contradictory labels, or none.
     """
     names: dict[str, str] = {}
     for row in read_table(folder / NAMES, NAMES_COLUMNS):
@@ -123,13 +123,13 @@ def read_labels(folder: Path) -> dict[str, str]:
 
 
 def _add_label(labels: dict[str, str], name: str, label: str, table: Path) -> None:
-    """Note a label; raise DataError where there is another one of that name."""
+    """Add a label; raise DataError if there is a different one."""
     if labels.setdefault(name, label) != label:
         raise DataError(f"{table} names {name} twice, as {labels[name]!r} and as {label!r}. Keep one row.")
 
 
 def read_table(path: Path, columns: Sequence[str]) -> Iterator[Mapping[str, str]]:
-    """Yield the rows of a CSV file, as a spreadsheet may have saved it."""
+    """Yield the rows of a CSV file, in any form in which a spreadsheet saves it."""
     rows = read_rows(path)
     received = next(rows, (0, []))[1]
     if [name.strip().lower() for name in received] != list(columns):
@@ -142,16 +142,12 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[Mapping[str, str]
         yield dict(zip_longest(columns, map(plain_cell, cells[: len(columns)]), fillvalue=""))
 
 
-def _silent(_: int) -> None:
-    """Count nothing."""
-
-
 def make_class_folders(
-    labels: Mapping[str, str], data: Path, output: Path, *, advance: Callable[[int], None] = _silent
+    labels: Mapping[str, str], data: Path, output: Path, *, advance: Callable[[int], None] = lambda _: None
 ) -> dict[str, int]:
-    """Copy labelled images into a folder for each class, and return class → number of images.
+    """Copy labelled images into a folder per class, and return class → number of images.
 
-    An image keeps its path below the folder of its class. The originals stay; the new folder appears whole or not at all.
+    An image keeps its path below the class folder. The originals stay; the new folder appears whole or not at all.
 
     Parameters
     ----------
@@ -162,13 +158,13 @@ def make_class_folders(
     output : Path
         Must not exist, or be empty.
     advance : callable
-        Told how many more images are copied.
+        Called with the number of images copied since the last call.
 
     Raises
     ------
     DataError
-        If ``output`` holds something or lies in ``data``, a class cannot be the name of a folder, a path leads out of
-        ``data`` or to no file, or something cannot be copied.
+        If ``output`` is not empty or lies in ``data``, a class is not a valid folder name, an image is missing, or copying
+        fails.
     """
     _check_target(data, output)
     for label in sorted(set(labels.values())):
@@ -176,7 +172,7 @@ def make_class_folders(
     missing = [path for path in labels if not _is_inside(path) or not (data / path).is_file()]
     if missing:
         raise DataError(
-            f"{len(missing):,} of {len(labels):,} images are not in {data}, as {missing[0]!r}. Name the folder that the "
+            f"{len(missing):,} of {len(labels):,} images are not in {data}, e.g. {missing[0]!r}. Name the folder that the "
             "features were extracted from."
         )
     try:
@@ -197,23 +193,23 @@ def make_class_folders(
 
 
 def _check_target(data: Path, output: Path) -> None:
-    """Raise DataError unless the output is a new or an empty folder outside the images' own."""
+    """Raise DataError unless the output is a new or empty folder outside the images' own."""
     if not data.is_dir():
         raise DataError(f"There is no folder {data}. Expected: the one that the features were extracted from.")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise DataError(f"{output} exists and is not empty. Name a new folder; nothing was copied.")
     if output.resolve().is_relative_to(data.resolve()):
         raise DataError(
-            f"{output} lies in {data}, where the copies would be taken for images of it. Name another folder."
+            f"{output} lies in {data}, where the copies would count as further images. Name another folder."
         )
 
 
 def _check_label(label: str) -> None:
-    """Raise DataError where a class cannot be the name of a folder on every system."""
+    """Raise DataError for a class that is not a valid folder name on every system."""
     if label.startswith(".") or label.endswith(".") or any(c in '/\\:*?"<>|' or ord(c) < 32 for c in label):
         raise DataError(
-            f'The class {label!r} cannot be the name of a folder. Expected: a name without / \\ : * ? " < > | and without a '
-            "full stop at either end."
+            f'The class {label!r} cannot be the name of a folder. Expected: a name without / \\ : * ? " < > | and without '
+            "a full stop at either end."
         )
 
 

@@ -1,1 +1,1 @@
-"""What this machine can do for an extraction, measured, and what to do where it cannot."""
+"""What this machine has for an extraction, how fast it is, and advice."""

@@ -1,4 +1,4 @@
-"""One look at everything that an extraction needs."""
+"""The examination of a machine: hardware, weights, rates, problems and advice."""
 
 from __future__ import annotations
 
@@ -30,28 +30,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class WeightsState:
-    """Where ImageNet weights are, or how they would be got.
+    """The ImageNet weights on this machine."""
 
-    Attributes
-    ----------
-    weights : Weights or None
-        Read, every tensor compared with its published digest; None where there are none, or they are not sound.
-    source : str
-        Where they are, for a person; empty where they are nowhere on this machine.
-    reachable : bool
-        Whether a run could have them: they are here and sound, or the host of Keras' download answers.
-    remedies : tuple of str
-        What to do where a run could not, or would have to download them.
-    """
-
+    #: Read, every tensor compared with its published digest; None if there are none, or they differ.
     weights: Weights | None
-    source: str
-    reachable: bool
-    remedies: tuple[str, ...]
+    source: str  # their place, for users; empty if there are none
+    reachable: bool  # whether a run can have them: they are here and valid, or the host of Keras' download answers
+    remedies: tuple[str, ...]  # what to do if a run cannot have them, or has to download them
 
 
 def look_for_weights() -> WeightsState:
-    """Return the state of the weights that a run would use: of the first source that has any, as ``load_weights`` does."""
+    """Return the state of the weights that a run would use: the first source that has any, as in ``load_weights``."""
     sources = local_sources()
     for source in sources:
         if source.read is None:
@@ -67,7 +56,7 @@ def look_for_weights() -> WeightsState:
 
 
 def download_answers() -> bool:
-    """Return whether the host that Keras downloads weights from answers, within seconds; nothing is downloaded."""
+    """Return whether the host of Keras' weights answers within seconds; nothing is downloaded."""
     import_keras()
     module = sys.modules.get("keras.src.applications.vgg16")
     address = str(getattr(module, "WEIGHTS_PATH_NO_TOP", ""))
@@ -83,20 +72,20 @@ def download_answers() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """What was found.
+    """The result of an examination.
 
     Attributes
     ----------
     machine : Machine
         Processor, devices, memory, disk, software.
     weights : WeightsState or None
-        None where the installation is broken, so that none can be read.
+        None if the installation is broken.
     rates : Rates or None
-        None where nothing was measured.
+        None if nothing was measured.
     problems : tuple of str
-        Why nothing could be extracted here, and what to do; empty where it could.
+        Why nothing can be extracted here, and what to do; empty if it can.
     advice : tuple of str
-        What would bound a run, and which option would help.
+        What would limit a run, and which options would help.
     """
 
     machine: Machine
@@ -106,14 +95,15 @@ class Examination:
     advice: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
+        """Return plain JSON types."""
         machine, weights, rates = self.machine, self.weights, self.rates
-        facts = asdict(machine) | {"folder": str(machine.folder), "precisions": machine.precisions}
+        devices = [device.name for device in machine.devices]
+        extra = {"folder": str(machine.folder), "precisions": machine.precisions, "devices": devices}
         return {
             "can_extract": not self.problems,
             "problems": list(self.problems),
             "advice": list(self.advice),
-            "machine": facts | {"devices": [device.name for device in machine.devices]},
+            "machine": asdict(machine) | extra,
             "weights": weights
             and {
                 "source": weights.source,
@@ -134,15 +124,15 @@ class Examination:
 def examine_machine(*, quick: bool = False, on_step: Callable[[str], None] = lambda _text: None) -> Examination:
     """Return what this machine can do for an extraction.
 
-    Takes about half a minute, most of it for TensorFlow to start and for the rates. Temporary files are written where
-    features would go, and deleted.
+    Takes about half a minute, most of it for TensorFlow to start and for the rates. Temporary files are written to the
+    folder of features, and deleted.
 
     Parameters
     ----------
     quick : bool
         Measure nothing.
     on_step : callable
-        Told what is looked at now.
+        Called with the name of each step.
     """
     on_step("Looking at processor, devices and software")
     machine = look_at_machine()
@@ -155,7 +145,7 @@ def examine_machine(*, quick: bool = False, on_step: Callable[[str], None] = lam
 
 
 def measure(machine: Machine, state: WeightsState, on_step: Callable[[str], None]) -> Rates | None:
-    """Return the rates; None without weights, since there is no network to measure then."""
+    """Return the rates; None without weights, since there is no network to measure."""
     if state.weights is None:
         return None
     on_step("Decoding photographs")
@@ -165,14 +155,14 @@ def measure(machine: Machine, state: WeightsState, on_step: Callable[[str], None
     forward, recipe = forward_rates(state.weights, device)
     int8_seconds = 0.0
     if "openvino" in machine.engines and device.name == "cpu":
-        with suppress(HeadstartError):  # a processor that cannot
+        with suppress(HeadstartError):  # not supported by this processor
             forward["int8"], int8_seconds = int8_rate(state.weights, recipe)
     on_step("Writing features")
     return Rates(decode, draft, forward, write_rate(recipe, machine.folder), int8_seconds)
 
 
 def problems(weights: WeightsState) -> tuple[str, ...]:
-    """Return why nothing could be extracted; nothing where it could."""
+    """Return why nothing can be extracted; empty if it can."""
     if weights.reachable:
         return ()
     if weights.source:

@@ -1,4 +1,4 @@
-"""What this machine has for an extraction, and how fast it decodes, computes and writes."""
+"""Hardware and software of this machine, and how fast it decodes, computes and writes."""
 
 from __future__ import annotations
 
@@ -33,77 +33,75 @@ if TYPE_CHECKING:
     from headstart.backbones.weights import Weights
     from headstart.types import Backbone, Recipe
 
-#: Packages whose versions decide about results or speed.
+#: Packages whose versions affect results or speed.
 PACKAGES = (
     "headstart", "tensorflow", "keras", "numpy", "pillow", "h5py", "hdf5plugin", "scikit-learn", "skops", "onnx", "openvino",
     "ncnn",
 )  # fmt: skip
 
-#: Flags of a CPU that say how fast it multiplies.
+#: CPU flags that affect the speed of matrix products.
 SPEED_FLAGS = (*BFLOAT16_FLAGS, "avx512_vnni", "amx_int8", "avx_vnni", "avx512f", "avx2")
 
-#: Modules without which nothing can be extracted, and what each is for.
+#: Modules that an extraction needs, and their purpose.
 NEEDED = {
     "headstart.images.load": "images are decoded by Pillow",
     "headstart.cache.reader": "caches are read and written by h5py and hdf5plugin",
     "tensorflow": "the network runs on TensorFlow",
 }
 
+#: Scales of the noise, pixels, and opacity of each layer: patches, texture, grain. The result has about 0.28 bytes per pixel
+#: as a JPEG of quality 90, like photographs (flowers17: median 0.28, nine of ten between 0.17 and 0.46).
+GRAINS = ((64, 1.0), (8, 0.3), (2, 0.12))
+
+#: JPEG quality, typical of cameras and image editors.
+QUALITY = 90
+
+#: Sizes of the decoded JPEGs, millions of pixels: a web image, a small and a usual photograph.
+MEGAPIXELS = (0.1, 1.0, 12.0)
+
+#: Those that are also decoded by the preset ``jpeg-draft``.
+LARGE_MEGAPIXELS = (12.0,)
+
+#: Duration of each measurement, seconds, of at least one step.
+SECONDS = 1.5
+
+#: Default height and width of the network's input, pixels.
+INPUT_SIZE_PX = 224
+
+#: Rows of one written file, and the fraction of zeros in block5_pool.
+WRITTEN_ROWS, ZEROS = 256, 0.9
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What there is.
-
-    Attributes
-    ----------
-    processor, system : str
-        Names for a person.
-    flags : tuple of str
-        Those of :data:`SPEED_FLAGS` that the processor has.
-    cores : int
-        That this process may use.
-    free_memory_bytes, free_disk_bytes : int
-        Memory that it may still take, and disk that is free in ``folder``.
-    folder : Path
-        Where features go by default, or the folder above it.
-    devices : tuple of Device
-        The CPU, then every GPU that TensorFlow sees; empty where TensorFlow cannot be imported.
-    engines : tuple of str
-        Those of the network that are installed, by their module (backbones/registry.py).
-    hidden_gpu : bool
-        Whether the system has an Nvidia GPU and TensorFlow sees none.
-    versions : dict of str to str
-        Python and :data:`PACKAGES`, those that are installed.
-    broken : tuple of str
-        What cannot be imported, why that is needed, and what to do; empty in a sound installation.
-    """
+    """Hardware and software of a machine."""
 
     processor: str
     system: str
-    flags: tuple[str, ...]
-    cores: int
-    free_memory_bytes: int
-    free_disk_bytes: int
-    folder: Path
-    devices: tuple[Device, ...]
-    engines: tuple[str, ...]
-    hidden_gpu: bool
-    versions: dict[str, str]
-    broken: tuple[str, ...]
+    flags: tuple[str, ...]  # the processor's flags among :data:`SPEED_FLAGS`
+    cores: int  # usable by this process
+    free_memory_bytes: int  # available to this process
+    free_disk_bytes: int  # in ``folder``
+    folder: Path  # the default folder of features, or the folder above it
+    devices: tuple[Device, ...]  # the CPU, then every GPU that TensorFlow sees; empty if TensorFlow cannot be imported
+    engines: tuple[str, ...]  # installed engines, by module (backbones/registry.py)
+    hidden_gpu: bool  # whether the system has an Nvidia GPU and TensorFlow sees none
+    versions: dict[str, str]  # versions of Python and the installed :data:`PACKAGES`
+    broken: tuple[str, ...]  # what cannot be imported, its purpose, and what to do; empty in a working installation
 
     @property
     def device(self) -> Device:
-        """What a run would use: the first GPU, or the CPU where there is none."""
+        """The device of a run: the first GPU, or the CPU."""
         return self.devices[min(1, len(self.devices) - 1)]
 
     @property
     def precisions(self) -> dict[str, tuple[str, ...]]:
-        """Device → types it computes in; the reduced one only where it is native."""
+        """Device → its types; the reduced one only if it is native."""
         return {d.name: tuple(filter(None, ("float32", d.reduced_precision))) for d in self.devices}
 
 
 def look_at_machine(folder: Path = Path("features")) -> Machine:
-    """Return what there is. May import TensorFlow, which takes seconds."""
+    """Return the machine's hardware and software. May import TensorFlow, which takes seconds."""
     broken = tuple(filter(None, (_broken_import(name, purpose) for name, purpose in NEEDED.items())))
     n_gpus = 0 if broken else count_gpus()
     existing = folder if folder.is_dir() else Path()
@@ -125,7 +123,7 @@ def look_at_machine(folder: Path = Path("features")) -> Machine:
 
 
 def _broken_import(name: str, purpose: str) -> str:
-    """Return what to say where a module cannot be imported; nothing where it can."""
+    """Return a message if a module cannot be imported; else nothing."""
     try:
         if name == "tensorflow":
             from headstart.runtime import import_tensorflow
@@ -133,16 +131,15 @@ def _broken_import(name: str, purpose: str) -> str:
             import_tensorflow()
         else:
             importlib.import_module(name)
-    except HeadstartError as error:  # says itself what to do
+    except HeadstartError as error:  # the message has advice
         return str(error)
-    except Exception as error:  # a broken wheel raises whatever its loader finds
+    except Exception as error:  # a broken wheel may raise anything
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        return f"{purpose}, which cannot be imported ({reason}). Install anew: pip install --force-reinstall headstart"
+        return f"{purpose}, which cannot be imported ({reason}). Reinstall: pip install --force-reinstall headstart"
     return ""
 
 
 def _installed_versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that are installed."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -161,68 +158,31 @@ def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     return found.group(1).strip() if found else platform.processor() or platform.machine()
 
 
-#: Grains of the noise, pixels, and how much each of them covers of what lies below: patches, texture, grain. Chosen so that a
-#: picture has about 0.28 bytes per pixel as a JPEG of quality 90, as photographs have (flowers17: median 0.28, nine of ten
-#: between 0.17 and 0.46).
-GRAINS = ((64, 1.0), (8, 0.3), (2, 0.12))
-
-#: Quality of the JPEG, as cameras and image editors write it.
-QUALITY = 90
-
-
 def photograph(megapixels: float, *, seed: int = 0) -> bytes:
-    """Return a JPEG of about that many million pixels, 4:3, quality 90, of smooth noise; equal for equal arguments."""
+    """Return a synthetic JPEG of about that many million pixels, 4:3, of smooth noise; equal for equal arguments."""
     width = round(math.sqrt(megapixels * 1e6 * 4 / 3))
     size = (width, round(width * 3 / 4))
     rng = np.random.default_rng(seed)
     picture = Image.new("RGB", size)
-    for grain, share in GRAINS:
+    for grain, opacity in GRAINS:
         shape = (max(2, size[1] // grain), max(2, size[0] // grain), 3)
         noise = Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8))
-        picture = Image.blend(picture, noise.resize(size, Image.Resampling.BICUBIC), share)
+        picture = Image.blend(picture, noise.resize(size, Image.Resampling.BICUBIC), opacity)
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=QUALITY)
     return file.getvalue()
 
 
-#: Sizes of the JPEGs that are decoded, millions of pixels: a picture of the web, a small and a usual photograph.
-MEGAPIXELS = (0.1, 1.0, 12.0)
-
-#: Those that are decoded by the preset ``jpeg-draft`` too.
-LARGE_MEGAPIXELS = (12.0,)
-
-#: Each rate is measured for so long, seconds, and at least once.
-SECONDS = 1.5
-
-#: Height and width of the network's input, pixels, as extract-features has it by default.
-INPUT_SIZE_PX = 224
-
-#: Rows of one written file, and the share of zeros in block5_pool.
-WRITTEN_ROWS, ZEROS = 256, 0.9
-
-
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What was measured.
+    """The measured rates."""
 
-    Attributes
-    ----------
-    decode : dict of float to float
-        Megapixels of a JPEG → images/s of one thread's processor time, from bytes to the network's input.
-    draft : dict of float to float
-        The same with the preset ``jpeg-draft``, of large ones.
-    forward : dict of str to float
-        Precision → images/s of the whole device, full batches, compiled and warm.
-    write : float
-        Rows/s of ``block5_pool``, float16, by the default compression, on the disk where features go.
-    int8_seconds : float
-        That a run in ``int8`` begins later for, where ``forward`` has that: its sample goes through the network first.
-    """
-
+    #: Megapixels of a JPEG → images/s of one thread's processor time, from bytes to the network's input.
     decode: dict[float, float]
-    draft: dict[float, float]
-    forward: dict[str, float]
-    write: float
+    draft: dict[float, float]  # the same with the preset ``jpeg-draft``, for large images
+    forward: dict[str, float]  # precision → images/s of the whole device, full batches, after compilation
+    write: float  # rows/s of ``block5_pool``, float16, with the default compression, on the disk of the features
+    #: Additional start-up time of a run in ``int8``, if ``forward`` has it: a sample goes through the network first.
     int8_seconds: float = 0.0
 
 
@@ -232,7 +192,7 @@ def _per_second(
     seconds: float = SECONDS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
-    """Return images per second, by a clock, of a step that handles ``n_images``; it is done once before, to warm up."""
+    """Return images per second of a step that handles ``n_images``, after one warm-up step."""
     step()
     n_steps, started = 0, clock()
     while n_steps == 0 or clock() - started < seconds:
@@ -244,13 +204,13 @@ def _per_second(
 def decode_rates(
     megapixels: tuple[float, ...] = MEGAPIXELS, *, preset: str = "keras-bilinear", seconds: float = SECONDS
 ) -> dict[float, float]:
-    """Return images/s of one thread per size, from the bytes of a synthetic JPEG to the network's input."""
+    """Return images/s of one thread by size, from the bytes of a synthetic JPEG to the network's input."""
     steps = {size: partial(decode_resized, photograph(size), "", INPUT_SIZE_PX, preset) for size in megapixels}
     return {size: _per_second(step, seconds=seconds, clock=time.thread_time) for size, step in steps.items()}
 
 
 def forward_rates(weights: Weights, device: Device, *, seconds: float = SECONDS) -> tuple[dict[str, float], Recipe]:
-    """Return images/s in float32 and in the device's reduced type, and the recipe of the former."""
+    """Return images/s in float32 and in the device's reduced type, and the float32 recipe."""
     recipe = VGG16.recipe(weights=weights.name, weights_sha256=weights.sha256, input_size_px=INPUT_SIZE_PX)
     types = filter(None, ("float32", device.reduced_precision))
     backbones = (build_backbone(replace(recipe, precision=name), weights, device=device.name) for name in types)
@@ -258,12 +218,9 @@ def forward_rates(weights: Weights, device: Device, *, seconds: float = SECONDS)
 
 
 def int8_rate(weights: Weights, recipe: Recipe, *, seconds: float = SECONDS) -> tuple[float, float]:
-    """Return images/s in int8, and the seconds in which noise of a sample's size goes through the network for it.
+    """Return images/s in int8, and the seconds for quantizing with a sample of noise.
 
-    Raises
-    ------
-    HeadstartError
-        If OpenVINO is not installed, or this processor cannot compute in int8.
+    Raises HeadstartError if OpenVINO is not installed, or the processor does not support int8.
     """
     from headstart.backbones.openvino import OpenVinoBackbone, calibrate
 
@@ -284,7 +241,7 @@ def forward_rate(backbone: Backbone, *, seconds: float = SECONDS) -> float:
 
 
 def write_rate(recipe: Recipe, folder: Path, *, seconds: float = SECONDS) -> float:
-    """Return rows/s of features like those of photographs, written to temporary files in a folder, which are deleted."""
+    """Return rows/s of synthetic features, written to temporary files in a folder."""
     from headstart.cache.writer import ShardWriter
 
     rng = np.random.default_rng(0)

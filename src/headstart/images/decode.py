@@ -86,25 +86,13 @@ _large_image = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """A decoded image.
+    """A decoded image."""
 
-    Attributes
-    ----------
-    pixels : ndarray of shape (height, width, 3), uint8
-        RGB, 0–255, upright; or the result of ``shrink``.
-    notes : tuple of str
-        Conversions and oddities; see the table of the module.
-    width_px, height_px : int
-        Size of the upright image, before ``shrink``.
-    format : str
-        Pillow's name of the file's format.
-    """
-
-    pixels: Pixels
-    notes: tuple[str, ...]
-    width_px: int
+    pixels: Pixels  # shape (height, width, 3), RGB, 0–255, upright; or the result of ``shrink``
+    notes: tuple[str, ...]  # conversions and oddities; see the table of the module
+    width_px: int  # size of the upright image, before ``shrink``
     height_px: int
-    format: str
+    format: str  # Pillow's name of the file's format
 
 
 def decode(
@@ -194,10 +182,7 @@ def _decode_checked(
 def open_file(data: bytes, name: str, max_pixels: int) -> PictureFile:
     """Return the file, opened by the reader for its content, with the size of its first picture checked.
 
-    Raises
-    ------
-    ImageError
-        If the file is empty, unsupported, too large, or needs an extra that is not installed.
+    Raises ImageError if the file is empty, unsupported, too large, or needs an extra that is not installed.
     """
     if not data:
         raise ImageError("empty file")

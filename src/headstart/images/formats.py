@@ -81,6 +81,27 @@ UNSUPPORTED_MAGIC = (
     (b"/* XPM */", "XPM"),
 )  # fmt: skip
 
+#: What Pillow's message contains, in lower case → the reason. The first that fits is taken.
+REASONS = (
+    (
+        r"max_text|decompressed data too large",
+        "refused: its text or colour profile decompresses to more than a picture needs",
+    ),
+    (r"security limit|memory allocation", "too large: decoding it needs more memory than is allowed"),
+    (r"truncated|not enough|ran out|too short|end of file", "truncated: the file ends before the picture does"),
+    (
+        r"unsupported|not supported|unknown|cannot handle|unimplemented|not implemented",
+        "of a variant that is not supported",
+    ),
+    (r"decoder error|data stream", "damaged, or compressed in a way that is not supported"),
+)
+
+#: Pillow's message about an intact file of a variant that it does not read → name of the variant.
+UNREAD_KINDS = (
+    (re.compile(r"JPEG: cannot handle (\d+)-bit layers"), "JPEG of {} bits"),
+    (re.compile(r"PSD: \(\d+, (\d+)\)"), "PSD of this colour mode and {} bits"),
+)
+
 
 def suffix_of(path: str) -> str:
     """Return the suffix of a path in lower case, with its dot; empty if there is none."""
@@ -127,29 +148,6 @@ def readers(data: bytes, name: str) -> tuple[str, ...]:
     return (*FORMATS, "TGA") if tga else FORMATS
 
 
-#: What Pillow's message contains, in lower case → the reason. The first that fits is taken.
-REASONS = (
-    (
-        r"max_text|decompressed data too large",
-        "refused: its text or colour profile decompresses to more than a picture needs",
-    ),
-    (r"security limit|memory allocation", "too large: decoding it needs more memory than is allowed"),
-    (r"truncated|not enough|ran out|too short|end of file", "truncated: the file ends before the picture does"),
-    (
-        r"unsupported|not supported|unknown|cannot handle|unimplemented|not implemented",
-        "of a variant that is not supported",
-    ),
-    (r"decoder error|data stream", "damaged, or compressed in a way that is not supported"),
-)
-
-
-#: Pillow's message about an intact file of a variant that it does not read → name of the variant.
-UNREAD_KINDS = (
-    (re.compile(r"JPEG: cannot handle (\d+)-bit layers"), "JPEG of {} bits"),
-    (re.compile(r"PSD: \(\d+, (\d+)\)"), "PSD of this colour mode and {} bits"),
-)
-
-
 def explain(error: Exception) -> str:
     """Return why an image of a recognised format cannot be decoded."""
     text = " ".join(str(error).split()) or type(error).__name__
@@ -167,15 +165,7 @@ def explain(error: Exception) -> str:
 
 
 def unidentified(data: bytes, name: str, refusals: list[str]) -> str:
-    """Return why no reader accepted the file.
-
-    Parameters
-    ----------
-    data, name : bytes, str
-        The whole file, and its name.
-    refusals : list of str
-        Messages of the readers that recognised its first bytes.
-    """
+    """Return why no reader accepted the file; ``refusals`` are the messages of those that recognised its first bytes."""
     if format_name := _unsupported_format(data, name):
         return f"{format_name} is not supported: convert it to JPEG, PNG or TIFF"
     for pattern, kind in UNREAD_KINDS:
@@ -189,21 +179,9 @@ def unidentified(data: bytes, name: str, refusals: list[str]) -> str:
 
 
 def import_reader(module: str, *, extra: str, kind: str) -> Any:
-    """Return an optional module that reads a kind of images.
+    """Return an optional module, e.g. ``tifffile``; raise ImageError naming the extra if it is not installed.
 
-    Parameters
-    ----------
-    module : str
-        Name of the module, e.g. ``tifffile``.
-    extra : str
-        Extra of headstart that installs it, e.g. ``microscopy``.
-    kind : str
-        The kind of images, as the subject of a sentence: ``64-bit float``, ``5 channels``, ``HEIC``.
-
-    Raises
-    ------
-    ImageError
-        If it is not installed; the message names the extra.
+    ``kind`` is the kind of images that it reads, as the subject of a sentence: ``64-bit float``, ``5 channels``, ``HEIC``.
     """
     try:
         return importlib.import_module(module)

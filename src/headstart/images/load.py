@@ -54,16 +54,17 @@ TOLD_NOTES = {
     "pages-are-colours": ("three pages are the colours of one picture", ""),
 }
 
+#: Larger files are refused before they are read.
+MAX_FILE_BYTES = 2 * 1024**3
+
+#: Attempts to read a file that changes.
+MAX_READS = 3
+
 
 def sentences(counts: Mapping[str, int], *, with_options: bool = True) -> list[str]:
-    """Return a sentence, without its full stop, for each note that some images have.
+    """Return a sentence, without its full stop, for each note in ``counts`` (note → number of images).
 
-    Parameters
-    ----------
-    counts : mapping of str to int
-        Note → number of images.
-    with_options : bool
-        Name the option that changes it; left out where a head's recipe is fixed.
+    The options that change it are left out for a head, whose recipe is fixed.
     """
     return [
         f"Decoded: of {counted(counts[note])} {text}{f' ({options})' if options and with_options else ''}"
@@ -72,27 +73,12 @@ def sentences(counts: Mapping[str, int], *, with_options: bool = True) -> list[s
     ]
 
 
-#: Larger files are refused before they are read.
-MAX_FILE_BYTES = 2 * 1024**3
-
-#: Attempts to read a file that changes.
-MAX_READS = 3
-
-
 @dataclass(frozen=True, slots=True)
 class LoadedImage:
-    """An image ready for the network.
+    """An image ready for the network."""
 
-    Attributes
-    ----------
-    pixels : ndarray of shape (size_px, size_px, 3), uint8
-        RGB, 0–255.
-    row : ImageRow
-        What the cache keeps of it.
-    """
-
-    pixels: NDArray[np.uint8]
-    row: ImageRow
+    pixels: NDArray[np.uint8]  # shape (size_px, size_px, 3), RGB, 0–255
+    row: ImageRow  # the metadata kept in the cache
 
 
 def load_image(
@@ -202,21 +188,9 @@ def _kind_of(mode: int) -> str:
 def sample_limits(
     data: bytes, name: str, rules: DecodeRules, percentiles: tuple[float, float]
 ) -> tuple[float, float] | None:
-    """Return two percentiles of an image's samples; None for an 8-bit image, which is not decoded.
+    """Return two percentiles (0–100) of an image's samples; None for an 8-bit image, which is not decoded.
 
-    Parameters
-    ----------
-    data, name : bytes, str
-        The whole file, and its name.
-    rules : DecodeRules
-        Chooses the page.
-    percentiles : tuple of float
-        Between 0 and 100.
-
-    Raises
-    ------
-    ImageError
-        If the image cannot be read, or has NaN or infinite values.
+    Raises ImageError if the image cannot be read, or has NaN or infinite values.
     """
     with readable_errors():
         file = open_file(data, name, MAX_PIXELS)

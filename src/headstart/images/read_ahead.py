@@ -23,42 +23,29 @@ if TYPE_CHECKING:
     from headstart.storage.address import Location
     from headstart.types import ImageRef, Recipe
 
+#: Additional threads that read images from a bucket: a request takes 10–100 ms whatever the size, so that 16 threads read
+#: some hundred images a second.
+REQUESTS_AT_ONCE = 16
+
 
 @dataclass(slots=True)
 class StageTime:
-    """How busy one stage was.
+    """How busy one stage was."""
 
-    Attributes
-    ----------
-    threads : int
-        Tasks at the same time.
-    busy_seconds : float
-        Working time, summed over the threads.
-    awaited_seconds : float
-        Time in which the run only waited for this stage. The stage with most of it limits the run.
-    """
-
-    threads: int = 1
-    busy_seconds: float = 0.0
+    threads: int = 1  # tasks at the same time
+    busy_seconds: float = 0.0  # working time, summed over the threads
+    #: Time in which the run only waited for this stage. The stage with most of it limits the run.
     awaited_seconds: float = 0.0
 
 
 @dataclass(slots=True)
 class RunTimes:
-    """How long each stage of a run took.
+    """How long each stage of a run took."""
 
-    Attributes
-    ----------
-    decode, forward, write : StageTime
-        Reading and decoding; the network; compression and writing.
-    seconds : float
-        From the first image requested to the last shard written.
-    """
-
-    decode: StageTime = field(default_factory=StageTime)
-    forward: StageTime = field(default_factory=StageTime)
-    write: StageTime = field(default_factory=StageTime)
-    seconds: float = 0.0
+    decode: StageTime = field(default_factory=StageTime)  # reading and decoding
+    forward: StageTime = field(default_factory=StageTime)  # the network
+    write: StageTime = field(default_factory=StageTime)  # compression and writing
+    seconds: float = 0.0  # from the first image requested to the last shard written
 
     def add(self, other: RunTimes) -> None:
         """Add the times of another run with the same number of threads."""
@@ -148,11 +135,6 @@ class Stage:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._pool.shutdown(wait=True, cancel_futures=not self._finish)
-
-
-#: Additional threads that read images from a bucket: a request takes 10–100 ms whatever the size, so that 16 threads read
-#: some hundred images a second.
-REQUESTS_AT_ONCE = 16
 
 
 class ReadJob(Protocol):

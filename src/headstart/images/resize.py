@@ -19,55 +19,8 @@ if TYPE_CHECKING:
 
     Box: TypeAlias = tuple[float, float, float, float]
 
-
 #: Pillow's names of the formats whose decoder can scale an image down.
 DRAFT_FORMATS = frozenset({"JPEG", "MPO"})
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A JPEG decoded at a reduced scale.
-
-    Attributes
-    ----------
-    full_size, size : tuple of int
-        Width and height of the original, and of the decoded image.
-    box : tuple of float
-        Left, upper, right and lower edge of the original within the decoded image, pixels: if the size is no multiple of
-        the scale, the last column and row reach beyond the original.
-    """
-
-    full_size: tuple[int, int]
-    size: tuple[int, int]
-    box: Box
-
-    def upright(self, orientation: int) -> tuple[Box, tuple[int, int]]:
-        """Return the box and the full size after the image was turned by this EXIF orientation."""
-        left, upper, right, lower = self.box
-        if orientation in {2, 3, 7, 8}:
-            left, right = self.size[0] - right, self.size[0] - left
-        if orientation in {3, 4, 6, 7}:
-            upper, lower = self.size[1] - lower, self.size[1] - upper
-        if orientation >= 5:
-            return (upper, left, lower, right), self.full_size[::-1]
-        return (left, upper, right, lower), self.full_size
-
-
-def start_draft(image: ImageFile.ImageFile, size_px: int) -> Draft | None:
-    """Set a JPEG to be decoded at 1/2, 1/4 or 1/8: the smallest scale at which both sides stay longer than ``size_px``.
-
-    Images of up to twice ``size_px`` are therefore decoded in full. None for other formats.
-    """
-    full_size = image.size
-    drafted = image.draft(None, (size_px + 1, size_px + 1)) if image.format in DRAFT_FORMATS else None
-    return Draft(full_size, image.size, drafted[1]) if drafted is not None else None
-
-
-def held_pixels(image: ImageFile.ImageFile, draft: Draft | None) -> int:
-    """Return how many pixels decoding holds in memory: all of a progressive JPEG, which is stored in several passes."""
-    width, height = draft.full_size if draft is not None and image.info.get("progressive") else image.size
-    return width * height
-
 
 #: Rows computed at a time, so that intermediate values stay in the CPU cache: twice as fast as all rows at once.
 BLOCK_ROWS = 32
@@ -78,6 +31,9 @@ SIZES_KEPT = 256
 #: Two threads that resize at the same time are slower than one, since they pass the GIL to each other at every short NumPy
 #: call. While one resizes, the others read and decode, which releases the GIL.
 _one_at_a_time = threading.Lock()
+
+#: Presets that let the JPEG decoder scale a large image down before the resize.
+DRAFT_PRESETS = frozenset({"jpeg-draft"})
 
 
 def resize(
@@ -132,6 +88,49 @@ def keras_bilinear(pixels: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]
     return resized.reshape(size_px, size_px, 3)
 
 
+def _pillow_antialias(pixels: NDArray[np.uint8], size_px: int, box: Box | None = None) -> NDArray[np.uint8]:
+    """Return Pillow's bilinear resize of the image or of a box in it, which averages all covered pixels."""
+    return np.asarray(Image.fromarray(pixels).resize((size_px, size_px), Image.Resampling.BILINEAR, box))
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A JPEG decoded at a reduced scale."""
+
+    full_size: tuple[int, int]  # width and height of the original
+    size: tuple[int, int]  # width and height of the decoded image
+    #: Left, upper, right and lower edge of the original within the decoded image, pixels: if the size is no multiple
+    #: of the scale, the last column and row reach beyond the original.
+    box: Box
+
+    def upright(self, orientation: int) -> tuple[Box, tuple[int, int]]:
+        """Return the box and the full size after the image was turned by this EXIF orientation."""
+        left, upper, right, lower = self.box
+        if orientation in {2, 3, 7, 8}:
+            left, right = self.size[0] - right, self.size[0] - left
+        if orientation in {3, 4, 6, 7}:
+            upper, lower = self.size[1] - lower, self.size[1] - upper
+        if orientation >= 5:
+            return (upper, left, lower, right), self.full_size[::-1]
+        return (left, upper, right, lower), self.full_size
+
+
+def start_draft(image: ImageFile.ImageFile, size_px: int) -> Draft | None:
+    """Set a JPEG to be decoded at 1/2, 1/4 or 1/8: the smallest scale at which both sides stay longer than ``size_px``.
+
+    Images of up to twice ``size_px`` are therefore decoded in full. None for other formats.
+    """
+    full_size = image.size
+    drafted = image.draft(None, (size_px + 1, size_px + 1)) if image.format in DRAFT_FORMATS else None
+    return Draft(full_size, image.size, drafted[1]) if drafted is not None else None
+
+
+def held_pixels(image: ImageFile.ImageFile, draft: Draft | None) -> int:
+    """Return how many pixels decoding holds in memory: all of a progressive JPEG, which is stored in several passes."""
+    width, height = draft.full_size if draft is not None and image.info.get("progressive") else image.size
+    return width * height
+
+
 def _blend_rows(
     pixels: NDArray[np.uint8],
     top: NDArray[np.intp],
@@ -181,14 +180,6 @@ def neighbours(n_in: int, n_out: int) -> tuple[NDArray[np.intp], NDArray[np.intp
     second = np.minimum(np.ceil(positions), n_in - 1).astype(np.intp)
     return first, second, positions - lower
 
-
-def _pillow_antialias(pixels: NDArray[np.uint8], size_px: int, box: Box | None = None) -> NDArray[np.uint8]:
-    """Return Pillow's bilinear resize of the image or of a box in it, which averages all covered pixels."""
-    return np.asarray(Image.fromarray(pixels).resize((size_px, size_px), Image.Resampling.BILINEAR, box))
-
-
-#: Presets that let the JPEG decoder scale a large image down before the resize.
-DRAFT_PRESETS = frozenset({"jpeg-draft"})
 
 #: Preset → function; the name is part of the recipe.
 RESIZE_PRESETS: dict[str, Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]] = {

@@ -23,21 +23,31 @@ if TYPE_CHECKING:
 #: data set (extract/intensity.py).
 INTENSITIES = ("type", "range", "percentiles")
 
+#: Images are converted in strips of this many pixels, to avoid float64 copies of whole images.
+STRIP_PIXELS = 4_000_000
+
+#: An image is noted as ``low-range`` if it uses fewer than this many of the 256 levels, and these either span at most half as
+#: many levels or come from at least twice as many different values. 14 bits in a 16-bit type use 64 levels, 12 bits 16.
+LOW_LEVELS = 128
+
+#: Largest sample of an image in which different values are counted.
+COUNTED_VALUES = 1_000_000
+
+#: Notes on the file's own window, dropped where the recipe's range replaces it.
+WINDOW_NOTES = frozenset({"window", "window-unusable"})
+
+#: Largest size of all pages of a projection together, as a multiple of the largest size of one picture.
+MAX_PROJECTED = 4
+
 
 @dataclass(frozen=True, slots=True)
 class DecodeRules:
-    """How images are decoded; the same for all images of a cache.
+    """How images are decoded; the same for all images of a cache."""
 
-    Attributes
-    ----------
-    page : int, str or None
-        Page of a multi-page file, counted from 1; ``max`` or ``mean`` over all pages; None for the first.
-    intensity : tuple of float or None
-        Sample values that become 0 and 255 in images of more than 8 bits; values outside are clipped. None for the limits
-        of the image's type (:func:`type_limits`).
-    """
-
+    #: Page of a multi-page file, counted from 1; ``max`` or ``mean`` over all pages; None for the first.
     page: int | str | None = None
+    #: Sample values that become 0 and 255 in images of more than 8 bits; values outside are clipped. None for the
+    #: limits of the image's type (:func:`type_limits`).
     intensity: tuple[float, float] | None = None
 
     @classmethod
@@ -83,41 +93,20 @@ def parse_intensity(text: str) -> str | tuple[float, float]:
         ) from None
 
 
-#: Images are converted in strips of this many pixels, to avoid float64 copies of whole images.
-STRIP_PIXELS = 4_000_000
-
-#: An image is noted as ``low-range`` if it uses fewer than this many of the 256 levels, and these either span at most half as
-#: many levels or come from at least twice as many different values. 14 bits in a 16-bit type use 64 levels, 12 bits 16.
-LOW_LEVELS = 128
-
-#: Largest sample of an image in which different values are counted.
-COUNTED_VALUES = 1_000_000
-
-#: Notes on the file's own window, dropped where the recipe's range replaces it.
-WINDOW_NOTES = frozenset({"window", "window-unusable"})
-
-
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Samples as a file stores them.
+    """Samples as a file stores them."""
 
-    Attributes
-    ----------
-    values : ndarray of shape (height, width) or (height, width, n_channels)
-        Booleans, integers or floats; the channels are grey, grey and alpha, RGB, or RGB and alpha. uint8 values are final
-        pixels, which no rule changes.
-    limits : tuple of float or None
-        Values that are black and white according to the file, e.g. 0 and 4,095 for 12 bits in 16; None for those of the type.
-    white_is_zero : bool
-        Whether the lower value is white (TIFF: PhotometricInterpretation 0; DICOM: MONOCHROME1).
-    curve : callable or None
-        Maps values to fractions of white, 0 to 1, where the file defines a curve; replaces the limits. Equal curves map
-        equally.
-    """
-
+    #: Shape (height, width): booleans, integers or floats; the channels are grey, grey and alpha, RGB, or RGB and
+    #: alpha. uint8 values are final pixels, which no rule changes.
     values: NDArray[Any]
+    #: Values that are black and white according to the file, e.g. 0 and 4,095 for 12 bits in 16; None for those of the
+    #: type.
     limits: tuple[float, float] | None = None
+    #: Whether the lower value is white (TIFF: PhotometricInterpretation 0; DICOM: MONOCHROME1).
     white_is_zero: bool = False
+    #: Maps values to fractions of white, 0 to 1, where the file defines a curve; replaces the limits. Equal curves map
+    #: equally.
     curve: Curve | None = None
 
     @property
@@ -148,12 +137,8 @@ def to_rgb8(samples: Samples, rules: DecodeRules, notes: list[str]) -> Pixels:
     """Return samples as RGB, shape (height, width, 3), uint8, and note what was lost.
 
     Values from black to white are scaled linearly to 0–255 and rounded; values outside are clipped. Black and white are
-    ``rules.intensity``, else the file's curve or limits, else the limits of the type. Alpha is composited over white.
-
-    Raises
-    ------
-    ImageError
-        If some values are NaN or infinite.
+    ``rules.intensity``, else the file's curve or limits, else the limits of the type. Alpha is composited over white. NaN and
+    infinite values raise ImageError.
     """
     colours, alpha = samples.colours, samples.alpha
     check_kind(samples.values)
@@ -269,10 +254,6 @@ def _project(pages: Iterable[Samples], how: str) -> Samples:
     return replace(first, values=total)
 
 
-#: Largest size of all pages of a projection together, as a multiple of the largest size of one picture.
-MAX_PROJECTED = 4
-
-
 class PictureFile:
     """An opened file of one or more pictures; the base class of all readers."""
 
@@ -295,22 +276,19 @@ class PictureFile:
         return 1
 
     def read(self, number: int, notes: list[str]) -> Samples:
-        """Return a picture, counted from 0, upright; notes that are not there yet are added."""
+        """Return a picture, counted from 0, upright; new notes are added."""
         raise NotImplementedError
 
 
 def add_notes(notes: list[str], found: Iterable[str]) -> None:
-    """Add the notes that are not there yet, in order."""
+    """Append the notes that are not in the list yet."""
     notes += [note for note in dict.fromkeys(found) if note not in notes]
 
 
 def chosen_picture(file: PictureFile, rules: DecodeRules, max_pixels: int, notes: list[str]) -> Samples:
     """Return the samples of the page, or of the projection of all pages, that the rules name.
 
-    Raises
-    ------
-    ImageError
-        If there is no such page, or the pages differ, or have too many pixels in total.
+    Raises ImageError if there is no such page, or the pages differ, or have too many pixels in total.
     """
     if rules.page is None:
         samples = file.read(0, notes)

@@ -1,3 +1,3 @@
-"""What is odd about a data set, found in what extraction saw anyway."""
+"""Oddities of a data set, found in its cache."""
 
 from headstart.quality.quality_report import inspect_quality as inspect_quality

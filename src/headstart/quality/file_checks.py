@@ -1,4 +1,4 @@
-"""Checks on the files of a data set: unreadable, oddly made, too small, of odd shape, too few of a class."""
+"""Checks on the files of a data set: unreadable images, notes of the decoder, sizes, images per class."""
 
 from __future__ import annotations
 
@@ -19,71 +19,49 @@ if TYPE_CHECKING:
     from headstart.cache.reader import FeatureCache
     from headstart.types import Failure
 
-#: Images listed of a group of many.
+#: Images listed of a large group.
 MAX_MEMBERS = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """One value per row of the cache, and what could not be read.
-
-    Attributes
-    ----------
-    paths, splits, groups : sequence of str
-        Empty for no split or group.
-    sha256 : HexColumn
-        Digest of each image's bytes.
-    labels : ndarray of shape (n_images,), int64
-        Index into ``class_names``, −1 where unlabelled.
-    class_names : tuple of str
-        Names that the labels index.
-    notes : iterable of tuple of str
-        What was done to each image (images/decode.py).
-    width_px, height_px : ndarray of shape (n_images,), int32
-        Size of the image as it is seen.
-    input_size_px : int
-        Side of the square that the network takes.
-    failures : sequence of Failure
-        What could not be read.
-    max_examples : int
-        Cases that are described of each finding; all are counted.
-    """
+    """Metadata of a cache: one value per row, and the failures."""
 
     paths: Sequence[str]
-    splits: Sequence[str]
-    groups: Sequence[str]
-    sha256: HexColumn
-    labels: NDArray[np.int64]
+    splits: Sequence[str]  # empty for none
+    groups: Sequence[str]  # empty for none
+    sha256: HexColumn  # digest of each image's bytes
+    labels: NDArray[np.int64]  # shape (n_images,): index into ``class_names``, −1 if unlabelled
     class_names: tuple[str, ...]
-    notes: Iterable[tuple[str, ...]]
-    width_px: NDArray[np.int32]
+    notes: Iterable[tuple[str, ...]]  # notes on each image (images/decode.py)
+    width_px: NDArray[np.int32]  # shape (n_images,): size of the upright image
     height_px: NDArray[np.int32]
-    input_size_px: int
+    input_size_px: int  # side of the network's input
     failures: Sequence[Failure]
-    max_examples: int
+    max_examples: int  # examples per finding; all are counted
 
     def image(self, row: int) -> ListedImage:
-        """Return one row as it is listed."""
+        """Return one row for a report."""
         label = int(self.labels[row])
         return ListedImage(self.paths[row], self.class_names[label] if label >= 0 else None, self.splits[row] or None)
 
     def example(self, rows: Iterable[int], detail: str = "", values: Mapping[str, Any] | None = None) -> Example:
-        """Return one case; of many rows the first are listed."""
+        """Return one case; only the first rows of many are listed."""
         members = [int(row) for row in rows]
         counted = {"n_images": len(members)} if len(members) > 1 else {}
         return Example(tuple(self.image(row) for row in members[:MAX_MEMBERS]), detail, counted | dict(values or {}))
 
     def n_labels(self, rows: Iterable[int]) -> int:
-        """Return how many classes some rows are of."""
+        """Return the number of classes of some rows."""
         return len({int(self.labels[row]) for row in rows if self.labels[row] >= 0})
 
     def n_splits(self, rows: Iterable[int]) -> int:
-        """Return how many splits some rows are in."""
+        """Return the number of splits of some rows."""
         return len({self.splits[row] for row in rows if self.splits[row]})
 
 
 def read_columns(cache: FeatureCache, max_examples: int) -> Columns:
-    """Return what the checks need of a cache; no features."""
+    """Return the metadata that the checks need; no features are read."""
     rows = cache.rows
     return Columns(
         paths=rows.path,
@@ -101,150 +79,63 @@ def read_columns(cache: FeatureCache, max_examples: int) -> Columns:
     )
 
 
-#: Below this many pixels on the shorter side, the network sees mostly what the enlargement made up.
+#: Images with a shorter side are tiny: the network sees mostly interpolated pixels.
 MIN_SIDE_PX = 32
 
-#: Longer to shorter side from which on squeezing to a square distorts beyond recognition.
+#: Largest ratio of the sides that can be squeezed to a square.
 MAX_ASPECT_RATIO = 4.0
 
-#: Largest to smallest class from which on accuracy says little.
+#: Ratio of largest to smallest class from which on accuracy is misleading.
 MAX_IMBALANCE = 10.0
 
-UNREADABLE = Check(
-    "unreadable",
-    "Images that could not be read",
-    "warning",
-    "They have no features and take part in nothing. Replace or delete them.",
-)
-TINY = Check(
-    "tiny", "Tiny images", "warning", "Enlarged to the network's input they hold little detail. Find larger originals."
-)
-ASPECT = Check(
-    "extreme-aspect-ratio",
-    "Extreme aspect ratio",
-    "warning",
-    "The network sees them squeezed to a square. Crop them, or leave them out.",
-)
-FEW = Check(
-    "few-images",
-    "Classes with few images",
-    "warning",
-    "A head learns such a class badly, and its score is a matter of luck. Collect more, or join classes.",
-    unit="classes",
-)
-IMBALANCE = Check(
-    "imbalance",
-    "Strong imbalance of classes",
-    "warning",
-    "Judge heads by balanced accuracy, and try --class-weight balanced.",
-    unit="data sets",
-)
+# fmt: off
+UNREADABLE = Check("unreadable", "Images that could not be read", "warning",
+                   "They have no features and are not used. Replace or delete them.")
+TINY = Check("tiny", "Tiny images", "warning",
+             "Enlarged to the network's input they show little detail. Find larger originals.")
+ASPECT = Check("extreme-aspect-ratio", "Extreme aspect ratio", "warning",
+               "The network sees them squeezed to a square. Crop them, or leave them out.")
+FEW = Check("few-images", "Classes with few images", "warning",
+            "A head learns such a class badly, and its score is unreliable. Collect more, or merge classes.", "classes")
+IMBALANCE = Check("imbalance", "Strong class imbalance", "warning",
+                  "Judge heads by balanced accuracy, and try --class-weight balanced.", "data sets")
+OLD_SCALE = Check("scaled-from-range", "Brightness scaled image by image", "warning",
+                  "An older version scaled each image by its own range, so that brightness cannot be compared between them. "
+                  "Run extract-features again: it decodes them by one rule.")
 
-OLD_SCALE = Check(
-    "scaled-from-range",
-    "Brightness scaled image by image",
-    "warning",
-    "An older version decoded them, scaling each by its own range, so that brightness cannot be compared between them. Run "
-    "extract-features again: it decodes them by one rule.",
-)
-
-#: What a note of images/decode.py begins with → where it is reported; the first that fits, so the last takes the rest.
-NOTE_CHECKS: tuple[tuple[str, Check], ...] = (
-    (
-        "named-",
-        Check(
-            "wrong-extension",
-            "Name says another format than content",
-            "info",
-            "They were read by their content. Other programs may refuse them: rename them.",
-        ),
-    ),
-    (
-        "exif-unreadable",
-        Check(
-            "exif-unreadable",
-            "Damaged metadata",
-            "warning",
-            "Whether they should have been turned is not known: they were taken as they are stored.",
-        ),
-    ),
-    (
-        "exif-",
-        Check(
-            "exif-rotated",
-            "Turned as their EXIF orientation says",
-            "info",
-            "Programs that ignore EXIF see them otherwise. If some look wrong, their orientation was written wrongly.",
-        ),
-    ),
-    (
-        "alpha-",
-        Check(
-            "alpha",
-            "Transparency",
-            "info",
-            "Transparent pixels were laid on white. If one class alone has them, a head may learn the white.",
-        ),
-    ),
-    ("scaled-from-range", OLD_SCALE),
-    ("from-I", OLD_SCALE),
-    ("from-F", OLD_SCALE),
-    (
-        "low-range",
-        Check(
-            "low-range",
-            "Little of the range is used",
-            "warning",
-            "Their values use little of the range of their type: few of the 256 levels are left. Run extract-features "
-            "with --intensity range, percentiles or LOW:HIGH.",
-        ),
-    ),
-    (
-        "clipped",
-        Check(
-            "clipped",
-            "Values outside the range",
-            "warning",
-            "What lay below black or above white was clipped. Run extract-features with --intensity range or LOW:HIGH.",
-        ),
-    ),
-    (
-        "upper-bits",
-        Check(
-            "upper-bits",
-            "Only the upper 8 bits were read",
-            "info",
-            "Their reader gives no more, and no range of intensities applies to them: convert them to PNG or TIFF.",
-        ),
-    ),
-    (
-        "pages-are-colours",
-        Check("pages-are-colours", "Three pages are one colour picture", "info", "As their description says."),
-    ),
-    (
-        "first-",
-        Check(
-            "first-frame",
-            "Several frames or pages",
-            "info",
-            "Only the first of each was taken: extract-features --page takes another, or the largest or mean value of all.",
-        ),
-    ),
-    (
-        "from-",
-        Check(
-            "converted",
-            "Colours converted to RGB",
-            "info",
-            "Harmless unless one class alone is of another kind: a head may then learn the kind.",
-        ),
-    ),
-    ("", Check("other-notes", "Otherwise changed while decoding", "info", "Said by the decoder.")),
-)  # fmt: skip
+#: Prefix of a note of images/decode.py → check; the first match counts, and the last takes the rest.
+NOTE_CHECKS = {
+    "named-": Check("wrong-extension", "Suffix of another format than the content", "info",
+                    "They were read by their content. Other programs may refuse them: rename them."),
+    "exif-unreadable": Check("exif-unreadable", "Damaged metadata", "warning",
+                             "Their orientation is not known: they were read as stored."),
+    "exif-": Check("exif-rotated", "Turned by their EXIF orientation", "info",
+                   "Programs that ignore EXIF show them otherwise. If some look wrong, their orientation is wrong."),
+    "alpha-": Check("alpha", "Transparency", "info",
+                    "Transparent pixels became white. If only one class has them, a head may learn the white."),
+    "scaled-from-range": OLD_SCALE,
+    "from-I": OLD_SCALE,
+    "from-F": OLD_SCALE,
+    "low-range": Check("low-range", "Little of the range is used", "warning",
+                       "Their values span little of the range of their type: few of the 256 levels are used. Run "
+                       "extract-features with --intensity range, percentiles or LOW:HIGH."),
+    "clipped": Check("clipped", "Values outside the range", "warning", "Values below black or above white were clipped. Run "
+                     "extract-features with --intensity range or LOW:HIGH."),
+    "upper-bits": Check("upper-bits", "Only the upper 8 bits were read", "info",
+                        "Their reader gives no more, and --intensity has no effect on them: convert them to PNG or TIFF."),
+    "pages-are-colours": Check("pages-are-colours", "Three pages are one colour picture", "info",
+                               "According to their description."),
+    "first-": Check("first-frame", "Several frames or pages", "info", "Only the first of each was read: extract-features "
+                    "--page chooses another, or the largest or mean value of all."),
+    "from-": Check("converted", "Colours converted to RGB", "info",
+                   "Harmless unless only one class is of another kind: a head may then learn the kind."),
+    "": Check("other-notes", "Other changes while decoding", "info", "As noted by the decoder."),
+}
+# fmt: on
 
 
 def file_findings(columns: Columns, min_images_per_class: int) -> Iterator[Finding]:
-    """Yield what the columns tell without features, checks that found nothing included."""
+    """Yield the findings that need no features, including those without cases."""
     yield _unreadable(columns)
     yield _tiny(columns)
     yield _extreme_aspect_ratio(columns)
@@ -265,7 +156,7 @@ def _unreadable(columns: Columns) -> Finding:
 
 
 def _kind_of_reason(reason: str) -> str:
-    """Return the general part of a reason: what stands before the particulars."""
+    """Return the general part of a reason."""
     return re.split(r"[:(]", reason, maxsplit=1)[0].strip() or reason
 
 
@@ -273,7 +164,7 @@ def _tiny(columns: Columns) -> Finding:
     """Return the images that are enlarged too much, the smallest first."""
     least = max(MIN_SIDE_PX, columns.input_size_px / 4)
     shorter = np.minimum(columns.width_px, columns.height_px)
-    rows = np.flatnonzero((shorter < least) & (shorter > 0))  # 0 is not known
+    rows = np.flatnonzero((shorter < least) & (shorter > 0))  # 0 means unknown
     rows = rows[np.argsort(shorter[rows], kind="stable")]
     return Finding(TINY, len(rows), _sized(columns, rows), threshold=f"shorter side below {least:.0f} pixels")
 
@@ -288,7 +179,7 @@ def _extreme_aspect_ratio(columns: Columns) -> Finding:
 
 
 def _sized(columns: Columns, rows: NDArray[np.intp]) -> tuple[Example, ...]:
-    """Return the first of some rows with their sizes."""
+    """Return examples with the sizes of some rows."""
     shown = rows[: columns.max_examples].tolist()
     sizes = [(int(columns.width_px[row]), int(columns.height_px[row])) for row in shown]
     return tuple(
@@ -298,26 +189,26 @@ def _sized(columns: Columns, rows: NDArray[np.intp]) -> tuple[Example, ...]:
 
 
 def _noted(columns: Columns) -> Iterator[Finding]:
-    """Yield what was done to images while they were decoded, one finding per kind of note."""
+    """Yield a finding for each kind of notes."""
     counts: Counter[str] = Counter()
-    kinds: dict[str, Counter[str]] = {check.name: Counter() for _, check in NOTE_CHECKS}
-    examples: dict[str, list[Example]] = {check.name: [] for _, check in NOTE_CHECKS}
+    kinds: dict[str, Counter[str]] = {check.name: Counter() for check in NOTE_CHECKS.values()}
+    examples: dict[str, list[Example]] = {check.name: [] for check in NOTE_CHECKS.values()}
     for row, notes in enumerate(columns.notes):
         of_row: dict[str, list[str]] = {}
         for note in notes:
-            check = next(check for prefix, check in NOTE_CHECKS if note.startswith(prefix))
+            check = next(check for prefix, check in NOTE_CHECKS.items() if note.startswith(prefix))
             of_row.setdefault(check.name, []).append(note)
         for name, some in of_row.items():
             counts[name] += 1
             kinds[name].update(some)
             if len(examples[name]) < columns.max_examples:
                 examples[name].append(columns.example([row], ", ".join(some), {"notes": some}))
-    for check in dict.fromkeys(check for _, check in NOTE_CHECKS):
+    for check in dict.fromkeys(NOTE_CHECKS.values()):
         yield Finding(check, counts[check.name], tuple(examples[check.name]), _ordered(kinds[check.name]))
 
 
 def _class_sizes(columns: Columns, least: int) -> Iterator[Finding]:
-    """Yield the classes with few images, and the imbalance; among the training images where there is such a split."""
+    """Yield the classes with few images, and the imbalance; of the training images if there is such a split."""
     labelled = columns.labels >= 0
     train = np.fromiter((split == "train" for split in columns.splits), bool, len(columns.splits)) & labelled
     chosen, where = (train, "training images") if train.any() else (labelled, "images")

@@ -1,4 +1,4 @@
-"""All checks on one cache → a report, with thumbnails of the images that it lists."""
+"""All checks on a cache, as a report with thumbnails of the listed images."""
 
 from __future__ import annotations
 
@@ -26,68 +26,16 @@ from headstart.report.html_pages import SEVERITIES, Check, Finding, QualityRepor
 from headstart.runtime import usable_cores
 from headstart.types import ImageRef
 
-#: Longer side of a thumbnail.
-SIZE_PX = 160
-
-#: JPEG quality of a thumbnail: some 5 KB each.
-QUALITY = 80
-
-
-def make_thumbnails(data: Path, digests: Mapping[str, str], rules: DecodeRules = DEFAULT_RULES) -> dict[str, bytes]:
-    """Return path → JPEG for every image that is still what it was.
-
-    Parameters
-    ----------
-    data : Path
-        The folder, or the manifest in it, that features were extracted from.
-    digests : mapping of str to str
-        Path → SHA-256 of the bytes that the features were made from.
-    rules : DecodeRules
-        Those of the cache's recipe.
-
-    Raises
-    ------
-    DataError
-        If there is no such folder.
-    """
-    root = data.parent if data.is_file() else data
-    if not root.is_dir():
-        raise DataError(f"There is no folder {data}. Expected: the one that the features were extracted from.")
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        made = pool.map(lambda path: thumbnail(root, path, digests[path], rules), digests)
-        return {path: jpeg for path, jpeg in zip(digests, made, strict=True) if jpeg is not None}
-
-
-def thumbnail(root: Path, path: str, sha256: str, rules: DecodeRules = DEFAULT_RULES) -> bytes | None:
-    """Return a JPEG of one image; None where the file is gone, outside of the folder, or another one by now."""
-    if path.startswith("/") or ".." in PurePosixPath(path).parts:
-        return None
-    try:
-        data = read_image_bytes(root, ImageRef(path, None, None, None, *state_of((root / path).stat())))
-        if hashlib.sha256(data).hexdigest() != sha256:
-            return None
-        pixels = decode(data, name=path, shrink=_shrink, rules=rules).pixels
-    except (ImageError, OSError, ValueError):
-        return None
-    written = io.BytesIO()
-    Image.fromarray(pixels).save(written, "JPEG", quality=QUALITY)
-    return written.getvalue()
-
-
-def _shrink(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return an image that fits into a square of :data:`SIZE_PX`; smaller ones stay as they are."""
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    image.thumbnail((SIZE_PX, SIZE_PX))
-    return np.asarray(image)
-
+#: Longer side of a thumbnail, and its JPEG quality: some 5 KB each.
+SIZE_PX, QUALITY = 160, 80
 
 #: Images whose features are compared: 5 · 10⁹ pairs, a minute or two on two cores, and 200 MB of memory.
 MAX_COMPARED = 100_000
 
-#: Cases listed of each finding; all are counted.
+#: Examples per finding; all cases are counted.
 MAX_EXAMPLES = 100
 
-#: Cases of a finding, and images of a case, that get thumbnails.
+#: Examples of a finding, and images of an example, that get thumbnails.
 THUMBNAIL_EXAMPLES, THUMBNAIL_MEMBERS = 24, 6
 
 NOT_FINITE = Check(
@@ -108,7 +56,7 @@ def inspect_quality(
     max_examples: int = MAX_EXAMPLES,
     random_state: int = 0,
 ) -> QualityReport:
-    """Return what is odd about the images of a cache; no image goes through the network.
+    """Return the oddities of the images in a cache; no image goes through the network.
 
     Parameters
     ----------
@@ -117,13 +65,13 @@ def inspect_quality(
     data : str or Path, optional
         The folder of images, for thumbnails; without it there are none.
     near_duplicate_cosine : float
-        From where on two images are nearly the same (evaluate/near_duplicates.py says how it was chosen).
+        Least cosine of near-duplicates (evaluate/near_duplicates.py says how it was chosen).
     min_images_per_class : int
-        Classes with fewer are named.
+        Classes with fewer images are listed.
     max_compared : int
-        Of more images than this, features are compared on a random sample.
+        Features of larger caches are compared on a random sample of this size.
     max_examples : int
-        Cases listed of each finding; all are counted.
+        Examples per finding; all cases are counted.
     random_state : int
         Seeds the sample and the folds.
 
@@ -144,12 +92,11 @@ def inspect_quality(
     with open_cache(cache) as opened:
         columns, rules = read_columns(opened, max_examples), DecodeRules.of(opened.recipe)
         found = [*file_findings(columns, min_images_per_class), *identical_files(columns)]
-        rows = _sampled_rows(opened.n_images, max_compared, random_state)
+        rows = sampled_rows(opened.n_images, max_compared, random_state)
         features, rows, damaged = _finite_features(opened, columns, rows)
     found += [damaged, *near_duplicates(columns, features, rows, near_duplicate_cosine)]
     skipped = {NEAR.title: "fewer than two images to compare"} if len(rows) < 2 else {}
-    reason = why_not(columns, rows)
-    if reason:
+    if reason := why_not(columns, rows):
         skipped[LABELS.title] = reason
     else:
         found.append(label_errors(columns, features, rows, random_state))
@@ -163,7 +110,7 @@ def inspect_quality(
         cache=str(cache),
         n_images=len(columns.paths),
         n_failures=len(columns.failures),
-        findings=tuple(_shortened(finding, max_examples) for finding in _by_severity(found)),
+        findings=tuple(replace(f, examples=f.examples[:max_examples]) for f in _by_severity(found)),
         passed=tuple(f.check.title for f in found if not f.count and f.check.title not in skipped),
         skipped=skipped,
         thumbnails_missing="" if data else "They need the folder of images (--data).",
@@ -171,8 +118,8 @@ def inspect_quality(
     return _with_thumbnails(report, columns, Path(data), rules) if data else report
 
 
-def _sampled_rows(n_images: int, most: int, random_state: int) -> NDArray[np.int64]:
-    """Return all rows, or of too many a random sample in ascending order."""
+def sampled_rows(n_images: int, most: int, random_state: int) -> NDArray[np.int64]:
+    """Return all row numbers, or a random sample of ``most``, in ascending order."""
     if n_images <= most:
         return np.arange(n_images, dtype=np.int64)
     return np.sort(np.random.default_rng(random_state).choice(n_images, most, replace=False)).astype(np.int64)
@@ -193,23 +140,18 @@ def _finite_features(
 
 
 def _by_severity(found: Sequence[Finding]) -> list[Finding]:
-    """Return the findings with a case, the worst first."""
+    """Return the findings with cases, the worst first."""
     return sorted((finding for finding in found if finding.count), key=lambda f: SEVERITIES.index(f.check.severity))
 
 
-def _shortened(finding: Finding, most: int) -> Finding:
-    """Return a finding with its first cases."""
-    return replace(finding, examples=finding.examples[:most])
-
-
 def _with_thumbnails(report: QualityReport, columns: Columns, data: Path, rules: DecodeRules) -> QualityReport:
-    """Return the report with small pictures of the images that are listed first."""
+    """Return the report with thumbnails of the images that a page shows."""
     shown = dict.fromkeys(_paths_shown(report))
     digests = {path: columns.sha256[row] for row, path in enumerate(columns.paths) if path in shown}
     wanted = {path: digests[path] for path in shown if path in digests}
     made = make_thumbnails(data, wanted, rules)
     missing = len(wanted) - len(made)
-    gone = f"{missing:,} of {len(wanted):,} images are gone from {data}, or have changed." if missing else ""
+    gone = f"{missing:,} of {len(wanted):,} images are missing in {data}, or have changed." if missing else ""
     return replace(report, thumbnails=made, thumbnails_missing=gone)
 
 
@@ -218,3 +160,51 @@ def _paths_shown(report: QualityReport) -> Iterator[str]:
     for finding in report.findings:
         for example in finding.examples[:THUMBNAIL_EXAMPLES]:
             yield from (image.path for image in example.images[:THUMBNAIL_MEMBERS])
+
+
+def make_thumbnails(data: Path, digests: Mapping[str, str], rules: DecodeRules = DEFAULT_RULES) -> dict[str, bytes]:
+    """Return path → JPEG for every image that is unchanged.
+
+    Parameters
+    ----------
+    data : Path
+        The folder, or the manifest in it, that features were extracted from.
+    digests : mapping of str to str
+        Path → SHA-256 of the extracted bytes.
+    rules : DecodeRules
+        Those of the cache's recipe.
+
+    Raises
+    ------
+    DataError
+        If there is no such folder.
+    """
+    root = data.parent if data.is_file() else data
+    if not root.is_dir():
+        raise DataError(f"There is no folder {data}. Expected: the one that the features were extracted from.")
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        made = pool.map(lambda path: thumbnail(root, path, digests[path], rules), digests)
+        return {path: jpeg for path, jpeg in zip(digests, made, strict=True) if jpeg is not None}
+
+
+def thumbnail(root: Path, path: str, sha256: str, rules: DecodeRules = DEFAULT_RULES) -> bytes | None:
+    """Return the JPEG of an image; None if the file is gone, outside of the folder, or changed."""
+    if path.startswith("/") or ".." in PurePosixPath(path).parts:
+        return None
+    try:
+        data = read_image_bytes(root, ImageRef(path, None, None, None, *state_of((root / path).stat())))
+        if hashlib.sha256(data).hexdigest() != sha256:
+            return None
+        pixels = decode(data, name=path, shrink=_shrink, rules=rules).pixels
+    except (ImageError, OSError, ValueError):
+        return None
+    written = io.BytesIO()
+    Image.fromarray(pixels).save(written, "JPEG", quality=QUALITY)
+    return written.getvalue()
+
+
+def _shrink(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return an image of at most :data:`SIZE_PX` on its longer side."""
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    image.thumbnail((SIZE_PX, SIZE_PX))
+    return np.asarray(image)

@@ -1,4 +1,4 @@
-"""Images that are there twice or nearly so, and labels that are probably wrong."""
+"""Duplicates and near-duplicates among images, and probable label errors."""
 
 from __future__ import annotations
 
@@ -18,55 +18,32 @@ from headstart.texts import counted
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-IDENTICAL = Check(
-    "identical-files",
-    "Identical files",
-    "info",
-    "The same bytes under several names. They weigh more than others when a head is fitted; keep one of each.",
-    unit="groups",
-)
-IDENTICAL_LABELS = Check(
-    "identical-files-different-labels",
-    "Identical files with different labels",
-    "error",
-    "At least one of the labels is wrong. Keep the file in the class that it belongs to.",
-    unit="groups",
-)
-IDENTICAL_SPLITS = Check(
-    "identical-files-across-splits",
-    "Identical files in different splits",
-    "error",
-    "A score on such an image says nothing. Keep it in one split; fit-head leaves it out of training until then.",
-    unit="groups",
-)
-NEAR = Check(
-    "near-duplicates",
-    "Near-duplicates",
-    "info",
-    "The same picture saved again, resized or cropped, or shots in a row. Keep one, or give them a common group.",
-    unit="groups",
-)
-NEAR_LABELS = Check(
-    "near-duplicates-different-labels",
-    "Near-duplicates with different labels",
-    "warning",
-    "Either they differ in just what counts, or one of the labels is wrong. Look at them.",
-    unit="groups",
-)
-NEAR_SPLITS = Check(
-    "near-duplicates-across-splits",
-    "Near-duplicates in different splits",
-    "warning",
-    "Scores on such images are too good. Put each group into one split, as by the manifest's column group.",
-    unit="groups",
-)
+# fmt: off
+IDENTICAL = Check("identical-files", "Identical files", "info",
+                  "The same bytes under several names. They weigh more than others in a fit; keep one of each.", "groups")
+IDENTICAL_LABELS = Check("identical-files-different-labels", "Identical files with different labels", "error",
+                         "At least one label is wrong. Keep the file in the class that it belongs to.", "groups")
+IDENTICAL_SPLITS = Check("identical-files-across-splits", "Identical files in different splits", "error",
+                         "A score on such an image means nothing. Keep it in one split; until then, fit-head leaves it out "
+                         "of training.", "groups")
+NEAR = Check("near-duplicates", "Near-duplicates", "info", "The same picture saved again, resized or cropped, or shots in a "
+             "row. Keep one, or give them a common group.", "groups")
+NEAR_LABELS = Check("near-duplicates-different-labels", "Near-duplicates with different labels", "warning",
+                    "Either the small difference distinguishes the classes, or one of the labels is wrong. Look at them.",
+                    "groups")
+NEAR_SPLITS = Check("near-duplicates-across-splits", "Near-duplicates in different splits", "warning",
+                    "Scores on such images are too good. Put each group into one split, e.g. by the manifest's column group.",
+                    "groups")
+LABELS = Check("probable-label-errors", "Probable label errors", "warning", "A head fitted without the image is sure of "
+               "another class. Some images are difficult rather than wrong: look at them.")
+# fmt: on
 
 
 def identical_files(columns: Columns) -> Iterator[Finding]:
-    """Yield the groups of files with the same bytes, and those of different labels and in different splits."""
+    """Yield the groups of identical files, and those with different labels and in different splits."""
     by_digest: dict[str, list[int]] = {}
-    heads = columns.sha256.array[:, :8].copy().view(np.uint64)[:, 0]  # where they differ, the digests do
-    _, which, counts = np.unique(heads, return_inverse=True, return_counts=True)
+    prefixes = columns.sha256.array[:, :8].copy().view(np.uint64)[:, 0]  # compared before the whole digests
+    _, which, counts = np.unique(prefixes, return_inverse=True, return_counts=True)
     for row in np.flatnonzero(counts[which] > 1).tolist():
         by_digest.setdefault(columns.sha256[row], []).append(row)
     groups = sorted((rows for rows in by_digest.values() if len(rows) > 1), key=len, reverse=True)
@@ -85,7 +62,7 @@ def _three_findings(
     example: Callable[[Sequence[int]], Example],
     threshold: str = "",
 ) -> Iterator[Finding]:
-    """Yield all groups, those of different labels, and those in different splits."""
+    """Yield all groups, those with different labels, and those in different splits."""
     of_labels = [_one_of_each(rows, columns.labels) for rows in groups if columns.n_labels(rows) > 1]
     of_splits = [_one_of_each(rows, columns.splits) for rows in groups if columns.n_splits(rows) > 1]
     for check, found in zip(checks, (groups, of_labels, of_splits), strict=True):
@@ -95,7 +72,7 @@ def _three_findings(
 
 
 def _one_of_each(rows: Sequence[int], values: Sequence[Any] | NDArray[Any]) -> list[int]:
-    """Return rows so that the first one of each value comes before the others: of many, the first are shown."""
+    """Return rows with the first of each value before the others, since only the first are listed."""
     first = list({values[row]: row for row in reversed(rows)}.values())[::-1]
     chosen = set(first)
     return first + [row for row in rows if row not in chosen]
@@ -104,18 +81,10 @@ def _one_of_each(rows: Sequence[int], values: Sequence[Any] | NDArray[Any]) -> l
 def near_duplicates(
     columns: Columns, features: NDArray[np.float32], rows: NDArray[np.int64], cosine: float
 ) -> Iterator[Finding]:
-    """Yield the groups of images with nearly the same features, and those of different labels and in different splits.
+    """Yield the groups of near-duplicates, and those with different labels and in different splits.
 
-    Parameters
-    ----------
-    columns : Columns
-        What the cache says of its rows.
-    features : ndarray of shape (n_rows, n_features), float32
-        Averages of the stored layer, finite.
-    rows : ndarray of shape (n_rows,), int64
-        The row of the cache of each.
-    cosine : float
-        From where on two images are nearly the same, the mean subtracted.
+    ``features`` are finite averages of the stored layer, shape (n_rows, n_features), of these ``rows`` of the cache;
+    ``cosine`` is the least cosine of near-duplicates, after subtracting the mean.
     """
     _, first, copy_of = np.unique([columns.sha256[row] for row in rows], return_index=True, return_inverse=True)
     unit = unit_rows(features[first])
@@ -137,22 +106,14 @@ def near_duplicates(
     yield from _three_findings(columns, found, (NEAR, NEAR_LABELS, NEAR_SPLITS), example, threshold)
 
 
-#: Parts of which each is predicted by a head that was fitted on the others.
 N_FOLDS = 5
 
-#: Images times classes up to which the heads are fitted: some minutes on two cores.
+#: Largest number of images times classes that is checked: some minutes on two cores.
 MAX_IMAGES_TIMES_CLASSES = 20_000_000
-
-LABELS = Check(
-    "probable-label-errors",
-    "Labels that are probably wrong",
-    "warning",
-    "A head that was fitted without the image is sure of another class. Some will be hard, not wrong: look at them.",
-)
 
 
 def why_not(columns: Columns, rows: NDArray[np.int64]) -> str:
-    """Return why labels cannot be checked; empty where they can."""
+    """Return why labels cannot be checked; empty if they can."""
     labels = columns.labels[rows]
     kept, _ = _usable(columns, rows)
     n_classes = len(np.unique(labels[kept]))
@@ -168,7 +129,7 @@ def why_not(columns: Columns, rows: NDArray[np.int64]) -> str:
 
 
 def _usable(columns: Columns, rows: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the positions among ``rows`` of images whose class has enough units for every fold, and their units."""
+    """Return the positions in ``rows`` of images whose class has enough units for every fold, and their units."""
     positions = np.flatnonzero(columns.labels[rows] >= 0)
     if not len(positions):
         return positions, positions
@@ -183,21 +144,10 @@ def _usable(columns: Columns, rows: NDArray[np.int64]) -> tuple[NDArray[np.intp]
 def label_errors(
     columns: Columns, features: NDArray[np.float32], rows: NDArray[np.int64], random_state: int = 0
 ) -> Finding:
-    """Return the images whose label is probably wrong, the surest first.
+    """Return the images whose label is probably wrong, the clearest first; features and rows as for :func:`near_duplicates`.
 
-    An image is listed where another class gets a higher probability than the given one, and at least the probability
-    that images of that class get on average (the thresholds of confident learning).
-
-    Parameters
-    ----------
-    columns : Columns
-        What the cache says of its rows.
-    features : ndarray of shape (n_rows, n_features), float32
-        Averages of the stored layer, finite.
-    rows : ndarray of shape (n_rows,), int64
-        The row of the cache of each.
-    random_state : int
-        Seeds the folds.
+    An image is listed if another class gets a higher probability than its label, and at least the mean probability that
+    images of that class get for it (the thresholds of confident learning).
     """
     kept, units = _usable(columns, rows)
     classes, given = np.unique(columns.labels[rows[kept]], return_inverse=True)
@@ -211,28 +161,26 @@ def label_errors(
     listed = np.flatnonzero((other != given) & (others > own))
     listed = listed[np.argsort(own[listed] - others[listed], kind="stable")]
     names = [columns.class_names[c] for c in classes]
-    examples = tuple(
-        example(columns, int(rows[kept[i]]), names[given[i]], names[other[i]], float(own[i]), float(others[i]))
-        for i in listed
-    )
+
+    def example(i: int) -> Example:
+        label, likely, p_label, p_likely = names[given[i]], names[other[i]], float(own[i]), float(others[i])
+        values = {"given": label, "probability_given": round(p_label, 4)}
+        values |= {"other": likely, "probability_other": round(p_likely, 4)}
+        detail = f"labelled {label} ({p_label:.2f}), more like {likely} ({p_likely:.2f})"
+        return columns.example([int(rows[kept[i]])], detail, values)
+
     right = float(np.mean(probabilities.argmax(axis=1) == given))
     return Finding(
         LABELS,
         len(listed),
-        examples,
+        tuple(example(i) for i in listed.tolist()),
         threshold=f"{N_FOLDS} logistic heads, each fitted without the images that it judges ({right:.1%} of {len(given):,} "
-        "as labelled); another class at least as probable as it is for its own images on average",
+        "as labelled); another class at least as probable as for its own images on average",
     )
 
 
-def example(columns: Columns, row: int, given: str, other: str, own: float, others: float) -> Example:
-    """Return one image with what the head says."""
-    values = {"given": given, "probability_given": round(own, 4), "other": other, "probability_other": round(others, 4)}
-    return columns.example([row], f"labelled {given} ({own:.2f}), more like {other} ({others:.2f})", values)
-
-
 def _folds_of(units: NDArray[np.intp], given: NDArray[np.intp], random_state: int) -> NDArray[np.intp]:
-    """Return the fold of each image: whole units, each class spread evenly."""
+    """Return the fold of each image: whole units, classes spread evenly."""
     rng = np.random.default_rng(random_state)
     unit_class = majority_class(units, given)
     fold = np.empty(len(unit_class), np.intp)
@@ -254,7 +202,7 @@ def _out_of_fold(
         inside = folds == fold
         head = make_head(default_spec("logistic"))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a head that has not converged quite ranks as well
+            warnings.simplefilter("ignore")  # convergence does not matter for the ranking
             head.fit(features[~inside], given[~inside])
         probabilities[np.ix_(np.flatnonzero(inside), head.classes_)] = head.predict_proba(features[inside])
     return probabilities

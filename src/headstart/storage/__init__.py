@@ -1,1 +1,1 @@
-"""Objects in a bucket: where they are, how they are listed, read and written. fsspec comes in here and nowhere else."""
+"""Objects in a bucket, and folders that appear whole or not at all. Only this package imports fsspec."""

@@ -1,4 +1,4 @@
-"""An address of cloud storage, as ``s3://bucket/photos``; it never holds a key or a password."""
+"""Addresses in cloud storage, e.g. ``s3://bucket/photos``, without credentials."""
 
 from __future__ import annotations
 
@@ -9,52 +9,41 @@ from typing import TypeAlias
 
 from headstart.errors import DataError
 
-#: Protocol → the package that speaks it.
+#: Protocol → package that implements it.
 PROTOCOLS = {"s3": "s3fs", "gs": "gcsfs"}
 
-#: What stands before the first colon of an address (RFC 3986, section 3.1).
+#: Scheme and rest of an address (RFC 3986, section 3.1).
 _PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
 
-#: Names of buckets, those of old ones included (Amazon S3 user guide, "Bucket naming rules"; Cloud Storage, "Buckets").
+#: Names of buckets, including legacy ones (Amazon S3 user guide, "Bucket naming rules"; Cloud Storage, "Buckets").
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 
-#: In a text of others, what a URL may give away: who asks for it, and its query.
+#: Parts of URLs that may contain secrets: user information and query.
 _USER, _QUERY = re.compile(r"(?<=://)[^/\s]*@"), re.compile(r"(https?://[^\s?\"']*)\?[^\s\"']*")
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """An object, or all objects below a name.
+    """An object, or all objects below a name."""
 
-    Attributes
-    ----------
-    protocol : str
-        One of :data:`PROTOCOLS`.
-    bucket : str
-        Name of the bucket.
-    key : str
-        Name in it, without a slash at its beginning or end; empty for the whole bucket.
-    """
-
-    protocol: str
+    protocol: str  # one of :data:`PROTOCOLS`
     bucket: str
-    key: str = ""
+    key: str = ""  # name within the bucket, without leading or trailing slash; empty for the whole bucket
 
     def __str__(self) -> str:
         return f"{self.protocol}://{self.path}"
 
     def __truediv__(self, name: str) -> Address:
-        """Return the address of what has that name below this one."""
         return replace(self, key=f"{self.key}/{name}" if self.key else name)
 
     @property
     def path(self) -> str:
-        """Bucket and key, as fsspec takes them."""
+        """Bucket and key, in fsspec's form."""
         return f"{self.bucket}/{self.key}" if self.key else self.bucket
 
     @property
     def name(self) -> str:
-        """The last part of the key; the bucket's name where there is none."""
+        """The last part of the key, or the bucket's name."""
         return self.key.rpartition("/")[2] or self.bucket
 
     @property
@@ -64,30 +53,27 @@ class Address:
 
     @property
     def suffix(self) -> str:
-        """The end of the name, from its last dot on."""
+        """The suffix of the name, with its dot."""
         return Path(self.name).suffix
 
     @property
     def parent(self) -> Address:
-        """What it lies in."""
+        """The address one level up."""
         return replace(self, key=self.key.rpartition("/")[0])
 
     def with_name(self, name: str) -> Address:
-        """Return the address beside this one that has that name."""
+        """Return the address with another last part."""
         return self.parent / name
 
 
-#: Where something lies: on a disk, or in a bucket.
+#: A place on a disk, or in a bucket.
 Location: TypeAlias = Path | Address
 
 
 def location(text: str | Path | Address) -> Location:
-    """Return a path, or an address where the text is one.
+    """Return a path, or an address if the text is one.
 
-    Raises
-    ------
-    DataError
-        If it is an address that is not understood, or that holds a secret; the message never repeats it.
+    Raises DataError if the address is invalid or contains a secret, which the message never repeats.
     """
     if not isinstance(text, str):
         return text
@@ -96,23 +82,23 @@ def location(text: str | Path | Address) -> Location:
 
 
 def parse(protocol: str, rest: str) -> Address:
-    """Return the address of what stands before and behind ``://``; raises as :func:`location` does."""
+    """Return the address from the parts before and after ``://``; raises as :func:`location`."""
     protocol = protocol.lower()
     bucket, _, key = rest.partition("/")
     if "@" in bucket or ":" in bucket or "?" in rest:
         raise DataError(
-            f"An address of {protocol}:// with a user, a password, a port or a query string is refused, since it would be "
+            f"{protocol}:// addresses with a user, a password, a port or a query string are refused, since they would be "
             "stored and printed. Expected: s3://bucket/folder. Give keys in the environment or in the provider's own "
             "configuration file (AWS_ACCESS_KEY_ID …, ~/.aws/credentials, GOOGLE_APPLICATION_CREDENTIALS), another server in "
             "AWS_ENDPOINT_URL."
         )
     if protocol not in PROTOCOLS:
-        raise DataError(f"Addresses of {protocol}:// are not known. Expected: a path, s3://bucket/… or gs://bucket/…")
+        raise DataError(f"{protocol}:// addresses are not supported. Expected: a path, s3://bucket/… or gs://bucket/…")
     if not _BUCKET.fullmatch(bucket):
         raise DataError(f"{protocol}://{rest} names no bucket. Expected: {protocol}://bucket/folder.")
     return Address(protocol, bucket, key.strip("/"))
 
 
 def redacted(text: str) -> str:
-    """Return a text of others without users, passwords and query strings of the URLs in it."""
+    """Return a text without users, passwords and query strings in its URLs."""
     return _QUERY.sub(r"\1", _USER.sub("", text))

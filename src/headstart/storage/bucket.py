@@ -1,4 +1,4 @@
-"""List, read, write and delete objects in a bucket; errors of cloud libraries become one sentence without secrets."""
+"""List and read objects in a bucket; errors of cloud libraries become one sentence without secrets."""
 
 from __future__ import annotations
 
@@ -15,21 +15,27 @@ from typing import Any
 from headstart.errors import HeadstartError, MissingExtraError, StorageError
 from headstart.storage.address import PROTOCOLS, Address, redacted
 
-#: Where a provider's library looks for keys.
+#: Where a provider's library looks for credentials.
 KEYS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws/credentials, or the role of the machine",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS, gcloud auth application-default login, or the account of the machine",
 }
 
-#: Words in the names of exceptions, from botocore, aiohttp and google.auth, that say that nobody answered.
+#: Words in the names of connection errors of botocore, aiohttp and google.auth.
 UNREACHABLE = ("Connect", "Endpoint", "Timeout", "DNS", "SSL", "Proxy", "Disconnected", "HTTPClient", "Transport")
 
-#: Characters of a library's message that are shown.
+#: Characters shown of a library's message.
 SHOWN = 200
+
+#: Objects in a page of a listing, the maximum of S3.
+PAGE = 1000
+
+#: Options that read a whole object, and thus one version of it, in a single request.
+WHOLE = {"s3": {"max_concurrency": 1}, "gs": {"concurrency": 1}}
 
 
 class NotReachedError(StorageError):
-    """The server does not answer, or there are no keys to ask it with: no object of it can be read at all."""
+    """The server does not answer, or there are no credentials: no object can be read."""
 
 
 class GoneError(StorageError):
@@ -37,15 +43,15 @@ class GoneError(StorageError):
 
 
 class DeniedError(StorageError):
-    """The keys do not allow it."""
+    """The credentials do not allow it."""
 
 
 class ExistsError(StorageError):
-    """There is an object where a new one was to be."""
+    """The object to be created exists."""
 
 
 def _check_installed(protocol: str) -> None:
-    """Raise MissingExtraError where what speaks a protocol is missing."""
+    """Raise MissingExtraError if the packages of a protocol are not installed."""
     missing = [name for name in ("fsspec", PROTOCOLS[protocol]) if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingExtraError(
@@ -56,9 +62,9 @@ def _check_installed(protocol: str) -> None:
 
 @contextmanager
 def asking(address: Address) -> Iterator[None]:
-    """Turn whatever a library raises in the block into a StorageError; there is nothing but its call in it.
+    """Turn any exception of a library call into a StorageError.
 
-    What it raised is not kept as the cause: it may hold headers and signed URLs, and a worker's log would show it.
+    The cause is dropped: it may contain headers and signed URLs, which a worker's log would show.
     """
     try:
         yield
@@ -69,54 +75,36 @@ def asking(address: Address) -> Iterator[None]:
 
 
 def explained(address: Address, error: Exception) -> StorageError:
-    """Return what a library's error means."""
+    """Return the StorageError for a library's error."""
     names = " ".join(kind.__name__ for kind in type(error).__mro__)
-    said = redacted(" ".join(str(error).split()))[:SHOWN]
+    message = redacted(" ".join(str(error).split()))[:SHOWN]
     if "NoCredentials" in names or "PartialCredentials" in names or "DefaultCredentials" in names:
         return NotReachedError(f"{address} cannot be read: no keys were found. Expected: {KEYS[address.protocol]}.")
     if isinstance(error, FileNotFoundError):
         return GoneError(f"There is nothing at {address}: no such bucket or object.")
-    if isinstance(error, FileExistsError) or "PreconditionFailed" in said or "pre-conditions" in said:
+    if isinstance(error, FileExistsError) or "PreconditionFailed" in message or "pre-conditions" in message:
         return ExistsError(f"There is an object at {address} already.")
-    if isinstance(error, PermissionError) or "Forbidden" in said:
-        return DeniedError(f"{address}: permission denied ({said}). Keys are taken from {KEYS[address.protocol]}.")
+    if isinstance(error, PermissionError) or "Forbidden" in message:
+        return DeniedError(f"{address}: permission denied ({message}). Keys are taken from {KEYS[address.protocol]}.")
     if any(word in names for word in UNREACHABLE) or isinstance(error, ConnectionError | TimeoutError):
-        return NotReachedError(f"The storage of {address} does not answer ({said or type(error).__name__}).")
-    return StorageError(f"{address} failed: {said or type(error).__name__}.")
-
-
-#: Objects of a page of a listing: the most that S3 gives at once.
-PAGE = 1000
-
-#: One request for a whole object, which is then one version of it; by default large ones are read in several.
-WHOLE = {"s3": {"max_concurrency": 1}, "gs": {"concurrency": 1}}
+        return NotReachedError(f"The server of {address} does not answer ({message or type(error).__name__}).")
+    return StorageError(f"{address} failed: {message or type(error).__name__}.")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An object as a listing tells of it.
+    """An object in a listing."""
 
-    Attributes
-    ----------
-    path : str
-        Its name below what was listed.
-    size_bytes : int
-        Its size.
-    changed_ns : int
-        Nanoseconds since 1970: the second in which it was written, and in place of a fraction, which storages do not give, a
-        number made of its ETag. Two versions of one second differ in it, but for one case in 10⁹.
-    etag : str
-        What the provider says of the content: another one for other bytes.
-    """
-
-    path: str
+    path: str  # name relative to the listed address
     size_bytes: int
+    #: Modification time, nanoseconds since 1970. Storages report whole seconds; the fraction is a hash of the ETag, so
+    #: that two versions written in one second differ.
     changed_ns: int
-    etag: str
+    etag: str  # the provider's tag of the content
 
 
 def filesystem(protocol: str) -> Any:
-    """Return what speaks a protocol, one for all threads of this process; listings are never remembered."""
+    """Return the filesystem of a protocol, shared by all threads of this process; listings are not cached."""
     return _filesystem(protocol, os.getpid())
 
 
@@ -130,75 +118,75 @@ def _filesystem(protocol: str, _process: int) -> Any:
 
 
 def entries(folder: Address) -> Iterator[Entry]:
-    """Yield every object below a name, page by page; what stands for a folder is none.
+    """Yield every object below an address, page by page; placeholders of folders are left out.
 
     Raises
     ------
     StorageError
-        If there is no such bucket, it may not be listed, or it cannot be reached.
+        If the bucket does not exist, may not be listed, or cannot be reached.
     """
-    prefix = f"{folder.key}/" if folder.key else ""
-    for page in _PAGES[folder.protocol](folder, prefix):
-        for facts in page:
-            name = facts.get("Key") or facts["name"]
+    prefix = _prefix(folder)
+    for page in _pages(folder):
+        for info in page:
+            name = info.get("Key") or info["name"]
             if not name.endswith("/"):
-                yield _entry(name[len(prefix) :], facts)
+                yield _entry(name[len(prefix) :], info)
 
 
-def _pages_s3(folder: Address, prefix: str) -> Iterator[Sequence[Mapping[str, Any]]]:
-    more: dict[str, str] = {}
-    while True:
+def _prefix(folder: Address) -> str:
+    return f"{folder.key}/" if folder.key else ""
+
+
+def _pages(folder: Address) -> Iterator[Sequence[Mapping[str, Any]]]:
+    """Yield the objects below an address, page by page, at least one page."""
+    list_page = {"s3": _s3_page, "gs": _gs_page}[folder.protocol]
+    token: str | None = ""
+    while token is not None:
         with asking(folder):
-            page = filesystem("s3").call_s3(
-                "list_objects_v2", Bucket=folder.bucket, Prefix=prefix, MaxKeys=PAGE, **more
-            )
-        yield page.get("Contents", ())
-        if not page.get("IsTruncated"):
-            return
-        more = {"ContinuationToken": page["NextContinuationToken"]}
+            objects, token = list_page(folder.bucket, _prefix(folder), token)
+        yield objects
 
 
-def _pages_gs(folder: Address, prefix: str) -> Iterator[Sequence[Mapping[str, Any]]]:
-    more: dict[str, str] = {}
-    while True:
-        with asking(folder):
-            page = filesystem("gs").call(
-                "GET", "b/{}/o", folder.bucket, prefix=prefix, maxResults=PAGE, json_out=True, **more
-            )
-        yield page.get("items", ())
-        if "nextPageToken" not in page:
-            return
-        more = {"pageToken": page["nextPageToken"]}
+def _s3_page(bucket: str, prefix: str, token: str) -> tuple[Sequence[Mapping[str, Any]], str | None]:
+    """Return the objects of a page, and the token of the next page."""
+    more = {"ContinuationToken": token} if token else {}
+    page = filesystem("s3").call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=PAGE, **more)
+    return page.get("Contents", ()), page["NextContinuationToken"] if page.get("IsTruncated") else None
 
 
-_PAGES = {"s3": _pages_s3, "gs": _pages_gs}
+def _gs_page(bucket: str, prefix: str, token: str) -> tuple[Sequence[Mapping[str, Any]], str | None]:
+    more = {"pageToken": token} if token else {}
+    page = filesystem("gs").call("GET", "b/{}/o", bucket, prefix=prefix, maxResults=PAGE, json_out=True, **more)
+    return page.get("items", ()), page.get("nextPageToken")
 
 
-def _entry(path: str, facts: Mapping[str, Any]) -> Entry:
-    """Return an object of that name, from what S3 or Cloud Storage tells of it."""
-    changed = facts.get("LastModified") or facts["updated"]
+def _entry(path: str, info: Mapping[str, Any]) -> Entry:
+    """Return an entry from the metadata of S3 or Cloud Storage."""
+    changed = info.get("LastModified") or info["updated"]
     if isinstance(changed, str):
         changed = datetime.fromisoformat(changed)
-    etag = str(facts.get("ETag") or facts.get("md5Hash") or facts.get("crc32c") or facts.get("etag", "")).strip('"')
+    etag = str(info.get("ETag") or info.get("md5Hash") or info.get("crc32c") or info.get("etag", "")).strip('"')
     fraction = int.from_bytes(hashlib.sha256(etag.encode()).digest()[:8]) % 10**9
-    size = facts["size"] if "size" in facts else facts["Size"]
+    size = info["size"] if "size" in info else info["Size"]
     return Entry(path, int(size), int(changed.timestamp()) * 10**9 + fraction, etag)
 
 
 def stat(address: Address) -> Entry | None:
-    """Return the object at an address; None where there is none.
-
-    Raises
-    ------
-    StorageError
-        If it may not be looked at, or cannot be reached.
-    """
+    """Return the object at an address, or None; raise StorageError if it may not be read, or cannot be reached."""
     try:
         with asking(address):
-            facts = filesystem(address.protocol).info(address.path)
+            info = filesystem(address.protocol).info(address.path)
     except GoneError:
         return None
-    return _entry(address.name, facts) if facts["type"] == "file" else None
+    return _entry(address.name, info) if info["type"] == "file" else None
+
+
+def existing(address: Address) -> Entry:
+    """Return the object at an address; raise GoneError if there is none."""
+    entry = stat(address)
+    if entry is None:
+        raise explained(address, FileNotFoundError())
+    return entry
 
 
 def read(address: Address) -> bytes:
@@ -215,7 +203,7 @@ def read(address: Address) -> bytes:
 
 
 def first_bytes(addresses: Sequence[Address], n_bytes: int) -> list[bytes]:
-    """Return the first bytes of some objects of one storage, at most :data:`PAGE`; nothing of what cannot be read."""
+    """Return the first bytes of at most :data:`PAGE` objects of one storage; empty for those that cannot be read."""
     if not addresses:
         return []
     with asking(addresses[0]):
@@ -228,8 +216,7 @@ def first_bytes(addresses: Sequence[Address], n_bytes: int) -> list[bytes]:
 def is_there(folder: Address) -> bool:
     """Return whether a bucket can be listed."""
     try:
-        for page in _PAGES[folder.protocol](folder, f"{folder.key}/" if folder.key else ""):
-            return page is not None
+        next(_pages(folder))
     except StorageError:
         return False
-    return False
+    return True

@@ -104,8 +104,8 @@ def test_a_user_without_a_home_has_a_folder(monkeypatch: pytest.MonkeyPatch) -> 
     for name in ("KERAS_HOME", "XDG_CACHE_HOME", objects.FOLDER_VARIABLE):
         monkeypatch.delenv(name, raising=False)
     assert objects.home().name == "headstart"
-    assert weights.keras_home() == objects.temporary_home() / ".keras"
-    assert objects.temporary_home().stat().st_mode & 0o077 == 0
+    assert weights.keras_home() == objects._temporary_home() / ".keras"
+    assert objects._temporary_home().stat().st_mode & 0o077 == 0
 
 
 def test_a_backend_that_is_not_installed_is_named_before_keras_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:

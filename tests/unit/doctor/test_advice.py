@@ -23,12 +23,12 @@ WITH_INT8 = replace(RATES, forward={**RATES.forward, "int8": 64.0}, int8_seconds
 
 def test_the_network_bounds_until_photographs_are_large() -> None:
     first, draft, second = advise(MACHINE, RATES)
-    assert "network bounds a run here (32.0 images/s), and decoding does from 12 megapixels on" in first
+    assert "network limits a run here (32.0 images/s); from 12 megapixels on, decoding does" in first
     assert (
         "Expected on 2 cores, images/s: 30.4 at 0.1 megapixels, 26.7 at 1 megapixels, 10.7 at 12 megapixels." in first
     )
     assert draft.startswith(
-        "JPEGs of 12 megapixels take 2.0 times what the network takes for them: --resize jpeg-draft"
+        "Decoding JPEGs of 12 megapixels takes 2.0 times as long as the network: --resize jpeg-draft"
     )
     assert "3.0 times as fast" in draft
     assert second.startswith("bfloat16 is 2.0 times as fast as float32")
@@ -37,13 +37,13 @@ def test_the_network_bounds_until_photographs_are_large() -> None:
 def test_a_gpu_computes_while_the_processor_decodes() -> None:
     rates = replace(RATES, forward={"float32": 300.0, "float16": 1000.0})
     first = advise(replace(MACHINE, devices=(CPU, GPU)), rates)[0]
-    assert "Decoding bounds a run here" in first
+    assert "Decoding limits a run here" in first
     assert "600.0 at 0.1 megapixels, 160.0 at 1 megapixels, 16.0 at 12 megapixels" in first
 
 
 def test_a_slow_network_bounds_whatever_the_size() -> None:
     rates = replace(RATES, forward={"float32": 4.0})
-    assert "whatever the size of the photographs (4.0 images/s)" in advise(MACHINE, rates)[0]
+    assert "whatever the size of the images (4.0 images/s)" in advise(MACHINE, rates)[0]
     assert any("jpeg-draft" in sentence for sentence in advise(MACHINE, rates))  # a quarter of the cores decodes
     rates = replace(rates, forward={"float32": 3.9})
     assert not any("jpeg-draft" in sentence for sentence in advise(MACHINE, rates))
@@ -52,26 +52,30 @@ def test_a_slow_network_bounds_whatever_the_size() -> None:
 @pytest.mark.parametrize(
     ("machine", "rates", "said"),
     [
-        (MACHINE, replace(RATES, write=20.0), "write to a local disk (-o)"),
+        (MACHINE, replace(RATES, write=20.0), "write to a faster, local disk (-o)"),
         (MACHINE, replace(RATES, forward={"float32": 16.0, "bfloat16": 16.8}), "--precision float32 loses nothing"),
         (replace(MACHINE, devices=(replace(CPU, reduced_precision=None),)), None, "no native bfloat16"),
-        (replace(MACHINE, engines=("ncnn",)), RATES, "OpenVINO, which is not installed, computes bfloat16 faster"),
+        (
+            replace(MACHINE, engines=("ncnn",)),
+            RATES,
+            "OpenVINO, which is not installed, computes bfloat16 and int8 faster",
+        ),
         (
             replace(MACHINE, engines=("openvino",), devices=(replace(CPU, reduced_precision=None),)),
             None,
-            "pip install 'headstart[ncnn]', then look again",
+            "pip install 'headstart[ncnn]', then run headstart doctor again",
         ),
         (
             replace(MACHINE, devices=(ZEN4,)),
             RATES,
-            "which --precision auto takes on this processor: --precision bfloat16",
+            "but --precision auto uses float32 on this processor: try --precision bfloat16",
         ),
         (
             replace(MACHINE, engines=("openvino",), devices=(ZEN4,)),
             None,
             "ncnn, which is not installed, computes float32 faster",
         ),
-        (MACHINE, WITH_INT8, "int8 is 2.0 times as fast again (64 images/s) and pays from about 320 images on"),
+        (MACHINE, WITH_INT8, "int8 is another 2.0 times as fast (64 images/s) and pays from about 320 images on"),
         (replace(MACHINE, hidden_gpu=True), None, "tensorflow[and-cuda]"),
         (replace(MACHINE, free_memory_bytes=2**30), None, "Only 1.0 GiB of memory are free"),
         (replace(MACHINE, free_disk_bytes=2**29), None, "Only 512 MiB of disk are free in /data"),
@@ -93,4 +97,4 @@ def test_a_slower_type_that_auto_does_not_take_needs_no_word() -> None:
 
 
 def test_features_that_are_only_near_bound_nothing() -> None:
-    assert "network bounds a run here (32.0 images/s)" in advise(MACHINE, WITH_INT8)[0]
+    assert "network limits a run here (32.0 images/s)" in advise(MACHINE, WITH_INT8)[0]

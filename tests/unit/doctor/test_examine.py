@@ -119,7 +119,7 @@ def test_what_is_measured_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[str] = []
     found = examine_machine(on_step=steps.append)
     assert found.rates == Rates({0.1: 300.0, 12.0: 4.0}, {12.0: 9.0}, {"float32": 16.0}, 3000.0)
-    assert found.advice[0].startswith("The network bounds a run here")
+    assert found.advice[0].startswith("The network limits a run here")
     assert json.loads(json.dumps(found.to_dict()))["rates"] == {
         "decode_images_per_second_and_thread": {"0.1": 300.0, "12": 4.0},
         "draft_images_per_second_and_thread": {"12": 9.0},

@@ -46,7 +46,7 @@ def test_flat_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
-        (("1.png", "ant/2.png"), "beside its folders"),
+        (("1.png", "ant/2.png"), "outside the class folders"),
         (("train/1.png", "train/ant/2.png"), "is not known"),
         (("train/ant/1.png", "val/ant/2.png", "ant/3.png"), "named as splits"),
     ],
@@ -160,7 +160,7 @@ def test_any_name_and_no_pipes(tmp_path: Path) -> None:
 
 def test_nothing_found_says_what_was_there(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(DataError, match=r"holds no images. Found instead: 1 × \.txt"):
+    with pytest.raises(DataError, match=r"contains no images. Found instead: 1 × \.txt"):
         discover(tmp_path)
     with pytest.raises(DataError, match="There is no folder at"):
         discover(tmp_path / "absent")
@@ -197,7 +197,7 @@ def test_manifest(tmp_path: Path, separator: str, encoding: str) -> None:
         ("path,label\n/etc/passwd,a\n", "leads out of"),
         ("path,label\nabsent.png,a\n", "1 file not found in"),
         ("path,label,split\n1.png,a,later\n", "unknown split 'later'"),
-        ("path,label\n1.png,a,b\n", "line 2: 3 cells where 2"),
+        ("path,label\n1.png,a,b\n", "line 2: 3 cells, but 2 columns"),
         ("path,label\nsub,a\n", r"1 file not found in .*: sub"),
         ("path,label\n", "names no images"),
         ("", "Received: nothing"),

@@ -93,7 +93,7 @@ def test_classes_that_sound_like_splits_stay_classes(tops: tuple[str, ...]) -> N
     [
         (("x/a/1.png", "x/b/1.png", "y/a/1.png", "y/b/1.png"), r"Every class \(x, y\) has the same folders in it: a, b"),
         (("x/train/1.png", "x/test/1.png", "y/train/1.png", "y/test/1.png"), "the folders test, train; .*column split"),
-        (("x/train/1.png", "x/test/1.png"), "x holds the folders test, train. If those are the splits, give data/x"),
+        (("x/train/1.png", "x/test/1.png"), "x contains the folders test, train. If those are the splits, give data/x"),
     ],
 )  # fmt: skip
 def test_what_is_doubtful_is_said(paths: tuple[str, ...], words: str) -> None:

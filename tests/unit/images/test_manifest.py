@@ -73,7 +73,7 @@ def test_a_file_may_have_spaces_or_a_backslash_in_its_name(tmp_path: Path) -> No
 
 def test_what_columns_were_taken_for_is_said(tmp_path: Path) -> None:
     found = discover(table(tmp_path, "id,file_name,label,width\n7,1.png,cat,30\n"))
-    assert found.notices[0] == f"Columns of {tmp_path / 'labels.csv'} taken: file_name as path; not used: id, width."
+    assert found.notices[0] == f"Columns of {tmp_path / 'labels.csv'}: read file_name as path; not used: id, width."
 
 
 def test_rows_that_name_an_image_again_with_the_same_label_are_taken_once(tmp_path: Path) -> None:
@@ -111,8 +111,8 @@ def test_labels_are_asked_about(tmp_path: Path) -> None:
         ),
         ("path,class,category\nimg/a.png,x,cat\n", "several columns that may be the label: class, category"),
         ("path,path,label\nimg/a.png,x,cat\n", "several columns that may be the path"),
-        ("path,label\nimg/a.png,cat, tabby\n", "line 2: 3 cells where 2 .* needs quotes"),
-        ("path,label\nimg/a.png\n", "line 2: 1 cell where 2 .* An empty cell needs its separator"),
+        ("path,label\nimg/a.png,cat, tabby\n", "line 2: 3 cells, but 2 columns. .* needs quotes"),
+        ("path,label\nimg/a.png\n", "line 2: 1 cell, but 2 columns. .*An empty cell needs its separator"),
         ("path,breed\nimg/a.png,cat\n", r'Received: path, breed\. Call the column of the classes "label"\.'),
         (
             "path,cat,dog\nimg/a.png,1,0\n",
@@ -123,7 +123,7 @@ def test_labels_are_asked_about(tmp_path: Path) -> None:
         ("path,label\n'img/a.png','cat'\n", "Remove the quotes '"),
         (
             "path,label\n/elsewhere/1.png,cat\n",
-            "Give a folder that holds all of the images as the data, and --manifest",
+            "Give a folder that contains all images as the data, and --manifest",
         ),
         (
             "path,label\nimg/a.png,cat\nimg/b.png,cat\nimg/a.png,dog\n./img/b.png,dog\n",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -122,26 +121,26 @@ def test_an_empty_bucket_holds_no_images(s3: Any) -> None:
 
 
 def test_of_a_listing_one_page_is_kept_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Facts(dict[str, Any]):
+    class Metadata(dict[str, Any]):
         alive = 0
 
-        def __init__(self, **facts: Any) -> None:
-            super().__init__(facts)
-            Facts.alive += 1
+        def __init__(self, **values: Any) -> None:
+            super().__init__(values)
+            Metadata.alive += 1
 
         def __del__(self) -> None:
-            Facts.alive -= 1
+            Metadata.alive -= 1
 
     most = 0
 
-    def pages(_folder: Any, prefix: str) -> Iterator[list[Facts]]:
+    def s3_page(_bucket: str, prefix: str, token: str) -> tuple[list[Metadata], str | None]:
         nonlocal most
-        for page in range(50):
-            changed = datetime(2026, 1, 1, tzinfo=UTC)
-            keys = [f"{prefix}ant/{page:02d}-{number}.png" for number in range(20)]
-            yield [Facts(Key=key, Size=1, LastModified=changed, ETag=key) for key in keys]
-            most = max(most, Facts.alive)
+        number, changed = int(token or 0), datetime(2026, 1, 1, tzinfo=UTC)
+        keys = [f"{prefix}ant/{number:02d}-{n}.png" for n in range(20)]
+        page = [Metadata(Key=key, Size=1, LastModified=changed, ETag=key) for key in keys]
+        most = max(most, Metadata.alive)
+        return page, str(number + 1) if number < 49 else None
 
-    monkeypatch.setitem(bucket._PAGES, "s3", pages)
+    monkeypatch.setattr(bucket, "_s3_page", s3_page)
     assert len(discover(location("s3://photos/set")).refs) == 1000
     assert most <= 40

@@ -38,7 +38,7 @@ def test_an_address_with_a_secret_is_refused_without_repeating_it(text: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("ftp://photos/a", "not known"), ("s3:///a", "no bucket"), ("s3://", "no bucket")]
+    ("text", "said"), [("ftp://photos/a", "not supported"), ("s3:///a", "no bucket"), ("s3://", "no bucket")]
 )
 def test_what_is_no_address_is_said(text: str, said: str) -> None:
     with pytest.raises(DataError, match=said):

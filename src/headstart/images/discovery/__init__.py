@@ -1,1 +1,1 @@
-"""Which images there are: folders, tables and buckets → paths, labels, splits and groups."""
+"""Folders, manifests and buckets to sorted image paths with label, split and group."""

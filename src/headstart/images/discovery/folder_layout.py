@@ -1,4 +1,4 @@
-"""How a folder of images is laid out: which folders are classes, which are splits, and what has to be asked about it."""
+"""The layout of a folder of images: which folders are classes, which are splits, and what is doubtful."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from headstart.images.discovery.class_names import looks_like, named
 from headstart.storage.address import Location
 from headstart.texts import class_name, counted
 
-#: Word → the split that it means.
+#: Word → split.
 WORDS = {
     "train": "train", "training": "train", "trainval": "train", "trn": "train",
     "val": "validation", "valid": "validation", "validate": "validation", "validation": "validation", "dev": "validation",
@@ -21,7 +21,7 @@ WORDS = {
     "evaluation": "test", "pred": "test", "prediction": "test", "predictions": "test", "predict": "test",
 }  # fmt: skip
 
-#: Words that stand beside one of them and change nothing: ``training_set``, ``seg_train``, ``single_prediction``.
+#: Words that may accompany them: ``training_set``, ``seg_train``, ``single_prediction``.
 FILLERS = (
     "set", "sets", "data", "images?", "imgs?", "photos?", "pictures?", "pics?", "samples?", "files?", "folder", "split",
     "seg", "single", "raw", "resized", "cropped", "augmented", "clean(?:ed)?", "orig(?:inal)?",
@@ -29,23 +29,33 @@ FILLERS = (
 
 _FILLER = f"(?:{'|'.join(FILLERS)})*"
 
-#: A name without its separators and digits that means a split.
+#: A split's name without separators and digits.
 _NAME = re.compile(f"{_FILLER}({'|'.join(sorted(WORDS, key=len, reverse=True))}){_FILLER}")
 
-#: Longer names are not looked at: no folder is called so.
+#: Characters of a name that are examined.
 _MAX_LENGTH = 100
 
 #: Separators and digits.
 _BETWEEN = re.compile(r"[\W\d_]+")
 
-#: The words of a name, cut where a capital follows a small letter as well.
+#: The words of a name, camel case included.
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[^\W\d_](?:(?![A-Z])[^\W\d_])*")
+
+CSV_HELP = "name the labels in a CSV with the columns path and label, and give that"
+
+#: A numbered part of a data set.
+_PART = re.compile(
+    r"(?:k?folds?|cv|parts?|batch(?:es)?|chunks?|shards?|subsets?|splits?|sets?)[\W_]*\d+", re.IGNORECASE
+)
+
+#: Files and folders listed in a message before the rest is counted.
+LISTED = 3
 
 
 def split_of(name: str) -> str | None:
-    """Return the split that a name means, ``train``, ``validation`` or ``test``; None where it means none.
+    """Return the split that a name stands for, ``train``, ``validation`` or ``test``; None if it is no split's name.
 
-    Case, separators and digits do not matter, nor do words as ``set`` and ``images``.
+    Case, separators, digits and words such as ``set`` and ``images`` are ignored.
 
     Examples
     --------
@@ -58,32 +68,13 @@ def split_of(name: str) -> str | None:
 
 
 def _mentioned_split(name: str) -> str | None:
-    """Return the split whose word a name begins or ends with, as ``cats_train``; None where it does with none."""
+    """Return the split that a name begins or ends with, e.g. ``cats_train``; None if there is none."""
     words = [word.casefold() for word in _WORD.findall(name[:_MAX_LENGTH])]
     return next((WORDS[word] for word in (*words[:1], *words[-1:]) if word in WORDS), None)
 
 
-#: What helps where folders are not what they seem.
-CSV_HELP = "name the labels in a CSV with the columns path and label, and give that"
-
-#: A numbered part of a data set.
-_PART = re.compile(
-    r"(?:k?folds?|cv|parts?|batch(?:es)?|chunks?|shards?|subsets?|splits?|sets?)[\W_]*\d+", re.IGNORECASE
-)
-
-
 def _doubts(root: Location, tops: set[str], folders: Iterable[str]) -> list[str]:
-    """Return what is doubtful about folders that are taken as classes.
-
-    Parameters
-    ----------
-    root : Path or Address
-        The folder of all images, for messages.
-    tops : set of str
-        Folders directly in it.
-    folders : iterable of str
-        All folders with images in them.
-    """
+    """Return the doubts about the top folders of ``root``, which are taken as classes; ``folders`` are all with images."""
     below: dict[str, set[str]] = defaultdict(set)
     for folder in folders:
         top, _, rest = folder.partition("/")
@@ -96,17 +87,17 @@ def _doubts(root: Location, tops: set[str], folders: Iterable[str]) -> list[str]
 
 
 def _one_folder(root: Location, below: Mapping[str, set[str]]) -> Iterator[str]:
-    """Yield a question where the one class has folders that may be the classes."""
+    """Yield a question if the only class has folders that may be the classes."""
     if len(below) != 1:
         return
     ((top, inside),) = below.items()
     if len(inside) > 1 and "" not in inside:
         what = "splits" if all(map(split_of, inside)) else "classes"
-        yield f"{top} holds the folders {named(sorted(inside))}. If those are the {what}, give {root / top}."
+        yield f"{top} contains the folders {named(sorted(inside))}. If those are the {what}, give {root / top}."
 
 
 def _same_folders(below: Mapping[str, set[str]]) -> list[str]:
-    """Return a question where every class has the same folders in it, two or more, whatever else each has."""
+    """Return a question if every class contains the same folders, two or more."""
     shared = set.intersection(*below.values())
     if len(below) == 1 or len(shared) < 2 or "" in shared:
         return []
@@ -123,7 +114,7 @@ def _same_folders(below: Mapping[str, set[str]]) -> list[str]:
 
 
 def _numbered_parts(tops: Iterable[str]) -> list[str]:
-    """Return a question where all classes are called as numbered parts of a data set are."""
+    """Return a question if all classes are named like parts of a data set."""
     if not all(map(_PART.fullmatch, tops)):
         return []
     names = named(sorted(tops))
@@ -133,7 +124,7 @@ def _numbered_parts(tops: Iterable[str]) -> list[str]:
 
 
 def _a_split_beside_classes(below: Mapping[str, set[str]]) -> list[str]:
-    """Return a question where a folder that is named as a split, and has folders of its own, is taken as a class."""
+    """Return a question if a folder that is named like a split, and has folders of its own, is taken as a class."""
     found = [top for top, inside in below.items() if split_of(top) and len(inside - {""}) > 1]
     if not found or len(below) == 1:
         return []
@@ -145,17 +136,7 @@ def _a_split_beside_classes(below: Mapping[str, set[str]]) -> list[str]:
 
 
 def without_images(folders: Iterable[str], paths: Iterable[str], depth: int) -> list[str]:
-    """Return, in words, which folders where classes or splits are looked for hold no image.
-
-    Parameters
-    ----------
-    folders : iterable of str
-        All folders that were read.
-    paths : iterable of str
-        All images.
-    depth : int
-        Levels of folders that are classes or splits.
-    """
+    """Return a sentence on folders without images in the place of classes or splits, the first ``depth`` levels."""
     used = {""}
     for folder in {path.rpartition("/")[0] for path in paths}:
         parts = folder.split("/")
@@ -165,17 +146,11 @@ def without_images(folders: Iterable[str], paths: Iterable[str], depth: int) -> 
         for folder in folders
         if folder not in used and folder.count("/") < depth and folder.rpartition("/")[0] in used
     ]
-    return [f"No image is in {named(sorted(empty))}: no class or split is made of it."] if empty else []
+    return [f"No images in {named(sorted(empty))}: it becomes no class or split."] if empty else []
 
 
 def in_one_split_alone(tags: Iterable[tuple[str | None, str | None]]) -> list[str]:
-    """Return, in words, which classes ``validation`` or ``test`` has and ``train`` has not.
-
-    Parameters
-    ----------
-    tags : iterable of tuple
-        Label and split of the images, each None where there is none.
-    """
+    """Return a sentence on classes of ``validation`` or ``test`` that ``train`` does not have; tags are label and split."""
     classes: dict[str | None, set[str]] = defaultdict(set)
     for label, split in tags:
         if label is not None:
@@ -186,45 +161,25 @@ def in_one_split_alone(tags: Iterable[tuple[str | None, str | None]]) -> list[st
         for split in ("validation", "test")
     }
     return [
-        f"{named(names)}: in {split} alone; train has {named(sorted(classes['train']))}. No head can learn a class without "
+        f"{named(names)}: only in {split}; train has {named(sorted(classes['train']))}. No head can learn a class without "
         f"images in train. If it is no class, move its images up into the folder of the split, or leave their labels empty."
         for split, names in alone.items()
         if names and train
     ]
 
 
-#: Files and folders named in a message before the rest is counted.
-LISTED = 3
-
-
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a folder of images is laid out.
+    """The layout of a folder of images."""
 
-    Attributes
-    ----------
-    name : str
-        ``class-folders``, ``split-folders`` or ``flat``.
-    place : callable
-        Relative path of an image → its label and its split, each None where it has none.
-    notices : tuple of str
-        What is doubtful, a sentence or two each.
-    """
-
-    name: str
+    name: str  # ``class-folders``, ``split-folders`` or ``flat``
+    #: Maps the relative path of an image to label and split, each may be None.
     place: Callable[[str], tuple[str | None, str | None]]
-    notices: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()  # doubts, one or two sentences each
 
 
 def layout_of(root: Location, paths: list[str]) -> Layout:
-    """Return how the images of a folder are laid out.
-
-    Parameters
-    ----------
-    root : Path or Address
-        The folder, for messages.
-    paths : list of str
-        Relative paths of all images.
+    """Return the layout of a folder from the relative paths of all its images; ``root`` is for messages.
 
     Raises
     ------
@@ -238,7 +193,7 @@ def layout_of(root: Location, paths: list[str]) -> Layout:
     if "" in tops:
         stray = [path for path in paths if "/" not in path]
         raise DataError(
-            f"{root} holds {counted(len(stray))} beside its folders ({listed(stray)}), so their class is not known. "
+            f"{root} contains {counted(len(stray))} outside the class folders ({listed(stray)}), whose class is not known. "
             "Move them into class folders or out of the way, or name the labels in a CSV (--manifest)."
         )
     splits = {top: split for top in tops if (split := split_of(top))}
@@ -247,8 +202,8 @@ def layout_of(root: Location, paths: list[str]) -> Layout:
         return _split_layout(root, splits, folders, paths)
     if several:
         raise DataError(
-            f"{root} holds folders named as splits ({listed(splits)}) beside others "
-            f"({listed(tops - set(splits))}), so it is not clear which are classes. Keep one kind of them there."
+            f"{root} contains folders named as splits ({listed(splits)}) and others "
+            f"({listed(tops - set(splits))}), so it is not clear which are classes. Keep only one of these kinds."
         )
     _refuse_splits(root, tops)
     names = {top: class_name(top) for top in tops}
@@ -258,7 +213,7 @@ def layout_of(root: Location, paths: list[str]) -> Layout:
 
 
 def _split_layout(root: Location, splits: Mapping[str, str], folders: set[str], paths: list[str]) -> Layout:
-    """Return the layout of a folder of splits, with or without class folders in each."""
+    """Return the layout of split folders, with or without class folders in each."""
     start: dict[str, int] = {}
     for top in sorted(splits):
         start[top] = len(inner := _inner_split(top, folders)) + 1
@@ -279,24 +234,24 @@ def _split_layout(root: Location, splits: Mapping[str, str], folders: set[str], 
 
 
 def _inner_split(top: str, folders: Iterable[str]) -> str:
-    """Return the folder that holds the classes of a split: of ``seg_train/seg_train/…`` the inner one."""
+    """Return the folder with the classes of a split: the inner one of ``seg_train/seg_train/…``."""
     below = {"/".join(folder.split("/", 2)[:2]) for folder in folders if folder == top or folder.startswith(f"{top}/")}
     only = next(iter(below)) if len(below) == 1 else top
     return only if only != top and split_of(only.rpartition("/")[2]) == split_of(top) else top
 
 
 def _check_split(root: Location, split: str, folders: set[str], paths: list[str]) -> None:
-    """Raise DataError where a split folder holds both class folders and images beside them."""
+    """Raise DataError if a split contains both class folders and images outside them."""
     if split in folders and any(folder.startswith(f"{split}/") for folder in folders):
         stray = [path for path in paths if path.rpartition("/")[0] == split]
         raise DataError(
-            f"{root / split} holds class folders, and {counted(len(stray))} beside them whose class is not known "
-            f"({listed(stray)}). Move them into {split}/<class>/ or out of the way."
+            f"{root / split} contains {counted(len(stray))} outside its class folders ({listed(stray)}), whose class is not "
+            f"known. Move them into {split}/<class>/ or out of the way."
         )
 
 
 def _refuse_splits(root: Location, tops: set[str]) -> None:
-    """Raise DataError where every folder that would be a class looks like a split."""
+    """Raise DataError if every class folder looks like a split."""
     mentioned = {_mentioned_split(top) or split_of(top) for top in tops}
     if None in mentioned or (len(mentioned) == 1 and not all(map(split_of, tops))) or len(tops) == 1:
         return
@@ -307,7 +262,7 @@ def _refuse_splits(root: Location, tops: set[str]) -> None:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Return the first names, and how many more there are."""
+    """Return the first names, sorted, and the number of further ones."""
     ordered = sorted(names)
     more = f" and {len(ordered) - LISTED:,} more" if len(ordered) > LISTED else ""
     return f"{', '.join(ordered[:LISTED])}{more}"

@@ -1,4 +1,4 @@
-"""A table of images, as a CSV file: path, label and optionally split and group."""
+"""Manifests: CSV files with the columns path, label and optionally split and group."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from headstart.storage.address import Address, Location
 from headstart.texts import class_name, counted, plain_cell
 from headstart.types import SPLITS, ImageRef
 
-#: Column → names by which it goes elsewhere, ``file_name`` in the image folders of Hugging Face's datasets for one
+#: Column → other names for it, e.g. ``file_name`` in Hugging Face's image folders
 #: (https://huggingface.co/docs/datasets/image_dataset#imagefolder); without case, spaces, ``_`` and ``-``.
 COLUMNS = {
     "path": (
@@ -30,24 +30,22 @@ COLUMNS = {
     "group": ("groups", "groupid"),
 }  # fmt: skip
 
-#: What a needed column has in its rows, for messages.
+#: Required column → its values, for messages.
 CONTENTS = {"path": "paths", "label": "classes"}
 
 
 def read_manifest(manifest: Location, root: Location) -> tuple[list[ImageRef], list[str]]:
-    """Return the images that a manifest names, in its order, and what a person should know of the reading.
+    """Return the images in a manifest, in its order, and notices about the manifest.
 
-    Columns are found by their names or by what they are called elsewhere (:data:`COLUMNS`); others are not used. An empty
-    label means unlabelled, an empty split or group means none. Paths are relative to ``root``, or absolute and below it;
-    links are followed. Bytes that are not UTF-8 are kept in paths, since files may be named so, and refused in labels and
-    groups.
+    Columns are found by their names or other usual names (:data:`COLUMNS`); others are ignored. An empty label means
+    unlabelled, an empty split or group means none. Paths are relative to ``root``, or absolute and below it; links are
+    followed. Bytes that are not UTF-8 are allowed in paths only.
 
     Raises
     ------
     DataError
-        If a column is missing, an image is named twice with other labels, a path leads out of ``root`` or to no file, a
-        split is unknown or a label is not UTF-8. A file that is missing is an error, not a failure among others: the list
-        is wrong.
+        If a column or a file is missing, an image is named twice with different labels, a path leads out of ``root``, a
+        split is unknown, or a label is not UTF-8.
     """
     rows = read_rows(manifest)
     header = next(rows, (0, []))[1]
@@ -60,7 +58,9 @@ def read_manifest(manifest: Location, root: Location) -> tuple[list[ImageRef], l
         first = seen.setdefault(ref.path, ref)
         n_again += first is not ref
         if (first.label, first.split, first.group) != (ref.label, ref.split, ref.group):
-            contradictions.append(f"line {number}: {ref.path} is named twice, as {_said(first)} and as {_said(ref)}")
+            contradictions.append(
+                f"line {number}: {ref.path} is named twice, as {_described(first)} and as {_described(ref)}"
+            )
     refs = list(seen.values())
     if not refs:
         raise DataError(f"{manifest} names no images.")
@@ -76,20 +76,15 @@ def read_manifest(manifest: Location, root: Location) -> tuple[list[ImageRef], l
     return refs, [*_notices_of(manifest, header, columns), *(again if n_again else [])]
 
 
-def _said(ref: ImageRef) -> str:
-    """Return what a row says of an image."""
+def _described(ref: ImageRef) -> str:
+    """Return label, split and group of an image, for messages."""
     return ", ".join(filter(None, (ref.label or "unlabelled", ref.split, ref.group and f"group {ref.group}")))
 
 
 def read_paths(table: Path) -> list[Path]:
     """Return the files that a table or a plain list names, relative to its own folder or absolute, in its order.
 
-    A table has a column for the path, and the others are not used; a list has one path a line.
-
-    Raises
-    ------
-    DataError
-        If there is no such column, or no path, or one leads to no file.
+    Only the path column of a table is used; a list has one path a line. Missing columns, paths and files raise DataError.
     """
     rows = list(read_rows(table))
     header = rows[0][1] if rows else [""]
@@ -107,32 +102,21 @@ def read_paths(table: Path) -> list[Path]:
 
 @dataclass(slots=True)
 class RefReader:
-    """Rows of a manifest → images.
-
-    Attributes
-    ----------
-    manifest, root : Path or Address
-        The table, and the folder that its paths are relative to.
-    width : int
-        Columns of the table.
-    columns : mapping of str to int
-        Which is which.
-    labels : dict of str to str
-        Each label as it is written, and as it is kept: a million rows have few.
-    """
+    """Converts the rows of a manifest to images."""
 
     manifest: Location
-    root: Location
-    width: int
-    columns: Mapping[str, int]
+    root: Location  # the folder that the paths are relative to
+    width: int  # number of columns
+    columns: Mapping[str, int]  # name → position
+    #: Cell → normalised label; a million rows have few different ones.
     labels: dict[str, str] = field(default_factory=dict)
 
     def ref(self, number: int, cells: list[str]) -> ImageRef:
-        """Return the image of one row; its size is −1 where there is no such file."""
+        """Return the image of a row; its size is −1 if the file is missing."""
         if len(cells) != self.width and (len(cells) < self.width or any(map(str.strip, cells[self.width :]))):
-            what = "An empty cell needs its" if len(cells) < self.width else "A value needs quotes if it holds a"
+            what = "An empty cell needs its" if len(cells) < self.width else "A value needs quotes if it contains a"
             raise DataError(
-                f"{self.manifest}, line {number}: {counted(len(cells), 'cell')} where {self.width} columns were announced. "
+                f"{self.manifest}, line {number}: {counted(len(cells), 'cell')}, but {self.width} columns. "
                 f"{what} separator."
             )
         given = cells[self.columns["path"]]
@@ -141,7 +125,7 @@ class RefReader:
         path, state = located(self.root, given)
         if path is None:
             raise DataError(
-                f"{self.manifest}, line {number}: {given} leads out of {self.root}. Give a folder that holds all of the "
+                f"{self.manifest}, line {number}: {given} leads out of {self.root}. Give a folder that contains all "
                 f"images as the data, and --manifest {self.manifest}."
             )
         split = self.name("split", number, cells)
@@ -153,7 +137,7 @@ class RefReader:
         return ImageRef(path, label, split_of(split) if split else None, group, *state)
 
     def name(self, column: str, number: int, cells: Sequence[str]) -> str | None:
-        """Return the text of a cell in the form in which it is kept, None where it is empty or there is no such column."""
+        """Return the normalised text of a cell; None if it is empty or the column is missing."""
         if column not in self.columns:
             return None
         given = cells[self.columns[column]]
@@ -167,13 +151,7 @@ class RefReader:
 
 
 def _columns_of(manifest: Location, header: Sequence[str], needed: Sequence[str]) -> dict[str, int]:
-    """Return where the columns are.
-
-    Raises
-    ------
-    DataError
-        If a needed one is missing, or two may be the same.
-    """
+    """Return the positions of the columns; raise DataError if a required one is missing, or two may be the same."""
     names = [_column_name(cell) for cell in header]
     found: dict[str, int] = {}
     for column, others in COLUMNS.items():
@@ -196,7 +174,7 @@ def _columns_of(manifest: Location, header: Sequence[str], needed: Sequence[str]
 
 
 def _how_to_name(header: Sequence[str], needed: Sequence[str], found: Mapping[str, int]) -> str:
-    """Return what to do about the names of columns of which a needed one is missing."""
+    """Return advice on the names of the columns if a required one is missing."""
     if _is_row(header):
         return " The first line seems to be a row already: put the names above it."
     if len(header) == 1 and " " in header[0].strip():
@@ -211,26 +189,26 @@ def _how_to_name(header: Sequence[str], needed: Sequence[str], found: Mapping[st
 
 
 def _column_name(cell: str) -> str:
-    """Return the name of a column without what does not matter: case, quotes, spaces, ``_`` and ``-``."""
+    """Return a column's name without quotes, case, spaces, ``_`` and ``-``."""
     return re.sub(r"[\s_-]", "", cell.strip().strip("'\"").casefold())
 
 
 def _is_row(header: Sequence[str]) -> bool:
-    """Return whether what should be the names of the columns has the path of an image in it."""
+    """Return whether the header contains the path of an image."""
     return any(suffix_of(cell.strip()) in IMAGE_SUFFIXES for cell in header)
 
 
 def _notices_of(manifest: Location, header: Sequence[str], columns: Mapping[str, int]) -> list[str]:
-    """Return which columns were taken for which, where the names differ, and which are not used."""
-    taken = [f"{header[i].strip()} as {name}" for name, i in columns.items() if _column_name(header[i]) != name]
+    """Return a notice of renamed and unused columns."""
+    read_as = [f"{header[i].strip()} as {name}" for name, i in columns.items() if _column_name(header[i]) != name]
     unused = [cell.strip() for i, cell in enumerate(header) if i not in columns.values() and cell.strip()]
-    said = [f"taken: {', '.join(taken)}"] if taken else []
-    said += [f"not used: {named(unused)}"] if unused else []
-    return [f"Columns of {manifest} {'; '.join(said)}."] if said else []
+    parts = [f"read {', '.join(read_as)}"] if read_as else []
+    parts += [f"not used: {named(unused)}"] if unused else []
+    return [f"Columns of {manifest}: {'; '.join(parts)}."] if parts else []
 
 
 def is_manifest(location: Location) -> bool:
-    """Return whether there is a table of text, or an object of such a name."""
+    """Return whether a location is a table, by its suffix."""
     if location.suffix.lower() not in TABLE_SUFFIXES:
         return False
     return bucket.stat(location) is not None if isinstance(location, Address) else location.is_file()

@@ -1,4 +1,4 @@
-"""The images of a scan as columns."""
+"""Image references of a scan, stored as columns; and how files are recognised as unchanged."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from headstart.errors import DataError
 from headstart.texts import BLOCK_ROWS, TextColumn
 from headstart.types import ImageRef
 
-#: Label, split and group of an image.
+#: Label, split and group.
 Tag = tuple[str | None, str | None, str | None]
 
-#: Times that a column holds, in nanoseconds since 1970: from 1677 to 2262. Others count as the nearest of these.
+#: Range of the time column, nanoseconds since 1970: from 1677 to 2262. Other times are clipped.
 MIN_TIME_NS, MAX_TIME_NS = -(2**63), 2**63 - 1
 
-#: Nanoseconds by which the times of a file may differ that nobody changed: some shares give other ones at every look.
+#: Tolerance for the times of an unchanged file, nanoseconds: some network drives report different fractions each time.
 JITTER_NS = 10**9
 
 #: Odd multipliers that spread consecutive numbers over 64 bits: 2⁶⁴ divided by the golden ratio (Knuth, The Art of
@@ -30,24 +30,22 @@ MULTIPLIERS = 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F
 
 
 class ImageRefs(Sequence[ImageRef]):
-    """Many :class:`ImageRef`, as columns: of a million images the objects would take 250 MB, this takes 59.
-
-    A sequence like a list of them; an object is made when it is asked for, another one each time.
+    """An immutable sequence of :class:`ImageRef`, stored as columns: 59 MB for a million images instead of 250 MB.
 
     Parameters
     ----------
     paths : TextColumn
         Path of each image.
     tags : sequence of Tag
-        Each label, split and group that occur together.
+        Each combination of label, split and group.
     codes : ndarray of shape (n_images,), int32
         Index of each image's tag.
     sizes : ndarray of shape (n_images,), int64
         Bytes of each file.
     times : ndarray of shape (n_images,), int64
-        When each file was changed, nanoseconds since 1970.
+        Modification time of each file, nanoseconds since 1970.
     stamps : ndarray of shape (n_images,), uint32
-        Stamp of each file (:func:`state_of`); 0 where it is not known.
+        Stamp of each file (:func:`state_of`); 0 if unknown.
     """
 
     def __init__(
@@ -64,13 +62,7 @@ class ImageRefs(Sequence[ImageRef]):
 
     @classmethod
     def of(cls, refs: Iterable[ImageRef]) -> ImageRefs:
-        """Return some images as columns; those that are, as they are.
-
-        Raises
-        ------
-        DataError
-            If a path is not text and stands for no bytes either, as Windows has them.
-        """
+        """Return images as columns; raise DataError if a path is neither text nor bytes, as is possible on Windows."""
         if isinstance(refs, ImageRefs):
             return refs
         data, ends, sizes, times = bytearray(), array("q"), array("q"), array("q")
@@ -88,7 +80,7 @@ class ImageRefs(Sequence[ImageRef]):
         return cls(paths, tuple(numbers), np.frombuffer(codes, np.int32), *states)
 
     def taken(self, rows: NDArray[np.int64]) -> ImageRefs:
-        """Return the columns of some images, in the order asked for."""
+        """Return the columns of some images, in the given order."""
         used, codes = np.unique(self.codes[rows], return_inverse=True)
         tags = [self.tags[code] for code in used.tolist()]
         numbers = self.sizes[rows], self.times[rows], self.stamps[rows]
@@ -126,12 +118,11 @@ class ImageRefs(Sequence[ImageRef]):
 
 
 def state_of(info: os.stat_result) -> tuple[int, int, int]:
-    """Return size in bytes, time of change (ns) and stamp of a file, as an :class:`ImageRef` has them.
+    """Return size in bytes, modification time (ns) and stamp of a file.
 
-    The stamp has 32 bits. A file that takes the name of another one has another inode, or was written at another time
-    than is set on it: the time of status change (``st_ctime``; on Windows, of creation) cannot be set. Both halves depend
-    on the inode; the upper one on the whole seconds of that time, the lower one on their fraction. 0 where the file
-    system knows neither.
+    The stamp has 32 bits and changes if another file takes the name: inode, and status change time (``st_ctime``; creation
+    time on Windows), which cannot be set. The upper half depends on the inode and the whole seconds, the lower half on the
+    inode and the fraction. 0 if the file system reports neither.
     """
     seconds, fraction = divmod(info.st_ctime_ns, 10**9)
     stamp = _mixed(info.st_ino, seconds) << 16 | _mixed(fraction, info.st_ino)
@@ -140,12 +131,12 @@ def state_of(info: os.stat_result) -> tuple[int, int, int]:
 
 
 def _mixed(number: int, other: int) -> int:
-    """Return 16 bits that depend on both numbers."""
+    """Return a 16-bit hash of two numbers."""
     return (number * MULTIPLIERS[0] + other * MULTIPLIERS[1]) % 2**64 >> 48
 
 
 def upper(stamps: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """Return the upper halves of stamps, which do not depend on parts of a second."""
+    """Return the upper halves of stamps, which ignore fractions of a second."""
     return stamps >> np.uint32(16)
 
 
@@ -155,19 +146,18 @@ def same_files(
     other_times: NDArray[np.int64],
     other_stamps: NDArray[np.uint32],
 ) -> NDArray[np.bool_]:
-    """Return where files of the same path and size are the same by their times and stamps, shape (n_images,).
+    """Return where files of equal path and size are the same by their times and stamps, shape (n_images,).
 
-    Where both stamps are known, times may differ by a part of a second.
+    If both stamps are known, times may differ by less than :data:`JITTER_NS`.
     """
     known = (stamps != 0) & (other_stamps != 0)
-    # As float64, which does not overflow and has the times of today to 256 ns.
+    # float64 does not overflow, and resolves current times to 256 ns.
     near = np.abs(times.astype(np.float64) - other_times) < JITTER_NS
     same: NDArray[np.bool_] = np.where(known, (stamps == other_stamps) & near, times == other_times)
     return same
 
 
 def _encoded(path: str) -> bytes:
-    """Return the bytes that a path stands for."""
     try:
         return path.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:

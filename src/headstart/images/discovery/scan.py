@@ -1,21 +1,20 @@
-"""A folder or a CSV manifest → the images in it, sorted, with label, split and group.
+"""A folder, a bucket or a manifest to the images in it, sorted, with label, split and group.
 
-Nothing but names and ``os.stat`` is read, or the listing of a bucket, save for the first bytes of files whose suffix tells
-nothing.
+Only names and ``os.stat`` (or the listing of a bucket) are read, and the first bytes of files without an image suffix.
 
 Rules
 -----
-- Hidden names (``.…``) and what operating systems and notebooks leave behind are passed over and counted.
-- Links are followed, out of the root too, but never into a folder that the walk came through (:mod:`.walk`). An image that
-  is reached on two paths counts twice.
-- A file is an image if its suffix is one that images have, or its first bytes are; everything else is listed as ignored.
-- A folder that may not be read is an error: its images would be missing unnoticed.
+- Hidden names (``.…``) and names left behind by operating systems and notebooks are skipped and counted.
+- Links are followed, also out of the root, but never into a folder that the walk came through (:mod:`.walk`). An image
+  that is reached on two paths counts twice.
+- A file is an image if its suffix or its first bytes are those of an image; all others are ignored and listed.
+- A folder that may not be read is an error, since its images would be missing.
 - The label is the name of the first folder (below the split, if there is one); deeper folders do not matter.
-- If all first folders that hold images are named as splits (:mod:`.split_names`), they are splits. One such name beside
-  others is a class (cars, planes, *train*); two are refused, since then one cannot know.
-- Images beside folders with images are refused, since their class is not known.
-- Names that differ only in their Unicode form or in spaces at their ends are one class; what else is doubtful about the
-  classes becomes a notice (:mod:`.class_names`).
+- If all first folders with images are named like splits (:mod:`.folder_layout`), they are splits. A single one beside
+  others is a class (cars, planes, *train*); two are refused as ambiguous.
+- Images outside the class folders are refused, since their class is not known.
+- Names that differ only in Unicode normalization or in spaces at their ends are one class; other doubts about classes
+  become notices (:mod:`.class_names`).
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ from headstart.storage.address import Address, Location
 from headstart.texts import counted
 from headstart.types import ImageRef
 
-#: Suffixes of files that people give in place of a folder → what to do with them.
+#: Suffixes of files that may be given instead of a folder → advice.
 OTHER_FILES = {
     (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"): "unpack it, and give the folder",
     (".xlsx", ".xls", ".ods"): "save the sheet as CSV UTF-8, and give that",
@@ -48,56 +47,37 @@ OTHER_FILES = {
     tuple(IMAGE_SUFFIXES): "give the folder that it is in",
 }
 
-#: Kinds of ignored files that are counted one by one.
+#: Suffixes of ignored files that are listed.
 LISTED_KINDS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class ImageSet:
-    """What a scan found.
+    """The result of a scan."""
 
-    Attributes
-    ----------
-    root : Path or Address
-        Folder that the paths are relative to, on a disk or in a bucket.
-    refs : ImageRefs
-        The images, sorted by the bytes of their paths.
-    class_names : tuple of str
-        Names of the classes, sorted; empty if the images are unlabelled.
-    layout : str
-        ``class-folders``, ``split-folders``, ``flat`` or ``manifest``.
-    ignored : tuple of str
-        Files that are no images, pipes and devices, and links that lead back or nowhere.
-    hidden_count : int
-        Hidden files and folders that were passed over.
-    notices : tuple of str
-        What a person should know before an image is computed, a sentence or two each: doubtful classes above all.
-    """
-
-    root: Location
-    refs: ImageRefs
-    class_names: tuple[str, ...]
-    layout: str
-    ignored: tuple[str, ...] = ()
-    hidden_count: int = 0
-    notices: tuple[str, ...] = ()
+    root: Location  # folder, on a disk or in a bucket, that the paths are relative to
+    refs: ImageRefs  # the images, sorted by the bytes of their paths
+    class_names: tuple[str, ...]  # names of the classes, sorted; empty if the images are unlabelled
+    layout: str  # ``class-folders``, ``split-folders``, ``flat`` or ``manifest``
+    ignored: tuple[str, ...] = ()  # files that are not images, pipes and devices, and broken or circular links
+    hidden_count: int = 0  # hidden files and folders that were skipped
+    notices: tuple[str, ...] = ()  # doubts for the user, one or two sentences each
 
 
 def discover(root: Location, *, manifest: Location | None = None) -> ImageSet:
-    """Return the images of a folder, or those that a manifest names.
+    """Return the images of a folder, or those in a manifest.
 
     Parameters
     ----------
     root : Path or Address
-        A folder; or a ``.csv`` file, whose paths are then relative to its own folder.
+        A folder; or a manifest, whose paths are then relative to its own folder.
     manifest : Path or Address, optional
-        A CSV whose paths are relative to ``root``.
+        A manifest whose paths are relative to ``root``.
 
     Raises
     ------
     DataError
-        If there are no images, a folder may not be read, the folders do not tell the classes clearly, or the manifest is
-        wrong.
+        If there are no images, a folder may not be read, the classes are ambiguous, or the manifest is invalid.
     StorageError
         If a bucket cannot be listed.
     """
@@ -112,7 +92,7 @@ def discover(root: Location, *, manifest: Location | None = None) -> ImageSet:
     found = walk_objects(root) if isinstance(root, Address) else walk(os.fspath(root))
     if found.unreadable:
         raise DataError(
-            f"{root} holds {counted(len(found.unreadable), 'folder')} that may not be read: {listed(found.unreadable)}. "
+            f"{root} contains {counted(len(found.unreadable), 'folder')} that may not be read: {listed(found.unreadable)}. "
             "Their images would be missing. Make them readable, or move them out of the way."
         )
     if not found.images:
@@ -133,7 +113,7 @@ def classes_of(refs: ImageRefs) -> tuple[str, ...]:
 def _labelled_set(
     root: Location, refs: ImageRefs, layout: str, notices: Iterable[str], found: Walk | None = None
 ) -> ImageSet:
-    """Return the images of a scan with their classes, and what is to be asked about these."""
+    """Return the images of a scan with their classes and the doubts about these."""
     counts: Counter[str] = Counter()
     for (label, _, _), count in zip(refs.tags, np.bincount(refs.codes).tolist(), strict=True):
         if label is not None:
@@ -146,14 +126,14 @@ def _labelled_set(
 
 
 def unlabelled(root: Location, ignored: Iterable[str]) -> str:
-    """Return that there are no labels, where they may be, and how to come by them."""
+    """Return a notice of missing labels, and how to get them."""
     tables = [path for path in ignored if "/" not in path and suffix_of(path) in TABLE_SUFFIXES]
     table = f" {listed(tables)} was not read: if it has the labels, give {root / tables[0]}." if tables else ""
-    return f"The images are unlabelled.{table} To label them group by group: headstart cluster CACHE, when they are computed."
+    return f"The images are unlabelled.{table} To label them in groups after extraction: headstart cluster CACHE."
 
 
 def _no_folder(path: Path) -> str:
-    """Return why there is no folder of images at a path, and what to give instead."""
+    """Return why a path is no folder of images, and what to give instead."""
     if not path.exists():
         return f"There is no folder at {path}. Expected: a folder of images, or a CSV manifest."
     suffix = suffix_of(path.name)
@@ -167,16 +147,16 @@ def _no_folder(path: Path) -> str:
 
 
 def _nothing_found(root: Location, found: Walk) -> str:
-    """Return what was looked for in vain, and what was there instead."""
+    """Return that there are no images, and what was found instead."""
     instead = kinds_of(found.ignored) or "nothing"
     return (
-        f"{root} holds no images. Found instead: {instead} ({found.hidden_count:,} hidden). "
+        f"{root} contains no images. Found instead: {instead} ({found.hidden_count:,} hidden). "
         "Expected: JPEG, PNG, TIFF, WebP, … in one folder per class, or directly in the folder."
     )
 
 
 def kinds_of(ignored: Iterable[str]) -> str:
-    """Return how many files were ignored of each suffix, the most frequent ones first; nothing if there are none."""
+    """Return the number of ignored files by suffix, the most frequent first; empty if there are none."""
     kinds = Counter("link" if path.endswith(")") else suffix_of(path) or "no suffix" for path in ignored)
     more = kinds.total() - sum(count for _, count in kinds.most_common(LISTED_KINDS))
     listed_kinds = [f"{count:,} × {kind}" for kind, count in kinds.most_common(LISTED_KINDS)]

@@ -1,4 +1,4 @@
-"""Rows of CSV and TSV files as people have them, and the files that their paths name."""
+"""Rows of CSV and TSV files in their many variants, and the files that their paths name."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from headstart.errors import DataError
+from headstart.images.discovery.class_names import named
 from headstart.images.discovery.refs import state_of
 from headstart.storage import bucket
 from headstart.storage.address import Address, Location
 from headstart.texts import counted, plain_cell
 
-#: Suffixes of files that are taken as tables.
+#: Suffixes of tables.
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
 
-#: Separators, and what stands for none: a character that no path has.
+#: Separators, and a character that occurs in no path, for tables without one.
 SEPARATORS, NO_SEPARATOR = ",;\t|", "\x1f"
 
-#: The line by which Excel is told of the separator.
+#: The line that tells Excel the separator.
 SEP_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE | re.DOTALL)
 
 #: First bytes → encoding (The Unicode Standard 23.8, "Byte Order Mark").
 MARKS = ((b"\xff\xfe\0\0", "utf-32"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"\xef\xbb\xbf", "utf-8-sig"))
 
-#: First bytes of files that are no text → what they are.
+#: First bytes of files that are not text → kind and advice.
 OTHER_KINDS = (
     (b"PK\x03\x04", "an Excel workbook, or an archive: save the sheet as CSV UTF-8"),
     (b"\xd0\xcf\x11\xe0", "an Excel workbook: save the sheet as CSV UTF-8"),
@@ -39,21 +40,37 @@ OTHER_KINDS = (
     (b"PAR1", "a Parquet table: save it as CSV"),
 )
 
-#: Bytes by which the encoding is told.
+#: Bytes used to detect the encoding.
 HEAD_BYTES = 4096
+
+#: Entries of a folder that are compared with a missing path.
+MAX_ENTRIES = 100_000
+
+#: Pattern of a path that cannot be found → advice.
+REMEDIES = (
+    (
+        re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:/"),
+        "Addresses are not fetched: get the files, and name them by paths relative to that folder.",
+    ),
+    (
+        re.compile(r"^[A-Za-z]:[\\/]"),
+        "These are paths on a drive of Windows. Write them relative to that folder, with / between folders.",
+    ),
+    (re.compile("[\udc80-\udcff]"), "The names are not UTF-8. Save the file as “CSV UTF-8”."),
+    (re.compile(r"^'.*'$"), "Remove the quotes ', or write them as \"."),
+)
 
 
 def read_rows(table: Location) -> Iterator[tuple[int, list[str]]]:
-    """Yield number of the line and cells of each row, the names of the columns first; rows without a value are passed over.
+    """Yield line number and cells of each row, the header first; empty rows are skipped.
 
-    The text is UTF-8, or UTF-16 or UTF-32 with a byte order mark. Cells are separated by what a first line ``sep=;`` says,
-    else by the comma, semicolon, tab or bar that occurs most often in the first row. Bytes that are not UTF-8 become lone
-    surrogates.
+    The text is UTF-8, or UTF-16 or UTF-32 with a byte order mark. The separator is that of a first line ``sep=;``, else the
+    comma, semicolon, tab or bar that occurs most often in the first row. Bytes that are not UTF-8 become lone surrogates.
 
     Raises
     ------
     DataError
-        If the file cannot be read, or is no table of text.
+        If the file cannot be read, or is not a text table.
     """
     try:
         with _opened(table) as file:
@@ -74,7 +91,7 @@ def read_rows(table: Location) -> Iterator[tuple[int, list[str]]]:
 
 
 def _first_line(file: IO[str]) -> tuple[int, str]:
-    """Return the next line that is not blank, and how many lines were read for it; an empty one at the end."""
+    """Return the next line that is not blank (empty at the end), after the number of lines read."""
     number = 0
     for line in iter(file.readline, ""):
         number += 1
@@ -84,14 +101,14 @@ def _first_line(file: IO[str]) -> tuple[int, str]:
 
 
 def _separator_of(line: str) -> str:
-    """Return the separator that occurs most often in a line, outside of quotes."""
+    """Return the most frequent separator of a line, outside of quotes."""
     bare = re.sub(r'"[^"]*"', "", line)
     best = max(SEPARATORS, key=bare.count)
     return best if best in bare else NO_SEPARATOR
 
 
 def _opened(table: Location) -> IO[str]:
-    """Return a table, open for reading; one in a bucket is read whole."""
+    """Return a table, open for reading; an object of a bucket is read completely."""
     data = io.BytesIO(bucket.read(table)) if isinstance(table, Address) else table.open("rb")
     try:
         encoding = _encoding_of(data.read(HEAD_BYTES), table)
@@ -104,42 +121,21 @@ def _opened(table: Location) -> IO[str]:
 
 
 def _encoding_of(head: bytes, table: Location) -> str:
-    """Return the encoding of a text by its first bytes; raise DataError where they are no text."""
+    """Return the encoding of a text by its first bytes; raise DataError for other files."""
     kind = next((kind for magic, kind in OTHER_KINDS if head.startswith(magic)), None)
     if kind:
-        raise DataError(f"{table} is no table of text. It is {kind}, and give that.")
+        raise DataError(f"{table} is not a text table. It is {kind}, and give that.")
     marked = next((encoding for mark, encoding in MARKS if head.startswith(mark)), None)
     if marked is None and b"\0" in head:
-        raise DataError(f"{table} is no text, or UTF-16 without a byte order mark. Save it as CSV UTF-8.")
+        raise DataError(f"{table} is not text, or UTF-16 without a byte order mark. Save it as CSV UTF-8.")
     return marked or "utf-8"
 
 
-#: Paths named in an error before the rest is counted.
-LISTED = 5
-
-#: Entries of a folder that are compared with a path, in a message.
-MAX_ENTRIES = 100_000
-
-#: What shows that a path is not one of files here → what to do about it.
-REMEDIES = (
-    (
-        re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:/"),
-        "Addresses are not fetched: get the files, and name them by paths relative to that folder.",
-    ),
-    (
-        re.compile(r"^[A-Za-z]:[\\/]"),
-        "These are paths on a drive of Windows. Write them relative to that folder, with / between folders.",
-    ),
-    (re.compile("[\udc80-\udcff]"), "The names are not UTF-8. Save the file as “CSV UTF-8”."),
-    (re.compile(r"^'.*'$"), "Remove the quotes ', or write them as \"."),
-)
-
-
 def forms(path: str) -> Iterator[str]:
-    r"""Yield a path as it is named, then in the forms in which the file may have it.
+    r"""Yield a path as given, then in other forms in which the file may exist.
 
     Without spaces at its ends; with ``/`` for ``\``; composed (NFC), as most systems write accents, and decomposed (NFD),
-    as macOS does; and without the ``'`` by which tables tell a spreadsheet that a cell is no formula.
+    as macOS does; and without the ``'`` that marks a cell as text in spreadsheets.
     """
     yield path
     if "\\" in path or not path.isascii() or path != path.strip():
@@ -154,10 +150,7 @@ def forms(path: str) -> Iterator[str]:
 
 
 def _relative(path: str, root: Location) -> str | None:
-    """Return a path relative to the root, without detours; None where it leads out of it.
-
-    One that is an absolute path, or an address, is taken as that.
-    """
+    """Return a path relative to the root, normalised; None if it leads out of it. It may be absolute, or an address."""
     if isinstance(root, Address):
         if "://" in path:
             above = f"{root}/"
@@ -169,9 +162,9 @@ def _relative(path: str, root: Location) -> str | None:
 
 
 def located(root: Location, path: str) -> tuple[str | None, tuple[int, int, int]]:
-    """Return a path below the root as the file has it, and its size in bytes, time of change (ns) and stamp.
+    """Return a path relative to the root in the form that exists, and its size in bytes, modification time (ns) and stamp.
 
-    The path is None where it leads out of the root; the size is −1 where there is no such file, or in a bucket.
+    The path is None if it leads out of the root; the size is −1 if the file does not exist, and in a bucket.
     """
     inside = [form for form in (_relative(form, root) for form in forms(path)) if form is not None]
     for form in inside:
@@ -180,17 +173,16 @@ def located(root: Location, path: str) -> tuple[str | None, tuple[int, int, int]
             return form, found
     if not inside:
         return None, (-1, 0, 0)
-    # On a disk as it is written, for messages.
-    return (path if isinstance(root, Path) else inside[0]), (-1, 0, 0)
+    return (path if isinstance(root, Path) else inside[0]), (-1, 0, 0)  # as given, for messages
 
 
 def file_named(folder: Path, path: str) -> Path | None:
-    """Return the file of a path that is absolute or relative to a folder; None where there is none."""
+    """Return the existing file of a path that is absolute or relative to a folder, or None."""
     return next((folder / form for form in forms(path) if _state(folder, form)[0] >= 0), None)
 
 
 def _state(root: Location, path: str) -> tuple[int, int, int]:
-    """Return size in bytes, time of change (ns) and stamp of a file; size −1 where it is no regular one, or in a bucket."""
+    """Return size in bytes, modification time (ns) and stamp; size −1 if it is no regular file, and in a bucket."""
     if isinstance(root, Address):
         return -1, 0, 0
     try:
@@ -201,30 +193,27 @@ def _state(root: Location, path: str) -> tuple[int, int, int]:
 
 
 def missing_files(table: Location, root: Location, missing: Sequence[str]) -> str:
-    """Return that a table names files that are not there, and what may be wrong."""
-    shown = ", ".join(path if path == path.strip() else f'"{path}"' for path in missing[:LISTED])
+    """Return an error message for paths without a file, with advice."""
     return (
-        f"{table} names {counted(len(missing), 'file')} not found in {root}: {shown}"
-        f"{' …' if len(missing) > LISTED else ''}. {_remedy(table, root, missing[0])}"
+        f"{table} names {counted(len(missing), 'file')} not found in {root}: {named(missing)}. "
+        f"{_remedy(table, root, missing[0])}"
     )
 
 
 def _remedy(table: Location, root: Location, path: str) -> str:
-    """Return what to do about a path that is not there."""
-    known = next((text for pattern, text in REMEDIES if pattern.search(path)), "")
-    if known:
+    """Return advice on a path that does not exist."""
+    if known := next((text for pattern, text in REMEDIES if pattern.search(path)), ""):
         return known
     if isinstance(root, Path):
-        there = _similar(root, path)
-        if there:
-            return f"There is {there}. Write the paths as the files are named, letter by letter."
+        if similar := _similar(root, path):
+            return f"There is {similar}. Write the paths exactly as the files are named."
         if _state(Path(), path)[0] >= 0:
             return f"It is there from the current folder: give that as the data, and --manifest {table}."
     return "Correct the paths, which are relative to that folder."
 
 
 def _similar(root: Path, path: str) -> str:
-    """Return a path that is there and differs in case, in the form of accents or in a missing suffix alone, or nothing."""
+    """Return an existing path that differs only in case, accents or a missing suffix; else empty."""
     found = PurePosixPath()
     for part in PurePosixPath(path.strip().replace("\\", "/")).parts:
         try:
@@ -232,14 +221,14 @@ def _similar(root: Path, path: str) -> str:
                 names = [entry.name for entry, _ in zip(scan, range(MAX_ENTRIES), strict=False)]
         except OSError:
             return ""
-        alike = [name for name in names if name == part] or [name for name in names if _same_letters(name, part)]
-        if not alike:
+        similar = [name for name in names if name == part] or [name for name in names if _same_letters(name, part)]
+        if not similar:
             return ""
-        found /= min(alike)
+        found /= min(similar)
     return str(found) if (root / found).is_file() else ""
 
 
 def _same_letters(name: str, other: str) -> bool:
-    """Return whether names differ in case, in the form of accents or in a suffix that the other lacks alone."""
+    """Return whether names differ only in case, in the form of accents or in a suffix that the other lacks."""
     first, second = (unicodedata.normalize("NFKC", text).casefold() for text in (name, other))
     return first == second or first.rpartition(".")[0] == second

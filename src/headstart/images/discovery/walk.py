@@ -1,4 +1,4 @@
-"""All files in a folder, or objects in a bucket, classified by name and, if needed, by their first bytes."""
+"""All files of a folder or a bucket, classified as images by name or first bytes; and reading objects."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from headstart.storage.address import Address
 from headstart.storage.bucket import DeniedError, Entry, GoneError
 from headstart.types import ImageRef
 
-#: Left behind by operating systems, and the index of a disk with DICOM files, in lower case; never data.
+#: Names left behind by operating systems, and DICOM directories, in lower case; never data.
 IGNORED_NAMES = frozenset(
     ("__macosx", "__pycache__", "$recycle.bin", "@eadir", "desktop.ini", "dicomdir", "lost+found",
      "system volume information", "thumbs.db")
@@ -26,53 +26,31 @@ IGNORED_NAMES = frozenset(
 
 @dataclass(slots=True)
 class Walk:
-    """What a walk through the folders has met so far.
+    """The files found by a walk."""
 
-    Attributes
-    ----------
-    images : list of tuple
-        Relative path, size in bytes, time of change (ns) and stamp of each image.
-    ignored : list of str
-        What is no image, with the reason where the name does not tell it.
-    unreadable : list of str
-        Folders that may not be read, with the reason.
-    hidden_count : int
-        Hidden files and folders that were passed over.
-    folders : list of str
-        Relative paths of all folders that were read, but for the root; empty of a bucket, which has none.
-    """
-
+    #: Relative path, size in bytes, modification time (ns) and stamp of each image.
     images: list[tuple[str, int, int, int]] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
-    unreadable: list[str] = field(default_factory=list)
-    hidden_count: int = 0
+    ignored: list[str] = field(default_factory=list)  # other files, with the reason if the name does not tell it
+    unreadable: list[str] = field(default_factory=list)  # folders that may not be read, with the reason
+    hidden_count: int = 0  # hidden files and folders that were skipped
+    #: Relative paths of all folders that were read, without the root; empty for a bucket.
     folders: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A folder that is yet to be read.
+    """A folder still to be read."""
 
-    Attributes
-    ----------
-    path : str
-        Relative, with a slash at its end; empty for the root.
-    above : frozenset of tuple
-        Device and inode of the folder and of all that the walk came through.
-    linked : bool
-        Whether the walk came through a link.
-    """
-
-    path: str
-    above: frozenset[tuple[int, int]]
-    linked: bool
+    path: str  # relative, with a slash at its end; empty for the root
+    above: frozenset[tuple[int, int]]  # device and inode of the folder and of all that the walk came through
+    linked: bool  # whether the walk came through a link
 
 
 def walk(root: str) -> Walk:
-    """Return every image below a folder.
+    """Return all images below a folder.
 
-    Links are followed, but never into a folder that the walk came through; and from what lies behind a link, only into
-    folders that were not read before. So the walk ends, soon, however the links are laid.
+    Links are followed, but never into a folder that the walk came through; behind a link, other links are followed only into
+    folders that were not read before. So the walk always ends.
     """
     found = Walk()
     pending = [Folder("", frozenset({_identity(root)}), linked=False)]
@@ -93,7 +71,7 @@ def walk(root: str) -> Walk:
 
 
 def _entries(root: str, folder: Folder, found: Walk) -> Iterator[os.DirEntry[str]]:
-    """Yield what a folder holds; note it if it may not be read."""
+    """Yield the entries of a folder; note it if it may not be read."""
     try:
         with os.scandir(os.path.join(root, folder.path)) as scan:  # noqa: PTH118 (paths of a million files)
             yield from scan
@@ -105,12 +83,12 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     """Return whether the entry is a folder or a link to one."""
     try:
         return entry.is_dir()
-    except OSError:  # a link into a folder that may not be entered, or to itself
+    except OSError:  # e.g. a link into a folder that may not be entered, or to itself
         return False
 
 
 def _enter(entry: os.DirEntry[str], folder: Folder, read: set[tuple[int, int]], found: Walk) -> Folder | None:
-    """Return the folder to read next; None where a link leads back."""
+    """Return the folder to read next; None for a circular or repeated link."""
     path, link = folder.path + entry.name, entry.is_symlink()
     try:
         inode = _identity(entry.path)
@@ -121,7 +99,7 @@ def _enter(entry: os.DirEntry[str], folder: Folder, read: set[tuple[int, int]], 
         found.ignored.append(f"{path} (a link back to a folder above it)")
         return None
     if link and folder.linked and inode in read:
-        found.ignored.append(f"{path} (a link, behind another link, to a folder that is read already)")
+        found.ignored.append(f"{path} (a link, behind another link, to a folder that was already read)")
         return None
     read.add(inode)
     found.folders.append(path)
@@ -129,18 +107,18 @@ def _enter(entry: os.DirEntry[str], folder: Folder, read: set[tuple[int, int]], 
 
 
 def _identity(path: str) -> tuple[int, int]:
-    """Return device and inode; not from the entry of the folder, which on Windows does not know them."""
+    """Return device and inode, which ``os.DirEntry.stat`` does not have on Windows."""
     info = os.stat(path)  # noqa: PTH116
     return info.st_dev, info.st_ino
 
 
 def _add_file(path: str, entry: os.DirEntry[str], found: Walk) -> None:
-    """Note a file as an image or as ignored."""
+    """Note a file as image or ignored."""
     named_so = suffix_of(entry.name) in IMAGE_SUFFIXES
     try:
         info = entry.stat()
     except OSError:
-        if named_so:  # a row of a data set that has not been fetched, say: a failure with a reason, not nothing
+        if named_so:  # e.g. an image that was not fetched: it becomes a failure with a reason
             found.images.append((path, 0, 0, 0))
         else:
             found.ignored.append(f"{path} (a broken link)")
@@ -166,7 +144,7 @@ def _starts_as_image(path: str) -> bool:
 
 
 def walk_objects(folder: Address) -> Walk:
-    """Return every image below an address; what a disk would take as hidden is passed over.
+    """Return all images below an address; the same names are hidden as on a disk.
 
     Raises
     ------
@@ -175,49 +153,39 @@ def walk_objects(folder: Address) -> Walk:
     """
     found = Walk()
     hidden: set[str] = set()
-    listing = _plain(bucket.entries(folder), found, hidden)
+    listing = _unclassified(bucket.entries(folder), found, hidden)
     while doubtful := list(islice(listing, bucket.PAGE)):
         heads = bucket.first_bytes([folder / entry.path for entry in doubtful], HEAD_BYTES)
         for entry, head in zip(doubtful, heads, strict=True):
-            _add(entry, found, is_image=has_magic(head))
+            _add_object(entry, found, is_image=has_magic(head))
     found.hidden_count = len(hidden)
     return found
 
 
-def _plain(entries: Iterable[Entry], found: Walk, hidden: set[str]) -> Iterator[Entry]:
-    """Note the objects whose name tells what they are, and yield the others.
-
-    Parameters
-    ----------
-    entries : iterable of Entry
-        The listing.
-    found : Walk
-        Is told of images, and of names that no folder could hold.
-    hidden : set of str
-        Is given the hidden objects and folders.
-    """
+def _unclassified(entries: Iterable[Entry], found: Walk, hidden: set[str]) -> Iterator[Entry]:
+    """Classify objects by name, and yield those whose first bytes are needed; ``hidden`` receives hidden names."""
     for entry in entries:
         parts = entry.path.split("/")
         if first := _first_hidden(parts):
             hidden.add(first)
         elif "" in parts or "\0" in entry.path:
-            found.ignored.append(f"{entry.path} (a name that no folder could hold)")
+            found.ignored.append(f"{entry.path} (not a valid file name)")
         elif suffix_of(parts[-1]) in IMAGE_SUFFIXES:
-            _add(entry, found, is_image=True)
+            _add_object(entry, found, is_image=True)
         else:
             yield entry
 
 
 def _first_hidden(parts: list[str]) -> str:
-    """Return the path down to the first part that is hidden; nothing where none is."""
+    """Return the path up to its first hidden part; empty if none is hidden."""
     for number, part in enumerate(parts):
         if part.startswith(".") or part.lower() in IGNORED_NAMES:
             return "/".join(parts[: number + 1])
     return ""
 
 
-def _add(entry: Entry, found: Walk, *, is_image: bool) -> None:
-    """Note an object as an image or as ignored."""
+def _add_object(entry: Entry, found: Walk, *, is_image: bool) -> None:
+    """Note an object as image or ignored."""
     if is_image:
         found.images.append((entry.path, entry.size_bytes, entry.changed_ns, 0))
     else:
@@ -225,10 +193,7 @@ def _add(entry: Entry, found: Walk, *, is_image: bool) -> None:
 
 
 def listed_refs(root: Address, refs: Sequence[ImageRef]) -> list[ImageRef]:
-    """Return the images with size and time of the objects below what all of their paths have in common.
-
-    One listing, a thousand objects a request, in place of a request for each.
-    """
+    """Return the images with size and time from one listing of their common folder: a request for each thousand objects."""
     wanted = {form for ref in refs for form in forms(ref.path)}
     common = os.path.commonpath([os.path.dirname(path) for path in wanted]) if refs else ""  # noqa: PTH120
     folder = root / common if common else root
@@ -248,12 +213,8 @@ def listed_refs(root: Address, refs: Sequence[ImageRef]) -> list[ImageRef]:
 def read_object(folder: Address, ref: ImageRef) -> bytes:
     """Return the bytes of an image in a bucket.
 
-    Raises
-    ------
-    ImageError
-        If it is gone, may not be read, or is not the one that was listed.
-    StorageError
-        If nothing of the bucket can be read: there are no keys, or nobody answers.
+    Raises ImageError if it is gone, may not be read, or has changed since it was listed; StorageError if nothing in the
+    bucket can be read: no credentials, or no connection.
     """
     try:
         data = bucket.read(folder / ref.path)

@@ -58,94 +58,6 @@ MAX_INFLATED_BYTES = 2**30
 #: bytes or more; a header of 64 bytes and up to 15 segments, padded to even lengths).
 RLE_GROWTH, RLE_HEADER_BYTES = 2, 128
 
-
-def _set_syntax(dataset: Any) -> None:
-    """Set the transfer syntax of a file without file meta information to the one that pydicom detected."""
-    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-
-    if "TransferSyntaxUID" not in dataset.file_meta:
-        implicit, little = dataset.original_encoding
-        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
-
-
-def _pixels_of(dataset: Any) -> str:
-    """Return the name of the element with the pixels; empty if there is none."""
-    return next((name for name in PIXELS if name in dataset), "")
-
-
-def _plugin_of(dataset: Any) -> str:
-    """Return the plugin that decodes the pixels; empty if any may."""
-    return PLUGINS.get(dataset.file_meta.TransferSyntaxUID, "")
-
-
-def _decoder_of(dataset: Any) -> Any:
-    """Return pydicom's decoder of the pixels.
-
-    Raises
-    ------
-    ImageError
-        If there is none for the transfer syntax, or the result would depend on the plugin.
-    """
-    from pydicom.pixels import get_decoder
-
-    syntax = dataset.file_meta.TransferSyntaxUID
-    readable = not syntax.is_compressed or syntax in {DEFLATED, *PLUGINS, *OTHER_LOSSLESS}
-    bits, n_samples = int(dataset.get("BitsStored") or 0), int(dataset.SamplesPerPixel)
-    beyond_pillow = bits > 8 and (syntax == JPEG_12_BIT or (syntax in JPEG_2000 and n_samples > 1))
-    if readable and not beyond_pillow:
-        try:
-            decoder = get_decoder(syntax)
-        except NotImplementedError:
-            readable = False
-        else:
-            readable = decoder.is_available
-    if not readable or beyond_pillow:
-        raise ImageError(_unsupported(syntax, f" of {bits} bits" if beyond_pillow else ""))
-    return decoder
-
-
-def _unsupported(syntax: Any, kind: str) -> str:
-    """Return why a transfer syntax is not read, and what to do."""
-    known = syntax.name != str(syntax) or re.fullmatch(r"[0-9.]{1,64}", syntax)
-    name = f"{syntax.name} ({syntax})" if syntax.name != str(syntax) else str(syntax) if known else "that is no UID"
-    plugin = "install a plugin of pydicom (pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg), or "
-    return (
-        f"not supported: transfer syntax {name}{kind}: {plugin if syntax in OTHER_LOSSLESS else ''}"
-        "decompress it (gdcmconv --raw IN OUT, or dcmdjpeg IN OUT)"
-    )
-
-
-def _refuse_inflated(data: bytes) -> None:
-    """Raise ImageError for a deflated file that decompresses to too much."""
-    if DEFLATED.encode() not in data[132:1024]:
-        return
-    meta_end = 144 + int.from_bytes(data[140:144], "little")  # (0002,0000), the first element: length of the group
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    inflater.decompress(data[meta_end:], MAX_INFLATED_BYTES)
-    if inflater.unconsumed_tail:
-        raise ImageError(f"too large: it decompresses to more than {MAX_INFLATED_BYTES:,} bytes")
-
-
-def _refuse_other_size(dataset: Any, number: int) -> None:
-    """Raise ImageError for a compressed frame that would decompress to other pixels than the file claims."""
-    from pydicom.encaps import get_frame
-
-    offsets = None
-    if "ExtendedOffsetTable" in dataset and "ExtendedOffsetTableLengths" in dataset:
-        offsets = (dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths)
-    frame = get_frame(dataset.PixelData, number, number_of_frames=_n_frames(dataset), extended_offsets=offsets)
-    claimed = (int(dataset.Columns), int(dataset.Rows))
-    if _plugin_of(dataset) == "pillow":
-        with Image.open(io.BytesIO(frame), formats=("JPEG", "JPEG2000")) as image:
-            if image.size != claimed:
-                raise ImageError(f"damaged: it claims {claimed[0]:,} × {claimed[1]:,} pixels, its frames have others")
-    elif dataset.file_meta.TransferSyntaxUID == RLE:
-        n_bytes = claimed[0] * claimed[1] * int(dataset.SamplesPerPixel) * int(dataset.BitsAllocated) // 8
-        if len(frame) > RLE_GROWTH * n_bytes + RLE_HEADER_BYTES:
-            raise ImageError("damaged: its frames are larger than the pixels that it claims")
-
-
 #: Version of the conversion, noted for each image. A change of the resulting pixels needs a new number.
 RULES = "dicom-1"
 
@@ -234,6 +146,87 @@ class DicomFile(PictureFile):
         plugin = _plugin_of(dataset)
         values, _ = self._decoder.as_array(dataset, index=number, decoding_plugin=plugin, allow_excess_frames=False)
         return values  # type: ignore[no-any-return]
+
+
+def _set_syntax(dataset: Any) -> None:
+    """Set the transfer syntax of a file without file meta information to the one that pydicom detected."""
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        implicit, little = dataset.original_encoding
+        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+
+
+def _pixels_of(dataset: Any) -> str:
+    """Return the name of the element with the pixels; empty if there is none."""
+    return next((name for name in PIXELS if name in dataset), "")
+
+
+def _plugin_of(dataset: Any) -> str:
+    """Return the plugin that decodes the pixels; empty if any may."""
+    return PLUGINS.get(dataset.file_meta.TransferSyntaxUID, "")
+
+
+def _decoder_of(dataset: Any) -> Any:
+    """Return pydicom's decoder of the pixels; raise ImageError if there is none, or the result would depend on the plugin."""
+    from pydicom.pixels import get_decoder
+
+    syntax = dataset.file_meta.TransferSyntaxUID
+    readable = not syntax.is_compressed or syntax in {DEFLATED, *PLUGINS, *OTHER_LOSSLESS}
+    bits, n_samples = int(dataset.get("BitsStored") or 0), int(dataset.SamplesPerPixel)
+    beyond_pillow = bits > 8 and (syntax == JPEG_12_BIT or (syntax in JPEG_2000 and n_samples > 1))
+    if readable and not beyond_pillow:
+        try:
+            decoder = get_decoder(syntax)
+        except NotImplementedError:
+            readable = False
+        else:
+            readable = decoder.is_available
+    if not readable or beyond_pillow:
+        raise ImageError(_unsupported(syntax, f" of {bits} bits" if beyond_pillow else ""))
+    return decoder
+
+
+def _unsupported(syntax: Any, kind: str) -> str:
+    """Return why a transfer syntax is not read, and what to do."""
+    known = syntax.name != str(syntax) or re.fullmatch(r"[0-9.]{1,64}", syntax)
+    name = f"{syntax.name} ({syntax})" if syntax.name != str(syntax) else str(syntax) if known else "that is no UID"
+    plugin = "install a plugin of pydicom (pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg), or "
+    return (
+        f"not supported: transfer syntax {name}{kind}: {plugin if syntax in OTHER_LOSSLESS else ''}"
+        "decompress it (gdcmconv --raw IN OUT, or dcmdjpeg IN OUT)"
+    )
+
+
+def _refuse_inflated(data: bytes) -> None:
+    """Raise ImageError for a deflated file that decompresses to too much."""
+    if DEFLATED.encode() not in data[132:1024]:
+        return
+    meta_end = 144 + int.from_bytes(data[140:144], "little")  # (0002,0000), the first element: length of the group
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflater.decompress(data[meta_end:], MAX_INFLATED_BYTES)
+    if inflater.unconsumed_tail:
+        raise ImageError(f"too large: it decompresses to more than {MAX_INFLATED_BYTES:,} bytes")
+
+
+def _refuse_other_size(dataset: Any, number: int) -> None:
+    """Raise ImageError for a compressed frame that would decompress to other pixels than the file claims."""
+    from pydicom.encaps import get_frame
+
+    offsets = None
+    if "ExtendedOffsetTable" in dataset and "ExtendedOffsetTableLengths" in dataset:
+        offsets = (dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths)
+    frame = get_frame(dataset.PixelData, number, number_of_frames=_n_frames(dataset), extended_offsets=offsets)
+    claimed = (int(dataset.Columns), int(dataset.Rows))
+    if _plugin_of(dataset) == "pillow":
+        with Image.open(io.BytesIO(frame), formats=("JPEG", "JPEG2000")) as image:
+            if image.size != claimed:
+                raise ImageError(f"damaged: it claims {claimed[0]:,} × {claimed[1]:,} pixels, its frames have others")
+    elif dataset.file_meta.TransferSyntaxUID == RLE:
+        n_bytes = claimed[0] * claimed[1] * int(dataset.SamplesPerPixel) * int(dataset.BitsAllocated) // 8
+        if len(frame) > RLE_GROWTH * n_bytes + RLE_HEADER_BYTES:
+            raise ImageError("damaged: its frames are larger than the pixels that it claims")
 
 
 @contextmanager

@@ -25,23 +25,26 @@ PALETTE_ELEMENTS = tuple(
     for kind, part in (("", "Descriptor"), ("", "Data"), ("Segmented", "Data"))
 )
 
+#: Elements of grey frames.
+GREY_ELEMENTS = (
+    "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "VOILUTSequence", "WindowCenter", "WindowWidth",
+    "VOILUTFunction", "PixelPaddingValue", "PixelPaddingRangeLimit", "PerFrameFunctionalGroupsSequence",
+    "SharedFunctionalGroupsSequence",
+)  # fmt: skip
+
+#: Windows with larger centers or widths are ignored.
+LARGEST = 1e15
+
+#: Larger exponents make no difference to a float64 sigmoid.
+MAX_EXPONENT = 500.0
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A lookup table (PS3.3, C.11.1.1 and C.11.2.1.1); values outside it take the first or the last entry.
+    """A lookup table (PS3.3, C.11.1.1 and C.11.2.1.1); values outside it take the first or the last entry."""
 
-    Attributes
-    ----------
-    first : int
-        The value that maps to the first entry.
-    entries : tuple of int
-        Entries of the first and the following values.
-    bits : int
-        Bits of an entry.
-    """
-
-    first: int
-    entries: tuple[int, ...]
+    first: int  # the value that maps to the first entry
+    entries: tuple[int, ...]  # entries of the first and the following values
     bits: int
 
     @property
@@ -96,20 +99,6 @@ def palette_samples(values: NDArray[Any], dataset: Any) -> Samples:
     return Samples(to_levels(colours, type_limits(colours.dtype), []))
 
 
-#: Elements of grey frames.
-GREY_ELEMENTS = (
-    "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "VOILUTSequence", "WindowCenter", "WindowWidth",
-    "VOILUTFunction", "PixelPaddingValue", "PixelPaddingRangeLimit", "PerFrameFunctionalGroupsSequence",
-    "SharedFunctionalGroupsSequence",
-)  # fmt: skip
-
-#: Windows with larger centers or widths are ignored.
-LARGEST = 1e15
-
-#: Larger exponents make no difference to a float64 sigmoid.
-MAX_EXPONENT = 500.0
-
-
 @dataclass(frozen=True, slots=True)
 class Window:
     """The line from black to white of VOILUTFunction LINEAR and LINEAR_EXACT (PS3.3, C.11.2.1.2.1 and C.11.2.1.3.2)."""
@@ -136,19 +125,7 @@ class Sigmoid:
 
 
 def grey_samples(values: NDArray[Any], dataset: Any, frame: int, notes: list[str]) -> Samples:
-    """Return the shown values of a grey frame.
-
-    Parameters
-    ----------
-    values : ndarray of shape (height, width)
-        Stored integers or floats.
-    dataset : pydicom.Dataset
-        The file.
-    frame : int
-        Number of the frame, from 0.
-    notes : list of str
-        Receives notes.
-    """
+    """Return the values of a grey frame as they are shown; ``frame`` is its number, from 0."""
     is_white_zero = dataset.PhotometricInterpretation == "MONOCHROME1"
     padding = _padded(values, dataset)
     values, limits = _modality(values, dataset, _group(dataset, frame, "PixelValueTransformationSequence"))

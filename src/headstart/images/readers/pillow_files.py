@@ -57,7 +57,6 @@ if TYPE_CHECKING:
         Callable[[IO[bytes], str | bytes], ImageFile.ImageFile], Callable[[bytes], bool | str] | None
     ]
 
-
 #: Limit of pixels for formats whose readers are written in Python and slow.
 MAX_SLOW_PIXELS = 8_000_000
 SLOW_FORMATS = frozenset({"QOI"})
@@ -72,16 +71,37 @@ _filtering = threading.Lock()
 # Pillow logs what it also raises; without a handler, Python would print it.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
+#: Colour type → samples per pixel (PNG, third edition, table 8).
+SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+
+#: First column and row, and steps, of the seven passes of Adam7 (PNG, third edition, table 14).
+ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+
+#: Bytes that are decompressed at once.
+STEP_BYTES = 2**20
+
+#: Formats whose further frames are not pages but layers, other views or maps.
+SINGLE_FORMATS = frozenset({"MPO", "PSD"})
+
+#: Limit of pages where they have to be counted.
+MAX_PAGES = 10_000
+
+#: EXIF orientation → function that turns the image upright, and its note (EXIF 2.32, tag 0x0112).
+ORIENTATIONS: dict[int, tuple[Callable[[NDArray[Any]], NDArray[Any]], str]] = {
+    2: (lambda pixels: pixels[:, ::-1], "exif-mirrored"),
+    3: (lambda pixels: pixels[::-1, ::-1], "exif-rotated-180"),
+    4: (lambda pixels: pixels[::-1], "exif-flipped"),
+    5: (lambda pixels: pixels.swapaxes(0, 1), "exif-transposed"),
+    6: (lambda pixels: pixels[::-1].swapaxes(0, 1), "exif-rotated-90"),
+    7: (lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1), "exif-transversed"),
+    8: (lambda pixels: pixels[:, ::-1].swapaxes(0, 1), "exif-rotated-270"),
+}
+
 
 def open_image(data: bytes, name: str) -> ImageFile.ImageFile:
-    """Return the image, opened by the first reader that accepts it.
+    """Return the image, opened by the first reader that accepts it; raise ImageError if none does.
 
-    Like ``Image.open``, but without its process-wide limit of pixels: the caller checks the size.
-
-    Raises
-    ------
-    ImageError
-        If no reader accepts it.
+    Unlike ``Image.open``, without a process-wide limit of pixels: the caller checks the size.
     """
     refusals = []
     for format_name in readers(data, name):
@@ -156,20 +176,10 @@ def ignore_pillow_warnings() -> None:
             warnings.filterwarnings("ignore", module=PILLOW)
 
 
-#: Colour type → samples per pixel (PNG, third edition, table 8).
-SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-
-#: First column and row, and steps, of the seven passes of Adam7 (PNG, third edition, table 14).
-ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-
-#: Bytes that are decompressed at once.
-STEP_BYTES = 2**20
-
-
 def _refuse_missing_rows(image: ImageFile.ImageFile, data: bytes) -> None:
     """Raise ImageError if the data of a PNG, which is loaded for it, fill only a part of it.
 
-    They are unpacked once more, but only if the last row is black, as missing ones are, or the rows are interlaced.
+    They are decompressed again only if the last row is black, as missing ones are, or the rows are interlaced.
     """
     if image.format != "PNG" or data[12:16] != b"IHDR":
         return
@@ -213,24 +223,6 @@ def _picture_data(data: bytes) -> Iterator[bytes]:
         if kind == b"IDAT":
             yield data[start + 8 : start + 8 + length]
         start += 12 + length
-
-
-#: Formats whose further frames are not pages but layers, other views or maps.
-SINGLE_FORMATS = frozenset({"MPO", "PSD"})
-
-#: Limit of pages where they have to be counted.
-MAX_PAGES = 10_000
-
-#: EXIF orientation → function that turns the image upright, and its note (EXIF 2.32, tag 0x0112).
-ORIENTATIONS: dict[int, tuple[Callable[[NDArray[Any]], NDArray[Any]], str]] = {
-    2: (lambda pixels: pixels[:, ::-1], "exif-mirrored"),
-    3: (lambda pixels: pixels[::-1, ::-1], "exif-rotated-180"),
-    4: (lambda pixels: pixels[::-1], "exif-flipped"),
-    5: (lambda pixels: pixels.swapaxes(0, 1), "exif-transposed"),
-    6: (lambda pixels: pixels[::-1].swapaxes(0, 1), "exif-rotated-90"),
-    7: (lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1), "exif-transversed"),
-    8: (lambda pixels: pixels[:, ::-1].swapaxes(0, 1), "exif-rotated-270"),
-}
 
 
 class PillowFile(PictureFile):

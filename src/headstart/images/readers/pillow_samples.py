@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     Reopen = Callable[[], ImageFile.ImageFile]
 
-
 #: The value of SampleFormat for signed integers.
 SIGNED = 2
 
@@ -34,6 +33,9 @@ AV1_HIGH_BITDEPTH = 0x40
 
 #: Raw mode of a big-endian TIFF → its raw mode after libtiff has decompressed it. Pillow replaces other types itself.
 UNPACKED = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
+
+#: Formats whose writers often leave an unused alpha channel at zero.
+UNUSED_ALPHA = frozenset({"BMP", "DIB", "TGA", "ICO"})
 
 
 def rawmode_of(image: ImageFile.ImageFile) -> str:
@@ -97,10 +99,7 @@ def _integer_type(image: ImageFile.ImageFile, signed: bool, bits: int) -> type[n
 
 
 def colour_16_bit(rawmode: str, reopen: Reopen) -> Samples:
-    """Return 16-bit colours, composed of the upper and the lower bytes that Pillow unpacks in two passes.
-
-    ``reopen`` returns the image, at its page and not loaded.
-    """
+    """Return 16-bit colours, unpacked in two passes; ``reopen`` returns the image, at its page and not loaded."""
     if rawmode == "LA;16B":
         return _grey_and_alpha(reopen())
     straight_mode = rawmode.replace("RGBa", "RGBA")
@@ -203,10 +202,6 @@ def straight(values: NDArray[Any], limits: tuple[float, float] | None = None) ->
             colours = values[rows, :, :-1] * np.divide(full, alpha, out=np.zeros_like(alpha), where=alpha > 0)
             result[rows, :, :-1] = np.clip(colours if is_float else np.rint(colours), 0, largest)
     return result
-
-
-#: Formats whose writers often leave an unused alpha channel at zero.
-UNUSED_ALPHA = frozenset({"BMP", "DIB", "TGA", "ICO"})
 
 
 def to_rgb(image: Image.Image, notes: list[str]) -> Pixels:

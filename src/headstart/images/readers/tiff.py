@@ -72,21 +72,17 @@ COLOURS = {
 #: Values of ExtraSamples that mean alpha.
 ASSOCIATED, UNASSOCIATED = 1, 2
 
+#: Values of PhotometricInterpretation that are read.
+READ = (WHITE_IS_ZERO, GREY, RGB, PALETTE, SEPARATED, YCBCR)
+
+# Without a handler, Python would print what tifffile logs.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
 
 def unread_kind(data: bytes, name: str, refusal: str) -> str:
-    """Return which feature of an intact TIFF Pillow cannot read, e.g. ``64-bit float``; empty if there is none.
+    """Return which feature of an intact TIFF Pillow refused, e.g. ``64-bit float``; empty if there is none.
 
-    Parameters
-    ----------
-    data, name : bytes, str
-        The whole file, of which the first page's tags are read, and its name.
-    refusal : str
-        Pillow's message.
-
-    Raises
-    ------
-    ImageError
-        If it is camera raw, or its samples are not supported.
+    Only the tags of the first page are read. Camera raw and samples that are not supported raise ImageError.
     """
     if not data.startswith(MAGIC):
         return ""
@@ -155,12 +151,9 @@ def _kind_of_samples(tags: Mapping[int, Any]) -> str:
 
 
 def misread_kind(image: ImageFile.ImageFile) -> str:
-    """Return which feature of an opened TIFF Pillow would misread or some builds lack (WebP); empty if there is none.
+    """Return which feature of an opened TIFF Pillow would misread, or some builds lack (WebP); empty if there is none.
 
-    Raises
-    ------
-    ImageError
-        If it is a volume, or its samples are not supported.
+    Volumes and samples that are not supported raise ImageError.
     """
     if image.format != "TIFF" or not image.tile:
         return ""
@@ -190,13 +183,6 @@ def _reads_planes(tags: Mapping[int, Any], by_libtiff: bool) -> bool:
     if by_libtiff:
         return photometric in {RGB, SEPARATED, YCBCR}
     return photometric in {RGB, SEPARATED} and extra in {(), (UNASSOCIATED,)}
-
-
-#: Values of PhotometricInterpretation that are read.
-READ = (WHITE_IS_ZERO, GREY, RGB, PALETTE, SEPARATED, YCBCR)
-
-# Without a handler, Python would print what tifffile logs.
-logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 class DeepTiff(PictureFile):

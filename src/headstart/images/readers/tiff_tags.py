@@ -19,6 +19,22 @@ PLANAR, SUB_IFDS, EXTRA_SAMPLES, SAMPLE_FORMAT, IMAGE_DEPTH, DNG_VERSION = 284, 
 #: Bits of NewSubfileType: a reduced version of another picture, a mask for it.
 REDUCED, MASK = 1, 4
 
+#: Pages that make a colour picture.
+N_COLOURS = 3
+
+#: Characters of a description that are parsed: OME-XML names the axes at its beginning.
+DESCRIPTION_CHARACTERS = 2**20
+
+#: Start of frame markers of JPEG, lossless ones included (ITU-T T.81, table B.1).
+JPEG_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
+
+#: Bits of the height of a JPEG XL, and the aspect ratios that give its width (ISO/IEC 18181-1, SizeHeader).
+JXL_BITS = (9, 13, 18, 30)
+JXL_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
+
+#: The value of Compression for JPEG 2000.
+JPEG_2000 = 34712
+
 
 def tag_numbers(tags: Mapping[int, Any], tag: int) -> tuple[int, ...]:
     """Return the integers of a tag; empty if it is missing or has other values."""
@@ -32,23 +48,8 @@ def tag_number(tags: Mapping[int, Any], tag: int, default: int) -> int:
     return max(tag_numbers(tags, tag), default=default)
 
 
-#: Pages that make a colour picture.
-N_COLOURS = 3
-
-#: Characters of a description that are parsed: OME-XML names the axes at its beginning.
-DESCRIPTION_CHARACTERS = 2**20
-
-
 def pictures_of(description: str, pages: Sequence[int]) -> list[tuple[int, ...]]:
-    """Return the pages of each picture: one, or three that are red, green and blue.
-
-    Parameters
-    ----------
-    description : str
-        ImageDescription of the first page.
-    pages : sequence of int
-        Numbers of the pages, without reduced versions of others.
-    """
+    """Return the pages of each picture: one, or three that are red, green and blue according to the description."""
     axes = axes_of(description)
     sizes = dict(axes)
     if sizes.get("C") != N_COLOURS or prod(sizes.values()) != len(pages):
@@ -85,14 +86,8 @@ def axes_of(description: str) -> list[tuple[str, int]]:
 def refuse_hidden_pictures(description: str, starts: Sequence[int], sizes: Sequence[int], file_bytes: int) -> None:
     """Raise ImageError for a one-page TIFF followed by pictures without entries, as ImageJ writes large stacks.
 
-    Parameters
-    ----------
-    description : str
-        ImageDescription of the page.
-    starts, sizes : sequences of int
-        Positions of the page's strips or tiles, and their bytes.
-    file_bytes : int
-        Size of the file: a single page that was saved again may have kept its description.
+    ``starts`` and ``sizes`` are those of the page's strips or tiles. The file's size matters, since a single page that was
+    saved again may have kept its description.
     """
     imagej = re.match(r"ImageJ=[^\n]*\nimages=(\d{1,9})\s", description)
     n_pictures = int(imagej[1]) if imagej else prod(_truncated_shape(description)[:-2])
@@ -120,14 +115,6 @@ def _axes_of_json(text: str) -> list[tuple[str, int]]:
     except (ValueError, TypeError, KeyError, RecursionError):
         return []
     return [(axis, size) for axis, size in reversed(pairs) if axis not in {"Y", "X", "S"}]
-
-
-#: Start of frame markers of JPEG, lossless ones included (ITU-T T.81, table B.1).
-JPEG_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
-
-#: Bits of the height of a JPEG XL, and the aspect ratios that give its width (ISO/IEC 18181-1, SizeHeader).
-JXL_BITS = (9, 13, 18, 30)
-JXL_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
@@ -196,9 +183,6 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     return width & 0x3FFF, height & 0x3FFF
 
 
-#: The value of Compression for JPEG 2000.
-JPEG_2000 = 34712
-
 #: Compression → function that returns width and height of a compressed part.
 SIZE_OF: dict[int, Callable[[bytes], tuple[int, int]]] = {
     **dict.fromkeys((6, 7), _jpeg_size), **dict.fromkeys((33003, 33004, 33005, JPEG_2000), _jpeg2000_size),
@@ -207,13 +191,7 @@ SIZE_OF: dict[int, Callable[[bytes], tuple[int, int]]] = {
 
 
 def embedded_pixels(compression: int, data: bytes) -> int:
-    """Return the number of pixels that a compressed part claims.
-
-    Raises
-    ------
-    ImageError
-        If its size cannot be read.
-    """
+    """Return the number of pixels that a compressed part claims; raise ImageError if its size cannot be read."""
     try:
         width, height = SIZE_OF[compression](data)
     except (struct.error, IndexError, ValueError):
