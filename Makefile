@@ -18,6 +18,9 @@ BENCH_IMAGES := 64
 BENCH_ROUNDS := 3
 TORCH := torch>=2.6
 
+# A test process that crashes ends the run: one in its place would begin again with what crashed it.
+PARALLEL := -n 2 --dist loadscope --max-worker-restart 0
+
 .PHONY: help demo test check cover docs bench hooks clean
 
 help:
@@ -27,15 +30,15 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/headstart demo
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -n 2 --dist loadscope -m "not faults and not cluster"
-	$(BIN)/python -m pytest -n 2 --dist loadscope -m "faults or cluster"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not faults and not cluster"
+	$(BIN)/python -m pytest $(PARALLEL) -m "faults or cluster"
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n 2 --dist loadscope -m "not weights and not faults and not cluster and not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not weights and not faults and not cluster and not slow"
 
 cover: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m "not weights and not faults and not cluster" --cov

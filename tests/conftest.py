@@ -33,13 +33,17 @@ def user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Let each process take whole modules, as ``--dist loadscope`` does, and one of them all those of Ray clusters."""
+    """Let each process take whole modules, as ``--dist loadscope`` does, and one process those that share something.
+
+    All tests of Ray clusters run in one process, since two clusters would compete for the same cores; those of reports share
+    the plots that they draw.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
     class Modules(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            folder = "tests/cluster/"
-            return folder if nodeid.startswith(folder) else super()._split_scope(nodeid)
+            folders = ("tests/cluster/", "tests/unit/report/")
+            return next((folder for folder in folders if nodeid.startswith(folder)), super()._split_scope(nodeid))
 
     return Modules(config, log) if config.getoption("dist") == "loadscope" else None
 

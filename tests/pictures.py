@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -33,13 +32,16 @@ def class_folders(root: Path, n_per_class: int = 6, classes: tuple[str, ...] = (
     return root
 
 
-def every_fifth(source: Path, target: Path) -> Path:
-    """Copy one of five photographs of a folder, and the folders in which they are."""
-    for path in sorted(source.rglob("*.jpg"))[::5]:
-        copy = target / path.relative_to(source)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, copy)
-    return target
+def split_photographs(root: Path, n_per_class: int = 6) -> Path:
+    """Write JPEGs of many sizes and smooth content, in class folders below ``train`` and ``val``."""
+    rng = np.random.default_rng(7)
+    for folder in (root / split / name for split in ("train", "val") for name in ("ants", "bees")):
+        folder.mkdir(parents=True)
+        for number in range(n_per_class):
+            size = tuple(rng.integers(80, 400, 2).tolist())
+            colours = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+            colours.resize(size, Image.Resampling.BICUBIC).save(folder / f"{number}.jpg", quality=90)
+    return root
 
 
 #: Pillow's name of a format → the modes in which a small picture of it is made.

@@ -45,10 +45,14 @@ def run_in_a_terminal(data: Path, output: Path, *before: str, number: signal.Sig
         "-o",
         str(output),
     ]
-    process = subprocess.Popen(
-        command, stdin=inside, stdout=inside, stderr=inside, env=environment, cwd=output.parent, start_new_session=True,
-        pass_fds=files,
-    )  # fmt: skip
+    handler = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests that run under nohup begin with SIGHUP ignored
+    try:
+        process = subprocess.Popen(
+            command, stdin=inside, stdout=inside, stderr=inside, env=environment, cwd=output.parent,
+            start_new_session=True, pass_fds=files,
+        )  # fmt: skip
+    finally:
+        signal.signal(signal.SIGHUP, handler)
     for descriptor in files:
         os.close(descriptor)
     assert os.read(said, 1) == b"."

@@ -10,7 +10,7 @@ import pytest
 from buckets import put_folder
 from headstart.cache.reader import open_cache
 from headstart.extract.run import extract_features
-from pictures import every_fifth
+from pictures import split_photographs
 
 pytestmark = [pytest.mark.weights, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
@@ -27,10 +27,10 @@ def contents(path: Path | str) -> list[tuple[Any, ...]]:
         return [(cache.recipe, cache.class_names, cache.layout), *zip(rows, features, strict=True)]
 
 
-def test_hymenoptera_in_a_bucket(shared: Path, tmp_path: Path, s3: Any, imagenet: Any) -> None:
-    folder = every_fifth(shared / "data" / "hymenoptera", tmp_path / "hymenoptera")
-    put_folder(s3, folder, "photos", "hymenoptera/")
-    extract_features(folder, tmp_path / "disk.h5")
-    summary = extract_features("s3://photos/hymenoptera", "s3://photos/features/hymenoptera.h5")
-    assert summary.n_computed > 70
-    assert contents("s3://photos/features/hymenoptera.h5") == contents(tmp_path / "disk.h5")
+def test_photographs_in_a_bucket(tmp_path: Path, s3: Any, imagenet: Any) -> None:
+    folder = split_photographs(tmp_path / "photographs")
+    put_folder(s3, folder, "photos", "photographs/")
+    extract_features(folder, tmp_path / "disk.h5", batch_size=8)
+    summary = extract_features("s3://photos/photographs", "s3://photos/features/photographs.h5", batch_size=8)
+    assert summary.n_computed == 24
+    assert contents("s3://photos/features/photographs.h5") == contents(tmp_path / "disk.h5")

@@ -79,7 +79,7 @@ def test_an_encrypted_or_oddly_compressed_archive_is_refused(tmp_path: Path) -> 
         import_features(tmp_path / "x.npz", tmp_path / "x.h5", name="dino")
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255), compressed=st.booleans())
 def test_a_changed_byte_is_a_sentence_or_changes_nothing(
     tmp_path: Path, place: float, value: int, compressed: bool
