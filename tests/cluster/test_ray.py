@@ -105,7 +105,7 @@ def test_an_image_that_ends_every_process_is_found_and_listed(cluster: Any, data
     picture(data / "ant" / "a-poison.png", seed=99)
     summary = run(data, tmp_path / "far.h5", Lethal(), shard_images=40)
     assert [failure.ref.path for failure in summary.failures] == ["ant/a-poison.png"]
-    assert "ended" in summary.failures[0].reason
+    assert "exited" in summary.failures[0].reason
     (data / "ant" / "a-poison.png").unlink()
     run(data, tmp_path / "near.h5", engine="local")
     assert contents(tmp_path / "far.h5") == contents(tmp_path / "near.h5")

@@ -66,7 +66,7 @@ def test_the_rows_are_those_of_one_process(data: Path, tmp_path: Path) -> None:
         [("cpu", 2, 41)],
     )
     assert summary.times.forward.threads == summary.times.decode.threads == 2
-    assert 0 < summary.times.one(summary.times.forward) <= 1
+    assert 0 < summary.times.share(summary.times.forward) <= 1
 
 
 def test_what_exists_is_not_computed_again(data: Path, tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_an_image_that_ends_every_process_is_found_and_listed(data: Path, tmp_pa
     picture(data / "ant" / "a-poison.png", seed=99)
     summary = run(data, tmp_path / "two.h5", Lethal(), shard_images=shard_images)
     assert [failure.ref.path for failure in summary.failures] == ["ant/a-poison.png"]
-    assert "ended" in summary.failures[0].reason
+    assert "exited" in summary.failures[0].reason
     (data / "ant" / "a-poison.png").unlink()
     assert contents(tmp_path / "two.h5") == expected(data, tmp_path)
 
