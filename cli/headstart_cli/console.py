@@ -107,17 +107,52 @@ def shown(text: object) -> str:
     return escape(printable(str(text)))
 
 
+#: Parameters of the library that messages name in backticks; most options are named after theirs.
+PARAMETERS = (
+    "address batch_size class_names compression cpus_per_worker custom_weights decode_threads device drop_missing engine "
+    "features gpus_per_worker include_training intensity keep_missing manifest max_memory on_conflict overwrite page "
+    "precision raw resize storage validation weights"
+)
+
+#: The options of parameters: how they are written with another name, or for one value.
+OPTIONS = {name: f"--{name.replace('_', '-')}" for name in PARAMETERS.split()} | {
+    "output": "-o",
+    "input_size_px": "--input-size",
+    "cache_layout": "--layout",
+    "n_clusters": "--k",
+    "search='none'": "--no-search",
+}
+
+
+def with_options(message: str) -> str:
+    """Return a message of the library with the options of its parameters: ``page=2`` becomes ``--page 2``."""
+
+    def option(match: re.Match[str]) -> str:
+        whole, name, value = match[1], match[2], re.sub(r"[\[\]'\"]", "", match[3] or "")
+        written = OPTIONS.get(whole, OPTIONS.get(name))
+        if written is None:
+            return match[0]
+        return f"{written} {value}" if value not in ("", "True") and whole not in OPTIONS else written
+
+    return re.sub(r"`(([a-z_]+)(?:=([^`]*))?)`", option, message)
+
+
+def said(message: object) -> str:
+    """Return a sentence of the library for Rich markup, with options in the place of parameters."""
+    return shown(with_options(str(message)))
+
+
 class PrintableFormatter(logging.Formatter):
     """Messages of the log in a form that any terminal can show."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the message, control characters but line ends in words."""
-        return "\n".join(map(printable, super().format(record).split("\n")))
+        return "\n".join(map(printable, with_options(super().format(record)).split("\n")))
 
 
 def print_error(message: str) -> None:
     """Print an expected error; its own line ends stay, anything else that a terminal would act on is escaped."""
-    lines = "\n".join(map(shown, message.split("\n")))
+    lines = "\n".join(map(said, message.split("\n")))
     err.print(f"[bold red]Error:[/] {lines}", soft_wrap=True)
 
 

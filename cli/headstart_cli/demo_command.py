@@ -19,7 +19,7 @@ from rich.table import Table
 
 from headstart.errors import DataError, MissingExtraError
 from headstart.texts import reason_of
-from headstart_cli.console import ProgressBar, err, out
+from headstart_cli.console import ProgressBar, err, out, said
 
 if TYPE_CHECKING:
     from headstart.fit import FitResult
@@ -211,7 +211,7 @@ def print_heads(results: list[FitResult]) -> None:
 
     for result in results:
         for warning in result.warnings:
-            err.print(f"[yellow]{result.spec.type}: {escape(warning)}[/]", soft_wrap=True)
+            err.print(f"[yellow]{result.spec.type}: {said(warning)}[/]", soft_wrap=True)
     first = results[0]
     out.print(f"{first.n_train:,} images to fit on, {first.score.n_samples:,} held out", soft_wrap=True)
     out.print(heads_table([(result.spec.type, result.score, result.fit_seconds) for result in results]))

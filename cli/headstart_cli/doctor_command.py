@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from headstart_cli.command_options import Json
-from headstart_cli.console import err, out, print_error, print_json, shown
+from headstart_cli.console import err, out, print_error, print_json, said
 
 if TYPE_CHECKING:
     from headstart.doctor.examine import Examination
@@ -46,10 +46,10 @@ def print_examination(found: Examination) -> None:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, text in (*machine_rows(found), *rate_rows(found)):
-        table.add_row(name, shown(text))
+        table.add_row(name, said(text))
     out.print(table)
     for sentence in found.advice:
-        out.print(f"• {shown(sentence)}", soft_wrap=True)
+        out.print(f"• {said(sentence)}", soft_wrap=True)
     for problem in found.problems:
         print_error(problem)
 

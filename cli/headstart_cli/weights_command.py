@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from headstart_cli.console import out
+from headstart_cli.console import out, said
 
 
 def weights(
@@ -30,12 +30,12 @@ def weights(
     used = ""
     for source in local_sources():
         if source.read is None:
-            table.add_row(source.name, "no", escape(source.remedy))
+            table.add_row(source.name, "no", said(source.remedy))
             continue
         try:
             state = "all 26 tensors as published" if not check or checked(source.read(), source=source.location) else ""
         except WeightsError as error:
-            state = f"[red]{escape(str(error))}[/]"
+            state = f"[red]{said(error)}[/]"
         used = used or source.name
         table.add_row(source.name, escape(source.location), state if check else "not compared")
     table.add_row("download by Keras", "", "tried last, where the others have nothing")

@@ -6,7 +6,20 @@ and nothing else; a traceback is for errors that are not here.
 
 
 class HeadstartError(Exception):
-    """Something expected went wrong; the message is written for the person who ran the command."""
+    """An expected failure; the message is written for the person who asked for the work.
+
+    Parameters
+    ----------
+    message : str
+        What failed, what was received, what was expected.
+    hint : str
+        What to do next, the end of the text of the error. Parameters stand as in Python, between backticks:
+        `overwrite=True`. The command line prints their options instead.
+    """
+
+    def __init__(self, message: str = "", *, hint: str = "") -> None:
+        super().__init__(f"{message} {hint}" if hint else message)
+        self.hint = hint
 
 
 class DataError(HeadstartError, ValueError):

@@ -158,8 +158,8 @@ def fit_head(
     metric_named(metric)  # refused before the work
     if among and (search == "none" or _is_another_cache(validation)):
         raise DataError(
-            "Choosing among several caches needs a search on images that are in all of them. Leave out --no-search, and "
-            "hold out a split or a fraction of the images instead of another cache."
+            "Choosing among several caches needs a search on images that are in all of them.",
+            hint="Leave out `search='none'`, and hold out a split or a fraction of the images instead of another cache.",
         )
     if output is not None:
         check_target(Path(output), overwrite=overwrite)  # before the fit, not after it
@@ -207,8 +207,8 @@ def _choose(
     if search == "none" or (not others and len(candidates(train, spec.type, **given)) == 1):
         if engine != "local":
             raise DataError(
-                f"--engine is for searches, and there is nothing to choose (search: {search}). Leave out --engine, or "
-                "enable a search."
+                f"`engine` is for searches, and there is nothing to choose (search: {search}).",
+                hint="Leave out `engine`, or enable a search.",
             )
         return None
     in_others = [(other, sides.within(other).split.train) for other in others]

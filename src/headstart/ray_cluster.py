@@ -88,8 +88,8 @@ def connect(address: str | None) -> None:
         )  # fmt: skip
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise HeadstartError(
-            f"There is no Ray cluster at {address!r}: {error}. Start one (ray start --head), give its address with "
-            "--address, or leave that out to start one on this machine."
+            f"There is no Ray cluster at {address!r}: {error}.",
+            hint="Start one (ray start --head), give its `address`, or leave that out to start one on this machine.",
         ) from error
 
 
@@ -129,8 +129,8 @@ def worker_resources(nodes: Sequence[Mapping[str, Any]], options: ClusterOptions
     if not fit:
         raise HeadstartError(
             f"No node of the cluster has the {cpus} cores and {gpus:g} GPUs that a worker is to have. Nodes: "
-            f"{'; '.join(f'{count} cores, {own:g} GPUs' for count, own in zip(n_cpus, n_gpus, strict=True)) or 'none'}. "
-            "Lower --cpus-per-worker or --gpus-per-worker."
+            f"{'; '.join(f'{count} cores, {own:g} GPUs' for count, own in zip(n_cpus, n_gpus, strict=True)) or 'none'}.",
+            hint="Lower `cpus_per_worker` or `gpus_per_worker`.",
         )
     return {"num_cpus": cpus, "num_gpus": gpus}, min(options.workers or fit, fit)
 
@@ -242,7 +242,8 @@ def most_workers(n_jobs: int | None) -> int:
     if free < 2 or (n_jobs or 2) < 2:
         raise HeadstartError(
             f"Heads are fitted by two workers of a cluster or more, one core each. Received: {free} free cores, and at most "
-            f"{n_jobs or 'as many'} workers. Leave out --engine ray to fit them in this process."
+            f"{n_jobs or 'as many'} workers.",
+            hint="Leave out `engine='ray'` to fit them in this process.",
         )
     return min(n_jobs or free, free)
 

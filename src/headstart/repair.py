@@ -184,8 +184,8 @@ def _damaged_places(path: Path, progress: Progress) -> tuple[list[int], set[str]
             others.append(finding)
     if others:
         raise CacheError(
-            f"{path} cannot be repaired: more than rows of features is damaged ({listed([str(f) for f in others])}). "
-            "Create it again with extract-features --overwrite."
+            f"{path} cannot be repaired: more than rows of features is damaged ({listed([str(f) for f in others])}).",
+            hint="Create it again: extract-features with `overwrite=True`.",
         )
     return sorted(rows), shards
 
@@ -206,8 +206,8 @@ def _unchanged_refs(cache: FeatureCache, root: Path, rows: Sequence[int]) -> lis
     if bad:
         raise CacheError(
             f"{cache.path} cannot be repaired from {root}: of {len(rows):,} damaged rows {len(bad):,} have no image that is "
-            f"the same as then ({listed(bad)}). Bring these images back, or make the cache anew with extract-features "
-            "--overwrite."
+            f"the same as then ({listed(bad)}).",
+            hint="Bring these images back, or make the cache again: extract-features with `overwrite=True`.",
         )
     return found
 

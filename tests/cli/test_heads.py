@@ -22,7 +22,7 @@ def test_a_saved_head_is_replaced_when_asked_alone(cli: Cli, head: Path) -> None
     for arguments in (["--type", "logistic", "--C", "3"], ["--type", "ridge", "-o", head]):
         code, _, err = cli("fit-head", "features/photos.h5", *arguments)
         assert code == 1
-        assert f"{head} is a saved head already. Use --overwrite to replace it, or choose another folder" in err
+        assert f"{head} is a saved head already. Replace it with --overwrite, or choose another folder" in err
         assert (head / "bundle.json").read_bytes() == saved
     assert cli("fit-head", "features/photos.h5", "--type", "ridge", "-o", head, "--overwrite")[0] == 0
     assert json.loads((head / "bundle.json").read_text())["spec"]["type"] == "ridge"

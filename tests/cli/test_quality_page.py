@@ -63,7 +63,7 @@ def test_json_says_the_same(cli: Cli, cache: Path) -> None:
 def test_a_page_without_its_folder_says_so(cli: Cli, cache: Path, tmp_path: Path) -> None:
     code, _, messages = cli("inspect", cache, "--quality", "--html", tmp_path / "new" / "page.html")
     assert code == 0
-    assert "0 thumbnails. They need the folder of images (--data)." in messages
+    assert "0 thumbnails. They need the folder of images" in messages
     assert (tmp_path / "new" / "page.html").is_file()
 
 

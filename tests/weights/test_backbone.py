@@ -85,7 +85,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(imagenet: Weights, monkeypat
     assert backbone.batch_size == 2
     assert_same_rows(batch, expected)
     monkeypatch.setattr(Program, "run", with_room_for(0))
-    with pytest.raises(HeadstartError, match="smaller --input-size"):
+    with pytest.raises(HeadstartError, match="smaller `input_size_px`"):
         backbone.forward(images)
 
 
@@ -181,5 +181,5 @@ def test_no_source_at_all_names_three_remedies(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path), raising=False)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    with pytest.raises(WeightsError, match=r"(?s)1\. pip install.*2\. put.*3\. --weights PATH"):
+    with pytest.raises(WeightsError, match=r"(?s)1\. pip install.*2\. put.*3\. `weights=PATH`"):
         download()

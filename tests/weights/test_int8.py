@@ -107,7 +107,7 @@ def test_the_same_network_is_made_again_or_refused(
     other = replace(quantization, ranges=(quantization.ranges[0] * 2, *quantization.ranges[1:]))
     with pytest.raises(RecipeMismatchError, match="cannot be made again"):
         build_backbone(replace(recipe, quantization=other), imagenet)
-    with pytest.raises(HeadstartError, match="Leave --device out"):
+    with pytest.raises(HeadstartError, match="Leave out `device`"):
         build_backbone(recipe, imagenet, device="gpu:0")
     with pytest.raises(HeadstartError, match="Received: int8"):
         FrozenBackbone(imagenet, precision="int8")

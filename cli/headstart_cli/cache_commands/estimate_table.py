@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from headstart.texts import counted
-from headstart_cli.console import ProgressBar, err, out, print_json, shown
+from headstart_cli.console import ProgressBar, err, out, print_json, said
 
 if TYPE_CHECKING:
     from headstart.extract.estimate import Forecast
@@ -25,7 +25,7 @@ def print_forecast(
         print_json(forecast.to_dict())
         return
     for line in sentences(forecast):
-        out.print(shown(line), soft_wrap=True)
+        out.print(said(line), soft_wrap=True)
     if forecast.peak_bytes > forecast.free_bytes:
         err.print("[bold yellow]That is not enough:[/] write to another disk with -o.", soft_wrap=True)
 

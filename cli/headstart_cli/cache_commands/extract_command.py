@@ -22,7 +22,7 @@ from headstart_cli.command_options import (
     Weights,
     completed,
 )
-from headstart_cli.console import ProgressBar, err, out, print_json, shown
+from headstart_cli.console import ProgressBar, err, out, print_json, said, shown
 
 if TYPE_CHECKING:
     from headstart.extract.options import ExtractionSummary, ExtractOptions
@@ -232,7 +232,7 @@ def print_summary(summary: ExtractionSummary) -> None:
     for statistics in summary.worker_statistics:
         out.print(f"  {shown(statistics)}", soft_wrap=True)
     for sentence in sentences(summary.notes):
-        out.print(sentence, soft_wrap=True)
+        out.print(said(sentence), soft_wrap=True)
     if summary.ignored or summary.hidden_count:
         from headstart.images.discovery.scan import kinds_of
 
@@ -263,7 +263,7 @@ def print_bottleneck(summary: ExtractionSummary, options: ExtractOptions) -> Non
 
     sentence = bottleneck(summary, options)
     if sentence and not summary.interrupted:
-        out.print(sentence, soft_wrap=True)
+        out.print(said(sentence), soft_wrap=True)
 
 
 def print_failures(summary: ExtractionSummary) -> None:
@@ -272,7 +272,7 @@ def print_failures(summary: ExtractionSummary) -> None:
         return
     err.print(f"[bold yellow]{counted(len(summary.failures))} could not be read[/]; they are listed in the cache:")
     for failure in summary.failures[:LISTED_FAILURES]:
-        err.print(f"  {shown(failure.ref.path)}: {shown(failure.reason)}", soft_wrap=True)
+        err.print(f"  {shown(failure.ref.path)}: {said(failure.reason)}", soft_wrap=True)
     rest = Counter(failure.reason.split(":")[0] for failure in summary.failures[LISTED_FAILURES:])
     for reason, count in rest.most_common():
-        err.print(f"  … and {count:,} more: {escape(reason)}", soft_wrap=True)
+        err.print(f"  … and {count:,} more: {said(reason)}", soft_wrap=True)

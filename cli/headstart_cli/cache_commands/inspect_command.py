@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from headstart.texts import counted
-from headstart_cli.console import out, print_json, shown
+from headstart_cli.console import out, print_json, said, shown
 
 if TYPE_CHECKING:
     from headstart.cache.reader import FeatureCache
@@ -118,7 +118,7 @@ def print_contents(contents: dict[str, Any]) -> None:
     failures = contents["failures"]
     out.print(f"{counted(len(failures))} could not be read" + (":" if failures else "."))
     for failure in failures[:LISTED_FAILURES]:
-        out.print(f"  {shown(failure['path'])}: {shown(failure['reason'])}", soft_wrap=True)
+        out.print(f"  {shown(failure['path'])}: {said(failure['reason'])}", soft_wrap=True)
     if len(failures) > LISTED_FAILURES:
         out.print(f"  … and {len(failures) - LISTED_FAILURES:,} more (--json lists all)")
 

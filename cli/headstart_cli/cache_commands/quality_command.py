@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from headstart.texts import counted
-from headstart_cli.console import err, out, print_json, printable, shown
+from headstart_cli.console import err, out, print_json, printable, said, shown
 
 if TYPE_CHECKING:
     from headstart.report.html_pages import Example, Finding, QualityReport
@@ -65,7 +65,7 @@ def print_report(report: QualityReport) -> None:
     else:
         out.print("Nothing was found.")
     for title, reason in report.skipped.items():
-        out.print(f"Not checked: {shown(title)}: {shown(reason)}", soft_wrap=True)
+        out.print(f"Not checked: {shown(title)}: {said(reason)}", soft_wrap=True)
     if report.passed:
         out.print(f"[dim]Checked, no problem: {shown('; '.join(report.passed))}[/]", soft_wrap=True)
 
@@ -77,7 +77,7 @@ def findings_table(findings: tuple[Finding, ...]) -> Table:
     table.add_column("for example", overflow="fold")
     for finding in findings:
         check = finding.check
-        words = [f"[bold]{shown(check.title)}[/]", shown(check.meaning)]
+        words = [f"[bold]{shown(check.title)}[/]", said(check.meaning)]
         words += [f"[dim]Counted: {shown(finding.threshold)}.[/]"] if finding.threshold else []
         words += [shown(f"{printable(kind)} {count:,}") for kind, count in list(finding.breakdown.items())[:5]]
         lines = [shown(describe(example)) for example in finding.examples[:SHOWN_EXAMPLES]]

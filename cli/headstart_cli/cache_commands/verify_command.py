@@ -9,7 +9,7 @@ import typer
 
 from headstart.texts import counted
 from headstart_cli.command_options import Device, Json, Weights
-from headstart_cli.console import ProgressBar, out, print_json, shown
+from headstart_cli.console import ProgressBar, out, print_json, said, shown
 
 if TYPE_CHECKING:
     from headstart.verify import Verification
@@ -66,7 +66,7 @@ def print_verification(cache: str, found: Verification) -> None:
     else:
         out.print(f"{name} is whole.", soft_wrap=True)
     for finding in findings[:LISTED]:
-        out.print(f"  {shown(finding)}", soft_wrap=True)
+        out.print(f"  {said(finding)}", soft_wrap=True)
     if len(findings) > LISTED:
         out.print(f"  … and {len(findings) - LISTED:,} more (--json lists all)")
     if found.n_images:
@@ -77,7 +77,7 @@ def print_verification(cache: str, found: Verification) -> None:
         )
         out.print(f"{counted(found.n_recomputed, 'row')} computed again: {worst}.", soft_wrap=True)
     if found.not_compared:
-        out.print(shown(found.not_compared), soft_wrap=True)
+        out.print(said(found.not_compared), soft_wrap=True)
     if found.remedies:
         out.print("To bring it up to date, then verify it again:" if len(found.remedies) == 1 else
                   "To bring it up to date, one after the other, then verify it again:")  # fmt: skip

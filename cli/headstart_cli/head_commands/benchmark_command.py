@@ -29,7 +29,7 @@ from headstart_cli.command_options import (
     Search,
     completed,
 )
-from headstart_cli.console import err, out, shown
+from headstart_cli.console import err, out, said, shown
 
 if TYPE_CHECKING:
     from headstart.exchange.prediction_table import ScoredImages
@@ -190,7 +190,7 @@ def backbone_ms(cache: str) -> float | None:
     try:
         return backbone_milliseconds(build_backbone(recipe))
     except HeadstartError as error:
-        err.print(escape(f"The latency from pixels was not measured: {error}"), soft_wrap=True)
+        err.print(said(f"The latency from pixels was not measured: {error}"), soft_wrap=True)
         return None
 
 
@@ -208,7 +208,7 @@ def show(found: Comparison, *, as_json: bool) -> None:
         *found.leaks,
         *(f"{name} is left out: {why}" for name, why in found.left_out.items()),
     ):
-        out.print(f"[yellow]{shown(sentence)}[/]", soft_wrap=True)
+        out.print(f"[yellow]{said(sentence)}[/]", soft_wrap=True)
     out.print(f"[bold]{escape(found.recommendation)}[/]", soft_wrap=True)
     if found.fit_command:
         out.print(f"Fit it: {shown(found.fit_command)}", soft_wrap=True)

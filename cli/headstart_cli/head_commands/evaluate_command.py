@@ -18,7 +18,7 @@ from headstart_cli.command_options import (
     Predictions,
     Weights,
 )
-from headstart_cli.console import err, out, print_json, shown
+from headstart_cli.console import err, out, print_json, said, shown
 
 if TYPE_CHECKING:
     from headstart.scores import Score
@@ -73,12 +73,12 @@ def evaluate(
     if found.failures:
         err.print(f"[bold yellow]{counted(len(found.failures))} could not be read[/] and are not in the score:")
         for failure in found.failures:
-            err.print(f"  {shown(failure.ref.path)}: {shown(failure.reason)}", soft_wrap=True)
+            err.print(f"  {shown(failure.ref.path)}: {said(failure.reason)}", soft_wrap=True)
     if as_json:
         print_json(found.to_dict())
         return
     for note in (found.seen.sentence, *found.notes):
-        out.print(f"[yellow]{shown(note)}[/]", soft_wrap=True)
+        out.print(f"[yellow]{said(note)}[/]", soft_wrap=True)
     print_score(found.score)
 
 

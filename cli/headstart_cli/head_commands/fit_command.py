@@ -29,7 +29,7 @@ from headstart_cli.command_options import (
     Search,
     completed,
 )
-from headstart_cli.console import err, out, shown
+from headstart_cli.console import err, out, said
 from headstart_cli.head_commands.evaluate_command import print_score
 from headstart_cli.head_commands.parameter_options import number_or_word, parameter_values, with_parameters
 
@@ -202,7 +202,7 @@ def make_spec(
 def print_result(result: FitResult) -> None:
     """Print how good the head is, and where it was saved."""
     for warning in result.warnings:
-        err.print(f"[yellow]{escape(warning)}[/]", soft_wrap=True)
+        err.print(f"[yellow]{said(warning)}[/]", soft_wrap=True)
     spec = result.spec
     if result.search:
         print_search(result.search, result.caches)
@@ -217,7 +217,7 @@ def print_result(result: FitResult) -> None:
     if result.n_dropped:
         out.print(f"{result.n_dropped:,} training images were left out: the same bytes are among the scored ones.")
     for note in result.notes:
-        out.print(f"[yellow]{shown(note)}[/]", soft_wrap=True)
+        out.print(f"[yellow]{said(note)}[/]", soft_wrap=True)
     print_score(result.score)
     out.print(f"Saved in {escape(str(result.folder))}", soft_wrap=True)
 
@@ -245,4 +245,4 @@ def print_search(search: SearchResult, caches: Sequence[Location]) -> None:
         soft_wrap=True,
     )
     for note in search.notes:
-        err.print(f"[yellow]{escape(note)}[/]", soft_wrap=True)
+        err.print(f"[yellow]{said(note)}[/]", soft_wrap=True)

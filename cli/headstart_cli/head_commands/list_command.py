@@ -12,7 +12,7 @@ from rich.table import Table
 
 from headstart.texts import counted
 from headstart_cli.command_options import Json
-from headstart_cli.console import err, out, shown
+from headstart_cli.console import err, out, said, shown
 
 if TYPE_CHECKING:
     from headstart.bundles.metadata import SavedHead
@@ -46,7 +46,7 @@ def heads(
         out.print(table(whole))
     for head in found:
         if head.problem:
-            out.print(f"[bold red]broken[/] {shown(head.path.name)}: {shown(head.problem)}")
+            out.print(f"[bold red]broken[/] {shown(head.path.name)}: {said(head.problem)}")
 
 
 def table(found: list[SavedHead]) -> Table:

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from headstart.texts import counted, csv_cell
 from headstart_cli.command_options import BatchSize, Device, Output, Precision, Raw, Weights
-from headstart_cli.console import err, out, printable, shown
+from headstart_cli.console import err, out, printable, said, shown
 
 if TYPE_CHECKING:
     from headstart.predict import Prediction
@@ -69,9 +69,9 @@ def predict(
         readable(predictor.predict(with_standard_input(images)), failed, notes), predictor.class_names, top
     )
     for sentence in sentences(notes, with_options=False):
-        err.print(sentence, soft_wrap=True)
+        err.print(said(sentence), soft_wrap=True)
     for prediction in failed:
-        err.print(f"{shown(prediction.path)}: {shown(prediction.failure)}", soft_wrap=True)
+        err.print(f"{shown(prediction.path)}: {said(prediction.failure)}", soft_wrap=True)
     if failed:
         err.print(f"[bold yellow]{counted(len(failed))} could not be read.[/]")
         raise typer.Exit(1)

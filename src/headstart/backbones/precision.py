@@ -76,7 +76,9 @@ def pick_device(device: str = "auto") -> Device:
         return gpu(0) if n_gpus else cpu()
     index = int(device.removeprefix("gpu:"))
     if index >= n_gpus:
-        raise HeadstartError(f"There is no {device}: TensorFlow sees {n_gpus} GPU(s). Use --device auto or cpu.")
+        raise HeadstartError(
+            f"There is no {device}: TensorFlow sees {n_gpus} GPU(s).", hint="Use `device='auto'` or cpu."
+        )
     return gpu(index)
 
 

@@ -131,5 +131,6 @@ def check_int8_cpu(flags: frozenset[str] | None = None) -> None:
     if not adds_up_int8(flags):
         raise HeadstartError(
             f"This processor has none of {', '.join(INT8_FLAGS)}: it clips sums of 8-bit products, which gives other "
-            "features. Use --precision auto, or a machine that has one of them for features of precision int8."
+            "features.",
+            hint="Use `precision='auto'`, or a machine that has one of them for features of precision int8.",
         )

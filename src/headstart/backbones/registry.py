@@ -216,4 +216,6 @@ def engine_backbone(
 def check_cpu(device: str) -> None:
     """Raise HeadstartError where a GPU was asked for, which the engine of int8 does not use."""
     if device not in {"auto", "cpu"}:
-        raise HeadstartError(f"The precision int8 runs on the CPU. Received: --device {device}. Leave --device out.")
+        raise HeadstartError(
+            f"The precision int8 runs on the CPU. Received: device {device}.", hint="Leave out `device`."
+        )

@@ -231,8 +231,8 @@ class FrozenBackbone(Vgg16Engine):
                 return
             if tried == 1:
                 raise HeadstartError(
-                    f"Out of memory with a single image of {self.recipe.input_size_px} pixels on {self.device}. "
-                    "Use a smaller --input-size, or --device cpu."
+                    f"Out of memory with a single image of {self.recipe.input_size_px} pixels on {self.device}.",
+                    hint="Use a smaller `input_size_px`, or `device='cpu'`.",
                 ) from error
             log.warning("Out of memory on %s: going on with batches of %d.", self.device, tried // 2)
             self._program = self._compile(tried // 2)

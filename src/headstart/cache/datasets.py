@@ -253,7 +253,9 @@ def stored(values: NDArray[Any], dtype: str, rows: Sequence[ImageRow]) -> NDArra
     if not good.all():
         row = int(np.argmin(good.reshape(len(cast), -1).all(axis=1)))
         value = values[row][~good[row]].flat[0]
-        remedy = "Store float32 (--storage float32)." if np.isfinite(value) else "The network computed no number there."
+        remedy = (
+            "Store float32 (`storage='float32'`)." if np.isfinite(value) else "The network computed no number there."
+        )
         raise CacheError(f"{rows[row].ref.path}: a feature is {value}, which {dtype} cannot hold. {remedy}")
     return cast
 

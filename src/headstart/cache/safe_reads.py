@@ -30,7 +30,7 @@ H5PY_ERRORS = (
 )
 
 #: Advice for damaged files.
-REMEDY = "Create it again with extract-features --overwrite."
+REMEDY = "Create it again: extract-features with `overwrite=True`."
 
 #: Bytes added to a chunk by fletcher32.
 CHECKSUM_BYTES = 4

@@ -123,7 +123,7 @@ def cluster_images(
         paths, sha256, n_images, rules = opened.paths, opened.sha256, opened.n_images, DecodeRules.of(opened.recipe)
     n_different = len(np.unique(X, axis=0))
     if n_different < max(low, 2):
-        fewer = " Ask for fewer (--k)." if n_different > 1 else " They look the same to the network."
+        fewer = " Ask for fewer (`n_clusters`)." if n_different > 1 else " They look the same to the network."
         raise DataError(
             f"{cache} has {counted(n_different, 'different image')}, too few for {max(low, 2):,} clusters.{fewer}"
         )

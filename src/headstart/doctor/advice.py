@@ -65,7 +65,7 @@ def _draft(machine: Machine, rates: Rates) -> str:
     if relative < WORTH_DRAFT:
         return ""
     return (
-        f"Decoding JPEGs of {size:g} megapixels takes {relative:.1f} times as long as the network: --resize jpeg-draft "
+        f"Decoding JPEGs of {size:g} megapixels takes {relative:.1f} times as long as the network: `resize='jpeg-draft'` "
         f"decodes them {rate / rates.decode[size]:.1f} times as fast, but gives other features than the default."
     )
 
@@ -80,13 +80,13 @@ def _reduced_precision(machine: Machine, rates: Rates) -> str:
         if factor < WORTH:
             return ""
         return (
-            f"{reduced} is {factor:.1f} times as fast as float32 here, but --precision auto uses float32 on this processor: "
-            f"try --precision {reduced}."
+            f"{reduced} is {factor:.1f} times as fast as float32 here, but `precision='auto'` uses float32 on this processor: "
+            f"try `precision='{reduced}'`."
         )
     if factor < WORTH:
-        return f"{reduced} is only {factor:.2f} times as fast as float32 here: --precision float32 loses nothing."
+        return f"{reduced} is only {factor:.2f} times as fast as float32 here: `precision='float32'` loses nothing."
     return (
-        f"{reduced} is {factor:.1f} times as fast as float32 here. --precision auto, the default, uses it if it gives equal "
+        f"{reduced} is {factor:.1f} times as fast as float32 here. `precision='auto'`, the default, uses it if it gives equal "
         "features for your own images."
     )
 
@@ -101,7 +101,7 @@ def _int8(_machine: Machine, rates: Rates) -> str:
     n_images = images_to_pay(rates.int8_seconds, other, rate)
     return (
         f"int8 is another {rate / other:.1f} times as fast ({rate:.0f} images/s) and pays from about {n_images:,.0f} images "
-        "on: --precision int8, in a cache of its own. Its features are near those of float32, not equal to them: fit-head "
+        "on: `precision='int8'`, in a cache of its own. Its features are near those of float32, not equal to them: fit-head "
         "CACHE INT8-CACHE shows which predicts better."
     )
 
@@ -110,7 +110,7 @@ def _writing(_machine: Machine, rates: Rates) -> str:
     best = _proven(rates)
     if rates.write > best:
         return ""
-    return f"The disk takes {rates.write:.0f} rows/s, the network {best:.1f}/s: write to a faster, local disk (-o)."
+    return f"The disk takes {rates.write:.0f} rows/s, the network {best:.1f}/s: write to a faster, local disk (`output`)."
 
 
 def _missing_engine(machine: Machine) -> str:
@@ -138,10 +138,10 @@ def _from_machine(machine: Machine) -> Iterator[str]:
         yield "There is an Nvidia GPU that TensorFlow does not see: pip install 'tensorflow[and-cuda]'."
     if machine.free_memory_bytes < LITTLE_MEMORY_BYTES:
         free = size_text(machine.free_memory_bytes)
-        yield f"Only {free} of memory are free: a smaller --batch-size, e.g. 8, needs less."
+        yield f"Only {free} of memory are free: a smaller `batch_size`, e.g. 8, needs less."
     if machine.free_disk_bytes < LITTLE_DISK_BYTES:
         free = size_text(machine.free_disk_bytes)
-        yield f"Only {free} of disk are free in {machine.folder}, about 14 KB an image are needed: use another -o."
+        yield f"Only {free} of disk are free in {machine.folder}, about 14 KB an image are needed: write elsewhere (`output`)."
 
 
 #: Advice that needs rates, in order.

@@ -51,7 +51,7 @@ def look_for_weights() -> WeightsState:
         except WeightsError as error:
             return WeightsState(None, name, False, (str(error),))
     others = tuple(source.remedy for source in sources)
-    named = "--weights PATH with a Keras .h5 file that is on this machine"
+    named = "`weights=PATH` with a Keras .h5 file that is on this machine"
     return WeightsState(None, "", download_answers(), (*reversed(others), named))
 
 

@@ -212,7 +212,8 @@ def _told_apart(
     if not known.any():
         raise DataError(
             f"Nothing can be scored on {split.description}. {' '.join(class_notes((), Counter(), Counter(scored)))} "
-            f"Expected: images of {listed(fitted)}. Name another split, or a fraction to hold out, with --validation."
+            f"Expected: images of {listed(fitted)}.",
+            hint="Name another split, or a fraction to hold out (`validation`).",
         )
     if not known.all():
         description = f"{split.description}, less {(~known).sum():,} of classes with no image to fit on"

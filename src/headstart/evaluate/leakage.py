@@ -197,7 +197,7 @@ class Seen:
             images = f"{counted(self.total)} that"
             text = (
                 f"{images} the head has seen {'is' if self.total == 1 else 'are'} left out: {said} "
-                "(--include-training scores them too)."
+                "(`include_training=True` scores them too)."
                 if self.handling == "left out"
                 else f"The score is too good: it includes {images} the head has seen ({said})."
             )

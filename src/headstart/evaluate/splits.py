@@ -122,8 +122,8 @@ def split_by_column(
     if not len(train) or not len(scored):
         found = ", ".join(sorted({name or "(none)" for name in names.tolist()}))
         raise DataError(
-            f"Fitting on the split train and scoring on {validation!r} needs labelled images in both. Received: {found}. "
-            f"Name another split, or a fraction to hold out, with --validation.{did_you_mean([validation], names)}"
+            f"Fitting on the split train and scoring on {validation!r} needs labelled images in both. Received: {found}.",
+            hint=f"Name another split, or a fraction to hold out (`validation`).{did_you_mean([validation], names)}",
         )
     units = dict(zip(rows.tolist(), connected_units(rows, sha256, groups).tolist(), strict=True))
     seen = {units[row] for row in scored.tolist()}

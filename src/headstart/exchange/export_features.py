@@ -387,8 +387,8 @@ def _check_target(cache: Path, target: Path, raw: bool, overwrite: bool) -> None
     if target.exists() and cache.exists() and target.samefile(cache):
         raise DataError(f"{target} is the cache itself. Give the new file another name.")
     if target.exists() and not overwrite:
-        raise DataError(f"{target} exists already. Use --overwrite to replace it.")
+        raise DataError(f"{target} exists already.", hint="Replace it with `overwrite=True`.")
     if raw and target.suffix != ".csv":
-        raise DataError(f"--raw is for .csv; other files hold text as it is. Received: {target}.")
+        raise DataError(f"`raw=True` is for .csv; other files hold text as it is. Received: {target}.")
     if target.suffix == ".parquet":
         import_pyarrow()

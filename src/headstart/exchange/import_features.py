@@ -160,7 +160,7 @@ def _numbered(y: Sequence[int], names: Sequence[str]) -> list[str | None]:
     if not names and set(y) == {-1, 1}:
         raise DataError(
             "y holds −1 and 1 alone, and −1 means unlabelled. If these are two classes, write 0 and 1. If they are not, give "
-            "the names of the classes (--class-names)."
+            "the names of the classes (`class_names`)."
         )
     texts = {number: names[number] if names else str(number) for number in set(y) if number >= 0}
     return [texts.get(number) for number in y]
@@ -324,7 +324,7 @@ def _check_arguments(source: Path, target: Path, name: str, overwrite: bool) -> 
     if target.exists() and target.samefile(source):
         raise DataError(f"{target} is the file that is imported. Give the cache another name.")
     if target.exists() and not overwrite:
-        raise DataError(f"{target} exists already. Use --overwrite to replace it.")
+        raise DataError(f"{target} exists already.", hint="Replace it with `overwrite=True`.")
 
 
 def _foreign_recipe(name: str) -> Recipe:

@@ -248,7 +248,7 @@ def _check_arguments(sources: Sequence[str | Path], target: Path, on_conflict: s
     if target.suffix != ".h5":
         raise DataError(f"A cache is written to a file that ends in .h5. Received: {target}.")
     if target.exists() and not overwrite:
-        raise DataError(f"{target} exists already. Use --overwrite to replace it.")
+        raise DataError(f"{target} exists already.", hint="Replace it with `overwrite=True`.")
 
 
 def _check_recipes(caches: Sequence[FeatureCache]) -> None:
@@ -267,7 +267,7 @@ def _conflict_message(conflicts: Mapping[str, str]) -> str:
     examples = [f"{path}: {words}" for path, words in conflicts.items()]
     return (
         f"The caches contradict each other about {images}, so nothing was written. {listed(examples)}. "
-        "Correct them and extract again, or give precedence to later caches: --on-conflict later."
+        "Correct them and extract again, or give precedence to later caches: `on_conflict='later'`."
     )
 
 

@@ -100,7 +100,7 @@ def open_request(
     if target.suffix != suffix:
         raise HeadstartError(f"This kind of model is written to a file that ends in {suffix}. Received: {target}.")
     if target.exists() and not overwrite:
-        raise HeadstartError(f"{target} exists already. Use --overwrite to replace it.")
+        raise HeadstartError(f"{target} exists already.", hint="Replace it with `overwrite=True`.")
     bundle = load_bundle(Path(head))
     recipe = bundle.recipe
     check_runnable(recipe)
@@ -113,13 +113,15 @@ def open_request(
     if recipe.precision == "int8":
         raise HeadstartError(
             "The head was fitted on features of an int8 network, which an exported model cannot carry: in floating point its "
-            "images would get other features. Extract them with --precision auto, fit the head on those, and export it."
+            "images would get other features.",
+            hint="Extract them with `precision='auto'`, fit the head on those, and export it.",
         )
     layers = as_layers(bundle.head.steps[-1][1])
     loaded = load_weights(weights, custom=str(weights) != "imagenet")
     if loaded.sha256 != recipe.weights_sha256:
         raise HeadstartError(
             f"The head was fitted on features of other weights (sha256 {recipe.weights_sha256[:12]}…). "
-            f"Received: {loaded.source} (sha256 {loaded.sha256[:12]}…). Name the right file with --weights PATH."
+            f"Received: {loaded.source} (sha256 {loaded.sha256[:12]}…).",
+            hint="Name the right file with `weights=PATH`.",
         )
     return Request(bundle, layers, loaded)

@@ -64,16 +64,17 @@ def check_missing(
             if origin and n_used < len(source):
                 raise DataError(
                     f"An interrupted run has left {len(source) - n_used:,} images of {origin} for {target}, which are not in "
-                    f"{root} and would be dropped. Nothing was changed. End that run first, write to another cache with -o, "
-                    "or drop them with --drop-missing."
+                    f"{root} and would be dropped. Nothing was changed.",
+                    hint="End that run first, write to another cache (`output`), or drop them with `drop_missing=True`.",
                 )
         elif not options.keep_missing and len(plan.gone) > (0 if origin else MAX_DROPPED * len(source)):
             made_from = f", which was made from another folder ({origin})," if origin else ""
             raise DataError(
                 f"{len(plan.gone):,} of the {counted(len(source))} of {target}{made_from} "
                 f"{'is' if len(plan.gone) == 1 else 'are'} not in {root}, and their features "
-                "would be dropped. Nothing was changed. Write to another cache with -o, keep these rows with "
-                "--keep-missing, or drop them with --drop-missing."
+                "would be dropped. Nothing was changed.",
+                hint="Write to another cache (`output`), keep these rows with `keep_missing=True`, or drop them with "
+                "`drop_missing=True`.",
             )
 
 

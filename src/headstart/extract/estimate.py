@@ -174,24 +174,24 @@ def bottleneck(summary: ExtractionSummary, options: ExtractOptions, n_cores: int
 def faster_decoding(options: ExtractOptions, n_cores: int) -> str:
     """Return what makes reading and decoding faster."""
     if options.decode_threads < n_cores:
-        return f"--decode-threads {n_cores} would help: there are {n_cores} cores."
-    draft = "" if options.resize == "jpeg-draft" else "; for large JPEGs --resize jpeg-draft, in a cache of its own"
-    return f"More cores would help; where the files come over a network, more --decode-threads than cores{draft}."
+        return f"`decode_threads={n_cores}` would help: there are {n_cores} cores."
+    draft = "" if options.resize == "jpeg-draft" else "; for large JPEGs `resize='jpeg-draft'`, in a cache of its own"
+    return f"More cores would help; where the files come over a network, more `decode_threads` than cores{draft}."
 
 
 def faster_network(summary: ExtractionSummary, options: ExtractOptions) -> str:
     """Return what makes the network faster."""
     if summary.device.startswith("gpu"):
-        return "A faster GPU would help; if its memory is not full, a larger --batch-size."
-    ways = ["A GPU (--device gpu:0) would help"]
+        return "A faster GPU would help; if its memory is not full, a larger `batch_size`."
+    ways = ["A GPU (`device='gpu:0'`) would help"]
     engine = fastest_engine(summary.recipe.precision) if summary.recipe else "tensorflow"
     if engine not in installed_engines():
         ways.append(f"so may {ENGINE_NAMES[engine]}, with the same features: pip install 'headstart[{engine}]'")
     if options.precision == "float32" and type_to_prove(cpu(), installed_engines()):
-        ways.append("so may --precision auto: it takes a faster type where that gives the same features")
+        ways.append("so may `precision='auto'`: it takes a faster type where that gives the same features")
     if options.precision == "auto" and adds_up_int8(cpu_flags()):
         ways.append(
-            "or --precision int8, whose features are near these, not equal to them, in a cache of its own: headstart doctor "
+            "or `precision='int8'`, whose features are near these, not equal, in a cache of its own: headstart doctor "
             "says what it would bring, and fit-head with both caches which predicts better"
         )
     return "; ".join(ways) + "."
@@ -200,10 +200,10 @@ def faster_network(summary: ExtractionSummary, options: ExtractOptions) -> str:
 def faster_writing(options: ExtractOptions) -> str:
     """Return what makes compression and writing faster."""
     if options.compression == "gzip":
-        return "--compression zstd would help."
+        return "`compression='zstd'` would help."
     if options.compression == "zstd":
-        return "A faster disk for -o would help, or, where the processor is what is busy, --compression none."
-    return "A faster disk for -o would help."
+        return "A faster disk (`output`) would help, or, where the processor is what is busy, `compression='none'`."
+    return "A faster disk (`output`) would help."
 
 
 @dataclass(frozen=True, slots=True)

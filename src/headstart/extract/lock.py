@@ -64,8 +64,8 @@ def acquire(guard: FileLock, target: Path, owner: Path) -> None:
             holder = owner_of(owner)
             if holder or seconds:
                 raise CacheError(
-                    f"{target} is being written by {holder or 'another process'}. "
-                    "Wait for it to end, or write elsewhere with -o."
+                    f"{target} is being written by {holder or 'another process'}.",
+                    hint="Wait for it to end, or write elsewhere (`output`).",
                 ) from error
         else:
             return

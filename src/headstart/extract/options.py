@@ -174,9 +174,11 @@ class ExtractOptions:
     def __post_init__(self) -> None:
         """Raise DataError where two options contradict each other."""
         if self.keep_missing and self.overwrite:
-            raise DataError("--keep-missing keeps rows of the cache that --overwrite replaces. Give one of them.")
+            raise DataError(
+                "`keep_missing=True` keeps rows of the cache that `overwrite=True` replaces. Give one of them."
+            )
         if self.keep_missing and self.drop_missing:
-            raise DataError("--keep-missing keeps the rows that --drop-missing drops. Give one of them.")
+            raise DataError("`keep_missing=True` keeps the rows that `drop_missing=True` drops. Give one of them.")
 
     @property
     def first_device(self) -> str:

@@ -275,11 +275,14 @@ class Folder(OnDisk):
         self.parts = target
         self.folder = ShardFolder(target)
         if target.exists() and not target.is_dir():
-            raise CacheError(f"{target} is a file; --layout shards writes a folder. Give another name with -o.")
+            raise CacheError(
+                f"{target} is a file, and the layout shards is a folder.", hint="Give another name (`output`)."
+            )
         if unexpected := self.folder.unexpected_files():
             raise CacheError(
                 f"{target} is a folder that holds other things ({unexpected[0]}). Expected: the name of a new folder, or of "
-                "one that extract-features --layout shards wrote. Give another name with -o."
+                "a folder of shards.",
+                hint="Give another name (`output`).",
             )
 
     def exists(self) -> bool:
@@ -296,7 +299,7 @@ class Folder(OnDisk):
         if not self.target.is_dir():
             return []
         used: set[str] = set()
-        with suppress(CacheError):  # a damaged manifest is replaced by --overwrite, or has been refused already
+        with suppress(CacheError):  # a damaged manifest is replaced by an overwrite, or has been refused already
             used = self._used()
         names = sorted(name for name in self.folder.sizes() if OWN_SHARD_NAME.fullmatch(name))
         return [self.target / name for name in names if name not in used]
@@ -348,15 +351,15 @@ def destination(target: Location, layout: str) -> Destination:
     if isinstance(target, Address):
         if layout == "shards":
             raise HeadstartError(
-                f"{target} is in a bucket, where a cache is one file so far. Leave out --layout shards, or write to a folder "
-                "that all machines share."
+                f"{target} is in a bucket, where a cache is one file so far.",
+                hint="Leave out `cache_layout='shards'`, or write to a folder that all machines share.",
             )
         return BucketFile(target)
     is_folder = ShardFolder(target).has_manifest()
     if layout == "file" and is_folder:
         raise CacheError(
-            f"{target} is a folder of shards; --layout file writes a file. Give another name with -o, or make one file of it "
-            "with headstart merge."
+            f"{target} is a folder of shards, and the layout file is a file.",
+            hint="Give another name (`output`), or make one file of it with headstart merge.",
         )
     return Folder(target) if layout == "shards" or (layout == "auto" and is_folder) else OneFile(target)
 

@@ -150,8 +150,8 @@ class Run:
         differences = old.recipe.differences(self.network.wanted(old.recipe))
         if differences:
             raise RecipeMismatchError(
-                f"{self.target} was made by another recipe (there ≠ now): {'; '.join(differences)}. "
-                "Write elsewhere with -o, or replace it with --overwrite."
+                f"{self.target} was made by another recipe (there ≠ now): {'; '.join(differences)}.",
+                hint="Write elsewhere (`output`), or replace it with `overwrite=True`.",
             )
         return old
 

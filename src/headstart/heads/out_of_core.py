@@ -67,8 +67,8 @@ def matrix_fits(head_type: str, shape: tuple[int, int], memory: Memory) -> bool:
     if head_type not in streamed:
         raise HeadstartError(
             f"{head_type} is fitted on all images at once: {shape[0]:,} of them with {shape[1]:,} features need about "
-            f"{size_text(needed)}. Received: {size_text(max(0, memory.left(head_type)))} beside what is in use already. "
-            f"Take fewer columns (--features avg), raise --max-memory, or fit one of: {', '.join(streamed)}."
+            f"{size_text(needed)}. Received: {size_text(max(0, memory.left(head_type)))} beside what is in use already.",
+            hint=f"Take fewer columns (`features=['avg']`), raise `max_memory`, or fit one of: {', '.join(streamed)}.",
         )
     return False
 
@@ -105,8 +105,8 @@ def fit_streamed(pipeline: Any, head_type: str, rows: Rows, y: NDArray[Any], mem
     if left < 0:
         raise HeadstartError(
             f"Fitting {head_type} on {rows.shape[1]:,} features takes {size_text(-left)} more than there is, even with the "
-            f"images taken some at a time. Received: a bound of {size_text(memory.max_bytes)}. Take fewer columns "
-            "(--features avg), or raise --max-memory."
+            f"images taken some at a time. Received: a bound of {size_text(memory.max_bytes)}.",
+            hint="Take fewer columns (`features=['avg']`), or raise `max_memory`.",
         )
     packed = pack(rows, left)
     log.info("Features %s.", f"packed in {size_text(packed.n_bytes)}" if packed else "read anew in every pass")

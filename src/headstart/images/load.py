@@ -36,21 +36,21 @@ from headstart.types import ImageRef, ImageRow
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: Note → its text for users, and the option of extract-features that changes it.
+#: Note → its text for users, and the parameter that changes it.
 TOLD_NOTES = {
-    "first-page": ("only the first page was taken", "--page NUMBER, max or mean"),
-    "first-frame": ("only the first frame was taken", "--page NUMBER, max or mean, for animations"),
+    "first-page": ("only the first page was taken", "`page`: a number, max or mean"),
+    "first-frame": ("only the first frame was taken", "`page`: a number, max or mean, for animations"),
     "low-range": (
         "few of the 256 levels are used: the values span little of the range of their type",
-        "--intensity range, percentiles or LOW:HIGH",
+        "`intensity`: range, percentiles or LOW:HIGH",
     ),
-    "clipped": ("values below black or above white were clipped", "--intensity range or LOW:HIGH"),
+    "clipped": ("values below black or above white were clipped", "`intensity`: range or LOW:HIGH"),
     "upper-bits": (
-        "only the upper 8 bits of samples of 10 bits or more were read, and --intensity has no effect",
+        "only the upper 8 bits of samples of 10 bits or more were read, and `intensity` has no effect",
         "convert them to PNG or TIFF",
     ),
-    "window": ("the window of the file decided which values are black and white", "--intensity LOW:HIGH for all"),
-    "window-unusable": ("the window of the file could not be used: all values are shown", "--intensity LOW:HIGH"),
+    "window": ("the window of the file decided which values are black and white", "`intensity`: LOW:HIGH for all"),
+    "window-unusable": ("the window of the file could not be used: all values are shown", "`intensity`: LOW:HIGH"),
     "pages-are-colours": ("three pages are the colours of one picture", ""),
 }
 

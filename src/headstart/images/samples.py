@@ -243,7 +243,7 @@ def _project(pages: Iterable[Samples], how: str) -> Samples:
         elif (page.values.shape, page.values.dtype) != (first.values.shape, first.values.dtype) or (
             (page.limits, page.white_is_zero, page.curve) != (first.limits, first.white_is_zero, first.curve)
         ):
-            raise ImageError("its pages differ in size or type and cannot be combined: use --page NUMBER")
+            raise ImageError("its pages differ in size or type and cannot be combined: use `page=NUMBER`")
         else:
             np.add(total, page.values, out=total) if how == "mean" else np.maximum(total, page.values, out=total)
     if first is None:

@@ -98,7 +98,7 @@ ASPECT = Check("extreme-aspect-ratio", "Extreme aspect ratio", "warning",
 FEW = Check("few-images", "Classes with few images", "warning",
             "A head learns such a class badly, and its score is unreliable. Collect more, or merge classes.", "classes")
 IMBALANCE = Check("imbalance", "Strong class imbalance", "warning",
-                  "Judge heads by balanced accuracy, and try --class-weight balanced.", "data sets")
+                  "Judge heads by balanced accuracy, and try balanced class weights.", "data sets")
 OLD_SCALE = Check("scaled-from-range", "Brightness scaled image by image", "warning",
                   "An older version scaled each image by its own range, so that brightness cannot be compared between them. "
                   "Run extract-features again: it decodes them by one rule.")
@@ -118,15 +118,15 @@ NOTE_CHECKS = {
     "from-F": OLD_SCALE,
     "low-range": Check("low-range", "Little of the range is used", "warning",
                        "Their values span little of the range of their type: few of the 256 levels are used. Run "
-                       "extract-features with --intensity range, percentiles or LOW:HIGH."),
+                       "extract-features with the intensity range, percentiles or LOW:HIGH."),
     "clipped": Check("clipped", "Values outside the range", "warning", "Values below black or above white were clipped. Run "
-                     "extract-features with --intensity range or LOW:HIGH."),
+                     "extract-features with the intensity range or LOW:HIGH."),
     "upper-bits": Check("upper-bits", "Only the upper 8 bits were read", "info",
-                        "Their reader gives no more, and --intensity has no effect on them: convert them to PNG or TIFF."),
+                        "Their reader gives no more, and the intensity has no effect on them: convert them to PNG or TIFF."),
     "pages-are-colours": Check("pages-are-colours", "Three pages are one colour picture", "info",
                                "According to their description."),
     "first-": Check("first-frame", "Several frames or pages", "info", "Only the first of each was read: extract-features "
-                    "--page chooses another, or the largest or mean value of all."),
+                    "the page can be chosen, or the largest or mean value of all."),
     "from-": Check("converted", "Colours converted to RGB", "info",
                    "Harmless unless only one class is of another kind: a head may then learn the kind."),
     "": Check("other-notes", "Other changes while decoding", "info", "As noted by the decoder."),

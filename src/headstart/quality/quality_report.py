@@ -113,7 +113,7 @@ def inspect_quality(
         findings=tuple(replace(f, examples=f.examples[:max_examples]) for f in _by_severity(found)),
         passed=tuple(f.check.title for f in found if not f.count and f.check.title not in skipped),
         skipped=skipped,
-        thumbnails_missing="" if data else "They need the folder of images (--data).",
+        thumbnails_missing="" if data else "They need the folder of images.",
     )
     return _with_thumbnails(report, columns, Path(data), rules) if data else report
 

@@ -107,7 +107,7 @@ class Claim:
         who = f"process {holder['pid']} on {holder['host']}" if {"pid", "host"} <= set(holder) else "another process"
         age = "" if entry is None else f" (last seen {max(0.0, self._clock() - entry.changed_ns / 1e9):.0f} s ago)"
         return CacheError(
-            f"{self.target} is being written by {who}{age}. Wait for it to end, or write elsewhere with -o. The lock of a "
+            f"{self.target} is being written by {who}{age}. Wait for it to end, or write elsewhere (`output`). The lock of a "
             f"process that was killed expires {STALE_SECONDS / 60:.0f} minutes after it was last seen, or delete {self.at}."
         )
 

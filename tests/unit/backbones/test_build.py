@@ -61,5 +61,5 @@ def test_the_engines_that_are_installed_are_found(monkeypatch: pytest.MonkeyPatc
 
 
 def test_int8_on_a_gpu_is_refused() -> None:
-    with pytest.raises(HeadstartError, match=r"runs on the CPU\. Received: --device gpu:0"):
+    with pytest.raises(HeadstartError, match=r"runs on the CPU\. Received: device gpu:0"):
         pick_engine("int8", "gpu:0")

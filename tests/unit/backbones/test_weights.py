@@ -15,7 +15,7 @@ def zeros() -> weights.Tensors:
 
 
 def test_a_mismatch_names_the_layer() -> None:
-    with pytest.raises(WeightsError, match=r"block1_conv1 \(kernel\) differs.*25 more.*--custom-weights"):
+    with pytest.raises(WeightsError, match=r"block1_conv1 \(kernel\) differs.*25 more.*custom_weights=True"):
         weights.checked(zeros(), source="a file")
 
 
@@ -28,7 +28,7 @@ def test_custom_weights_get_their_own_digest() -> None:
 
 
 def test_custom_weights_need_a_file() -> None:
-    with pytest.raises(WeightsError, match="--weights PATH"):
+    with pytest.raises(WeightsError, match="weights=PATH"):
         weights.load_weights("imagenet", custom=True)
 
 

@@ -89,7 +89,7 @@ def test_a_damaged_row_is_named_and_the_others_can_be_read(tmp_path: Path) -> No
         with pytest.raises(CacheError) as caught:
             list(cache.batches())
         assert "row 4 of /features, the image ants/4.jpg, cannot be read" in str(caught.value)
-        assert "--overwrite" in str(caught.value)
+        assert "overwrite=True" in str(caught.value)
         rest = [0, 1, 2, 3, 5, 6]
         assert [batch.features.tobytes() for batch in cache.batches(rest, 1)] == [before[row] for row in rest]
         assert cache.pooled().shape == (7, 5)

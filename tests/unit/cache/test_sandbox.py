@@ -107,7 +107,7 @@ def test_a_file_over_which_a_process_ends_is_refused(
 ) -> None:
     monkeypatch.setattr(sandbox, "START", PROCESS.format(action))
     copy = copied(tmp_path)
-    with pytest.raises(CacheError, match=f"damaged or no feature cache.*{words}.*--overwrite"):
+    with pytest.raises(CacheError, match=f"damaged or no feature cache.*{words}.*overwrite=True"):
         open_cache(copy)
     assert words in str(*verify_file(copy))
     assert asked == ["copy.h5"]

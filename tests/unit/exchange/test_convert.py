@@ -177,7 +177,7 @@ def test_equal_content_gives_equal_bytes_and_nothing_is_replaced_unasked(
     output = tmp_path / f"b{kind}"
     convert(cache, output)
     first = output.read_bytes()
-    with pytest.raises(DataError, match="--overwrite"):
+    with pytest.raises(DataError, match="overwrite=True"):
         convert(cache, output, features=("max",))
     assert output.read_bytes() == first
     convert(cache, output, overwrite=True)

@@ -232,7 +232,7 @@ def test_what_cannot_be_is_refused_in_words(tmp_path: Path, changes: dict[str, A
         ({"source": "absent.npz"}, "no file"),
         ({"source": "x.mat"}, r"ends in \.npz, \.h5, \.hdf5, \.parquet.*np\.savez"),
         ({"output": "y.npz"}, r"ends in \.h5"),
-        ({"output": "old.h5"}, "--overwrite"),
+        ({"output": "old.h5"}, "overwrite=True"),
     ],
 )
 def test_arguments_are_looked_at_first(tmp_path: Path, options: dict[str, Any], words: str) -> None:

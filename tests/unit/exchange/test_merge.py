@@ -120,7 +120,7 @@ def test_one_image_stands_once_and_silence_is_filled_in(tmp_path: Path) -> None:
 def test_contradictions_are_refused_or_the_later_is_right(
     tmp_path: Path, said: Said, words: str, expected: tuple[Any, ...]
 ) -> None:
-    with pytest.raises(DataError, match=f"about one image.*{words}.*--on-conflict later"):
+    with pytest.raises(DataError, match=f"about one image.*{words}.*on_conflict='later'"):
         merged(tmp_path, A, [said])
     assert not (tmp_path / "out.h5").exists()
     assert says(merged(tmp_path, A, [said], on_conflict="later"))["a/1"] == expected
@@ -169,7 +169,7 @@ def test_failures_stay_unless_another_cache_could_read_the_image(tmp_path: Path)
 
 def test_the_output_may_be_a_source(tmp_path: Path) -> None:
     a, b = cache_of(tmp_path / "a.h5", A), cache_of(tmp_path / "b.h5", [("b/5", 5, "bees", None, None)])
-    with pytest.raises(DataError, match="--overwrite"):
+    with pytest.raises(DataError, match="overwrite=True"):
         merge_caches([a, b], a)
     merge_caches([a, b], a, overwrite=True)
     assert len(says(a)) == 4

@@ -77,7 +77,7 @@ def test_what_would_make_the_network_faster_depends_on_the_processor(
 ) -> None:
     on_processor(monkeypatch, flags, installed=installed)
     said = bottleneck(summary(forward=8), ExtractOptions(precision=precision))
-    assert f"A GPU (--device gpu:0) {expected}" in said
+    assert f"A GPU (`device='gpu:0'`) {expected}" in said
 
 
 def test_where_auto_is_float32_it_is_not_advised(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +88,7 @@ def test_where_auto_is_float32_it_is_not_advised(monkeypatch: pytest.MonkeyPatch
 def test_a_gpu_is_not_told_to_use_a_gpu() -> None:
     on_gpu = summary(forward=8)
     on_gpu.device = "gpu:1"
-    assert "larger --batch-size" in bottleneck(on_gpu, ExtractOptions(precision="float32"))
+    assert "larger `batch_size`" in bottleneck(on_gpu, ExtractOptions(precision="float32"))
 
 
 @pytest.mark.parametrize("short", [{"n_computed": 127}, {"seconds": 4.9}])

@@ -77,7 +77,7 @@ def test_where_there_are_gpus_each_has_a_worker() -> None:
 def test_no_room_is_said_with_what_there_is() -> None:
     dead = {"Alive": False, "Resources": {"CPU": 64.0}}
     with pytest.raises(
-        HeadstartError, match=r"No node .* 8 cores and 0 GPUs .* 4 cores, 0 GPUs\. Lower --cpus-per-worker"
+        HeadstartError, match=r"No node .* 8 cores and 0 GPUs .* 4 cores, 0 GPUs\. Lower `cpus_per_worker`"
     ):
         worker_resources([*nodes((4, 0)), dead], ClusterOptions(cpus_per_worker=8))
     with pytest.raises(HeadstartError, match="Nodes: none"):
@@ -102,6 +102,6 @@ def test_an_engine_that_does_not_exist_is_named(tmp_path: Path) -> None:
 def test_a_network_is_not_quantised_by_a_cluster(tmp_path: Path) -> None:
     options = ExtractOptions(engine="ray", precision="int8")
     engine = RayEngine(FakeNetwork(), ShardJob(tmp_path, ()), options)  # type: ignore[arg-type]
-    with pytest.raises(HeadstartError, match="--precision int8 and no --engine first"):
+    with pytest.raises(HeadstartError, match="`precision='int8'` and no `engine` first"):
         engine.prepare(None, shard(3).refs)
     assert engine.prepare(FakeNetwork().made.recipe, shard(3).refs) is not None

@@ -154,7 +154,7 @@ def test_overwrite_replaces_a_folder_whose_manifest_is_damaged(data: Path, outpu
     run(data, output)
     before = said(output)
     (output / MANIFEST).write_bytes(b"\x89HDF\r\n\x1a\n\x03" + bytes(100))
-    with pytest.raises(CacheError, match="--overwrite"):
+    with pytest.raises(CacheError, match="overwrite=True"):
         run(data, output)
     run(data, output, overwrite=True)
     assert said(output) == before

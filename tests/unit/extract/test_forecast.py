@@ -138,7 +138,7 @@ def test_what_a_run_would_refuse_is_refused(data: Path, output: Path) -> None:
     run(data, output)
     network = FakeNetwork()
     network.made.recipe = replace(network.made.recipe, resize="pillow-antialias")
-    with pytest.raises(RecipeMismatchError, match="--overwrite"):
+    with pytest.raises(RecipeMismatchError, match="overwrite=True"):
         look(data, output, network)
     assert look(data, output, network, overwrite=True).n_compute == 16
 

@@ -276,7 +276,7 @@ def test_another_recipe_is_refused_with_its_field(data: Path, output: Path) -> N
     network.made.recipe = network.made.recipe.__class__.from_json(
         network.made.recipe.to_json().replace('"keras-bilinear"', '"pillow-antialias"')
     )
-    with pytest.raises(RecipeMismatchError, match=r"resize: keras-bilinear ≠ pillow-antialias.*--overwrite"):
+    with pytest.raises(RecipeMismatchError, match=r"resize: keras-bilinear ≠ pillow-antialias.*overwrite=True"):
         run(data, output, network)
     assert run(data, output, network, overwrite=True).n_computed == 16
 

@@ -76,7 +76,7 @@ def test_most_of_a_cache_is_dropped_only_on_request(data: Path, output: Path, la
     shutil.rmtree(data / "bee")
     before = state(output.parent)
     for attempt in (run, look):
-        with pytest.raises(DataError, match=r"8 of the 12 images .*--keep-missing.*--drop-missing"):
+        with pytest.raises(DataError, match=r"8 of the 12 images .*keep_missing=True.*drop_missing=True"):
             attempt(data, output, cache_layout=layout)
     after = state(output.parent)
     assert {path: after[path] for path in before} == before

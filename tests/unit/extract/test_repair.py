@@ -90,16 +90,16 @@ def test_a_changed_or_missing_image_is_refused(cache: Path, data: Path) -> None:
     damage(cache, ("features", 2), ("features", 7))
     (data / "ant/002.png").write_bytes((data / "ant/001.png").read_bytes())
     (data / "bee/002.png").unlink()
-    refused(cache, data, CacheError, "2 have no image.*ant/002.png: its bytes.*bee/002.png: No such file.*--overwrite")
+    refused(cache, data, CacheError, "2 have no image.*ant/002.png: its bytes.*bee/002.png: No such file.*overwrite=True")
 
 
 def test_damage_beyond_rows_is_refused_with_what_to_do(cache: Path, data: Path) -> None:
     damage(cache, ("features", 2))
     with h5py.File(cache, "r+") as file:
         file["rows/label"][0] = 1
-    refused(cache, data, CacheError, "more than rows of features is damaged .*/rows/label.*--overwrite")
+    refused(cache, data, CacheError, "more than rows of features is damaged .*/rows/label.*overwrite=True")
     cache.write_bytes(cache.read_bytes()[:4000])
-    refused(cache, data, CacheError, "cannot be repaired.*cannot be opened.*--overwrite")
+    refused(cache, data, CacheError, "cannot be repaired.*cannot be opened.*overwrite=True")
 
 
 def test_features_made_elsewhere_and_other_backbones_are_refused(cache: Path, data: Path, tmp_path: Path) -> None:

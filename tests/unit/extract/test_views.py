@@ -90,7 +90,7 @@ def test_it_grows_by_the_same_recipe_and_no_other(cache: Path, data: Path, tmp_p
     with open_cache(cache) as opened:
         assert opened.recipe.views == "mirrored"
     picture(data / "bee" / "new.png", 99)
-    with pytest.raises(RecipeMismatchError, match=r"views: mirrored ≠ single.*--overwrite"):
+    with pytest.raises(RecipeMismatchError, match=r"views: mirrored ≠ single.*overwrite=True"):
         run(data, cache, FakeNetwork())
     assert run(data, cache, MirroredNetwork()).n_computed == 1
     run(data, tmp_path / "anew.h5", MirroredNetwork())

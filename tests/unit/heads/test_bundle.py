@@ -79,7 +79,7 @@ def test_only_a_bundle_is_replaced(batch: FeatureBatch, tmp_path: Path) -> None:
         save_bundle(tmp_path / "photos", fitted("logistic", batch), metrics={})
     assert (tmp_path / "photos" / "dear.jpg").exists()
     save_bundle(tmp_path / "head", fitted("logistic", batch), metrics={"accuracy": 0.5})
-    with pytest.raises(BundleError, match=r"head is a saved head already\. Use --overwrite"):
+    with pytest.raises(BundleError, match=r"head is a saved head already\. Replace it with `overwrite=True`"):
         save_bundle(tmp_path / "head", fitted("logistic", batch), metrics={})
     assert load_bundle(tmp_path / "head").metrics == {"accuracy": 0.5}
     save_bundle(tmp_path / "head", fitted("logistic", batch), metrics={}, overwrite=True)

@@ -128,7 +128,7 @@ def test_the_bound_chooses(head_type):
 
 @pytest.mark.parametrize("head_type", ["linear-svm", "rbf-svm", "knn", "sklearn.naive_bayes.GaussianNB"])
 def test_a_head_that_needs_the_whole_matrix_says_what_to_do(head_type):
-    with pytest.raises(HeadstartError, match=r"need about .* GiB.*--features avg.*dense, logistic, ridge"):
+    with pytest.raises(HeadstartError, match=r"need about .* GiB.*features=\['avg'\].*dense, logistic, ridge"):
         matrix_fits(head_type, (200_000, 25_088), Memory(2**32))
 
 

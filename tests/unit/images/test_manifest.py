@@ -123,7 +123,7 @@ def test_labels_are_asked_about(tmp_path: Path) -> None:
         ("path,label\n'img/a.png','cat'\n", "Remove the quotes '"),
         (
             "path,label\n/elsewhere/1.png,cat\n",
-            "Give a folder that contains all images as the data, and --manifest",
+            "Give a folder that contains all images as the data, and `manifest=",
         ),
         (
             "path,label\nimg/a.png,cat\nimg/b.png,cat\nimg/a.png,dog\n./img/b.png,dog\n",
@@ -153,7 +153,7 @@ def test_tables_that_cannot_be_read(tmp_path: Path, content: str | bytes, words:
 def test_paths_from_the_current_folder_are_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = table(tmp_path, "path,label\nimg/a.png,cat\n").rename(tmp_path / "img" / "labels.csv")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match="there from the current folder: give that as the data, and --manifest"):
+    with pytest.raises(DataError, match="there from the current folder: give that as the data, and `manifest="):
         discover(path)
 
 

@@ -133,7 +133,7 @@ def test_a_cluster_is_asked_only_where_there_is_one_and_something_to_search(
 ) -> None:
     with pytest.raises(HeadstartError, match=r"Unknown engine .dask.\. Expected local or ray"):
         fit_head(cache, search="params", engine="dask")
-    with pytest.raises(DataError, match=r"nothing to choose \(search: none\)\. Leave out --engine"):
+    with pytest.raises(DataError, match=r"nothing to choose \(search: none\)\. Leave out `engine`"):
         fit_head(cache, search="none", engine="ray")
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ray" else find(name))

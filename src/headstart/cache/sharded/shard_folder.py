@@ -120,7 +120,7 @@ def shard_folder(path: Path) -> ShardFolder | None:
     if not folder.has_manifest():
         raise CacheError(
             f"{path} is a folder without a {MANIFEST}. Expected: a cache, which is a file that extract-features wrote, or a "
-            "folder that extract-features --layout shards wrote to its end."
+            "complete folder of shards."
         )
     return folder
 

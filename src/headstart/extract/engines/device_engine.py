@@ -126,8 +126,8 @@ class DevicesEngine:
         """See :class:`~headstart.extract.engines.engine_choice.Engine`: one process chooses; images may end it."""
         if existing is None and self.options.precision == "int8":
             raise HeadstartError(
-                "A network is quantised by a run on one device. Leave --device out. "
-                f"Received: --device {self.options.device}."
+                "A network is quantised by a run on one device. Received: device {self.options.device}.",
+                hint="Leave out `device`.",
             )
         n_shards = -(-len(refs) // self.options.file_images)
         self._names = self._names[:n_shards]
@@ -253,8 +253,8 @@ class DevicesEngine:
         if self._exits_in_a_row > MAX_EXITS_IN_A_ROW * len(self.processes):
             raise HeadstartError(
                 f"{self._exits_in_a_row} processes of {', '.join(dict.fromkeys(self._names))} have ended one after the "
-                "other, and no shard was finished. A lack of memory is likely: use fewer devices (--device gpu:0) or a "
-                "smaller --batch-size. What was computed is kept."
+                "other, and no shard was finished. A lack of memory is likely: use fewer devices (`device='gpu:0'`) or a "
+                "smaller `batch_size`. What was computed is kept."
             )
         self.processes[self.processes.index(process)] = self._start(process.name)
 

@@ -207,7 +207,7 @@ class WorkerPool:
             raise HeadstartError(
                 f"The cluster could not place a single worker for {NO_ACTOR_SECONDS / 60:.0f} minutes: nodes are lost, or "
                 "others use them. What was computed is kept: run again when cores are free, or ask for fewer of them "
-                "(--cpus-per-worker)."
+                "(`cpus_per_worker`)."
             )
         found = (self._answer(awaited[reference], reference) for reference in ready)
         return [answer for answer in found if answer is not None]
@@ -235,7 +235,7 @@ class WorkerPool:
             raise HeadstartError(
                 f"{self._exits_in_a_row} workers of the cluster have exited one after the other, and no shard was "
                 "finished. Ray's logs of the workers say more. A lack of memory is likely: give each more cores "
-                f"(--cpus-per-worker), so that there are fewer. The last one: {error}"
+                f"(`cpus_per_worker`), so that there are fewer. The last one: {error}"
             ) from error
 
     def name_of(self, host: str, number: str) -> str:
@@ -302,7 +302,7 @@ class RayEngine:
         if self.options.precision == "int8":
             raise HeadstartError(
                 "A network is quantised on a sample of all images, which a cluster does not draw. Make a cache of some "
-                "with --precision int8 and no --engine first; --engine ray then adds the others to it, by the same network."
+                "with `precision='int8'` and no `engine` first; `engine='ray'` then adds the others, by the same network."
             )
         waiting, pool = to_choose_by(refs), self._pool
         while waiting or pool.at_work:

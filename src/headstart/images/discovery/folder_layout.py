@@ -194,7 +194,7 @@ def layout_of(root: Location, paths: list[str]) -> Layout:
         stray = [path for path in paths if "/" not in path]
         raise DataError(
             f"{root} contains {counted(len(stray))} outside the class folders ({listed(stray)}), whose class is not known. "
-            "Move them into class folders or out of the way, or name the labels in a CSV (--manifest)."
+            "Move them into class folders or out of the way, or name the labels in a CSV (`manifest`)."
         )
     splits = {top: split for top in tops if (split := split_of(top))}
     several = len(set(splits.values())) > 1

@@ -126,7 +126,7 @@ class RefReader:
         if path is None:
             raise DataError(
                 f"{self.manifest}, line {number}: {given} leads out of {self.root}. Give a folder that contains all "
-                f"images as the data, and --manifest {self.manifest}."
+                f"images as the data, and `manifest={self.manifest}`."
             )
         split = self.name("split", number, cells)
         if split is not None and split_of(split) is None:

@@ -208,7 +208,7 @@ def _remedy(table: Location, root: Location, path: str) -> str:
         if similar := _similar(root, path):
             return f"There is {similar}. Write the paths exactly as the files are named."
         if _state(Path(), path)[0] >= 0:
-            return f"It is there from the current folder: give that as the data, and --manifest {table}."
+            return f"It is there from the current folder: give that as the data, and `manifest={table}`."
     return "Correct the paths, which are relative to that folder."
 
 
