@@ -1,4 +1,4 @@
-# make demo   the whole way, on real images        make test    every test
+# make demo   every step, on real images           make test    every test
 # make check  what a change must pass, in short    make docs    the reference of commands and heads
 # make bench  speed against other engines, written to docs/performance.md (twenty minutes or so)
 #

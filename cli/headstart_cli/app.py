@@ -1,6 +1,6 @@
 """The table of commands; the only place that prints errors and sets exit codes.
 
-Exit codes: 0 done, 1 an expected failure (said in one message), 2 wrong usage, 128 + n ended by signal n (130: Ctrl-C).
+Exit codes: 0 done, 1 an expected failure (one message), 2 wrong usage, 128 + n ended by signal n (130: Ctrl-C).
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def run(app: typer.Typer) -> None:
     log = logging.StreamHandler()
     log.setFormatter(PrintableFormatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[log])
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to fail
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names that the terminal cannot show must not fail
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         check_encoding(sys.getfilesystemencoding())
@@ -119,15 +119,15 @@ def run(app: typer.Typer) -> None:
         sys.exit(130)
     except OSError as error:
         drop_output()
-        if error.errno != errno.EPIPE:  # whoever reads the output may stop when they have enough
+        if error.errno != errno.EPIPE:  # the reader of a pipe may stop early
             print_error(f"{error.filename or 'Writing failed'}: {error.strerror or error}")
         sys.exit(1)
 
 
 def open_closed_streams() -> None:
-    """Let standard streams that were closed (``>&-``) lead nowhere.
+    """Open standard streams that were closed (``>&-``) on the null device.
 
-    Else the first files to be opened would take their numbers, and whatever a library prints would be written into them.
+    Otherwise the first opened files would get their numbers, and output of libraries would be written into them.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -136,16 +136,16 @@ def open_closed_streams() -> None:
 
 
 def check_encoding(encoding: str) -> None:
-    """Raise HeadstartError where names of files are not UTF-8: paths in a cache always are."""
+    """Raise HeadstartError if file names are not encoded in UTF-8, as paths in a cache are."""
     if encoding.lower().replace("-", "") != "utf8":
         raise HeadstartError(
-            f"Names of files are encoded in {encoding} here (locale and PYTHONUTF8), and headstart needs UTF-8. "
-            "Set PYTHONUTF8=1 and try again."
+            f"File names are encoded in {encoding} here (locale and PYTHONUTF8), and headstart needs UTF-8.",
+            hint="Set PYTHONUTF8=1 and try again.",
         )
 
 
 def drop_output() -> None:
-    """Let what is still to be written to standard output go nowhere, if it cannot be written: Python tries at its end."""
+    """Discard pending output that cannot be written; Python would try again at exit."""
     with suppress(OSError):
         sys.stdout.flush()
         return

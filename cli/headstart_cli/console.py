@@ -1,4 +1,4 @@
-"""What every command prints and how: tables, progress, errors, and messages of native libraries."""
+"""Output of all commands: tables, progress, errors, and messages of native libraries."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ from headstart import texts
 #: Set this in the environment to see everything.
 SHOW_ALL = "HEADSTART_NATIVE_MESSAGES"
 
-#: Lines that explain why a process died: absl's and glibc's.
-FATAL = re.compile(
-    rb"^F\d{4} |check failed|fatal|abort|terminate called|free\(\)|malloc|segmentation|out of memory", re.I
+#: Lines of TensorFlow, absl and libtiff that are no errors: information, warnings, and a CUDA that is not there.
+HARMLESS = re.compile(
+    rb"[IW]\d{4} |WARNING: All log messages before absl|E\d{4} .*(failed call to cuInit|Unable to register cu)|\w+: Warning, "
 )
 
 
 @contextmanager
 def quiet_native_messages() -> Iterator[None]:
-    """Hide what native code writes to standard error while the block runs; do nothing where that is not possible."""
+    """Hide harmless messages of native code on standard error while the block runs, where that is possible."""
     try:
         standard_error = sys.stderr.fileno()
     except (AttributeError, OSError, io.UnsupportedOperation):
@@ -59,7 +59,7 @@ def quiet_native_messages() -> Iterator[None]:
     reading, writing = os.pipe()
     os.dup2(writing, 2)
     os.close(writing)
-    forwarder = threading.Thread(target=forward_fatal, args=(reading, screen), daemon=True)
+    forwarder = threading.Thread(target=_forward, args=(reading, screen), daemon=True)
     forwarder.start()
     try:
         yield
@@ -71,23 +71,23 @@ def quiet_native_messages() -> Iterator[None]:
         python_stderr.close()
 
 
-def forward_fatal(reading: int, screen: int) -> None:
-    """Copy the lines that matter from the pipe to the screen, until the pipe ends."""
+def _forward(reading: int, screen: int) -> None:
+    """Copy every line but harmless ones from the pipe to the screen."""
     with os.fdopen(reading, "rb") as lines:
         for line in lines:
-            if FATAL.search(line):
+            if not HARMLESS.match(line):
                 os.write(screen, line)
 
 
-#: Text of others, as of file names, in a form that any terminal can show.
+#: Returns untrusted text, e.g. a file name, in a form that any terminal can show.
 printable = texts.printable
 
 
 class SafeConsole(Console):
-    """A console on which no text acts on the terminal, wherever it comes from; colours and bars are Rich's own controls."""
+    """A console on which control characters in text have no effect; colours and bars are Rich's own controls."""
 
     def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
-        """Yield what is written, control characters but line ends in words."""
+        """Yield the segments, with control characters other than line ends spelled out."""
         for segment in super().render(renderable, options):
             if segment.control or segment.text.isprintable():
                 yield segment
@@ -103,7 +103,7 @@ err = SafeConsole(stderr=True)
 
 
 def shown(text: object) -> str:
-    """Return text of others for Rich markup: it is printed as it is, on one line, and nothing in it acts."""
+    """Return untrusted text escaped for Rich markup, on one line, without control characters."""
     return escape(printable(str(text)))
 
 
@@ -146,23 +146,23 @@ class PrintableFormatter(logging.Formatter):
     """Messages of the log in a form that any terminal can show."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the message, control characters but line ends in words."""
+        """Return the message, with control characters other than line ends spelled out."""
         return "\n".join(map(printable, with_options(super().format(record)).split("\n")))
 
 
 def print_error(message: str) -> None:
-    """Print an expected error; its own line ends stay, anything else that a terminal would act on is escaped."""
+    """Print an expected error; its line ends stay, other control characters are escaped."""
     lines = "\n".join(map(said, message.split("\n")))
     err.print(f"[bold red]Error:[/] {lines}", soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON that every reader takes: bytes of names that are not UTF-8 become escapes."""
+    """Print a value as valid JSON: bytes of names that are not UTF-8 become escapes."""
     typer.echo(json.dumps(texts.json_value(value), indent=2))
 
 
 def leave_closed_terminal() -> None:
-    """Print nowhere from now on where the terminal was closed meanwhile: each word would be an error, and end the program."""
+    """Discard further output if the terminal was closed: every write would raise an error and end the program."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):  # a stream without a file
             descriptor = stream.fileno()
@@ -172,7 +172,7 @@ def leave_closed_terminal() -> None:
 
 
 def is_closed_terminal(descriptor: int) -> bool:
-    """Return whether a file is a terminal that is gone, which POSIX says by EIO; Windows ends the program with it."""
+    """Return whether a file is a closed terminal (EIO on POSIX; Windows ends the program)."""
     if sys.platform == "win32":
         return False
     try:
@@ -192,7 +192,7 @@ class RateColumn(ProgressColumn):
 
 
 class TimeLeftColumn(TimeRemainingColumn):
-    """Time left of the whole; a part of it has none of its own."""
+    """Time left for the whole run; bars of workers show none."""
 
     def render(self, task: Task) -> Text:
         """Return the time left as text."""
@@ -202,7 +202,7 @@ class TimeLeftColumn(TimeRemainingColumn):
 class ProgressBar:
     """A bar with count, rate and time left; drawn only while there is something to compute, and only on a terminal.
 
-    Where several compute, each has a bar below it: its part of the whole, and its rate.
+    Several workers have a bar each below it, with their images and their rate.
     """
 
     def __init__(self, description: str) -> None:
@@ -240,7 +240,7 @@ class ProgressBar:
         self._bar.reset(self._task, total=n_images, visible=True)
 
     def advance(self, n_images: int, place: str = "") -> None:
-        """Count images that are done, and where."""
+        """Count finished images, and those of one worker."""
         self._bar.advance(self._task, n_images)
         if not place:
             return

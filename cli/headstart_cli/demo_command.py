@@ -93,7 +93,7 @@ def read_cells(table: Path) -> list[Cell]:
 
 
 def take(cells: Sequence[Cell], limit: int | None) -> list[Cell]:
-    """Return about ``limit`` cells, classes in the same proportions, evenly spread, the same ones every time."""
+    """Return about ``limit`` cells in the same class proportions: a fixed, evenly spread selection."""
     if limit is None or limit >= len(cells):
         return list(cells)
     chosen: list[Cell] = []
@@ -105,7 +105,7 @@ def take(cells: Sequence[Cell], limit: int | None) -> list[Cell]:
 
 
 def lay_out(cells: Sequence[Cell], folder: Path) -> None:
-    """Copy cells to ``folder/<label>/<file name>``; a copy that is there and the same is left as it is.
+    """Copy cells to ``folder/<label>/<file name>``; a identical copy is left in place.
 
     Raises
     ------
@@ -165,7 +165,7 @@ def demo(
 
     started = time.perf_counter()
     cells = take(read_cells(find_table()), limit)
-    # A tour with fewer images has folders of its own, so that it never takes away from the whole one.
+    # With fewer images, other folders: the results of the full demo stay.
     name = "elpv" if limit is None else f"elpv-{limit}"
     images, cache = folder / name, folder / "features" / f"{name}.h5"
     lay_out(cells, images)
@@ -182,7 +182,7 @@ def demo(
     heading(f"3. Heads: fit-head {cache} --type {' | '.join(HEADS)} --no-search")
     results = [fit(cache, head_type, folder / "heads" / f"{name}-{head_type}") for head_type in HEADS]
     print_heads(results)
-    best = min(results, key=lambda result: result.score.log_loss)  # accuracies this close are not told apart
+    best = min(results, key=lambda result: result.score.log_loss)  # accuracies this close do not differ significantly
 
     heading(f"4. Predictions of the {best.spec.type} head (lowest log-loss) for {SHOWN} of the held-out cells")
     out.print(predictions_table(cache, best))
@@ -206,19 +206,19 @@ def fit(cache: Path, head_type: str, output: Path) -> FitResult:
 
 
 def print_heads(results: list[FitResult]) -> None:
-    """Print one row per head, and what the fits had to say."""
+    """Print one row per head, and the warnings of the fits."""
     from headstart.report.text_tables import heads_table
 
     for result in results:
         for warning in result.warnings:
             err.print(f"[yellow]{result.spec.type}: {said(warning)}[/]", soft_wrap=True)
     first = results[0]
-    out.print(f"{first.n_train:,} images to fit on, {first.score.n_samples:,} held out", soft_wrap=True)
+    out.print(f"{first.n_train:,} training images, {first.score.n_samples:,} held out", soft_wrap=True)
     out.print(heads_table([(result.spec.type, result.score, result.fit_seconds) for result in results]))
 
 
 def predictions_table(cache: Path, result: FitResult) -> Table:
-    """Return what a saved head says of some held-out images, evenly spread; from the cache, so no network is run."""
+    """Return a saved head's predictions for some held-out images, evenly spread, from their cached features."""
     from headstart.bundles.bundle import load_bundle
     from headstart.cache.reader import open_cache
     from headstart.evaluate.held_out import divide
@@ -239,15 +239,15 @@ def predictions_table(cache: Path, result: FitResult) -> Table:
 
 
 def print_places(images: Path, cache: Path, best: FitResult, seconds: float) -> None:
-    """Say where everything is, and what to do next."""
-    out.print(f"\n[bold]Done in {seconds:.0f} s.[/] Where everything is, and how to go on:")
+    """Print the paths of all results, and the next commands."""
+    out.print(f"\n[bold]Done in {seconds:.0f} s.[/] Results and next steps:")
     for what, where in (
         ("images", images),
         ("features", f"{cache}   (headstart inspect {cache})"),
-        ("heads", f"{Path(str(best.folder)).parent}   (a folder each: the head, its recipe, how good it is)"),
+        ("heads", f"{Path(str(best.folder)).parent}   (a folder each: the head, its recipe and its score)"),
         ("your images", f"headstart predict {best.folder} IMAGE|FOLDER…"),
         ("your classes", "extract-features FOLDER, then fit-head features/FOLDER.h5"),
     ):
         out.print(f"  {what:<14}{escape(str(where))}", soft_wrap=True)
     if shutil.which("headstart") is None:  # started by its path, as make does
-        out.print(f"To have the commands by name: . {escape(str(Path(sys.argv[0]).parent))}/activate", soft_wrap=True)
+        out.print(f"To use the commands by name: . {escape(str(Path(sys.argv[0]).parent))}/activate", soft_wrap=True)

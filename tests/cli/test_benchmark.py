@@ -58,8 +58,8 @@ def test_wrong_usage_is_refused_before_any_work(cli: Cli, cache: Path, tmp_path:
 def test_linear_heads_are_searched_unless_told_otherwise(cli: Cli, cache: Path) -> None:
     code, output, _ = cli("fit-head", cache)
     assert code == 0
-    assert "Chosen among 8 settings by 5 folds of 60 images" in output
+    assert "Best of 8 settings in cross-validation (5 folds of 60 images" in output
     assert "Chosen" not in cli("fit-head", cache, "--no-search", "--overwrite")[1]
     assert "Chosen" not in cli("fit-head", cache, "--type", "knn")[1]
-    assert "Chosen among 6 settings" in cli("fit-head", cache, "--type", "knn", "--search", "--overwrite")[1]
-    assert "Chosen among 1 " not in cli("fit-head", cache, "--C", "1", "--overwrite")[1]
+    assert "Best of 6 settings" in cli("fit-head", cache, "--type", "knn", "--search", "--overwrite")[1]
+    assert "Best of 1 " not in cli("fit-head", cache, "--C", "1", "--overwrite")[1]

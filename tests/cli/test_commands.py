@@ -49,15 +49,15 @@ def test_from_photos_to_predictions(cli: Cli, data: Path, head: Path, tmp_path: 
 def test_nothing_to_do_says_so(cli: Cli, data: Path, head: Path) -> None:
     code, out, _ = cli("extract-features", data)
     assert code == 0
-    assert "0 went through the network" in out
+    assert "0 images computed" in out
     assert "24 unchanged" in out
 
 
 def test_a_run_says_what_it_computed_kept_and_ignored(cli: Cli, data: Path) -> None:
     (data / "readme.txt").write_text("x")
     out = cli("extract-features", data)[1]
-    assert "24 went through the network (24 new)" in out
-    assert "Ignored, since they are no images: 1 × .txt (0 hidden)" in out
+    assert "24 images computed (24 new)" in out
+    assert "Ignored files that are not images: 1 × .txt (0 hidden)" in out
     next(data.rglob("*.png")).unlink()
     assert "1 kept though missing" in cli("extract-features", data, "--keep-missing")[1]
 
@@ -65,14 +65,14 @@ def test_a_run_says_what_it_computed_kept_and_ignored(cli: Cli, data: Path) -> N
 def test_a_dry_run_for_people_and_programs(cli: Cli, data: Path, tmp_path: Path) -> None:
     code, out, _ = cli("extract-features", data, "--dry-run")
     assert code == 0
-    assert "24 would go through the network (24 new); none reused" in out
+    assert "24 would be computed (24 new); none reused" in out
     assert "images/s (measured now" in out
     assert "must be free" in out
     facts = json.loads(cli("extract-features", data, "--dry-run", "--json")[1])
     assert (facts["n_compute"], facts["up_to_date"], facts["compute"]) == (24, False, {"new": 24})
     assert not (tmp_path / "features").exists()
     cli("extract-features", data)
-    assert "Nothing to be done: features/photos.h5 holds all 24 images" in cli("extract-features", data, "--dry-run")[1]
+    assert "Nothing to do: features/photos.h5 holds all 24 images" in cli("extract-features", data, "--dry-run")[1]
     assert json.loads(cli("extract-features", data, "--dry-run", "--json")[1])["up_to_date"]
 
 
@@ -191,7 +191,7 @@ def test_weights_says_what_is_found(cli: Cli) -> None:
 def test_every_command_reads_a_folder_of_shards_as_it_reads_a_file(cli: Cli, data: Path) -> None:
     assert "in features/photos\n" in cli("extract-features", data, "--layout", "shards")[1]
     assert cli("extract-features", data, "-o", "file.h5")[0] == 0
-    assert "0 went through the network" in cli("extract-features", data)[1]  # found again without -o and --layout
+    assert "0 images computed" in cli("extract-features", data)[1]  # found again without -o and --layout
     said = [json.loads(cli("inspect", cache, "--json")[1]) for cache in ("features/photos", "file.h5")]
     for facts in said:
         for name in ("path", "size_bytes", "created"):

@@ -93,7 +93,7 @@ def test_names_of_any_bytes_from_folder_to_screen(cli: Cli, tmp_path: Path) -> N
         assert all((tmp_path / "data" / path).is_file() for path in cache.paths)
         assert len(cache.failures) == len(NAMES)
     code, printed, _ = cli("extract-features", "data", "-o", output, "--max-failures", "1")
-    assert (code, "0 went through the network" in printed) == (0, True)
+    assert (code, "0 images computed" in printed) == (0, True)
     code, printed, errors = cli("inspect", output)
     assert (code, errors) == (0, "")
     assert fit_for_a_terminal(printed)
@@ -199,7 +199,7 @@ def test_links_out_of_the_folder_and_back_into_it_go_through_the_network_once(cl
     (tmp_path / "data" / "ant" / "again.png").symlink_to(tmp_path / "data" / "bee" / "000.png")
     code, printed, _ = cli("extract-features", "data")
     assert code == 0
-    assert "5 went through the network" in printed
+    assert "5 images computed" in printed
     with open_cache("features/data.h5") as cache:
         assert cache.paths == [
             "ant/000.png", "ant/001.png", "ant/again.png", "bee/000.png", "bee/001.png", "cat/1.png"
@@ -226,7 +226,7 @@ def test_an_image_that_grows_while_it_is_read_is_computed_by_the_next_run(
     with open_cache("features/data.h5") as cache:
         assert [f.ref.path for f in cache.failures] == ["ant/000.png"]
         assert cache.failures[0].reason.startswith("changed")
-    assert "1 went through the network" in cli("extract-features", "data")[1]
+    assert "1 image computed" in cli("extract-features", "data")[1]
     with open_cache("features/data.h5") as cache:
         assert (cache.n_images, cache.failures) == (4, ())
 

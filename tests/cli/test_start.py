@@ -70,8 +70,8 @@ def test_an_unchanged_folder_imports_nothing_slow(folder: Path) -> None:
     extraction = command("extract-features", folder / "data", "-o", folder / "data.h5")
     forecast = command("extract-features", folder / "data", "-o", folder / "data.h5", "--dry-run")
     text, names = imported(extraction + forecast)
-    assert "0 went through the network; reused: 16 unchanged" in text
-    assert "Nothing to be done" in text
+    assert "0 images computed; reused: 16 unchanged" in text
+    assert "Nothing to do" in text
     assert names == set()
 
 

@@ -1,4 +1,4 @@
-"""``extract-features --dry-run``: what a run would do, in words."""
+"""``extract-features --dry-run``: what a run would do, its time and its disk space."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def print_forecast(
     for line in sentences(forecast):
         out.print(said(line), soft_wrap=True)
     if forecast.peak_bytes > forecast.free_bytes:
-        err.print("[bold yellow]That is not enough:[/] write to another disk with -o.", soft_wrap=True)
+        err.print("[bold yellow]There is too little disk space:[/] write to another disk with -o.", soft_wrap=True)
 
 
 def sentences(forecast: Forecast) -> list[str]:
-    """Return what is to be said of a forecast, a line each."""
+    """Return the lines of a forecast."""
     if forecast.up_to_date:
-        return [f"Nothing to be done: {forecast.output} holds all {forecast.n_images:,} images as they are."]
+        return [f"Nothing to do: {forecast.output} holds all {forecast.n_images:,} images, unchanged."]
     return [
         "A dry run: nothing was written.",
-        f"{counted(forecast.n_images)} ({forecast.layout}): {forecast.n_compute:,} would go through the network"
+        f"{counted(forecast.n_images)} ({forecast.layout}): {forecast.n_compute:,} would be computed"
         f"{counts(forecast.compute, ' ({})')}; {counts(forecast.reused, 'reused: {}') or 'none reused'}{gone(forecast)}",
         duration(forecast),
         disk(forecast),
@@ -44,12 +44,12 @@ def sentences(forecast: Forecast) -> list[str]:
 
 
 def counts(numbers: Mapping[str, int], form: str) -> str:
-    """Return the counts, each with its reason, in a form; nothing where there are none."""
+    """Return the counts with their reasons, inserted into a form; empty without counts."""
     return form.format(", ".join(f"{count:,} {reason}" for reason, count in numbers.items())) if numbers else ""
 
 
 def gone(forecast: Forecast) -> str:
-    """Return what would become of the rows whose images are gone."""
+    """Return what would happen to rows whose images are missing."""
     if not forecast.n_gone:
         return ""
     what = "would stay" if forecast.keeps_gone else "would be dropped (--keep-missing keeps them)"
@@ -57,11 +57,11 @@ def gone(forecast: Forecast) -> str:
 
 
 def duration(forecast: Forecast) -> str:
-    """Return how long the run would take, and how that is known."""
+    """Return the time of the run, and the basis of the estimate."""
     if not forecast.n_compute:
-        return "Time: seconds; no image needs the network, and the rows that exist are written anew."
+        return "Time: seconds; no image is computed, and the existing rows are written again."
     if forecast.rate is None or forecast.seconds is None:
-        return f"Time: not known, since {forecast.no_rate_reason}."
+        return f"Time: unknown, since {forecast.no_rate_reason}."
     rate = forecast.rate
     return (
         f"Time: about {seconds_text(forecast.seconds)}: {rate.start_seconds:.0f} s to start, then "
@@ -70,18 +70,18 @@ def duration(forecast: Forecast) -> str:
 
 
 def disk(forecast: Forecast) -> str:
-    """Return what disk the run would need."""
+    """Return the disk space of the run."""
     from headstart.runtime import size_text
 
     return (
         f"Disk: {forecast.output} would have {size_text(forecast.final_bytes)} ({forecast.row_bytes:,.0f} bytes a row: "
-        f"{forecast.row_bytes_reason}); {size_text(forecast.peak_bytes)} must be free while it is made, "
+        f"{forecast.row_bytes_reason}); {size_text(forecast.peak_bytes)} must be free while it is written, and "
         f"{size_text(forecast.free_bytes)} are"
     )
 
 
 def seconds_text(seconds: float) -> str:
-    """Return a time for a person, as ``40 s``, ``12 min`` or ``3.5 h``."""
+    """Return a readable time, e.g. ``40 s``, ``12 min`` or ``3.5 h``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

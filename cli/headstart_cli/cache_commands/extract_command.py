@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.markup import escape
 
 from headstart.texts import counted
 from headstart_cli.command_options import (
@@ -200,12 +199,12 @@ def extract(
 
 
 def print_summary(summary: ExtractionSummary) -> None:
-    """Print what a run did, for a person."""
+    """Print the result of a run."""
     from headstart.images.load import sentences
 
     if summary.interrupted:
         err.print(
-            f"Interrupted. {summary.n_computed:,} images of this run are kept; the same command goes on from there.",
+            f"Interrupted. {summary.n_computed:,} images of this run are kept; run the same command again to continue.",
             soft_wrap=True,
         )
         return
@@ -219,13 +218,11 @@ def print_summary(summary: ExtractionSummary) -> None:
     why = ", ".join(f"{count:,} {reason}" for reason, count in summary.computed.items())
     busy_seconds = summary.times.forward.busy_seconds / summary.times.forward.threads  # a thread for each device
     rate = (
-        f" ({why}) at {summary.n_computed / busy_seconds:.1f} images/s in the network"
-        if summary.n_computed and busy_seconds
-        else ""
+        f" ({why}) at {summary.n_computed / busy_seconds:.1f} images/s" if summary.n_computed and busy_seconds else ""
     )
     out.print(
-        f"{summary.n_computed:,} went through the network{rate}; {f'reused: {reused}' if reused else 'none reused'}; "
-        f"{summary.seconds:.1f} s in all",
+        f"{counted(summary.n_computed)} computed{rate}; {f'reused: {reused}' if reused else 'none reused'}; "
+        f"{summary.seconds:.1f} s in total",
         soft_wrap=True,
     )
     print_gone(summary)
@@ -238,15 +235,15 @@ def print_summary(summary: ExtractionSummary) -> None:
 
         kinds = kinds_of(summary.ignored) or "nothing"
         out.print(
-            f"Ignored, since they are no images: {shown(kinds)} ({summary.hidden_count:,} hidden)",
+            f"Ignored files that are not images: {shown(kinds)} ({summary.hidden_count:,} hidden)",
             soft_wrap=True,
         )
     if summary.precision_reason:
-        out.print(f"Precision {escape(summary.precision_reason)}", soft_wrap=True)
+        out.print(f"Computed in {shown(summary.precision_reason)}", soft_wrap=True)
 
 
 def print_gone(summary: ExtractionSummary) -> None:
-    """Print how many images of the cache are gone, and what became of their features."""
+    """Print how many images of the cache are missing, and whether their features were kept."""
     if not summary.n_gone:
         return
     images, their = ("image of the cache is", "its") if summary.n_gone == 1 else ("images of the cache are", "their")
@@ -258,7 +255,7 @@ def print_gone(summary: ExtractionSummary) -> None:
 
 
 def print_bottleneck(summary: ExtractionSummary, options: ExtractOptions) -> None:
-    """Print what bounded a run, where it was long enough to tell."""
+    """Print what limited the speed of a run that was long enough."""
     from headstart.extract.estimate import bottleneck
 
     sentence = bottleneck(summary, options)

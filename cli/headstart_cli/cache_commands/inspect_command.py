@@ -104,7 +104,7 @@ def print_contents(contents: dict[str, Any]) -> None:
     recipe.add_row("fingerprint", contents["fingerprint"][:16])
     out.print(recipe)
     if contents["precision_reason"]:
-        out.print(f"Precision {shown(contents['precision_reason'])}", soft_wrap=True)
+        out.print(f"Computed in {shown(contents['precision_reason'])}", soft_wrap=True)
     out.print(
         f"Features {' × '.join(map(str, contents['features_shape']))}, {contents['zeros']:.0%} zeros; "
         f"{contents['size_bytes'] / 1e6:.1f} MB on disk, {contents['raw_float32_bytes'] / 1e6:.1f} MB as raw float32",
@@ -112,7 +112,8 @@ def print_contents(contents: dict[str, Any]) -> None:
     )
     if contents["notes"]:
         out.print(
-            "Notes on images: " + ", ".join(f"{count:,} {shown(note)}" for note, count in contents["notes"].items()),
+            "Notes on images: "
+            + ", ".join(f"{count:,} {note_text(note)}" for note, count in contents["notes"].items()),
             soft_wrap=True,
         )
     failures = contents["failures"]
@@ -121,6 +122,12 @@ def print_contents(contents: dict[str, Any]) -> None:
         out.print(f"  {shown(failure['path'])}: {said(failure['reason'])}", soft_wrap=True)
     if len(failures) > LISTED_FAILURES:
         out.print(f"  … and {len(failures) - LISTED_FAILURES:,} more (--json lists all)")
+
+
+def note_text(note: str) -> str:
+    """Return a note on images, with a conversion spelled out."""
+    mode = note.removeprefix("from-")
+    return f"converted from {shown({'L': 'greyscale'}.get(mode, mode))} to RGB" if mode != note else shown(note)
 
 
 def class_table(classes: dict[str, dict[str, int]]) -> Table:

@@ -1,4 +1,4 @@
-"""``headstart inspect --quality``: what is odd about the images of a cache."""
+"""``headstart inspect --quality``: problems of the images of a cache."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STYLES = {"error": "bold red", "warning": "yellow", "info": "dim"}
 
 
 def inspect_data(cache: str, *, data: Path | None, html: Path | None, as_json: bool) -> None:
-    """Look for what is odd, and print it as a table or JSON; write the page if one is asked for."""
+    """Check the images and print the findings as a table or JSON; optionally write a page."""
     from headstart.quality import inspect_quality
 
     report = inspect_quality(cache, data if html else None)
@@ -55,15 +55,15 @@ def write_page(report: QualityReport, html: Path) -> None:
 
 
 def print_report(report: QualityReport) -> None:
-    """Print the findings, the worst first, then what was not checked."""
+    """Print the findings, most severe first, then the checks that were skipped or passed."""
     out.print(
-        f"[bold]{shown(report.cache)}[/]: {counted(report.n_images)}, {report.n_failures:,} that could not be read",
+        f"[bold]{shown(report.cache)}[/]: {counted(report.n_images)}, {report.n_failures:,} unreadable",
         soft_wrap=True,
     )
     if report.findings:
         out.print(findings_table(report.findings))
     else:
-        out.print("Nothing was found.")
+        out.print("No problems found.")
     for title, reason in report.skipped.items():
         out.print(f"Not checked: {shown(title)}: {said(reason)}", soft_wrap=True)
     if report.passed:
@@ -71,7 +71,7 @@ def print_report(report: QualityReport) -> None:
 
 
 def findings_table(findings: tuple[Finding, ...]) -> Table:
-    """Return one row per finding: what, how many, what to do, and examples."""
+    """Return one row per finding: title, count, advice and examples."""
     table = Table("", "finding", title="Data quality", show_lines=True)
     table.add_column("cases", justify="right")
     table.add_column("for example", overflow="fold")
@@ -92,7 +92,7 @@ def findings_table(findings: tuple[Finding, ...]) -> Table:
 
 
 def describe(example: Example) -> str:
-    """Return one case in a line."""
+    """Return one line about an example."""
     paths = [printable(image.path) for image in example.images[:SHOWN_IMAGES]]
     if example.values.get("n_images", len(paths)) > len(paths):
         paths.append("…")

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 def known_type(head_type: str | None) -> str | None:
-    """Return a type of head; raise a usage error where it is neither a name of the catalogue nor a path."""
+    """Return a type of head; raise a usage error if it is neither in the catalogue nor an import path."""
     if head_type is None or head_type in HEAD_TYPES or "." in head_type:
         return head_type
     near = did_you_mean([head_type], HEAD_TYPES)
@@ -200,7 +200,7 @@ def make_spec(
 
 
 def print_result(result: FitResult) -> None:
-    """Print how good the head is, and where it was saved."""
+    """Print the score of the head, and where it was saved."""
     for warning in result.warnings:
         err.print(f"[yellow]{said(warning)}[/]", soft_wrap=True)
     spec = result.spec
@@ -209,13 +209,13 @@ def print_result(result: FitResult) -> None:
     out.print(
         f"[bold]{escape(spec.type)}[/] on {escape(', '.join(spec.features))} (scaling {escape(spec.scaling)}), "
         f"{counted(result.n_train)} fitted in {result.fit_seconds:.2f} s; scored on {escape(result.split)}, "
-        "none of which it was fitted on",
+        "not used for fitting",
         soft_wrap=True,
     )
     if result.streamed:
-        out.print("The features did not fit in the memory: they were taken some at a time.")
+        out.print("The features exceed the memory: they were read in parts.")
     if result.n_dropped:
-        out.print(f"{result.n_dropped:,} training images were left out: the same bytes are among the scored ones.")
+        out.print(f"{result.n_dropped:,} training images were left out: scored images have the same bytes.")
     for note in result.notes:
         out.print(f"[yellow]{said(note)}[/]", soft_wrap=True)
     print_score(result.score)
@@ -223,7 +223,7 @@ def print_result(result: FitResult) -> None:
 
 
 def print_search(search: SearchResult, caches: Sequence[Location]) -> None:
-    """Print what was chosen, among what, and what must be known of it."""
+    """Print the chosen settings, the number of candidates, and notes."""
     from headstart.scores import metric_named
     from headstart.selection.cross_validation import best_trial
 
@@ -240,8 +240,8 @@ def print_search(search: SearchResult, caches: Sequence[Location]) -> None:
         )
     words = ", ".join([*search.spec.features, *(f"{name} = {value}" for name, value in search.spec.params.items())])
     out.print(
-        f"Chosen among {len(search.trials)} settings by {escape(search.folds)} in {search.seconds:.1f} s: {escape(words)} "
-        f"({title} {best.score:.3f} there, too good where it is the best of several; the score below is of other images)",
+        f"Best of {len(search.trials)} settings in cross-validation ({escape(search.folds)}, {search.seconds:.1f} s): "
+        f"{escape(words)}. Its {title} there, {best.score:.3f}, is optimistic; the score below is on other images.",
         soft_wrap=True,
     )
     for note in search.notes:

@@ -80,14 +80,14 @@ def _reduced_precision(machine: Machine, rates: Rates) -> str:
         if factor < WORTH:
             return ""
         return (
-            f"{reduced} is {factor:.1f} times as fast as float32 here, but `precision='auto'` uses float32 on this processor: "
-            f"try `precision='{reduced}'`."
+            f"{reduced} is {factor:.1f} times as fast as float32 here, but `precision='auto'` uses float32 on this "
+            f"processor: try `precision='{reduced}'`."
         )
     if factor < WORTH:
         return f"{reduced} is only {factor:.2f} times as fast as float32 here: `precision='float32'` loses nothing."
     return (
-        f"{reduced} is {factor:.1f} times as fast as float32 here. `precision='auto'`, the default, uses it if it gives equal "
-        "features for your own images."
+        f"{reduced} is {factor:.1f} times as fast as float32 here. `precision='auto'`, the default, uses it if it gives "
+        "equal features for your own images."
     )
 
 
@@ -141,7 +141,7 @@ def _from_machine(machine: Machine) -> Iterator[str]:
         yield f"Only {free} of memory are free: a smaller `batch_size`, e.g. 8, needs less."
     if machine.free_disk_bytes < LITTLE_DISK_BYTES:
         free = size_text(machine.free_disk_bytes)
-        yield f"Only {free} of disk are free in {machine.folder}, about 14 KB an image are needed: write elsewhere (`output`)."
+        yield f"Only {free} of disk are free in {machine.folder}, about 14 KB an image are needed: change `output`."
 
 
 #: Advice that needs rates, in order.

@@ -125,8 +125,8 @@ NOTE_CHECKS = {
                         "Their reader gives no more, and the intensity has no effect on them: convert them to PNG or TIFF."),
     "pages-are-colours": Check("pages-are-colours", "Three pages are one colour picture", "info",
                                "According to their description."),
-    "first-": Check("first-frame", "Several frames or pages", "info", "Only the first of each was read: extract-features "
-                    "the page can be chosen, or the largest or mean value of all."),
+    "first-": Check("first-frame", "Several frames or pages", "info", "Only the first of each was read. extract-features "
+                    "can read another page, or the largest or mean value of all."),
     "from-": Check("converted", "Colours converted to RGB", "info",
                    "Harmless unless only one class is of another kind: a head may then learn the kind."),
     "": Check("other-notes", "Other changes while decoding", "info", "As noted by the decoder."),
