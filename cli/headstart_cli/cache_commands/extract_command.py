@@ -80,7 +80,7 @@ def extract(
         str | None,
         Model(
             metavar="NAME",
-            help="Layer to store, by its Keras name. Default: the backbone's last, block5_pool.",
+            help="Layer to store. Default: the last, block5_pool.",
             autocompletion=completed((*LAYERS, *(f"block{block}_pool" for block in range(1, 6)))),
         ),
     ] = None,

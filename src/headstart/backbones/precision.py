@@ -271,7 +271,7 @@ def choose_precision(
     """
     exact = build("float32")
     if reduced is None:
-        return PrecisionChoice(exact, f"float32: no type that is faster on this {device} gives the same features")
+        return PrecisionChoice(exact, f"float32: a faster type would change the features on this {device}")
     candidate = build(reduced)
     cosines = row_cosines(exact.forward(images).features, candidate.forward(images).features)
     lowest = float(cosines.min())

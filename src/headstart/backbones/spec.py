@@ -48,7 +48,7 @@ class BackboneSpec:
     Attributes
     ----------
     name : str
-        Value of ``--backbone`` and of :attr:`headstart.types.Recipe.backbone`.
+        Value of the parameter ``backbone`` and of :attr:`headstart.types.Recipe.backbone`.
     layers : mapping of str to LayerSpec
         Layers whose output may be stored, in network order.
     pooled_layers : tuple of str

@@ -110,7 +110,9 @@ def _writing(_machine: Machine, rates: Rates) -> str:
     best = _proven(rates)
     if rates.write > best:
         return ""
-    return f"The disk takes {rates.write:.0f} rows/s, the network {best:.1f}/s: write to a faster, local disk (`output`)."
+    return (
+        f"The disk takes {rates.write:.0f} rows/s, the network {best:.1f}/s: write to a faster, local disk (`output`)."
+    )
 
 
 def _missing_engine(machine: Machine) -> str:
