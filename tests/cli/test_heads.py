@@ -45,7 +45,7 @@ def test_several_caches_of_the_same_images_are_chosen_among(cli: Cli, data: Path
     assert "Cache: one.h5 (best accuracy: one.h5 1.000, two.h5 1.000)" in out
     code, _, err = cli("fit-head", "one.h5", "two.h5", "--type", "ridge", "--no-search")
     assert code == 1
-    assert "found by a search" in err
+    assert "needs a search" in err
 
 
 def test_paths_to_predict_on_standard_input(

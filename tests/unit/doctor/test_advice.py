@@ -28,7 +28,7 @@ def test_the_network_bounds_until_photographs_are_large() -> None:
         "Expected on 2 cores, images/s: 30.4 at 0.1 megapixels, 26.7 at 1 megapixels, 10.7 at 12 megapixels." in first
     )
     assert draft.startswith(
-        "Decoding JPEGs of 12 megapixels takes 2.0 times as long as the network: --resize jpeg-draft"
+        "Decoding JPEGs of 12 megapixels takes 2.0 times as long as the network: `resize='jpeg-draft'`"
     )
     assert "3.0 times as fast" in draft
     assert second.startswith("bfloat16 is 2.0 times as fast as float32")
@@ -52,8 +52,8 @@ def test_a_slow_network_bounds_whatever_the_size() -> None:
 @pytest.mark.parametrize(
     ("machine", "rates", "said"),
     [
-        (MACHINE, replace(RATES, write=20.0), "write to a faster, local disk (-o)"),
-        (MACHINE, replace(RATES, forward={"float32": 16.0, "bfloat16": 16.8}), "--precision float32 loses nothing"),
+        (MACHINE, replace(RATES, write=20.0), "write to a faster, local disk (`output`)"),
+        (MACHINE, replace(RATES, forward={"float32": 16.0, "bfloat16": 16.8}), "`precision='float32'` loses nothing"),
         (replace(MACHINE, devices=(replace(CPU, reduced_precision=None),)), None, "no native bfloat16"),
         (
             replace(MACHINE, engines=("ncnn",)),
@@ -68,7 +68,7 @@ def test_a_slow_network_bounds_whatever_the_size() -> None:
         (
             replace(MACHINE, devices=(ZEN4,)),
             RATES,
-            "but --precision auto uses float32 on this processor: try --precision bfloat16",
+            "but `precision='auto'` uses float32 on this processor: try `precision='bfloat16'`",
         ),
         (
             replace(MACHINE, engines=("openvino",), devices=(ZEN4,)),

@@ -34,14 +34,14 @@ def on_processor(monkeypatch: pytest.MonkeyPatch, flags: str, *, installed: bool
 @pytest.mark.parametrize(
     ("waits", "options", "expected"),
     [
-        ({"decode": 8}, {"decode_threads": 2}, "--decode-threads 16 would help: there are 16 cores."),
+        ({"decode": 8}, {"decode_threads": 2}, "`decode_threads=16` would help: there are 16 cores."),
         ({"decode": 8}, {"decode_threads": 16}, "More cores would help; where the files come over a network, more"),
-        ({"decode": 8}, {"decode_threads": 16}, "; for large JPEGs --resize jpeg-draft, in a cache of its own."),
-        ({"decode": 8}, {"decode_threads": 16, "resize": "jpeg-draft"}, "more --decode-threads than cores."),
-        ({"forward": 8}, {}, "A GPU (--device gpu:0) would help."),
-        ({"write": 8}, {"compression": "gzip"}, "--compression zstd would help."),
-        ({"write": 8}, {"compression": "zstd"}, "--compression none"),
-        ({"write": 8}, {"compression": "none"}, "A faster disk for -o would help."),
+        ({"decode": 8}, {"decode_threads": 16}, "; for large JPEGs `resize='jpeg-draft'`, in a cache of its own."),
+        ({"decode": 8}, {"decode_threads": 16, "resize": "jpeg-draft"}, "more `decode_threads` than cores."),
+        ({"forward": 8}, {}, "A GPU (`device='gpu:0'`) would help."),
+        ({"write": 8}, {"compression": "gzip"}, "`compression='zstd'` would help."),
+        ({"write": 8}, {"compression": "zstd"}, "`compression='none'`"),
+        ({"write": 8}, {"compression": "none"}, "A faster disk (`output`) would help."),
     ],
 )
 def test_the_stage_that_was_waited_for_and_what_would_help(
@@ -62,12 +62,12 @@ def test_the_stage_that_was_waited_for_and_what_would_help(
         ("avx2", True, "auto", "would help."),
         ("avx2", True, "float32", "would help."),
         ("avx2", False, "auto", "would help; so may ncnn, with the same features: pip install 'headstart[ncnn]'."),
-        ("avx2 avx_vnni", True, "auto", "would help; or --precision int8, whose features are near these"),
+        ("avx2 avx_vnni", True, "auto", "would help; or `precision='int8'`, whose features are near these"),
         (
             "avx512_vnni avx512_bf16",
             True,
             "float32",
-            "would help; so may --precision auto: it takes a faster type where",
+            "would help; so may `precision='auto'`: it takes a faster type where",
         ),
         ("avx512_vnni", True, "int8", "would help."),
     ],

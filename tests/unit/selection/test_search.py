@@ -227,7 +227,7 @@ def test_caches_of_other_images_or_classes_are_refused(tmp_path: Path, cache: Pa
     relabelled = labelled_cache(tmp_path / "other.h5", [(label + 1) % 3 for label in LABELS])
     with pytest.raises(DataError, match=r"other classes than .* for 60 images"):
         fit_head(cache, "ridge", search="params", among=[relabelled])
-    with pytest.raises(DataError, match="found by a search"):
+    with pytest.raises(DataError, match="needs a search"):
         fit_head(cache, "ridge", search="none", among=[cache])
 
 
