@@ -16,9 +16,9 @@ from headstart.cache.sharded.shard_folder import is_cache
 from headstart.errors import DataError
 from headstart.evaluate.held_out import class_notes
 from headstart.evaluate.leakage import Known, Seen, fitted_on, relations, training_images
-from headstart.evaluate.metrics import score
 from headstart.evaluate.near_duplicates import last_block_of
 from headstart.evaluate.splits import connected_units
+from headstart.evaluate.targets import encoded, encoded_names, target_named
 from headstart.exchange.prediction_table import ScoredImages
 from headstart.images.discovery.class_names import spellings
 from headstart.images.discovery.refs import ImageRefs
@@ -116,7 +116,7 @@ def evaluate_head(
     handling: Handling = "included" if include_training else "left out"
     if is_cache(data):
         with open_cache(data) as cache:
-            return _evaluate_on_cache(bundle, cache, split, handling, index)
+            return _evaluate_on_cache(bundle, encoded(cache, target_named(bundle.target)), split, handling, index)
     images = discover(location(data))
     chosen = replace(images, refs=ImageRefs.of(ref for ref in images.refs if split in (None, ref.split)))
     if not any(ref.label for ref in chosen.refs):
@@ -158,16 +158,18 @@ def _evaluate_on_cache(
         [cache.splits[row] for row in scored.tolist()],
     )
     units = connected_units(scored, cache.sha256, cache.groups)
-    found = score(y[scored], probabilities, bundle.class_names, positive, units)
+    found = target_named(bundle.target).score(y[scored], probabilities, bundle.class_names, positive, units)
     return Evaluation(found, list(cache.failures), seen, (*notes, *_not_scored(bundle, predicted.y_true)), predicted)
 
 
 def _evaluate_on_images(
     predictor: Predictor, data: ImageSet, handling: Handling, positive: int | None = None
 ) -> Evaluation:
-    bundle = predictor.bundle
-    refs = [ref for ref in data.refs if ref.label is not None]
-    numbers, notes = _classes_to_score(bundle, Counter(str(ref.label) for ref in refs))
+    bundle, target = predictor.bundle, target_named(predictor.bundle.target)
+    outputs = encoded_names(list(dict.fromkeys(ref.label for ref in data.refs if ref.label is not None)), target)
+    refs = [ref for ref in data.refs if ref.label in outputs]
+    found_classes, notes = _classes_to_score(bundle, Counter(outputs[str(ref.label)] for ref in refs))
+    numbers = {label: found_classes[name] for label, name in outputs.items() if name in found_classes}
     rows: list[ImageRow] = []
     probabilities, averages = [], []
     failed: list[Failure] = []
@@ -193,7 +195,7 @@ def _evaluate_on_images(
         [ref.split or "" for ref in refs],
     )
     units = connected_units(scored, known.sha256, known.groups)
-    found = score(predicted.y_true, predicted.probabilities, bundle.class_names, positive, units)
+    found = target.score(predicted.y_true, predicted.probabilities, bundle.class_names, positive, units)
     lost = Counter(note for row in scored.tolist() for note in rows[row].notes)
     notes += _not_scored(bundle, predicted.y_true)
     notes += tuple(f"{sentence}." for sentence in sentences(lost, with_options=False))

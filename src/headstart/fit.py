@@ -19,8 +19,8 @@ from headstart.cache.sharded.shard_folder import is_cache
 from headstart.errors import DataError
 from headstart.evaluate.held_out import Sides, divide, divide_caches
 from headstart.evaluate.leakage import seen_in_the_fit
-from headstart.evaluate.metrics import score
 from headstart.evaluate.splits import connected_units
+from headstart.evaluate.targets import encoded, target_named
 from headstart.exchange.prediction_table import ScoredImages, predictions_csv, split_names
 from headstart.heads.by_import_path import fit_with_checks
 from headstart.heads.catalogue import default_spec, make_head
@@ -29,10 +29,12 @@ from headstart.heads.out_of_core import Memory, fit_streamed, matrix_fits
 from headstart.heads.transforms import design_matrix
 from headstart.scores import Criterion, class_index, metric_named
 from headstart.selection.search import Search, SearchResult, candidates, search_head, what_to_search
+from headstart.types import SINGLE_LABEL
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from headstart.evaluate.targets import Target
     from headstart.scores import Score
     from headstart.storage.address import Location
     from headstart.types import HeadSpec
@@ -102,6 +104,7 @@ def fit_head(
     overwrite: bool = False,
     metric: str = "accuracy",
     positive: str | None = None,
+    target: str = SINGLE_LABEL,
 ) -> FitResult:
     """Fit a head on some images of a cache, score it on others, and save it.
 
@@ -140,6 +143,8 @@ def fit_head(
         ``average_precision`` or ``log_loss``.
     positive : str, optional
         The positive class, for sensitivity, specificity, predictive values and average precision.
+    target : str
+        What to predict: a name in ``headstart.evaluate.targets.TARGETS``.
 
     Raises
     ------
@@ -148,7 +153,7 @@ def fit_head(
     RecipeMismatchError
         If the validation cache was made by another recipe.
     ParameterError
-        If there is no such metric or positive class.
+        If there is no such metric, positive class or target, or the head cannot predict the target.
     BundleError
         If ``output`` exists and may not be replaced, or the head cannot be saved.
     """
@@ -156,6 +161,7 @@ def fit_head(
         search = what_to_search(spec) if isinstance(spec, str) else "none"
     spec = default_spec(spec) if isinstance(spec, str) else spec
     metric_named(metric)  # refused before the work
+    predicted = target_named(target, [spec.type])
     if among and (search == "none" or _is_another_cache(validation)):
         raise DataError(
             "Choosing among several caches needs a search on images that are in all of them.",
@@ -165,9 +171,10 @@ def fit_head(
         check_target(Path(output), overwrite=overwrite)  # before the fit, not after it
         check_savable(spec)
     with ExitStack() as stack:
-        train, *others = (stack.enter_context(open_cache(path)) for path in (cache, *among))
+        train, *others = (encoded(stack.enter_context(open_cache(path)), predicted) for path in (cache, *among))
+        predicted.check(train.labels)
         if _is_another_cache(validation):
-            scored = stack.enter_context(open_cache(str(validation)))
+            scored = encoded(stack.enter_context(open_cache(str(validation))), predicted)
             sides = divide_caches(train, scored)
         else:
             sides = divide(train, validation, spec.random_state)
@@ -180,10 +187,10 @@ def fit_head(
                 raise
             found, sides = None, replace(sides, notes=(*sides.notes, f"No setting was searched: {error}"))
         if found is None:
-            return _fit_on(sides, spec, output, max_memory, overwrite=overwrite, positive=positive)
+            return _fit_on(sides, spec, predicted, output, max_memory, overwrite=overwrite, positive=positive)
         if found.source:
             sides = sides.within(others[found.source - 1])
-        result = _fit_on(sides, found.spec, output, max_memory, overwrite=overwrite, positive=positive)
+        result = _fit_on(sides, found.spec, predicted, output, max_memory, overwrite=overwrite, positive=positive)
         return replace(result, search=found, caches=(train.path, *(other.path for other in others)))
 
 
@@ -224,6 +231,7 @@ def _is_another_cache(validation: float | str | Path | None) -> bool:
 def _fit_on(
     sides: Sides,
     spec: HeadSpec,
+    target: Target,
     output: str | Path | None,
     max_memory: int | None = None,
     *,
@@ -251,9 +259,10 @@ def _fit_on(
         recipe=train.recipe,
         class_names=sides.class_names,
         training_digests=np.unique(short_digests(train.sha256)[split.train]),
+        target=target.name,
     )
     probabilities = bundle.predict_proba(validation.batches(split.validation, finite=True), validation.recipe)
-    found = score(
+    found = target.score(
         sides.y_validation,
         probabilities,
         sides.class_names,

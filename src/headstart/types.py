@@ -80,6 +80,10 @@ class ImageRow:
     notes: tuple[str, ...] = ()
 
 
+#: Name of the target of heads that predict one class per image (evaluate/targets.py).
+SINGLE_LABEL = "single-label"
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """An image for which no features could be computed, with the reason as a readable text."""

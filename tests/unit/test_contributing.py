@@ -12,6 +12,8 @@ import pytest
 
 from headstart.bundles.bundle import load_bundle
 from headstart.cache.reader import open_cache
+from headstart.evaluate import targets
+from headstart.evaluation import evaluate_head
 from headstart.export.classifier import as_layers
 from headstart.fit import fit_head
 from headstart.heads import catalogue
@@ -70,3 +72,27 @@ def test_a_head_is_one_module_and_one_entry(tmp_path: Path, monkeypatch: pytest.
     searched = fit_head(cache, default_spec("least-squares"), validation=0.3, search="params")
     assert searched.search is not None
     assert len(searched.search.trials) == 3
+
+
+def test_a_target_is_one_class_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (target,) = examples("Add a target")
+    monkeypatch.setitem(targets.TARGETS, "ants-or-not", None)  # removed at the end of the test
+    exec(target, {**vars(targets)})
+    labels = [row % 3 for row in range(60)]
+    cache = labelled_cache(tmp_path / "cache.h5", [*labels, -1])
+    others = labelled_cache(tmp_path / "others.h5", labels, of="other")
+
+    result = fit_head(cache, "ridge", validation=0.3, target="ants-or-not", output=tmp_path / "head")
+    assert result.score.class_names == ("ants", "other")
+    assert result.score.n_samples == 18
+    assert result.score.accuracy > 0.8
+    assert result.search is not None
+    assert "60 images" not in result.search.folds, "held-out images have no part in the search"
+    bundle = load_bundle(tmp_path / "head")
+    assert (bundle.target, bundle.class_names) == ("ants-or-not", ("ants", "other"))
+    score, _ = evaluate_head(tmp_path / "head", others, include_training=True)
+    assert score.class_names == ("ants", "other")
+    assert [one["support"] for one in score.per_class] == [20, 40]
+    compared = compare_heads(cache, heads=("ridge", "majority"), n_splits=3, target="ants-or-not")
+    assert compared.class_names == ("ants", "other")
+    assert np.bincount(compared.y_true).tolist() == [20, 40]

@@ -32,7 +32,7 @@ from headstart.heads.transforms import design_matrix
 from headstart.safe_zip import digest, read_json
 from headstart.storage.replacement import replacing, restore
 from headstart.texts import reason_of
-from headstart.types import FeatureBatch, HeadSpec, Recipe
+from headstart.types import SINGLE_LABEL, FeatureBatch, HeadSpec, Recipe
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -101,6 +101,8 @@ class Bundle:
         When (ISO 8601, UTC).
     folder : Path or None
         Where it was loaded from.
+    target : str
+        Name of what it predicts (evaluate/targets.py).
     """
 
     head: Any
@@ -112,6 +114,7 @@ class Bundle:
     versions: Mapping[str, str] = field(default_factory=dict)
     created: str = ""
     folder: Path | None = None
+    target: str = SINGLE_LABEL
 
     def predict_proba(self, batches: Iterable[FeatureBatch], recipe: Recipe) -> NDArray[np.float64]:
         """Return probabilities, shape (n_images, n_classes), float64, in the order of ``class_names``.
@@ -225,6 +228,7 @@ def write_files(folder: Path, bundle: Bundle, metrics: Mapping[str, Any], predic
         versions=versions(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         files={path.name: digest(path) for path in sorted(folder.iterdir())},
+        target=bundle.target,
     )
     (folder / METADATA).write_text(metadata.to_json(), encoding="utf-8")
     if predictions:  # for people, who may sort it and save it again: no part of the head, so without a digest
@@ -292,4 +296,5 @@ def read_bundle(folder: Path) -> Bundle:
         versions=metadata.versions,
         created=metadata.created,
         folder=folder.resolve(),
+        target=metadata.target,
     )

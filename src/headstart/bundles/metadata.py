@@ -17,7 +17,7 @@ from headstart.heads.catalogue import check_spec
 from headstart.heads.parameters import is_count, is_number
 from headstart.safe_zip import check_regular, digest, read_json
 from headstart.texts import reason_of
-from headstart.types import HeadSpec, Recipe
+from headstart.types import SINGLE_LABEL, HeadSpec, Recipe
 
 #: A row of them is 64 MiB; whatever a damaged file says, no more is allocated to see whether a head works.
 MAX_TRIAL_FEATURES = 2**24
@@ -90,6 +90,8 @@ class BundleMetadata:
         Time of saving (ISO 8601, UTC).
     files : mapping of str to str
         SHA-256 of each file beside ``bundle.json``.
+    target : str
+        Name of what it predicts (evaluate/targets.py).
     """
 
     spec: HeadSpec
@@ -99,6 +101,7 @@ class BundleMetadata:
     versions: Mapping[str, str]
     created: str
     files: Mapping[str, str]
+    target: str = SINGLE_LABEL
 
     def to_json(self) -> str:
         """Return the text of ``bundle.json``."""
@@ -108,6 +111,7 @@ class BundleMetadata:
             "spec": asdict(self.spec),
             "recipe": json.loads(self.recipe.to_json()),
             "recipe_fingerprint": self.recipe.fingerprint,
+            "target": self.target,
             "class_names": list(self.class_names),
             "n_features": self.n_features,
             "versions": dict(self.versions),
@@ -173,6 +177,7 @@ def metadata_from(values: Mapping[str, Any]) -> BundleMetadata:
         versions=mapping_of_words(values, "versions"),
         created=typed(values, "created", str),
         files=files,
+        target=typed({"target": SINGLE_LABEL, **values}, "target", str),
     )
 
 

@@ -48,6 +48,8 @@ class HeadType:
     ----------
     estimator : str
         Import path of the estimator, a scikit-learn classifier with ``predict_proba``.
+    task : str
+        Task of the targets that it can predict (evaluate/targets.py).
     features : tuple of str
         Default features.
     scaling : str
@@ -85,6 +87,7 @@ class HeadType:
     """
 
     estimator: str
+    task: str = "classification"
     features: tuple[str, ...] = ("avg",)
     scaling: str = "sqrt-l2"
     params: Mapping[str, Parameter] = field(default_factory=dict)

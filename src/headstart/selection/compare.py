@@ -18,6 +18,7 @@ from headstart.cache.reader import open_cache
 from headstart.errors import DataError
 from headstart.evaluate.intervals import INTERVAL_METHOD, Units, influences
 from headstart.evaluate.significance import SELECTION_METHOD, TEST_METHOD, corrected, differences
+from headstart.evaluate.targets import encoded, target_named
 from headstart.exchange.prediction_table import fold_names
 from headstart.heads.catalogue import default_spec, head_kind, make_head
 from headstart.heads.transforms import design_matrix
@@ -94,11 +95,13 @@ def compare_heads(
     """
     options = replace(options or CompareOptions(), **overrides)
     metric = metric_named(options.metric)
+    target = target_named(options.target, [name for name in options.heads if name != MAJORITY])
     start = time.perf_counter()
     pool = make_pool(options.engine, options.address, options.n_jobs)
     times = backbone_ms if isinstance(backbone_ms, Sequence) else [backbone_ms] * (1 + len(among))
     with ExitStack() as stack, pool:
-        caches = [stack.enter_context(open_cache(path)) for path in (cache, *among)]
+        caches = [encoded(stack.enter_context(open_cache(path)), target) for path in (cache, *among)]
+        target.check(caches[0].labels)
         class_index(options.positive, caches[0].class_names)  # refused before the work
         sources, not_in_all = join(caches, times)
         named = described(caches)

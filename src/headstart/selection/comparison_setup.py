@@ -12,13 +12,15 @@ from sklearn.metrics import confusion_matrix
 from headstart.evaluate.folds import Folds, make_folds
 from headstart.evaluate.intervals import CV_VARIANCE, estimates
 from headstart.evaluate.leakage import find_leaks
-from headstart.evaluate.metrics import positive_rates, score
+from headstart.evaluate.metrics import positive_rates
 from headstart.evaluate.near_duplicates import last_block, near_units
 from headstart.evaluate.splits import connected_units, joined_units
+from headstart.evaluate.targets import target_named
 from headstart.heads.catalogue import HEAD_TYPES, head_kind
 from headstart.scores import Criterion, class_index
 from headstart.selection.comparison_images import Images, divide_images
 from headstart.selection.search import N_SPLITS
+from headstart.types import SINGLE_LABEL
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,6 +78,8 @@ class CompareOptions:
         ``local``, this process; or ``ray``: folds are fitted by the workers of a cluster. Costs are measured here.
     address : str, optional
         Of the cluster; the default starts one on this machine.
+    target : str
+        What the heads predict: a name in ``headstart.evaluate.targets.TARGETS``.
     """
 
     heads: tuple[str, ...] = field(default_factory=all_heads)
@@ -92,6 +96,7 @@ class CompareOptions:
     n_jobs: int | None = None
     engine: str = "local"
     address: str | None = None
+    target: str = SINGLE_LABEL
 
 
 @dataclass(slots=True)
@@ -157,7 +162,8 @@ class Bench:
             return None
         units = connected_units(self.held_out, self.images.sha256, self.images.groups)
         labels = self.images.labels[self.held_out]
-        return score(labels, probabilities, self.class_names, self.criterion.positive, units)
+        target = target_named(self.options.target)
+        return target.score(labels, probabilities, self.class_names, self.criterion.positive, units)
 
     def tables(self, number: int, specs: Sequence[HeadSpec]) -> Tables:
         """Return what some settings need of a cache; the large tables of the other caches are let go first."""

@@ -89,9 +89,9 @@ def pipe(head: Path) -> None:
         (break_json, "cannot be read"),
         (remove_head, "head.skops"),
         (break_metrics, "metrics.json"),
-        (link_to_nowhere, "no regular file"),
+        (link_to_nowhere, "not a regular file"),
         (newer, "format version 99"),
-        (pipe, "no regular file"),
+        (pipe, "not a regular file"),
     ],
 )
 def test_a_broken_head_is_listed_as_broken_and_the_others_as_ever(damage, words: str, folder: Path) -> None:
