@@ -209,8 +209,9 @@ def engine_backbone(
 ) -> Backbone:
     """Return the backbone of a recipe of single views; parameters and errors as of :func:`build_backbone`."""
     spec = BACKBONES[recipe.backbone]
-    factory = spec.engine(pick_engine(recipe.precision, device, spec))
-    return factory(recipe, spec.loaded(weights), batch_size=batch_size, device=device)
+    factory, loaded = spec.engine(pick_engine(recipe.precision, device, spec)), spec.loaded(weights)
+    spec.check(recipe, loaded)
+    return factory(recipe, loaded, batch_size=batch_size, device=device)
 
 
 def check_cpu(device: str) -> None:

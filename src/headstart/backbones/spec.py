@@ -108,6 +108,29 @@ class BackboneSpec:
             return weights
         return self.load_weights(weights, custom=str(weights) not in self.weights)
 
+    def check(self, recipe: Recipe, weights: Weights) -> None:
+        """Raise RecipeMismatchError where these weights, or this version of the program, give other features."""
+        if recipe.backbone != self.name:
+            raise RecipeMismatchError(f"This is the backbone {self.name}. The recipe needs: {recipe.backbone}.")
+        names = (
+            "layer",
+            "input_size_px",
+            "resize",
+            "precision",
+            "storage",
+            "quantization",
+            "views",
+            "page",
+            "intensity",
+        )
+        options = {name: getattr(recipe, name) for name in names}
+        available = self.recipe(weights=weights.name, weights_sha256=weights.sha256, **options)
+        differences = recipe.differences(available)
+        if differences:
+            raise RecipeMismatchError(
+                f"The features cannot be made again here. Wanted ≠ available: {'; '.join(differences)}."
+            )
+
     def recipe(
         self,
         *,
@@ -175,15 +198,6 @@ def check_images(images: NDArray[Any], size_px: int) -> None:
         raise HeadstartError(
             f"The backbone takes uint8 images of shape (n ≥ 1, {size_px}, {size_px}, 3). "
             f"Received: {images.dtype} of shape {images.shape}."
-        )
-
-
-def check_same(wanted: Recipe, available: Recipe) -> None:
-    """Raise RecipeMismatchError, naming the fields, where a backbone computes other features than wanted."""
-    differences = wanted.differences(available)
-    if differences:
-        raise RecipeMismatchError(
-            f"The features cannot be made again here. Wanted ≠ available: {'; '.join(differences)}."
         )
 
 

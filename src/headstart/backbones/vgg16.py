@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from headstart.backbones.precision import Program, pick_device
-from headstart.backbones.spec import BackboneSpec, LayerSpec, check_images, check_same, joined
+from headstart.backbones.spec import BackboneSpec, LayerSpec, check_images, joined
 from headstart.backbones.weights import IMAGENET_VGG16_SHA256, Weights, load_weights, local_sources
-from headstart.errors import HeadstartError, RecipeMismatchError
+from headstart.errors import HeadstartError
 from headstart.runtime import import_keras, import_tensorflow
 from headstart.types import Backbone
 
@@ -121,13 +121,11 @@ class Vgg16Engine(Backbone):
         RecipeMismatchError
             If these weights, or this version of the program, compute other features; the message names the fields.
         """
-        if recipe.backbone != VGG16.name:
-            raise RecipeMismatchError(f"This is the backbone {VGG16.name}. The recipe needs: {recipe.backbone}.")
+        loaded = weights if isinstance(weights, Weights) else load_weights(weights)
+        VGG16.check(recipe, loaded)
         names = ("layer", "input_size_px", "resize", "precision", "storage", "quantization")
         options = {name: getattr(recipe, name) for name in names}
-        backbone = cls(weights, batch_size=batch_size, device=device, **options)
-        check_same(recipe, backbone.recipe)
-        return backbone
+        return cls(loaded, batch_size=batch_size, device=device, **options)
 
     def build(self, weights: Weights, batch_size: int | None, device: str) -> None:
         """Set ``batch_size`` and ``device``, and make the network of ``self.recipe``."""

@@ -18,7 +18,8 @@ from headstart.cache.reader import FeatureCache, open_cache
 from headstart.cache.sharded.shard_folder import is_cache
 from headstart.errors import DataError, RecipeMismatchError
 from headstart.extract.assemble import SOURCE, assemble, check_missing, is_current, source_of, with_missing
-from headstart.extract.engines.engine_choice import Engine, check_engine, make_engine
+from headstart.extract.engines.engine_choice import check_engine, make_engine
+from headstart.extract.engines.local_engine import Engine
 from headstart.extract.intensity import find_intensity
 from headstart.extract.known_rows import KnownRows, left_shards
 from headstart.extract.network import Network

@@ -95,7 +95,7 @@ def test_ray_that_is_missing_is_an_error_and_no_local_run(tmp_path: Path, monkey
 
 def test_an_engine_that_does_not_exist_is_named(tmp_path: Path) -> None:
     data = class_folders(tmp_path / "data", n_per_class=2)
-    with pytest.raises(HeadstartError, match=r"Unknown engine .dask.\. Expected local or ray"):
+    with pytest.raises(HeadstartError, match=r"Unknown engine .dask.\. Expected one of: local, devices, ray"):
         extract_features(data, tmp_path / "x.h5", options=ExtractOptions(engine="dask"), network=FakeNetwork())
 
 

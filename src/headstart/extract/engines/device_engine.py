@@ -10,11 +10,12 @@ from collections import Counter
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from headstart.backbones.precision import count_gpus, pick_device
 from headstart.errors import HeadstartError
 from headstart.extract.engines.device_process import DeviceProcess
+from headstart.extract.engines.local_engine import Engine
 from headstart.extract.options import StatisticsCollector, WorkerStatistics
 from headstart.extract.shard_jobs import (
     MAX_EXITS_IN_A_ROW,
@@ -89,7 +90,7 @@ def number_of(name: str, visible: str) -> str:
 LOOK_SECONDS = 0.5
 
 
-class DevicesEngine:
+class DevicesEngine(Engine):
     """Runs shards on several devices of this machine. Use as a context manager: at its end the processes are gone.
 
     Parameters
@@ -100,12 +101,11 @@ class DevicesEngine:
         What is the same for every shard; the threads that decode are shared out.
     options : ExtractOptions
         Those of the run.
-    names : sequence of str
-        The devices, as ``gpu:0``.
     """
 
-    def __init__(self, network: Network, job: ShardJob, options: ExtractOptions, names: Sequence[str]) -> None:
-        self.network, self.job, self.options, self._names = network, job, options, names
+    def __init__(self, network: Network, job: ShardJob, options: ExtractOptions) -> None:
+        self.network, self.job, self.options = network, job, options
+        self._names: list[str] = []
         self.processes: list[DeviceProcess] = []
         self._inbox: SimpleQueue[tuple[DeviceProcess, tuple[Any, ...] | None]] = SimpleQueue()
         self._statistics, self._exits_in_a_row = StatisticsCollector(), 0
@@ -115,22 +115,19 @@ class DevicesEngine:
         self._on_images: OnImages
         self._times: RunTimes
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_: object) -> None:
         for process in self.processes:
             process.end()
 
     def prepare(self, existing: Recipe | None, refs: Sequence[ImageRef]) -> tuple[Recipe, str] | None:
-        """See :class:`~headstart.extract.engines.engine_choice.Engine`: one process chooses; images may end it."""
+        """See :class:`~headstart.extract.engines.local_engine.Engine`: one process chooses; images may end it."""
         if existing is None and self.options.precision == "int8":
             raise HeadstartError(
                 "A network is quantised by a run on one device. Received: device {self.options.device}.",
                 hint="Leave out `device`.",
             )
         n_shards = -(-len(refs) // self.options.file_images)
-        self._names = self._names[:n_shards]
+        self._names = [pick_device(name).name for name in devices_of(self.options, existing)[:n_shards]]
         self.processes = [self._start(name) for name in self._names]
         if existing is not None:
             self._recipe = existing
@@ -267,9 +264,9 @@ class DevicesEngine:
 
     @property
     def device(self) -> str:
-        """See :class:`headstart.extract.engines.engine_choice.Engine`: their names with commas between."""
+        """See :class:`headstart.extract.engines.local_engine.Engine`: their names with commas between."""
         return ",".join(self._names)
 
     def statistics(self) -> tuple[WorkerStatistics, ...]:
-        """See :class:`headstart.extract.engines.engine_choice.Engine`: by device."""
+        """See :class:`headstart.extract.engines.local_engine.Engine`: by device."""
         return self._statistics.collect(Counter(process.name for process in self.processes))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from headstart.errors import HeadstartError
+from headstart.extract.engines.local_engine import Engine
 from headstart.extract.network import PROOF_IMAGES, first_images
 from headstart.extract.options import StatisticsCollector, WorkerStatistics
 from headstart.extract.pipeline import extract_shard
@@ -251,7 +252,7 @@ class WorkerPool:
         return Actor(handle, handle.place.remote())
 
 
-class RayEngine:
+class RayEngine(Engine):
     """Runs shards in the actors of a cluster. Use as a context manager: at its end the actors are gone.
 
     Parameters
@@ -295,7 +296,7 @@ class RayEngine:
                 ray.kill(actor.handle)
 
     def prepare(self, existing: Recipe | None, refs: Sequence[ImageRef]) -> tuple[Recipe, str] | None:
-        """See :class:`~headstart.extract.engines.engine_choice.Engine`: one actor chooses, since images may end a process."""
+        """See :class:`~headstart.extract.engines.local_engine.Engine`: one actor chooses, since images may end a process."""
         if existing is not None:
             self._recipe = existing
             return existing, f"{existing.precision}: as the rows that exist"
@@ -356,11 +357,6 @@ class RayEngine:
                     on_images(n_images, answer.node)
                     yield report
 
-    @property
-    def device(self) -> str:
-        """See :class:`headstart.extract.engines.engine_choice.Engine`: a cluster is not one device."""
-        return ""
-
     def _report(self, answer: Answer, waiting: Tasks) -> ShardReport | None:
         """Return the report of a shard; None where it is computed again, or nothing was written."""
         if answer.exited:
@@ -370,7 +366,7 @@ class RayEngine:
         return report if report.n_images or report.failures else None
 
     def statistics(self) -> tuple[WorkerStatistics, ...]:
-        """See :class:`headstart.extract.engines.engine_choice.Engine`: by node."""
+        """See :class:`headstart.extract.engines.local_engine.Engine`: by node."""
         return self._statistics.collect(Counter(actor.node for actor in self._pool.actors if actor.node))
 
     def _start_actor(self) -> Any:
