@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 #: Hexadecimal digits of eight bytes.
 SHORT = 16
 
-#: Of 134 million images.
+#: Size limit of the digests: 134 million images.
 MAX_BYTES = 2**30
 
 
@@ -72,7 +72,7 @@ def read_digests(path: Path) -> NDArray[np.uint64]:
     return digests
 
 
-#: What desktops leave in every folder that they show.
+#: Files that desktops write into the folders they show.
 LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 
 
@@ -87,20 +87,19 @@ class Bundle:
     spec : HeadSpec
         Type, features, scaling and parameters.
     recipe : Recipe
-        What the features must be made by.
+        Recipe of the features.
     class_names : tuple of str
         The classes, in the order of the probabilities.
     training_digests : ndarray of shape (n_images,), uint64, or None
-        Of the images it was fitted on, ascending (bundles/bundle.py); None where they are not known, as of a head that
-        an older version saved.
+        Digests of the images it was fitted on, ascending; None if unknown, e.g. in a head that an older version saved.
     metrics : mapping
-        What was measured when the head was fitted.
+        Metrics of the fit.
     versions : mapping
         Versions of what fitted it.
     created : str
         When (ISO 8601, UTC).
     folder : Path or None
-        Where it was loaded from.
+        Folder it was loaded from.
     target : str
         Name of what it predicts (evaluate/targets.py).
     """
@@ -149,11 +148,11 @@ def save_bundle(
     Parameters
     ----------
     folder : Path
-        Where to.
+        Folder to write.
     bundle : Bundle
         The head.
     metrics : mapping
-        What is known of how good it is; JSON types only.
+        Metrics of the fit; JSON types only.
     predictions : bytes
         A CSV table of the images that it was scored on; empty for none.
     overwrite : bool

@@ -242,7 +242,7 @@ class SavedHead:
     path : Path
         Its folder; its name is the head's.
     size_bytes : int
-        Of all its files.
+        Size of all its files.
     problem : str
         Why it cannot be used; empty where nothing is wrong. Digests are not compared.
     metadata : BundleMetadata or None
@@ -252,9 +252,9 @@ class SavedHead:
     interval : tuple of float, or None
         Its 95 % interval.
     n_scored : int or None
-        How many images those were.
+        Number of those images.
     split : str
-        Which they were, in words.
+        Description of those images.
     cache : str
         The cache that it was fitted on; empty where it was not written down.
     """

@@ -41,7 +41,7 @@ class ClassMeanHead(ClassifierMixin, BaseEstimator):
     variances_ : ndarray of shape (n_features,), float64
         Shrunken variance within classes.
     temperature_ : float
-        What scores are divided by.
+        Divisor of the scores.
     """
 
     def __init__(self, shrinkage: float = 0.5) -> None:
@@ -165,9 +165,9 @@ def distances(
     X : ndarray of shape (n_samples, n_features), float64
         Rows.
     means : ndarray of shape (n_means, n_features), float64
-        What they are compared with.
+        Means to compare them with.
     variances : ndarray of shape (n_samples, n_features) or (1, n_features), float64
-        Of each feature, for each row or for all.
+        Variance of each feature, for each row or for all.
     """
     centre = means.mean(axis=0)  # the formula below cancels less where numbers are small
     X, means = X - centre, means - centre

@@ -52,29 +52,27 @@ class DenseHead(ClassifierMixin, BaseEstimator):
     hidden : sequence of int
         Units of the hidden layers; empty for softmax regression.
     activation : str
-        Of the hidden layers: ``relu``, or another of ``heads.parameters.ACTIVATIONS``.
+        Activation of the hidden layers: ``relu``, or another of ``heads.parameters.ACTIVATIONS``.
     dropout : float
-        Share of hidden units left out in each step.
+        Fraction of hidden units dropped in each step.
     epochs, batch_size : int
         Passes over the data, and rows per step.
     learning_rate : float
-        Of Adam (Kingma & Ba, 2015); Keras' default.
+        Learning rate of Adam (Kingma & Ba, 2015); Keras' default.
     schedule : str
-        What becomes of the learning rate over ``epochs``: ``constant``, or falling to 0 in a line (``linear``) or as a cosine
-        (``cosine``).
+        Learning rate over ``epochs``: ``constant``, or falling to 0, ``linear`` or as a ``cosine``.
     l2 : float
         L2 penalty on the kernels.
     early_stopping : bool
         Hold out ``validation_fraction`` of the rows (or take those that :meth:`fit` is given), stop when their loss has not
         fallen for ``patience`` epochs, and keep the weights of the best one.
     validation_fraction : float
-        Share of the rows held out for early stopping.
+        Fraction of the rows held out for early stopping.
     patience : int
-        Epochs to wait for a better one.
+        Epochs without a lower held-out loss before training stops.
     cv : int
-        Folds of the temperature: as many heads are fitted without one fold each, and what they say of it chooses the number
-        that the scores of the head of all rows are divided by. It changes no prediction of a single view, but how sure it is.
-        0: none.
+        Folds of the temperature scaling: the scores of as many heads, each on the fold it was not fitted on, choose the
+        divisor of the scores of the final head. It changes probabilities, but no prediction of a single view. 0: no scaling.
     views : int
         Parts of a row, as wide each, that show the same image, as crops of it: every step sees one of them, drawn at random,
         and the prediction is the mean over all.
@@ -94,7 +92,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):
     n_iter_ : int
         Epochs that were run.
     temperature_ : float
-        What the scores were divided by; it is in the weights of ``network_`` already.
+        Divisor of the scores; the weights of ``network_`` include it.
 
     Examples
     --------
@@ -329,7 +327,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):
         return X, np.searchsorted(self.classes_, y)
 
     def _check_learned(self, mean_weight: float) -> None:
-        """Say where training went nowhere: nothing else would, the probabilities look like any others."""
+        """Warn if training failed; the probabilities alone would not show it."""
         if not all(np.isfinite(weights).all() for weights in self.network_.get_weights()):
             raise ParameterError(
                 f"The weights left the range of float32 in training. Lower learning_rate (received: {self.learning_rate}), "

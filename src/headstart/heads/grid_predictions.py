@@ -82,9 +82,9 @@ class Table:
     X : ndarray of shape (n_samples, n_features), float32
         Features, unscaled.
     features : tuple of str
-        What they are.
+        Names of the features.
     scaling : str
-        How they are to be scaled.
+        Scaling of the features.
     """
 
     def __init__(self, X: NDArray[np.float32], features: tuple[str, ...], scaling: str) -> None:

@@ -34,7 +34,7 @@ EASY_STEPS = 50
 
 
 class LinearClassifier(ClassifierMixin, BaseEstimator):
-    """What both have in common: fit, decide.
+    """Base class of linear classifiers.
 
     Attributes
     ----------

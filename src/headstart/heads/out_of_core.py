@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: What TensorFlow takes before it has trained anything: libraries, threads, compiled functions.
+#: Memory of TensorFlow before any training: libraries, threads, compiled functions.
 TENSORFLOW_BYTES = 900 * 2**20
 
 #: Blocks of rows in float32 and float64, with what becomes of them, in every thread.
@@ -31,7 +31,7 @@ class Memory:
     Parameters
     ----------
     max_bytes : int, optional
-        Of the whole process, Python and libraries included. The default is what it has now and half of what is free.
+        Limit of the whole process, Python and libraries included; by default its present memory and half of the free memory.
 
     Attributes
     ----------

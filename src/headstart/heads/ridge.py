@@ -1,4 +1,4 @@
-"""Ridge regression on classes: solved exactly, with the scores of left-out rows for nothing."""
+"""Ridge regression on classes, solved exactly, with exact leave-one-out scores."""
 
 from __future__ import annotations
 
@@ -60,20 +60,20 @@ def ridge_path(
 ) -> RidgePath:
     """Return the ridge solutions for every ``alpha``, by one eigendecomposition in float64.
 
-    Of the smaller of Gram matrix (rows fewer than columns) and covariance. The scores of left-out rows are exact: for a
-    linear smoother with fixed weights, leaving row i out changes its residual by 1 / (1 − leverage). Craven & Wahba,
-    "Smoothing noisy data with spline functions", 1979; Golub, Heath & Wahba, Technometrics 21, 1979.
+    The Gram matrix is decomposed where rows are fewer than columns, else the covariance. The scores of left-out rows are
+    exact: for a linear smoother with fixed weights, leaving row i out changes its residual by 1 / (1 − leverage). Craven &
+    Wahba, "Smoothing noisy data with spline functions", 1979; Golub, Heath & Wahba, Technometrics 21, 1979.
 
     Parameters
     ----------
     X : ndarray or CSR matrix of shape (n_samples, n_features)
         Features.
     targets : ndarray of shape (n_samples, n_targets), float64
-        What is to be met.
+        Targets of the regression.
     alphas : sequence of float
         Strengths of the penalty, above 0.
     weights : ndarray of shape (n_samples,), float64, optional
-        Of the rows' squared residuals, above 0.
+        Weights of the rows' squared residuals, above 0.
     """
     weights = np.ones(len(targets)) if weights is None else weights
     rows = Centred(X, weights)
@@ -130,7 +130,7 @@ class RidgeHead(ClassifierMixin, BaseEstimator):
     intercept_ : ndarray of shape (n_classes,), float64
         One value where there are two classes.
     temperature_ : float
-        What scores are divided by.
+        Divisor of the scores.
     """
 
     def __init__(self, alpha: float = 1.0, *, class_weight: Any = None) -> None:

@@ -30,10 +30,10 @@ SVM_TOL = 1e-6
 
 
 class CalibratedSVM(ClassifierMixin, BaseEstimator):
-    """An SVM on all rows, whose decisions are turned into probabilities by what cross-validation says of them.
+    """An SVM whose decisions become probabilities by a calibration that cross-validation fits.
 
-    Of two classes, by a sigmoid: Platt, "Probabilistic outputs for support vector machines", 1999, by scikit-learn's
-    ``CalibratedClassifierCV``. Of more, by one temperature (heads/fitting/temperature.py): a sigmoid for each class against
+    With two classes, by a sigmoid: Platt, "Probabilistic outputs for support vector machines", 1999, by scikit-learn's
+    ``CalibratedClassifierCV``. With more, by one temperature (heads/fitting/temperature.py): a sigmoid for each class against
     the rest, scaled to add up to 1, is much too unsure (docs/heads.md). Not ``SVC(probability=True)``, which is slower and
     does not agree with ``predict``.
 
@@ -42,11 +42,11 @@ class CalibratedSVM(ClassifierMixin, BaseEstimator):
     classes_ : ndarray of shape (n_classes,)
         The labels.
     calibrated_ : CalibratedClassifierCV
-        Of two classes: the fitted SVM with its sigmoid.
+        With two classes: the fitted SVM with its sigmoid.
     svm_ : estimator
-        Of more than two: the fitted SVM.
+        With more than two classes: the fitted SVM.
     temperature_ : float
-        What its decisions are divided by, before the softmax.
+        Divisor of its decisions before the softmax.
     n_iter_ : int
         Iterations of its solver.
     """

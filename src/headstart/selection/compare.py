@@ -74,16 +74,16 @@ def compare_heads(
     cache : str or Path
         A cache with labels.
     options : CompareOptions, optional
-        What to compare, and how; keyword arguments override its fields.
+        Options; keyword arguments override its fields.
     among : sequence of str or Path
-        Other caches of the same images, as of another input size: which to take is chosen as every other setting is, for each
+        Other caches of the same images, e.g. of another input size: the cache is chosen like every other setting, for each
         head and anew inside of every fold. Compared on the images that lie in all of them, with the labels, splits and groups
         of the first.
     backbone_ms : float or sequence of float, optional
         Milliseconds per image of the frozen backbone here (selection/costs.py), for the latency from pixels; of each cache
         where there are several.
     progress : callable
-        Told in words what goes on.
+        Called with the name of each head before it is fitted.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def compare_heads(
             progress(name)
             try:
                 results.append(compare_one(bench, name, named))
-            except DataError as error:  # as of a class with too few images for this head alone
+            except DataError as error:  # e.g. a class with too few images for this head
                 left_out[name] = str(error)
         if not results:
             raise DataError(f"No head could be fitted. {next(iter(left_out.values()), '')}")

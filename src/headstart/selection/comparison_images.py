@@ -44,7 +44,7 @@ class Source:
     backbone_ms : float or None
         Milliseconds per image of its frozen backbone; None where they are not known.
     tables : dict of (features, scaling) to Table
-        What was read of the images of the folds.
+        Tables of the images of the folds, as far as they were read.
     """
 
     cache: FeatureCache
@@ -122,7 +122,7 @@ def shown(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """What the first cache says of the images that lie in all caches; a value of each, in its order."""
+    """Columns of the first cache for the images that are in all caches, in its order."""
 
     labels: NDArray[np.int64]
     splits: list[str]
@@ -169,9 +169,9 @@ class Division:
     scored : str
         Split of the latter; empty for none.
     description : str
-        How the latter were chosen, in words; empty for none.
+        Description of the latter; empty for none.
     notes : tuple of str
-        What could not be held out, and which classes are left out, in words.
+        Remarks on splits that could not be held out and on classes left out.
     """
 
     images: Images

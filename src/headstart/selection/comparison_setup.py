@@ -1,4 +1,4 @@
-"""What all heads of one comparison share: options, rows, folds, tables."""
+"""Data shared by all heads of a comparison: options, rows, folds, tables."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class CompareOptions:
     learning_curve : bool
         Accuracy against images per class as well.
     metric : str
-        What heads are ranked, compared and recommended by: one of ``criteria.CHOICE_METRICS``.
+        Metric of ranking, comparison and recommendation: one of ``scores.CHOICE_METRICS``.
     positive : str, optional
         The positive class, whose average precision, curves and rates are reported.
     random_state : int
@@ -77,7 +77,7 @@ class CompareOptions:
     engine : str
         ``local``, this process; or ``ray``: folds are fitted by the workers of a cluster. Costs are measured here.
     address : str, optional
-        Of the cluster; the default starts one on this machine.
+        Address of the cluster; by default one is started on this machine.
     target : str
         What the heads predict: a name in ``headstart.evaluate.targets.TARGETS``.
     """
@@ -101,16 +101,16 @@ class CompareOptions:
 
 @dataclass(slots=True)
 class Bench:
-    """What all heads of one comparison share.
+    """Data shared by all heads of a comparison.
 
     Attributes
     ----------
     sources : sequence of Source
         The caches that each head chooses among.
     options : CompareOptions
-        What was asked for.
+        Options of the comparison.
     images : Images
-        That lie in all caches.
+        Images that are in all caches.
     rows, held_out : ndarray of int64
         Images of the folds, and those that are scored at the end, by their place among ``images``.
     scored : str
@@ -135,7 +135,7 @@ class Bench:
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """Of the images that are fitted on."""
+        """Labels of the images of the folds."""
         return self.images.labels[self.rows]
 
     @property
@@ -145,7 +145,7 @@ class Bench:
 
     @property
     def criterion(self) -> Criterion:
-        """What settings and heads are chosen by."""
+        """Criterion by which settings and heads are chosen."""
         return Criterion(self.options.metric, class_index(self.options.positive, self.class_names))
 
     def positive_rates(self, probabilities: NDArray[np.float64]) -> PositiveRates | None:

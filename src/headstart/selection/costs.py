@@ -1,4 +1,4 @@
-"""What a head costs in time, memory and size, and its accuracy against the number of images per class."""
+"""Costs of a head in time, memory and size, and learning curves."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BATCH_IMAGES, ROUNDS = 256, 5
 #: Seconds between two looks at the memory of this process.
 LOOK_SECONDS = 0.005
 
-#: Where Linux says how many pages of memory a process holds (proc(5)); elsewhere memory is not measured.
+#: Number of memory pages of a process on Linux (proc(5)); on other systems memory is not measured.
 MEMORY_FILE = Path("/proc/self/statm")
 
 
@@ -125,9 +125,9 @@ def learning_curve(
     chosen : sequence of Trial
         Setting and cache that each fold chose with all of its images.
     labels : ndarray of shape (n_samples,), int64
-        Of the tables' rows.
+        Labels of the rows of the tables.
     folds : Folds
-        Of the tables' rows.
+        Folds of the rows of the tables.
     random_state : int
         Seeds which images are taken; those of fewer are among those of more.
 

@@ -41,7 +41,7 @@ class Trial:
     converged : bool
         Whether every fit of it came to an end.
     source : int
-        Which of several caches of the same images it was tried on.
+        Number of the cache, of several with the same images, it was tried on.
     metric : str
         Name of the score, one of ``criteria.CHOICE_METRICS``.
     """
@@ -67,7 +67,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What the folds of a cross-validation share.
+    """Data shared by the folds of a cross-validation.
 
     Attributes
     ----------
@@ -78,9 +78,9 @@ class Task:
     tables : mapping of (features, scaling) to Table
         Their rows.
     labels : ndarray of shape (n_samples,), int
-        Of the tables' rows.
+        Labels of the rows of the tables.
     splits : sequence of Fold
-        Of the tables' rows.
+        Folds of the rows of the tables.
     criterion : Criterion
         By which the settings are judged.
     """
@@ -111,9 +111,9 @@ def cross_validate(
     tables : mapping of (features, scaling) to Table
         Their rows.
     labels : ndarray of shape (n_samples,), int
-        Of the tables' rows.
+        Labels of the rows of the tables.
     splits : sequence of Fold
-        Of the tables' rows.
+        Folds of the rows of the tables.
     pool : Pool
         Runs the folds; in threads, one at a time where a head runs on Keras.
     criterion : Criterion
@@ -200,11 +200,11 @@ class Nested:
     chosen : tuple of Trial
         Inside of each fold: the setting and its cache.
     probabilities : ndarray of shape (n_samples, n_classes), float64
-        Of each image by the head that did not see it; the mean over repeats.
+        Probabilities of each image by the head that was not fitted on it; the mean over repeats.
     fold_accuracy : tuple of float
-        Of each fold.
+        Accuracy of each fold.
     notes : tuple of str
-        What the fits had to say.
+        Warnings of the fits.
     """
 
     chosen: tuple[Trial, ...]
@@ -230,15 +230,15 @@ def nested(
     Parameters
     ----------
     specs : sequence of sequence of HeadSpec
-        Of each cache, settings of one type of head, the simplest first; a single one in all is not searched.
+        Settings of one type of head for each cache, the simplest first; a single one in all is not searched.
     tables : callable
         Returns the rows of a cache, a Table for each (features, scaling); images in the same order in all caches.
     labels : ndarray of shape (n_samples,), int64
-        Of the tables' rows, 0 to ``n_classes`` − 1.
+        Labels of the rows of the tables, 0 to ``n_classes`` − 1.
     units : ndarray of shape (n_samples,), int
         Rows of one unit stay together in the inner folds too.
     folds : Folds
-        Of the tables' rows.
+        Folds of the rows of the tables.
     n_classes, n_inner : int
         Classes there are; folds of each search.
     pool : Pool
@@ -332,7 +332,7 @@ def fit_folds(
 
 @dataclass(frozen=True, slots=True)
 class Fits:
-    """What the fits of the folds share: the setting of each, rows by (features, scaling), labels, and what is fitted on."""
+    """Data shared by the fits of the folds: setting of each, rows by (features, scaling), labels, folds."""
 
     specs: Sequence[HeadSpec]
     matrices: Mapping[tuple[tuple[str, ...], str], NDArray[np.float32]]

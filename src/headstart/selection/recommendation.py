@@ -1,4 +1,4 @@
-"""Which head to take, in one sentence."""
+"""The recommended head, in one sentence."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def recommend(results: Sequence[HeadResult], metric: Metric, expected: Estimate 
     metric : Metric
         By which the best is chosen.
     expected : Estimate, optional
-        What to expect of it on other images, having been chosen as the best on these.
+        Expected score of the best on other images, corrected for the choice.
     """
     best, *others = ranked(results, metric)
     heads = [other for other in others if not other.baseline]
@@ -107,9 +107,9 @@ def fit_command(
     best : HeadResult
         The recommended head.
     caches : sequence of Candidate
-        That it chose among.
+        Caches that it chose among.
     features, scaling
-        That were given for every head.
+        Features and scaling given for every head.
     scored : str
         Split that is held out; empty for none.
     joined : bool

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from headstart.cache.reader import FeatureCache
     from headstart.types import HeadSpec
 
-#: What a search may choose: nothing, the parameters of the catalogue's grid that are not given, or the features too.
+#: Scope of a search: nothing, the parameters of the catalogue's grid that are not given, or the features too.
 Search = Literal["none", "params", "features"]
 
 #: Features tried where none are named, beside a head's own, the fewest columns first: on photographs the last block's average
@@ -41,7 +41,7 @@ N_SPLITS = 5
 def what_to_search(
     head_type: str, *, asked: bool | None = None, features_given: bool = False, complete: bool = False
 ) -> Search:
-    """Return what is chosen by cross-validation, for ``fit-head`` and ``fit_head`` alike.
+    """Return the scope of a search, for ``fit-head`` and ``fit_head``.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def what_to_search(
     features_given : bool
         Features that are named are not searched.
     complete : bool
-        Whether features and parameters are given as a whole, as by a file: then nothing is searched unless asked for.
+        Whether features and parameters are given as a whole, e.g. by a file: then nothing is searched unless asked for.
     """
     if asked is None:
         asked = "fit-head" in head_kind(head_type).searched_by and not complete
@@ -131,7 +131,7 @@ def make_tables(
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """What a search found.
+    """Result of a search.
 
     Attributes
     ----------
@@ -140,13 +140,13 @@ class SearchResult:
     trials : tuple of Trial
         All settings, in the order of the grid: the simplest first.
     folds : str
-        How the images were divided, in words.
+        Description of the folds.
     seconds : float
-        That it took, features in memory.
+        Time without reading the features.
     notes : tuple of str
-        What a reader must know, in words.
+        Remarks for the user.
     source : int
-        Which of several caches of the same images to take.
+        Number of the chosen cache, of several with the same images.
     """
 
     spec: HeadSpec
@@ -187,7 +187,7 @@ def search_head(
     rows : ndarray of shape (n_rows,), int64
         Training rows, ascending, all labelled. No other row is read.
     features, scaling, params
-        What is not to be searched.
+        Given values, which are not searched.
     others : sequence of (FeatureCache, rows), optional
         Other caches, and their rows of the same images in the same order (evaluate/held_out.py): input sizes, layers and
         whatever else differs between them are chosen too.
@@ -198,7 +198,7 @@ def search_head(
     n_jobs : int, optional
         Folds at a time; the default is one per processor.
     engine, address : str, optional
-        Who fits the folds: this process, or the workers of a cluster (selection/task_pool.py).
+        Engine that fits the folds, and address of the cluster (selection/task_pool.py).
     random_state : int
         Seeds the folds, and what is random in the head.
     criterion : Criterion

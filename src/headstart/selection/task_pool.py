@@ -1,4 +1,4 @@
-"""Who runs tasks that do not depend on each other: threads of this process, or the workers of a cluster."""
+"""Pools that run independent tasks: threads of this process, or the workers of a cluster."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class Pool(Protocol):
         Parameters
         ----------
         function : callable
-            Of a module; called with ``shared`` and what is in the task.
+            Function of a module; called with ``shared`` and the arguments of a task.
         shared : object
-            What all tasks look at and none changes.
+            Data that all tasks read and none changes.
         tasks : sequence of tuple
             Arguments of each call.
         in_threads : bool
-            Whether tasks may run beside each other in threads of one process.
+            Whether tasks may run at the same time in threads of one process.
         """
         ...
 
@@ -86,7 +86,7 @@ def make_pool(engine: str = "local", address: str | None = None, n_jobs: int | N
     engine : str
         ``local``, this process; or ``ray``, the workers of a cluster.
     address : str, optional
-        Of the cluster; the default starts one on this machine.
+        Address of the cluster; by default one is started on this machine.
     n_jobs : int, optional
         Tasks at a time; the default is one per processor.
 

@@ -25,7 +25,7 @@ class Descent:
     Attributes
     ----------
     learning_rate : float
-        Of the first step.
+        Learning rate of the first step.
     batch_size : int
         Rows per step.
     n_steps : int
@@ -42,7 +42,7 @@ class Descent:
     def rate(self, step: int) -> float:
         """Return the learning rate of a step, the first being 0.
 
-        That of ``keras.optimizers.schedules.PolynomialDecay`` with power 1 and end 0, or of ``CosineDecay``.
+        The schedules of ``keras.optimizers.schedules``: ``PolynomialDecay`` with power 1 and end 0, and ``CosineDecay``.
         """
         if self.schedule == "constant":
             return self.learning_rate
@@ -310,9 +310,9 @@ def run_epochs(
         Stop when the watched loss has not fallen for so many epochs, and take the weights of the best one. None: train to the
         end, whatever is watched.
     seed : int
-        Of the orders.
+        Seed of the orders of the rows.
     views : int
-        Of each row: in every epoch, each goes by one of them, drawn at random. Watched rows are predicted by all.
+        Views of each row: an epoch uses one of them, drawn at random. Watched rows are predicted by all.
     """
     rng = np.random.default_rng(seed)
     history: History = {"loss": [], "accuracy": []}
@@ -352,7 +352,7 @@ def watch(network: Any, watched: Watched, history: History, views: int) -> float
 def probabilities(network: Any, X: NDArray[np.float32], views: int = 1) -> NDArray[np.float32]:
     """Return what a network predicts, shape (n_samples, n_classes), float32, taken some rows at a time.
 
-    Of rows with several views, the mean of what it predicts for each.
+    For rows with several views, the mean of the predictions for each view.
 
     Computed in float64: on some processors the last digit of a float32 product depends on a row's place among the others.
     """

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float64]
 
-#: Of the mean loss by an intercept: below it (every row right and sure) a step would lead too far.
+#: Smallest curvature of the mean loss by an intercept; below it (all rows right and certain) steps would be too long.
 MIN_CURVATURE = 1e-3
 
 #: Tolerance of solutions that only show the way to another.
@@ -67,7 +67,7 @@ def solve_path(rows: Any, loss: Loss, Cs: Iterable[float], *, tol: float, max_it
     rows : ndarray or CSR matrix of shape (n_samples, n_features), float64
         Features; fastest when their columns are nearly orthogonal, as those of a RowSpace.
     loss : Loss
-        Of the rows.
+        Loss of the rows.
     Cs : iterable of float
         Ascending is fastest.
     tol, max_iter
@@ -99,7 +99,7 @@ def solve(rows: Any, loss: Loss, C: float, *, start: Solution, tol: float, max_i
     C : float
         Weight of the loss against the penalty.
     start : Solution
-        Where to begin.
+        Starting point.
     tol : float
         Largest component of the gradient of the mean loss, in those coordinates, at which to stop.
     max_iter : int
@@ -109,7 +109,7 @@ def solve(rows: Any, loss: Loss, C: float, *, start: Solution, tol: float, max_i
     minimum = minimise(problem, problem.join(start.weights, start.intercept), tol=tol, max_iter=max_iter)
     weights, intercept = problem.split(minimum.x)
     if not loss.penalised_intercept and loss.n_outputs > 1:
-        intercept = intercept - intercept.mean()  # all may be moved alike; scikit-learn's sum to 0
+        intercept = intercept - intercept.mean()  # a common shift changes nothing; scikit-learn's sum to 0
     return Solution(C, weights, intercept, minimum.n_iter, minimum.converged)
 
 
@@ -190,11 +190,11 @@ def finish(rows: NDArray[np.float64], loss: SquaredHinge, C: float, start: Solut
     rows : ndarray of shape (n_samples, n_features), float64
         Features.
     loss : SquaredHinge
-        Of the rows.
+        Loss of the rows.
     C : float
         Weight of the loss.
     start : Solution
-        Where to begin.
+        Starting point.
     """
     X = np.column_stack([rows, np.ones(len(rows))])
     columns, ended, steps = [], [], 0

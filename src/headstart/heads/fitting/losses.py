@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 #: Steps that are remembered.
 MEMORY = 10
 
-#: Of the decrease that the slope promises, what a step must bring (Armijo's condition; Nocedal & Wright, section 3.1).
+#: Share of the decrease predicted by the slope that a step must reach (Armijo's condition; Nocedal & Wright, section 3.1).
 SUFFICIENT = 1e-4
 
-#: Of the slope at the start, what may be left of it where a step ends (Wolfe's condition, same section).
+#: Share of the slope at the start that may remain at the end of a step (Wolfe's condition, same section).
 FLATTER = 0.9
 
 #: Lengths of a step that are tried before the function counts as flat at this point, to rounding.
@@ -30,7 +30,7 @@ MAX_TRIALS = 40
 
 @dataclass(frozen=True, slots=True)
 class Minimum:
-    """Where a minimisation ended.
+    """Result of a minimisation.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ def minimise(
     function : callable
         Point → value and gradient, a new array each time.
     start : ndarray of shape (n,), float64
-        Where to begin; best in coordinates in which the function is about equally steep in all directions.
+        Starting point; best in coordinates in which the function is about equally steep in all directions.
     tol : float
         Largest component of the gradient at which to stop.
     max_iter : int
@@ -142,7 +142,7 @@ class Loss(Protocol):
 
     @property
     def weights(self) -> NDArray[np.float64]:
-        """Of the rows, shape (n_samples,), float64."""
+        """Weights of the rows, shape (n_samples,), float64."""
         ...
 
     def __call__(self, scores: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
@@ -169,7 +169,7 @@ class Deviance:
     n_classes : int
         Classes there are.
     weights : ndarray of shape (n_samples,), float64
-        Of the rows.
+        Weights of the rows.
     """
 
     codes: NDArray[np.intp]
@@ -216,7 +216,7 @@ class SquaredHinge:
     targets : ndarray of shape (n_samples, n_outputs), float64
         +1 for the class, −1 for the rest; with two classes one column, +1 for the second.
     weights : ndarray of shape (n_samples,), float64
-        Of the rows.
+        Weights of the rows.
     """
 
     targets: NDArray[np.float64]

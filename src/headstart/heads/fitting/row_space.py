@@ -33,7 +33,7 @@ class Centred:
     X : ndarray or CSR matrix of shape (n_samples, n_features)
         Features; sparse ones stay sparse.
     weights : ndarray of shape (n_samples,), float64
-        Of the rows.
+        Weights of the rows.
     """
 
     def __init__(self, X: Any, weights: NDArray[np.float64]) -> None:
@@ -110,9 +110,9 @@ class RowSpace:
     Attributes
     ----------
     rows : ndarray or CSR matrix of shape (n_samples, rank), float64
-        What a model is fitted on instead of ``X``. Inner products are those of the rows of ``X``, or of ``X − mean``.
+        Rows to fit a model on instead of ``X``. Inner products are those of the rows of ``X``, or of ``X − mean``.
     mean : ndarray of shape (n_features,), float64
-        What was subtracted from each row of ``X``; zeros where nothing was.
+        Row subtracted from each row of ``X``; zeros for none.
     """
 
     rows: Any
@@ -127,7 +127,7 @@ class RowSpace:
         Parameters
         ----------
         weights : ndarray of shape (rank, n_outputs), float64
-            Of a model on ``rows``.
+            Coefficients on ``rows``.
         """
         if self._dual is not None:  # rows of X, weighted
             dual = self._dual @ weights
@@ -179,8 +179,8 @@ def spectrum(symmetric: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArr
     """Return the eigenvalues that are not rounding errors, largest first, and their vectors; at least one."""
     values, vectors = linalg.eigh(symmetric, overwrite_a=True, check_finite=False)
     values, vectors = values[::-1], vectors[:, ::-1]
-    floor = len(values) * np.finfo(np.float64).eps * max(values[0], np.finfo(np.float64).tiny)
-    rank = max(1, int((values > floor).sum()))
+    smallest = len(values) * np.finfo(np.float64).eps * max(values[0], np.finfo(np.float64).tiny)
+    rank = max(1, int((values > smallest).sum()))
     return np.maximum(values[:rank], np.finfo(np.float64).tiny), np.ascontiguousarray(vectors[:, :rank])
 
 

@@ -61,7 +61,7 @@ def fit_temperature(
     labels : ndarray of shape (n_samples,), int64
         Columns of the true classes.
     weights : ndarray of shape (n_samples,), float64, optional
-        Of the rows.
+        Weights of the rows.
     """
     if scores.ndim == 2:
         scores = scores[:, None]
