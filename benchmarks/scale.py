@@ -31,7 +31,7 @@ from headstart.cache.reader import FeatureCache, open_cache
 from headstart.cache.writer import ShardWriter
 from headstart.extract.assemble import assemble, is_current
 from headstart.extract.known_rows import KnownRows
-from headstart.extract.options import SHARD_IMAGES, ExtractionSummary
+from headstart.extract.options import SHARD_IMAGES
 from headstart.extract.plan import make_plan
 from headstart.images.discovery.refs import ImageRefs
 from headstart.types import FeatureBatch, ImageRef, ImageRow, Recipe
@@ -81,10 +81,9 @@ def merge_shards(folder: Path, refs: ImageRefs, output: Path) -> None:
     """Plan on shards alone and merge them, as an extraction that was interrupted at its very end."""
     sources = [KnownRows.of_file(path) for path in sorted((folder / "shards").iterdir())]
     plan = make_plan(folder, refs, sources)
-    summary = ExtractionSummary(output, RECIPE, "class-folders", CLASS_NAMES)
     files = [source.file for source in sources]
     del sources  # as a run does
-    rows = assemble(refs, plan, (), n_sources=len(files), summary=summary)
+    rows, _ = assemble(refs, plan, (), n_sources=len(files), failures=())
     merge(output, sources=files, rows=rows, failures=(), class_names=CLASS_NAMES, layout="class-folders")
 
 
@@ -92,8 +91,7 @@ def plan_unchanged(cache: FeatureCache, folder: Path, refs: ImageRefs) -> None:
     """Find that nothing is to be done."""
     sources = [KnownRows.of_open(cache)]
     plan = make_plan(folder, refs, sources)
-    summary = ExtractionSummary(cache.path, RECIPE, "class-folders", CLASS_NAMES)
-    rows = assemble(refs, plan, (), n_sources=1, summary=summary)
+    rows, _ = assemble(refs, plan, (), n_sources=1, failures=())
     if plan.reasons["unchanged"] != len(refs) or not is_current(cache, rows, (), CLASS_NAMES, "class-folders"):
         raise SystemExit("The folder is unchanged, and the plan says that it is not.")
 

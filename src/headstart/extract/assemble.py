@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from headstart.cache.reader import FeatureCache
     from headstart.extract.known_rows import KnownRows
-    from headstart.extract.options import ExtractionSummary, ExtractOptions
+    from headstart.extract.options import ExtractOptions
     from headstart.extract.plan import Plan
     from headstart.storage.address import Location
 
@@ -85,9 +85,9 @@ def other_folder(source: KnownRows, root: Location) -> str:
 
 
 def assemble(
-    refs: ImageRefs, plan: Plan, new: Sequence[KnownRows], *, n_sources: int, summary: ExtractionSummary
-) -> MergedRows:
-    """Return the rows of the new cache in the order of the scan; copies of an image that failed fail with it.
+    refs: ImageRefs, plan: Plan, new: Sequence[KnownRows], *, n_sources: int, failures: Sequence[Failure]
+) -> tuple[MergedRows, tuple[Failure, ...]]:
+    """Return the rows of the new cache in the order of the scan, and the failures of copies of images that failed.
 
     Parameters
     ----------
@@ -99,23 +99,21 @@ def assemble(
         What was computed since; numbered behind the sources of the plan.
     n_sources : int
         How many those are.
-    summary : ExtractionSummary
-        Has the failures, and is given those of the copies.
+    failures : sequence of Failure
+        Failures of the computed images.
     """
     missing = np.flatnonzero(plan.sources < 0)
     if not len(missing):
-        return MergedRows(plan.sources, plan.rows, refs)
+        return MergedRows(plan.sources, plan.rows, refs), ()
     index = PathIndex([source.rows.path for source in new])
     numbers, rows = index.split(index.find([plan.copies.get(path, path) for path in refs.paths.take(missing)]))
     all_sources, all_rows = plan.sources.copy(), plan.rows.copy()
     all_sources[missing], all_rows[missing] = np.where(numbers < 0, -1, numbers + n_sources), rows
-    reasons = {failure.ref.path: failure.reason for failure in summary.failures}
+    reasons = {failure.ref.path: failure.reason for failure in failures}
     without = refs.taken(missing[numbers < 0])
-    summary.failures += tuple(
-        Failure(ref, reasons[plan.copies[ref.path]]) for ref in without if ref.path in plan.copies
-    )
+    copies = tuple(Failure(ref, reasons[plan.copies[ref.path]]) for ref in without if ref.path in plan.copies)
     kept = all_sources >= 0
-    return MergedRows(all_sources[kept], all_rows[kept], refs.taken(np.flatnonzero(kept)))
+    return MergedRows(all_sources[kept], all_rows[kept], refs.taken(np.flatnonzero(kept))), copies
 
 
 def with_missing(rows: MergedRows, old: FeatureCache, gone: NDArray[np.int64]) -> MergedRows:

@@ -20,23 +20,22 @@ from headstart.backbones.registry import BACKBONES, ENGINE_NAMES, fastest_engine
 from headstart.cache.merge import MergedRows
 from headstart.extract.assemble import is_current, with_missing
 from headstart.extract.engines.device_engine import devices_of
-from headstart.extract.known_rows import KnownRows, left_shards
-from headstart.extract.network import PROOF_IMAGES, Network, draw_sample, first_images
+from headstart.extract.network import PROOF_IMAGES, draw_sample, first_images
 from headstart.extract.options import ExtractOptions
-from headstart.extract.output import destination
 from headstart.extract.plan import Plan
-from headstart.extract.run import Run, default_output
-from headstart.images.discovery.scan import classes_of, discover
+from headstart.extract.run import Run, make_run
+from headstart.images.discovery.scan import classes_of
 from headstart.runtime import usable_cores
-from headstart.storage.address import Location, location
-from headstart.types import Progress, Silence
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headstart.cache.reader import FeatureCache
+    from headstart.extract.known_rows import KnownRows
+    from headstart.extract.network import Network
     from headstart.extract.options import ExtractionSummary
-    from headstart.types import Backbone, Recipe
+    from headstart.storage.address import Location
+    from headstart.types import Backbone, Progress, Recipe
 
 #: A compressed row of block5_pool, as a share of what it is without, by its views: 0.12 to 0.17 on photographs (hymenoptera,
 #: flowers17) and solar cells, float16 and zstd, since nine of ten values are zero. The mean of two views has fewer zeros and
@@ -322,12 +321,7 @@ def forecast_extraction(
     DataError, RecipeMismatchError, CacheError, WeightsError
         Where the run itself would end so before its first image.
     """
-    options, progress = replace(options or ExtractOptions(), **overrides), progress or Silence()
-    images = discover(location(data), manifest=location(manifest) if manifest else None)
-    for notice in images.notices:
-        progress.message(notice)
-    target = location(output) if output else default_output(location(data), options.cache_layout)
-    run = Run(images, destination(target, options.cache_layout), options, progress, network or Network(options))
+    run = make_run(data, output, manifest, replace(options or ExtractOptions(), **overrides), progress, network)
     with ExitStack() as stack:
         return forecast(run, stack)
 
@@ -336,12 +330,7 @@ def forecast(run: Run, stack: ExitStack) -> Forecast:
     """Return what a run would do; caches that are opened for it are closed by the stack."""
     images, options = run.images, run.options
     old = run.open_old(stack)
-    shards = left_shards(
-        run.destination.left(), old.recipe if old else None, run.network.wanted, run.progress, keep_unusable=True
-    )
-    sources = [KnownRows.of_open(old), *shards] if old else shards
-    recipe = sources[0].recipe if sources else None
-    plan = run.plan(sources)
+    sources, plan, recipe = run.prepare(old, keep_unusable=True)
     kept = rows_that_stay(run, plan, old)
     rate, no_rate_reason = measured_rate(run, plan, recipe)
     row_bytes, row_bytes_reason = bytes_per_row(recipe or run.network.wanted(None), options.compression, sources)

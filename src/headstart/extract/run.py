@@ -110,23 +110,21 @@ class Run:
         with ExitStack() as stack:
             old = self.open_old(stack)  # may read all images, and is ended by signals as any program
             stop = stack.enter_context(stop_on_signals())
-            recipe = old.recipe if old else None
-            shards = left_shards(self.destination.left(), recipe, self.network.wanted, self.progress)
-            sources = [KnownRows.of_open(old), *shards] if old else shards
-            recipe = sources[0].recipe if sources else None
-            plan, files = self.plan(sources), [source.file for source in sources]
+            sources, plan, recipe = self.prepare(old)
+            files = [source.file for source in sources]
             summary = ExtractionSummary(self.target, recipe, self.images.layout, self.images.class_names)
             summary.reused = plan.reasons
             summary.precision_reason = str(sources[0].info.get("precision_reason", "")) if sources else ""
             summary.ignored, summary.hidden_count = self.images.ignored, self.images.hidden_count
-            del shards, sources  # their columns: a merge needs the memory
+            del sources  # their columns: a merge needs the memory
             new = self.compute(plan, summary, recipe, stop)
             failed = {failure.ref.path for failure in summary.failures}
             summary.computed = Counter(reason for path, reason in plan.why.items() if path not in failed)
             if summary.interrupted:
                 return summary
             computed = [KnownRows.of_file(path) for path in new]
-            rows = assemble(self.images.refs, plan, computed, n_sources=len(files), summary=summary)
+            rows, copies = assemble(self.images.refs, plan, computed, n_sources=len(files), failures=summary.failures)
+            summary.failures += copies
             if old is not None:
                 rows = self.with_gone(rows, old, plan, summary)
             summary.n_images = len(rows)
@@ -169,19 +167,25 @@ class Run:
                 found = find_intensity(self.images, self.job, how, self.options.page, self.progress)
             self.network.options = replace(self.options, intensity=found or "type")
 
-    def plan(self, sources: Sequence[KnownRows]) -> Plan:
-        """Return what has to be computed.
+    def prepare(
+        self, old: FeatureCache | None, *, keep_unusable: bool = False
+    ) -> tuple[list[KnownRows], Plan, Recipe | None]:
+        """Return the rows that exist, what has to be computed, and the recipe of the former; for a run and a dry run.
 
         Raises
         ------
         DataError
             If rows would be dropped by mistake.
         """
-        options, images = self.options, self.images
+        options, images, left = self.options, self.images, self.destination.left()
+        recipe, wanted = old.recipe if old else None, self.network.wanted
+        sources = left_shards(left, recipe, wanted, self.progress, keep_unusable=keep_unusable)
+        if old:
+            sources.insert(0, KnownRows.of_open(old))
         threads = options.decode_threads
         plan = make_plan(images.root, images.refs, sources, threads=threads, check_bytes=options.check_bytes)
         check_missing(sources, plan, images.root, self.target, options)
-        return plan
+        return sources, plan, sources[0].recipe if sources else None
 
     def compute(self, plan: Plan, summary: ExtractionSummary, recipe: Recipe | None, stop: Stop) -> list[Path]:
         """Run the network over what the plan leaves, shard by shard; return the new files."""
@@ -347,17 +351,29 @@ def extract_features(
         If a bucket cannot be reached.
     """
     started = time.perf_counter()
-    options, progress = replace(options or ExtractOptions(), **overrides), progress or Silence()
+    run = make_run(data, output, manifest, replace(options or ExtractOptions(), **overrides), progress, network)
+    with run.destination.held():
+        summary = run.execute()
+    summary.notices = run.images.notices
+    summary.seconds = time.perf_counter() - started
+    return summary
+
+
+def make_run(
+    data: str | Location,
+    output: str | Location | None,
+    manifest: str | Location | None,
+    options: ExtractOptions,
+    progress: Progress | None,
+    network: Network | None,
+) -> Run:
+    """Return an extraction, or the dry run of one, after the scan of its images; parameters as of its function."""
+    progress = progress or Silence()
     images = discover(location(data), manifest=location(manifest) if manifest else None)
     for notice in images.notices:
         progress.message(notice)
     target = location(output) if output else default_output(location(data), options.cache_layout)
-    place = destination(target, options.cache_layout)
-    with place.held():
-        summary = Run(images, place, options, progress, network or Network(options)).execute()
-    summary.notices = images.notices
-    summary.seconds = time.perf_counter() - started
-    return summary
+    return Run(images, destination(target, options.cache_layout), options, progress, network or Network(options))
 
 
 def default_output(data: Location, layout: str = "auto") -> Path:

@@ -26,7 +26,6 @@ from headstart.cache.sharded.shard_folder import ShardFolder
 from headstart.cache.writer import ShardWriter
 from headstart.extract.assemble import assemble, is_current
 from headstart.extract.known_rows import KnownRows
-from headstart.extract.options import ExtractionSummary
 from headstart.extract.plan import make_plan
 from headstart.extract.run import extract_features
 from headstart.images.discovery.refs import ImageRefs
@@ -98,7 +97,7 @@ def publish_all(shards: list[Path], refs: ImageRefs) -> None:
     plan = make_plan(shards[0].parent, refs, sources)
     files = [source.file for source in sources]
     del sources  # as a run does
-    rows = assemble(refs, plan, (), n_sources=len(files), summary=summary_of(shards[0].parent))
+    rows, _ = assemble(refs, plan, (), n_sources=len(files), failures=())
     folder = ShardFolder(shards[0].parent)
     publish_shards(folder, sources=files, rows=rows, failures=(), class_names=CLASS_NAMES, layout="flat")
 
@@ -108,7 +107,7 @@ def merge_all(shards: list[Path], refs: ImageRefs, output: Path) -> None:
     plan = make_plan(output.parent, refs, sources)
     files = [source.file for source in sources]
     del sources
-    rows = assemble(refs, plan, (), n_sources=len(files), summary=summary_of(output))
+    rows, _ = assemble(refs, plan, (), n_sources=len(files), failures=())
     merge(output, sources=files, rows=rows, failures=(), class_names=CLASS_NAMES, layout="flat")
 
 
@@ -116,7 +115,7 @@ def plan_unchanged(path: Path, refs: ImageRefs) -> None:
     with open_cache(path) as opened:
         sources = [KnownRows.of_open(opened)]
         plan = make_plan(path.parent, refs, sources)
-        rows = assemble(refs, plan, (), n_sources=1, summary=summary_of(path))
+        rows, _ = assemble(refs, plan, (), n_sources=1, failures=())
         assert plan.reasons == Counter(unchanged=len(refs))
         assert is_current(opened, rows, (), CLASS_NAMES, "flat")
 
@@ -136,10 +135,6 @@ def look_for_odd_files(path: Path) -> None:
 def new_folder(path: Path) -> Path:
     path.mkdir()
     return path
-
-
-def summary_of(output: Path) -> ExtractionSummary:
-    return ExtractionSummary(output, RECIPE, "flat", CLASS_NAMES)
 
 
 def bytes_a_row(action: Callable[[Kept], Any], kept: Kept) -> float:
