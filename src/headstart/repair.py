@@ -28,6 +28,7 @@ from headstart.extract.pipeline import extract_shard
 from headstart.extract.plan import hash_file
 from headstart.extract.shard_jobs import ShardJob
 from headstart.images.discovery.refs import ImageRefs, state_of
+from headstart.texts import listed
 from headstart.types import Progress, Silence
 
 if TYPE_CHECKING:
@@ -183,8 +184,9 @@ def _damaged_places(path: Path, progress: Progress) -> tuple[list[int], set[str]
         else:
             others.append(finding)
     if others:
+        problems = listed((str(finding).rstrip(".") for finding in others), NAMED, "; ")
         raise CacheError(
-            f"{path} cannot be repaired: more than rows of features is damaged ({listed([str(f) for f in others])}).",
+            f"{path} cannot be repaired: more than rows of features is damaged ({problems}).",
             hint="Create it again: extract-features with `overwrite=True`.",
         )
     return sorted(rows), shards
@@ -204,10 +206,11 @@ def _unchanged_refs(cache: FeatureCache, root: Path, rows: Sequence[int]) -> lis
         if hash_file(root, ref) != bytes(cache.rows.sha256.array[row]):
             bad.append(f"{ref.path}: its bytes are not those that the row was made from")
     if bad:
+        problems = listed((one.rstrip(".") for one in bad), NAMED, "; ")
         raise CacheError(
-            f"{cache.path} cannot be repaired from {root}: of {len(rows):,} damaged rows {len(bad):,} have no image that is "
-            f"the same as then ({listed(bad)}).",
-            hint="Bring these images back, or make the cache again: extract-features with `overwrite=True`.",
+            f"{cache.path} cannot be repaired from {root}: the images of {len(bad):,} of {len(rows):,} damaged rows are "
+            f"missing or have changed ({problems}).",
+            hint="Restore them, or create the cache again: extract-features with `overwrite=True`.",
         )
     return found
 
@@ -247,9 +250,3 @@ def _replace_rows(cache: FeatureCache, again: Mapping[int, ImageRef], part: Feat
         layout=cache.layout,
         info=cache.info,
     )
-
-
-def listed(sentences: Sequence[str]) -> str:
-    """Return the first of some sentences, and how many more there are."""
-    more = f"; and {len(sentences) - NAMED:,} more" if len(sentences) > NAMED else ""
-    return "; ".join(sentence.rstrip(".") for sentence in sentences[:NAMED]) + more

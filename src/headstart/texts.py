@@ -61,6 +61,13 @@ def counted(n: int, what: str = "image") -> str:
     return f"{n:,} {what}{'' if n == 1 else 'es' if what.endswith('s') else 's'}"
 
 
+def listed(items: Iterable[str], most: int, separator: str = ", ") -> str:
+    """Return the first of several texts, and how many more there are."""
+    found = list(items)
+    more = f"{separator.rstrip(' ,')} and {len(found) - most:,} more" if len(found) > most else ""
+    return separator.join(found[:most]) + more
+
+
 def reason_of(error: Exception) -> str:
     """Return the reason of an I/O error, without error number and path."""
     return getattr(error, "strerror", None) or str(error)

@@ -94,29 +94,16 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Quantization:
-    """The parameters, besides the weights, that determine a network of 8-bit integers.
+    """The parameters, besides the weights, that determine a network of 8-bit integers."""
 
-    Attributes
-    ----------
-    engine : str
-        Inference engine: ``openvino``.
-    ranges : tuple of float
-        Largest activation on the sample for each convolution but the last, in network order. It is mapped to 255 in the
-        input of the next convolution.
-    n_images, seed : int
-        Size and random seed of the calibration sample.
-    sample_sha256 : str
-        Digest of the sorted file digests of the sample.
-    network_sha256 : str
-        Digest of the quantised network: integers, scales, biases and ranges.
-    """
-
-    engine: str
+    engine: str  # inference engine: ``openvino``
+    #: Largest activation on the sample for each convolution but the last, in network order. It is mapped to 255 in the
+    #: input of the next convolution.
     ranges: tuple[float, ...]
-    n_images: int
+    n_images: int  # size and random seed of the calibration sample
     seed: int
-    sample_sha256: str
-    network_sha256: str
+    sample_sha256: str  # digest of the sorted file digests of the sample
+    network_sha256: str  # digest of the quantised network: integers, scales, biases and ranges
 
     def __str__(self) -> str:
         return f"{self.engine} network {self.network_sha256[:12]}… of {self.n_images} images"

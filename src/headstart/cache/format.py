@@ -75,24 +75,12 @@ COLUMN_CHUNK_BYTES = 2**18
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One dataset of ``/rows`` or ``/failures``.
-
-    Attributes
-    ----------
-    name : str
-        Name of the dataset.
-    dtype : str
-        Little-endian NumPy type; ``text`` for fixed-length UTF-8.
-    width : int
-        Numbers per row; 0 for a one-dimensional dataset.
-    is_optional : bool
-        Whether the dataset may be missing, which means zeros; all-zero values are not written.
-    """
+    """One dataset of ``/rows`` or ``/failures``."""
 
     name: str
-    dtype: str = "text"
-    width: int = 0
-    is_optional: bool = False
+    dtype: str = "text"  # little-endian NumPy type; ``text`` for fixed-length UTF-8
+    width: int = 0  # numbers per row; 0 for a one-dimensional dataset
+    is_optional: bool = False  # whether the dataset may be missing, which means zeros; all-zero values are not written
 
     @property
     def is_text(self) -> bool:
@@ -165,31 +153,15 @@ KINDS = {FORMAT: "feature cache", SHARDS_FORMAT: "manifest of shards"}
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The root attributes of a cache.
+    """The root attributes of a cache."""
 
-    Attributes
-    ----------
-    recipe : Recipe
-        How the features were made.
-    n_images, n_failures : int
-        Rows of ``/rows`` and ``/failures``.
-    layout : str
-        Layout of the folder of images (images/discovery/scan.py); empty if unknown.
-    versions : mapping of str to str
-        Versions of the software that wrote the file.
-    info : mapping
-        Further provenance; JSON types.
-    created : str
-        ISO 8601, UTC.
-    """
-
-    recipe: Recipe
-    n_images: int
+    recipe: Recipe  # how the features were made
+    n_images: int  # rows of ``/rows`` and ``/failures``
     n_failures: int
-    layout: str
-    versions: Mapping[str, str]
-    info: Mapping[str, Any]
-    created: str
+    layout: str  # layout of the folder of images (images/discovery/scan.py); empty if unknown
+    versions: Mapping[str, str]  # versions of the software that wrote the file
+    info: Mapping[str, Any]  # further provenance; JSON types
+    created: str  # ISO 8601, UTC
 
 
 def now() -> str:

@@ -144,38 +144,21 @@ CHECKED_ROWS = 1024
 
 
 class MergedRow(NamedTuple):
-    """The source of a row, and its description in the new file.
+    """The source of a row, and its description in the new file."""
 
-    Attributes
-    ----------
-    source, row : int
-        Index of the source, and row in it; a row may be used more than once.
-    ref : ImageRef
-        Path, label, split, group, size and time in the new file. Digests, size in pixels and notes are copied.
-    """
-
-    source: int
+    source: int  # index of the source, and row in it; a row may be used more than once
     row: int
+    #: Path, label, split, group, size and time in the new file. Digests, size in pixels and notes are copied.
     ref: ImageRef
 
 
 @dataclass(frozen=True, slots=True)
 class MergedRows:
-    """Columns of many :class:`MergedRow`; objects would take 100 MB for a million rows.
+    """Columns of many :class:`MergedRow`; objects would take 100 MB for a million rows."""
 
-    Attributes
-    ----------
-    sources : ndarray of shape (n_rows,), int32
-        Index of each row's source.
-    rows : ndarray of shape (n_rows,), int64
-        Row in the source.
-    refs : ImageRefs
-        Descriptions in the new file.
-    """
-
-    sources: NDArray[np.int32]
-    rows: NDArray[np.int64]
-    refs: ImageRefs
+    sources: NDArray[np.int32]  # index of each row's source; shape (n_rows,)
+    rows: NDArray[np.int64]  # row in the source; shape (n_rows,)
+    refs: ImageRefs  # descriptions in the new file
 
     @classmethod
     def of(cls, rows: Sequence[MergedRow]) -> MergedRows:

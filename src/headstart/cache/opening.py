@@ -33,36 +33,17 @@ def open_path(path: Path) -> Opened:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A cache of checked structure.
+    """A cache of checked structure."""
 
-    Attributes
-    ----------
-    path : Path
-        The file, or the folder of shards.
-    file : h5py.File
-        The file with the columns.
-    header : Header
-        Its root attributes.
-    datasets : mapping of str to StoredRows or ShardedRows
-        By name, e.g. ``rows/path``; ``features`` and ``pooled`` of a folder are in its shards.
-    size_bytes : int
-        Total size.
-    compression : str
-        Compression of the features.
-    shards : OpenShards or None
-        The shards of a folder.
-    places : Places or None
-        The location of each row in the shards.
-    """
-
-    path: Path
-    file: Any
+    path: Path  # the file, or the folder of shards
+    file: Any  # the file with the columns
     header: Header
+    #: By name, e.g. ``rows/path``; ``features`` and ``pooled`` of a folder are in its shards.
     datasets: Mapping[str, StoredRows | ShardedRows]
-    size_bytes: int
-    compression: str
-    shards: OpenShards | None = None
-    places: Places | None = None
+    size_bytes: int  # total size
+    compression: str  # compression of the features
+    shards: OpenShards | None = None  # the shards of a folder
+    places: Places | None = None  # the location of each row in the shards
 
     def close(self) -> None:
         """Close all files."""

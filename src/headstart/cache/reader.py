@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import groupby
 from types import TracebackType
 from typing import Any, Self
 
@@ -169,7 +170,14 @@ class FeatureCache:
     @cached_property
     def pooled_column_layer(self) -> tuple[str, ...]:
         """Layer of each column of ``pooled``."""
-        return tuple(self.read_column(POOLED_COLUMN_LAYER))
+        layers = tuple(self.read_column(POOLED_COLUMN_LAYER))
+        found = tuple(name for name, _ in groupby(layers))
+        if layers and found != self.recipe.pooled_layers:
+            raise CacheError(
+                f"{self.path} is damaged: the columns of /pooled are of the layers {', '.join(found)}, but its recipe names "
+                f"{', '.join(self.recipe.pooled_layers) or 'none'}. {REMEDY}"
+            )
+        return layers
 
     @cached_property
     def failures(self) -> tuple[Failure, ...]:

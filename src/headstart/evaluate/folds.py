@@ -11,13 +11,16 @@ import numpy as np
 
 from headstart.errors import DataError
 from headstart.evaluate.splits import coded, joined_units, labelled
-from headstart.texts import counted
+from headstart.texts import counted, listed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 #: Cost of putting all units of a class into one fold: more than any imbalance.
 TOGETHER = 1e6
+
+#: Classes named in a note.
+MAX_LISTED = 10
 
 
 def _assign(units: NDArray[np.intp], y: NDArray[np.intp], n_splits: int, rng: np.random.Generator) -> NDArray[np.intp]:
@@ -100,39 +103,21 @@ def _place_class(
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """Rows to fit on and rows to score on.
+    """Rows to fit on and rows to score on."""
 
-    Attributes
-    ----------
-    train, test : ndarray of int64
-        Row numbers, ascending.
-    """
-
-    train: NDArray[np.int64]
+    train: NDArray[np.int64]  # row numbers, ascending
     test: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class Folds:
-    """All folds of all repeats.
+    """All folds of all repeats."""
 
-    Attributes
-    ----------
-    splits : tuple of Fold
-        Ordered by repeat; in each repeat every labelled row is tested once.
-    n_splits, n_repeats : int
-        Folds per repeat, and repeats.
-    description : str
-        Readable description.
-    notes : tuple of str
-        Sentences on deviations from the request; usually empty.
-    """
-
-    splits: tuple[Fold, ...]
-    n_splits: int
+    splits: tuple[Fold, ...]  # ordered by repeat; in each repeat every labelled row is tested once
+    n_splits: int  # folds per repeat, and repeats
     n_repeats: int
-    description: str
-    notes: tuple[str, ...] = ()
+    description: str  # readable description
+    notes: tuple[str, ...] = ()  # sentences on deviations from the request; usually empty
 
 
 def make_folds(
@@ -314,10 +299,8 @@ def untrained(
             "hangs together with other classes so that some fold tests it without fitting on it.",
         ),
     )
-    return [f"{listed([names[label] for label in found])} {reason}" for found, reason in reasons if found]
-
-
-def listed(names: Sequence[str], most: int = 10) -> str:
-    """Return the first names of many as words, with what follows in the singular."""
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return f"{'Each of ' if len(names) > 1 else ''}{', '.join(names[:most])}{more}"
+    return [
+        f"{'Each of ' if len(found) > 1 else ''}{listed([names[label] for label in found], MAX_LISTED)} {reason}"
+        for found, reason in reasons
+        if found
+    ]

@@ -13,7 +13,7 @@ import numpy as np
 from headstart.errors import DataError, RecipeMismatchError
 from headstart.evaluate.splits import Split, split_by_caches, split_by_column, split_by_fraction
 from headstart.images.discovery.folder_layout import split_of
-from headstart.texts import counted
+from headstart.texts import counted, listed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,29 +37,24 @@ def same_images(cache: FeatureCache, rows: NDArray[np.int64], other: FeatureCach
     missing = [paths[row] for row in rows if digests[row] not in row_of]
     if missing:
         raise DataError(
-            f"{other.path} lacks {len(missing):,} of the {len(rows):,} images of {cache.path}: {shortened(missing)}. Bring "
-            "both up to date with extract-features, on the same images."
+            f"{other.path} lacks {len(missing):,} of the {len(rows):,} images of {cache.path}: {listed(missing, LISTED)}. "
+            "Bring both up to date with extract-features, on the same images."
         )
     found = np.array([row_of[digests[row]] for row in rows], np.int64)
-    mine, theirs = _class_names_of(cache, rows), _class_names_of(other, found)
+    mine, theirs = _names_of(cache, rows), _names_of(other, found)
     different = [paths[row] for row, a, b in zip(rows, mine, theirs, strict=True) if a != b]
     if different:
         raise DataError(
-            f"{other.path} has other classes than {cache.path} for {len(different):,} images: {shortened(different)}. "
+            f"{other.path} has other classes than {cache.path} for {len(different):,} images: {listed(different, LISTED)}. "
             "Bring both up to date with extract-features, on the same folders or manifest."
         )
     return found
 
 
-def _class_names_of(cache: FeatureCache, rows: NDArray[np.int64]) -> list[str]:
+def _names_of(cache: FeatureCache, rows: NDArray[np.int64]) -> list[str]:
     """Return the class of each row; an empty name for none."""
     names = (*cache.class_names, "")
     return [names[label] for label in cache.labels[rows].tolist()]
-
-
-def shortened(paths: list[str]) -> str:
-    """Return the first paths, and that there are more."""
-    return ", ".join(paths[:LISTED]) + (" …" if len(paths) > LISTED else "")
 
 
 #: Fraction of the images held out if the data has no split that can be scored.
@@ -71,25 +66,13 @@ MAX_LISTED = 10
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """Training and validation images.
+    """Training and validation images."""
 
-    Attributes
-    ----------
-    train, validation : FeatureCache
-        Caches of one recipe; often the same.
-    split : Split
-        Their rows.
-    class_names : tuple of str
-        Classes with training images; every validation image belongs to one of them.
-    notes : tuple of str
-        Sentences on images and classes that are left out.
-    """
-
-    train: FeatureCache
+    train: FeatureCache  # caches of one recipe; often the same
     validation: FeatureCache
-    split: Split
-    class_names: tuple[str, ...]
-    notes: tuple[str, ...] = ()
+    split: Split  # their rows
+    class_names: tuple[str, ...]  # classes with training images; every validation image belongs to one of them
+    notes: tuple[str, ...] = ()  # sentences on images and classes that are left out
 
     @property
     def left_out(self) -> list[str]:
@@ -212,7 +195,7 @@ def _told_apart(
     if not known.any():
         raise DataError(
             f"Nothing can be scored on {split.description}. {' '.join(class_notes((), Counter(), Counter(scored)))} "
-            f"Expected: images of {listed(fitted)}.",
+            f"Expected: images of {listed(fitted, MAX_LISTED)}.",
             hint="Name another split, or a fraction to hold out (`validation`).",
         )
     if not known.all():
@@ -245,14 +228,3 @@ def _numbered(cache: FeatureCache, class_names: Sequence[str]) -> NDArray[np.int
     """Return the index into ``class_names`` of each row; −1 if unlabelled or of another class."""
     number = {name: i for i, name in enumerate(class_names)}
     return np.array([*(number.get(name, -1) for name in cache.class_names), -1], np.int64)[cache.labels]
-
-
-def _names_of(cache: FeatureCache, rows: NDArray[np.int64]) -> list[str]:
-    """Return the class of each of some labelled rows."""
-    return [cache.class_names[label] for label in cache.labels[rows].tolist()]
-
-
-def listed(names: Iterable[str]) -> str:
-    """Return the first names of many."""
-    found = list(names)
-    return ", ".join(found[:MAX_LISTED]) + (" …" if len(found) > MAX_LISTED else "")

@@ -12,7 +12,7 @@ from scipy.optimize import brentq
 from scipy.special import betaincinv
 
 from headstart.errors import DataError
-from headstart.scores import METRICS, Estimate
+from headstart.scores import ECE_BINS, METRICS, Z_95, Estimate, wilson
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,26 +21,12 @@ if TYPE_CHECKING:
     Labels = NDArray[np.integer[Any]]
 
 
-#: Equally wide bins of confidence: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, sec. 5. The expected
-#: calibration error is the mean absolute difference of accuracy and confidence over the bins. It is positive even for a
-#: calibrated head, more so with fewer images.
-ECE_BINS = 15
-
-
 @dataclass(frozen=True, slots=True)
 class Influence:
-    """A metric and the influence of each row on it.
+    """A metric and the influence of each row on it."""
 
-    Attributes
-    ----------
-    value : float
-        The metric; NaN if undefined.
-    rows : ndarray of shape (n_samples,), float64
-        Derivatives with respect to the row weights; they sum to 0.
-    """
-
-    value: float
-    rows: Floats
+    value: float  # the metric; NaN if undefined
+    rows: Floats  # derivatives with respect to the row weights; they sum to 0; shape (n_samples,)
 
 
 def influences(
@@ -197,9 +183,6 @@ INTERVAL_METHOD = (
     "that are compatible with it. The intervals are not corrected for choosing the best head."
 )
 
-#: Standard normal quantile of 97.5 %.
-Z_95 = 1.959963984540054
-
 #: Variance of cross-validation relative to the score of one head on as many images; with it, intervals have their nominal
 #: coverage (benchmarks/intervals.py). Nadeau & Bengio (Machine Learning 52, 2003): 2.25 for the variance of 5 folds' means.
 CV_VARIANCE = 1.4
@@ -216,19 +199,11 @@ N_DRAWS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Unseen:
-    """The effect of one more, completely wrong unit of a randomly drawn class.
+    """The effect of one more, completely wrong unit of a randomly drawn class."""
 
-    Attributes
-    ----------
-    drop, square : float
-        Mean of the fraction lost by a score from 0 to 1, and of its square.
-    loss : float
-        Increase of the mean loss.
-    """
-
-    drop: float
+    drop: float  # mean of the fraction lost by a score from 0 to 1, and of its square
     square: float
-    loss: float
+    loss: float  # increase of the mean loss
 
 
 class Units:
@@ -360,17 +335,6 @@ def _log_interval(value: float, variance: float, allowed: Unseen, variance_facto
     width = Z_95 * math.sqrt(variance_factor * variance) / value if value > 0 else 0.0
     wider = Z_95 * math.sqrt(variance_factor * (variance + allowed.loss**2)) / more
     return value * math.exp(-width), more * math.exp(wider)
-
-
-def wilson(share: float, n: float) -> tuple[float, float]:
-    """Return the 95 % score interval of a proportion (Wilson, JASA 22, 1927); from 0 to 1 if ``n`` is 0."""
-    if n <= 0:
-        return 0.0, 1.0
-    square = Z_95 * Z_95
-    centre = share + square / (2 * n)
-    half = Z_95 * math.sqrt(share * (1 - share) / n + square / (4 * n * n))
-    scale = 1 + square / n
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
 def f1_interval(n_right: float, n_either: float) -> tuple[float, float]:

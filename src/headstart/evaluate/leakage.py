@@ -39,26 +39,14 @@ IN_COMMON: dict[Kind, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """Images of one split that are related to images of another.
+    """Images of one split that are related to images of another."""
 
-    Attributes
-    ----------
-    kind : str
-        ``identical`` bytes, same ``group``, or ``near``-duplicates of different bytes.
-    fitted, scored : str
-        Names of the two splits; the first is closer to training.
-    fitted_rows, scored_rows : ndarray of int64
-        Rows of each with a relative in the other, ascending.
-    n_scored : int
-        Labelled images of the split ``scored``.
-    """
-
-    kind: Kind
-    fitted: str
+    kind: Kind  # ``identical`` bytes, same ``group``, or ``near``-duplicates of different bytes
+    fitted: str  # names of the two splits; the first is closer to training
     scored: str
-    fitted_rows: NDArray[np.int64]
+    fitted_rows: NDArray[np.int64]  # rows of each with a relative in the other, ascending
     scored_rows: NDArray[np.int64]
-    n_scored: int
+    n_scored: int  # labelled images of the split ``scored``
 
     @property
     def count(self) -> int:
@@ -161,21 +149,12 @@ MAX_COMPARED_IN_FIT = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """How many of the images to be scored a head has seen in training, and how they are treated.
+    """How many of the images to be scored a head has seen in training, and how they are treated."""
 
-    Attributes
-    ----------
-    handling : str
-        ``left out``; ``included``, on request; or ``unknown``, if the head has no digests of its training images.
-    counts : mapping of str to int
-        Images per relation in :data:`RELATIONS`; each is counted once.
-    compared : bool
-        Whether near-duplicates were searched for.
-    """
-
+    #: ``left out``; ``included``, on request; or ``unknown``, if the head has no digests of its training images
     handling: Literal["left out", "included", "unknown"]
-    counts: Mapping[str, int]
-    compared: bool
+    counts: Mapping[str, int]  # images per relation in :data:`RELATIONS`; each is counted once
+    compared: bool  # whether near-duplicates were searched for
 
     @property
     def total(self) -> int:
@@ -210,19 +189,11 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Identifying properties of images, one value per image.
+    """Identifying properties of images, one value per image."""
 
-    Attributes
-    ----------
-    sha256, groups : sequence of str
-        Digest, and group (empty for none).
-    pooled : ndarray of shape (n_images, n_features), float32
-        Averages of the last block.
-    """
-
-    sha256: Sequence[str]
+    sha256: Sequence[str]  # digest, and group (empty for none)
     groups: Sequence[str]
-    pooled: NDArray[np.float32]
+    pooled: NDArray[np.float32]  # averages of the last block; shape (n_images, n_features)
 
     @classmethod
     def of(cls, cache: FeatureCache, rows: NDArray[np.int64]) -> Known:

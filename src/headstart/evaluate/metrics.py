@@ -10,8 +10,8 @@ import numpy as np
 from sklearn import metrics
 
 from headstart.errors import DataError
-from headstart.evaluate.intervals import estimates, f1_interval, influences, wilson
-from headstart.scores import METRICS, Estimate, PositiveRates, Score
+from headstart.evaluate.intervals import estimates, f1_interval, influences
+from headstart.scores import METRICS, Estimate, PositiveRates, Score, wilson
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

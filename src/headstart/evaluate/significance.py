@@ -115,18 +115,10 @@ ALPHA = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A score minus that of the best head.
+    """A score minus that of the best head."""
 
-    Attributes
-    ----------
-    estimate : Estimate
-        The difference with its simultaneous interval.
-    p_value : float
-        Corrected for all pairs of heads; below :data:`ALPHA` exactly if the interval does not contain 0.
-    """
-
-    estimate: Estimate
-    p_value: float
+    estimate: Estimate  # the difference with its simultaneous interval
+    p_value: float  # corrected for all pairs of heads; below :data:`ALPHA` exactly if the interval does not contain 0
 
 
 def differences(found: Mapping[str, Influence], units: Units, best: str) -> dict[str, Difference]:

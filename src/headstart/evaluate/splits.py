@@ -20,22 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Rows to fit on and rows to score on.
+    """Rows to fit on and rows to score on."""
 
-    Attributes
-    ----------
-    train, validation : ndarray of int64
-        Row numbers, ascending.
-    description : str
-        Readable description.
-    n_dropped : int
-        Training images left out because the same bytes, or their group, are scored.
-    """
-
-    train: NDArray[np.int64]
+    train: NDArray[np.int64]  # row numbers, ascending
     validation: NDArray[np.int64]
-    description: str
-    n_dropped: int = 0
+    description: str  # readable description
+    n_dropped: int = 0  # training images left out because the same bytes, or their group, are scored
 
 
 def split_by_fraction(

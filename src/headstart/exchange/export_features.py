@@ -36,38 +36,18 @@ BATCH_ROWS = 64
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """The content of a cache to be converted.
+    """The content of a cache to be converted."""
 
-    Attributes
-    ----------
-    n_samples : int
-        Rows.
-    features : tuple of str
-        Features in X, named as for a head: ``avg``, ``flatten``, ``block4_conv3`` …
-    feature_names : tuple of str
-        Name of each column of X: ``avg_0``, ``avg_1`` …
-    map_shape : tuple of int
-        Height, width and channels if X holds flattened maps; otherwise empty.
-    class_names : tuple of str
-        Names indexed by ``y``.
-    y : ndarray of shape (n_samples,), int64
-        Class index, −1 if unlabelled.
-    texts : mapping of str to callable
-        ``path``, ``label``, ``split``, ``group`` and ``sha256``; each call returns one string per row.
-    recipe : str
-        Recipe of the features, JSON.
-    blocks : callable
-        Each call yields X in blocks of shape (≤ 64, n_features), float32.
-    """
-
-    n_samples: int
-    features: tuple[str, ...]
-    feature_names: tuple[str, ...]
-    map_shape: tuple[int, ...]
-    class_names: tuple[str, ...]
-    y: NDArray[np.int64]
+    n_samples: int  # rows
+    features: tuple[str, ...]  # features in X, named as for a head: ``avg``, ``flatten``, ``block4_conv3`` …
+    feature_names: tuple[str, ...]  # name of each column of X: ``avg_0``, ``avg_1`` …
+    map_shape: tuple[int, ...]  # height, width and channels if X holds flattened maps; otherwise empty
+    class_names: tuple[str, ...]  # names indexed by ``y``
+    y: NDArray[np.int64]  # class index, −1 if unlabelled; shape (n_samples,)
+    #: ``path``, ``label``, ``split``, ``group`` and ``sha256``; each call returns one string per row
     texts: Mapping[str, Callable[[], Iterable[str]]]
-    recipe: str
+    recipe: str  # recipe of the features, JSON
+    #: Each call yields X in blocks of shape (≤ 64, n_features), float32
     blocks: Callable[[], Iterator[NDArray[np.float32]]]
 
 

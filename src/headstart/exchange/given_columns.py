@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.cache.format import FORMAT as CACHE_FORMAT
 from headstart.cache.format import SHARDS_FORMAT
-from headstart.cache.other_hdf5.foreign_hdf5 import open_other
+from headstart.cache.other_hdf5.foreign_hdf5 import OtherFile, open_other
 from headstart.cache.other_hdf5.portable import PortableFile, open_portable
 from headstart.errors import DataError
 from headstart.exchange import FORMAT, FORMAT_VERSION
 from headstart.exchange.untrusted_arrays import (
     Archive,
-    Array,
-    Arrays,
     check_unique,
     digests,
     integers,
@@ -31,6 +29,8 @@ from headstart.exchange.untrusted_arrays import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from headstart.exchange.untrusted_arrays import Array
+
 
 #: Values of ``format`` in caches.
 CACHE_FORMS = (CACHE_FORMAT, SHARDS_FORMAT)
@@ -38,39 +38,21 @@ CACHE_FORMS = (CACHE_FORMAT, SHARDS_FORMAT)
 
 @dataclass(frozen=True, slots=True)
 class GivenFeatures:
-    """Features and their description as read from a file; None for missing columns.
+    """Features and their description as read from a file; None for missing columns."""
 
-    Attributes
-    ----------
-    shape : tuple of int
-        Shape of X: (n, n_features) or (n, height, width, channels).
-    blocks : callable
-        Each call yields blocks of consecutive rows of X, of any floating type.
-    paths : sequence of str
-        One per row.
-    y : sequence of int or of str, or None
-        Labels: numbers from 0, −1 if unlabelled; or names, empty if unlabelled.
-    class_names, split, group, sha256 : sequence of str or None
-        Names indexed by numbers; the others one per row.
-    map_shape : tuple of int
-        Height, width and channels if X holds flattened maps; otherwise empty.
-    recipe : str
-        JSON, if the file was written by ``headstart convert``; otherwise empty.
-    notices : tuple of str
-        Sentences on how the file was read.
-    """
-
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # shape of X: (n, n_features) or (n, height, width, channels)
+    #: Each call yields blocks of consecutive rows of X, of any floating type
     blocks: Callable[[], Iterator[NDArray[Any]]]
-    paths: Sequence[str]
+    paths: Sequence[str]  # one per row
+    #: Labels: numbers from 0, −1 if unlabelled; or names, empty if unlabelled
     y: Sequence[int] | Sequence[str] | None = None
-    class_names: Sequence[str] | None = None
+    class_names: Sequence[str] | None = None  # names indexed by numbers; the others one per row
     split: Sequence[str] | None = None
     group: Sequence[str] | None = None
     sha256: Sequence[str] | None = None
-    map_shape: tuple[int, ...] = ()
-    recipe: str = ""
-    notices: tuple[str, ...] = ()
+    map_shape: tuple[int, ...] = ()  # height, width and channels if X holds flattened maps; otherwise empty
+    recipe: str = ""  # JSON, if the file was written by ``headstart convert``; otherwise empty
+    notices: tuple[str, ...] = ()  # sentences on how the file was read
 
 
 #: Array → accepted names, in order of preference.
@@ -90,7 +72,7 @@ ARRAY_NAMES = {
 REPEATED = {"labels", "format", "features", "feature_names"}
 
 
-def _given_of(arrays: Arrays, path: Path) -> GivenFeatures:
+def _given_of(arrays: Archive | OtherFile, path: Path) -> GivenFeatures:
     """Return the content of a file of arrays."""
     found = {name: arrays.array(*names) for name, names in ARRAY_NAMES.items()}
     X, paths, map_shape, recipe = (found[name] for name in ("X", "paths", "map_shape", "recipe"))

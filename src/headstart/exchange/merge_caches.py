@@ -15,6 +15,7 @@ from headstart.cache.reader import FeatureCache, open_cache
 from headstart.cache.sharded.shard_folder import MANIFEST
 from headstart.errors import DataError, HeadstartError, RecipeMismatchError
 from headstart.images.discovery.refs import ImageRefs
+from headstart.texts import listed
 
 if TYPE_CHECKING:
     from headstart.types import Failure, ImageRef
@@ -27,30 +28,14 @@ Labels = dict[str, set[str]]
 
 @dataclass(slots=True)
 class Union:
-    """The rows of several caches by path; in conflicts the later cache takes precedence.
+    """The rows of several caches by path; in conflicts the later cache takes precedence."""
 
-    Attributes
-    ----------
-    rows : dict of str to MergedRow
-        Path → source of its features, and description.
-    sha256 : dict of str to str
-        Path → digest of the image.
-    labels : dict of str to set of str
-        Digest → classes given to the image.
-    conflicts : dict of str to str
-        Path → description of the conflict.
-    unresolved : list of str
-        Conflicts that the order of the caches does not resolve.
-    n_shared : int
-        Rows that an earlier cache also holds.
-    """
-
-    rows: dict[str, MergedRow] = field(default_factory=dict)
-    sha256: dict[str, str] = field(default_factory=dict)
-    labels: Labels = field(default_factory=dict)
-    conflicts: dict[str, str] = field(default_factory=dict)
-    unresolved: list[str] = field(default_factory=list)
-    n_shared: int = 0
+    rows: dict[str, MergedRow] = field(default_factory=dict)  # path → source of its features, and description
+    sha256: dict[str, str] = field(default_factory=dict)  # path → digest of the image
+    labels: Labels = field(default_factory=dict)  # digest → classes given to the image
+    conflicts: dict[str, str] = field(default_factory=dict)  # path → description of the conflict
+    unresolved: list[str] = field(default_factory=list)  # conflicts that the order of the caches does not resolve
+    n_shared: int = 0  # rows that an earlier cache also holds
 
     def add(self, number: int, cache: FeatureCache) -> None:
         """Add the rows of the next cache."""
@@ -210,9 +195,10 @@ def merge_caches(
             raise DataError(_conflict_message(union.conflicts))
         rows, names = list(union.resolved()), _united_classes(caches)
         if union.unresolved:
+            examples = listed(union.unresolved, LISTED, " · ")
             raise DataError(
-                f"The later cache itself gives one image two labels: {listed(union.unresolved)}. Correct the labels and "
-                "extract again; only the labels will change."
+                f"The later cache itself gives one image two labels: {examples}. Correct the labels and extract again; only "
+                "the labels will change."
             )
         failures = _united_failures(caches, union.rows)
         layouts = {cache.layout for cache in caches}
@@ -264,17 +250,11 @@ def _check_recipes(caches: Sequence[FeatureCache]) -> None:
 
 def _conflict_message(conflicts: Mapping[str, str]) -> str:
     images = "one image" if len(conflicts) == 1 else f"{len(conflicts):,} images"
-    examples = [f"{path}: {words}" for path, words in conflicts.items()]
+    examples = listed((f"{path}: {words}" for path, words in conflicts.items()), LISTED, " · ")
     return (
-        f"The caches contradict each other about {images}, so nothing was written. {listed(examples)}. "
+        f"The caches contradict each other about {images}, so nothing was written. {examples}. "
         "Correct them and extract again, or give precedence to later caches: `on_conflict='later'`."
     )
-
-
-def listed(examples: Sequence[str]) -> str:
-    """Return the first of many, and how many more there are."""
-    more = f" … and {len(examples) - LISTED:,} more" if len(examples) > LISTED else ""
-    return " · ".join(examples[:LISTED]) + more
 
 
 def _provenance(caches: Sequence[FeatureCache]) -> dict[str, Any]:

@@ -26,30 +26,15 @@ HELD_OUT = "held-out"
 
 @dataclass(frozen=True, slots=True)
 class ScoredImages:
-    """Images with their predictions.
+    """Images with their predictions."""
 
-    Attributes
-    ----------
-    paths : sequence of str
-        Relative to the folder of images.
-    y_true : ndarray of shape (n_images,), int64
-        True class indices.
-    probabilities : ndarray of shape (n_images, n_classes), float
-        Class probabilities; the prediction is the largest, the first one if tied.
-    class_names : tuple of str
-        Names of the classes.
-    splits : sequence of str
-        Split or fold of each image; empty for none.
-    head : str
-        Name of the head, if there are several.
-    """
-
-    paths: Sequence[str]
-    y_true: NDArray[np.int64]
+    paths: Sequence[str]  # relative to the folder of images
+    y_true: NDArray[np.int64]  # true class indices; shape (n_images,)
+    #: Class probabilities; the prediction is the largest, the first one if tied; shape (n_images, n_classes)
     probabilities: NDArray[np.floating[Any]]
-    class_names: tuple[str, ...]
-    splits: Sequence[str]
-    head: str = ""
+    class_names: tuple[str, ...]  # names of the classes
+    splits: Sequence[str]  # split or fold of each image; empty for none
+    head: str = ""  # name of the head, if there are several
 
     def __len__(self) -> int:
         return len(self.y_true)

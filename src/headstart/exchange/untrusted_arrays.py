@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.lib import format as npy
@@ -19,6 +19,11 @@ from numpy.typing import NDArray
 
 from headstart.cache.format import MAX_DEFLATE_RATIO, MAX_ROW_BYTES, MAX_TEXT_BYTES
 from headstart.errors import DataError, HeadstartError
+
+if TYPE_CHECKING:
+    from headstart.cache.other_hdf5.foreign_hdf5 import OtherArray
+
+    Array: TypeAlias = "OtherArray | StoredArray"
 
 #: Raised for damaged zip files and arrays.
 ARCHIVE_ERRORS = (
@@ -175,38 +180,6 @@ def _read_exactly(stream: IO[bytes], size: int) -> bytes:
     if len(data) != size:
         raise EOFError("an array ends before it should")
     return data
-
-
-class Array(Protocol):
-    """An array in a file, with type and shape known and values not yet read."""
-
-    @property
-    def name(self) -> str:
-        """Name of the array."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of its values."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Its shape."""
-
-    def blocks(self) -> Iterator[NDArray[Any]]:
-        """Yield blocks of consecutive rows."""
-
-    def scalar(self) -> Any:
-        """Return the value of a scalar array."""
-
-
-class Arrays(Protocol):
-    """The arrays of a file by name."""
-
-    def names(self) -> list[str]:
-        """Return all names."""
-
-    def array(self, *names: str) -> Array | None:
-        """Return the first array with one of these names, or None."""
 
 
 def check_unique(paths: Iterable[str], seen: set[str] | None = None) -> None:

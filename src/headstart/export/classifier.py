@@ -22,23 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class HeadLayers:
-    """Layers from scaled features to probabilities.
+    """Layers from scaled features to probabilities."""
 
-    Attributes
-    ----------
-    layers : tuple of Layer
-        In order.
-    normalised : bool
-        Whether to divide each row of outputs by its sum.
-    columns : ndarray of shape (n_outputs,), int64
-        Class index of each output; classes without a training image have none.
-    views : int
-        Number of equally wide parts of a row that go through the layers separately; the outputs are averaged.
-    """
-
-    layers: tuple[Layer, ...]
-    normalised: bool
+    layers: tuple[Layer, ...]  # in order
+    normalised: bool  # whether to divide each row of outputs by its sum
+    #: Class index of each output; classes without a training image have none; shape (n_outputs,)
     columns: NDArray[np.int64]
+    #: Number of equally wide parts of a row that go through the layers separately; the outputs are averaged
     views: int = 1
 
     def placement(self, n_classes: int) -> NDArray[np.float32] | None:
@@ -70,21 +60,11 @@ def as_layers(classifier: Any) -> HeadLayers:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The content of an exported model.
+    """The content of an exported model."""
 
-    Attributes
-    ----------
-    bundle : Bundle
-        The saved head.
-    layers : HeadLayers
-        Its classifier.
-    weights : Weights
-        Weights of its backbone.
-    """
-
-    bundle: Bundle
-    layers: HeadLayers
-    weights: Weights
+    bundle: Bundle  # the saved head
+    layers: HeadLayers  # its classifier
+    weights: Weights  # weights of its backbone
 
 
 def open_request(

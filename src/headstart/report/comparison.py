@@ -16,49 +16,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """The cost of a head on the machine that measured it.
+    """The cost of a head on the machine that measured it."""
 
-    Attributes
-    ----------
-    fit_seconds : float
-        One fit with the chosen setting on all training images, features in memory.
-    search_seconds : float
-        The hyperparameter search; 0 if there was none.
-    head_ms : float
-        Milliseconds per image from cached features to probabilities, in batches.
-    total_ms : float or None
-        The same from pixels, including the backbone; None if its rate is unknown.
-    size_bytes : int
-        Size of the saved head.
-    peak_bytes : int or None
-        Peak memory of the fit, above the level before; None if not measured.
-    """
-
-    fit_seconds: float
-    search_seconds: float
-    head_ms: float
-    total_ms: float | None
+    fit_seconds: float  # one fit with the chosen setting on all training images, features in memory
+    search_seconds: float  # the hyperparameter search; 0 if there was none
+    head_ms: float  # milliseconds per image from cached features to probabilities, in batches
+    total_ms: float | None  # the same from pixels, including the backbone; None if its rate is unknown
     size_bytes: int
-    peak_bytes: int | None
+    peak_bytes: int | None  # peak memory of the fit, above the level before; None if not measured
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One of several caches of the same images from which each head chose.
+    """One of several caches of the same images from which each head chose."""
 
-    Attributes
-    ----------
-    name, path : str
-        Display name and path.
-    differs : str
-        Description of the recipe fields that differ between the caches.
-    recipe : Recipe
-        Recipe of its features.
-    """
-
-    name: str
+    name: str  # display name and path
     path: str
-    differs: str
+    differs: str  # description of the recipe fields that differ between the caches
     recipe: Recipe
 
     @property

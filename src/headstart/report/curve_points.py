@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from headstart.scores import ECE_BINS, wilson
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -16,28 +17,14 @@ if TYPE_CHECKING:
     Labels = NDArray[np.int64]
     Floats = NDArray[np.floating]
 
-#: Bins of confidence, equally wide: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 5.
-BINS = 15
-
-#: Standard normal quantile of 97.5 %.
-Z_95 = 1.959963984540054
-
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """The vertices of a curve, from left to right, and the area under it.
+    """The vertices of a curve, from left to right, and the area under it."""
 
-    Attributes
-    ----------
-    x, y : ndarray of shape (n_points,), float64
-        Vertices.
-    area : float
-        Area before thinning.
-    """
-
-    x: NDArray[np.float64]
+    x: NDArray[np.float64]  # vertices; shape (n_points,)
     y: NDArray[np.float64]
-    area: float
+    area: float  # area before thinning
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +64,8 @@ class Bin:
     @property
     def interval(self) -> tuple[float, float]:
         """95 % Wilson interval of the accuracy."""
-        share, z2 = self.accuracy, Z_95**2
-        centre = share + z2 / (2 * self.count)
-        half = Z_95 * math.sqrt(share * (1 - share) / self.count + z2 / (4 * self.count**2))
-        scale = 1 + z2 / self.count
-        # Rounding must not put the share outside of its own interval.
-        return min(share, max(0.0, (centre - half) / scale)), max(share, min(1.0, (centre + half) / scale))
+        low, high = wilson(self.accuracy, self.count)
+        return min(self.accuracy, low), max(self.accuracy, high)  # rounding errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +156,7 @@ def mistakes_by_cell(
     return cells
 
 
-def reliability(y_true: Labels, probabilities: Floats, n_bins: int = BINS) -> list[Bin]:
+def reliability(y_true: Labels, probabilities: Floats, n_bins: int = ECE_BINS) -> list[Bin]:
     """Return the non-empty bins of confidence, ascending."""
     confidence = probabilities.max(axis=1).astype(np.float64)
     right = probabilities.argmax(axis=1) == y_true

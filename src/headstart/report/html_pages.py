@@ -47,25 +47,13 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A quality check.
+    """A quality check."""
 
-    Attributes
-    ----------
-    name : str
-        Stable name for scripts.
-    title, meaning : str
-        Display name; and why it matters and what to do.
-    severity : str
-        ``error``, ``warning`` or ``info``.
-    unit : str
-        What is counted: images, groups, classes.
-    """
-
-    name: str
-    title: str
-    severity: Severity
+    name: str  # stable name for scripts
+    title: str  # display name; and why it matters and what to do
+    severity: Severity  # ``error``, ``warning`` or ``info``
     meaning: str
-    unit: str = "images"
+    unit: str = "images"  # what is counted: images, groups, classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,46 +67,23 @@ class ListedImage:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One case: an image, several related images, or a class.
+    """One case: an image, several related images, or a class."""
 
-    Attributes
-    ----------
-    images : tuple of ListedImage
-        Up to a limit; empty for a class.
-    detail : str
-        Description.
-    values : mapping of str to value
-        The description in numbers, JSON types.
-    """
-
-    images: tuple[ListedImage, ...] = ()
+    images: tuple[ListedImage, ...] = ()  # up to a limit; empty for a class
     detail: str = ""
-    values: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)  # the description in numbers, JSON types
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The cases found by a check.
-
-    Attributes
-    ----------
-    check : Check
-        The check.
-    count : int
-        Number of cases, in the check's unit.
-    examples : tuple of Example
-        The clearest cases.
-    breakdown : mapping of str to int
-        Number of cases by kind, most frequent first; empty if there is one kind.
-    threshold : str
-        Description of the threshold, if any.
-    """
+    """The cases found by a check."""
 
     check: Check
-    count: int
-    examples: tuple[Example, ...] = ()
+    count: int  # number of cases, in the check's unit
+    examples: tuple[Example, ...] = ()  # the clearest cases
+    #: Number of cases by kind, most frequent first; empty if there is one kind
     breakdown: Mapping[str, int] = field(default_factory=dict)
-    threshold: str = ""
+    threshold: str = ""  # description of the threshold, if any
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, merged with the fields of the check."""

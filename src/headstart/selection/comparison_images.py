@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headstart.errors import DataError
-from headstart.evaluate.held_out import class_notes, same_images, scored_split, shortened, without_splits
+from headstart.evaluate.held_out import class_notes, same_images, scored_split, without_splits
 from headstart.evaluate.splits import labelled, split_by_column
 from headstart.images.discovery.folder_layout import split_of
 from headstart.report.comparison import Candidate
 from headstart.selection.search import make_tables
+from headstart.texts import listed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -89,7 +90,7 @@ def left_out(cache: FeatureCache, shared: set[str], n_caches: int) -> str:
     paths = [path for path, digest in zip(cache.paths, cache.sha256, strict=True) if digest not in shared]
     return (
         f"{len(paths):,} of the {cache.n_images:,} images of {cache.path} are left out: they do not lie in all {n_caches} "
-        f"caches ({shortened(paths)})."
+        f"caches ({listed(paths, 3)})."
     )
 
 

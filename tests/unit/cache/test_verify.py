@@ -177,6 +177,16 @@ def test_what_software_did_wrong_is_found(cache: Path, change: Callable[[Any], N
     assert all(text.startswith(start) for text, start in zip(found, expected, strict=True)), found
 
 
+def test_columns_of_other_layers_than_the_recipe_are_not_read(cache: Path) -> None:
+    with h5py.File(cache, "r+") as file:
+        other_layer(file)
+    with (
+        open_cache(cache) as opened,
+        pytest.raises(CacheError, match=r"layers before, behind, before, but .* names before"),
+    ):
+        list(opened.batches())
+
+
 def test_a_column_says_which_rows_cannot_be_read(cache: Path) -> None:
     with h5py.File(cache) as file:
         info = file["rows/path"].id.get_chunk_info(0)

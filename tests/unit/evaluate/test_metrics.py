@@ -8,9 +8,8 @@ import pytest
 from sklearn import metrics
 
 from headstart.errors import DataError
-from headstart.evaluate.intervals import wilson
 from headstart.evaluate.metrics import metric_values, positive_rates, score
-from headstart.scores import METRICS
+from headstart.scores import METRICS, wilson
 
 
 @pytest.fixture

@@ -147,7 +147,7 @@ def test_a_later_cache_that_contradicts_itself_is_not_believed(tmp_path: Path) -
 
 def test_many_contradictions_are_counted(tmp_path: Path) -> None:
     many: list[Said] = [(f"a/{i}", i, "ants", None, None) for i in range(8)]
-    with pytest.raises(DataError, match=r"about 8 images.* … and 3 more"):
+    with pytest.raises(DataError, match=r"about 8 images.* · and 3 more"):
         merged(tmp_path, many, [(path, i + 20, *rest) for path, i, *rest in many])  # type: ignore[misc]
 
 

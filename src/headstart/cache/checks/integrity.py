@@ -48,27 +48,13 @@ FILE = "file"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One problem.
+    """One problem."""
 
-    Attributes
-    ----------
-    place : str
-        ``file``, or the dataset, e.g. ``/rows/path``.
-    what : str
-        Description, a clause.
-    row : int or None
-        Row number, if it concerns one row.
-    image : str
-        Path of the row, if known.
-    expected, received : str
-        Values, if two were compared.
-    """
-
-    place: str
-    what: str
-    row: int | None = None
-    image: str = ""
-    expected: str = ""
+    place: str  # ``file``, or the dataset, e.g. ``/rows/path``.
+    what: str  # description, a clause
+    row: int | None = None  # row number, if it concerns one row
+    image: str = ""  # path of the row, if known
+    expected: str = ""  # values, if two were compared
     received: str = ""
 
     def __str__(self) -> str:

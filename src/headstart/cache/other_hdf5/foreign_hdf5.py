@@ -27,6 +27,7 @@ from headstart.cache.format import (
 from headstart.cache.safe_reads import CHECKSUM_BYTES, H5PY_ERRORS, deflate_size, filters, first_line
 from headstart.cache.sandbox import open_hdf5
 from headstart.errors import CacheError, HeadstartError
+from headstart.texts import listed
 
 #: Identifier of LZF, which h5py brings (https://docs.h5py.org/en/stable/high/dataset.html#lossless-compression-filters).
 LZF = 32000
@@ -97,8 +98,7 @@ class OtherFile:
     def summary(self) -> str:
         """Return a description of the datasets with shapes and types."""
         names = self.names()
-        shown = ", ".join(f"{name} ({_described(self._found[name])})" for name in names[:LISTED]) or "no dataset"
-        return f"{shown} and {len(names) - LISTED:,} more" if len(names) > LISTED else shown
+        return listed((f"{name} ({_described(self._found[name])})" for name in names), LISTED) or "no dataset"
 
     def array(self, *names: str) -> OtherArray | None:
         """Return the first dataset with one of these names, or None.

@@ -46,47 +46,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """The location of the features of a cache.
-
-    Attributes
-    ----------
-    table : ShardTable
-        The files.
-    shard, shard_row : ndarray of shape (n_images,), int32
-        File of each row, and row in it.
-    map_shape : tuple of int
-        Height, width and channels of a row of features.
-    compression : str
-        Compression of new shards: ``zstd``, ``gzip`` or ``none``. Existing shards may differ.
-    """
+    """The location of the features of a cache."""
 
     table: ShardTable
-    shard: NDArray[np.int32]
+    shard: NDArray[np.int32]  # file of each row, and row in it; shape (n_images,)
     shard_row: NDArray[np.int32]
-    map_shape: tuple[int, ...]
-    compression: str
+    map_shape: tuple[int, ...]  # height, width and channels of a row of features
+    compression: str  # compression of new shards: ``zstd``, ``gzip`` or ``none``. Existing shards may differ.
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """An open, checked manifest; the shards are not checked.
-
-    Attributes
-    ----------
-    header : Header
-        Its root attributes.
-    columns : dict of str to StoredRows
-        Its columns by name, e.g. ``rows/path``.
-    places : Places
-        The location of the features.
-    n_pooled : int
-        Averages per row.
-    """
+    """An open, checked manifest; the shards are not checked."""
 
     header: Header
-    columns: dict[str, StoredRows]
-    places: Places
-    n_pooled: int
+    columns: dict[str, StoredRows]  # its columns by name, e.g. ``rows/path``.
+    places: Places  # the location of the features
+    n_pooled: int  # averages per row
 
 
 def manifest_columns(

@@ -43,22 +43,12 @@ MAX_OPEN = most_open()
 
 @dataclass(frozen=True, slots=True)
 class ShardTable:
-    """The shards of a manifest, one value per shard.
-
-    Attributes
-    ----------
-    names : sequence of str
-        File names.
-    n_images, size_bytes : ndarray of shape (n_shards,), int64
-        Rows in the file, including unused ones; and its size.
-    sha256 : ndarray of shape (n_shards, 32), uint8
-        Digest of the file.
-    """
+    """The shards of a manifest, one value per shard."""
 
     names: TextColumn
-    n_images: NDArray[np.int64]
+    n_images: NDArray[np.int64]  # rows in the file, including unused ones; and its size; shape (n_shards,)
     size_bytes: NDArray[np.int64]
-    sha256: NDArray[np.uint8]
+    sha256: NDArray[np.uint8]  # digest of the file; shape (n_shards, 32)
 
     def __len__(self) -> int:
         return len(self.n_images)

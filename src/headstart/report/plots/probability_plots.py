@@ -10,6 +10,7 @@ import numpy as np
 from headstart.report import curve_points
 from headstart.report.plots.svg import ROLES, Plot, draw, legend_below, look, short, telling_heads
 from headstart.report.text_tables import value_text
+from headstart.scores import ECE_BINS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,12 +40,12 @@ def _paint_reliability(figure: Any, bins: Sequence[Bin], mark: dict[str, Any]) -
     axes.vlines(x, [b.interval[0] for b in bins], [b.interval[1] for b in bins], color=mark["color"], linewidth=1.2)
     axes.plot(x, [b.accuracy for b in bins], **mark | {"linestyle": "-"}, linewidth=1.2)
     axes.set(ylabel="share of right predictions", ylim=(-0.02, 1.02), xlim=(-0.01, 1.01))
-    lefts = [np.ceil(b.confidence * curve_points.BINS - 1e-9) - 1 for b in bins]
-    edges = np.maximum(lefts, 0) / curve_points.BINS
+    lefts = [np.ceil(b.confidence * ECE_BINS - 1e-9) - 1 for b in bins]
+    edges = np.maximum(lefts, 0) / ECE_BINS
     below.bar(
         edges,
         [b.count for b in bins],
-        width=1 / curve_points.BINS,
+        width=1 / ECE_BINS,
         align="edge",
         color=ROLES["soft"],
         edgecolor=ROLES["paper"],
@@ -156,17 +157,13 @@ def curves(comparison: Comparison) -> list[Plot]:
         positive = comparison.class_names.index(comparison.positive) if comparison.positive else 1
         pairs = [curve_points.both_curves(y_true == positive, head.probabilities[:, positive]) for head in heads]
         name = short(comparison.class_names[positive])
-        return _pair_of_plots(comparison, heads, pairs, "", f"ROC of {name}", f"Precision and recall of {name}")
-    macro = [curve_points.macro_curves(y_true, head.probabilities) for head in heads]
-    micro = [curve_points.micro_curves(y_true, head.probabilities) for head in heads]
-    return [
-        *_pair_of_plots(
-            comparison, heads, macro, "-macro", "ROC, macro average", "Precision and recall, macro average"
-        ),
-        *_pair_of_plots(
-            comparison, heads, micro, "-micro", "ROC, micro average", "Precision and recall, micro average"
-        ),
-    ]
+        return _pair_of_plots(comparison, heads, pairs, "", (f"ROC of {name}", f"Precision and recall of {name}"))
+    plots = []
+    for average, curves_of in (("macro", curve_points.macro_curves), ("micro", curve_points.micro_curves)):
+        pairs = [curves_of(y_true, head.probabilities) for head in heads]
+        titles = f"ROC, {average} average", f"Precision and recall, {average} average"
+        plots += _pair_of_plots(comparison, heads, pairs, f"-{average}", titles)
+    return plots
 
 
 def _pair_of_plots(
@@ -174,49 +171,35 @@ def _pair_of_plots(
     heads: Sequence[HeadResult],
     pairs: Sequence[tuple[Curve, Curve]],
     suffix: str,
-    roc_title: str,
-    recall_title: str,
+    titles: tuple[str, str],
 ) -> list[Plot]:
+    """Return the ROC plot and the precision-recall plot; if all curves are good, their corner is enlarged."""
     roc, precision = zip(*pairs, strict=True)
-    return [
-        _roc_plot(comparison, heads, roc, f"roc{suffix}", roc_title),
-        _recall_plot(comparison, heads, precision, f"precision-recall{suffix}", recall_title),
-    ]
+    roc_zoom = {"bounds": (0.42, 0.14, 0.55, 0.55), "x": (0, 0.2), "y": (0.8, 1.004)}
+    recall_zoom = {"bounds": (0.13, 0.14, 0.55, 0.55), "x": (0.8, 1.004), "y": (0.8, 1.004)}
 
-
-def _roc_plot(
-    comparison: Comparison, heads: Sequence[HeadResult], made: Sequence[Curve], name: str, title: str
-) -> Plot:
-    """Return ROC curves with their areas; if all are good, the upper left corner is enlarged."""
-
-    def paint(figure: Any) -> None:
+    def paint_roc(figure: Any) -> None:
         axes = figure.add_subplot()
         axes.plot([0, 1], [0, 1], color=ROLES["soft"], linewidth=0.8, linestyle=(0, (1, 3)))
-        _paint_curves(axes, comparison, heads, made, "AUC")
-        axes.set(xlabel="false positive rate", ylabel="true positive rate")
-        if min(curve.area for curve in made) > 0.93:
-            _zoom(axes, comparison, heads, made, bounds=(0.42, 0.14, 0.55, 0.55), x=(0, 0.2), y=(0.8, 1.004))
+        paint(figure, axes, roc, "AUC", ("false positive rate", "true positive rate"), 0.93, roc_zoom)
+
+    def paint_recall(figure: Any) -> None:
+        paint(figure, figure.add_subplot(), precision, "AP", ("recall", "precision"), 0.9, recall_zoom)
+
+    def paint(
+        figure: Any, axes: Any, made: Sequence[Curve], measure: str, labels: tuple[str, str], good: float, corner: Any
+    ) -> None:
+        _paint_curves(axes, comparison, heads, made, measure)
+        axes.set(xlabel=labels[0], ylabel=labels[1])
+        if min(curve.area for curve in made) > good:
+            _zoom(axes, comparison, heads, made, **corner)
         legend_below(figure, columns=2)
 
-    return draw(
-        paint, name=name, title=title, description=_area_words(heads, made, "area under the curve"), height_pt=370
-    )
-
-
-def _recall_plot(
-    comparison: Comparison, heads: Sequence[HeadResult], made: Sequence[Curve], name: str, title: str
-) -> Plot:
-    """Return precision-recall curves with the average precision of each head."""
-
-    def paint(figure: Any) -> None:
-        axes = figure.add_subplot()
-        _paint_curves(axes, comparison, heads, made, "AP")
-        axes.set(xlabel="recall", ylabel="precision")
-        if min(curve.area for curve in made) > 0.9:
-            _zoom(axes, comparison, heads, made, bounds=(0.13, 0.14, 0.55, 0.55), x=(0.8, 1.004), y=(0.8, 1.004))
-        legend_below(figure, columns=2)
-
-    return draw(paint, name=name, title=title, description=_area_words(heads, made, "average precision"), height_pt=370)
+    words = _area_words(heads, roc, "area under the curve"), _area_words(heads, precision, "average precision")
+    return [
+        draw(paint_roc, name=f"roc{suffix}", title=titles[0], description=words[0], height_pt=370),
+        draw(paint_recall, name=f"precision-recall{suffix}", title=titles[1], description=words[1], height_pt=370),
+    ]
 
 
 def _paint_curves(

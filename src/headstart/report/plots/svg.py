@@ -53,25 +53,13 @@ SVG, XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A plot with its description.
+    """A plot with its description."""
 
-    Attributes
-    ----------
-    name : str
-        Unique on a page; letters, digits and hyphens.
-    title, description : str
-        Title, and its numbers in words for screen readers. Both are in the SVG.
-    svg : str
-        One ``<svg>`` element.
-    wide : bool
-        Whether it needs the full width of the page.
-    """
-
-    name: str
-    title: str
+    name: str  # unique on a page; letters, digits and hyphens
+    title: str  # title, and its numbers in words for screen readers. Both are in the SVG.
     description: str
-    svg: str
-    wide: bool = False
+    svg: str  # one ``<svg>`` element
+    wide: bool = False  # whether it needs the full width of the page
 
 
 def draw(
