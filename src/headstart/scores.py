@@ -96,22 +96,13 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A score by which heads are compared.
+    """A score by which heads are compared."""
 
-    Attributes
-    ----------
-    name : str
-        As in scikit-learn: ``accuracy``, ``balanced_accuracy``, ``f1_macro``, ``roc_auc_ovr``, ``average_precision``,
-        ``log_loss``; and ``ece``.
-    title : str
-        Display name.
-    higher_is_better : bool
-        Direction of the metric.
-    """
-
+    #: As in scikit-learn: ``accuracy``, ``balanced_accuracy``, ``f1_macro``, ``roc_auc_ovr``, ``average_precision``,
+    #: ``log_loss``; and ``ece``
     name: str
-    title: str
-    higher_is_better: bool = True
+    title: str  # display name
+    higher_is_better: bool = True  # direction of the metric
 
     def gain(self, value: float) -> float:
         """Return the value with its sign chosen so that higher is better."""
@@ -145,18 +136,10 @@ MAX_LISTED = 20
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """The metric used for model selection.
+    """The metric used for model selection."""
 
-    Attributes
-    ----------
-    metric : str
-        One of :data:`CHOICE_METRICS`.
-    positive : int or None
-        Class index for average precision; None for the mean over all classes.
-    """
-
-    metric: str = "accuracy"
-    positive: int | None = None
+    metric: str = "accuracy"  # one of :data:`CHOICE_METRICS`
+    positive: int | None = None  # class index for average precision; None for the mean over all classes
 
 
 #: The default criterion.

@@ -59,24 +59,13 @@ class ImageRef:
 
 @dataclass(frozen=True, slots=True)
 class ImageRow:
-    """The description of one image in a cache, without its features.
+    """The description of one image in a cache, without its features."""
 
-    Attributes
-    ----------
-    ref : ImageRef
-        Where the image was found.
-    sha256 : str
-        SHA-256 of the file's bytes, 64 hexadecimal digits; identifies the row.
-    width_px, height_px : int
-        Size after EXIF rotation and before the resize.
-    notes : tuple of str
-        Conversions and oddities: ``exif-rotated-90``, ``alpha-on-white``, ``from-CMYK`` … (images/decode.py).
-    """
-
-    ref: ImageRef
-    sha256: str
-    width_px: int
+    ref: ImageRef  # where the image was found
+    sha256: str  # SHA-256 of the file's bytes, 64 hexadecimal digits; identifies the row
+    width_px: int  # size after EXIF rotation and before the resize
     height_px: int
+    #: Conversions and oddities: ``exif-rotated-90``, ``alpha-on-white``, ``from-CMYK`` … (images/decode.py)
     notes: tuple[str, ...] = ()
 
 
@@ -251,20 +240,11 @@ def checked_intensity(value: Any) -> tuple[float, float]:
 
 @dataclass(frozen=True, slots=True)
 class FeatureBatch:
-    """Features of several images, in the order of the images.
+    """Features of several images, in the order of the images."""
 
-    Attributes
-    ----------
-    features : ndarray of shape (n_images, height, width, channels), float16 or float32
-        Output of the recipe's layer.
-    pooled : ndarray of shape (n_images, n_pooled), float32
-        Spatial averages of the pooled layers, concatenated.
-    pooled_column_layer : tuple of str
-        Layer of each column of ``pooled``; may be left out where there are no columns, or only one pooled layer.
-    """
-
-    features: NDArray[np.floating[Any]]
-    pooled: NDArray[np.float32]
+    features: NDArray[np.floating[Any]]  # output of the recipe's layer; shape (n_images, height, width, channels)
+    pooled: NDArray[np.float32]  # spatial averages of the pooled layers, concatenated; shape (n_images, n_pooled)
+    #: Layer of each column of ``pooled``; may be left out where there are no columns, or only one pooled layer
     pooled_column_layer: tuple[str, ...] = ()
 
     def __len__(self) -> int:

@@ -30,17 +30,8 @@ def opened_sources(
 ) -> Iterator[tuple[FeatureCache, NDArray[np.int64]]]:
     """Yield each source in use, opened one at a time if given as a path, and the positions of its rows.
 
-    Parameters
-    ----------
-    sources : sequence of Path or FeatureCache
-        Not all need be used.
-    numbers : ndarray of shape (n_rows,), int32
-        Index of each row's source.
-
-    Raises
-    ------
-    CacheError
-        If an index is out of range, or a source cannot be opened.
+    ``numbers`` is the index of each row's source. Raises CacheError if an index is out of range, or a source cannot be
+    opened.
     """
     for number, places in grouped(numbers):
         if not 0 <= number < len(sources):

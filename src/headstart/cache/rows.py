@@ -14,14 +14,9 @@ from headstart.texts import TextColumn
 
 
 class PathIndex:
-    """Row numbers by path; the first row of a path that occurs more than once.
+    """Row numbers by path, consecutive over several caches; the first row of a path that occurs more than once.
 
     Only hashes of the paths are stored; rows with equal hashes are distinguished by comparing paths.
-
-    Parameters
-    ----------
-    columns : sequence of TextColumn
-        Paths of one or more caches; rows are numbered consecutively from 0.
     """
 
     def __init__(self, columns: Sequence[TextColumn]) -> None:

@@ -110,21 +110,12 @@ _refused: dict[str, str] = {}
 
 
 def open_hdf5(path: Path, superblock: int = SUPERBLOCK_VERSION, **options: Any) -> Any:
-    """Return an HDF5 file, open for reading, after the sandbox has read it.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    superblock : int
-        Required version of the superblock.
-    **options
-        Passed to ``h5py.File``.
+    """Return an HDF5 file, open for reading, after the sandbox has read it; ``options`` are passed to ``h5py.File``.
 
     Raises
     ------
     ValueError
-        If the file has another signature or version, or crashed the sandbox.
+        If it has another signature or superblock version, or crashed the sandbox.
     OSError
         If it cannot be opened.
     """

@@ -33,21 +33,9 @@ def publish_shards(
 ) -> None:
     """Make a folder of shards the cache of the given rows, then delete shards without any of them.
 
-    Parameters
-    ----------
-    folder : ShardFolder
-        The folder.
-    sources : sequence of Path or FeatureCache
-        Paths of shards in the folder; and the present cache of the folder, open.
-    rows, failures, class_names, layout, info
-        See :func:`headstart.cache.merge.merge`.
-
-    Raises
-    ------
-    RecipeMismatchError
-        If the sources were made by different recipes.
-    CacheError
-        If there is no row, a source cannot be read or is elsewhere, or the manifest cannot be written.
+    ``sources`` are paths of shards in the folder, and the present cache of the folder, open; other arguments are those
+    of :func:`headstart.cache.merge.merge`. Raises RecipeMismatchError if recipes differ, and CacheError if there is no
+    row, a source cannot be read or is elsewhere, or the manifest cannot be written.
     """
     if not len(rows):
         raise CacheError(f"There is no row to write to {folder.path}.")

@@ -53,16 +53,9 @@ def _place_mixed(
 ) -> None:
     """Place units of several classes where the sum of squared class proportions grows least; updates ``counts``, ``fold_of``.
 
-    Parameters
-    ----------
-    unit, label, sizes : ndarray of shape (n_pairs,), intp
-        Rows of each class in each unit.
-    totals : ndarray of shape (n_classes,), intp
-        Rows of each class.
-    counts : ndarray of shape (n_splits, n_classes), float64
-        Rows of each class in each fold so far.
-    fold_of : ndarray of shape (n_units,), intp
-        Fold of each unit.
+    ``unit``, ``label`` and ``sizes`` are the rows of each class in each unit, shape (n_pairs,); ``totals`` the rows of
+    each class, ``counts`` those in each fold so far, shape (n_splits, n_classes), and ``fold_of`` the fold of each
+    unit.
     """
     numbers, start, n_pairs = np.unique(unit, return_index=True, return_counts=True)
     weight = np.bincount(unit, sizes)[numbers] if len(unit) else np.empty(0)
@@ -195,21 +188,9 @@ def inner_folds(
     n_splits: int = 5,
     random_state: int = 0,
 ) -> Folds:
-    """Return folds of a subset of rows, e.g. the training part of a fold.
+    """Return folds of distinct rows, e.g. the training part of a fold; row numbers index ``labels``, not ``rows``.
 
-    Parameters
-    ----------
-    rows : ndarray of shape (n_chosen,), int64
-        Distinct rows to divide.
-    labels, units : ndarray of shape (n_rows,), int
-        Of all rows.
-    n_splits, random_state : int
-        See :func:`make_folds`.
-
-    Returns
-    -------
-    Folds
-        Its row numbers index ``labels``, not ``rows``.
+    ``labels`` and ``units`` are those of all rows; other arguments and errors as for :func:`make_folds`.
     """
     rows = np.sort(rows)
     own = None if units is None else np.asarray(units)[rows]

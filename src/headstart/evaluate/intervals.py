@@ -207,20 +207,7 @@ class Unseen:
 
 
 class Units:
-    """Groups of dependent rows, resampled as a whole.
-
-    Parameters
-    ----------
-    units : ndarray of shape (n_samples,), int, optional
-        Rows of equal number belong together; by default each row is a unit.
-    n_samples : int
-        Number of rows.
-
-    Raises
-    ------
-    DataError
-        If lengths differ.
-    """
+    """Groups of dependent rows, resampled as a whole; by default each row is a unit. Raises DataError if lengths differ."""
 
     def __init__(self, units: NDArray[np.integer[Any]] | None, n_samples: int) -> None:
         numbers = np.arange(n_samples) if units is None else np.asarray(units)

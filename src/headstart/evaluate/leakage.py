@@ -219,19 +219,9 @@ def relations(
 ) -> tuple[dict[str, NDArray[np.bool_]], bool]:
     """Return how the head has seen each image, and whether near-duplicates were searched for.
 
-    Parameters
-    ----------
-    images : Known
-        Images to be scored, and any others available.
-    digests : ndarray of uint64
-        Digests of the training images (bundles/bundle.py).
-    training : Known, optional
-        Training images not among ``images``, from :func:`training_images`.
-
-    Returns
-    -------
-    tuple of (dict, bool)
-        A mask of shape (n_images,) for each relation in :data:`RELATIONS`; the masks are disjoint.
+    ``digests`` are those of the training images; ``training`` are training images not among ``images``, from
+    :func:`training_images`. The result has a mask of shape (n_images,) for each of :data:`RELATIONS`; the masks are
+    disjoint.
     """
     n = len(images.sha256)
     own = fitted_on(images.sha256, digests)
@@ -267,16 +257,8 @@ def training_images(
 ) -> Known | None:
     """Return a head's training images from the cache it was fitted on, if still available on this machine.
 
-    Parameters
-    ----------
-    places : iterable of Path
-        Possible paths of the cache; the first with some of the images is used.
-    recipe : Recipe
-        Required recipe.
-    digests : ndarray of uint64
-        Digests of the training images.
-    known : sequence of str
-        Digests of images already available.
+    ``places`` are possible paths of the cache, of which the first with some of the images is used; ``digests`` those of
+    the training images, ``known`` those of images already available.
     """
     wanted = np.setdiff1d(digests, short_digests(known))
     if not len(wanted):

@@ -49,21 +49,9 @@ def corrected(
 ) -> Estimate:
     """Return the expected score of the best of several heads on other images (:data:`SELECTION_METHOD`).
 
+    ``found`` are the scores of all heads on the same rows, and ``probabilities`` the predictions of the best one.
     Scores of bootstrap samples are first-order approximations by influences; exact for accuracy and log-loss. The
     variance is the mean over heads, weighted by how often each is the best.
-
-    Parameters
-    ----------
-    metric : Metric
-        By which the best is chosen.
-    found : sequence of Influence
-        The score of every head on the same rows.
-    y_true, probabilities
-        True classes, and the predictions of the best head.
-    units : Units
-        Units of the rows, resampled as a whole.
-    random_state : int
-        Random seed.
     """
     values = np.array([one.value for one in found])
     sums = np.stack([units.sums(one.rows) for one in found], axis=1)
@@ -124,19 +112,7 @@ class Difference:
 def differences(found: Mapping[str, Influence], units: Units, best: str) -> dict[str, Difference]:
     """Return each other head's score minus that of the best one (:data:`TEST_METHOD`).
 
-    Parameters
-    ----------
-    found : mapping of str to Influence
-        The score of every head, by name, on the same rows in the same order.
-    units : Units
-        Units of the rows.
-    best : str
-        Name of the head to compare with.
-
-    Raises
-    ------
-    DataError
-        If there is no such head, or the heads were not scored on the same rows.
+    Raises DataError if ``best`` is not a head, or the heads were not scored on the same rows.
     """
     if best not in found or len({one.rows.shape for one in found.values()}) > 1:
         received = ", ".join(f"{name} of {len(one.rows)} rows" for name, one in found.items())

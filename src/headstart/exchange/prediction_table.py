@@ -86,14 +86,9 @@ PROBABILITY = "probability_"
 
 
 def predictions_csv(scored: Sequence[ScoredImages]) -> bytes:
-    """Return a CSV table: path, truth, prediction, split or fold, and the probability of every class.
+    """Return a CSV table of one head or several named heads: path, truth, prediction, split or fold, and all probabilities.
 
     Text that a spreadsheet would take for a formula gets a leading ``'``. Undecodable bytes of paths are kept.
-
-    Parameters
-    ----------
-    scored : sequence of ScoredImages
-        Of one head, or of several named heads, all with the same classes.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -151,17 +146,10 @@ KINDS: dict[str, Callable[[Sequence[ScoredImages]], bytes]] = {
 def check_predictions_file(path: Path, inputs: Sequence[str | Path] = ()) -> None:
     """Raise if predictions cannot be written to a file; call it before the work.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    inputs : sequence of str or Path
-        Files that are read and must not be replaced.
-
     Raises
     ------
     DataError
-        If its suffix is unknown, it is a folder, or one of ``inputs``.
+        If its suffix is unknown, it is a folder, or it is one of ``inputs``, which are read.
     MissingExtraError
         If pyarrow is needed and not installed.
     """
@@ -178,20 +166,7 @@ def check_predictions_file(path: Path, inputs: Sequence[str | Path] = ()) -> Non
 
 
 def write_predictions(path: Path, scored: Sequence[ScoredImages]) -> None:
-    """Write predictions to a file, atomically; an existing one is replaced.
-
-    Parameters
-    ----------
-    path : Path
-        The file, checked by :func:`check_predictions_file`.
-    scored : sequence of ScoredImages
-        Of one head, or of several named heads.
-
-    Raises
-    ------
-    DataError
-        If the file cannot be written.
-    """
+    """Write predictions of one head, or of several named heads, atomically; raise DataError if the file cannot be written."""
     content = KINDS[path.suffix.lower()](scored)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

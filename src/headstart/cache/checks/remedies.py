@@ -53,20 +53,8 @@ def remedies(
 ) -> tuple[str, ...]:
     """Return the commands that fix a cache, in order; placeholders are in capitals.
 
-    Rows with changed or missing images need an update, damaged rows a repair, and anything else a new cache.
-
-    Parameters
-    ----------
-    findings : iterable of Finding
-        The problems.
-    cache : Path or Address
-        The cache.
-    data : Path or Address or None
-        Its folder of images, if known.
-    recipe : Recipe or None
-        The recipe, if readable.
-    layout : str
-        Layout of the folder of images; empty if unknown.
+    Rows with changed or missing images need an update, damaged rows a repair, and anything else a new cache. ``data``
+    and ``recipe`` are None, and ``layout`` is empty, if unknown.
     """
     found = list(findings)
     if not found:

@@ -54,25 +54,8 @@ def write_portable(
 ) -> None:
     """Write a matrix and the description of its rows; the file appears completely or not at all.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    blocks : iterable of ndarray of shape (n, n_features), float32
-        Consecutive rows of X.
-    shape : tuple of int
-        Shape of X.
-    y : ndarray of shape (n_samples,), integer
-        Labels, stored as int32.
-    texts : mapping of str to tuple of int and callable
-        Datasets of strings: length, and a callable that returns them.
-    attributes : mapping of str to str
-        Root attributes.
-
-    Raises
-    ------
-    CacheError
-        If a text cannot be stored or the file cannot be written.
+    ``blocks`` are consecutive rows of X, float32; ``texts`` maps names of string datasets to their length and a
+    callable that returns the strings. Raises CacheError if a text cannot be stored or the file cannot be written.
     """
     with published(path, PORTABLE_VERSIONS) as (file, below), writing(path):
         dataset, start = _create_matrix(file, shape), 0

@@ -168,25 +168,7 @@ def write_manifest(
 ) -> None:
     """Publish a manifest, which makes the folder this cache; its shards must be complete.
 
-    Parameters
-    ----------
-    folder : ShardFolder
-        The folder.
-    header : Header
-        Root attributes.
-    values : mapping
-        The columns of ``/rows`` (cache/writer.py).
-    places : Places
-        The location of the features.
-    column_layers : sequence of str
-        Layer of each column of ``/pooled``.
-    failures, class_names
-        See :class:`Header`.
-
-    Raises
-    ------
-    CacheError
-        If it cannot be written.
+    ``values`` are the columns of ``/rows`` (cache/writer.py). Raises CacheError if the manifest cannot be written.
     """
     table = places.table
     shards = {

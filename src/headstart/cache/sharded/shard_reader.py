@@ -57,16 +57,7 @@ class ShardTable:
 class OpenShards:
     """The shards of a cache, opened on demand; the least recently used are closed. Thread-safe.
 
-    Parameters
-    ----------
-    folder : ShardFolder
-        The folder.
-    table : ShardTable
-        Expected files.
-    recipe : Recipe
-        Required recipe.
-    row_shapes : dict of str to tuple of int
-        Shape of a row of ``features`` and of ``pooled``.
+    ``row_shapes`` are the shapes of a row of ``features`` and of ``pooled``.
     """
 
     def __init__(
@@ -152,14 +143,7 @@ class OpenShards:
 class ShardedRows:
     """``features`` or ``pooled`` of a folder of shards, with the interface of :class:`StoredRows`.
 
-    Parameters
-    ----------
-    shards : OpenShards
-        The shards.
-    name : str
-        ``features`` or ``pooled``.
-    shard, shard_row : ndarray of shape (n_rows,), int32
-        Shard of each row, and row in it.
+    ``shard`` and ``shard_row`` are the shard of each row, and its row there.
     """
 
     chunk_rows = 1
