@@ -15,7 +15,7 @@ from headstart.cache.reader import FeatureCache, open_cache
 from headstart.cache.sharded.shard_folder import is_cache
 from headstart.errors import DataError
 from headstart.evaluate.held_out import class_notes
-from headstart.evaluate.leakage import Known, Seen, fitted_on, relations, training_images
+from headstart.evaluate.leakage import ImageKeys, Seen, fitted_on, relations, training_images
 from headstart.evaluate.near_duplicates import last_block_of
 from headstart.evaluate.splits import connected_units
 from headstart.evaluate.targets import encoded, encoded_names, target_named
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from headstart.scores import Score
     from headstart.types import Failure, ImageRow
-
 
 #: Treatment of images that the head has seen.
 Handling = Literal["left out", "included"]
@@ -146,7 +145,7 @@ def _evaluate_on_cache(
     chosen &= y >= 0
     own = chosen if bundle.training_digests is None else fitted_on(cache.sha256, bundle.training_digests)
     rows = np.flatnonzero(chosen | own)
-    seen, left_out = _look(bundle, Known.of(cache, rows), chosen[rows], handling)
+    seen, left_out = _look(bundle, ImageKeys.of(cache, rows), chosen[rows], handling)
     scored = rows[chosen[rows] & ~left_out]
     _check_left(len(scored), seen, str(cache.path))
     probabilities = bundle.predict_proba(cache.batches(scored, finite=True), cache.recipe)
@@ -182,7 +181,7 @@ def _evaluate_on_images(
             averages.append(last_block_of(features, bundle.recipe))
     if not rows:
         raise DataError(f"{data.root} holds no labelled image that can be read.")
-    known = Known([row.sha256 for row in rows], [row.ref.group or "" for row in rows], np.concatenate(averages))
+    known = ImageKeys([row.sha256 for row in rows], [row.ref.group or "" for row in rows], np.concatenate(averages))
     seen, left_out = _look(bundle, known, np.ones(len(rows), bool), handling)
     scored = np.flatnonzero(~left_out)
     _check_left(len(scored), seen, str(data.root))
@@ -203,7 +202,7 @@ def _evaluate_on_images(
 
 
 def _look(
-    bundle: Bundle, images: Known, chosen: NDArray[np.bool_], handling: Handling
+    bundle: Bundle, images: ImageKeys, chosen: NDArray[np.bool_], handling: Handling
 ) -> tuple[Seen, NDArray[np.bool_]]:
     """Return which chosen images the head has seen, and a mask of the images to leave out of the score."""
     digests = bundle.training_digests

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from headstart.cache.sharded.shard_folder import ShardFolder
     from headstart.types import Backbone, ImageRef
 
+#: Rows named in an error message.
+NAMED = 3
+
 
 def _lost_rows(cache: FeatureCache, shards: Collection[str]) -> list[int]:
     """Return the rows of those shards that cannot be opened."""
@@ -84,10 +87,6 @@ def _replace_shards(
     publish_shards(
         folder, sources=[cache, new], rows=MergedRows(sources, rows, ImageRefs.of(refs)), failures=cache.failures, **described
     )  # fmt: skip
-
-
-#: Rows named in an error message.
-NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)

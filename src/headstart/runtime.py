@@ -19,6 +19,9 @@ UNKNOWN_BYTES = 4 * 2**30
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
+#: Read by TensorFlow and OpenMP on import.
+THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
+
 
 def parse_size(text: str) -> int:
     """Return the bytes of a size like ``4GiB``, ``500 MB`` or ``4000000000``; raise ParameterError if it is invalid."""
@@ -97,10 +100,6 @@ def import_tensorflow() -> Any:
     """Return the ``tensorflow`` module, configured as by :func:`import_keras`."""
     import_keras()
     return importlib.import_module("tensorflow")
-
-
-#: Read by TensorFlow and OpenMP on import.
-THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 
 
 def limit_threads(n_threads: int) -> None:

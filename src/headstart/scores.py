@@ -15,6 +15,20 @@ from headstart.texts import class_name, did_you_mean, json_value, listed
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+#: Metrics that depend on the probabilities; the others depend on the predicted classes only.
+PROBABILITY_METRICS = frozenset({"roc_auc_ovr", "average_precision", "log_loss"})
+
+#: Classes named in a message.
+MAX_LISTED = 20
+
+#: Equally wide bins of confidence: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, sec. 5. The expected
+#: calibration error is the mean absolute difference of accuracy and confidence over the bins. It is positive even for a
+#: calibrated head, more so with fewer images.
+ECE_BINS = 15
+
+#: Standard normal quantile of 97.5 %.
+Z_95 = 1.959963984540054
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -127,12 +141,6 @@ METRICS = (
 #: Metrics available for model selection. Not ``ece``: always predicting the class frequencies has no calibration error.
 CHOICE_METRICS = tuple(metric.name for metric in METRICS if metric.name != "ece")
 
-#: Metrics that depend on the probabilities; the others depend on the predicted classes only.
-PROBABILITY_METRICS = frozenset({"roc_auc_ovr", "average_precision", "log_loss"})
-
-#: Classes named in a message.
-MAX_LISTED = 20
-
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
@@ -144,15 +152,6 @@ class Criterion:
 
 #: The default criterion.
 ACCURACY = Criterion()
-
-
-#: Equally wide bins of confidence: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, sec. 5. The expected
-#: calibration error is the mean absolute difference of accuracy and confidence over the bins. It is positive even for a
-#: calibrated head, more so with fewer images.
-ECE_BINS = 15
-
-#: Standard normal quantile of 97.5 %.
-Z_95 = 1.959963984540054
 
 
 def wilson(share: float, n: float) -> tuple[float, float]:

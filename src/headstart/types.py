@@ -25,6 +25,10 @@ VIEWS = ("single", "mirrored")
 #: Projections that turn several pages of a file into one image (images/samples.py).
 PROJECTIONS = ("max", "mean")
 
+#: Fields added after the first release, with the defaults at which they are not written: fingerprints of older recipes stay
+#: the same.
+UNWRITTEN: Mapping[str, Any] = {"quantization": None, "views": VIEWS[0], "page": None, "intensity": None}
+
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
@@ -215,11 +219,6 @@ class Recipe:
         """Return ``field: mine ≠ theirs`` for each field that differs."""
         pairs = ((f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
         return tuple(f"{name}: {mine} ≠ {theirs}" for name, mine, theirs in pairs if mine != theirs)
-
-
-#: Fields added after the first release, with the defaults at which they are not written: fingerprints of older recipes stay
-#: the same.
-UNWRITTEN: Mapping[str, Any] = {"quantization": None, "views": VIEWS[0], "page": None, "intensity": None}
 
 
 def checked_page(value: Any) -> int | str:

@@ -72,6 +72,14 @@ MAX_DEFLATE_RATIO = 1032
 #: Raw size of one chunk of a column.
 COLUMN_CHUNK_BYTES = 2**18
 
+#: Packages whose versions are stored; the first group only if imported.
+PACKAGES_IN_USE = ("tensorflow", "keras", "openvino", "ncnn")
+
+PACKAGES = ("headstart", "numpy", "h5py", "hdf5plugin", "pillow")
+
+#: Display names of the values of ``format``.
+KINDS = {FORMAT: "feature cache", SHARDS_FORMAT: "manifest of shards"}
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -141,14 +149,6 @@ def column_layers(batch: FeatureBatch, pooled_layers: Sequence[str]) -> tuple[st
             f"Received {len(layers)} columns of: {', '.join(dict.fromkeys(layers)) or '(none)'}."
         )
     return layers
-
-
-#: Packages whose versions are stored; the first group only if imported.
-PACKAGES_IN_USE = ("tensorflow", "keras", "openvino", "ncnn")
-PACKAGES = ("headstart", "numpy", "h5py", "hdf5plugin", "pillow")
-
-#: Display names of the values of ``format``.
-KINDS = {FORMAT: "feature cache", SHARDS_FORMAT: "manifest of shards"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,15 @@ from headstart.images.discovery.refs import ImageRefs, same_files, upper
 from headstart.texts import TextColumn
 from headstart.types import Failure, ImageRef, Recipe
 
+#: Numeric columns copied with each row; other columns come from the refs of the merged rows.
+INHERITED = {"sha256": ("|u1", 32), "features_sha256": ("|u1", 32), "width_px": ("<i4", 0), "height_px": ("<i4", 0)}
+
+#: Index of an unknown class.
+UNKNOWN = -2
+
+#: Rows copied between checks for write errors.
+CHECKED_ROWS = 1024
+
 
 def opened_sources(
     sources: Sequence[Path | FeatureCache], numbers: NDArray[np.int32]
@@ -58,13 +67,6 @@ def check_shape(source: FeatureCache, first: FeatureCache) -> None:
             f"{source.path} has rows of shape {source.map_shape} and {source.n_pooled} averages; {first.path} has "
             f"{first.map_shape} and {first.n_pooled}."
         )
-
-
-#: Numeric columns copied with each row; other columns come from the refs of the merged rows.
-INHERITED = {"sha256": ("|u1", 32), "features_sha256": ("|u1", 32), "width_px": ("<i4", 0), "height_px": ("<i4", 0)}
-
-#: Index of an unknown class.
-UNKNOWN = -2
 
 
 class Descriptions:
@@ -128,10 +130,6 @@ def has_descriptions(cache: FeatureCache, refs: ImageRefs) -> bool:
         and rows.split == TextColumn.from_bytes(tag_texts(refs, 1, "split")())
         and rows.group == TextColumn.from_bytes(tag_texts(refs, 2, "group")())
     )
-
-
-#: Rows copied between checks for write errors.
-CHECKED_ROWS = 1024
 
 
 class MergedRow(NamedTuple):

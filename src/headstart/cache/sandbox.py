@@ -34,6 +34,34 @@ MAX_RECORD_BYTES = 2**20
 _known: set[str] = set()
 _read: list[tuple[int, int]] = [(0, 0)]
 
+#: CPU seconds allowed for a file, and file bytes per additional second: a row of a manifest has at least 64 bytes and takes
+#: 3 µs to read (Zen 3).
+CPU_SECONDS, BYTES_PER_CPU_SECOND = 3, 10 * 2**20
+
+#: Wall-clock seconds per CPU second before the process is killed, and seconds allowed for its start.
+WAIT_FACTOR, START_SECONDS = 10, 120
+
+#: Memory limit: a constant, and a factor of the file size.
+MEMORY_BYTES, MEMORY_PER_FILE_BYTE = 2**30, 4
+
+#: Exit codes of :mod:`headstart.cache.checks.sandbox_worker` for harmless files: intact, or damaged in a way that the reader
+#: reports.
+SOUND, DAMAGED = 0, 3
+
+#: Isolated Python with the module search path of this process.
+START = (
+    "import json, sys; sys.path += [p for p in json.loads(sys.argv[1]) if p not in sys.path]; "
+    "from headstart.cache.checks.sandbox_worker import serve; serve()"
+)
+
+#: A :class:`subprocess.Popen` with text pipes.
+Process = Any
+
+log = logging.getLogger(__name__)
+
+#: Identity → reason of refusal, in this process.
+_refused: dict[str, str] = {}
+
 
 def identity(path: Path) -> str:
     """Return an identifier of a file's state, 32 hexadecimal digits."""
@@ -78,35 +106,6 @@ def remember_written(path: Path) -> None:
     """Record that this process has written a file."""
     with suppress(OSError):
         remember(identity(path))
-
-
-#: CPU seconds allowed for a file, and file bytes per additional second: a row of a manifest has at least 64 bytes and takes
-#: 3 µs to read (Zen 3).
-CPU_SECONDS, BYTES_PER_CPU_SECOND = 3, 10 * 2**20
-
-#: Wall-clock seconds per CPU second before the process is killed, and seconds allowed for its start.
-WAIT_FACTOR, START_SECONDS = 10, 120
-
-#: Memory limit: a constant, and a factor of the file size.
-MEMORY_BYTES, MEMORY_PER_FILE_BYTE = 2**30, 4
-
-#: Exit codes of :mod:`headstart.cache.checks.sandbox_worker` for harmless files: intact, or damaged in a way that the reader
-#: reports.
-SOUND, DAMAGED = 0, 3
-
-#: Isolated Python with the module search path of this process.
-START = (
-    "import json, sys; sys.path += [p for p in json.loads(sys.argv[1]) if p not in sys.path]; "
-    "from headstart.cache.checks.sandbox_worker import serve; serve()"
-)
-
-#: A :class:`subprocess.Popen` with text pipes.
-Process = Any
-
-log = logging.getLogger(__name__)
-
-#: Identity → reason of refusal, in this process.
-_refused: dict[str, str] = {}
 
 
 def open_hdf5(path: Path, superblock: int = SUPERBLOCK_VERSION, **options: Any) -> Any:

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 #: Images named in an error.
 LISTED = 3
 
+#: Fraction of the images held out if the data has no split that can be scored.
+DEFAULT_FRACTION = 0.25
+
+#: Classes that are named one by one, of each kind.
+MAX_LISTED = 10
+
 
 def same_images(cache: FeatureCache, rows: NDArray[np.int64], other: FeatureCache) -> NDArray[np.int64]:
     """Return the rows of another cache that hold the same images as some rows, in their order, whatever their paths.
@@ -55,13 +61,6 @@ def _names_of(cache: FeatureCache, rows: NDArray[np.int64]) -> list[str]:
     """Return the class of each row; an empty name for none."""
     names = (*cache.class_names, "")
     return [names[label] for label in cache.labels[rows].tolist()]
-
-
-#: Fraction of the images held out if the data has no split that can be scored.
-DEFAULT_FRACTION = 0.25
-
-#: Classes that are named one by one, of each kind.
-MAX_LISTED = 10
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,30 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Labels = NDArray[np.integer[Any]]
 
+#: Description of the intervals of a comparison, shown in reports.
+INTERVAL_METHOD = (
+    "95 % intervals of the fitting procedure's score on other images of the same kind. Scores from 0 to 1: intervals of a "
+    "proportion with the effective number of images that gives the same variance (infinitesimal jackknife over units of "
+    "related images). The end towards one half is Wilson's (JASA 22, 1927) with one more, completely wrong unit, so that a "
+    "score without a mistake has an interval too; the other end is Jeffreys' (Brown, Cai & DasGupta, Statistical Science "
+    "16, 2001). Log-loss: on the logarithmic scale, the upper end with one more mistake. These variances are multiplied by "
+    "1.4, since the heads of cross-validation share training images. Calibration error: the multiples of the bins' gaps "
+    "that are compatible with it. The intervals are not corrected for choosing the best head."
+)
+
+#: Variance of cross-validation relative to the score of one head on as many images; with it, intervals have their nominal
+#: coverage (benchmarks/intervals.py). Nadeau & Bengio (Machine Learning 52, 2003): 2.25 for the variance of 5 folds' means.
+CV_VARIANCE = 1.4
+
+#: Loss of the additional mistake in the upper end of log-loss (true class at 20 %), unless a larger loss was seen.
+MISTAKE_LOSS = math.log(5)
+
+#: Variances up to this are rounding errors.
+ROUNDING = 1e-24
+
+#: Random draws for the interval of the calibration error.
+N_DRAWS = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class Influence:
@@ -170,31 +194,6 @@ def _check(y_true: Labels, probabilities: NDArray[np.floating[Any]]) -> None:
     wrong = int((~np.isfinite(probabilities).all(axis=1)).sum())
     if wrong:
         raise DataError(f"Expected finite probabilities. Received: {wrong:,} of {len(y_true):,} rows that are not.")
-
-
-#: Description of the intervals of a comparison, shown in reports.
-INTERVAL_METHOD = (
-    "95 % intervals of the fitting procedure's score on other images of the same kind. Scores from 0 to 1: intervals of a "
-    "proportion with the effective number of images that gives the same variance (infinitesimal jackknife over units of "
-    "related images). The end towards one half is Wilson's (JASA 22, 1927) with one more, completely wrong unit, so that a "
-    "score without a mistake has an interval too; the other end is Jeffreys' (Brown, Cai & DasGupta, Statistical Science "
-    "16, 2001). Log-loss: on the logarithmic scale, the upper end with one more mistake. These variances are multiplied by "
-    "1.4, since the heads of cross-validation share training images. Calibration error: the multiples of the bins' gaps "
-    "that are compatible with it. The intervals are not corrected for choosing the best head."
-)
-
-#: Variance of cross-validation relative to the score of one head on as many images; with it, intervals have their nominal
-#: coverage (benchmarks/intervals.py). Nadeau & Bengio (Machine Learning 52, 2003): 2.25 for the variance of 5 folds' means.
-CV_VARIANCE = 1.4
-
-#: Loss of the additional mistake in the upper end of log-loss (true class at 20 %), unless a larger loss was seen.
-MISTAKE_LOSS = math.log(5)
-
-#: Variances up to this are rounding errors.
-ROUNDING = 1e-24
-
-#: Random draws for the interval of the calibration error.
-N_DRAWS = 1000
 
 
 @dataclass(frozen=True, slots=True)

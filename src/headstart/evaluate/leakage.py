@@ -36,6 +36,19 @@ IN_COMMON: dict[Kind, str] = {
     "near": "look nearly the same as",
 }
 
+#: Relation of an image to the training images → words for a sentence.
+RELATIONS = {
+    "fitted_on": "fitted on",
+    "same_group": "of one group with such an image",
+    "nearly_the_same": "nearly the same picture as one",
+}
+
+#: Maximum number of images to search for near-duplicates; the time is quadratic, a minute or two for this many.
+MAX_COMPARED = 100_000
+
+#: The same as part of a fit, which takes seconds.
+MAX_COMPARED_IN_FIT = 20_000
+
 
 @dataclass(frozen=True, slots=True)
 class Leak:
@@ -133,20 +146,6 @@ def _leak(
     return Leak(kind, fitted, scored, first, second, int((names == scored).sum()))
 
 
-#: Relation of an image to the training images → words for a sentence.
-RELATIONS = {
-    "fitted_on": "fitted on",
-    "same_group": "of one group with such an image",
-    "nearly_the_same": "nearly the same picture as one",
-}
-
-#: Maximum number of images to search for near-duplicates; the time is quadratic, a minute or two for this many.
-MAX_COMPARED = 100_000
-
-#: The same as part of a fit, which takes seconds.
-MAX_COMPARED_IN_FIT = 20_000
-
-
 @dataclass(frozen=True, slots=True)
 class Seen:
     """How many of the images to be scored a head has seen in training, and how they are treated."""
@@ -188,7 +187,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class ImageKeys:
     """Identifying properties of images, one value per image."""
 
     sha256: Sequence[str]  # digest, and group (empty for none)
@@ -196,14 +195,14 @@ class Known:
     pooled: NDArray[np.float32]  # averages of the last block; shape (n_images, n_features)
 
     @classmethod
-    def of(cls, cache: FeatureCache, rows: NDArray[np.int64]) -> Known:
+    def of(cls, cache: FeatureCache, rows: NDArray[np.int64]) -> ImageKeys:
         """Return the properties of some rows of a cache."""
         sha256, groups = cache.sha256, cache.groups
         return cls([sha256[i] for i in rows.tolist()], [groups[i] for i in rows.tolist()], last_block(cache)[rows])
 
-    def joined(self, other: Known) -> Known:
+    def joined(self, other: ImageKeys) -> ImageKeys:
         """Return the concatenation with another set."""
-        return Known(
+        return ImageKeys(
             [*self.sha256, *other.sha256], [*self.groups, *other.groups], np.concatenate([self.pooled, other.pooled])
         )
 
@@ -215,7 +214,7 @@ def fitted_on(sha256: Sequence[str], digests: NDArray[np.uint64]) -> NDArray[np.
 
 
 def relations(
-    images: Known, digests: NDArray[np.uint64], training: Known | None = None
+    images: ImageKeys, digests: NDArray[np.uint64], training: ImageKeys | None = None
 ) -> tuple[dict[str, NDArray[np.bool_]], bool]:
     """Return how the head has seen each image, and whether near-duplicates were searched for.
 
@@ -247,14 +246,14 @@ def seen_in_the_fit(sides: Sides) -> tuple[str, ...]:
     if max(train.n_images, validation.n_images) > MAX_COMPARED_IN_FIT:
         return ()
     digests = np.unique(short_digests(train.sha256)[split.train])
-    masks, compared = relations(Known.of(validation, split.validation), digests, Known.of(train, split.train))
+    masks, compared = relations(ImageKeys.of(validation, split.validation), digests, ImageKeys.of(train, split.train))
     seen = Seen("included", {name: int(mask.sum()) for name, mask in masks.items()}, compared=compared)
     return (seen.sentence,) if seen.total else ()
 
 
 def training_images(
     places: Iterable[Path], recipe: Recipe, digests: NDArray[np.uint64], known: Sequence[str]
-) -> Known | None:
+) -> ImageKeys | None:
     """Return a head's training images from the cache it was fitted on, if still available on this machine.
 
     ``places`` are possible paths of the cache, of which the first with some of the images is used; ``digests`` those of
@@ -266,7 +265,7 @@ def training_images(
     return next(filter(None, (_images_in(place, recipe, wanted) for place in places)), None)
 
 
-def _images_in(place: Path, recipe: Recipe, wanted: NDArray[np.uint64]) -> Known | None:
+def _images_in(place: Path, recipe: Recipe, wanted: NDArray[np.uint64]) -> ImageKeys | None:
     """Return the images with given digests from a cache of a recipe; None if there are none."""
     try:
         if not place.exists() or not is_cache(place):
@@ -275,6 +274,6 @@ def _images_in(place: Path, recipe: Recipe, wanted: NDArray[np.uint64]) -> Known
             if recipe.differences(opened.recipe):
                 return None
             rows = np.flatnonzero(np.isin(short_digests(opened.sha256), wanted))
-            return Known.of(opened, rows) if len(rows) else None
+            return ImageKeys.of(opened, rows) if len(rows) else None
     except (HeadstartError, OSError):
         return None

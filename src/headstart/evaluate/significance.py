@@ -38,6 +38,18 @@ ROUNDING = 1e-9
 #: Units × samples in memory at a time: 32 MB.
 BLOCK = 4_000_000
 
+#: Description of intervals and p-values of differences, shown in reports.
+TEST_METHOD = (
+    "Differences to the best head on the same images, with simultaneous 95 % intervals for all pairs of heads (Tukey–Kramer; "
+    "Kramer, Biometrics 12, 1956), which stay valid although the best head was chosen on these images. The p-value belongs "
+    "to the same test: it is below 0.05 exactly if the interval does not contain 0. Variances are those of paired "
+    "differences over units of related images, multiplied by 1.4 since the heads of cross-validation share training images, "
+    "plus one more pair of units on which the heads differ"
+)
+
+#: Significance level.
+ALPHA = 0.05
+
 
 def corrected(
     metric: Metric,
@@ -86,19 +98,6 @@ def _out_of_bag(
         scores.append((shares * metric.clip(values + means)).sum(axis=1))
         best.append(shares)
     return float(np.concatenate(scores).mean()), np.concatenate(best).mean(axis=0)
-
-
-#: Description of intervals and p-values of differences, shown in reports.
-TEST_METHOD = (
-    "Differences to the best head on the same images, with simultaneous 95 % intervals for all pairs of heads (Tukey–Kramer; "
-    "Kramer, Biometrics 12, 1956), which stay valid although the best head was chosen on these images. The p-value belongs "
-    "to the same test: it is below 0.05 exactly if the interval does not contain 0. Variances are those of paired "
-    "differences over units of related images, multiplied by 1.4 since the heads of cross-validation share training images, "
-    "plus one more pair of units on which the heads differ"
-)
-
-#: Significance level.
-ALPHA = 0.05
 
 
 @dataclass(frozen=True, slots=True)

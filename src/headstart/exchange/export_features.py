@@ -33,6 +33,21 @@ if TYPE_CHECKING:
 #: Rows in memory at a time.
 BATCH_ROWS = 64
 
+#: Strings converted to an array at a time.
+TEXT_BLOCK = 4096
+
+#: Fixed time of all members, so that equal content gives equal bytes.
+NO_TIME = (1980, 1, 1, 0, 0, 0)
+
+#: Columns before the features; names as in a manifest.
+COLUMNS = ("path", "label", "y", "split", "group", "sha256")
+
+#: Key of the table's metadata.
+METADATA = b"headstart"
+
+#: Values of X in a row group: 64 MiB of float32.
+GROUP_VALUES = 2**24
+
 
 @dataclass(frozen=True, slots=True)
 class Contents:
@@ -83,13 +98,6 @@ def feature_names(cache: FeatureCache, features: Sequence[str]) -> tuple[str, ..
     if len(widths) < len(features):
         raise DataError(f"A feature is listed twice: {', '.join(features)}. List each once.")
     return tuple(f"{name}_{number}" for name, width in widths.items() for number in range(width))
-
-
-#: Strings converted to an array at a time.
-TEXT_BLOCK = 4096
-
-#: Fixed time of all members, so that equal content gives equal bytes.
-NO_TIME = (1980, 1, 1, 0, 0, 0)
 
 
 def write_npz(path: Path, contents: Contents) -> None:
@@ -143,16 +151,6 @@ def _write_array(
         npy.write_array_header_1_0(stream, header)
         for block in blocks:
             stream.write(np.ascontiguousarray(block, dtype).tobytes())
-
-
-#: Columns before the features; names as in a manifest.
-COLUMNS = ("path", "label", "y", "split", "group", "sha256")
-
-#: Key of the table's metadata.
-METADATA = b"headstart"
-
-#: Values of X in a row group: 64 MiB of float32.
-GROUP_VALUES = 2**24
 
 
 def write_csv(path: Path, contents: Contents, *, raw: bool = False) -> None:

@@ -31,9 +31,24 @@ if TYPE_CHECKING:
 
     from headstart.exchange.untrusted_arrays import Array
 
-
 #: Values of ``format`` in caches.
 CACHE_FORMS = (CACHE_FORMAT, SHARDS_FORMAT)
+
+#: Array → accepted names, in order of preference.
+ARRAY_NAMES = {
+    "X": ("X", "features", "embeddings", "feats", "feature", "embedding", "vectors", "x"),
+    "y": ("y", "labels", "label", "targets", "target", "Y"),
+    "paths": ("paths", "path", "filenames", "file_names", "files", "filepaths", "image_paths"),
+    "class_names": ("class_names", "label_names", "target_names", "classes"),
+    "split": ("split", "splits"),
+    "group": ("group", "groups"),
+    "sha256": ("sha256",),
+    "map_shape": ("map_shape",),
+    "recipe": ("recipe",),
+}
+
+#: Redundant arrays of ``headstart convert``.
+REPEATED = {"labels", "format", "features", "feature_names"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,23 +68,6 @@ class GivenFeatures:
     map_shape: tuple[int, ...] = ()  # height, width and channels if X holds flattened maps; otherwise empty
     recipe: str = ""  # JSON, if the file was written by ``headstart convert``; otherwise empty
     notices: tuple[str, ...] = ()  # sentences on how the file was read
-
-
-#: Array → accepted names, in order of preference.
-ARRAY_NAMES = {
-    "X": ("X", "features", "embeddings", "feats", "feature", "embedding", "vectors", "x"),
-    "y": ("y", "labels", "label", "targets", "target", "Y"),
-    "paths": ("paths", "path", "filenames", "file_names", "files", "filepaths", "image_paths"),
-    "class_names": ("class_names", "label_names", "target_names", "classes"),
-    "split": ("split", "splits"),
-    "group": ("group", "groups"),
-    "sha256": ("sha256",),
-    "map_shape": ("map_shape",),
-    "recipe": ("recipe",),
-}
-
-#: Redundant arrays of ``headstart convert``.
-REPEATED = {"labels", "format", "features", "feature_names"}
 
 
 def _given_of(arrays: Archive | OtherFile, path: Path) -> GivenFeatures:

@@ -30,6 +30,18 @@ if TYPE_CHECKING:
 #: Values of X, or rows of a text column, in memory at a time.
 BLOCK_VALUES = 2**24
 
+#: ``Recipe.decode`` of imported features: docs/cache-format.md.
+FOREIGN_RULES = "foreign-1"
+
+#: Prefix of the hashed bytes if the digest of the image file is not given.
+IDENTITY = FOREIGN_RULES.encode() + b"\0"
+
+#: Valid names of feature extractors.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+#: Longer recipes are not kept as provenance.
+MAX_RECIPE_BYTES = 4096
+
 
 @contextmanager
 def open_parquet(path: Path) -> Iterator[GivenFeatures]:
@@ -199,15 +211,6 @@ def _check_path(path: str) -> None:
         raise DataError(f"A path is relative to the folder of images, and inside of it. Received: {path[:200]!r}.")
 
 
-#: ``Recipe.decode`` of imported features: docs/cache-format.md.
-FOREIGN_RULES = "foreign-1"
-
-#: Prefix of the hashed bytes if the digest of the image file is not given.
-IDENTITY = FOREIGN_RULES.encode() + b"\0"
-
-#: Valid names of feature extractors.
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-
 #: Suffix → reader.
 READERS: dict[str, Callable[[Path], AbstractContextManager[GivenFeatures]]] = {
     ".npz": open_npz,
@@ -215,9 +218,6 @@ READERS: dict[str, Callable[[Path], AbstractContextManager[GivenFeatures]]] = {
     ".hdf5": open_h5,
     ".parquet": open_parquet,
 }
-
-#: Longer recipes are not kept as provenance.
-MAX_RECIPE_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)

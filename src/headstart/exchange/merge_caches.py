@@ -25,6 +25,15 @@ FIELDS = ("label", "split", "group")
 
 Labels = dict[str, set[str]]
 
+#: Treatments of conflicts.
+ON_CONFLICT = ("refuse", "later")
+
+#: Contradictions that are told before the rest is counted.
+LISTED = 5
+
+#: Source names kept as provenance.
+MAX_NAMES = 50
+
 
 @dataclass(slots=True)
 class Union:
@@ -110,16 +119,6 @@ def _united_failures(caches: Sequence[FeatureCache], rows: Mapping[str, MergedRo
     """Return the images that no cache could read."""
     failures = {failure.ref.path: failure for cache in caches for failure in cache.failures}
     return [failure for path, failure in failures.items() if path not in rows]
-
-
-#: Treatments of conflicts.
-ON_CONFLICT = ("refuse", "later")
-
-#: Contradictions that are told before the rest is counted.
-LISTED = 5
-
-#: Source names kept as provenance.
-MAX_NAMES = 50
 
 
 @dataclass(frozen=True, slots=True)

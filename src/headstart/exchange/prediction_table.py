@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 #: Name of the split for images held out at random.
 HELD_OUT = "held-out"
 
+#: Prefix of the columns of probabilities.
+PROBABILITY = "probability_"
+
 
 @dataclass(frozen=True, slots=True)
 class ScoredImages:
@@ -79,10 +82,6 @@ def fold_names(tests: Sequence[NDArray[np.int64]], n_splits: int, n_samples: int
         for row in rows.tolist():
             names[row].append(str(number % n_splits + 1))
     return [" ".join(folds) for folds in names]
-
-
-#: Prefix of the columns of probabilities.
-PROBABILITY = "probability_"
 
 
 def predictions_csv(scored: Sequence[ScoredImages]) -> bytes:

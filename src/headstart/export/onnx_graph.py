@@ -97,11 +97,11 @@ def neighbours(graph: Graph, shape: str, axis: int, size_px: int) -> tuple[str, 
     half = graph.constant(0.5)
     centres = graph.constant(np.arange(size_px, dtype=np.float32) + np.float32(0.5))
     positions = graph.add("Sub", graph.add("Mul", centres, scale), half)
-    floor = graph.add("Floor", positions)
-    first = _as_index(graph, graph.add("Max", floor, graph.constant(0)))
+    lower = graph.add("Floor", positions)
+    first = _as_index(graph, graph.add("Max", lower, graph.constant(0)))
     last = graph.add("Sub", length, graph.constant(1, np.int64))
     second = graph.add("Min", _as_index(graph, graph.add("Ceil", positions)), last)
-    return first, second, graph.add("Sub", positions, floor)
+    return first, second, graph.add("Sub", positions, lower)
 
 
 def _blend(graph: Graph, start: str, end: str, weight: str) -> str:

@@ -23,6 +23,20 @@ if TYPE_CHECKING:
     from headstart.report.plots.svg import Plot
     from headstart.types import HeadSpec
 
+#: error: scores are invalid; warning: review needed; info: for information.
+Severity = Literal["error", "warning", "info"]
+
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
+
+#: Cases shown per finding, and images per case.
+PAGE_EXAMPLES, PAGE_MEMBERS = 24, 6
+
+#: Pairs of classes and rows of the table of classes shown.
+PAGE_PAIRS, PAGE_CLASSES = 20, 250
+
+#: Mistakes shown per cell of the confusion matrix, and in total: about 2 MB of thumbnails.
+CELL_MISTAKES, PAGE_MISTAKES = 24, 360
+
 
 def comparison_plots(comparison: Comparison) -> dict[str, Plot]:
     """Return the available plots of a comparison by name, in page order."""
@@ -37,12 +51,6 @@ def comparison_plots(comparison: Comparison) -> dict[str, Plot]:
         probability_plots.every_reliability(comparison),
     ]
     return {plot.name: plot for plot in made if plot is not None}
-
-
-#: error: scores are invalid; warning: review needed; info: for information.
-Severity = Literal["error", "warning", "info"]
-
-SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +147,6 @@ class QualityReport:
         }
 
 
-#: Cases shown per finding, and images per case.
-PAGE_EXAMPLES, PAGE_MEMBERS = 24, 6
-
-
 def quality_page(report: QualityReport) -> str:
     """Return a quality report as one HTML page.
 
@@ -197,13 +201,6 @@ def pictures(thumbnails: Mapping[str, bytes]) -> Callable[[str], str]:
         return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}" if jpeg else ""
 
     return picture
-
-
-#: Pairs of classes and rows of the table of classes shown.
-PAGE_PAIRS, PAGE_CLASSES = 20, 250
-
-#: Mistakes shown per cell of the confusion matrix, and in total: about 2 MB of thumbnails.
-CELL_MISTAKES, PAGE_MISTAKES = 24, 360
 
 
 def benchmark_page(

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 #: Shown for undefined numbers.
 NOTHING = "–"
 
+#: Maximum number of classes in a confusion matrix.
+MAX_CONFUSION_CLASSES = 20
+
 
 def value_text(value: float | None) -> str:
     """Return a score with three decimals."""
@@ -84,10 +87,6 @@ def memory(value: int | None) -> str:
 def digits(value: float) -> str:
     """Return a number with two significant digits, without decimals from 10."""
     return f"{value:.0f}" if value >= 9.95 or value == 0 else f"{value:.2g}"
-
-
-#: Maximum number of classes in a confusion matrix.
-MAX_CONFUSION_CLASSES = 20
 
 
 def summary_line(score: Score) -> str:

@@ -37,6 +37,8 @@ WHOLE_BYTES, SAMPLE_ROWS = 2**24, 16
 #: Maximum number of objects read in a file of another layout.
 MAX_OBJECTS = 1000
 
+Reader = Callable[[Any, Path], Sequence[BaseException]]
+
 
 def serve() -> None:
     """Read one JSON question per line from standard input, and answer with exit codes on standard output."""
@@ -102,9 +104,6 @@ def _limit(memory_bytes: int, cpu_seconds: int) -> None:
     for name, bound in bounds.items():
         with suppress(OSError, ValueError):
             resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), bound)
-
-
-Reader = Callable[[Any, Path], Sequence[BaseException]]
 
 
 def _readers(file: Any) -> tuple[Reader, ...]:

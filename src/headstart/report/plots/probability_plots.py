@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from headstart.report.comparison import Comparison, HeadResult
     from headstart.report.curve_points import Bin, Curve
 
+#: Maximum number of classes in a confusion matrix.
+MAX_CONFUSION_CLASSES = 40
+
+#: Maximum number of probabilities of a head for which curves are drawn, to limit the time for sorting.
+MAX_PROBABILITIES = 10_000_000
+
 
 def reliability(comparison: Comparison) -> Plot:
     """Return accuracy against confidence of the recommended head by bin, with the number of images in each."""
@@ -84,13 +90,6 @@ def every_reliability(comparison: Comparison) -> Plot | None:
         paint, name="calibration", title="Reliability of every head (tenths with at least 10 images)",
         description=f"Expected calibration error: {', '.join(words)}.", height_pt=380,
     )  # fmt: skip
-
-
-#: Maximum number of classes in a confusion matrix.
-MAX_CONFUSION_CLASSES = 40
-
-#: Maximum number of probabilities of a head for which curves are drawn, to limit the time for sorting.
-MAX_PROBABILITIES = 10_000_000
 
 
 def confusion(comparison: Comparison) -> Plot | None:

@@ -50,6 +50,20 @@ ATTRIBUTES = frozenset({
 
 SVG, XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
 
+#: Colour → role.
+COLOURS = {colour: role for role, colour in ROLES.items()}
+
+#: Eight of each, so that heads never differ by colour alone.
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+DASHES: tuple[Any, ...] = (
+    "-", (0, (6, 2)), (0, (2, 1.5)), (0, (7, 2, 1.5, 2)), (0, (1, 2)), (0, (10, 3)), (0, (4, 1.5, 1, 1.5, 1, 1.5)),
+    (0, (3, 4)),
+)  # fmt: skip
+
+#: Maximum length of a name in a plot.
+NAME_LENGTH = 26
+
 
 @dataclass(frozen=True, slots=True)
 class Plot:
@@ -131,10 +145,6 @@ def _restyle(element: ET.Element) -> None:
         del element.attrib["transform"]
 
 
-#: Colour → role.
-COLOURS = {colour: role for role, colour in ROLES.items()}
-
-
 def rename(root: ET.Element, prefix: str) -> None:
     """Add a prefix to every referenced id, and drop the others."""
     used = set()
@@ -151,17 +161,6 @@ def rename(root: ET.Element, prefix: str) -> None:
             target = element.attrib.pop("id")
             if target in used:
                 element.set("id", f"{prefix}-{target}")
-
-
-#: Eight of each, so that heads never differ by colour alone.
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-DASHES: tuple[Any, ...] = (
-    "-", (0, (6, 2)), (0, (2, 1.5)), (0, (7, 2, 1.5, 2)), (0, (1, 2)), (0, (10, 3)), (0, (4, 1.5, 1, 1.5, 1, 1.5)),
-    (0, (3, 4)),
-)  # fmt: skip
-
-#: Maximum length of a name in a plot.
-NAME_LENGTH = 26
 
 
 def look(head: HeadResult, comparison: Comparison) -> dict[str, Any]:
