@@ -28,7 +28,7 @@ def test_a_comparison_in_every_form(cli: Cli, cache: Path, tmp_path: Path) -> No
     )
     assert code == 0, messages
     assert "Take ridge: accuracy" in output
-    assert "latency from pixels is not measured" in messages  # features made elsewhere have no backbone here
+    assert "latency from pixels was not measured" in messages  # features made elsewhere have no backbone here
     rows = list(csv.DictReader((tmp_path / "r.csv").read_text(encoding="utf-8").splitlines()))
     assert [row["head"] for row in rows] == ["ridge", "majority"]
     page = (tmp_path / "pages" / "r.html").read_text(encoding="utf-8")

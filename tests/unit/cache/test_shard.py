@@ -183,8 +183,8 @@ def spoiled(value: float, *, pooled: bool = False) -> FeatureBatch:
 @pytest.mark.parametrize(
     ("batch", "words"),
     [
-        (spoiled(65520), "--storage float32"),
-        (spoiled(-1e6), "--storage float32"),
+        (spoiled(65520), "storage='float32'"),
+        (spoiled(-1e6), "storage='float32'"),
         (spoiled(np.inf), "no number"),
         (spoiled(np.nan), "no number"),
         (spoiled(np.nan, pooled=True), "no number"),
