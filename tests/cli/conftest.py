@@ -20,8 +20,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     monkeypatch.chdir(tmp_path)
     for stream in (console.out, console.err):  # whatever the terminal's own width was when they were made
         monkeypatch.setattr(stream, "width", 200)
-    for module in (run, estimate):
-        monkeypatch.setattr(module, "Network", lambda _options: FakeNetwork())
+    monkeypatch.setattr(run, "Network", lambda _options: FakeNetwork())
     monkeypatch.setattr(estimate, "MEASURED_SECONDS", 0.0)
     monkeypatch.setattr(predict, "build_backbone", lambda *_arguments, **_options: FakeBackbone())
 

@@ -37,8 +37,7 @@ def data(tmp_path: Path, s3: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
     put_folder(s3, folder, "photos", "set/")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-    for module in (run, estimate):
-        monkeypatch.setattr(module, "Network", lambda _options: FakeNetwork())
+    monkeypatch.setattr(run, "Network", lambda _options: FakeNetwork())
     monkeypatch.setattr(estimate, "MEASURED_SECONDS", 0.0)
     assert command(monkeypatch, "extract-features", "s3://photos/set", "-o", CACHE) == 0
     return folder
