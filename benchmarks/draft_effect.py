@@ -86,12 +86,12 @@ def main() -> None:
             for preset in RESIZE_PRESETS:
                 with open_cache(folder / f"{preset}.h5") as cache:
                     presets[preset] = compare(cache, reference, baseline)
-            facts = {"images": reference.n_images, "precision": reference.recipe.precision}
+            metadata = {"images": reference.n_images, "precision": reference.recipe.precision}
     sizes = {
         "enlarged": options.enlarge,
         "shorter_side_px": [int(np.min(sides)), int(np.median(sides)), int(np.max(sides))],
     }
-    write_result(f"draft-effect-{options.data.name}", {**facts, **sizes, "reference": REFERENCE, "presets": presets})
+    write_result(f"draft-effect-{options.data.name}", {**metadata, **sizes, "reference": REFERENCE, "presets": presets})
 
 
 if __name__ == "__main__":

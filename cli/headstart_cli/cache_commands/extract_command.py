@@ -256,7 +256,7 @@ def print_gone(summary: ExtractionSummary) -> None:
 
 def print_bottleneck(summary: ExtractionSummary, options: ExtractOptions) -> None:
     """Print what limited the speed of a run that was long enough."""
-    from headstart.extract.estimate import bottleneck
+    from headstart.extract.bottleneck import bottleneck
 
     sentence = bottleneck(summary, options)
     if sentence and not summary.interrupted:

@@ -17,7 +17,7 @@ from headstart.heads.catalogue import heads_with
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from headstart.heads.fitting.dense_layers import Layer
+    from headstart.heads.fitting.exported_layers import Layer
 
 
 @dataclass(frozen=True, slots=True)

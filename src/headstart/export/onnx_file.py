@@ -15,12 +15,12 @@ from headstart.backbones.vgg16 import BGR_MEANS, VGG16
 from headstart.cache.publish import published_bytes
 from headstart.errors import HeadstartError
 from headstart.export.classifier import Request, open_request
-from headstart.export.onnx_graph import Graph, cut, import_onnx, linear_resize, mean_of_views, mirror
+from headstart.export.onnx_nodes import Graph, cut, import_onnx, linear_resize, mean_of_views, mirror
 from headstart.heads.parameters import GEM_POWER, POOLINGS
 from headstart.heads.transforms import corners
 
 if TYPE_CHECKING:
-    from headstart.heads.fitting.dense_layers import Layer
+    from headstart.heads.fitting.exported_layers import Layer
     from headstart.types import Recipe
 
 #: Minimum divisor: rows of zeros stay zero.

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headstart.cache.reader import FeatureCache
-    from headstart.extract.known_rows import KnownRows
     from headstart.extract.options import ExtractOptions
     from headstart.extract.plan import Plan
+    from headstart.extract.reused_rows import KnownRows
     from headstart.storage.address import Location
 
 #: Share of the rows of a cache that may be dropped unasked.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headstart.cache.rows import PathIndex
-from headstart.extract.known_rows import KnownRows, own_digests, rows_with
+from headstart.extract.reused_rows import KnownRows, own_digests, rows_with
 from headstart.images.discovery.refs import ImageRefs, same_files
 from headstart.images.load import read_image_bytes
 from headstart.images.read_ahead import threads_of

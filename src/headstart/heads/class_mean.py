@@ -11,7 +11,7 @@ from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from headstart.heads.fitting.dense_layers import Layer, softmax_layer
+from headstart.heads.fitting.exported_layers import Layer, softmax_layer
 from headstart.heads.fitting.row_space import blocks
 from headstart.heads.fitting.temperature import encode, fit_temperature
 

@@ -17,8 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from headstart.errors import DataError, ParameterError
 from headstart.heads.catalogue import HEAD_TYPES
-from headstart.heads.fitting.dense_layers import Layer
-from headstart.heads.fitting.keras_network import (
+from headstart.heads.fitting.dense_training import (
     Descent,
     as_views,
     build_network,
@@ -28,6 +27,7 @@ from headstart.heads.fitting.keras_network import (
     probabilities,
     run_epochs,
 )
+from headstart.heads.fitting.exported_layers import Layer
 from headstart.heads.fitting.packed_rows import HeldOut, dense
 from headstart.heads.fitting.temperature import encode, fit_temperature, hold_out
 from headstart.heads.parameters import check_values
@@ -35,7 +35,7 @@ from headstart.heads.parameters import check_values
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from headstart.heads.fitting.keras_network import EpochRunner, Pair, Watched
+    from headstart.heads.fitting.dense_training import EpochRunner, Pair, Watched
     from headstart.heads.fitting.packed_rows import Rows
 
 #: The smallest probability whose logarithm is a score: float32's smallest normal number.

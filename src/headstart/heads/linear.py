@@ -18,7 +18,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from headstart.heads.catalogue import MAX_RANK
 from headstart.heads.fitting.block_solvers import solve_by_blocks, solver_bytes
-from headstart.heads.fitting.dense_layers import Layer, softmax_layer
+from headstart.heads.fitting.exported_layers import Layer, softmax_layer
 from headstart.heads.fitting.linear_path import Solution, finish, solve_alone
 from headstart.heads.fitting.losses import Deviance, Loss, SquaredHinge, softmax
 from headstart.heads.fitting.row_space import no_space, row_space

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from headstart.errors import DataError
 from headstart.heads.fitting.block_solvers import ridge_by_blocks, solver_bytes
-from headstart.heads.fitting.dense_layers import Layer, softmax_layer
+from headstart.heads.fitting.exported_layers import Layer, softmax_layer
 from headstart.heads.fitting.packed_rows import of_blocks
 from headstart.heads.fitting.row_space import Centred
 from headstart.heads.fitting.temperature import encode, fit_temperature, hold_out

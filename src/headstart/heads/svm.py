@@ -15,7 +15,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from headstart.errors import DataError
-from headstart.heads.fitting.dense_layers import Layer, calibrated_layer, softmax_layer
+from headstart.heads.fitting.exported_layers import Layer, calibrated_layer, softmax_layer
 from headstart.heads.fitting.row_space import row_space
 from headstart.heads.fitting.temperature import encode, fit_temperature
 from headstart.heads.linear import LinearSVM

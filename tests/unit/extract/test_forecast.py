@@ -16,9 +16,9 @@ from headstart.cache.reader import open_cache
 from headstart.errors import RecipeMismatchError
 from headstart.extract import estimate
 from headstart.extract.estimate import Forecast, bytes_per_row, forecast_extraction, free_disk_bytes
-from headstart.extract.known_rows import KnownRows
 from headstart.extract.lock import lock
 from headstart.extract.options import ExtractionSummary, ExtractOptions
+from headstart.extract.reused_rows import KnownRows
 from headstart.extract.run import extract_features
 from pictures import class_folders, picture
 

@@ -25,8 +25,8 @@ from headstart.cache.shard_writer import publish_shards
 from headstart.cache.sharded.shard_folder import ShardFolder
 from headstart.cache.writer import ShardWriter
 from headstart.extract.assemble import assemble, is_current
-from headstart.extract.known_rows import KnownRows
 from headstart.extract.plan import make_plan
+from headstart.extract.reused_rows import KnownRows
 from headstart.extract.run import extract_features
 from headstart.images.discovery.refs import ImageRefs
 from headstart.quality.file_checks import file_findings, read_columns

@@ -16,7 +16,7 @@ from bundles import change_metadata, refresh_digest, rewrite
 from headstart.bundles.bundle import load_bundle
 from headstart.errors import BundleError
 from headstart.heads.catalogue import default_spec, make_head
-from headstart.heads.fitting.keras_network import build_network
+from headstart.heads.fitting.dense_training import build_network
 from headstart.runtime import import_keras
 
 

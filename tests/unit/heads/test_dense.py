@@ -12,7 +12,7 @@ from sklearn.metrics import log_loss
 
 from headstart.errors import DataError, ParameterError
 from headstart.heads.dense import DenseHead
-from headstart.heads.fitting.keras_network import Descent, build_network, compile_epoch
+from headstart.heads.fitting.dense_training import Descent, build_network, compile_epoch
 from headstart.runtime import import_keras
 
 pytestmark = pytest.mark.slow
