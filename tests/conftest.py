@@ -23,6 +23,10 @@ settings.register_profile("headstart", deadline=None)
 settings.load_profile("headstart")
 
 
+#: Modules and folders of tests that take longest.
+LONGEST = ("tests/cli/test_readme.py", "tests/cluster/", "tests/unit/extract/test_scale.py", "tests/weights/")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Nothing that is kept for this user, beyond one run of a command, is read or written by a test."""
@@ -46,6 +50,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return next((folder for folder in folders if nodeid.startswith(folder)), super()._split_scope(nodeid))
 
     return Modules(config, log) if config.getoption("dist") == "loadscope" else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the modules that take longest, so that no process works alone at the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
 @pytest.hookimpl(tryfirst=True)

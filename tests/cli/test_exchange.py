@@ -98,4 +98,4 @@ def test_caches_become_one_and_contradictions_are_told(folder: Path, capsys: pyt
     assert headstart(*command, "--on-conflict", "later") == 0
     captured = capsys.readouterr()
     assert "1 contradictions" in captured.err
-    assert "all.h5: 40 images, 2 classes; 0 stood in more than one cache" in captured.out.replace("\n", " ")
+    assert "all.h5: 40 images, 2 classes; 0 were in more than one cache" in captured.out.replace("\n", " ")

@@ -14,7 +14,7 @@ from headstart.backbones.weights import Weights
 from headstart.extract.pipeline import extract_shard
 from headstart.extract.shard_jobs import ShardJob
 from headstart.images.discovery.scan import discover
-from headstart.types import FeatureBatch
+from headstart.types import Backbone, FeatureBatch
 from headstart.verify import verify_cache
 
 pytestmark = pytest.mark.weights
@@ -37,11 +37,15 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-class Wrapper:
-    """The real network behind pixels that are prepared wrongly; it says the recipe of the right ones."""
+class Wrapper(Backbone):
+    """The real network behind pixels that are prepared wrongly; its recipe is that of the right ones."""
 
     def __init__(self, backbone: FrozenBackbone, mistake: str) -> None:
-        self.recipe, self.batch_size, self.inner, self.mistake = backbone.recipe, backbone.batch_size, backbone, mistake
+        self.recipe, self.device, self.inner, self.mistake = backbone.recipe, backbone.device, backbone, mistake
+
+    @property
+    def batch_size(self) -> int:
+        return self.inner.batch_size
 
     def forward(self, images: NDArray[np.uint8]) -> FeatureBatch:
         if self.mistake == "RGB instead of BGR":

@@ -8,16 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from headstart.texts import counted
-from headstart_cli.command_options import (
-    BatchSize,
-    Data,
-    Device,
-    Json,
-    Positive,
-    Precision,
-    Predictions,
-    Weights,
-)
+from headstart_cli.command_options import BatchSize, Data, Device, Json, Positive, Precision, Predictions, Weights
 from headstart_cli.console import err, out, print_json, said, shown
 
 if TYPE_CHECKING:

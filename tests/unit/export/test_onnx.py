@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from headstart.errors import HeadstartError, MissingExtraError
 from headstart.export import export_model
-from headstart.export.onnx_file import activate
-from headstart.export.onnx_nodes import Graph, as_float, linear_resize, mean_of_views, mirror
+from headstart.export.onnx_file import Graph, activate, as_float, linear_resize, mean_of_views, mirror
 from headstart.heads.fitting.exported_layers import Layer
 from headstart.heads.parameters import ACTIVATIONS
 from headstart.images.resize import keras_bilinear
