@@ -35,7 +35,7 @@ class Prediction:
     Attributes
     ----------
     path : str
-        As given, or as found in the given folder.
+        Path as given, or as found in the given folder.
     probabilities : ndarray of shape (n_classes,), float64, or None
         In the order of the head's class names; None if the image could not be read.
     failure : str

@@ -58,11 +58,11 @@ class Graph:
     Parameters
     ----------
     size_px, batch_size : int
-        Of the input.
+        Side length of the input, and images in it.
     weights : Weights
-        Of a network in floating point.
+        Weights of a network in floating point.
     layers, ranges : optional
-        Of a quantised one, in place of ``weights``.
+        Weights of a quantised network, in place of ``weights``.
     """
 
     def __init__(
@@ -267,13 +267,13 @@ def calibrate(
     Parameters
     ----------
     weights : Weights
-        Of the network.
+        Weights of the network.
     images : ndarray of shape (n_images, size, size, 3), uint8
         The sample.
     digests : sequence of str
         SHA-256 of their files.
     seed : int
-        That the sample was drawn with.
+        Seed with which the sample was drawn.
 
     Raises
     ------

@@ -160,7 +160,7 @@ class Program:
     size_px : int
         Height and width of the images.
     means : sequence of float
-        Of blue, green and red, to be subtracted.
+        Means of blue, green and red, to be subtracted.
     column_layers : tuple of str
         Layer of each of the averages.
     batch_size : int

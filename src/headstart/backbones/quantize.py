@@ -105,7 +105,7 @@ def images_to_pay(seconds: float, rate: float, int8_rate: float) -> float:
     Parameters
     ----------
     seconds : float
-        That the run starts later for: the sample, its forward pass, and the second network.
+        Seconds before the run starts: the sample, its forward pass, and the second network.
     rate, int8_rate : float
         Images per second in the other precision, and in int8.
 

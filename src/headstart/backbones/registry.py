@@ -64,7 +64,7 @@ class MirroredBackbone(Backbone):
     Parameters
     ----------
     backbone : Backbone
-        That sees images as they are.
+        A backbone that sees images as they are.
     """
 
     def __init__(self, backbone: Backbone) -> None:

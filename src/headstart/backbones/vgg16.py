@@ -200,7 +200,7 @@ class FrozenBackbone(Vgg16Engine):
         Parameters
         ----------
         images : ndarray
-            As for :meth:`forward`; more than one batch of them are computed at once, and not in the meantime.
+            Images as for :meth:`forward`; more than one batch is computed at once, and not in the background.
         """
         check_images(images, self.recipe.input_size_px)
         program = self._program

@@ -188,7 +188,7 @@ def merge(
     recipe : Recipe, optional
         Required of all sources; by default that of the first one in use.
     compression : str, optional
-        Of the new file; by default that of the first source in use. Rows compressed otherwise are recompressed.
+        Compression of the new file; by default that of the first source in use. Other rows are recompressed.
 
     Raises
     ------

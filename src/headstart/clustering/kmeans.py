@@ -96,9 +96,9 @@ def cluster_images(
         Number of clusters; or the smallest and largest number of a range, from which the one with the highest silhouette is
         chosen.
     features : sequence of str
-        As for a head: ``avg``, ``flatten`` … of the stored layer, or names of pooled layers.
+        ``avg``, ``flatten`` … of the stored layer, or names of pooled layers, as for a head.
     scaling : str
-        As for a head: ``sqrt-l2``, ``l2``, ``standard`` or ``none``.
+        ``sqrt-l2``, ``l2``, ``standard`` or ``none``, as for a head.
     random_state : int
         Seeds the sample and the initializations.
 

@@ -147,10 +147,10 @@ def labelled(labels: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
     n_classes = len(np.unique(np.asarray(labels)[rows]))
     if n_classes < 2:
         unlabelled = "" if len(rows) else " To label images group by group: headstart cluster CACHE."
+        images = counted(len(rows), "labelled image") if len(rows) else "no labelled images"
         raise DataError(
-            "A classifier needs labelled images of at least two classes. Received: "
-            f"{counted(len(rows), 'labelled image')} of {counted(n_classes, 'class')}. Expected: one folder per class, or a "
-            f"manifest with labels.{unlabelled}"
+            f"A classifier needs labelled images of at least two classes. Found {images}"
+            f"{' of one class' if n_classes else ''}. Expected: one folder per class, or a manifest with labels.{unlabelled}"
         )
     return rows
 

@@ -122,7 +122,7 @@ def with_missing(rows: MergedRows, old: FeatureCache, gone: NDArray[np.int64]) -
     Parameters
     ----------
     rows : MergedRows
-        Of the images that are there.
+        Rows of the existing images.
     old : FeatureCache
         The cache that is brought up to date.
     gone : ndarray of shape (n_gone,), int64

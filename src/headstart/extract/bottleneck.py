@@ -29,7 +29,7 @@ def bottleneck(summary: ExtractionSummary, options: ExtractOptions, n_cores: int
     options : ExtractOptions
         What it was asked to do.
     n_cores : int, optional
-        Of this machine.
+        Cores of this machine.
     """
     times = summary.times
     if summary.n_computed < MIN_IMAGES or times.seconds < MIN_SECONDS:

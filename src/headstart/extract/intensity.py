@@ -41,7 +41,7 @@ def find_intensity(
     how : str
         A key of :data:`PERCENTILES`.
     page : int, str or None
-        Of the recipe.
+        Page of the recipe.
     progress : Progress
         Is told what is done.
 

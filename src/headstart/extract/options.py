@@ -110,7 +110,7 @@ class ExtractOptions:
     layer, input_size_px : optional
         Layer to store, and height and width of the input; the defaults are the backbone's.
     resize, storage, views, page
-        As in :class:`headstart.types.Recipe`.
+        See :class:`headstart.types.Recipe`.
     intensity : str or tuple of float
         Which sample values of more than 8 bits become 0 and 255: ``type``, the limits of each image's type; two values; or
         ``range`` or ``percentiles`` of the data set, found before the extraction (extract/intensity.py). A cache that has
@@ -226,7 +226,7 @@ class ExtractionSummary:
     notes : Counter
         How many of the images that were computed lost something on the way to 8-bit RGB, per note (images/load.py).
     seconds : float
-        Of the whole run.
+        Times of the whole run.
     times : RunTimes
         Where the time of the images that were computed went.
     device : str

@@ -122,7 +122,7 @@ class Pipeline:
     Parameters
     ----------
     job, backbone, info, stop, on_images
-        As for :func:`extract_shard`.
+        See :func:`extract_shard`.
     times : RunTimes, optional
         Is told where the time goes.
     max_unpublished : int, optional

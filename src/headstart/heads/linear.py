@@ -196,7 +196,7 @@ class LinearSVM(LinearClassifier):
     class_weight : None, "balanced" or mapping
         As in scikit-learn.
     tol, max_iter, reduce
-        As in :class:`LogisticHead`.
+        See :class:`LogisticHead`.
     """
 
     def __init__(

@@ -133,7 +133,7 @@ def mistakes_by_cell(
     Parameters
     ----------
     y_true, probabilities, class_names, paths
-        Of every image.
+        Values of every image.
     per_cell, most : int
         Maximum number of listed mistakes per cell, the most confident ones, and in total.
     """

@@ -176,7 +176,7 @@ def search_head(
 ) -> SearchResult:
     """Return the setting of a head that predicts held-out images best, by a cross-validated score.
 
-    Of equal ones the first wins: the first cache, fewer features, then the order of the catalogue's grid.
+    The first of equal ones wins: the first cache, fewer features, then the order of the catalogue's grid.
 
     Parameters
     ----------

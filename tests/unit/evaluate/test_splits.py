@@ -107,5 +107,5 @@ def test_another_cache_is_scored_whole() -> None:
 
 
 def test_without_any_label_clusters_are_named() -> None:
-    with pytest.raises(DataError, match=r"0 labelled images of 0 classes\..*headstart cluster CACHE"):
+    with pytest.raises(DataError, match=r"Found no labelled images\..*headstart cluster CACHE"):
         split_by_fraction(np.array([-1, -1]), fraction=0.5, sha256=["a", "b"])

@@ -1,1 +1,1 @@
-"""Who computes the shards of a run: this process, one process for each device, or the workers of a Ray cluster."""
+"""Engines that compute the shards of a run: this process, one process per device, or the workers of a Ray cluster."""

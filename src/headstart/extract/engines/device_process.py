@@ -34,9 +34,9 @@ class DeviceProcess:
     Parameters
     ----------
     name : str
-        Of its device.
+        Name of its device.
     environment : mapping
-        Of the process.
+        Environment of the process.
     setup : tuple
         Its first message.
     inbox : SimpleQueue
@@ -127,11 +127,11 @@ class DeviceWorker(Worker):
     Parameters
     ----------
     name : str
-        Of the device, as the other process calls it.
+        Name of the device in the other process.
     network, job
-        As of :class:`Worker`.
+        See :class:`Worker`.
     n_threads : int
-        Of the network.
+        Threads of the network.
     max_unpublished : int
         Images that a crash may cost.
     *streams : binary files

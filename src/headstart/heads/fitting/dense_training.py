@@ -299,7 +299,7 @@ def run_epochs(
     network : keras.Model
         What ``run_epoch`` trains.
     run_epoch : callable
-        As of :func:`compile_epoch`; of rows with several views it is given numbers of views.
+        Result of :func:`compile_epoch`; for rows with several views it is given numbers of views.
     train : ndarray of int
         The rows to train on.
     watched : blocks of (X, codes)

@@ -76,7 +76,7 @@ class ScaledRows:
     Attributes
     ----------
     rows : Rows
-        As they are.
+        Rows, unchanged.
     scaler : transformer
         Fitted.
     """
