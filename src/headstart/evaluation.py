@@ -173,10 +173,10 @@ def _evaluate_on_images(
     probabilities, averages = [], []
     failed: list[Failure] = []
     for images, failures in predictor.batches(data.root, [ref for ref in refs if ref.label in numbers]):
-        failed += failures
+        failed += failures.values()
         if images:
-            features = predictor.forward(images)
-            rows += [image.row for image in images]
+            features = predictor.forward(list(images.values()))
+            rows += [image.row for image in images.values()]
             probabilities.append(bundle.predict_proba([features], bundle.recipe))
             averages.append(last_block_of(features, bundle.recipe))
     if not rows:

@@ -1,4 +1,4 @@
-"""Predict class probabilities of image files with a saved head and its backbone."""
+"""Predict class probabilities of images with a saved head and its backbone."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+from PIL import Image
 
 from headstart.backbones.registry import BACKBONES, build_backbone, engine_label, pick_engine
 from headstart.bundles.bundle import Bundle, load_bundle
@@ -17,6 +18,7 @@ from headstart.errors import DataError, HeadstartError, RecipeMismatchError
 from headstart.images.discovery.manifest import is_manifest, read_paths
 from headstart.images.discovery.refs import state_of
 from headstart.images.discovery.scan import discover
+from headstart.images.load import GivenImage, given_image
 from headstart.images.read_ahead import ReadOptions, batches
 from headstart.types import Failure, ImageRef
 
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
     from headstart.storage.address import Location
     from headstart.types import Backbone, FeatureBatch
 
+    #: The path of an image, folder or manifest; the bytes of an image file; a PIL image; or a uint8 array of shape (height,
+    #: width), (height, width, 3), RGB, or (height, width, 4), RGBA.
+    Input: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
@@ -35,7 +41,7 @@ class Prediction:
     Attributes
     ----------
     path : str
-        Path as given, or as found in the given folder.
+        Path as given, or as found in the given folder; ``inputs[2]`` for the third input, if that is no path.
     probabilities : ndarray of shape (n_classes,), float64, or None
         In the order of the head's class names; None if the image could not be read.
     failure : str
@@ -75,14 +81,16 @@ class Predictor:
     backbone : Backbone, optional
         An existing backbone.
 
-    Notes ----- With ncnn, a Predictor may be used in forked processes (e.g. ``gunicorn --preload``); each builds its
-    own network on first use.
+    Notes
+    -----
+    With ncnn, a Predictor may be used in forked processes (e.g. ``gunicorn --preload``); each builds its own network on first
+    use.
 
     Examples
     --------
     >>> predictor = Predictor("heads/ants-bees")                                       # doctest: +SKIP
-    >>> [p.top(predictor.class_names, 1) for p in predictor.predict(["a.jpg"])]        # doctest: +SKIP
-    [[('bees', 0.98)]]
+    >>> [p.top(predictor.class_names, 1) for p in predictor.predict(["a.jpg", array])] # doctest: +SKIP
+    [[('bees', 0.98)], [('ants', 0.91)]]
     """
 
     def __init__(
@@ -129,24 +137,33 @@ class Predictor:
         """Class names in the order of the probabilities."""
         return self.bundle.class_names
 
-    def predict(self, inputs: Sequence[str | Path]) -> Iterator[Prediction]:
-        """Yield a prediction for every image in ``inputs``: files, folders, and manifests.
+    def predict(self, inputs: Input | Sequence[Input]) -> Iterator[Prediction]:
+        """Yield a prediction for every image in ``inputs``, in their order.
+
+        Parameters
+        ----------
+        inputs : path, bytes, PIL image or array; or a sequence of these
+            Images, folders and manifests by their paths; the bytes of image files; images opened by Pillow; and uint8
+            arrays of shape (height, width), (height, width, 3), RGB, or (height, width, 4), RGBA. All are decoded by the
+            rules of the head's recipe: EXIF orientation, transparency over white, modes and depths. Of a PIL image the
+            current frame is taken.
 
         Raises
         ------
         DataError
-            If an input does not exist, a folder has no images, or a manifest lists no path or a missing file.
+            If an input does not exist or is of another type, an array has another type or shape, a folder has no images,
+            or a manifest lists no path or a missing file.
         """
-        root, found = collect_images(inputs)
-        names = {id(ref): name for name, ref in found}
+        single = isinstance(inputs, str | os.PathLike | bytes | Image.Image | np.ndarray)
+        root, found = collect_images([inputs] if single else inputs)  # type: ignore[list-item,arg-type]
         for images, failures in self.batches(root, [ref for _, ref in found]):
-            if images:
-                rows = self.probabilities(images)
-                yield from (
-                    Prediction(names[id(image.row.ref)], probabilities, notes=image.row.notes)
-                    for image, probabilities in zip(images, rows, strict=True)
-                )
-            yield from (Prediction(names[id(f.ref)], None, f.reason) for f in failures)
+            rows = self.probabilities(list(images.values())) if images else ()
+            done = {
+                index: Prediction(found[index][0], probabilities, notes=images[index].row.notes)
+                for index, probabilities in zip(images, rows, strict=True)
+            }
+            done |= {index: Prediction(found[index][0], None, failure.reason) for index, failure in failures.items()}
+            yield from (done[index] for index in sorted(done))
 
     def probabilities(self, images: Sequence[LoadedImage]) -> NDArray[np.float64]:
         """Return probabilities of decoded images, shape (n_images, n_classes), float64."""
@@ -156,28 +173,41 @@ class Predictor:
         """Return the features of decoded images."""
         return self.backbone.forward(np.stack([image.pixels for image in images]))
 
-    def batches(self, root: Location, refs: Sequence[ImageRef]) -> Iterator[tuple[list[LoadedImage], list[Failure]]]:
-        """Yield batches of images decoded by the head's recipe, with the failures."""
-        job = ReadOptions(root)
-        return batches(refs, self.recipe, job, lambda: self.backbone.batch_size)
+    def batches(
+        self, root: Location, refs: Sequence[ImageRef]
+    ) -> Iterator[tuple[dict[int, LoadedImage], dict[int, Failure]]]:
+        """Yield batches of images decoded by the head's recipe, and the failures, each by its index in ``refs``."""
+        return batches(refs, self.recipe, ReadOptions(root), lambda: self.backbone.batch_size)
 
 
-def collect_images(inputs: Sequence[str | Path]) -> tuple[Path, list[tuple[str, ImageRef]]]:
-    """Return the common folder of all inputs, and each image with its display name and its path below that folder."""
-    files = [file for path in map(Path, inputs) for file in (read_paths(path) if is_manifest(path) else [path])]
-    given = {path: Path.cwd() / path for path in files}  # not resolved: a link keeps the name it was given
+def collect_images(inputs: Sequence[Input]) -> tuple[Path, list[tuple[str, ImageRef]]]:
+    """Return the common folder of all paths, and each image with its display name and its path below that folder."""
+    given: dict[Path | str, Path | GivenImage] = {}
+    for number, image in enumerate(inputs):
+        if isinstance(image, str | os.PathLike):
+            path = Path(image)
+            files = read_paths(path) if is_manifest(path) else [path]
+            given |= {file: Path.cwd() / file for file in files}  # not resolved: a link keeps the name it was given
+        else:
+            given[f"inputs[{number}]"] = given_image(image, f"inputs[{number}]")
     if not given:
         raise DataError("Nothing to predict: name at least one image or folder.")
-    root = Path(os.path.commonpath([path if path.is_dir() else path.parent for path in given.values()]))
-    found: list[tuple[str, ImageRef]] = []
-    for name, path in given.items():
-        below = path.relative_to(root).as_posix()
-        if path.is_dir():
-            for ref in discover(path).refs:
-                inside = ref.path if below == "." else f"{below}/{ref.path}"
-                found.append((str(name / ref.path), replace(ref, path=inside, label=None, split=None)))
-        elif path.exists():
-            found.append((str(name), ImageRef(below, None, None, None, *state_of(path.stat()))))
-        else:
-            raise DataError(f"There is no image or folder at {name}.")
-    return root, found
+    folders = [path if path.is_dir() else path.parent for path in given.values() if isinstance(path, Path)]
+    root = Path(os.path.commonpath(folders)) if folders else Path()
+    return root, [image for name, path in given.items() for image in _images_at(name, path, root)]
+
+
+def _images_at(name: Path | str, path: Path | GivenImage, root: Path) -> Iterator[tuple[str, ImageRef]]:
+    """Yield the images of an input with their names."""
+    if isinstance(path, GivenImage):
+        yield path.path, path
+        return
+    below = path.relative_to(root).as_posix()
+    if path.is_dir():
+        for ref in discover(path).refs:
+            inside = ref.path if below == "." else f"{below}/{ref.path}"
+            yield str(name / Path(ref.path)), replace(ref, path=inside, label=None, split=None)
+    elif path.exists():
+        yield str(name), ImageRef(below, None, None, None, *state_of(path.stat()))
+    else:
+        raise DataError(f"There is no image or folder at {name}.")

@@ -66,7 +66,7 @@ class ImageRow:
     """The description of one image in a cache, without its features."""
 
     ref: ImageRef  # where the image was found
-    sha256: str  # SHA-256 of the file's bytes, 64 hexadecimal digits; identifies the row
+    sha256: str  # SHA-256 of the file's bytes, 64 hexadecimal digits; identifies the row in a cache
     width_px: int  # size after EXIF rotation and before the resize
     height_px: int
     #: Conversions and oddities: ``exif-rotated-90``, ``alpha-on-white``, ``from-CMYK`` … (images/decode.py)

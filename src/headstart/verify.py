@@ -212,16 +212,15 @@ class Comparison:
     def recompute(self, rows: NDArray[np.int64], backbone: Backbone) -> int:
         """Recompute rows and return how many were computed."""
         refs = [_ref_now(self.root, self.cache.rows.path[row]) for row in rows.tolist()]
-        row_of = {id(ref): row for ref, row in zip(refs, rows.tolist(), strict=True)}
         job = ReadOptions(self.root)
         n_computed = n_different = 0
         for images, failures in batches(refs, self.cache.recipe, job, lambda: backbone.batch_size):
-            for failure in failures:
+            for index, failure in failures.items():
                 what = f"it cannot be decoded: {failure.reason}"
-                self.findings.append(Finding(IMAGE, what, row_of[id(failure.ref)], failure.ref.path))
+                self.findings.append(Finding(IMAGE, what, int(rows[index]), failure.ref.path))
             if images:
                 n_computed += len(images)
-                n_different += self.compare(images, [row_of[id(image.row.ref)] for image in images], backbone)
+                n_different += self.compare(list(images.values()), rows[list(images)].tolist(), backbone)
         if n_different and n_different == n_computed:
             self.findings.append(Finding(RECIPE, _all_different(n_computed, self.cache.recipe)))
         return n_computed

@@ -211,8 +211,8 @@ class Pipeline:
             for shard in shards:
                 file = ShardFile(shard, self.job, self.backbone, self.info)
                 for images, failures in grouped(islice(results, len(shard.refs)), batch_size):
-                    pixels = np.stack([image.pixels for image in images]) if images else None
-                    yield Batch(file, pixels, [image.row for image in images], failures)
+                    pixels = np.stack([image.pixels for image in images.values()]) if images else None
+                    yield Batch(file, pixels, [image.row for image in images.values()], list(failures.values()))
 
     def _write_behind(self, batch: Batch, features: FeatureBatch | None) -> tuple[int, int]:
         """Hand features to the writer, in the thread that fetches them.

@@ -55,6 +55,7 @@ from headstart.images.readers.heic import HeicFile, is_heic
 from headstart.images.readers.jpeg2000 import DeepJpeg2000, colour_bits
 from headstart.images.readers.pillow_files import (
     PillowFile,
+    PillowImage,
     check_size,
     ignore_pillow_warnings,
     open_image,
@@ -92,11 +93,11 @@ class DecodedImage:
     notes: tuple[str, ...]  # conversions and oddities; see the table of the module
     width_px: int  # size of the upright image, before ``shrink``
     height_px: int
-    format: str  # Pillow's name of the file's format
+    format: str  # Pillow's name of the file's format; empty for an image made in memory
 
 
 def decode(
-    data: bytes,
+    data: bytes | Image.Image,
     *,
     name: str = "",
     max_pixels: int = MAX_PIXELS,
@@ -104,14 +105,15 @@ def decode(
     draft_px: int | None = None,
     rules: DecodeRules = DEFAULT_RULES,
 ) -> DecodedImage:
-    """Return the pixels of an image file; thread-safe.
+    """Return the pixels of an image file, or of an image opened by Pillow; thread-safe.
 
     Warnings from Pillow's own modules are ignored for the whole process from then on, so that ``-W error`` has no effect.
 
     Parameters
     ----------
-    data : bytes
-        The whole file.
+    data : bytes or Image
+        The whole file; or an image, whose current frame is taken as Pillow decodes it: in full size, and of 16-bit colours
+        the upper 8 bits.
     name : str
         File name, to compare its suffix with the content.
     max_pixels : int
@@ -155,14 +157,14 @@ def readable_errors() -> Iterator[None]:
 
 
 def _decode_checked(
-    data: bytes,
+    data: bytes | Image.Image,
     name: str,
     max_pixels: int,
     shrink: Callable[..., Pixels] | None,
     draft_px: int | None,
     rules: DecodeRules,
 ) -> DecodedImage:
-    file = open_file(data, name, max_pixels)
+    file = PillowImage(data, max_pixels) if isinstance(data, Image.Image) else open_file(data, name, max_pixels)
     notes = [f"named-{suffix}-is-{file.format}"] if (suffix := wrong_suffix(name, file.format)) else []
     image = file.image if isinstance(file, PillowFile) else None
     draft = start_draft(image, draft_px) if image is not None and draft_px is not None else None

@@ -8,14 +8,15 @@ import os
 import stat
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
-from headstart.errors import ImageError
+from headstart.errors import DataError, ImageError
 from headstart.images.decode import (
     LARGE_PIXELS,
     MAX_PIXELS,
@@ -74,6 +75,37 @@ def sentences(counts: Mapping[str, int], *, with_options: bool = True) -> list[s
 
 
 @dataclass(frozen=True, slots=True)
+class GivenImage(ImageRef):
+    """An image that is no file but a value; its path is a name for it."""
+
+    content: bytes | Image.Image = field(default=b"", compare=False, repr=False)
+
+
+def given_image(value: Any, name: str) -> GivenImage:
+    """Return the bytes of an image file, a PIL image, or a uint8 array of grey, RGB or RGBA pixels as an image of this name.
+
+    Raises
+    ------
+    DataError
+        If it is something else.
+    """
+    if isinstance(value, np.ndarray):
+        if value.dtype != np.uint8 or (value.ndim, *value.shape[2:]) not in {(2,), (3, 3), (3, 4)} or not value.size:
+            raise DataError(
+                f"{name} is an array of {value.dtype} with the shape {value.shape}. Expected: uint8 with the shape (height, "
+                "width), (height, width, 3) or (height, width, 4), of values from 0 to 255.",
+                hint="Several images are given as a list of arrays.",
+            )
+        value = Image.fromarray(value)
+    if not isinstance(value, bytes | Image.Image):
+        raise DataError(
+            f"{name} is of the type {type(value).__name__}. Expected: a path, the bytes of an image file, a PIL image, or a "
+            "NumPy array."
+        )
+    return GivenImage(name, None, None, None, len(value) if isinstance(value, bytes) else 0, 0, content=value)
+
+
+@dataclass(frozen=True, slots=True)
 class LoadedImage:
     """An image ready for the network."""
 
@@ -84,23 +116,28 @@ class LoadedImage:
 def load_image(
     root: Location, ref: ImageRef, *, size_px: int, resize_preset: str, rules: DecodeRules = DEFAULT_RULES
 ) -> LoadedImage:
-    """Return an image, read once: the digest is that of the decoded bytes.
+    """Return an image, read once: the digest is that of the decoded bytes; empty for an image that is given decoded.
 
     Raises
     ------
     ImageError
         If the file cannot be read or decoded; the message is the reason.
     """
-    data = read_image_bytes(root, ref)
+    data = ref.content if isinstance(ref, GivenImage) else read_image_bytes(root, ref)
     image = decode_resized(data, ref.path, size_px, resize_preset, rules)
-    row = ImageRow(ref, hashlib.sha256(data).hexdigest(), image.width_px, image.height_px, image.notes)
+    digest = hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else ""
+    row = ImageRow(ref, digest, image.width_px, image.height_px, image.notes)
     return LoadedImage(image.pixels, row)
 
 
 def decode_resized(
-    data: bytes, name: str, size_px: int, preset: str = "keras-bilinear", rules: DecodeRules = DEFAULT_RULES
+    data: bytes | Image.Image,
+    name: str,
+    size_px: int,
+    preset: str = "keras-bilinear",
+    rules: DecodeRules = DEFAULT_RULES,
 ) -> DecodedImage:
-    """Return an image file as a square; raises what ``decode`` and ``resize`` do."""
+    """Return an image as a square; raises what ``decode`` and ``resize`` do."""
     draft_px = size_px if preset in DRAFT_PRESETS else None
     shrink = partial(resize, size_px=size_px, preset=preset)
     return decode(data, name=name, shrink=shrink, draft_px=draft_px, rules=rules)

@@ -198,26 +198,26 @@ def threads_of(root: Location, threads: int) -> int:
 
 def batches(
     refs: Iterable[ImageRef], recipe: Recipe, job: ReadJob, batch_size: Callable[[], int]
-) -> Iterator[tuple[list[LoadedImage], list[Failure]]]:
-    """Yield full batches of decoded images, in order, and the failures among them."""
+) -> Iterator[tuple[dict[int, LoadedImage], dict[int, Failure]]]:
+    """Yield full batches of decoded images, and the failures among them, each by its index in ``refs``."""
     with closing(decoded(refs, recipe, job, ahead=images_ahead(batch_size(), job))) as results:
         yield from grouped(results, batch_size)
 
 
 def grouped(
     results: Iterable[LoadedImage | Failure], batch_size: Callable[[], int]
-) -> Iterator[tuple[list[LoadedImage], list[Failure]]]:
-    """Yield batches of decoded images, and the failures among them; the last batch may be smaller."""
-    images: list[LoadedImage] = []
-    failures: list[Failure] = []
-    for result in results:
+) -> Iterator[tuple[dict[int, LoadedImage], dict[int, Failure]]]:
+    """Yield batches of decoded images, and the failures among them, each by its index; the last batch may be smaller."""
+    images: dict[int, LoadedImage] = {}
+    failures: dict[int, Failure] = {}
+    for index, result in enumerate(results):
         if isinstance(result, Failure):
-            failures.append(result)
+            failures[index] = result
         else:
-            images.append(result)
+            images[index] = result
         if len(images) >= batch_size():
             yield images, failures
-            images, failures = [], []
+            images, failures = {}, {}
     if images or failures:
         yield images, failures
 

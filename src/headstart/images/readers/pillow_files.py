@@ -66,7 +66,7 @@ CAMERA_RAW = "camera raw is not supported: convert it to JPEG, PNG or TIFF"
 #: Modules whose warnings are ignored; those of pydicom may contain patient data.
 PILLOW = r"(PIL|pillow_heif|pydicom)\."
 
-_filtering = threading.Lock()
+_filtering, _loading = threading.Lock(), threading.Lock()
 
 # Pillow logs what it also raises; without a handler, Python would print it.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -328,6 +328,27 @@ class PillowFile(PictureFile):
         load(image)
         _spread_transparency(image, self._data)
         return grey_samples(image, self._data) or deep_samples(image) or Samples(to_rgb(image, notes))
+
+
+class PillowImage(PictureFile):
+    """An image that the caller has opened with Pillow or made of an array: what Pillow decodes of its current frame."""
+
+    def __init__(self, image: Image.Image, max_pixels: int) -> None:
+        check_size(image, max_pixels)
+        self.image, self.format, self.size = image, image.format or "", image.size
+
+    def read(self, number: int, notes: list[str]) -> Samples:
+        image, orientation = self.image, 1
+        with _loading:  # the same image may be given twice, and Pillow loads it in one thread only
+            if is_16_bit_colour(image, rawmode_of(image)):
+                notes.append("upper-bits")
+            if image.format == "TIFF":  # see PillowFile
+                _note_orientation(image, notes)
+            image.load()
+            if image.format != "TIFF":
+                orientation = _note_orientation(image, notes)
+        samples = deep_samples(image) or Samples(to_rgb(image, notes))
+        return turned(samples, orientation) if orientation in ORIENTATIONS else samples
 
 
 def joined(planes: Sequence[Samples], notes: list[str]) -> Samples:

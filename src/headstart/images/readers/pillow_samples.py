@@ -38,14 +38,15 @@ UNPACKED = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
 UNUSED_ALPHA = frozenset({"BMP", "DIB", "TGA", "ICO"})
 
 
-def rawmode_of(image: ImageFile.ImageFile) -> str:
-    """Return Pillow's raw mode of an image that is not loaded yet, e.g. ``RGB;16B``."""
-    args = image.tile[0].args if image.tile else None
+def rawmode_of(image: Image.Image) -> str:
+    """Return Pillow's raw mode of an image that is not loaded yet, e.g. ``RGB;16B``; empty for others."""
+    tile = getattr(image, "tile", None)
+    args = tile[0].args if tile else None
     rawmode = args[0] if isinstance(args, tuple) and args else args
     return rawmode if isinstance(rawmode, str) else ""
 
 
-def is_16_bit_colour(image: ImageFile.ImageFile, rawmode: str) -> bool:
+def is_16_bit_colour(image: Image.Image, rawmode: str) -> bool:
     """Return whether Pillow would keep only the upper bytes of 16-bit colours, or of 16-bit grey and alpha."""
     deep = rawmode[:-1] in {"RGB;16", "RGBA;16", "RGBX;16", "RGBa;16"} or rawmode == "LA;16B"
     return deep and image.format in {"PNG", "TIFF"} and not (image.format == "PNG" and is_animated(image))
@@ -62,12 +63,12 @@ def may_be_deep(image: ImageFile.ImageFile, data: bytes) -> bool:
     )
 
 
-def is_animated(image: ImageFile.ImageFile) -> bool:
+def is_animated(image: Image.Image) -> bool:
     """Return whether there are further frames."""
     return bool(getattr(image, "is_animated", False))
 
 
-def deep_samples(image: ImageFile.ImageFile) -> Samples | None:
+def deep_samples(image: Image.Image) -> Samples | None:
     """Return the samples of a loaded one-channel image; None for 8 bits, which Pillow converts."""
     tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
     signed, bits = SIGNED in tag_numbers(tags, SAMPLE_FORMAT), tag_number(tags, BITS_PER_SAMPLE, 16)
@@ -89,7 +90,7 @@ def deep_samples(image: ImageFile.ImageFile) -> Samples | None:
     return Samples(values, limits, white_is_zero=tags.get(PHOTOMETRIC) == 0)
 
 
-def _integer_type(image: ImageFile.ImageFile, signed: bool, bits: int) -> type[np.integer[Any]]:
+def _integer_type(image: Image.Image, signed: bool, bits: int) -> type[np.integer[Any]]:
     """Return the stored type of the integers that Pillow keeps in 32 bits."""
     if image.format == "PPM":
         return np.uint16
