@@ -20,16 +20,13 @@ import typer
 from headstart import __version__
 from headstart.errors import HeadstartError
 from headstart_cli.cache_commands.cluster_command import class_folders, cluster
-from headstart_cli.cache_commands.convert_command import convert
+from headstart_cli.cache_commands.exchange_commands import convert, import_features, merge
 from headstart_cli.cache_commands.extract_command import extract
-from headstart_cli.cache_commands.import_command import import_features
 from headstart_cli.cache_commands.inspect_command import inspect
-from headstart_cli.cache_commands.merge_command import merge
-from headstart_cli.cache_commands.repair_command import repair
-from headstart_cli.cache_commands.verify_command import verify
+from headstart_cli.cache_commands.verify_repair_commands import repair, verify
 from headstart_cli.console import PrintableFormatter, print_error, quiet_native_messages
 from headstart_cli.demo_command import demo
-from headstart_cli.doctor_command import doctor
+from headstart_cli.doctor_weights_commands import doctor, weights
 from headstart_cli.head_commands.benchmark_command import benchmark
 from headstart_cli.head_commands.evaluate_command import evaluate
 from headstart_cli.head_commands.export_command import export
@@ -38,7 +35,6 @@ from headstart_cli.head_commands.list_command import heads
 from headstart_cli.head_commands.parameter_options import FitCommand
 from headstart_cli.head_commands.predict_command import predict
 from headstart_cli.help_page import Command, help_text
-from headstart_cli.weights_command import weights
 
 #: Name → function. The first three are commands of their own as well.
 COMMANDS: dict[str, Callable[..., Any]] = {
@@ -64,7 +60,6 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 
 
 def print_version(wanted: bool) -> None:
-    """Print the version and exit, if that is wanted."""
     if wanted:
         typer.echo(f"headstart {__version__}")
         raise typer.Exit
@@ -156,20 +151,16 @@ def drop_output() -> None:
 
 
 def main() -> None:
-    """Run ``headstart COMMAND``."""
     run(make_app(*COMMANDS))
 
 
 def extract_features() -> None:
-    """Run ``extract-features``."""
     run(make_app("extract-features"))
 
 
 def fit_head() -> None:
-    """Run ``fit-head``."""
     run(make_app("fit-head"))
 
 
 def benchmark_heads() -> None:
-    """Run ``benchmark-heads``."""
     run(make_app("benchmark-heads"))

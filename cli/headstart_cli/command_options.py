@@ -35,6 +35,11 @@ def completed(words: Sequence[str], *, several: bool = False) -> Callable[[str],
     return complete
 
 
+def separated(text: str) -> tuple[str, ...]:
+    """Return the parts of an option whose value has commas between."""
+    return tuple(part.strip() for part in text.split(","))
+
+
 FEATURES = completed((*POOLINGS, *LAYERS), several=True)
 FEATURES_HELP = (
     "avg, max, gem, crops or flatten of the stored layer, or a layer, e.g. block4_conv3; commas between several."
@@ -43,6 +48,12 @@ HEADS = completed(tuple(HEAD_TYPES))
 DEVICES = completed(("auto", "cpu", "gpu:0"))
 SCALING_NAMES = ("sqrt-l2", "l2", "standard", "none")
 SCALINGS = "sqrt-l2, l2, standard or none"
+
+Cache = Annotated[str, typer.Argument(help="A feature cache, e.g. features/data.h5.")]
+
+SavedHead = Annotated[Path, typer.Argument(help="Folder of a saved head.")]
+
+Features = Annotated[str, typer.Option(metavar="NAMES", help=FEATURES_HELP, autocompletion=FEATURES)]
 
 Weights = Annotated[
     str, Model(metavar="FILE", help="imagenet, or a Keras .h5 file.", autocompletion=completed(("imagenet",)))
@@ -67,8 +78,7 @@ Raw = Annotated[
 
 #: A file for one row per scored image.
 Predictions = Annotated[
-    Path | None,
-    Output(metavar="FILE", help="Write a row per scored image: .csv, .parquet or .json."),
+    Path | None, Output(metavar="FILE", help="Write a row per scored image: .csv, .parquet or .json.")
 ]
 
 #: The positive class.

@@ -33,6 +33,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from headstart import texts
+from headstart.errors import DataError
 
 #: Set this in the environment to see everything.
 SHOW_ALL = "HEADSTART_NATIVE_MESSAGES"
@@ -85,6 +86,11 @@ printable = texts.printable
 
 class SafeConsole(Console):
     """A console on which control characters in text have no effect; colours and bars are Rich's own controls."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print; the terminal, not Rich, wraps the lines of plain strings, so that paths can be copied."""
+        soft_wrap = all(isinstance(one, str) for one in objects)
+        super().print(*objects, **{"soft_wrap": soft_wrap, **options})
 
     def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
         """Yield the segments, with control characters other than line ends spelled out."""
@@ -146,14 +152,31 @@ class PrintableFormatter(logging.Formatter):
     """Messages of the log in a form that any terminal can show."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the message, with control characters other than line ends spelled out."""
         return "\n".join(map(printable, with_options(super().format(record)).split("\n")))
 
 
 def print_error(message: str) -> None:
     """Print an expected error; its line ends stay, other control characters are escaped."""
     lines = "\n".join(map(said, message.split("\n")))
-    err.print(f"[bold red]Error:[/] {lines}", soft_wrap=True)
+    err.print(f"[bold red]Error:[/] {lines}")
+
+
+def print_first(console: Console, lines: Iterable[str], most: int, hint: str = "") -> None:
+    """Print the first lines, escaped already, and how many more there are."""
+    found = list(lines)
+    for line in found[:most]:
+        console.print(f"  {line}")
+    if len(found) > most:
+        console.print(f"  … and {len(found) - most:,} more{hint}")
+
+
+def write_text(file: Path, text: str, what: str) -> None:
+    """Write a file, and the folder it is in; raise DataError if that is impossible."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{what} cannot be written to {file}: {error.strerror}. Name another file.") from error
 
 
 def print_json(value: Any) -> None:
@@ -186,7 +209,6 @@ class RateColumn(ProgressColumn):
     """Images per second."""
 
     def render(self, task: Task) -> Text:
-        """Return the rate as text."""
         rate = task.finished_speed or task.speed
         return Text(f"{rate:.1f} images/s" if rate else "", style="progress.data.speed")
 
@@ -195,7 +217,6 @@ class TimeLeftColumn(TimeRemainingColumn):
     """Time left for the whole run; bars of workers show none."""
 
     def render(self, task: Task) -> Text:
-        """Return the time left as text."""
         return Text() if task.fields.get("is_part") else super().render(task)
 
 
@@ -231,8 +252,7 @@ class ProgressBar:
         self._bar.stop()
 
     def message(self, text: str) -> None:
-        """Print one sentence above the bar."""
-        self._bar.console.print(escape(text), soft_wrap=True)
+        self._bar.console.print(escape(text))
 
     def start(self, n_images: int) -> None:
         """Show the bar for that many images."""

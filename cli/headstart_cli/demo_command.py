@@ -34,28 +34,14 @@ DEFECTIVE_FROM = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One image of the wheel.
-
-    Attributes
-    ----------
-    source : Path
-        The file in the wheel.
-    label : str
-        ``functional`` or ``defective``.
-    """
+    """One image of the wheel."""
 
     source: Path
-    label: str
+    label: str  # ``functional`` or ``defective``
 
 
 def find_table() -> Path:
-    """Return the table of the installed wheel.
-
-    Raises
-    ------
-    MissingExtraError
-        If the wheel is not installed, or its files are not there.
-    """
+    """Return the table of the installed wheel; raise MissingExtraError if its files are not there."""
     try:
         files = importlib.metadata.files(WHEEL) or []
     except importlib.metadata.PackageNotFoundError:
@@ -70,13 +56,7 @@ def find_table() -> Path:
 
 
 def read_cells(table: Path) -> list[Cell]:
-    """Return the cells that a table lists, sorted by file; its columns are separated by blanks, its paths are relative.
-
-    Raises
-    ------
-    DataError
-        If a line is not ``path probability type``, or the table is empty.
-    """
+    """Return the cells of a table of lines ``path probability type``, sorted by file; paths are relative to the table."""
     cells: list[Cell] = []
     for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), start=1):
         try:
@@ -105,13 +85,7 @@ def take(cells: Sequence[Cell], limit: int | None) -> list[Cell]:
 
 
 def lay_out(cells: Sequence[Cell], folder: Path) -> None:
-    """Copy cells to ``folder/<label>/<file name>``; a identical copy is left in place.
-
-    Raises
-    ------
-    DataError
-        If an image of the table is missing, or the folder cannot be written.
-    """
+    """Copy cells to ``folder/<label>/<file name>``; an identical copy is left in place."""
     try:
         for cell in cells:
             target = folder / cell.label / cell.source.name
@@ -190,12 +164,10 @@ def demo(
 
 
 def heading(text: str) -> None:
-    """Print the heading of a step."""
-    out.print(f"\n[bold cyan]{escape(text)}[/]", soft_wrap=True)
+    out.print(f"\n[bold cyan]{escape(text)}[/]")
 
 
 def fit(cache: Path, head_type: str, output: Path) -> FitResult:
-    """Fit a head with the catalogue's defaults, and save it."""
     from headstart.fit import fit_head
     from headstart.heads.catalogue import default_spec
 
@@ -206,14 +178,13 @@ def fit(cache: Path, head_type: str, output: Path) -> FitResult:
 
 
 def print_heads(results: list[FitResult]) -> None:
-    """Print one row per head, and the warnings of the fits."""
     from headstart.report.text_tables import heads_table
 
     for result in results:
         for warning in result.warnings:
-            err.print(f"[yellow]{result.spec.type}: {said(warning)}[/]", soft_wrap=True)
+            err.print(f"[yellow]{result.spec.type}: {said(warning)}[/]")
     first = results[0]
-    out.print(f"{first.n_train:,} training images, {first.score.n_samples:,} held out", soft_wrap=True)
+    out.print(f"{first.n_train:,} training images, {first.score.n_samples:,} held out")
     out.print(heads_table([(result.spec.type, result.score, result.fit_seconds) for result in results]))
 
 
@@ -248,6 +219,6 @@ def print_places(images: Path, cache: Path, best: FitResult, seconds: float) -> 
         ("your images", f"headstart predict {best.folder} IMAGE|FOLDER…"),
         ("your classes", "extract-features FOLDER, then fit-head features/FOLDER.h5"),
     ):
-        out.print(f"  {what:<14}{escape(str(where))}", soft_wrap=True)
+        out.print(f"  {what:<14}{escape(str(where))}")
     if shutil.which("headstart") is None:  # started by its path, as make does
-        out.print(f"To use the commands by name: . {escape(str(Path(sys.argv[0]).parent))}/activate", soft_wrap=True)
+        out.print(f"To use the commands by name: . {escape(str(Path(sys.argv[0]).parent))}/activate")

@@ -34,9 +34,8 @@ class Command(TyperCommand):
         return " ".join(["Usage:", ctx.command_path, *arguments, "[OPTIONS]"])
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Print the page."""
         visible = [one for one in self.params if not getattr(one, "hidden", False) and one.name not in COMPLETION]
-        out.print(escape(self.get_usage(ctx)), end="\n\n", style="bold", highlight=False)
+        out.print(escape(self.get_usage(ctx)), end="\n\n", style="bold", highlight=False, soft_wrap=False)
         out.print(Text.from_markup(self.help or ""))
         for title, parameters in panels(visible).items():
             out.print(Panel(table(parameters), title=title, title_align="left", border_style="dim"))
@@ -44,6 +43,7 @@ class Command(TyperCommand):
             out.print(
                 f"[dim]{ctx.command_path} --install-completion: the shell completes options and values.[/]",
                 highlight=False,
+                soft_wrap=False,
             )
 
 

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from headstart.texts import counted
-from headstart_cli.command_options import FEATURES, FEATURES_HELP, SCALING_NAMES, SCALINGS, completed
+from headstart_cli.command_options import SCALING_NAMES, SCALINGS, Features, completed, separated
 from headstart_cli.console import ProgressBar, err, out, shown
 
 if TYPE_CHECKING:
@@ -29,14 +29,7 @@ def cluster(
     data: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="The images: also write a page with thumbnails.")
     ] = None,
-    features: Annotated[
-        str,
-        typer.Option(
-            metavar="NAMES",
-            help=FEATURES_HELP,
-            autocompletion=FEATURES,
-        ),
-    ] = "avg",
+    features: Features = "avg",
     scaling: Annotated[
         str, typer.Option(metavar="NAME", help=f"{SCALINGS}.", autocompletion=completed(SCALING_NAMES))
     ] = "sqrt-l2",
@@ -61,23 +54,22 @@ def cluster(
     from headstart.storage.address import location
 
     folder = output or Path("clusters") / location(cache).stem
-    names = tuple(name.strip() for name in features.split(","))
     with err.status("Clustering …"):
-        found = cluster_images(cache, clusters_asked(k), features=names, scaling=scaling, random_state=seed)
+        found = cluster_images(
+            cache, clusters_asked(k), features=separated(features), scaling=scaling, random_state=seed
+        )
         files = write_clusters(folder, found, title=str(cache), data=data)
     print_clusters(found)
     for file in files:
-        out.print(f"  {shown(file)}", soft_wrap=True)
+        out.print(f"  {shown(file)}")
     page = "Look at clusters.html, fill" if data else "Fill"
     out.print(
         f"{page} in the column label of names.csv, then: headstart class-folders {shown(folder)} "
-        f"{shown(data or 'IMAGES')} OUTPUT",
-        soft_wrap=True,
+        f"{shown(data or 'IMAGES')} OUTPUT"
     )
 
 
 def clusters_asked(text: str) -> int | tuple[int, int]:
-    """Return a number of clusters, or a range."""
     low, dash, high = text.partition("-")
     try:
         return (int(low), int(high)) if dash else int(low)
@@ -123,7 +115,7 @@ def class_folders(
 
     labels = read_labels(clusters)
     for question in questions(Counter(labels.values())):
-        err.print(shown(question), soft_wrap=True)
+        err.print(shown(question))
     with ProgressBar("Copying") as bar:
         bar.start(len(labels))
         counts = make_class_folders(labels, data, output, advance=bar.advance)
@@ -134,7 +126,6 @@ def class_folders(
 
 
 def print_counts(counts: Mapping[str, int], output: Path) -> None:
-    """Print the images of each class."""
     table = Table("class", title=shown(output))
     table.add_column("images", justify="right")
     for name, count in counts.items():

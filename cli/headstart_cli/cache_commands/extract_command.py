@@ -1,8 +1,9 @@
-"""``extract-features``: images → features, once."""
+"""``extract-features``: images → features, once; or with ``--dry-run`` an estimate of the run."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -24,6 +25,7 @@ from headstart_cli.command_options import (
 from headstart_cli.console import ProgressBar, err, out, print_json, said, shown
 
 if TYPE_CHECKING:
+    from headstart.extract.estimate import Forecast
     from headstart.extract.options import ExtractionSummary, ExtractOptions
 
 #: Share of images that may fail before the exit code says so.
@@ -37,10 +39,7 @@ Cluster = partial(typer.Option, rich_help_panel="Ray cluster (--engine ray)")
 
 
 def extract(
-    data: Annotated[
-        str,
-        typer.Argument(help="Folder of images or class folders, CSV or s3://bucket."),
-    ],
+    data: Annotated[str, typer.Argument(help="Folder of images or class folders, CSV or s3://bucket.")],
     manifest: Annotated[
         str | None, Data(metavar="CSV", help="Table with path, label and optionally split, group.")
     ] = None,
@@ -92,8 +91,7 @@ def extract(
         Model(metavar="HOW", help="keras-bilinear, pillow-antialias, or jpeg-draft, which is fast on large JPEGs."),
     ] = "keras-bilinear",
     views: Annotated[
-        Literal["single", "mirrored"],
-        Model(metavar="HOW", help="single; mirrored: mean with mirror image."),
+        Literal["single", "mirrored"], Model(metavar="HOW", help="single; mirrored: mean with mirror image.")
     ] = "single",
     precision: Annotated[
         Literal["auto", "float32", "bfloat16", "float16", "int8"],
@@ -180,8 +178,6 @@ def extract(
         cluster=ClusterOptions(address, workers, cpus_per_worker, gpus_per_worker),
     )
     if dry_run:
-        from headstart_cli.cache_commands.estimate_table import print_forecast
-
         print_forecast(data, output, manifest, options, as_json=as_json)
         return
     with ProgressBar("Extracting") as progress:
@@ -199,21 +195,16 @@ def extract(
 
 
 def print_summary(summary: ExtractionSummary) -> None:
-    """Print the result of a run."""
     from headstart.images.load import sentences
 
     if summary.interrupted:
         err.print(
-            f"Interrupted. {summary.n_computed:,} images of this run are kept; run the same command again to continue.",
-            soft_wrap=True,
+            f"Interrupted. {summary.n_computed:,} images of this run are kept; run the same command again to continue."
         )
         return
     print_failures(summary)
     classes = counted(len(summary.class_names), "class") if summary.class_names else "unlabelled"
-    out.print(
-        f"[bold]{counted(summary.n_images)}[/] ({classes}, {summary.layout}) in {shown(summary.output)}",
-        soft_wrap=True,
-    )
+    out.print(f"[bold]{counted(summary.n_images)}[/] ({classes}, {summary.layout}) in {shown(summary.output)}")
     reused = ", ".join(f"{count:,} {reason}" for reason, count in summary.reused.items())
     why = ", ".join(f"{count:,} {reason}" for reason, count in summary.computed.items())
     busy_seconds = summary.times.forward.busy_seconds / summary.times.forward.threads  # a thread for each device
@@ -222,24 +213,20 @@ def print_summary(summary: ExtractionSummary) -> None:
     )
     out.print(
         f"{counted(summary.n_computed)} computed{rate}; {f'reused: {reused}' if reused else 'none reused'}; "
-        f"{summary.seconds:.1f} s in total",
-        soft_wrap=True,
+        f"{summary.seconds:.1f} s in total"
     )
     print_gone(summary)
     for statistics in summary.worker_statistics:
-        out.print(f"  {shown(statistics)}", soft_wrap=True)
+        out.print(f"  {shown(statistics)}")
     for sentence in sentences(summary.notes):
-        out.print(said(sentence), soft_wrap=True)
+        out.print(said(sentence))
     if summary.ignored or summary.hidden_count:
         from headstart.images.discovery.scan import kinds_of
 
         kinds = kinds_of(summary.ignored) or "nothing"
-        out.print(
-            f"Ignored files that are not images: {shown(kinds)} ({summary.hidden_count:,} hidden)",
-            soft_wrap=True,
-        )
+        out.print(f"Ignored files that are not images: {shown(kinds)} ({summary.hidden_count:,} hidden)")
     if summary.precision_reason:
-        out.print(f"Computed in {shown(summary.precision_reason)}", soft_wrap=True)
+        out.print(f"Computed in {shown(summary.precision_reason)}")
 
 
 def print_gone(summary: ExtractionSummary) -> None:
@@ -248,19 +235,15 @@ def print_gone(summary: ExtractionSummary) -> None:
         return
     images, their = ("image of the cache is", "its") if summary.n_gone == 1 else ("images of the cache are", "their")
     what = "kept (--keep-missing)" if summary.keeps_gone else "dropped (--keep-missing keeps them)"
-    err.print(
-        f"[bold yellow]{summary.n_gone:,} {images} gone from the folder[/]; {their} features are {what}",
-        soft_wrap=True,
-    )
+    err.print(f"[bold yellow]{summary.n_gone:,} {images} gone from the folder[/]; {their} features are {what}")
 
 
 def print_bottleneck(summary: ExtractionSummary, options: ExtractOptions) -> None:
-    """Print what limited the speed of a run that was long enough."""
     from headstart.extract.bottleneck import bottleneck
 
     sentence = bottleneck(summary, options)
     if sentence and not summary.interrupted:
-        out.print(said(sentence), soft_wrap=True)
+        out.print(said(sentence))
 
 
 def print_failures(summary: ExtractionSummary) -> None:
@@ -269,7 +252,78 @@ def print_failures(summary: ExtractionSummary) -> None:
         return
     err.print(f"[bold yellow]{counted(len(summary.failures))} could not be read[/]; they are listed in the cache:")
     for failure in summary.failures[:LISTED_FAILURES]:
-        err.print(f"  {shown(failure.ref.path)}: {said(failure.reason)}", soft_wrap=True)
+        err.print(f"  {shown(failure.ref.path)}: {said(failure.reason)}")
     rest = Counter(failure.reason.split(":")[0] for failure in summary.failures[LISTED_FAILURES:])
     for reason, count in rest.most_common():
-        err.print(f"  … and {count:,} more: {said(reason)}", soft_wrap=True)
+        err.print(f"  … and {count:,} more: {said(reason)}")
+
+
+def print_forecast(
+    data: str, output: str | None, manifest: str | None, options: ExtractOptions, *, as_json: bool
+) -> None:
+    from headstart.extract.estimate import forecast_extraction
+
+    with ProgressBar("Looking") as progress:
+        forecast = forecast_extraction(data, output, manifest=manifest, options=options, progress=progress)
+    if as_json:
+        print_json(forecast.to_dict())
+        return
+    for line in forecast_lines(forecast):
+        out.print(said(line))
+    if forecast.peak_bytes > forecast.free_bytes:
+        err.print("[bold yellow]There is too little disk space:[/] write to another disk with -o.")
+
+
+def forecast_lines(forecast: Forecast) -> list[str]:
+    if forecast.up_to_date:
+        return [f"Nothing to do: {forecast.output} holds all {forecast.n_images:,} images, unchanged."]
+    return [
+        "A dry run: nothing was written.",
+        f"{counted(forecast.n_images)} ({forecast.layout}): {forecast.n_compute:,} would be computed"
+        f"{counts(forecast.compute, ' ({})')}; {counts(forecast.reused, 'reused: {}') or 'none reused'}{gone(forecast)}",
+        duration(forecast),
+        disk(forecast),
+    ]
+
+
+def counts(numbers: Mapping[str, int], form: str) -> str:
+    """Return the counts with their reasons, inserted into a form; empty without counts."""
+    return form.format(", ".join(f"{count:,} {reason}" for reason, count in numbers.items())) if numbers else ""
+
+
+def gone(forecast: Forecast) -> str:
+    """Return what would happen to rows whose images are missing."""
+    if not forecast.n_gone:
+        return ""
+    what = "would stay" if forecast.keeps_gone else "would be dropped (--keep-missing keeps them)"
+    return f"; {counted(forecast.n_gone, 'row')} whose images are gone {what}"
+
+
+def duration(forecast: Forecast) -> str:
+    """Return the time of the run, and the basis of the estimate."""
+    if not forecast.n_compute:
+        return "Time: seconds; no image is computed, and the existing rows are written again."
+    if forecast.rate is None or forecast.seconds is None:
+        return f"Time: unknown, since {forecast.no_rate_reason}."
+    rate = forecast.rate
+    return (
+        f"Time: about {seconds_text(forecast.seconds)}: {rate.start_seconds:.0f} s to start, then "
+        f"{rate.images_per_second:.1f} images/s ({rate.reason})"
+    )
+
+
+def disk(forecast: Forecast) -> str:
+    from headstart.runtime import size_text
+
+    return (
+        f"Disk: {forecast.output} would have {size_text(forecast.final_bytes)} ({forecast.row_bytes:,.0f} bytes a row: "
+        f"{forecast.row_bytes_reason}); {size_text(forecast.peak_bytes)} must be free while it is written, and "
+        f"{size_text(forecast.free_bytes)} are"
+    )
+
+
+def seconds_text(seconds: float) -> str:
+    """Return a readable time, e.g. ``40 s``, ``12 min`` or ``3.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,4 +1,4 @@
-"""``headstart inspect``: the contents of a cache."""
+"""``headstart inspect``: the contents of a cache, and with ``--quality`` problems of its images."""
 
 from __future__ import annotations
 
@@ -12,20 +12,25 @@ import typer
 from rich.table import Table
 
 from headstart.texts import counted
-from headstart_cli.console import out, print_json, said, shown
+from headstart_cli.command_options import Cache
+from headstart_cli.console import err, out, print_first, print_json, printable, said, shown, write_text
 
 if TYPE_CHECKING:
     from headstart.cache.reader import FeatureCache
+    from headstart.report.html_pages import Example, Finding, QualityReport
 
-#: Failures shown before the rest is counted.
-LISTED_FAILURES = 20
+#: Failures, and classes, shown before the rest is counted.
+LISTED_FAILURES, LISTED_CLASSES = 20, 40
 
-#: Classes shown before the rest is counted.
-LISTED_CLASSES = 40
+#: Cases shown of each finding on quality, and images named of each.
+SHOWN_EXAMPLES, SHOWN_IMAGES = 3, 2
+
+#: Severity → how it is shown.
+STYLES = {"error": "bold red", "warning": "yellow", "info": "dim"}
 
 
 def inspect(
-    cache: Annotated[str, typer.Argument(help="A feature cache, e.g. features/data.h5.")],
+    cache: Cache,
     quality: Annotated[
         bool, typer.Option("--quality", help="Check the images instead: bad files, duplicates, probable label errors.")
     ] = False,
@@ -47,8 +52,6 @@ def inspect(
     if (html and not quality) or (data and not html):
         raise typer.BadParameter("--html goes with --quality, and --data with --html.")
     if quality:
-        from headstart_cli.cache_commands.quality_command import inspect_data
-
         inspect_data(cache, data=data, html=html, as_json=as_json)
         return
     from headstart.cache.reader import open_cache
@@ -92,11 +95,7 @@ def describe(cache: FeatureCache) -> dict[str, Any]:
 
 
 def print_contents(contents: dict[str, Any]) -> None:
-    """Print the contents of a cache as tables and sentences."""
-    out.print(
-        f"[bold]{shown(contents['path'])}[/]: {contents['n_images']:,} images, {shown(contents['layout'])}",
-        soft_wrap=True,
-    )
+    out.print(f"[bold]{shown(contents['path'])}[/]: {contents['n_images']:,} images, {shown(contents['layout'])}")
     out.print(class_table(contents["classes"]))
     recipe = Table("recipe", "", show_header=False, title="Recipe")
     for name, value in contents["recipe"].items():
@@ -104,24 +103,19 @@ def print_contents(contents: dict[str, Any]) -> None:
     recipe.add_row("fingerprint", contents["fingerprint"][:16])
     out.print(recipe)
     if contents["precision_reason"]:
-        out.print(f"Computed in {shown(contents['precision_reason'])}", soft_wrap=True)
+        out.print(f"Computed in {shown(contents['precision_reason'])}")
     out.print(
         f"Features {' × '.join(map(str, contents['features_shape']))}, {contents['zeros']:.0%} zeros; "
-        f"{contents['size_bytes'] / 1e6:.1f} MB on disk, {contents['raw_float32_bytes'] / 1e6:.1f} MB as raw float32",
-        soft_wrap=True,
+        f"{contents['size_bytes'] / 1e6:.1f} MB on disk, {contents['raw_float32_bytes'] / 1e6:.1f} MB as raw float32"
     )
     if contents["notes"]:
         out.print(
-            "Notes on images: "
-            + ", ".join(f"{count:,} {note_text(note)}" for note, count in contents["notes"].items()),
-            soft_wrap=True,
+            "Notes on images: " + ", ".join(f"{count:,} {note_text(note)}" for note, count in contents["notes"].items())
         )
     failures = contents["failures"]
     out.print(f"{counted(len(failures))} could not be read" + (":" if failures else "."))
-    for failure in failures[:LISTED_FAILURES]:
-        out.print(f"  {shown(failure['path'])}: {said(failure['reason'])}", soft_wrap=True)
-    if len(failures) > LISTED_FAILURES:
-        out.print(f"  … and {len(failures) - LISTED_FAILURES:,} more (--json lists all)")
+    lines = (f"{shown(failure['path'])}: {said(failure['reason'])}" for failure in failures)
+    print_first(out, lines, LISTED_FAILURES, " (--json lists all)")
 
 
 def note_text(note: str) -> str:
@@ -154,3 +148,60 @@ def class_table(classes: dict[str, dict[str, int]]) -> Table:
 def sums(classes: dict[str, dict[str, int]], names: list[str], splits: list[str]) -> list[str]:
     """Return the images of some classes together, per split."""
     return [f"{sum(classes[name][split] for name in names):,}" for split in splits]
+
+
+def inspect_data(cache: str, *, data: Path | None, html: Path | None, as_json: bool) -> None:
+    """Check the images and print the findings as a table or JSON; optionally write a page."""
+    from headstart.quality import inspect_quality
+    from headstart.report.html_pages import quality_page
+
+    report = inspect_quality(cache, data if html else None)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        print_report(report)
+    if html:
+        write_text(html, quality_page(report), "The page")
+        missing = f" {report.thumbnails_missing}" if report.thumbnails_missing else ""
+        err.print(shown(f"Page: {html}, {len(report.thumbnails):,} thumbnails.{printable(missing)}"))
+
+
+def print_report(report: QualityReport) -> None:
+    """Print the findings, most severe first, then the checks that were skipped or passed."""
+    out.print(f"[bold]{shown(report.cache)}[/]: {counted(report.n_images)}, {report.n_failures:,} unreadable")
+    if report.findings:
+        out.print(findings_table(report.findings))
+    else:
+        out.print("No problems found.")
+    for title, reason in report.skipped.items():
+        out.print(f"Not checked: {shown(title)}: {said(reason)}")
+    if report.passed:
+        out.print(f"[dim]Checked, no problem: {shown('; '.join(report.passed))}[/]")
+
+
+def findings_table(findings: tuple[Finding, ...]) -> Table:
+    """Return one row per finding: title, count, advice and examples."""
+    table = Table("", "finding", title="Data quality", show_lines=True)
+    table.add_column("cases", justify="right")
+    table.add_column("for example", overflow="fold")
+    for finding in findings:
+        check = finding.check
+        words = [f"[bold]{shown(check.title)}[/]", said(check.meaning)]
+        words += [f"[dim]Counted: {shown(finding.threshold)}.[/]"] if finding.threshold else []
+        words += [shown(f"{printable(kind)} {count:,}") for kind, count in list(finding.breakdown.items())[:5]]
+        lines = [shown(one_line(example)) for example in finding.examples[:SHOWN_EXAMPLES]]
+        lines += ["…"] if finding.count > SHOWN_EXAMPLES else []
+        table.add_row(
+            f"[{STYLES[check.severity]}]{check.severity}[/]",
+            "\n".join(words),
+            f"{finding.count:,}\n{check.unit}",
+            "\n".join(lines),
+        )
+    return table
+
+
+def one_line(example: Example) -> str:
+    paths = [printable(image.path) for image in example.images[:SHOWN_IMAGES]]
+    if example.values.get("n_images", len(paths)) > len(paths):
+        paths.append("…")
+    return ": ".join(part for part in (", ".join(paths), printable(example.detail)) if part)

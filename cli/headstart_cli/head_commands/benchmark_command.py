@@ -28,8 +28,9 @@ from headstart_cli.command_options import (
     Resources,
     Search,
     completed,
+    separated,
 )
-from headstart_cli.console import err, out, said, shown
+from headstart_cli.console import err, out, said, shown, write_text
 
 if TYPE_CHECKING:
     from headstart.exchange.prediction_table import ScoredImages
@@ -77,8 +78,7 @@ def benchmark(
         ),
     ] = None,
     near_duplicates: Annotated[
-        bool,
-        Search("--near-duplicates/--no-near-duplicates", help="Do not group images that look the same."),
+        bool, Search("--near-duplicates/--no-near-duplicates", help="Do not group images that look the same.")
     ] = True,
     learning_curve: Annotated[
         bool, Search("--learning-curve", help="Also measure accuracy against images per class.")
@@ -91,8 +91,7 @@ def benchmark(
         bool, Resources("--latency/--no-latency", help="Do not time the backbone, part of the latency from pixels.")
     ] = True,
     output: Annotated[
-        Path | None,
-        Output("-o", "--output", metavar="FILE", help="Also write the results: .json, .csv or .md."),
+        Path | None, Output("-o", "--output", metavar="FILE", help="Also write the results: .json, .csv or .md.")
     ] = None,
     predictions: Predictions = None,
     positive: Positive = None,
@@ -154,7 +153,7 @@ def benchmark(
     found = replace(found, command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
     show(found, as_json=as_json)
     if output:
-        write(output, writer_of(output)(found))
+        write_text(output, writer_of(output)(found), "The comparison")
     if predictions:
         write_predictions(predictions, list(scored_by_head(found)))
     if html:
@@ -174,8 +173,7 @@ def scored_by_head(found: Comparison) -> Iterator[ScoredImages]:
 
 
 def words(text: str | None) -> tuple[str, ...] | None:
-    """Return names separated by commas."""
-    return tuple(name.strip() for name in text.split(",") if name.strip()) if text else None
+    return tuple(filter(None, separated(text))) if text else None
 
 
 def backbone_ms(cache: str) -> float | None:
@@ -190,12 +188,11 @@ def backbone_ms(cache: str) -> float | None:
     try:
         return backbone_milliseconds(build_backbone(recipe))
     except HeadstartError as error:
-        err.print(said(f"The latency from pixels was not measured: {error}"), soft_wrap=True)
+        err.print(said(f"The latency from pixels was not measured: {error}"))
         return None
 
 
 def show(found: Comparison, *, as_json: bool) -> None:
-    """Print a comparison."""
     from headstart.report.comparison_text import comparison_json, comparison_tables
 
     if as_json:
@@ -208,10 +205,10 @@ def show(found: Comparison, *, as_json: bool) -> None:
         *found.leaks,
         *(f"{name} is left out: {why}" for name, why in found.left_out.items()),
     ):
-        out.print(f"[yellow]{said(sentence)}[/]", soft_wrap=True)
-    out.print(f"[bold]{escape(found.recommendation)}[/]", soft_wrap=True)
+        out.print(f"[yellow]{said(sentence)}[/]")
+    out.print(f"[bold]{escape(found.recommendation)}[/]")
     if found.fit_command:
-        out.print(f"Fit it: {shown(found.fit_command)}", soft_wrap=True)
+        out.print(f"Fit it: {shown(found.fit_command)}")
 
 
 def writer_of(output: Path | None) -> Any:
@@ -240,23 +237,6 @@ def write_page(found: Comparison, html: Path, cache: str, data: Path | None) -> 
         shown = {mistake.path: digests[mistake.path] for cell in page_mistakes(found) for mistake in cell.mistakes}
         thumbnails = make_thumbnails(data, shown, rules)
     root = os.path.relpath(data if data.is_dir() else data.parent, html.parent) if data else None
-    write(html, benchmark_page(found, thumbnails=thumbnails, image_root=root))
+    write_text(html, benchmark_page(found, thumbnails=thumbnails, image_root=root), "The page")
     hint = "" if data else " Thumbnails need the folder of images (--data)."
-    err.print(escape(f"Page: {html}, {len(thumbnails):,} thumbnails.{hint}"), soft_wrap=True)
-
-
-def write(file: Path, text: str) -> None:
-    """Write a text.
-
-    Raises
-    ------
-    DataError
-        If it cannot be written.
-    """
-    from headstart.errors import DataError
-
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{file} cannot be written: {error.strerror}. Name another file.") from error
+    err.print(escape(f"Page: {html}, {len(thumbnails):,} thumbnails.{hint}"))

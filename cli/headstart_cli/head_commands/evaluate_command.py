@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from headstart.texts import counted
-from headstart_cli.command_options import BatchSize, Data, Device, Json, Positive, Precision, Predictions, Weights
+from headstart_cli.command_options import (
+    BatchSize,
+    Data,
+    Device,
+    Json,
+    Positive,
+    Precision,
+    Predictions,
+    SavedHead,
+    Weights,
+)
 from headstart_cli.console import err, out, print_json, said, shown
 
 if TYPE_CHECKING:
@@ -16,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    head: Annotated[Path, typer.Argument(help="Folder of a saved head.")],
+    head: SavedHead,
     data: Annotated[str, typer.Argument(help="A cache, a folder of labelled images, or a CSV manifest.")],
     split: Annotated[
         Literal["train", "validation", "test"] | None,
@@ -64,12 +73,12 @@ def evaluate(
     if found.failures:
         err.print(f"[bold yellow]{counted(len(found.failures))} could not be read[/] and are not in the score:")
         for failure in found.failures:
-            err.print(f"  {shown(failure.ref.path)}: {said(failure.reason)}", soft_wrap=True)
+            err.print(f"  {shown(failure.ref.path)}: {said(failure.reason)}")
     if as_json:
         print_json(found.to_dict())
         return
     for note in (found.seen.sentence, *found.notes):
-        out.print(f"[yellow]{said(note)}[/]", soft_wrap=True)
+        out.print(f"[yellow]{said(note)}[/]")
     print_score(found.score)
 
 
@@ -77,11 +86,11 @@ def print_score(score: Score) -> None:
     """Print a score: one line, the rates of the positive class, the per-class table, the confusion matrix."""
     from headstart.report.text_tables import chance_line, confusion_table, per_class_table, positive_line, summary_line
 
-    out.print(summary_line(score), soft_wrap=True)
+    out.print(summary_line(score))
     if line := chance_line(score):
-        out.print(f"[yellow]{line}[/]", soft_wrap=True)
+        out.print(f"[yellow]{line}[/]")
     if score.positive:
-        out.print(positive_line(score.positive), soft_wrap=True)
+        out.print(positive_line(score.positive))
     out.print(per_class_table(score))
     matrix = confusion_table(score)
     if matrix is not None:

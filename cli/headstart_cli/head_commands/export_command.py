@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from headstart_cli.command_options import Overwrite, Weights
+from headstart_cli.command_options import Overwrite, SavedHead, Weights
 from headstart_cli.console import out
 
 
 def export(
-    head: Annotated[Path, typer.Argument(help="Folder of a saved head.")],
+    head: SavedHead,
     output: Annotated[Path, typer.Argument(help="The file to write, e.g. model.keras or model.onnx.")],
     weights: Weights = "imagenet",
     overwrite: Overwrite = False,
@@ -34,6 +34,5 @@ def export(
     where = "in its metadata" if names == output else f"in {names}"
     out.print(
         f"Wrote {escape(str(output))}, {output.stat().st_size / 1e6:.1f} MB; class names, in the order of its outputs, "
-        f"{escape(where)}.",
-        soft_wrap=True,
+        f"{escape(where)}."
     )

@@ -28,6 +28,7 @@ from headstart_cli.command_options import (
     Resources,
     Search,
     completed,
+    separated,
 )
 from headstart_cli.console import err, out, said
 from headstart_cli.head_commands.evaluate_command import print_score
@@ -78,14 +79,7 @@ def fit(
             help="A file with type, features, scaling, random_state and a table params; options override it.",
         ),
     ] = None,
-    features: Annotated[
-        str | None,
-        Head(
-            metavar="NAMES",
-            help=FEATURES_HELP,
-            autocompletion=FEATURES,
-        ),
-    ] = None,
+    features: Annotated[str | None, Head(metavar="NAMES", help=FEATURES_HELP, autocompletion=FEATURES)] = None,
     scaling: Annotated[
         Literal["sqrt-l2", "l2", "standard", "none"] | None,
         Head(
@@ -191,7 +185,7 @@ def make_spec(
     if head_type not in (None, values["head_type"]):
         raise typer.BadParameter(f"--type is {head_type}, but {config} has type {values['head_type']}. Leave one out.")
     given = {
-        "features": tuple(name.strip() for name in features.split(",")) if features else None,
+        "features": separated(features) if features else None,
         "scaling": scaling,
         "random_state": seed,
         "params": {**values.get("params", {}), **parameter_values(values["head_type"], parameters)},
@@ -200,26 +194,24 @@ def make_spec(
 
 
 def print_result(result: FitResult) -> None:
-    """Print the score of the head, and where it was saved."""
     for warning in result.warnings:
-        err.print(f"[yellow]{said(warning)}[/]", soft_wrap=True)
+        err.print(f"[yellow]{said(warning)}[/]")
     spec = result.spec
     if result.search:
         print_search(result.search, result.caches)
     out.print(
         f"[bold]{escape(spec.type)}[/] on {escape(', '.join(spec.features))} (scaling {escape(spec.scaling)}), "
         f"{counted(result.n_train)} fitted in {result.fit_seconds:.2f} s; scored on {escape(result.split)}, "
-        "not used for fitting",
-        soft_wrap=True,
+        "not used for fitting"
     )
     if result.streamed:
         out.print("The features exceed the memory: they were read in parts.")
     if result.n_dropped:
         out.print(f"{result.n_dropped:,} training images were left out: scored images have the same bytes.")
     for note in result.notes:
-        out.print(f"[yellow]{said(note)}[/]", soft_wrap=True)
+        out.print(f"[yellow]{said(note)}[/]")
     print_score(result.score)
-    out.print(f"Saved in {escape(str(result.folder))}", soft_wrap=True)
+    out.print(f"Saved in {escape(str(result.folder))}")
 
 
 def print_search(search: SearchResult, caches: Sequence[Location]) -> None:
@@ -235,14 +227,11 @@ def print_search(search: SearchResult, caches: Sequence[Location]) -> None:
             for number in range(len(caches))
         ]
         words = ", ".join(f"{path} {score:.3f}" for path, score in zip(caches, best_of, strict=True))
-        out.print(
-            f"Cache: [bold]{escape(str(caches[search.source]))}[/] (best {title}: {escape(words)})", soft_wrap=True
-        )
+        out.print(f"Cache: [bold]{escape(str(caches[search.source]))}[/] (best {title}: {escape(words)})")
     words = ", ".join([*search.spec.features, *(f"{name} = {value}" for name, value in search.spec.params.items())])
     out.print(
         f"Best of {len(search.trials)} settings in cross-validation ({escape(search.folds)}, {search.seconds:.1f} s): "
-        f"{escape(words)}. Its {title} there, {best.score:.3f}, is optimistic; the score below is on other images.",
-        soft_wrap=True,
+        f"{escape(words)}. Its {title} there, {best.score:.3f}, is optimistic; the score below is on other images."
     )
     for note in search.notes:
-        err.print(f"[yellow]{said(note)}[/]", soft_wrap=True)
+        err.print(f"[yellow]{said(note)}[/]")

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 
 def heads(
-    folder: Annotated[Path, typer.Argument(help="The folder of saved heads.")] = Path("heads"),
-    as_json: Json = False,
+    folder: Annotated[Path, typer.Argument(help="The folder of saved heads.")] = Path("heads"), as_json: Json = False
 ) -> None:
     """List saved heads: accuracy, features, parameters and recipe; for damaged ones, what is wrong.
 
@@ -39,7 +38,7 @@ def heads(
         typer.echo(json.dumps([head.to_dict() for head in found], indent=2))
         return
     if not found:
-        err.print(f"No saved heads in {shown(folder)}. fit-head makes them.", soft_wrap=True)
+        err.print(f"No saved heads in {shown(folder)}. fit-head makes them.")
         return
     whole = [head for head in found if not head.problem]
     if whole:

@@ -28,7 +28,6 @@ PARAMETERS: dict[str, Parameter] = {
 
 
 def option_name(parameter: str) -> str:
-    """Return the option that sets a parameter."""
     return NAMES.get(parameter, f"--{parameter.replace('_', '-')}")
 
 
@@ -64,20 +63,13 @@ def annotation(name: str) -> Any:
 
 
 def parameter_values(head_type: str, texts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of the parameters that were given, by name."""
     own = HEAD_TYPES[head_type].params if head_type in HEAD_TYPES else {}
     given = {name.removeprefix("param_"): text for name, text in texts.items() if text is not None}
     return {name: parse(name, text, own.get(name, PARAMETERS[name])) for name, text in given.items()}
 
 
 def parse(name: str, text: str | bool, parameter: Parameter) -> Any:
-    """Return the value of a parameter.
-
-    Raises
-    ------
-    typer.BadParameter
-        If it cannot have this value.
-    """
+    """Return the value of a parameter; raise typer.BadParameter if it cannot have this value."""
     readers: dict[type, Callable[[Any], Any]] = {bool: bool, float: float, int: int, tuple: units}
     value: Any = text
     with suppress(ValueError):

@@ -16,7 +16,7 @@ import typer
 from rich.table import Table
 
 from headstart.texts import counted, csv_cell
-from headstart_cli.command_options import BatchSize, Device, Output, Precision, Raw, Weights
+from headstart_cli.command_options import BatchSize, Device, Output, Precision, Raw, SavedHead, Weights
 from headstart_cli.console import err, out, printable, said, shown
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ Show = Callable[["Iterable[Prediction]", Sequence[str], int], None]
 
 
 def predict(
-    head: Annotated[Path, typer.Argument(help="Folder of a saved head.")],
+    head: SavedHead,
     images: Annotated[
         list[Path],
         typer.Argument(
@@ -69,9 +69,9 @@ def predict(
         readable(predictor.predict(with_standard_input(images)), failed, notes), predictor.class_names, top
     )
     for sentence in sentences(notes, with_options=False):
-        err.print(said(sentence), soft_wrap=True)
+        err.print(said(sentence))
     for prediction in failed:
-        err.print(f"{shown(prediction.path)}: {said(prediction.failure)}", soft_wrap=True)
+        err.print(f"{shown(prediction.path)}: {said(prediction.failure)}")
     if failed:
         err.print(f"[bold yellow]{counted(len(failed))} could not be read.[/]")
         raise typer.Exit(1)
@@ -100,7 +100,6 @@ def readable(predictions: Iterable[Prediction], failed: list[Prediction], notes:
 
 
 def print_table(predictions: Iterable[Prediction], class_names: Sequence[str], top: int) -> None:
-    """Print a table with the most probable classes, best first."""
     table = Table("image", *(f"class {i + 1}" for i in range(min(top, len(class_names)))))
     for prediction in predictions:
         best = prediction.top(class_names, top)
@@ -128,7 +127,6 @@ def safe_cell(value: Any) -> Any:
 
 
 def print_jsonl(predictions: Iterable[Prediction], class_names: Sequence[str], top: int) -> None:
-    """Print one JSON object per image and line."""
     for prediction in predictions:
         best = [{"class": name, "probability": value} for name, value in prediction.top(class_names, top)]
         typer.echo(json.dumps({"path": printable(prediction.path), "predictions": best}))
