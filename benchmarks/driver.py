@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from headstart.cache.sharded.shard_folder import MANIFEST
+from headstart.cache.shards import MANIFEST
 from headstart.cache.writer import ShardWriter
 from headstart.extract import plan
 from headstart.extract import run as extraction

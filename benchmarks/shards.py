@@ -18,10 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from headstart.cache.merge import MergedRow, MergedRows, merge
+from headstart.cache.merge import MergedRow, MergedRows, merge, publish_shards
 from headstart.cache.reader import FeatureCache, open_cache
-from headstart.cache.shard_writer import publish_shards
-from headstart.cache.sharded.shard_folder import MANIFEST, ShardFolder
+from headstart.cache.shards import MANIFEST, ShardFolder
 from headstart.images.discovery.refs import ImageRefs
 from machine import write_result
 

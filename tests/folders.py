@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from caches import CLASS_NAMES, failure, make_row, write_cache
-from headstart.cache.merge import MergedRow, MergedRows
+from headstart.cache.merge import MergedRow, MergedRows, publish_shards
 from headstart.cache.reader import FeatureCache
-from headstart.cache.shard_writer import publish_shards
-from headstart.cache.sharded.shard_folder import ShardFolder
+from headstart.cache.shards import ShardFolder
 
 #: Rows of each shard of a small folder; the numbers say what is in them (tests/caches.py).
 SHARDS = ((0, 1, 2), (3, 4), (5, 6, 7, 8))

@@ -12,7 +12,7 @@ import numpy as np
 
 from headstart.bundles.bundle import Bundle, load_bundle
 from headstart.cache.reader import FeatureCache, open_cache
-from headstart.cache.sharded.shard_folder import is_cache
+from headstart.cache.shards import is_cache
 from headstart.errors import DataError
 from headstart.evaluate.held_out import class_notes
 from headstart.evaluate.leakage import ImageKeys, Seen, fitted_on, relations, training_images

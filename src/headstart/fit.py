@@ -15,7 +15,7 @@ import numpy as np
 from headstart.bundles.bundle import Bundle, check_target, save_bundle, short_digests
 from headstart.bundles.trusted_types import check_savable
 from headstart.cache.reader import FeatureCache, open_cache
-from headstart.cache.sharded.shard_folder import is_cache
+from headstart.cache.shards import is_cache
 from headstart.errors import DataError
 from headstart.evaluate.held_out import Sides, divide, divide_caches
 from headstart.evaluate.leakage import seen_in_the_fit

@@ -15,12 +15,11 @@ from headstart.backbones.registry import build_backbone, check_runnable
 from headstart.cache.checks.integrity import Finding, verify_file
 from headstart.cache.checks.remedies import is_damaged_row, is_damaged_shard
 from headstart.cache.format import FEATURES
-from headstart.cache.merge import MergedRow, MergedRows, merge
+from headstart.cache.merge import MergedRow, MergedRows, merge, publish_shards
 from headstart.cache.opening import check_is_file, open_folder, open_single
 from headstart.cache.publish import writing
 from headstart.cache.reader import FeatureCache, open_cache
-from headstart.cache.shard_writer import publish_shards
-from headstart.cache.sharded.shard_folder import shard_folder
+from headstart.cache.shards import shard_folder
 from headstart.errors import CacheError, DataError
 from headstart.extract.lock import lock
 from headstart.extract.output import first_number
@@ -32,7 +31,7 @@ from headstart.texts import listed
 from headstart.types import Progress, Silence
 
 if TYPE_CHECKING:
-    from headstart.cache.sharded.shard_folder import ShardFolder
+    from headstart.cache.shards import ShardFolder
     from headstart.types import Backbone, ImageRef
 
 #: Rows named in an error message.

@@ -29,6 +29,7 @@ from headstart.cache.format import (
     ZSTD,
     ZSTD_LEVEL,
     Column,
+    read_text_attribute,
 )
 from headstart.cache.safe_reads import StoredRows
 from headstart.errors import CacheError
@@ -94,7 +95,7 @@ def write_table(parent: Any, name: str, columns: Sequence[Column], values: Mappi
 
 def write_numbers(group: Any, name: str, values: NDArray[Any]) -> None:
     """Write a dataset of numbers and its digest."""
-    dataset = _create_column(group, name, values.dtype, values.shape)
+    dataset = create_column(group, name, values.dtype, values.shape)
     if len(values):
         dataset[...] = values
     _write_digest(dataset, hashlib.sha256(np.ascontiguousarray(values).data))
@@ -104,7 +105,7 @@ def write_text(group: Any, name: str, texts: Texts, n_rows: int) -> None:
     """Write a dataset of fixed-length strings and its digest."""
     length = max(map(len, texts()), default=1) or 1
     dtype = h5py.string_dtype("utf-8", length)
-    dataset = _create_column(group, name, dtype, (n_rows,))
+    dataset = create_column(group, name, dtype, (n_rows,))
     digest, remaining, start = hashlib.sha256(), iter(texts()), 0
     while block := list(islice(remaining, dataset.chunks[0])):
         values = np.array(block, dtype)
@@ -116,7 +117,7 @@ def write_text(group: Any, name: str, texts: Texts, n_rows: int) -> None:
     _write_digest(dataset, digest)
 
 
-def _create_column(group: Any, name: str, dtype: Any, shape: tuple[int, ...]) -> Any:
+def create_column(group: Any, name: str, dtype: Any, shape: tuple[int, ...]) -> Any:
     """Return a new dataset with checksummed deflate chunks, readable by every HDF5 library."""
     row_bytes = np.dtype(dtype).itemsize * int(np.prod(shape[1:], dtype=np.int64))
     rows = max(1, min(shape[0], COLUMN_CHUNK_BYTES // row_bytes))
@@ -137,7 +138,7 @@ def _write_digest(dataset: Any, digest: Any) -> None:
     dataset.attrs.create(DIGEST, np.bytes_(digest.hexdigest()), dtype=h5py.string_dtype("utf-8", 64))
 
 
-def read_column(column: StoredRows, stored_digest: str) -> NDArray[Any] | TextColumn:
+def read_column(column: StoredRows) -> NDArray[Any] | TextColumn:
     """Return all values of a column; raise ValueError if they do not match the digest, OSError if HDF5 cannot read them."""
     digest = hashlib.sha256()
     values: NDArray[Any] | TextColumn
@@ -148,7 +149,7 @@ def read_column(column: StoredRows, stored_digest: str) -> NDArray[Any] | TextCo
         if values.size:
             column.read(np.arange(len(column)), values)
         digest.update(values.data)
-    if digest.hexdigest() != stored_digest:
+    if digest.hexdigest() != read_text_attribute(column, DIGEST):
         raise ValueError("its values are not those that were written (the SHA-256 differs)")
     return values
 

@@ -1,4 +1,4 @@
-"""Merge caches of one recipe; features are copied without recompression."""
+"""Make a cache of rows of others: a file, into which features are copied as stored, or the manifest of a folder of shards."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.cache.datasets import check_storage, create_features
+from headstart.cache.datasets import check_storage, create_features, encode
 from headstart.cache.format import FEATURES, POOLED, ROWS, Header, now, versions
 from headstart.cache.publish import published, writing
 from headstart.cache.reader import FeatureCache, open_cache
 from headstart.cache.rows import grouped
 from headstart.cache.safe_reads import filters
+from headstart.cache.shard_manifest import Places, write_manifest
+from headstart.cache.shards import ShardFolder, ShardTable
 from headstart.cache.writer import label_indices, ref_columns, tag_texts, write_descriptions
 from headstart.errors import CacheError, RecipeMismatchError
 from headstart.images.discovery.refs import ImageRefs, same_files, upper
@@ -34,46 +36,12 @@ UNKNOWN = -2
 CHECKED_ROWS = 1024
 
 
-def opened_sources(
-    sources: Sequence[Path | FeatureCache], numbers: NDArray[np.int32]
-) -> Iterator[tuple[FeatureCache, NDArray[np.int64]]]:
-    """Yield each source in use, opened one at a time if given as a path, and the positions of its rows.
-
-    ``numbers`` is the index of each row's source. Raises CacheError if an index is out of range, or a source cannot be
-    opened.
-    """
-    for number, places in grouped(numbers):
-        if not 0 <= number < len(sources):
-            raise CacheError(f"A row refers to source {number}; there are {len(sources)}.")
-        with ExitStack() as stack:
-            source = sources[number]
-            opened = source if isinstance(source, FeatureCache) else stack.enter_context(open_cache(source))
-            yield opened, places
-
-
-def check_recipe(source: FeatureCache, wanted: Recipe) -> None:
-    """Raise RecipeMismatchError if a source was made by another recipe."""
-    differences = wanted.differences(source.recipe)
-    if differences:
-        raise RecipeMismatchError(
-            f"{source.path} was made by another recipe (wanted ≠ there): {'; '.join(differences)}."
-        )
-
-
-def check_shape(source: FeatureCache, first: FeatureCache) -> None:
-    """Raise CacheError if the rows of a source have other shapes than those of the first."""
-    if (source.map_shape, source.n_pooled) != (first.map_shape, first.n_pooled):
-        raise CacheError(
-            f"{source.path} has rows of shape {source.map_shape} and {source.n_pooled} averages; {first.path} has "
-            f"{first.map_shape} and {first.n_pooled}."
-        )
-
-
 class Descriptions:
     """Collects the descriptions of the rows of a new cache, source by source."""
 
-    def __init__(self, rows: MergedRows) -> None:
-        self.rows = rows
+    def __init__(self, rows: MergedRows, recipe: Recipe | None = None) -> None:
+        self.rows, self.recipe = rows, recipe
+        self.first: FeatureCache | None = None
         self.versions: dict[str, str] = {}
         self.notes = [b""] * len(rows)
         self.columns: dict[str, NDArray[Any]] = {
@@ -81,8 +49,39 @@ class Descriptions:
             for name, (dtype, width) in INHERITED.items()
         }
 
-    def take(self, source: FeatureCache, places: NDArray[np.int64]) -> None:
-        """Copy the inherited columns of one source; raise CacheError if a row is out of range or a column damaged."""
+    def take_all(self, sources: Sequence[Path | FeatureCache]) -> Iterator[tuple[FeatureCache, NDArray[np.int64]]]:
+        """Yield each source in use, opened one at a time if given as a path, and the positions of its rows.
+
+        Raises RecipeMismatchError if sources were made by different recipes, and CacheError if one cannot be opened, its rows
+        have another shape, or there is no such source or row.
+        """
+        for number, places in grouped(self.rows.sources):
+            if not 0 <= number < len(sources):
+                raise CacheError(f"A row refers to source {number}; there are {len(sources)}.")
+            with ExitStack() as stack:
+                source = sources[number]
+                opened = source if isinstance(source, FeatureCache) else stack.enter_context(open_cache(source))
+                self._check(opened)
+                self._take(opened, places)
+                yield opened, places
+
+    def _check(self, source: FeatureCache) -> None:
+        self.recipe = self.recipe or source.recipe
+        if self.first is None:
+            self.first = source
+        first = self.first
+        differences = self.recipe.differences(source.recipe)
+        if differences:
+            raise RecipeMismatchError(
+                f"{source.path} was made by another recipe (wanted ≠ there): {'; '.join(differences)}."
+            )
+        if (source.map_shape, source.n_pooled) != (first.map_shape, first.n_pooled):
+            raise CacheError(
+                f"{source.path} has rows of shape {source.map_shape} and {source.n_pooled} averages; {first.path} has "
+                f"{first.map_shape} and {first.n_pooled}."
+            )
+
+    def _take(self, source: FeatureCache, places: NDArray[np.int64]) -> None:
         numbers = self.rows.rows[places]
         if not 0 <= numbers.min() <= numbers.max() < source.n_images:
             raise CacheError(f"{source.path} has {source.n_images} rows. A requested row is out of range.")
@@ -107,10 +106,12 @@ class Descriptions:
             "label": numbers,
         }
 
-    def header(self, recipe: Recipe, failures: Sequence[Failure], layout: str, info: Mapping[str, Any]) -> Header:
+    def header(self, failures: Sequence[Failure], layout: str, info: Mapping[str, Any]) -> Header:
         """Return the root attributes; versions are those of all sources and of the running software."""
+        if self.recipe is None:
+            raise ValueError("no source was taken")
         made_by = {**self.versions, **versions()}
-        return Header(recipe, len(self.rows), len(failures), layout, made_by, info, created=now())
+        return Header(self.recipe, len(self.rows), len(failures), layout, made_by, info, created=now())
 
 
 def class_numbers(refs: ImageRefs, class_names: Sequence[str]) -> NDArray[np.int32]:
@@ -199,63 +200,38 @@ def merge(
     """
     if not len(rows):
         raise CacheError(f"There is no row to write to {output}.")
-    columns = rows if isinstance(rows, MergedRows) else MergedRows.of(rows)
+    descriptions = Descriptions(rows if isinstance(rows, MergedRows) else MergedRows.of(rows), recipe)
     with published(Path(output)) as (file, below), writing(Path(output)):
-        merger = Merger(file, columns, recipe, compression)
-        for source, places in opened_sources(sources, columns.sources):
-            merger.take(source, places, below.check)
-        merger.finish(failures, class_names, layout, info or {})
+        for source, places in descriptions.take_all(sources):
+            if FEATURES not in file:
+                compression = compression or source.compression
+                check_storage(source.recipe, compression)
+                create_features(
+                    file,
+                    source.recipe,
+                    source.map_shape,
+                    source.pooled_column_layer,
+                    compression,
+                    len(descriptions.rows),
+                )
+            _copy_features(file, source, descriptions.rows.rows[places], places, below.check)
+        header = descriptions.header(failures, layout, info or {})
+        write_descriptions(file, header, descriptions.values(class_names), failures, class_names)
         if os.name == "nt":  # no file takes the place of one that is open
-            _close_those_at(Path(output), sources)
+            for given in sources:
+                if isinstance(given, FeatureCache) and given.path == Path(output):
+                    given.close()
 
 
-def _close_those_at(path: Path, sources: Sequence[Path | FeatureCache]) -> None:
-    """Close open caches that are this file."""
-    for source in sources:
-        if isinstance(source, FeatureCache) and source.path == path:
-            source.close()
-
-
-class Merger:
-    """A merge in progress: features are written at once, descriptions collected until the end."""
-
-    def __init__(self, file: Any, rows: MergedRows, recipe: Recipe | None, compression: str | None) -> None:
-        self.file, self.rows, self.recipe, self.compression = file, rows, recipe, compression
-        self.first: FeatureCache | None = None
-        self.descriptions = Descriptions(rows)
-
-    def take(self, source: FeatureCache, places: NDArray[np.int64], check: Callable[[], None]) -> None:
-        """Copy the rows of one source; ``check`` raises write errors."""
-        self._check(source)
-        self.descriptions.take(source, places)
-        numbers = self.rows.rows[places]
-        for start in range(0, len(places), CHECKED_ROWS):
-            part = slice(start, start + CHECKED_ROWS)
-            for name in (FEATURES, POOLED):
-                copy_rows(self.file[name], source, name, numbers[part].tolist(), places[part].tolist())
-            check()
-
-    def _check(self, source: FeatureCache) -> None:
-        self.recipe = self.recipe or source.recipe
-        check_recipe(source, self.recipe)
-        if self.first is not None:
-            check_shape(source, self.first)
-            return
-        self.first, self.compression = source, self.compression or source.compression
-        check_storage(source.recipe, self.compression)
-        create_features(
-            self.file, source.recipe, source.map_shape, source.pooled_column_layer, self.compression, len(self.rows)
-        )
-
-    def finish(
-        self, failures: Sequence[Failure], class_names: Sequence[str], layout: str, info: Mapping[str, Any]
-    ) -> None:
-        """Write everything but the features."""
-        if self.recipe is None:
-            raise ValueError("no source was taken")
-        values = self.descriptions.values(class_names)
-        header = self.descriptions.header(self.recipe, failures, layout, info)
-        write_descriptions(self.file, header, values, failures, class_names)
+def _copy_features(
+    file: Any, source: FeatureCache, rows: NDArray[np.int64], places: NDArray[np.int64], check: Callable[[], None]
+) -> None:
+    """Copy rows of a source to places in a new file; ``check`` raises write errors."""
+    for start in range(0, len(places), CHECKED_ROWS):
+        part = slice(start, start + CHECKED_ROWS)
+        for name in (FEATURES, POOLED):
+            copy_rows(file[name], source, name, rows[part].tolist(), places[part].tolist())
+        check()
 
 
 def copy_rows(target: Any, source: FeatureCache, name: str, numbers: Sequence[int], places: Sequence[int]) -> None:
@@ -269,3 +245,79 @@ def copy_rows(target: Any, source: FeatureCache, name: str, numbers: Sequence[in
             target.id.write_direct_chunk((place, *offset), data, mask)
         else:
             target[place] = source.read_rows(name, np.array([number]))[0]
+
+
+def publish_shards(
+    folder: ShardFolder,
+    *,
+    sources: Sequence[Path | FeatureCache],
+    rows: MergedRows,
+    failures: Sequence[Failure],
+    class_names: Sequence[str],
+    layout: str,
+    info: Mapping[str, Any] | None = None,
+) -> None:
+    """Make a folder of shards the cache of the given rows, then delete shards without any of them.
+
+    ``sources`` are paths of shards in the folder, and the present cache of the folder, open; other arguments are those
+    of :func:`merge`. Raises RecipeMismatchError if recipes differ, and CacheError if there is no
+    row, a source cannot be read or is elsewhere, or the manifest cannot be written.
+    """
+    if not len(rows):
+        raise CacheError(f"There is no row to write to {folder.path}.")
+    descriptions, table = Descriptions(rows), NewTable(folder)
+    shard, shard_row = np.empty(len(rows), np.int32), np.empty(len(rows), np.int32)
+    column_layers: tuple[str, ...] = ()
+    for source, places in descriptions.take_all(sources):
+        home = source.path if source.places else source.path.parent
+        if home != folder.path:
+            raise CacheError(f"{source.path} does not lie in {folder.path}: its rows cannot be a part of that cache.")
+        column_layers = column_layers or source.pooled_column_layer  # read now: the source is closed at the end
+        shard[places], shard_row[places] = table.place(source, rows.rows[places])
+    first = descriptions.first
+    if first is None:
+        raise ValueError("no source was taken")
+    write_manifest(
+        folder,
+        descriptions.header(failures, layout, info or {}),
+        descriptions.values(class_names),
+        Places(table.table(), shard, shard_row, first.map_shape, first.compression),
+        column_layers,
+        failures,
+        class_names,
+    )
+    folder.remove(name for name in folder.sizes() if name not in table.shards)
+
+
+class NewTable:
+    """The shards of a new manifest, by name: number, rows, bytes and digest."""
+
+    def __init__(self, folder: ShardFolder) -> None:
+        self.folder = folder
+        self.shards: dict[str, tuple[int, int, int, bytes]] = {}
+
+    def place(self, source: FeatureCache, rows: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Return the shard of each row of a source in the new manifest, and the row there."""
+        if source.places is None:
+            number = self._add(source.path.name, source.n_images, source.size_bytes, None)
+            return np.full(len(rows), number, np.int32), rows.astype(np.int32)
+        old, shard = source.places.table, np.empty(len(rows), np.int32)
+        for number, which in grouped(source.places.shard[rows]):
+            known = int(old.n_images[number]), int(old.size_bytes[number]), old.sha256[number].tobytes()
+            shard[which] = self._add(old.names[number], *known)
+        return shard, source.places.shard_row[rows]
+
+    def _add(self, name: str, n_images: int, size_bytes: int, digest: bytes | None) -> int:
+        if name not in self.shards:
+            self.shards[name] = len(self.shards), n_images, size_bytes, digest or self.folder.digest(name)
+        return self.shards[name][0]
+
+    def table(self) -> ShardTable:
+        """Return the shards in columns."""
+        _, n_images, sizes, digests = zip(*self.shards.values(), strict=True)
+        return ShardTable(
+            TextColumn.from_bytes(encode(name, "name of a shard") for name in self.shards),
+            np.array(n_images, np.int64),
+            np.array(sizes, np.int64),
+            np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32),
+        )

@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.cache.datasets import compression_of
 from headstart.cache.format import FEATURES, Header, read_header
-from headstart.cache.other_hdf5.foreign_hdf5 import refuse_other
-from headstart.cache.safe_reads import StoredRows, close_file, damage
+from headstart.cache.other_hdf5 import refuse_other
+from headstart.cache.safe_reads import StoredRows, checked_datasets, close_file, damage
 from headstart.cache.sandbox import open_hdf5
-from headstart.cache.sharded.shard_folder import MANIFEST, ShardFolder, shard_folder
-from headstart.cache.sharded.shard_manifest import check_files, read_manifest, sharded_rows
-from headstart.cache.structure import checked_datasets
+from headstart.cache.shard_manifest import check_files, read_manifest, sharded_rows
+from headstart.cache.shards import MANIFEST, ShardFolder, shard_folder
 from headstart.errors import CacheError
 from headstart.storage.address import Address, Location
 from headstart.storage.bucket import GoneError
 from headstart.storage.objects import copied
 
 if TYPE_CHECKING:
-    from headstart.cache.sharded.shard_manifest import Places
-    from headstart.cache.sharded.shard_reader import OpenShards, ShardedRows
+    from headstart.cache.shard_manifest import Places
+    from headstart.cache.shards import OpenShards, ShardedRows
 
 
 def open_path(path: Path) -> Opened:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from headstart.cache.datasets import read_column
 from headstart.cache.format import (
     CLASS_NAMES,
-    DIGEST,
     FAILURE_COLUMNS,
     FAILURES,
     FEATURES,
@@ -22,13 +21,11 @@ from headstart.cache.format import (
     POOLED_COLUMN_LAYER,
     ROW_COLUMNS,
     ROWS,
-    read_text_attribute,
 )
 from headstart.cache.opening import Opened, on_this_machine, open_path
 from headstart.cache.rows import Rows
-from headstart.cache.safe_reads import H5PY_ERRORS, REMEDY, damage, first_line
-from headstart.cache.sharded.shard_reader import ShardedRows
-from headstart.cache.structure import check_labels
+from headstart.cache.safe_reads import H5PY_ERRORS, REMEDY, check_labels, damage, first_line
+from headstart.cache.shards import ShardedRows
 from headstart.errors import CacheError
 from headstart.storage.address import Address, Location, location
 from headstart.texts import BLOCK_ROWS
@@ -327,4 +324,4 @@ class FeatureCache:
         if isinstance(column, ShardedRows):
             raise ValueError(f"/{name} is not a column")
         with damage(self.path, f"/{name} cannot be read: "):
-            return read_column(column, read_text_attribute(column, DIGEST))
+            return read_column(column)

@@ -12,7 +12,7 @@ import numpy as np
 
 from headstart.bundles.bundle import short_digests
 from headstart.cache.reader import open_cache
-from headstart.cache.sharded.shard_folder import is_cache
+from headstart.cache.shards import is_cache
 from headstart.errors import HeadstartError
 from headstart.evaluate.folds import check_lengths
 from headstart.evaluate.held_out import Sides

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.lib import format as npy
 
-from headstart.cache.other_hdf5.portable import write_portable
+from headstart.cache.other_hdf5 import write_portable
 from headstart.cache.publish import published_bytes
 from headstart.cache.reader import open_cache
 from headstart.errors import DataError, MissingExtraError

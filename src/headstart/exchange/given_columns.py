@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.cache.format import FORMAT as CACHE_FORMAT
 from headstart.cache.format import SHARDS_FORMAT
-from headstart.cache.other_hdf5.foreign_hdf5 import OtherFile, open_other
-from headstart.cache.other_hdf5.portable import PortableFile, open_portable
+from headstart.cache.other_hdf5 import OtherFile, PortableFile, open_other, open_portable
 from headstart.errors import DataError
 from headstart.exchange import FORMAT, FORMAT_VERSION
 from headstart.exchange.untrusted_arrays import (

@@ -12,7 +12,7 @@ import numpy as np
 
 from headstart.cache.merge import MergedRow, MergedRows, merge
 from headstart.cache.reader import FeatureCache, open_cache
-from headstart.cache.sharded.shard_folder import MANIFEST
+from headstart.cache.shards import MANIFEST
 from headstart.errors import DataError, HeadstartError, RecipeMismatchError
 from headstart.images.discovery.refs import ImageRefs
 from headstart.texts import listed

@@ -21,7 +21,7 @@ from headstart.cache.format import MAX_DEFLATE_RATIO, MAX_ROW_BYTES, MAX_TEXT_BY
 from headstart.errors import DataError, HeadstartError
 
 if TYPE_CHECKING:
-    from headstart.cache.other_hdf5.foreign_hdf5 import OtherArray
+    from headstart.cache.other_hdf5 import OtherArray
 
     Array: TypeAlias = "OtherArray | StoredArray"
 

@@ -10,11 +10,10 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from headstart.cache.merge import MergedRows, merge
+from headstart.cache.merge import MergedRows, merge, publish_shards
 from headstart.cache.opening import copy_of, open_folder
 from headstart.cache.publish import writing
-from headstart.cache.shard_writer import publish_shards
-from headstart.cache.sharded.shard_folder import OWN_SHARD_NAME, ShardFolder
+from headstart.cache.shards import OWN_SHARD_NAME, ShardFolder
 from headstart.errors import CacheError, HeadstartError
 from headstart.extract.lock import lock
 from headstart.storage import bucket, objects

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.cache.merge import MergedRows
 from headstart.cache.reader import FeatureCache, open_cache
-from headstart.cache.sharded.shard_folder import is_cache
+from headstart.cache.shards import is_cache
 from headstart.errors import DataError, RecipeMismatchError
 from headstart.extract.assemble import SOURCE, assemble, check_missing, is_current, source_of, with_missing
 from headstart.extract.engines.engine_choice import check_engine, make_engine

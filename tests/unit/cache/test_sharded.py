@@ -17,8 +17,7 @@ from caches import CLASS_NAMES, RECIPE, everything, failure, make_row, write_cac
 from folders import SHARDS, all_rows, name, publish, write_shards
 from headstart.cache.merge import MergedRow, merge
 from headstart.cache.reader import open_cache
-from headstart.cache.sharded import shard_reader
-from headstart.cache.sharded.shard_folder import MANIFEST, ShardFolder, is_cache
+from headstart.cache.shards import MANIFEST, ShardFolder, is_cache, most_open
 from headstart.errors import CacheError, RecipeMismatchError
 
 
@@ -73,13 +72,13 @@ def test_rows_come_in_the_order_asked_for_with_few_files_open(
 ) -> None:
     path, expected = features
     with pytest.MonkeyPatch.context() as patch, open_cache(path) as cache:
-        patch.setattr(shard_reader, "MAX_OPEN", 1)
+        patch.setattr("headstart.cache.shards.MAX_OPEN", 1)
         found = list(cache.batches(rows, batch_rows=batch_rows))
     assert [row.tobytes() for batch in found for row in batch.features] == [expected[row] for row in rows]
 
 
 def test_no_more_shards_are_open_than_allowed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shard_reader, "MAX_OPEN", 2)
+    monkeypatch.setattr("headstart.cache.shards.MAX_OPEN", 2)
     opened, closed = [], []
 
     class Counted(h5py.File):
@@ -97,7 +96,7 @@ def test_no_more_shards_are_open_than_allowed(folder: Path, monkeypatch: pytest.
 
 def test_shards_that_are_open_are_read_before_they_are_closed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches over all shards, of which two may be open: from the second read on, two of three are found open."""
-    monkeypatch.setattr(shard_reader, "MAX_OPEN", 2)
+    monkeypatch.setattr("headstart.cache.shards.MAX_OPEN", 2)
     opened: list[str] = []
     original = ShardFolder.open
     monkeypatch.setattr(ShardFolder, "open", lambda self, name: opened.append(name) or original(self, name))
@@ -112,7 +111,7 @@ def test_how_many_shards_may_be_open(monkeypatch: pytest.MonkeyPatch) -> None:
     resource = pytest.importorskip("resource")
     for soft, expected in ((64, 32), (256, 128), (1024, 128), (10, 16), (resource.RLIM_INFINITY, 128)):
         monkeypatch.setattr(resource, "getrlimit", lambda kind, soft=soft: (soft, soft))
-        assert shard_reader.most_open() == expected
+        assert most_open() == expected
 
 
 def test_shards_may_be_compressed_differently(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from caches import CLASS_NAMES, RECIPE, everything, make_batch, make_row, write_
 from folders import name
 from headstart.cache.checks.integrity import verify_file
 from headstart.cache.reader import open_cache
-from headstart.cache.sharded.shard_folder import MANIFEST
+from headstart.cache.shards import MANIFEST
 from headstart.cache.writer import ShardWriter
 from headstart.errors import CacheError
 

@@ -14,10 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from caches import RECIPE, failure, make_batch, write_cache
-from headstart.cache.merge import MergedRows
+from headstart.cache.merge import MergedRows, publish_shards
 from headstart.cache.reader import open_cache
-from headstart.cache.shard_writer import publish_shards
-from headstart.cache.sharded.shard_folder import ShardFolder
+from headstart.cache.shards import ShardFolder
 from headstart.cache.writer import ShardWriter
 from headstart.errors import DataError, HeadstartError, RecipeMismatchError
 from headstart.exchange.merge_caches import merge_caches

@@ -12,7 +12,7 @@ import pytest
 
 from foreign_arrays import WIDTH, N, arrays
 from headstart.cache.checks.integrity import verify_file
-from headstart.cache.other_hdf5.foreign_hdf5 import open_other
+from headstart.cache.other_hdf5 import open_other
 from headstart.cache.reader import open_cache
 from headstart.errors import CacheError, HeadstartError
 from headstart.exchange.import_features import Import, import_features
@@ -149,7 +149,7 @@ def linked(path: Path) -> None:
         (
             {"data": arrays()["X"], "chunks": (N, WIDTH), "compression": "gzip"},
             deflated_short,
-            "does not decode to its size",
+            "a chunk decodes to [0-9,]+ bytes, not ",
         ),
         ({"data": arrays()["X"]}, external, "lies in another file"),
         ({"data": arrays()["X"]}, virtual, "lies in another file"),
@@ -175,7 +175,7 @@ def test_text_that_is_too_long_is_refused(tmp_path: Path) -> None:
 
 
 def test_values_are_read_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headstart.cache.other_hdf5.foreign_hdf5.BLOCK_BYTES", 3 * 4 * WIDTH)
+    monkeypatch.setattr("headstart.cache.other_hdf5.BLOCK_BYTES", 3 * 4 * WIDTH)
     names = {"data": arrays()["paths"].tolist(), "dtype": h5py.string_dtype()}
     with open_other(hdf5(tmp_path / "a.h5", **book(paths=names))) as file:
         features, paths = file.array("X", "features"), file.array("paths")

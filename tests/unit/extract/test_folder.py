@@ -11,7 +11,7 @@ import pytest
 
 from fakes import FakeNetwork
 from headstart.cache.reader import open_cache
-from headstart.cache.sharded.shard_folder import MANIFEST
+from headstart.cache.shards import MANIFEST
 from headstart.errors import CacheError, HeadstartError
 from headstart.extract import estimate
 from headstart.extract.estimate import forecast_extraction

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,10 @@ from fakes import FakeNetwork
 from headstart.cache import datasets as columns
 from headstart.cache.checks.integrity import verify_file
 from headstart.cache.format import COLUMN_CHUNK_BYTES, FEATURES, POOLED
-from headstart.cache.merge import Merger, merge
+from headstart.cache.merge import Descriptions, merge, publish_shards
 from headstart.cache.reader import open_cache
 from headstart.cache.safe_reads import StoredRows
-from headstart.cache.shard_writer import publish_shards
-from headstart.cache.sharded.shard_folder import ShardFolder
+from headstart.cache.shards import ShardFolder
 from headstart.cache.writer import ShardWriter
 from headstart.extract.assemble import assemble, is_current
 from headstart.extract.plan import make_plan
@@ -212,13 +211,14 @@ def test_shards_are_open_one_at_a_time(tmp_path: Path, monkeypatch: pytest.Monke
     """A million images make four thousand shards, and most systems let a process open a thousand files."""
     class_folders(tmp_path / "data", n_per_class=6)
     n_open: list[int] = []
-    take = Merger.take
+    take_all = Descriptions.take_all
 
-    def counted(self: Merger, *arguments: Any) -> None:
-        n_open.append(h5f.get_obj_count(h5f.OBJ_ALL, h5f.OBJ_FILE) - before)
-        take(self, *arguments)
+    def counted(self: Descriptions, *arguments: Any) -> Iterator[Any]:
+        for taken in take_all(self, *arguments):
+            n_open.append(h5f.get_obj_count(h5f.OBJ_ALL, h5f.OBJ_FILE) - before)
+            yield taken
 
     before = h5f.get_obj_count(h5f.OBJ_ALL, h5f.OBJ_FILE)
-    monkeypatch.setattr(Merger, "take", counted)
+    monkeypatch.setattr(Descriptions, "take_all", counted)
     extract_features(tmp_path / "data", tmp_path / "a.h5", network=FakeNetwork(batch_size=2), shard_images=1)
     assert n_open == [2] * 12  # the new file, and one shard

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 from headstart.cache.datasets import HexColumn, read_column, row_digest
 from headstart.cache.format import (
     CLASS_NAMES,
-    DIGEST,
     FEATURES,
     POOLED,
     POOLED_COLUMN_LAYER,
@@ -24,16 +22,22 @@ from headstart.cache.format import (
     Header,
     read_header,
     read_integer_attribute,
-    read_text_attribute,
 )
 from headstart.cache.opening import check_is_file
 from headstart.cache.reader import FeatureCache
-from headstart.cache.safe_reads import H5PY_ERRORS, REMEDY, StoredRows, close_file, first_line
+from headstart.cache.safe_reads import (
+    H5PY_ERRORS,
+    REMEDY,
+    StoredRows,
+    check_labels,
+    checked_columns,
+    checked_datasets,
+    close_file,
+    first_line,
+)
 from headstart.cache.sandbox import open_hdf5
-from headstart.cache.sharded.shard_folder import MANIFEST, ShardFolder, shard_folder
-from headstart.cache.sharded.shard_manifest import Manifest, manifest_columns, read_manifest, sharded_rows
-from headstart.cache.sharded.shard_reader import OpenShards, ShardedRows
-from headstart.cache.structure import check_labels, checked_column, checked_rows, expected_columns
+from headstart.cache.shard_manifest import Manifest, manifest_columns, read_manifest, sharded_rows
+from headstart.cache.shards import MANIFEST, OpenShards, ShardedRows, ShardFolder, shard_folder
 from headstart.errors import CacheError
 from headstart.texts import TextColumn
 
@@ -68,7 +72,7 @@ def readable_columns(datasets: Mapping[str, StoredRows], found: list[Finding]) -
     columns: dict[str, Any] = {}
     for name, dataset in datasets.items():
         try:
-            columns[name] = read_column(dataset, read_text_attribute(dataset, DIGEST))
+            columns[name] = read_column(dataset)
         except H5PY_ERRORS as error:
             found.append(Finding(f"/{name}", f"{first_line(error)}{_unreadable_rows(dataset)}"))
     return columns
@@ -194,50 +198,38 @@ def _image_of(columns: Mapping[str, Any], row: int) -> str:
 
 
 def _findings_in_folder(
-    folder: ShardFolder, start: Callable[[int], None], advance: Callable[[int], None]
+    file: Any, folder: ShardFolder, start: Callable[[int], None], advance: Callable[[int], None]
 ) -> Iterator[Finding]:
-    """Yield all problems of a folder of shards; arguments as for ``verify_file``."""
+    """Yield all problems of a folder of shards with an open manifest."""
+    columns, found = columns_of(file, folder)
+    yield from found
     try:
-        file = folder.open(MANIFEST)
-    except PermissionError as error:
-        raise CacheError(f"{folder.path} cannot be read: {error.strerror}.") from error
+        manifest = read_manifest(file, folder.path / MANIFEST)
     except H5PY_ERRORS as error:
-        yield Finding(FILE, f"its manifest cannot be opened: {first_line(error)}")
+        if not any(finding.what.startswith(first_line(error)) for finding in found):
+            yield Finding(FILE, first_line(error))
         return
-    try:
-        columns, found = columns_of(file, folder)
-        yield from found
-        try:
-            manifest = read_manifest(file, folder.path / MANIFEST)
-        except H5PY_ERRORS as error:
-            if not any(finding.what.startswith(first_line(error)) for finding in found):
-                yield Finding(FILE, first_line(error))
-            return
-        yield from _findings_by(folder, manifest, columns, start, advance)
-    finally:
-        close_file(file)
+    yield from _findings_by(folder, manifest, columns, start, advance)
 
 
 def columns_of(file: Any, folder: ShardFolder) -> tuple[dict[str, Any], list[Finding]]:
     """Return the readable columns of a manifest, and problems of the others; raise CacheError if it is no manifest."""
     found: list[Finding] = []
-    datasets: dict[str, StoredRows] = {}
     try:
         header = read_header(file, folder.path / MANIFEST, SHARDS_FORMAT)
-        expected = list(
-            manifest_columns(file, header.n_images, header.n_failures, read_integer_attribute(file, "n_shards"))
-        )
+        n_shards = read_integer_attribute(file, "n_shards")
     except CacheError:
         raise
     except H5PY_ERRORS as error:
         what = f"the attributes of its manifest cannot be read, and without them nothing else: {first_line(error)}"
         return {}, [Finding(FILE, what)]
-    for name, column, n_rows in expected:
-        try:
-            datasets[name] = StoredRows(checked_column(file, name, column, n_rows))
-        except H5PY_ERRORS as error:
-            found.append(Finding(f"/{name}", first_line(error)))
-    return readable_columns(datasets, found), found
+    expected = manifest_columns(file, header.n_images, header.n_failures, n_shards)
+    return readable_columns(checked_columns(file, expected, _adder(found)), found), found
+
+
+def _adder(found: list[Finding]) -> Callable[[str, Exception], None]:
+    """Return what adds a finding on a dataset of wrong structure."""
+    return lambda name, error: found.append(Finding(f"/{name}", first_line(error)))
 
 
 def _findings_by(
@@ -283,7 +275,7 @@ def _shard_finding(folder: ShardFolder, shards: OpenShards, number: int) -> tupl
 
 
 def verify_file(
-    path: str | Path, *, start: Callable[[int], None] | None = None, advance: Callable[[int], None] | None = None
+    path: str | Path, *, start: Callable[[int], None] = lambda _: None, advance: Callable[[int], None] = lambda _: None
 ) -> Iterator[Finding]:
     """Yield all problems of a cache.
 
@@ -306,19 +298,20 @@ def verify_file(
     """
     path = Path(path)
     folder = shard_folder(path)
-    if folder:
-        yield from _findings_in_folder(folder, start or (lambda n: None), advance or (lambda n: None))
-        return
-    check_is_file(path)
+    if folder is None:
+        check_is_file(path)
     try:
-        file = open_hdf5(path)
+        file = folder.open(MANIFEST) if folder else open_hdf5(path)
     except PermissionError as error:
-        raise CacheError(f"{path} cannot be read: {error.strerror}.") from error
+        raise CacheError(f"{folder.path if folder else path} cannot be read: {error.strerror}.") from error
     except H5PY_ERRORS as error:
-        yield Finding(FILE, f"it cannot be opened: {first_line(error)}")
+        yield Finding(FILE, f"{'its manifest' if folder else 'it'} cannot be opened: {first_line(error)}")
         return
     try:
-        yield from _findings_in(file, path, start or (lambda n: None), advance or (lambda n: None))
+        if folder:
+            yield from _findings_in_folder(file, folder, start, advance)
+        else:
+            yield from _findings_in(file, path, start, advance)
     finally:
         close_file(file)
 
@@ -352,17 +345,4 @@ def _findings_in(
 
 def readable_datasets(file: Any, header: Header, found: list[Finding]) -> dict[str, StoredRows]:
     """Return the datasets of correct structure by name; append problems of the others to ``found``."""
-    datasets: dict[str, StoredRows] = {}
-
-    def look(name: str, check: Callable[[], Any]) -> None:
-        try:
-            datasets[name] = StoredRows(check())
-        except H5PY_ERRORS as error:
-            found.append(Finding(f"/{name}", first_line(error)))
-
-    look(FEATURES, partial(checked_rows, file, FEATURES, header.recipe.storage, header.n_images, 4))
-    look(POOLED, partial(checked_rows, file, POOLED, "float32", header.n_images, 2))
-    n_pooled = datasets[POOLED].shape[1] if POOLED in datasets else None
-    for name, column, n_rows in expected_columns(file, header.n_images, header.n_failures, n_pooled):
-        look(name, partial(checked_column, file, name, column, n_rows))
-    return datasets
+    return checked_datasets(file, header, _adder(found))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from headstart.cache.format import FEATURES, POOLED
-from headstart.cache.sharded.shard_folder import SHARD_NAME
+from headstart.cache.shards import SHARD_NAME
 from headstart.storage.address import Address
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ import numpy as np
 from headstart.cache.checks.integrity import columns_of, contradictions, readable_columns, readable_datasets
 from headstart.cache.format import FEATURES, FORMAT, POOLED, SHARDS_FORMAT, form_of, read_header
 from headstart.cache.safe_reads import H5PY_ERRORS, StoredRows
-from headstart.cache.sharded.shard_folder import ShardFolder
-from headstart.cache.sharded.shard_manifest import read_manifest
+from headstart.cache.shard_manifest import read_manifest
+from headstart.cache.shards import ShardFolder
 
 #: Exit codes: intact; damaged, which the reader reports; harmful (closing or memory allocation failed).
 SOUND, DAMAGED, HARMFUL = 0, 3, 4

@@ -1,18 +1,22 @@
-"""Read datasets of HDF5 files written by other programs."""
+"""HDF5 files of other layouts: those of other programs, and plain files of features readable without plug-ins.
+
+The plain files are specified in docs/exchange.md.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5d, h5g, h5l, h5o
+from h5py import h5d, h5f, h5g, h5l, h5o
 from numpy.typing import NDArray
 
+from headstart.cache.datasets import create_column, encode, read_column, write_numbers, write_text
 from headstart.cache.format import (
     DEFLATE,
     FLETCHER32,
@@ -22,9 +26,25 @@ from headstart.cache.format import (
     SHUFFLE,
     SIGNATURE,
     SUPERBLOCK_VERSION,
+    ZSTD,
+    Column,
     form_of,
+    read_text_attribute,
+    write_text_attribute,
 )
-from headstart.cache.safe_reads import CHECKSUM_BYTES, H5PY_ERRORS, deflate_size, filters, first_line
+from headstart.cache.publish import published, writing
+from headstart.cache.safe_reads import (
+    H5PY_ERRORS,
+    StoredRows,
+    check_chunks,
+    check_decoded_size,
+    check_type,
+    checked_column,
+    filters,
+    first_line,
+    n_chunks,
+    plain_dataset,
+)
 from headstart.cache.sandbox import open_hdf5
 from headstart.errors import CacheError, HeadstartError
 from headstart.texts import listed
@@ -200,8 +220,7 @@ def _check_storage(dataset: Any) -> None:
         unknown = set(filters(dataset)) - {DEFLATE, SHUFFLE, FLETCHER32, LZF}
         if unknown:
             raise ValueError(f"is compressed by the filters {sorted(unknown)}, which are not read: write it with gzip")
-        expected = math.prod(-(-size // chunk) for size, chunk in zip(dataset.shape, dataset.chunks, strict=True))
-        if dataset.id.get_num_chunks() != expected or raw_bytes > MAX_DEFLATE_RATIO * stored_bytes:
+        if dataset.id.get_num_chunks() != n_chunks(dataset) or raw_bytes > MAX_DEFLATE_RATIO * stored_bytes:
             raise ValueError("is not stored as a whole: parts of it were never written")
         chunk_bytes = dataset.dtype.itemsize * max(math.prod(dataset.chunks), math.prod(dataset.shape[1:]))
     if chunk_bytes > MAX_ROW_BYTES:
@@ -218,7 +237,98 @@ def _check_chunks_of(dataset: Any, start: int, end: int) -> None:
     steps[0] = range(start - start % dataset.chunks[0], end, dataset.chunks[0])
     for place in np.ndindex(*map(len, steps)):
         mask, data = dataset.id.read_direct_chunk(tuple(step[i] for step, i in zip(steps, place, strict=True)))
-        used = [kind for number, kind in enumerate(kinds) if not mask >> number & 1]
-        stored = data[:-CHECKSUM_BYTES] if FLETCHER32 in used else data
-        if (deflate_size(stored, chunk_bytes + 1) if DEFLATE in used else len(stored)) != chunk_bytes:
-            raise ValueError("a chunk does not decode to its size")
+        check_decoded_size(kinds, mask, data, chunk_bytes)
+
+
+#: HDF5 1.8 (2008): the oldest format with checksums in its headers, readable by all current software.
+PORTABLE_VERSIONS = (h5f.LIBVER_V18, h5f.LIBVER_V18)
+
+#: Superblock version of that format.
+PORTABLE_SUPERBLOCK_VERSION = 2
+
+Texts = Callable[[], Iterable[str]]
+
+
+def write_portable(
+    path: Path,
+    *,
+    blocks: Iterable[NDArray[np.float32]],
+    shape: tuple[int, int],
+    y: NDArray[np.integer[Any]],
+    texts: Mapping[str, tuple[int, Texts]],
+    attributes: Mapping[str, str],
+) -> None:
+    """Write a matrix and the description of its rows; the file appears completely or not at all.
+
+    ``blocks`` are consecutive rows of X, float32; ``texts`` maps names of string datasets to their length and a
+    callable that returns the strings. Raises CacheError if a text cannot be stored or the file cannot be written.
+    """
+    with published(path, PORTABLE_VERSIONS) as (file, below), writing(path):
+        dataset, start = create_column(file, "X", "<f4", shape), 0
+        for block in blocks:
+            dataset[start : start + len(block)] = block
+            start += len(block)
+            below.check()
+        write_numbers(file, "y", np.asarray(y, "<i4"))
+        for name, (length, strings) in texts.items():
+            write_text(file, name, _encoded(strings, name), length)
+        for name, value in attributes.items():
+            write_text_attribute(file, name, value)
+
+
+def _encoded(strings: Texts, name: str) -> Callable[[], Iterable[bytes]]:
+    return lambda: (encode(text, name) for text in strings())
+
+
+@contextmanager
+def open_portable(path: Path) -> Iterator[PortableFile]:
+    """Yield a file written by :func:`write_portable`; raise CacheError if it is damaged or something else."""
+    try:
+        with open_hdf5(path, PORTABLE_SUPERBLOCK_VERSION) as file:
+            yield PortableFile(file)
+    except HeadstartError:
+        raise
+    except H5PY_ERRORS as error:
+        raise CacheError(
+            f"{path} is damaged, or no file that headstart convert --portable wrote: {first_line(error)}."
+        ) from error
+
+
+class PortableFile:
+    """A plain HDF5 file of features, open for reading; ``shape`` is that of X."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._matrix = _checked_matrix(file)
+        self.shape = self._matrix.shape
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """Yield blocks of consecutive rows of X."""
+        step = max(1, BLOCK_BYTES // (4 * self.shape[1]))
+        for start in range(0, self.shape[0], step):
+            block = np.empty((min(step, self.shape[0] - start), self.shape[1]), np.float32)
+            self._matrix.read(np.arange(start, start + len(block)), block)
+            yield block
+
+    def column(self, name: str, length: int | None, dtype: str = "text") -> Any:
+        """Return the values of a column: an array of numbers, or a sequence of str."""
+        return read_column(checked_column(self._file, name, Column(name, dtype), length))
+
+    def attribute(self, name: str) -> str:
+        """Return a root attribute."""
+        return read_text_attribute(self._file, name)
+
+
+def _checked_matrix(file: Any) -> StoredRows:
+    """Return ``/X``, whose size in memory is bounded by its size in the file."""
+    dataset = plain_dataset(file, "X")
+    check_type("X", dataset, Column("X", "<f4"))
+    if len(dataset.shape) != 2 or 0 in dataset.shape or dataset.chunks[1] != dataset.shape[1]:
+        raise ValueError(f"/X has the shape {dataset.shape} and chunks of shape {dataset.chunks}")
+    chunk_bytes = 4 * np.prod(dataset.chunks, dtype=np.float64)
+    if chunk_bytes > MAX_ROW_BYTES or ZSTD in filters(dataset):
+        raise ValueError(f"/X has chunks of {chunk_bytes:,.0f} bytes, or a filter that needs a plug-in")
+    check_chunks("X", dataset)
+    if 4 * np.prod(dataset.shape, dtype=np.float64) > MAX_DEFLATE_RATIO * dataset.id.get_storage_size():
+        raise ValueError("/X claims more than what is stored can hold")
+    return StoredRows(dataset)

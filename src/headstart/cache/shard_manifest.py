@@ -16,7 +16,6 @@ import numpy as np
 from headstart.cache.datasets import encode, read_column, write_column_layers, write_table
 from headstart.cache.format import (
     COMPRESSIONS,
-    DIGEST,
     FEATURES,
     MAX_ROW_BYTES,
     PLACE_COLUMNS,
@@ -33,10 +32,8 @@ from headstart.cache.format import (
     read_text_attribute,
     write_text_attribute,
 )
-from headstart.cache.safe_reads import StoredRows
-from headstart.cache.sharded.shard_folder import SHARD_NAME, ShardFolder
-from headstart.cache.sharded.shard_reader import OpenShards, ShardedRows, ShardTable
-from headstart.cache.structure import checked_column, expected_columns
+from headstart.cache.safe_reads import StoredRows, checked_columns, expected_columns
+from headstart.cache.shards import SHARD_NAME, OpenShards, ShardedRows, ShardFolder, ShardTable
 from headstart.cache.writer import write_descriptions
 from headstart.types import Failure
 
@@ -86,14 +83,10 @@ def read_manifest(file: Any, path: Path) -> Manifest:
     """
     header = read_header(file, path, SHARDS_FORMAT)
     n_shards = read_integer_attribute(file, "n_shards")
-    columns = {
-        name: StoredRows(checked_column(file, name, column, n_rows))
-        for name, column, n_rows in manifest_columns(file, header.n_images, header.n_failures, n_shards)
-    }
+    columns = checked_columns(file, manifest_columns(file, header.n_images, header.n_failures, n_shards))
 
     def read(group: str, described: Sequence[Column]) -> list[Any]:
-        datasets = [columns[f"{group}/{column.name}"] for column in described]
-        return [read_column(dataset, read_text_attribute(dataset, DIGEST)) for dataset in datasets]
+        return [read_column(columns[f"{group}/{column.name}"]) for column in described]
 
     table = ShardTable(*read(SHARDS, SHARD_COLUMNS))
     shard, shard_row = read(ROWS, PLACE_COLUMNS)

@@ -1,1 +1,0 @@
-"""A cache as a folder of immutable shards with a manifest."""
