@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -32,7 +32,7 @@ from headstart.types import Progress, Silence
 
 if TYPE_CHECKING:
     from headstart.cache.shards import ShardFolder
-    from headstart.types import Backbone, ImageRef
+    from headstart.types import Backbone, Failure, ImageRef
 
 #: Rows named in an error message.
 NAMED = 3
@@ -71,40 +71,52 @@ def _replace_shards(
     affected = np.flatnonzero(np.isin(shard, list(bad))).tolist()
     if not affected:
         return
-    numbers = {row: number for number, row in enumerate(again)}
     refs = cache.refs()
     for row, ref in again.items():
         refs[row] = ref
-    described: dict[str, Any] = {"class_names": cache.class_names, "layout": cache.layout, "info": cache.info}
     new = folder.path / f"{first_number(folder.path):020d}.h5"
-    moved = [
-        MergedRow(1, numbers[row], refs[row]) if row in numbers else MergedRow(0, row, refs[row]) for row in affected
-    ]
-    merge(new, sources=[cache, *([part] if part else [])], rows=moved, failures=(), **described)
+    _write_rows(new, cache, affected, again, part, failures=())
     sources, rows = np.zeros(len(refs), np.int32), np.arange(len(refs))
     sources[affected], rows[affected] = 1, np.arange(len(affected))
     publish_shards(
-        folder, sources=[cache, new], rows=MergedRows(sources, rows, ImageRefs.of(refs)), failures=cache.failures, **described
-    )  # fmt: skip
+        folder,
+        sources=[cache, new],
+        rows=MergedRows(sources, rows, ImageRefs.of(refs)),
+        failures=cache.failures,
+        class_names=cache.class_names,
+        layout=cache.layout,
+        info=cache.info,
+    )
+
+
+def _write_rows(
+    path: Path,
+    cache: FeatureCache,
+    rows: Sequence[int],
+    again: Mapping[int, ImageRef],
+    part: FeatureCache | None,
+    failures: Sequence[Failure],
+) -> None:
+    """Write some rows of a cache to a file: rows in ``again`` from ``part``, the others copied."""
+    numbers, refs = {row: number for number, row in enumerate(again)}, cache.refs()
+    merge(
+        path,
+        sources=[cache, *([part] if part else [])],
+        rows=[MergedRow(1, numbers[row], again[row]) if row in again else MergedRow(0, row, refs[row]) for row in rows],
+        failures=failures,
+        class_names=cache.class_names,
+        layout=cache.layout,
+        info=cache.info,
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """The result of a repair.
+    """The result of a repair."""
 
-    Attributes
-    ----------
-    path : Path
-        The cache.
-    n_images : int
-        Rows of the cache.
-    images : tuple of str
-        Paths of the recomputed rows; empty if nothing was damaged.
-    """
-
-    path: Path
-    n_images: int
-    images: tuple[str, ...]
+    path: Path  # the cache
+    n_images: int  # rows of the cache
+    images: tuple[str, ...]  # paths of the recomputed rows; empty if nothing was damaged
 
 
 def repair_cache(
@@ -165,7 +177,7 @@ def repair_cache(
                 if folder:
                     _replace_shards(folder, cache, shards, again, part)
                 else:
-                    _replace_rows(cache, again, part)
+                    _write_rows(cache.file, cache, range(cache.n_images), again, part, cache.failures)
             return Repair(target, cache.n_images, tuple(ref.path for ref in refs))
 
 
@@ -230,21 +242,3 @@ def _recomputed(
             if computed.recipe != cache.recipe:
                 raise CacheError(f"{cache.path} cannot be repaired: the backbone makes features of another recipe.")
             yield computed
-
-
-def _replace_rows(cache: FeatureCache, again: Mapping[int, ImageRef], part: FeatureCache | None) -> None:
-    """Write the cache anew, with some of its rows from ``part``."""
-    numbers = {row: number for number, row in enumerate(again)}
-    rows = [
-        MergedRow(1, numbers[row], again[row]) if row in numbers else MergedRow(0, row, ref)
-        for row, ref in enumerate(cache.refs())
-    ]
-    merge(
-        cache.file,
-        sources=[cache, *([part] if part else [])],
-        rows=rows,
-        failures=cache.failures,
-        class_names=cache.class_names,
-        layout=cache.layout,
-        info=cache.info,
-    )

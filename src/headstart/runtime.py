@@ -1,10 +1,12 @@
-"""Keras with TensorFlow (imported only here), threads and available memory."""
+"""Keras with TensorFlow (imported only here), threads, available memory, and the rate of a repeated step."""
 
 from __future__ import annotations
 
 import importlib
 import os
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -122,3 +124,14 @@ def usable_cores() -> int:
 def available_threads() -> int:
     """Return the number of threads a network should use: the limit, or one per usable core."""
     return thread_limit() or usable_cores()
+
+
+def per_second(
+    step: Callable[[], object], n_images: int, seconds: float, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Return images per second of a step that handles ``n_images``, repeated for so long."""
+    n_steps, started = 0, clock()
+    while n_steps == 0 or clock() - started < seconds:
+        step()
+        n_steps += 1
+    return n_steps * n_images / (clock() - started)

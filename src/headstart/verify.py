@@ -7,11 +7,8 @@ rows shows it.
 from __future__ import annotations
 
 import hashlib
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +23,7 @@ from headstart.cache.reader import FeatureCache, open_cache
 from headstart.errors import CacheError, DataError, ImageError, ParameterError, RecipeMismatchError
 from headstart.images.discovery.refs import state_of
 from headstart.images.load import read_image_bytes
-from headstart.images.read_ahead import ReadOptions, batches
+from headstart.images.read_ahead import ReadOptions, Stage, StageTime, batches
 from headstart.runtime import usable_cores
 from headstart.storage import bucket
 from headstart.storage.address import Address, Location, location
@@ -50,32 +47,17 @@ AHEAD = 64
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """The result of a verification.
-
-    Attributes
-    ----------
-    findings : tuple of Finding
-        Problems found; empty if there are none.
-    n_images : int
-        Rows whose image file was read; 0 without a folder of images.
-    n_recomputed : int
-        Rows that were recomputed.
-    lowest_cosine, largest_error : float
-        Worst agreement among recomputed rows; the error is relative to the row's largest value. 1 and 0 if there were
-        none.
-    not_compared : str
-        Why images or features were not compared; empty if they were, or if that was not requested.
-    remedies : tuple of str
-        Commands that fix the problems, in order (cache/checks/remedies.py).
-    """
+    """The result of a verification."""
 
     findings: tuple[Finding, ...]
-    n_images: int = 0
-    n_recomputed: int = 0
+    n_images: int = 0  # rows whose image file was read; 0 without a folder of images
+    n_recomputed: int = 0  # rows that were recomputed
+    #: Worst agreement among recomputed rows; the error is relative to the row's largest value.
     lowest_cosine: float = 1.0
     largest_error: float = 0.0
+    #: Why images or features were not compared; empty if they were, or if that was not requested.
     not_compared: str = ""
-    remedies: tuple[str, ...] = ()
+    remedies: tuple[str, ...] = ()  # commands that fix the problems, in order (cache/checks/remedies.py)
 
 
 def verify_cache(
@@ -191,7 +173,7 @@ class Comparison:
         """Yield the rows whose image file has the stored digest."""
         self.progress.start(self.cache.n_images)
         paths, digests = self.cache.rows.path, self.cache.rows.sha256
-        for row, received in enumerate(_in_order(self.digest, paths, usable_cores())):
+        for row, received in enumerate(self.digests(paths)):
             expected = digests[row]
             if isinstance(received, ImageError):
                 self.findings.append(Finding(IMAGE, f"it cannot be read: {received}", row, paths[row]))
@@ -201,6 +183,16 @@ class Comparison:
             else:
                 yield row
             self.progress.advance(1)
+
+    def digests(self, paths: Iterable[str]) -> Iterator[str | ImageError]:
+        """Yield the digests of image files in order, computed by threads a bounded number ahead."""
+        with Stage("digest", usable_cores(), StageTime()) as stage:
+            for path in paths:
+                stage.submit(self.digest, path)
+                if len(stage) >= AHEAD:
+                    yield stage.take()
+            while len(stage):
+                yield stage.take()
 
     def digest(self, path: str) -> str | ImageError:
         """Return the digest of an image file, or the error if it cannot be read."""
@@ -277,15 +269,3 @@ def _ref_now(root: Location, path: str) -> ImageRef:
         return ImageRef(path, None, None, None, *state_of((root / path).stat()))
     except (OSError, ValueError):
         return ImageRef(path, None, None, None, 0, 0)
-
-
-def _in_order(
-    function: Callable[[str], str | ImageError], arguments: Sequence[str], threads: int
-) -> Iterator[str | ImageError]:
-    """Yield the results of a function in order, computed by threads a bounded number ahead."""
-    with ThreadPoolExecutor(threads, "digest") as pool:
-        remaining = iter(arguments)
-        pending = deque(pool.submit(function, argument) for argument in islice(remaining, AHEAD))
-        while pending:
-            yield pending.popleft().result()
-            pending.extend(pool.submit(function, argument) for argument in islice(remaining, 1))

@@ -41,21 +41,14 @@ Texts = Callable[[], Iterable[bytes]]
 
 
 def encode(text: str, what: str) -> bytes:
-    """Return text as UTF-8, or the original bytes of a path that was not UTF-8.
-
-    Raises
-    ------
-    CacheError
-        If the text cannot be stored: a NUL, a surrogate that stands for no byte, or more than 32,767 bytes.
-    """
+    """Return text as UTF-8, or the original bytes of a path that was not UTF-8; raise CacheError if it cannot be stored."""
     try:
         data = text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
         raise CacheError(f"The {what} {text!r} is not text that a cache can hold: {error.reason}.") from error
     if len(data) > MAX_TEXT_BYTES or b"\0" in data:
-        problem = (
-            "holds a NUL" if b"\0" in data else f"has {len(data):,} bytes; at most {MAX_TEXT_BYTES:,} are possible"
-        )
+        size = f"has {len(data):,} bytes; at most {MAX_TEXT_BYTES:,} are possible"
+        problem = "holds a NUL" if b"\0" in data else size
         raise CacheError(f"The {what} {text[:80]!r} cannot be stored: it {problem}.")
     return data
 
@@ -180,12 +173,7 @@ def create_features(
     """Create ``/features``, ``/pooled`` and ``/pooled_column_layer``; resizable without ``n_images``.
 
     ``/pooled`` is not compressed: a row would shrink by a sixth and take five times as long to read, and so it can be
-    read without a plug-in (docs/adr/0001-cache-format.md).
-
-    Raises
-    ------
-    CacheError
-        If a row is larger than a cache can hold.
+    read without a plug-in (docs/adr/0001-cache-format.md). Raises CacheError if a row is larger than a cache can hold.
     """
     _create_rows(file, FEATURES, map_shape, recipe.storage, compression, n_images)
     _create_rows(file, POOLED, (len(column_layers),), "float32", "none", n_images)
@@ -200,7 +188,6 @@ def write_column_layers(file: Any, layers: Sequence[str]) -> None:
 def _create_rows(
     file: Any, name: str, row_shape: Sequence[int], dtype: str, compression: str, n_images: int | None
 ) -> None:
-    """Create a dataset with one chunk per row."""
     row_bytes = np.dtype(dtype).itemsize * int(np.prod(row_shape, dtype=np.int64))
     if row_bytes > MAX_ROW_BYTES:
         raise CacheError(

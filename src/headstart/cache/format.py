@@ -134,13 +134,7 @@ SHARD_COLUMNS = (
 
 
 def column_layers(batch: FeatureBatch, pooled_layers: Sequence[str]) -> tuple[str, ...]:
-    """Return the layer of each column of the batch's ``pooled``: what the batch says, or the only pooled layer.
-
-    Raises
-    ------
-    CacheError
-        If the columns are not those of ``pooled_layers`` of the recipe, in that order.
-    """
+    """Return the layer of each column of ``pooled``; raise CacheError unless they are ``pooled_layers``, in this order."""
     n_pooled = batch.pooled.shape[1]
     layers = batch.pooled_column_layer or (tuple(pooled_layers) * n_pooled if len(pooled_layers) == 1 else ())
     if len(layers) != n_pooled or (n_pooled and [name for name, _ in groupby(layers)] != list(pooled_layers)):
@@ -207,12 +201,7 @@ def write_text_attribute(owner: Any, name: str, text: str) -> None:
 def read_header(file: Any, path: Path, form: str = FORMAT) -> Header:
     """Return the root attributes of a cache or a manifest.
 
-    Raises
-    ------
-    CacheError
-        If the file is something else, or of another version.
-    ValueError, KeyError
-        If an attribute is missing or invalid.
+    Raises CacheError if the file is something else, or of another version, and ValueError or KeyError on damage.
     """
     if form_of(file) != form:
         raise CacheError(

@@ -174,29 +174,12 @@ def merge(
     info: Mapping[str, Any] | None = None,
     compression: str | None = None,
 ) -> None:
-    """Write one cache from rows of others; it appears completely or not at all.
+    """Write one cache from rows of others, in order; it appears completely or not at all, and may replace a source.
 
-    Parameters
-    ----------
-    output : Path
-        The new file; it may be one of the sources.
-    sources : sequence of Path or FeatureCache
-        Paths are opened one at a time.
-    rows : sequence of MergedRow, or MergedRows
-        The rows of the new file, in order.
-    failures, class_names, layout, info
-        See :class:`Header`.
-    recipe : Recipe, optional
-        Required of all sources; by default that of the first one in use.
-    compression : str, optional
-        Compression of the new file; by default that of the first source in use. Other rows are recompressed.
-
-    Raises
-    ------
-    RecipeMismatchError
-        If the sources were made by different recipes.
-    CacheError
-        If there is no row, a source cannot be read, or the file cannot be written.
+    ``recipe`` is required of all sources, by default that of the first one in use; so is ``compression`` of the new file,
+    but rows that are compressed otherwise are recompressed. Paths of sources are opened one at a time. Raises
+    RecipeMismatchError if recipes differ, and CacheError if there is no row, a source cannot be read, or the file cannot be
+    written.
     """
     if not len(rows):
         raise CacheError(f"There is no row to write to {output}.")

@@ -76,13 +76,11 @@ def open_folder(folder: ShardFolder, *, check_shards: bool = True) -> Opened:
             manifest = read_manifest(file, folder.path / MANIFEST)
             if check_shards:
                 check_files(folder, manifest.places.table)
+            places = manifest.places
             shards, rows = sharded_rows(folder, manifest)
-            size_bytes = int(file.id.get_filesize() + manifest.places.table.size_bytes.sum())
+            size_bytes = int(file.id.get_filesize() + places.table.size_bytes.sum())
             datasets: dict[str, StoredRows | ShardedRows] = {**manifest.columns, **rows}
-            return Opened(
-                folder.path, file, manifest.header, datasets, size_bytes, manifest.places.compression, shards,
-                manifest.places,
-            )  # fmt: skip
+            return Opened(folder.path, file, manifest.header, datasets, size_bytes, places.compression, shards, places)
     except BaseException:
         close_file(file)
         raise
@@ -103,15 +101,7 @@ def on_this_machine(where: Location) -> Path:
 
 
 def copy_of(address: Address) -> Path:
-    """Return a local copy of the cache at an address.
-
-    Raises
-    ------
-    CacheError
-        If there is none.
-    StorageError
-        If it cannot be read.
-    """
+    """Return a local copy of the cache at an address; raise CacheError if there is none, StorageError on failure."""
     try:
         return copied(address, check)
     except GoneError as error:

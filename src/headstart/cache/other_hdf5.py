@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +80,6 @@ def open_other(path: Path) -> Iterator[OtherFile]:
         raise CacheError(f"{path} cannot be read as HDF5: {first_line(error)}.") from error
 
 
-def _no_cache(path: Path, datasets: str) -> str:
-    return (
-        f"{path} is an HDF5 file, but no feature cache. It holds {datasets}. Expected: a file that extract-features wrote. "
-        f"If it has features, make a cache of them: headstart import {path} -o features/NAME.h5 --name NAME"
-    )
-
-
 def refuse_other(path: Path) -> None:
     """Raise CacheError if a file is HDF5 with a superblock version that no cache has."""
     found = b""
@@ -94,17 +88,15 @@ def refuse_other(path: Path) -> None:
     if found[:-1] != SIGNATURE or found[-1] >= SUPERBLOCK_VERSION:
         return
     with open_other(path) as file:
-        raise CacheError(_no_cache(path, file.summary()))
+        raise CacheError(
+            f"{path} is an HDF5 file, but no feature cache. It holds {file.summary()}. Expected: a file that "
+            "extract-features wrote. If it has features, make a cache of them: "
+            f"headstart import {path} -o features/NAME.h5 --name NAME"
+        )
 
 
 class OtherFile:
-    """An HDF5 file of any layout, open for reading.
-
-    Attributes
-    ----------
-    form : str
-        The attribute ``format``; empty if there is none.
-    """
+    """An HDF5 file of any layout, open for reading; ``form`` is its attribute ``format``, empty if there is none."""
 
     def __init__(self, file: Any, path: Path) -> None:
         self._path, self._size_bytes = path, path.stat().st_size
@@ -123,10 +115,7 @@ class OtherFile:
     def array(self, *names: str) -> OtherArray | None:
         """Return the first dataset with one of these names, or None.
 
-        Raises
-        ------
-        CacheError
-            If it cannot be read with bounded memory, or is not stored in this file.
+        Raises CacheError if it cannot be read with bounded memory, or is not stored in this file.
         """
         name = next((name for name in names if name in self._found), None)
         if name is None:
@@ -162,10 +151,7 @@ def _described(dataset: Any) -> str:
 class OtherArray:
     """A dataset that can be read with bounded memory.
 
-    Raises
-    ------
-    ValueError
-        If it is not completely stored in the file, or of an unsupported type or compression.
+    Raises ValueError if it is not completely stored in the file, or of an unsupported type or compression.
     """
 
     def __init__(self, name: str, dataset: Any, file_bytes: int) -> None:
@@ -271,13 +257,13 @@ def write_portable(
             below.check()
         write_numbers(file, "y", np.asarray(y, "<i4"))
         for name, (length, strings) in texts.items():
-            write_text(file, name, _encoded(strings, name), length)
+            write_text(file, name, partial(_encoded, strings, name), length)
         for name, value in attributes.items():
             write_text_attribute(file, name, value)
 
 
-def _encoded(strings: Texts, name: str) -> Callable[[], Iterable[bytes]]:
-    return lambda: (encode(text, name) for text in strings())
+def _encoded(strings: Texts, name: str) -> Iterator[bytes]:
+    return (encode(text, name) for text in strings())
 
 
 @contextmanager

@@ -34,11 +34,6 @@ class PartialFile:
     HDF5 1.14 cannot handle a failed write: unflushed data is retried by every destructor and ends in a segmentation
     fault when Python exits. So the first error is kept for :meth:`check`, and later writes go to memory until HDF5 has
     closed the file.
-
-    Parameters
-    ----------
-    path : Path
-        Created; must not exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -124,19 +119,8 @@ def published(path: Path, versions: tuple[int, int] = CACHE_VERSIONS) -> Iterato
     """Yield a new HDF5 file that becomes ``path`` when the block ends without an exception, and its :class:`PartialFile`.
 
     An existing file stays until then, and afterwards for processes that have it open. The temporary file is removed on
-    any exception, Ctrl-C included.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    versions : tuple of int
-        Oldest and newest HDF5 version of the structures, as ``h5py.h5f.LIBVER_*``.
-
-    Raises
-    ------
-    CacheError
-        If the file cannot be written: no such folder, no permission, no space …
+    any exception, Ctrl-C included. ``versions`` are the oldest and newest HDF5 version of the structures, as
+    ``h5py.h5f.LIBVER_*``. Raises CacheError if the file cannot be written: no such folder, no permission, no space …
     """
     partial = _partial_name(path)
     try:

@@ -193,11 +193,8 @@ class FeatureCache:
 
     def iter_refs(self, rows: RowIndices | None = None) -> Iterator[ImageRef]:
         """Yield the scan results of some rows; of all rows by default."""
-        indices, columns, names = (
-            self._indices(rows),
-            self.rows,
-            (*self.class_names, None),
-        )  # −1, unlabelled, is the last
+        indices, columns = self._indices(rows), self.rows
+        names = (*self.class_names, None)  # −1, unlabelled, is the last
         for start in range(0, len(indices), BLOCK_ROWS):
             part = indices[start : start + BLOCK_ROWS]
             texts = (column.take(part) for column in (columns.path, columns.split, columns.group))
@@ -296,7 +293,6 @@ class FeatureCache:
         return values
 
     def _damaged_row(self, name: str, rows: NDArray[np.int64]) -> str:
-        """Return a message that names the first unreadable row."""
         if not self._file:
             return f"{self.path} has been closed. Read it inside its with block."
         dataset = self._datasets[name]

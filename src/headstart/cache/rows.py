@@ -65,14 +65,9 @@ def grouped(numbers: NDArray[np.int32]) -> Iterator[tuple[int, NDArray[np.int64]
 
 
 class Rows:
-    """The columns of ``/rows``; each is read and its digest compared on first access.
+    """The columns of ``/rows``; each is read and its digest compared on first access, which raises CacheError on damage.
 
     Text columns are sequences of str that create Python strings on access.
-
-    Parameters
-    ----------
-    read : callable
-        Returns the column of a name; raises CacheError if it is damaged.
     """
 
     def __init__(self, read: Callable[[str], Any]) -> None:

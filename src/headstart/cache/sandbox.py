@@ -111,24 +111,17 @@ def remember_written(path: Path) -> None:
 def open_hdf5(path: Path, superblock: int = SUPERBLOCK_VERSION, **options: Any) -> Any:
     """Return an HDF5 file, open for reading, after the sandbox has read it; ``options`` are passed to ``h5py.File``.
 
-    Raises
-    ------
-    ValueError
-        If it has another signature or superblock version, or crashed the sandbox.
-    OSError
-        If it cannot be opened.
+    Raises ValueError if it has another signature or superblock version, or crashed the sandbox, and OSError if it cannot
+    be opened.
     """
-    with path.open("rb") as start:
-        _check_start(start.read(9), superblock)
+    with path.open("rb") as file:
+        start = file.read(len(SIGNATURE) + 1)
+    if start[:-1] != SIGNATURE:
+        raise ValueError("it does not begin as an HDF5 file does")
+    if start[-1] != superblock:
+        raise ValueError(f"its superblock does not have version {superblock}")
     check_harmless(path)
     return h5py.File(path, "r", locking=False, **options)
-
-
-def _check_start(start: bytes, superblock: int) -> None:
-    if start[:8] != SIGNATURE:
-        raise ValueError("it does not begin as an HDF5 file does")
-    if start[8:9] != bytes([superblock]):
-        raise ValueError(f"its superblock does not have version {superblock}")
 
 
 def check_harmless(path: Path) -> None:

@@ -74,12 +74,7 @@ def manifest_columns(
 def read_manifest(file: Any, path: Path) -> Manifest:
     """Return the content of an open manifest.
 
-    Raises
-    ------
-    CacheError
-        If it is no manifest, or of another version.
-    ValueError, KeyError, OSError
-        If it is damaged or inconsistent.
+    Raises CacheError if it is no manifest, or of another version, and one of H5PY_ERRORS if it is damaged or inconsistent.
     """
     header = read_header(file, path, SHARDS_FORMAT)
     n_shards = read_integer_attribute(file, "n_shards")

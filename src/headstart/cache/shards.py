@@ -41,13 +41,7 @@ OWN_SHARD_NAME = re.compile(r"[0-9]{20}(-[0-9]+)*\.h5")
 
 
 class ShardFolder:
-    """The shards in a folder by name, and the manifest, which is written last.
-
-    Parameters
-    ----------
-    path : Path
-        The folder; it need not exist yet.
-    """
+    """The shards in a folder by name, and the manifest, which is written last; the folder need not exist yet."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -146,10 +140,7 @@ def is_cache(path: str | Location) -> bool:
 
 
 def most_open() -> int:
-    """Return the maximum number of open shards: half of the process's file limit, at most 128.
-
-    HDF5 takes 0.7 MB of memory per open shard of 128 rows of block5_pool.
-    """
+    """Return the maximum number of open shards: half of the process's file limit; 128 of them take 90 MB of memory."""
     try:
         import resource
     except ImportError:  # Windows: 512 files in all
@@ -193,10 +184,7 @@ class OpenShards:
     def at(self, number: int, name: str) -> Iterator[StoredRows]:
         """Yield ``features`` or ``pooled`` of a shard, which stays open in the block.
 
-        Raises
-        ------
-        ValueError
-            If the file is not the one in the manifest, or is damaged; the message names the shard.
+        Raises ValueError, naming the shard, if the file is not the one in the manifest, or is damaged.
         """
         with self._lock:
             try:

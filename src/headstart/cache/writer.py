@@ -49,27 +49,10 @@ MAX_REASON_CHARACTERS = 1000
 class ShardWriter:
     """Writes features and their description row by row; the file appears when the ``with`` block ends without an error.
 
-    Only the description of the rows is kept in memory. Not thread-safe.
-
-    Parameters
-    ----------
-    path : Path
-        The file; an existing one stays until the new one is complete.
-    recipe : Recipe
-        How the features were made.
-    class_names : sequence of str
-        Names indexed by the labels.
-    compression : str
-        ``zstd``, ``gzip`` or ``none``.
-    layout : str
-        Layout of the folder of images; empty if unknown.
-    info : mapping, optional
-        Further provenance; JSON types.
-
-    Raises
-    ------
-    CacheError
-        If the recipe cannot be stored; on entry and on exit, if the file cannot be written.
+    Only the description of the rows is kept in memory. Not thread-safe. An existing file stays until the new one is
+    complete. ``recipe``, ``layout`` and ``info`` are those of :class:`Header`, and ``compression`` one of
+    :data:`COMPRESSIONS`. Raises CacheError if the recipe cannot be stored; on entry and on exit, if the file cannot be
+    written.
     """
 
     def __init__(
@@ -110,11 +93,8 @@ class ShardWriter:
     def append(self, batch: FeatureBatch, rows: Sequence[ImageRow]) -> None:
         """Write the features of some images, cast to the recipe's storage type.
 
-        Raises
-        ------
-        CacheError
-            If a value is not finite in the storage type, numbers of rows or shapes do not match, or a label is not
-            among the class names; nothing of the batch is written then. Or if the file cannot be written.
+        Raises CacheError if the file cannot be written, a value is not finite in the storage type, numbers of rows or
+        shapes do not match, or a label is not among the class names; nothing of the batch is written then.
         """
         if not len(batch) == len(batch.pooled) == len(rows):
             raise CacheError(

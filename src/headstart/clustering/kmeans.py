@@ -43,33 +43,21 @@ BLOCK_ROWS = 4_096
 
 @dataclass(frozen=True, slots=True)
 class Clustering:
-    """The cluster of each image of a cache.
+    """The cluster of each image of a cache."""
 
-    Attributes
-    ----------
-    paths, sha256 : sequence of str
-        Path and digest of each image.
-    labels : ndarray of shape (n_images,), int64
-        Cluster of each image, from 0, the largest cluster first; −1 if its features are not finite.
-    distances : ndarray of shape (n_images,), float32
-        Distance to the centre of the cluster; NaN without a cluster.
-    silhouettes : mapping of int to float
-        Number of clusters tried → mean silhouette coefficient, −1 to 1 (Rousseeuw, Journal of Computational and Applied
-        Mathematics 20, 1987).
-    rules : DecodeRules
-        How the images were decoded, for thumbnails.
-    """
-
-    paths: Sequence[str]
+    paths: Sequence[str]  # path and digest of each image
     sha256: Sequence[str]
+    #: Cluster of each image, shape (n_images,), from 0, the largest cluster first; −1 if its features are not finite
     labels: NDArray[np.int64]
-    distances: NDArray[np.float32]
+    distances: NDArray[np.float32]  # to the centre of the cluster, shape (n_images,); NaN without a cluster
+    #: Number of clusters tried → mean silhouette coefficient, −1 to 1 (Rousseeuw, Journal of Computational and Applied
+    #: Mathematics 20, 1987)
     silhouettes: Mapping[int, float] = field(default_factory=dict)
-    rules: DecodeRules = DEFAULT_RULES
+    rules: DecodeRules = DEFAULT_RULES  # how the images were decoded, for thumbnails
 
     @property
     def n_clusters(self) -> int:
-        """Number of clusters."""
+        """Clusters of the best silhouette."""
         return int(self.labels.max()) + 1
 
     def members(self, cluster: int) -> NDArray[np.intp]:

@@ -35,21 +35,8 @@ NEAREST, FARTHEST = 24, 8
 def write_clusters(folder: Path, clustering: Clustering, *, title: str, data: Path | None = None) -> tuple[Path, ...]:
     """Write two CSV files in which the clusters can be labelled and, given ``data``, a page of thumbnails; return the files.
 
-    Parameters
-    ----------
-    folder : Path
-        Is created; must not contain labels already.
-    clustering : Clustering
-        The clusters.
-    title : str
-        Title of the page.
-    data : Path, optional
-        The folder of images, for thumbnails; without it there is no page.
-
-    Raises
-    ------
-    DataError
-        If the folder contains a ``names.csv`` or cannot be written, or ``data`` has none of the images.
+    ``data`` is the folder of images. Raises DataError if ``folder`` contains a ``names.csv`` or cannot be written, or if
+    ``data`` has none of the images.
     """
     if (folder / NAMES).exists():
         raise DataError(f"{folder / NAMES} exists, and may contain your labels. Name another folder, or remove it.")
@@ -73,7 +60,6 @@ def write_clusters(folder: Path, clustering: Clustering, *, title: str, data: Pa
 
 
 def _clusters_page(clustering: Clustering, title: str, data: Path) -> str:
-    """Return an HTML page with thumbnails of every cluster."""
     shown = []
     for cluster in range(clustering.n_clusters):
         rows = clustering.members(cluster).tolist()
@@ -102,10 +88,7 @@ def _write_rows(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]
 def read_labels(folder: Path) -> dict[str, str]:
     """Return path → label of the labelled images; their own label, or that of their cluster.
 
-    Raises
-    ------
-    DataError
-        If a file is missing or has other columns, a cluster is unknown, there are contradictory labels, or none.
+    Raises DataError if a file is missing or has other columns, a cluster is unknown, labels contradict, or there are none.
     """
     names: dict[str, str] = {}
     for row in read_table(folder / NAMES, NAMES_COLUMNS):
@@ -214,6 +197,5 @@ def _check_label(label: str) -> None:
 
 
 def _is_inside(path: str) -> bool:
-    """Return whether a relative path stays in its folder."""
     pure = PurePosixPath(path)
     return not (pure.is_absolute() or ".." in pure.parts or os.path.isabs(path) or "\0" in path)  # noqa: PTH117

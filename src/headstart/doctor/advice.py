@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from headstart.backbones.registry import ENGINE_NAMES, fastest_engine, type_to_prove
+from headstart.extract.bottleneck import seconds_with_decoding
 from headstart.runtime import size_text
 from headstart.texts import counted
 
@@ -37,16 +38,15 @@ def _proven(rates: Rates) -> float:
 
 
 def _on_gpu(machine: Machine) -> bool:
-    """Return whether a run would use a GPU."""
     return len(machine.devices) > 1
 
 
 def _bound(machine: Machine, rates: Rates) -> str:
-    """Return what would limit a run, by image size."""
     best = _proven(rates)
     decoded = {size: rate * machine.cores for size, rate in rates.decode.items()}
     slow = [size for size, rate in decoded.items() if rate < best]
-    total = {s: min(best, r) if _on_gpu(machine) else 1 / (1 / best + 1 / r) for s, r in decoded.items()}
+    on_cpu = not _on_gpu(machine)
+    total = {s: 1 / seconds_with_decoding(1 / best, 1 / rate, on_cpu=on_cpu) for s, rate in decoded.items()}
     expected = ", ".join(f"{rate:.1f} at {size:g} megapixels" for size, rate in total.items())
     cores = counted(machine.cores, "core")
     if not slow:
@@ -59,7 +59,6 @@ def _bound(machine: Machine, rates: Rates) -> str:
 
 
 def _draft(machine: Machine, rates: Rates) -> str:
-    """Return advice if decoding large images keeps the network waiting, or takes much of its cores."""
     size, rate = max(rates.draft.items())
     relative = _proven(rates) / (rates.decode[size] * machine.cores)
     if relative < WORTH_DRAFT:
@@ -71,7 +70,6 @@ def _draft(machine: Machine, rates: Rates) -> str:
 
 
 def _reduced_precision(machine: Machine, rates: Rates) -> str:
-    """Return the speed-up by the reduced type of the device."""
     reduced = next((name for name in rates.forward if name not in {"float32", "int8"}), None)
     if reduced is None:
         return ""
@@ -92,7 +90,6 @@ def _reduced_precision(machine: Machine, rates: Rates) -> str:
 
 
 def _int8(_machine: Machine, rates: Rates) -> str:
-    """Return the speed-up by int8, and the number of images from which on it pays."""
     rate, other = rates.forward.get("int8", 0.0), _proven(rates)
     if rate < WORTH * other:
         return ""
@@ -132,7 +129,6 @@ def _missing_engine(machine: Machine) -> str:
 
 
 def _from_machine(machine: Machine) -> Iterator[str]:
-    """Yield advice that needs no rates."""
     yield _missing_engine(machine)
     if machine.devices and not _on_gpu(machine) and machine.devices[0].reduced_precision is None:
         yield "This processor has no native bfloat16: float32 is its fastest type that gives the same features."

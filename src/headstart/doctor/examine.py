@@ -72,27 +72,13 @@ def download_answers() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """The result of an examination.
-
-    Attributes
-    ----------
-    machine : Machine
-        Processor, devices, memory, disk, software.
-    weights : WeightsState or None
-        None if the installation is broken.
-    rates : Rates or None
-        None if nothing was measured.
-    problems : tuple of str
-        Why nothing can be extracted here, and what to do; empty if it can.
-    advice : tuple of str
-        What would limit a run, and which options would help.
-    """
+    """The result of an examination."""
 
     machine: Machine
-    weights: WeightsState | None
-    rates: Rates | None
-    problems: tuple[str, ...]
-    advice: tuple[str, ...]
+    weights: WeightsState | None  # None if the installation is broken
+    rates: Rates | None  # None if nothing was measured
+    problems: tuple[str, ...]  # why nothing can be extracted here, and what to do; empty if it can
+    advice: tuple[str, ...]  # what would limit a run, and which options would help
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
@@ -124,15 +110,8 @@ class Examination:
 def examine_machine(*, quick: bool = False, on_step: Callable[[str], None] = lambda _text: None) -> Examination:
     """Return what this machine can do for an extraction.
 
-    Takes about half a minute, most of it for TensorFlow to start and for the rates. Temporary files are written to the
-    folder of features, and deleted.
-
-    Parameters
-    ----------
-    quick : bool
-        Measure nothing.
-    on_step : callable
-        Called with the name of each step.
+    Takes about half a minute, most of it for TensorFlow to start and for the rates, which ``quick`` leaves out. Temporary
+    files are written to the folder of features, and deleted. ``on_step`` is called with the name of each step.
     """
     on_step("Looking at processor, devices and software")
     machine = look_at_machine()

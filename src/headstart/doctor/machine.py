@@ -26,7 +26,7 @@ from headstart.backbones.registry import build_backbone, installed_engines
 from headstart.backbones.vgg16 import VGG16
 from headstart.errors import HeadstartError
 from headstart.images.load import decode_resized
-from headstart.runtime import free_bytes, usable_cores
+from headstart.runtime import free_bytes, per_second, usable_cores
 from headstart.types import FeatureBatch, ImageRef, ImageRow
 
 if TYPE_CHECKING:
@@ -194,11 +194,7 @@ def _per_second(
 ) -> float:
     """Return images per second of a step that handles ``n_images``, after one warm-up step."""
     step()
-    n_steps, started = 0, clock()
-    while n_steps == 0 or clock() - started < seconds:
-        step()
-        n_steps += 1
-    return n_steps * n_images / (clock() - started)
+    return per_second(step, n_images, seconds, clock)
 
 
 def decode_rates(

@@ -163,7 +163,7 @@ def make_folds(
     together = _units_of(rows, sha256, groups, units)
     classes, y = np.unique(labels[rows], return_inverse=True)
     names = [class_names[label] if class_names is not None else f"class {label}" for label in classes.tolist()]
-    n_units = _units_per_class(together, y, len(names))
+    n_units = units_per_class(together, y, len(names))
     n_possible = _possible_splits(n_units, n_splits)
     splits = []
     for repeat in range(n_repeats):
@@ -223,7 +223,7 @@ def _units_of(
     return joined_units(*columns)
 
 
-def _units_per_class(units: NDArray[np.intp], y: NDArray[np.intp], n_classes: int) -> NDArray[np.intp]:
+def units_per_class(units: NDArray[np.intp], y: NDArray[np.intp], n_classes: int) -> NDArray[np.intp]:
     """Return the number of units of each class."""
     pairs = np.unique(units * n_classes + y)
     return np.bincount(pairs % n_classes, minlength=n_classes)

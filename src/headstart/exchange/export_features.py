@@ -20,7 +20,7 @@ from headstart.cache.other_hdf5 import write_portable
 from headstart.cache.publish import published_bytes
 from headstart.cache.reader import open_cache
 from headstart.errors import DataError, MissingExtraError
-from headstart.exchange import FORMAT, FORMAT_VERSION
+from headstart.exchange import FORMAT, FORMAT_VERSION, check_new_file
 from headstart.heads.transforms import design_matrix
 from headstart.texts import csv_cell, with_escapes
 from headstart.types import FeatureBatch
@@ -101,18 +101,12 @@ def feature_names(cache: FeatureCache, features: Sequence[str]) -> tuple[str, ..
 
 
 def write_npz(path: Path, contents: Contents) -> None:
-    """Write a file for ``np.load(path, allow_pickle=False)``; it appears completely or not at all.
-
-    Raises
-    ------
-    CacheError
-        If the file cannot be written, or a row of the cache cannot be read.
-    """
-    n, width = contents.n_samples, len(contents.feature_names)
+    """Write a file for ``np.load(path, allow_pickle=False)``."""
+    n = contents.n_samples
     with published_bytes(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         _write_text(archive, "format", lambda: [f"{FORMAT}-{FORMAT_VERSION}"])
         _write_text(archive, "recipe", lambda: [contents.recipe])
-        _write_array(archive, "X", np.dtype("<f4"), (n, width), contents.blocks())
+        _write_array(archive, "X", np.dtype("<f4"), (n, len(contents.feature_names)), contents.blocks())
         _write_array(archive, "y", np.dtype("<i8"), (n,), [contents.y])
         for name, texts in contents.texts.items():
             _write_text(archive, _plural(name), texts, n)
@@ -158,11 +152,6 @@ def write_csv(path: Path, contents: Contents, *, raw: bool = False) -> None:
 
     Undecodable bytes of paths are kept. Text that a spreadsheet would take for a formula gets a leading ``'``, unless
     ``raw``.
-
-    Raises
-    ------
-    CacheError
-        If the file cannot be written, or a row of the cache cannot be read.
     """
     with published_bytes(path) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
@@ -176,17 +165,7 @@ def write_csv(path: Path, contents: Contents, *, raw: bool = False) -> None:
 
 
 def write_parquet(path: Path, contents: Contents) -> None:
-    r"""Write a Parquet table with snappy compression; empty texts become nulls.
-
-    Parquet holds UTF-8 only: an undecodable byte of a path becomes ``\xff``.
-
-    Raises
-    ------
-    MissingExtraError
-        If pyarrow is not installed.
-    CacheError
-        If the file cannot be written, or a row of the cache cannot be read.
-    """
+    r"""Write a Parquet table with snappy compression; empty texts become nulls, undecodable bytes of paths ``\xff``."""
     pa, parquet = import_pyarrow()
     fields = [(name, pa.int32() if name == "y" else pa.string()) for name in COLUMNS]
     fields += [(name, pa.float32()) for name in contents.feature_names]
@@ -261,24 +240,12 @@ def import_pyarrow() -> tuple[Any, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """The result of a conversion.
-
-    Attributes
-    ----------
-    output : Path
-        The file.
-    n_samples, n_features : int
-        Rows and columns of X.
-    features : tuple of str
-        Features in X.
-    size_bytes : int
-        Size of the file.
-    """
+    """The result of a conversion."""
 
     output: Path
-    n_samples: int
+    n_samples: int  # rows and columns of X
     n_features: int
-    features: tuple[str, ...]
+    features: tuple[str, ...]  # in X
     size_bytes: int
 
 
@@ -364,8 +331,7 @@ def _check_target(cache: Path, target: Path, raw: bool, overwrite: bool) -> None
         raise DataError(f"The end of the name says what is written: {', '.join(WRITERS)}. Received: {target}.")
     if target.exists() and cache.exists() and target.samefile(cache):
         raise DataError(f"{target} is the cache itself. Give the new file another name.")
-    if target.exists() and not overwrite:
-        raise DataError(f"{target} exists already.", hint="Replace it with `overwrite=True`.")
+    check_new_file(target, overwrite)
     if raw and target.suffix != ".csv":
         raise DataError(f"`raw=True` is for .csv; other files hold text as it is. Received: {target}.")
     if target.suffix == ".parquet":

@@ -1,4 +1,4 @@
-"""Read the columns of a file to be imported, before they are checked against each other."""
+"""Read the columns of a file to be imported, before they are checked against each other; X is read on demand."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from headstart.cache.format import FORMAT as CACHE_FORMAT
 from headstart.cache.format import SHARDS_FORMAT
 from headstart.cache.other_hdf5 import OtherFile, PortableFile, open_other, open_portable
-from headstart.errors import DataError
+from headstart.errors import DataError, HeadstartError
 from headstart.exchange import FORMAT, FORMAT_VERSION
+from headstart.exchange.export_features import COLUMNS, METADATA, import_pyarrow
 from headstart.exchange.untrusted_arrays import (
     Archive,
     check_unique,
@@ -32,6 +35,9 @@ if TYPE_CHECKING:
 
 #: Values of ``format`` in caches.
 CACHE_FORMS = (CACHE_FORMAT, SHARDS_FORMAT)
+
+#: Values of X, or rows of a text column, of a Parquet table in memory at a time.
+BLOCK_VALUES = 2**24
 
 #: Array → accepted names, in order of preference.
 ARRAY_NAMES = {
@@ -150,13 +156,7 @@ def _notices_of(found: Mapping[str, Array | None], names: Iterable[str]) -> Iter
 
 @contextmanager
 def open_npz(path: Path) -> Iterator[GivenFeatures]:
-    """Yield the content of a NumPy archive; X is read on demand, inside the block.
-
-    Raises
-    ------
-    DataError
-        If it is no such archive, X is missing, or an array has the wrong type or shape.
-    """
+    """Yield the content of a NumPy archive; raise DataError if it is none, or its arrays are not as expected."""
     with Archive(path) as archive, reading(path):
         yield _given_of(archive, path)
 
@@ -165,10 +165,7 @@ def open_npz(path: Path) -> Iterator[GivenFeatures]:
 def open_h5(path: Path) -> Iterator[GivenFeatures]:
     """Yield the content of an HDF5 file, written by ``headstart convert --portable`` or with similar datasets.
 
-    Raises
-    ------
-    CacheError, DataError
-        If it is a feature cache, is damaged, or holds something else.
+    Raises CacheError or DataError if it is a feature cache, is damaged, or holds something else.
     """
     with open_other(path) as file:
         if file.form in CACHE_FORMS:
@@ -196,14 +193,90 @@ def _given_of_portable(file: PortableFile, path: Path) -> GivenFeatures:
         split=list(file.column("split", n)),
         group=list(file.column("group", n)),
         sha256=list(file.column("sha256", n)),
-        map_shape=shape_from(json.loads(file.attribute("map_shape"))),
+        map_shape=_shape_from(json.loads(file.attribute("map_shape"))),
         recipe=file.attribute("recipe"),
     )
 
 
-def shape_from(values: Any) -> tuple[int, ...]:
+def _shape_from(values: Any) -> tuple[int, ...]:
     """Return the shape in a JSON list; raise DataError if it is invalid."""
     right = isinstance(values, list) and len(values) in {0, 3} and all(type(value) is int for value in values)
     if not right:
         raise DataError(f"map_shape is a list of height, width and channels. Received: {values!r}.")
     return tuple(values)
+
+
+@contextmanager
+def open_parquet(path: Path) -> Iterator[GivenFeatures]:
+    """Yield the content of a Parquet table; raise DataError if it is none, or has unexpected columns."""
+    pa, parquet = import_pyarrow()
+    try:
+        with parquet.ParquetFile(path, page_checksum_verification=True) as file:
+            yield _given_of_table(pa, file, path)
+    except HeadstartError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise DataError(f"{path} cannot be read as a Parquet table: {str(error).splitlines()[0]}.") from error
+
+
+def _given_of_table(pa: Any, file: Any, path: Path) -> GivenFeatures:
+    schema = file.schema_arrow
+    features = [column.name for column in schema if pa.types.is_floating(column.type) and column.name not in COLUMNS]
+    others = sorted(set(schema.names) - set(features) - set(COLUMNS))
+    if others or "path" not in schema.names or not features or len(set(schema.names)) < len(schema.names):
+        raise DataError(
+            f"{path} must have the column path, may have {', '.join(COLUMNS[1:])}, and has otherwise features, each name "
+            f"once, float16, float32 or float64. Received besides features: {', '.join(others) or 'no path'}."
+        )
+    metadata = json.loads((schema.metadata or {}).get(METADATA, b"{}"))
+    paths: list[str] = []
+    seen: set[str] = set()
+    for part in _column_blocks(file, "path"):
+        check_unique(part, seen)
+        paths += part
+    names = _column(file, "label")
+    return GivenFeatures(
+        shape=(file.metadata.num_rows, len(features)),
+        blocks=lambda: _matrix_blocks(file, features),
+        paths=paths,
+        y=names if names is not None else _numbers(file, "y"),
+        class_names=[str(name) for name in metadata.get("class_names", ())] or None,
+        split=_column(file, "split"),
+        group=_column(file, "group"),
+        sha256=_column(file, "sha256"),
+        map_shape=_shape_from(metadata.get("map_shape", [])),
+        recipe=json.dumps(metadata["recipe"], sort_keys=True) if "recipe" in metadata else "",
+    )
+
+
+def _matrix_blocks(file: Any, features: list[str]) -> Iterator[NDArray[Any]]:
+    """Yield blocks of consecutive rows of X; missing values are NaN."""
+    for batch in file.iter_batches(max(1, BLOCK_VALUES // len(features)), columns=features):
+        by_name = [batch.column(name).to_numpy(zero_copy_only=False) for name in features]
+        yield np.stack(by_name, axis=1)
+
+
+def _column_blocks(file: Any, name: str) -> Iterator[list[str]]:
+    """Yield the texts of a column in blocks; null becomes the empty text."""
+    for batch in file.iter_batches(BLOCK_VALUES, columns=[name]):
+        values = batch.column(0).to_pylist()
+        if not all(value is None or isinstance(value, str) for value in values):
+            raise DataError(f"The column {name} must hold text.")
+        yield [value or "" for value in values]
+
+
+def _column(file: Any, name: str) -> list[str] | None:
+    """Return the texts of a column, or None if it is missing."""
+    if name not in file.schema_arrow.names:
+        return None
+    return [value for block in _column_blocks(file, name) for value in block]
+
+
+def _numbers(file: Any, name: str) -> list[int] | None:
+    """Return the integers of a column, −1 for null, or None if it is missing."""
+    if name not in file.schema_arrow.names:
+        return None
+    values = [value for batch in file.iter_batches(columns=[name]) for value in batch.column(0).to_pylist()]
+    if not all(value is None or type(value) is int for value in values):
+        raise DataError(f"The column {name} must hold whole numbers.")
+    return [-1 if value is None else value for value in values]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
@@ -15,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headstart.cache.writer import ShardWriter
-from headstart.errors import DataError, HeadstartError
-from headstart.exchange.export_features import COLUMNS, METADATA, import_pyarrow
-from headstart.exchange.given_columns import GivenFeatures, open_h5, open_npz, shape_from
-from headstart.exchange.untrusted_arrays import check_unique
+from headstart.errors import DataError
+from headstart.exchange import check_new_cache
+from headstart.exchange.given_columns import GivenFeatures, open_h5, open_npz, open_parquet
 from headstart.images.discovery.class_names import questions
 from headstart.images.discovery.folder_layout import split_of
 from headstart.texts import class_name
@@ -26,9 +24,6 @@ from headstart.types import FeatureBatch, ImageRef, ImageRow, Recipe
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-#: Values of X, or rows of a text column, in memory at a time.
-BLOCK_VALUES = 2**24
 
 #: ``Recipe.decode`` of imported features: docs/cache-format.md.
 FOREIGN_RULES = "foreign-1"
@@ -41,91 +36,6 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 #: Longer recipes are not kept as provenance.
 MAX_RECIPE_BYTES = 4096
-
-
-@contextmanager
-def open_parquet(path: Path) -> Iterator[GivenFeatures]:
-    """Yield the content of a Parquet table; X is read on demand, inside the block.
-
-    Raises
-    ------
-    DataError
-        If it is no such table, or has unexpected columns.
-    MissingExtraError
-        If pyarrow is not installed.
-    """
-    pa, parquet = import_pyarrow()
-    try:
-        with parquet.ParquetFile(path, page_checksum_verification=True) as file:
-            yield _given_of(pa, file, path)
-    except HeadstartError:
-        raise
-    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read as a Parquet table: {str(error).splitlines()[0]}.") from error
-
-
-def _given_of(pa: Any, file: Any, path: Path) -> GivenFeatures:
-    """Return the content of a table."""
-    schema = file.schema_arrow
-    features = [column.name for column in schema if pa.types.is_floating(column.type) and column.name not in COLUMNS]
-    others = sorted(set(schema.names) - set(features) - set(COLUMNS))
-    if others or "path" not in schema.names or not features or len(set(schema.names)) < len(schema.names):
-        raise DataError(
-            f"{path} must have the column path, may have {', '.join(COLUMNS[1:])}, and has otherwise features, each name "
-            f"once, float16, float32 or float64. Received besides features: {', '.join(others) or 'no path'}."
-        )
-    metadata = json.loads((schema.metadata or {}).get(METADATA, b"{}"))
-    paths: list[str] = []
-    seen: set[str] = set()
-    for part in _column_blocks(file, "path"):
-        check_unique(part, seen)
-        paths += part
-    labels = column(file, "label")
-    return GivenFeatures(
-        shape=(file.metadata.num_rows, len(features)),
-        blocks=lambda: _matrix_blocks(file, features),
-        paths=paths,
-        y=labels if labels is not None else numbers(file, "y"),
-        class_names=[str(name) for name in metadata.get("class_names", ())] or None,
-        split=column(file, "split"),
-        group=column(file, "group"),
-        sha256=column(file, "sha256"),
-        map_shape=shape_from(metadata.get("map_shape", [])),
-        recipe=json.dumps(metadata["recipe"], sort_keys=True) if "recipe" in metadata else "",
-    )
-
-
-def _matrix_blocks(file: Any, features: list[str]) -> Iterator[NDArray[Any]]:
-    """Yield blocks of consecutive rows of X; missing values are NaN."""
-    for batch in file.iter_batches(max(1, BLOCK_VALUES // len(features)), columns=features):
-        by_name = [batch.column(name).to_numpy(zero_copy_only=False) for name in features]
-        yield np.stack(by_name, axis=1)
-
-
-def _column_blocks(file: Any, name: str) -> Iterator[list[str]]:
-    """Yield the texts of a column in blocks; null becomes the empty text."""
-    for batch in file.iter_batches(BLOCK_VALUES, columns=[name]):
-        values = batch.column(0).to_pylist()
-        if not all(value is None or isinstance(value, str) for value in values):
-            raise DataError(f"The column {name} must hold text.")
-        yield [value or "" for value in values]
-
-
-def column(file: Any, name: str) -> list[str] | None:
-    """Return the texts of a column, or None if it is missing."""
-    if name not in file.schema_arrow.names:
-        return None
-    return [value for block in _column_blocks(file, name) for value in block]
-
-
-def numbers(file: Any, name: str) -> list[int] | None:
-    """Return the integers of a column, −1 for null, or None if it is missing."""
-    if name not in file.schema_arrow.names:
-        return None
-    values = [value for batch in file.iter_batches(columns=[name]) for value in batch.column(0).to_pylist()]
-    if not all(value is None or type(value) is int for value in values):
-        raise DataError(f"The column {name} must hold whole numbers.")
-    return [-1 if value is None else value for value in values]
 
 
 def check_lengths(given: GivenFeatures) -> None:
@@ -183,7 +93,6 @@ def _unique(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _make_refs(given: GivenFeatures, labels: Sequence[str | None]) -> list[ImageRef]:
-    """Return the checked description of each row."""
     n = given.shape[0]
     split, group = given.split or [""] * n, given.group or [""] * n
     unknown = sorted({name for name in split if name and split_of(name) is None})
@@ -222,31 +131,15 @@ READERS: dict[str, Callable[[Path], AbstractContextManager[GivenFeatures]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Import:
-    """The result of an import.
+    """The result of an import."""
 
-    Attributes
-    ----------
-    output : Path
-        The cache.
-    n_images, n_unlabelled : int
-        Rows, and those without a label.
-    class_names : tuple of str
-        The classes.
-    map_shape : tuple of int
-        Height, width and channels of a row.
-    identity : str
-        Meaning of a row's ``sha256``.
-    notices : tuple of str
-        Sentences on renamed arrays and doubtful classes.
-    """
-
-    output: Path
+    output: Path  # the cache
     n_images: int
     n_unlabelled: int
     class_names: tuple[str, ...]
-    map_shape: tuple[int, ...]
-    identity: str
-    notices: tuple[str, ...] = ()
+    map_shape: tuple[int, ...]  # height, width and channels of a row
+    identity: str  # meaning of a row's ``sha256``
+    notices: tuple[str, ...] = ()  # sentences on renamed arrays and doubtful classes
 
 
 def import_features(
@@ -319,12 +212,9 @@ def _check_arguments(source: Path, target: Path, name: str, overwrite: bool) -> 
         raise DataError(f"There is no file at {source}.")
     if not NAME.fullmatch(name):
         raise DataError(f"A name has up to 100 letters, digits, dots, hyphens and underscores. Received: {name!r}.")
-    if target.suffix != ".h5":
-        raise DataError(f"A cache is written to a file that ends in .h5. Received: {target}.")
     if target.exists() and target.samefile(source):
         raise DataError(f"{target} is the file that is imported. Give the cache another name.")
-    if target.exists() and not overwrite:
-        raise DataError(f"{target} exists already.", hint="Replace it with `overwrite=True`.")
+    check_new_cache(target, overwrite)
 
 
 def _foreign_recipe(name: str) -> Recipe:
@@ -385,7 +275,6 @@ def _as_float32(block: NDArray[Any], rows: Sequence[ImageRef]) -> NDArray[np.flo
 
 
 def _identity_of(ref: ImageRef, features: NDArray[np.float32]) -> str:
-    """Return the identity of a row without a file digest: the digest of its path and features."""
     digest = hashlib.sha256(IDENTITY + ref.path.encode("utf-8", "surrogateescape") + b"\0")
     digest.update(features.data)
     return digest.hexdigest()

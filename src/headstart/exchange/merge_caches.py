@@ -14,11 +14,12 @@ from headstart.cache.merge import MergedRow, MergedRows, merge
 from headstart.cache.reader import FeatureCache, open_cache
 from headstart.cache.shards import MANIFEST
 from headstart.errors import DataError, HeadstartError, RecipeMismatchError
+from headstart.exchange import check_new_cache
 from headstart.images.discovery.refs import ImageRefs
 from headstart.texts import listed
 
 if TYPE_CHECKING:
-    from headstart.types import Failure, ImageRef
+    from headstart.types import ImageRef
 
 #: Fields that may be in conflict.
 FIELDS = ("label", "split", "group")
@@ -115,36 +116,16 @@ def _united_classes(caches: Sequence[FeatureCache]) -> list[str]:
     return sorted(names) if all(list(c.class_names) == sorted(c.class_names) for c in caches) else names
 
 
-def _united_failures(caches: Sequence[FeatureCache], rows: Mapping[str, MergedRow]) -> list[Failure]:
-    """Return the images that no cache could read."""
-    failures = {failure.ref.path: failure for cache in caches for failure in cache.failures}
-    return [failure for path, failure in failures.items() if path not in rows]
-
-
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """The result of a merge.
+    """The result of a merge."""
 
-    Attributes
-    ----------
-    output : Path
-        The new cache.
-    n_images, n_failures : int
-        Its rows, and images that could not be read.
-    n_shared : int
-        Rows that were in more than one cache.
-    class_names : tuple of str
-        All classes.
-    resolved : mapping of str to str
-        Path → description of a conflict in which the later cache took precedence.
-    """
-
-    output: Path
+    output: Path  # the new cache
     n_images: int
-    n_failures: int
-    n_shared: int
+    n_failures: int  # images that could not be read
+    n_shared: int  # rows that were in more than one cache
     class_names: tuple[str, ...]
-    resolved: Mapping[str, str]
+    resolved: Mapping[str, str]  # path → description of a conflict in which the later cache took precedence
 
 
 def merge_caches(
@@ -199,7 +180,8 @@ def merge_caches(
                 f"The later cache itself gives one image two labels: {examples}. Correct the labels and extract again; only "
                 "the labels will change."
             )
-        failures = _united_failures(caches, union.rows)
+        failed = {failure.ref.path: failure for cache in caches for failure in cache.failures}
+        failures = [failure for path, failure in failed.items() if path not in union.rows]
         layouts = {cache.layout for cache in caches}
         layout = layouts.pop() if len(layouts) == 1 else ""
         merge(
@@ -230,10 +212,7 @@ def _check_arguments(sources: Sequence[str | Path], target: Path, on_conflict: s
         raise HeadstartError(f"on_conflict is {' or '.join(ON_CONFLICT)}. Received: {on_conflict!r}.")
     if not sources or (len(sources) == 1 and not (Path(sources[0]).is_dir() or Path(sources[0]).name == MANIFEST)):
         raise DataError("Name at least two caches to merge, or one folder of shards to write as a file.")
-    if target.suffix != ".h5":
-        raise DataError(f"A cache is written to a file that ends in .h5. Received: {target}.")
-    if target.exists() and not overwrite:
-        raise DataError(f"{target} exists already.", hint="Replace it with `overwrite=True`.")
+    check_new_cache(target, overwrite)
 
 
 def _check_recipes(caches: Sequence[FeatureCache]) -> None:

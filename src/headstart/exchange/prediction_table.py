@@ -63,14 +63,7 @@ def split_names(splits: Sequence[str], rows: NDArray[np.int64]) -> list[str]:
 def fold_names(tests: Sequence[NDArray[np.int64]], n_splits: int, n_samples: int) -> list[str]:
     """Return the folds in which each row is scored, counted from 1 in each repeat, separated by spaces.
 
-    Parameters
-    ----------
-    tests : sequence of ndarray of int64
-        Test rows of each fold, ordered by repeat.
-    n_splits : int
-        Folds per repeat.
-    n_samples : int
-        Number of rows.
+    ``tests`` are the test rows of each fold, ordered by repeat.
 
     Examples
     --------
@@ -99,10 +92,7 @@ def predictions_csv(scored: Sequence[ScoredImages]) -> bytes:
 
 
 def predictions_json(scored: Sequence[ScoredImages]) -> bytes:
-    r"""Return a JSON list with an object per image; ``probabilities`` maps class names to numbers.
-
-    An undecodable byte of a path becomes ``\xff``.
-    """
+    r"""Return a JSON list with an object per image; an undecodable byte of a path becomes ``\xff``."""
     return (json.dumps(list(_json_rows(scored)), indent=1, ensure_ascii=False) + "\n").encode()
 
 
@@ -115,15 +105,7 @@ def _json_rows(scored: Sequence[ScoredImages]) -> Iterator[dict[str, Any]]:
 
 
 def predictions_parquet(scored: Sequence[ScoredImages]) -> bytes:
-    r"""Return a Parquet table with the columns of the CSV, text unchanged.
-
-    An undecodable byte of a path becomes ``\xff``.
-
-    Raises
-    ------
-    MissingExtraError
-        If pyarrow is not installed.
-    """
+    r"""Return a Parquet table with the columns of the CSV, text unchanged; an undecodable byte becomes ``\xff``."""
     pa, parquet = import_pyarrow()
     columns = {name: [valid(t) for one in scored for t in one.columns()[name]] for name in scored[0].columns()}
     names = [*columns, *(f"{PROBABILITY}{valid(name)}" for name in scored[0].class_names)]
@@ -143,15 +125,7 @@ KINDS: dict[str, Callable[[Sequence[ScoredImages]], bytes]] = {
 
 
 def check_predictions_file(path: Path, inputs: Sequence[str | Path] = ()) -> None:
-    """Raise if predictions cannot be written to a file; call it before the work.
-
-    Raises
-    ------
-    DataError
-        If its suffix is unknown, it is a folder, or it is one of ``inputs``, which are read.
-    MissingExtraError
-        If pyarrow is needed and not installed.
-    """
+    """Raise DataError or MissingExtraError if predictions cannot be written to a file, e.g. one of ``inputs``."""
     if path.suffix.lower() not in KINDS:
         raise DataError(
             f"Predictions are written to a file that ends in {', '.join(KINDS)}. Received: {path}. Name another file."

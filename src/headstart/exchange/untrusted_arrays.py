@@ -62,7 +62,7 @@ class StoredArray:
 
     @property
     def name(self) -> str:
-        """Name of the array."""
+        """Without the suffix ``.npy``."""
         return self.member.filename.removesuffix(".npy")
 
     def blocks(self) -> Iterator[NDArray[Any]]:
@@ -88,10 +88,7 @@ class StoredArray:
 class Archive:
     """The arrays of an archive by name; use it in a ``with`` block.
 
-    Raises
-    ------
-    DataError
-        If the file is no NumPy archive, or declares more than it holds.
+    Raises DataError if the file is no NumPy archive, or declares more than it holds.
     """
 
     def __init__(self, path: Path) -> None:
@@ -144,13 +141,7 @@ def _members(archive: zipfile.ZipFile, size_bytes: int) -> dict[str, zipfile.Zip
 
 
 def _stored_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> StoredArray:
-    """Return an array whose header matches its size.
-
-    Raises
-    ------
-    DataError, ValueError
-        If it does not match, or the array holds Python objects or is stored in Fortran order.
-    """
+    """Return an array; raise DataError or ValueError if its header does not match its size, or it cannot be read in rows."""
     name = member.filename.removesuffix(".npy")
     with archive.open(member) as stream:
         version = npy.read_magic(stream)

@@ -45,6 +45,11 @@ def bottleneck(summary: ExtractionSummary, options: ExtractOptions, n_cores: int
     return f"Bounded by {NAMES[bound]}, at work {shares[bound]} of the time ({others}). {helps[bound]()}"
 
 
+def seconds_with_decoding(forward: float, decode: float, *, on_cpu: bool) -> float:
+    """Return the seconds an image takes: a CPU's cores are shared by both steps; a GPU computes while the CPU decodes."""
+    return forward + decode if on_cpu else max(forward, decode)
+
+
 def faster_decoding(options: ExtractOptions, n_cores: int) -> str:
     """Return what makes reading and decoding faster."""
     if options.decode_threads < n_cores:

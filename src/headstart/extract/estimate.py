@@ -17,12 +17,14 @@ import numpy as np
 from headstart.backbones.registry import BACKBONES
 from headstart.cache.merge import MergedRows
 from headstart.extract.assemble import is_current, with_missing
+from headstart.extract.bottleneck import seconds_with_decoding
 from headstart.extract.engines.device_engine import devices_of
 from headstart.extract.network import PROOF_IMAGES, draw_sample, first_images
 from headstart.extract.options import ExtractOptions
 from headstart.extract.plan import Plan
 from headstart.extract.run import Run, make_run
 from headstart.images.discovery.scan import classes_of
+from headstart.runtime import per_second
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -112,10 +114,8 @@ def measured_rate(run: Run, plan: Plan, recipe: Recipe | None) -> tuple[Rate | N
     backbone.forward(batch)  # compiles
     start_seconds = time.perf_counter() - started
     forward, decode = seconds_per_image(backbone, batch), decode_seconds / len(images)
-    # On a CPU the network and the decoder share the cores; a GPU computes while the CPU decodes.
-    on_cpu = backbone.device == "cpu"
     n_gpus = max(1, sum(name.startswith("gpu") for name in devices_of(run.options, recipe)))
-    per_image = forward + decode if on_cpu else max(forward / n_gpus, decode)
+    per_image = seconds_with_decoding(forward / n_gpus, decode, on_cpu=backbone.device == "cpu")
     of_several = f", on one of {n_gpus} GPUs" if n_gpus > 1 else ""
     reason = f"measured now, on the first {len(images)} of these images{of_several}; precision {precision_reason}"
     return Rate(start_seconds, 1 / per_image, reason), ""
@@ -126,11 +126,7 @@ def seconds_per_image(backbone: Backbone, images: NDArray[np.uint8]) -> float:
     full = (
         images if len(images) == backbone.batch_size else images.repeat(backbone.batch_size, 0)[: backbone.batch_size]
     )
-    n_passes, started = 0, time.perf_counter()
-    while n_passes == 0 or time.perf_counter() - started < MEASURED_SECONDS:
-        backbone.forward(full)
-        n_passes += 1
-    return (time.perf_counter() - started) / (n_passes * len(full))
+    return 1 / per_second(lambda: backbone.forward(full), len(full), MEASURED_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,7 +145,6 @@ def file_findings(columns: Columns, min_images_per_class: int) -> Iterator[Findi
 
 
 def _unreadable(columns: Columns) -> Finding:
-    """Return the failures by reason."""
     kinds = Counter(_kind_of_reason(failure.reason) for failure in columns.failures)
     by_kind = sorted(columns.failures, key=lambda f: (-kinds[_kind_of_reason(f.reason)], f.reason))
     examples = tuple(
@@ -156,7 +155,6 @@ def _unreadable(columns: Columns) -> Finding:
 
 
 def _kind_of_reason(reason: str) -> str:
-    """Return the general part of a reason."""
     return re.split(r"[:(]", reason, maxsplit=1)[0].strip() or reason
 
 
@@ -179,7 +177,6 @@ def _extreme_aspect_ratio(columns: Columns) -> Finding:
 
 
 def _sized(columns: Columns, rows: NDArray[np.intp]) -> tuple[Example, ...]:
-    """Return examples with the sizes of some rows."""
     shown = rows[: columns.max_examples].tolist()
     sizes = [(int(columns.width_px[row]), int(columns.height_px[row])) for row in shown]
     return tuple(
@@ -189,7 +186,6 @@ def _sized(columns: Columns, rows: NDArray[np.intp]) -> tuple[Example, ...]:
 
 
 def _noted(columns: Columns) -> Iterator[Finding]:
-    """Yield a finding for each kind of notes."""
     counts: Counter[str] = Counter()
     kinds: dict[str, Counter[str]] = {check.name: Counter() for check in NOTE_CHECKS.values()}
     examples: dict[str, list[Example]] = {check.name: [] for check in NOTE_CHECKS.values()}
@@ -237,5 +233,4 @@ def _class_sizes(columns: Columns, least: int) -> Iterator[Finding]:
 
 
 def _ordered(kinds: Mapping[str, int]) -> dict[str, int]:
-    """Return counts, the most frequent first."""
     return dict(sorted(kinds.items(), key=lambda item: (-item[1], item[0])))

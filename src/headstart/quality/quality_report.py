@@ -145,7 +145,6 @@ def _by_severity(found: Sequence[Finding]) -> list[Finding]:
 
 
 def _with_thumbnails(report: QualityReport, columns: Columns, data: Path, rules: DecodeRules) -> QualityReport:
-    """Return the report with thumbnails of the images that a page shows."""
     shown = dict.fromkeys(_paths_shown(report))
     digests = {path: columns.sha256[row] for row, path in enumerate(columns.paths) if path in shown}
     wanted = {path: digests[path] for path in shown if path in digests}
@@ -156,28 +155,15 @@ def _with_thumbnails(report: QualityReport, columns: Columns, data: Path, rules:
 
 
 def _paths_shown(report: QualityReport) -> Iterator[str]:
-    """Yield the paths of the images that a page shows."""
     for finding in report.findings:
         for example in finding.examples[:THUMBNAIL_EXAMPLES]:
             yield from (image.path for image in example.images[:THUMBNAIL_MEMBERS])
 
 
 def make_thumbnails(data: Path, digests: Mapping[str, str], rules: DecodeRules = DEFAULT_RULES) -> dict[str, bytes]:
-    """Return path → JPEG for every image that is unchanged.
+    """Return path → JPEG for every image of a folder, or of a manifest in it, that still has its digest.
 
-    Parameters
-    ----------
-    data : Path
-        The folder, or the manifest in it, that features were extracted from.
-    digests : mapping of str to str
-        Path → SHA-256 of the extracted bytes.
-    rules : DecodeRules
-        Those of the cache's recipe.
-
-    Raises
-    ------
-    DataError
-        If there is no such folder.
+    ``rules`` are those of the cache's recipe. Raises DataError if there is no such folder.
     """
     root = data.parent if data.is_file() else data
     if not root.is_dir():
@@ -204,7 +190,6 @@ def thumbnail(root: Path, path: str, sha256: str, rules: DecodeRules = DEFAULT_R
 
 
 def _shrink(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return an image of at most :data:`SIZE_PX` on its longer side."""
     image = Image.fromarray(np.ascontiguousarray(pixels))
     image.thumbnail((SIZE_PX, SIZE_PX))
     return np.asarray(image)

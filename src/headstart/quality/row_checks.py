@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headstart.evaluate.folds import units_per_class
 from headstart.evaluate.near_duplicates import SAME_SCENE_COSINE, cosine_range, group_by_cosine, unit_rows
 from headstart.evaluate.splits import connected_units, majority_class
 from headstart.heads.catalogue import default_spec, make_head
@@ -135,9 +136,7 @@ def _usable(columns: Columns, rows: NDArray[np.int64]) -> tuple[NDArray[np.intp]
         return positions, positions
     units = connected_units(rows[positions], columns.sha256, columns.groups)
     labels = columns.labels[rows[positions]]
-    pairs = np.unique(np.stack([labels, units]), axis=1)
-    enough = np.bincount(pairs[0], minlength=len(columns.class_names)) >= N_FOLDS
-    keep = enough[labels]
+    keep = (units_per_class(units, labels, len(columns.class_names)) >= N_FOLDS)[labels]
     return positions[keep], np.unique(units[keep], return_inverse=True)[1]
 
 

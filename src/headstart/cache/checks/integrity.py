@@ -200,7 +200,6 @@ def _image_of(columns: Mapping[str, Any], row: int) -> str:
 def _findings_in_folder(
     file: Any, folder: ShardFolder, start: Callable[[int], None], advance: Callable[[int], None]
 ) -> Iterator[Finding]:
-    """Yield all problems of a folder of shards with an open manifest."""
     columns, found = columns_of(file, folder)
     yield from found
     try:
@@ -280,21 +279,9 @@ def verify_file(
     """Yield all problems of a cache.
 
     Every structure and every row is read and checked: checksums, digests, shapes, types, labels, finite values. Memory
-    does not grow with the features.
-
-    Parameters
-    ----------
-    path : str or Path
-        The cache; it is not changed.
-    start : callable, optional
-        Called with the number of rows before they are read.
-    advance : callable, optional
-        Called with the number of rows read since the last call.
-
-    Raises
-    ------
-    CacheError
-        If there is no such file, no permission to read it, or it is no cache or of another format version.
+    does not grow with the features. ``start`` is called with the number of rows before they are read, ``advance`` with
+    the number of rows read since the last call. Raises CacheError if there is no such file, no permission to read it, or it
+    is no cache or of another format version.
     """
     path = Path(path)
     folder = shard_folder(path)
@@ -325,7 +312,6 @@ def verify(cache: FeatureCache) -> None:
 def _findings_in(
     file: Any, path: Path, start: Callable[[int], None], advance: Callable[[int], None]
 ) -> Iterator[Finding]:
-    """Yield all problems of an open file."""
     try:
         header = read_header(file, path)
     except CacheError:
@@ -333,16 +319,16 @@ def _findings_in(
     except H5PY_ERRORS as error:
         yield Finding(FILE, f"its attributes cannot be read, and without them nothing else: {first_line(error)}")
         return
-    found: list[Finding] = []
-    datasets = readable_datasets(file, header, found)
-    large = (FEATURES, POOLED)
-    columns = readable_columns({name: rows for name, rows in datasets.items() if name not in large}, found)
+    datasets, columns, found = read_described(file, header)
     yield from found
-    yield from contradictions(header, datasets, columns)
     start(header.n_images)
     yield from _row_findings(datasets, columns, np.arange(header.n_images), advance)
 
 
-def readable_datasets(file: Any, header: Header, found: list[Finding]) -> dict[str, StoredRows]:
-    """Return the datasets of correct structure by name; append problems of the others to ``found``."""
-    return checked_datasets(file, header, _adder(found))
+def read_described(file: Any, header: Header) -> tuple[dict[str, StoredRows], dict[str, Any], list[Finding]]:
+    """Return the datasets of correct structure and the columns that match their digest, by name, and all other problems."""
+    found: list[Finding] = []
+    datasets = checked_datasets(file, header, _adder(found))
+    described = {name: rows for name, rows in datasets.items() if name not in (FEATURES, POOLED)}
+    columns = readable_columns(described, found)
+    return datasets, columns, [*found, *contradictions(header, datasets, columns)]

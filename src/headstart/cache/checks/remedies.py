@@ -74,7 +74,6 @@ def remedies(
 
 
 def _options_of(recipe: Recipe | None, layout: str) -> Iterator[str]:
-    """Yield the options of ``extract-features`` for a recipe that differ from the defaults."""
     if layout == "manifest":
         yield "--manifest CSV"
     if recipe is None:

@@ -19,7 +19,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from headstart.cache.checks.integrity import columns_of, contradictions, readable_columns, readable_datasets
+from headstart.cache.checks.integrity import columns_of, read_described
 from headstart.cache.format import FEATURES, FORMAT, POOLED, SHARDS_FORMAT, form_of, read_header
 from headstart.cache.safe_reads import H5PY_ERRORS, StoredRows
 from headstart.cache.shard_manifest import read_manifest
@@ -63,12 +63,10 @@ def _say(word: object) -> None:
 
 
 def _is_asked() -> bool:
-    """Return whether a question arrives before the idle timeout."""
     return os.name == "nt" or bool(select.select([sys.stdin], [], [], IDLE_SECONDS)[0])
 
 
 def _answer(question: dict[str, Any]) -> int:
-    """Return the exit code for a file."""
     _limit(question["memory_bytes"], question["cpu_seconds"])
     errors: list[BaseException] = []
     path = Path(question["path"])
@@ -115,21 +113,16 @@ def _readers(file: Any) -> tuple[Reader, ...]:
 
 
 def _read_cache(file: Any, path: Path) -> Sequence[BaseException]:
-    """Read a cache or a shard; return the errors."""
     header = read_header(file, path)
-    found: list[Any] = []
-    datasets = readable_datasets(file, header, found)
-    large = {name: datasets.pop(name) for name in (FEATURES, POOLED) if name in datasets}
-    columns = readable_columns(datasets, found)
-    found += contradictions(header, {**datasets, **large}, columns)
+    datasets, _, found = read_described(file, header)
     errors: list[BaseException] = [ValueError(str(one)) for one in found]
-    for rows in large.values():
-        errors += read_rows(rows, path.stat().st_size)
+    for name in (FEATURES, POOLED):
+        if name in datasets:
+            errors += read_rows(datasets[name], path.stat().st_size)
     return errors
 
 
 def _read_shards(file: Any, path: Path) -> Sequence[BaseException]:
-    """Read the manifest of a folder of shards; return the errors."""
     found = columns_of(file, ShardFolder(path.parent))[1]
     read_manifest(file, path)
     return [ValueError(str(one)) for one in found]
