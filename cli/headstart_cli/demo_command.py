@@ -22,6 +22,7 @@ from headstart.texts import reason_of
 from headstart_cli.console import ProgressBar, err, out, said
 
 if TYPE_CHECKING:
+    from headstart.exchange.prediction_table import ScoredImages
     from headstart.fit import FitResult
 
 #: The wheel of the extra ``demo``, and its table: image, probability of a defect as people judged it, type of cell.
@@ -159,7 +160,8 @@ def demo(
     best = min(results, key=lambda result: result.score.log_loss)  # accuracies this close do not differ significantly
 
     heading(f"4. Predictions of the {best.spec.type} head (lowest log-loss) for {SHOWN} of the held-out cells")
-    out.print(predictions_table(cache, best))
+    if best.scored is not None:
+        out.print(predictions_table(best.scored))
     print_places(images, cache, best, time.perf_counter() - started)
 
 
@@ -188,24 +190,16 @@ def print_heads(results: list[FitResult]) -> None:
     out.print(heads_table([(result.spec.type, result.score, result.fit_seconds) for result in results]))
 
 
-def predictions_table(cache: Path, result: FitResult) -> Table:
-    """Return a saved head's predictions for some held-out images, evenly spread, from their cached features."""
-    from headstart.bundles.bundle import load_bundle
-    from headstart.cache.reader import open_cache
-    from headstart.evaluate.held_out import divide
-
+def predictions_table(scored: ScoredImages) -> Table:
+    """Return the predictions for some held-out images, evenly spread."""
     table = Table("image", "truth", "prediction")
     table.add_column("probability", justify="right")
-    bundle = load_bundle(Path(str(result.folder)))
-    with open_cache(cache) as opened:
-        held_out = sorted(divide(opened, HELD_OUT, SEED).split.validation.tolist())
-        rows = [held_out[(2 * i + 1) * len(held_out) // (2 * SHOWN)] for i in range(SHOWN)]
-        probabilities = bundle.predict_proba(opened.batches(rows), opened.recipe)
-        for row, chances in zip(rows, probabilities, strict=True):
-            truth, top = opened.class_names[int(opened.labels[row])], int(chances.argmax())
-            prediction = bundle.class_names[top]
-            style = "green" if prediction == truth else "red"
-            table.add_row(escape(opened.paths[row]), truth, f"[{style}]{prediction}[/]", f"{chances[top]:.3f}")
+    for row in ((2 * i + 1) * len(scored) // (2 * SHOWN) for i in range(SHOWN)):
+        top = int(scored.probabilities[row].argmax())
+        truth, prediction = scored.class_names[int(scored.y_true[row])], scored.class_names[top]
+        style = "green" if prediction == truth else "red"
+        chance = f"{scored.probabilities[row, top]:.3f}"
+        table.add_row(escape(scored.paths[row]), truth, f"[{style}]{prediction}[/]", chance)
     return table
 
 

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 #: Rows converted to Python objects at a time.
 BLOCK_ROWS = 4096
 
-
 #: First characters of a cell that Excel, LibreOffice or Google Sheets may take for a formula, their full-width forms
 #: included (OWASP, CSV Injection: https://owasp.org/www-community/attacks/CSV_Injection).
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
@@ -41,12 +40,12 @@ def printable(text: str) -> str:
 
 def with_escapes(text: str) -> str:
     r"""Return valid Unicode: bytes that are not UTF-8 become ``\xff``, other lone surrogates ``\ud800``."""
-    return SURROGATES.sub(lambda found: _escape_of(ord(found[0])), text)
 
+    def escape(found: re.Match[str]) -> str:
+        code = ord(found[0])  # some surrogates stand for bytes (PEP 383)
+        return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
 
-def _escape_of(code: int) -> str:
-    """Return the escape of a lone surrogate; some stand for bytes (PEP 383)."""
-    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
+    return SURROGATES.sub(escape, text)
 
 
 def class_name(text: str) -> str:
@@ -104,15 +103,9 @@ def json_value(value: Any) -> Any:
 
 
 def csv_cell(value: Any, *, raw: bool = False) -> Any:
-    """Return a value for a CSV cell; text that a spreadsheet would take for a formula gets a leading ``'``.
+    """Return a value for a CSV cell; text that a spreadsheet would take for a formula gets a leading ``'``, unless ``raw``.
 
-    Parameters
-    ----------
-    value : object
-        Text is changed if it begins, after spaces, with one of ``= + - @``, a tab or a line end. Other types are
-        returned unchanged.
-    raw : bool
-        Return text unchanged too, for programs other than spreadsheets.
+    A formula begins, after spaces, with one of ``= + - @``, a tab or a line end.
 
     Examples
     --------
@@ -132,12 +125,7 @@ def plain_cell(cell: str) -> str:
 class TextColumn(Sequence[str]):
     """A sequence of strings stored as one block of bytes; Python strings are created on access.
 
-    Parameters
-    ----------
-    data : bytes
-        The encoded strings, concatenated.
-    ends : ndarray of shape (n_rows,), int64
-        End offset of each string.
+    ``data`` are the encoded strings, concatenated, and ``ends`` the end offset of each, shape (n_rows,).
     """
 
     def __init__(self, data: bytes, ends: NDArray[np.int64]) -> None:

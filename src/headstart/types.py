@@ -32,32 +32,18 @@ UNWRITTEN: Mapping[str, Any] = {"quantization": None, "views": VIEWS[0], "page":
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """An image file found by a scan; it has not been read yet.
+    """An image file found by a scan; it has not been read yet."""
 
-    Attributes
-    ----------
-    path : str
-        Relative to the scanned root, with ``/`` as separator. Bytes that are not UTF-8 are kept as lone surrogates
-        (``os.fsdecode``), so that the file can be opened again.
-    label : str or None
-        Class name; None if the image is unlabelled.
-    split : str or None
-        One of :data:`SPLITS`, or None.
-    group : str or None
-        Images of one group (e.g. a patient) are never on both sides of a split.
-    size_bytes, mtime_ns : int
-        From ``os.stat``; used to detect changed files without reading them.
-    stamp : int
-        32 bits derived from inode and status change time (images/discovery/refs.py), to tell files of equal size and
-        time apart; 0 if unknown.
-    """
-
+    #: Relative to the scanned root, with ``/`` as separator. Bytes that are not UTF-8 are kept as lone surrogates
+    #: (``os.fsdecode``), so that the file can be opened again.
     path: str
-    label: str | None
-    split: str | None
-    group: str | None
-    size_bytes: int
+    label: str | None  # class name; None if the image is unlabelled
+    split: str | None  # one of :data:`SPLITS`, or None
+    group: str | None  # images of one group (e.g. a patient) are never on both sides of a split
+    size_bytes: int  # size and time from ``os.stat``; used to detect changed files without reading them
     mtime_ns: int
+    #: 32 bits derived from inode and status change time (images/discovery/refs.py), to tell files of equal size and time
+    #: apart; 0 if unknown
     stamp: int = 0
 
 

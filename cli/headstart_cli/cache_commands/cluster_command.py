@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -119,15 +118,11 @@ def class_folders(
     with ProgressBar("Copying") as bar:
         bar.start(len(labels))
         counts = make_class_folders(labels, data, output, advance=bar.advance)
-    print_counts(counts, output)
-    unlabelled = sum(1 for _ in read_table(clusters / IMAGES, IMAGES_COLUMNS)) - len(labels)
-    if unlabelled:
-        out.print(f"{counted(unlabelled)} without a label: not copied.")
-
-
-def print_counts(counts: Mapping[str, int], output: Path) -> None:
     table = Table("class", title=shown(output))
     table.add_column("images", justify="right")
     for name, count in counts.items():
         table.add_row(shown(name), f"{count:,}")
     out.print(table)
+    unlabelled = sum(1 for _ in read_table(clusters / IMAGES, IMAGES_COLUMNS)) - len(labels)
+    if unlabelled:
+        out.print(f"{counted(unlabelled)} without a label: not copied.")

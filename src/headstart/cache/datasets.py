@@ -31,7 +31,7 @@ from headstart.cache.format import (
     Column,
     read_text_attribute,
 )
-from headstart.cache.safe_reads import StoredRows
+from headstart.cache.safe_reads import StoredRows, read_rows
 from headstart.errors import CacheError
 from headstart.texts import TextColumn
 from headstart.types import ImageRow, Recipe
@@ -138,9 +138,7 @@ def read_column(column: StoredRows) -> NDArray[Any] | TextColumn:
     if column.dtype.kind == "S":
         values = _read_text(column, digest)
     else:
-        values = np.empty(column.shape, column.dtype)
-        if values.size:
-            column.read(np.arange(len(column)), values)
+        values = read_rows(column, np.arange(len(column)))
         digest.update(values.data)
     if digest.hexdigest() != read_text_attribute(column, DIGEST):
         raise ValueError("its values are not those that were written (the SHA-256 differs)")
@@ -151,8 +149,7 @@ def _read_text(column: StoredRows, digest: Any) -> TextColumn:
     """Return strings, read chunk by chunk so that the padding is never in memory at once."""
     parts, lengths = [], np.empty(len(column), np.int64)
     for start in range(0, len(column), column.chunk_rows):
-        block = np.empty(min(column.chunk_rows, len(column) - start), column.dtype)
-        column.read(np.arange(start, start + len(block)), block)
+        block = read_rows(column, np.arange(start, min(start + column.chunk_rows, len(column))))
         digest.update(block.tobytes())
         lengths[start : start + len(block)] = np.char.str_len(block)
         parts.append(b"".join(block.tolist()))

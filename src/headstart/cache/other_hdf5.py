@@ -45,6 +45,7 @@ from headstart.cache.safe_reads import (
     first_line,
     n_chunks,
     plain_dataset,
+    read_rows,
 )
 from headstart.cache.sandbox import open_hdf5
 from headstart.errors import CacheError, HeadstartError
@@ -292,9 +293,7 @@ class PortableFile:
         """Yield blocks of consecutive rows of X."""
         step = max(1, BLOCK_BYTES // (4 * self.shape[1]))
         for start in range(0, self.shape[0], step):
-            block = np.empty((min(step, self.shape[0] - start), self.shape[1]), np.float32)
-            self._matrix.read(np.arange(start, start + len(block)), block)
-            yield block
+            yield read_rows(self._matrix, np.arange(start, min(start + step, self.shape[0])))
 
     def column(self, name: str, length: int | None, dtype: str = "text") -> Any:
         """Return the values of a column: an array of numbers, or a sequence of str."""

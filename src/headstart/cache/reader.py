@@ -24,7 +24,7 @@ from headstart.cache.format import (
 )
 from headstart.cache.opening import Opened, on_this_machine, open_path
 from headstart.cache.rows import Rows
-from headstart.cache.safe_reads import H5PY_ERRORS, REMEDY, check_labels, damage, first_line
+from headstart.cache.safe_reads import H5PY_ERRORS, REMEDY, check_labels, damage, first_line, read_rows
 from headstart.cache.shards import ShardedRows
 from headstart.errors import CacheError
 from headstart.storage.address import Address, Location, location
@@ -282,23 +282,17 @@ class FeatureCache:
 
     def read_rows(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Return rows of ``features`` or ``pooled`` in the given order; raise CacheError if one is damaged."""
-        dataset = self._datasets[name]
-        values = np.empty((len(rows), *dataset.shape[1:]), dataset.dtype)
-        if not values.size:
-            return values
         try:
-            dataset.read(rows, values)
+            return read_rows(self._datasets[name], rows)
         except H5PY_ERRORS as error:
             raise CacheError(self._damaged_row(name, rows)) from error
-        return values
 
     def _damaged_row(self, name: str, rows: NDArray[np.int64]) -> str:
         if not self._file:
             return f"{self.path} has been closed. Read it inside its with block."
-        dataset = self._datasets[name]
         for row in rows:
             try:
-                dataset.read(row[None], np.empty((1, *dataset.shape[1:]), dataset.dtype))
+                read_rows(self._datasets[name], row[None])
             except H5PY_ERRORS as error:
                 return (
                     f"{self.path} is damaged: row {row} of /{name}, the image {self.rows.path[row]}, cannot be read "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -64,88 +63,6 @@ def grouped(numbers: NDArray[np.int32]) -> Iterator[tuple[int, NDArray[np.int64]
     yield from zip(found.tolist(), np.split(order, starts[1:]), strict=True)
 
 
-class Rows:
-    """The columns of ``/rows``; each is read and its digest compared on first access, which raises CacheError on damage.
-
-    Text columns are sequences of str that create Python strings on access.
-    """
-
-    def __init__(self, read: Callable[[str], Any]) -> None:
-        self._read = read
-
-    @cached_property
-    def path(self) -> TextColumn:
-        """Relative to the scanned root; bytes that are not UTF-8 are lone surrogates (``os.fsdecode``)."""
-        return self._text("path")
-
-    @cached_property
-    def split(self) -> TextColumn:
-        """``train``, ``validation``, ``test``, or empty."""
-        return self._text("split")
-
-    @cached_property
-    def group(self) -> TextColumn:
-        """Name of the group, or empty."""
-        return self._text("group")
-
-    @cached_property
-    def notes(self) -> NotesColumn:
-        """Notes of the decoder: tuples of str."""
-        return NotesColumn(self._text("notes"))
-
-    @cached_property
-    def sha256(self) -> HexColumn:
-        """Digest of the image file, 64 hexadecimal digits; ``.array`` has shape (n_images, 32), uint8."""
-        return HexColumn(self._read("sha256"))
-
-    @cached_property
-    def features_sha256(self) -> HexColumn:
-        """Digest of the stored row of ``/features`` followed by that of ``/pooled``."""
-        return HexColumn(self._read("features_sha256"))
-
-    @cached_property
-    def label(self) -> NDArray[np.int32]:
-        """Class index, −1 if unlabelled, shape (n_images,)."""
-        return self._numbers("label")
-
-    @cached_property
-    def size_bytes(self) -> NDArray[np.int64]:
-        """Size of the image file."""
-        return self._numbers("size_bytes")
-
-    @cached_property
-    def mtime_ns(self) -> NDArray[np.int64]:
-        """Modification time of the image file, nanoseconds since 1970."""
-        return self._numbers("mtime_ns")
-
-    @cached_property
-    def stamp(self) -> NDArray[np.uint32]:
-        """Bits of inode and status change time of the image file (images/discovery/refs.py); 0 if unknown."""
-        return self._numbers("stamp")
-
-    @cached_property
-    def width_px(self) -> NDArray[np.int32]:
-        """Width of the image after EXIF rotation, before the resize."""
-        return self._numbers("width_px")
-
-    @cached_property
-    def height_px(self) -> NDArray[np.int32]:
-        """Height of the image after EXIF rotation, before the resize."""
-        return self._numbers("height_px")
-
-    def kept(self, *names: str) -> Rows:
-        """Return rows with the given columns only, read now, for use after the file is closed."""
-        return Rows({name: self._read(name) for name in names}.__getitem__)
-
-    def _text(self, name: str) -> TextColumn:
-        column: TextColumn = self._read(name)
-        return column
-
-    def _numbers(self, name: str) -> NDArray[Any]:
-        column: NDArray[Any] = self._read(name)
-        return column
-
-
 class NotesColumn:
     """Notes as tuples of str, created on access."""
 
@@ -164,3 +81,47 @@ class NotesColumn:
 
 def _split_notes(text: str) -> tuple[str, ...]:
     return tuple(text.split(",")) if text else ()
+
+
+#: Columns that have another form in memory than in the file.
+FORMS: dict[str, Callable[[Any], Any]] = {"notes": NotesColumn, "sha256": HexColumn, "features_sha256": HexColumn}
+
+
+class Rows:
+    """The columns of ``/rows``; each is read and its digest compared on first access, which raises CacheError on damage.
+
+    Text columns are sequences of str that create Python strings on access; arrays have shape (n_images,).
+    """
+
+    path: TextColumn  # relative to the scanned root; bytes that are not UTF-8 are lone surrogates (``os.fsdecode``)
+    split: TextColumn  # ``train``, ``validation``, ``test``, or empty
+    group: TextColumn  # name of the group, or empty
+    notes: NotesColumn  # of the decoder: tuples of str
+    sha256: HexColumn  # digest of the image file, 64 hexadecimal digits; ``.array`` has shape (n_images, 32), uint8
+    features_sha256: HexColumn  # digest of the stored row of ``/features`` followed by that of ``/pooled``
+    label: NDArray[np.int32]  # class index, −1 if unlabelled
+    size_bytes: NDArray[np.int64]  # of the image file
+    mtime_ns: NDArray[np.int64]  # modification time of the image file, nanoseconds since 1970
+    stamp: NDArray[
+        np.uint32
+    ]  # bits of inode and status change time of the file (images/discovery/refs.py); 0 if unknown
+    width_px: NDArray[np.int32]  # size of the image after EXIF rotation, before the resize
+    height_px: NDArray[np.int32]
+
+    def __init__(self, read: Callable[[str], Any]) -> None:
+        self._read = read
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in COLUMNS:
+            raise AttributeError(f"there is no column {name!r}")
+        column = FORMS.get(name, lambda values: values)(self._read(name))
+        setattr(self, name, column)  # found before the next call of this method
+        return column
+
+    def kept(self, *names: str) -> Rows:
+        """Return rows with the given columns only, read now, for use after the file is closed."""
+        return Rows({name: self._read(name) for name in names}.__getitem__)
+
+
+#: Names of the columns.
+COLUMNS = tuple(Rows.__annotations__)

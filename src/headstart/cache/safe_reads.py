@@ -96,6 +96,14 @@ def filters(dataset: Any) -> tuple[int, ...]:
     return tuple(properties.get_filter(number)[0] for number in range(properties.get_nfilters()))
 
 
+def read_rows(dataset: Any, rows: NDArray[np.int64]) -> NDArray[Any]:
+    """Return rows of stored or sharded rows in the given order; raise one of H5PY_ERRORS on damage."""
+    values = np.empty((len(rows), *dataset.shape[1:]), dataset.dtype)
+    if values.size:
+        dataset.read(rows, values)
+    return values
+
+
 class StoredRows:
     """A dataset of checked structure, chunked along its first axis, whose chunks are checked before HDF5 decodes them.
 

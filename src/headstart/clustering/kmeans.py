@@ -120,7 +120,10 @@ def cluster_images(
     silhouettes = {k: _silhouette(X[sample], k, random_state) for k in tried}
     best = max(silhouettes, key=lambda k: silhouettes[k])
     labels, distances = np.full(n_images, -1, np.int64), np.full(n_images, np.nan, np.float32)
-    labels[rows], distances[rows] = _by_size(*fit(X, best, random_state))
+    found, distances[rows] = fit(X, best, random_state)
+    rank = np.empty(found.max() + 1, np.int64)  # clusters by size, the largest first
+    rank[np.argsort(-np.bincount(found), kind="stable")] = np.arange(len(rank))
+    labels[rows] = rank[found]
     return Clustering(paths, sha256, labels, distances, silhouettes, rules)
 
 
@@ -179,12 +182,3 @@ def _silhouette(X: NDArray[np.float32], n_clusters: int, random_state: int) -> f
 
     labels, _ = fit(X, n_clusters, random_state, N_INIT_SEARCH)
     return float(silhouette_score(X, labels)) if 1 < len(np.unique(labels)) < len(X) else 0.0
-
-
-def _by_size(
-    labels: NDArray[np.int64], distances: NDArray[np.float32]
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Renumber the clusters by size, the largest first."""
-    rank = np.empty(labels.max() + 1, np.int64)
-    rank[np.argsort(-np.bincount(labels), kind="stable")] = np.arange(len(rank))
-    return rank[labels], distances

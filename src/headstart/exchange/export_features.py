@@ -169,7 +169,15 @@ def write_parquet(path: Path, contents: Contents) -> None:
     pa, parquet = import_pyarrow()
     fields = [(name, pa.int32() if name == "y" else pa.string()) for name in COLUMNS]
     fields += [(name, pa.float32()) for name in contents.feature_names]
-    schema = pa.schema(fields, metadata={METADATA: json.dumps(_table_metadata(contents))})
+    metadata = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "recipe": json.loads(contents.recipe),
+        "class_names": contents.class_names,
+        "features": contents.features,
+        "map_shape": contents.map_shape,
+    }
+    schema = pa.schema(fields, metadata={METADATA: json.dumps(metadata)})
     options = {
         "compression": "snappy",
         "use_dictionary": list(COLUMNS),  # feature values rarely repeat, and there may be thousands of columns
@@ -198,17 +206,6 @@ def _groups(contents: Contents) -> Iterator[tuple[dict[str, list[Any]], NDArray[
         if sum(map(len, waiting)) >= n_rows or not left:
             yield described, np.concatenate([one.T for one in waiting], axis=1)
             waiting, described = [], {name: [] for name in COLUMNS}
-
-
-def _table_metadata(contents: Contents) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "recipe": json.loads(contents.recipe),
-        "class_names": list(contents.class_names),
-        "features": list(contents.features),
-        "map_shape": list(contents.map_shape),
-    }
 
 
 def _described_blocks(contents: Contents) -> Iterator[tuple[dict[str, list[Any]], NDArray[np.float32]]]:

@@ -88,10 +88,11 @@ def _given_of(arrays: Archive | OtherFile, path: Path) -> GivenFeatures:
         )
     _refuse_transposed(X, found["y"] or found["paths"])
     n = X.shape[0]
+    row_names = (f"row-{number:0{max(6, len(str(n)))}d}" for number in range(1, n + 1))
     return GivenFeatures(
         shape=X.shape,
         blocks=X.blocks,
-        paths=texts(paths, n, unique=True) if paths else _row_names(n),
+        paths=texts(paths, n, unique=True) if paths else list(row_names),
         y=labels(found["y"], n),
         class_names=optional_texts(found["class_names"]),
         split=optional_texts(found["split"], n),
@@ -115,11 +116,6 @@ def _without_features(path: Path, names: Sequence[str]) -> str:
         f"{path} must hold the features as X (or {', '.join(ARRAY_NAMES['X'][1:4])}), and may hold paths, y, class_names, "
         f"split, group and sha256. Received: {', '.join(names) or 'none'}.{joined}"
     )
-
-
-def _row_names(n: int) -> list[str]:
-    width = max(6, len(str(n)))
-    return [f"row-{number:0{width}d}" for number in range(1, n + 1)]
 
 
 def _refuse_transposed(X: Array, other: Array | None) -> None:

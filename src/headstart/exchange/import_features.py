@@ -61,7 +61,7 @@ def _resolve_labels(
     names = [class_name(name) for name in given_names]
     n = given.shape[0]
     if given.y is None:
-        return [None] * n, _unique(names)
+        return [None] * n, tuple(dict.fromkeys(names))
     y: list[Any] = list(given.y)
     if all(isinstance(label, str) for label in y):
         kept = {label: class_name(label.strip()) for label in set(y)}
@@ -69,8 +69,9 @@ def _resolve_labels(
         unknown = sorted(set(kept.values()) - set(names) - {""})
         if unknown:
             raise DataError(f"y has labels that are not among the class names: {', '.join(unknown[:5])}.")
-        return [kept[label] or None for label in y], _unique(names)
-    return _numbered(y, names), _unique(names or [str(number) for number in sorted(set(y) - {-1})])
+        return [kept[label] or None for label in y], tuple(dict.fromkeys(names))
+    labels = _numbered(y, names)
+    return labels, tuple(dict.fromkeys(names or [str(number) for number in sorted(set(y) - {-1})]))
 
 
 def _numbered(y: Sequence[int], names: Sequence[str]) -> list[str | None]:
@@ -86,10 +87,6 @@ def _numbered(y: Sequence[int], names: Sequence[str]) -> list[str | None]:
         )
     texts = {number: names[number] if names else str(number) for number in set(y) if number >= 0}
     return [texts.get(number) for number in y]
-
-
-def _unique(names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(names))
 
 
 def _make_refs(given: GivenFeatures, labels: Sequence[str | None]) -> list[ImageRef]:

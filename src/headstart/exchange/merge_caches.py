@@ -50,9 +50,12 @@ class Union:
     def add(self, number: int, cache: FeatureCache) -> None:
         """Add the rows of the next cache."""
         refs, digests = cache.refs(), cache.sha256
+        labels: Labels = {}
         for row, (ref, digest) in enumerate(zip(refs, digests, strict=True)):
             self._add_row(MergedRow(number, row, ref), digest, cache)
-        self._add_labels(_labels_by_image(refs, digests), dict(zip(digests, refs, strict=True)), cache)
+            if ref.label is not None:
+                labels.setdefault(digest, set()).add(ref.label)
+        self._add_labels(labels, dict(zip(digests, refs, strict=True)), cache)
 
     def _add_row(self, new: MergedRow, digest: str, cache: FeatureCache) -> None:
         path = new.ref.path
@@ -61,12 +64,14 @@ class Union:
             self.conflicts[path] = f"other bytes in {cache.path} than before"
         elif old is not None:
             self.n_shared += 1
-            contradicted = [name for name in FIELDS if differ(old.ref, new.ref, name)]
+            pairs = ((name, getattr(old.ref, name), getattr(new.ref, name)) for name in FIELDS)
+            contradicted = [
+                f"{name} {later} in {cache.path}, {earlier} before"
+                for name, earlier, later in pairs
+                if None not in {earlier, later} and earlier != later
+            ]
             if contradicted:
-                self.conflicts[path] = "; ".join(
-                    f"{name} {getattr(new.ref, name)} in {cache.path}, {getattr(old.ref, name)} before"
-                    for name in contradicted
-                )
+                self.conflicts[path] = "; ".join(contradicted)
             known = {name: getattr(new.ref, name) or getattr(old.ref, name) for name in FIELDS}
             new = MergedRow(old.source, old.row, replace(new.ref, **known))
         self.rows[path], self.sha256[path] = new, digest
@@ -94,20 +99,6 @@ class Union:
                 yield row._replace(ref=replace(row.ref, label=next(iter(said))))
             else:
                 self.unresolved.append(f"{path}: {row.ref.label} or {' or '.join(sorted(said))}")
-
-
-def differ(old: ImageRef, new: ImageRef, name: str) -> bool:
-    """Return whether two rows have different values of a field; None is compatible with any."""
-    return None not in {getattr(old, name), getattr(new, name)} and getattr(old, name) != getattr(new, name)
-
-
-def _labels_by_image(refs: Sequence[ImageRef], digests: Sequence[str]) -> Labels:
-    """Return digest → classes of one cache."""
-    found: Labels = {}
-    for ref, digest in zip(refs, digests, strict=True):
-        if ref.label is not None:
-            found.setdefault(digest, set()).add(ref.label)
-    return found
 
 
 def _united_classes(caches: Sequence[FeatureCache]) -> list[str]:

@@ -188,18 +188,16 @@ def texts(array: Array, length: int | None = None, *, unique: bool = False) -> l
     found: list[str] = []
     seen: set[str] = set()
     for block in array.blocks():
-        if array.dtype.kind == "U" and (_code_points(block) > sys.maxunicode).any():
-            raise ValueError(f"the array {array.name} holds invalid code points")  # NumPy does not check them
+        if array.dtype.kind == "U":
+            code_points = block.view(np.dtype(np.uint32).newbyteorder(block.dtype.byteorder))
+            if (code_points > sys.maxunicode).any():  # NumPy does not check them
+                raise ValueError(f"the array {array.name} holds invalid code points")
         part = block.tolist()
         strings = [value.decode("utf-8", "surrogateescape") for value in part] if array.dtype.kind == "S" else part
         if unique:
             check_unique(strings, seen)
         found += strings
     return found
-
-
-def _code_points(block: NDArray[Any]) -> NDArray[np.uint32]:
-    return block.view(np.dtype(np.uint32).newbyteorder(block.dtype.byteorder))
 
 
 def optional_texts(array: Array | None, length: int | None = None) -> list[str] | None:

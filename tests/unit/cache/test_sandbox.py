@@ -18,7 +18,7 @@ import pytest
 from caches import everything, write_cache
 from headstart.cache import sandbox
 from headstart.cache.checks.integrity import verify_file
-from headstart.cache.checks.sandbox_worker import read_rows
+from headstart.cache.checks.sandbox_worker import probe_rows
 from headstart.cache.reader import open_cache
 from headstart.cache.safe_reads import StoredRows
 from headstart.errors import CacheError
@@ -179,8 +179,8 @@ def test_rows_behind_a_chunk_outside_of_the_file_are_read_as_well(tmp_path: Path
     with h5py.File(path) as file:
         rows = StoredRows(file["features"])
         n_chunks = -(-len(rows) // rows.chunk_rows)
-        found = [str(error) for error in read_rows(rows, 1)]
+        found = [str(error) for error in probe_rows(rows, 1)]
         assert found == [f"the chunk at row {rows.chunk_rows * i} lies outside of the file" for i in range(n_chunks)]
         rows.read = Mock(side_effect=OSError("cannot be read"))
-        found = [str(error) for error in read_rows(rows, 1)]
+        found = [str(error) for error in probe_rows(rows, 1)]
     assert found[n_chunks:] == ["cannot be read"] * len(rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from headstart.cache.safe_reads import (
     checked_datasets,
     close_file,
     first_line,
+    read_rows,
 )
 from headstart.cache.sandbox import open_hdf5
 from headstart.cache.shard_manifest import Manifest, manifest_columns, read_manifest, sharded_rows
@@ -84,7 +85,7 @@ def _unreadable_rows(dataset: StoredRows) -> str:
     for start in range(0, len(dataset), dataset.chunk_rows):
         end = min(start + dataset.chunk_rows, len(dataset))
         try:
-            dataset.read(np.arange(start, end), np.empty((end - start, *dataset.shape[1:]), dataset.dtype))
+            read_rows(dataset, np.arange(start, end))
         except H5PY_ERRORS:
             bad.append(f"{start:,} to {end - 1:,}")
     return f"; the rows {', '.join(bad)} cannot be read" if bad else ""
@@ -136,60 +137,29 @@ def _row_findings(
         digests = HexColumn(array)
     for start in range(0, len(wanted), step):
         rows = wanted[start : start + step]
-        parts = {name: _rows_or_none(dataset, rows) for name, dataset in present.items()}
+        parts: dict[str, NDArray[Any]] = {}
+        for name, dataset in present.items():
+            with suppress(*H5PY_ERRORS):  # then row by row
+                parts[name] = read_rows(dataset, rows)
         for position, row in enumerate(rows.tolist()):
             values: dict[str, NDArray[Any]] = {}
-            for finding in _one_row(row, position, present, parts, values):
-                yield _with_image(finding, columns)
-            if digests is not None and len(values) == 2:
-                received = row_digest(values[FEATURES], values[POOLED]).hex()
-                if received != digests[row]:
-                    what = "features and averages are not those that were written (SHA-256)"
-                    finding = Finding(f"/{FEATURES}", what, row, "", digests[row], received)
-                    yield _with_image(finding, columns)
+            image = _image_of(columns, row)
+            for name, dataset in present.items():
+                try:
+                    value = parts[name][position] if name in parts else read_rows(dataset, rows[[position]])[0]
+                except H5PY_ERRORS as error:
+                    yield Finding(f"/{name}", f"it cannot be read: {first_line(error)}", row, image)
+                    continue
+                values[name] = value
+                if n_bad := int(np.count_nonzero(~np.isfinite(value))):
+                    yield Finding(f"/{name}", f"{n_bad:,} values are not finite", row, image)
+            if digests is None or len(values) < 2:
+                continue
+            received = row_digest(values[FEATURES], values[POOLED]).hex()
+            if received != digests[row]:
+                what = "features and averages are not those that were written (SHA-256)"
+                yield Finding(f"/{FEATURES}", what, row, image, digests[row], received)
         advance(len(rows))
-
-
-def _one_row(
-    row: int,
-    position: int,
-    present: Datasets,
-    parts: Mapping[str, NDArray[Any] | None],
-    values: dict[str, NDArray[Any]],
-) -> Iterator[Finding]:
-    """Yield problems of one row; put its readable values into ``values``."""
-    for name, dataset in present.items():
-        batch = parts[name]
-        try:
-            value = _read_one(dataset, row) if batch is None else batch[position]
-        except H5PY_ERRORS as error:
-            yield Finding(f"/{name}", f"it cannot be read: {first_line(error)}", row)
-            continue
-        values[name] = value
-        n_bad = int(np.count_nonzero(~np.isfinite(value)))
-        if n_bad:
-            yield Finding(f"/{name}", f"{n_bad:,} values are not finite", row)
-
-
-def _rows_or_none(dataset: StoredRows | ShardedRows, rows: NDArray[np.int64]) -> NDArray[Any] | None:
-    """Return consecutive rows; None if one cannot be read."""
-    values = np.empty((len(rows), *dataset.shape[1:]), dataset.dtype)
-    with suppress(*H5PY_ERRORS):
-        if values.size:
-            dataset.read(rows, values)
-        return values
-    return None
-
-
-def _read_one(dataset: StoredRows | ShardedRows, row: int) -> NDArray[Any]:
-    value = np.empty((1, *dataset.shape[1:]), dataset.dtype)
-    dataset.read(np.array([row]), value)
-    one: NDArray[Any] = value[0]
-    return one
-
-
-def _with_image(finding: Finding, columns: Mapping[str, Any]) -> Finding:
-    return finding if finding.row is None else replace(finding, image=_image_of(columns, finding.row))
 
 
 def _image_of(columns: Mapping[str, Any], row: int) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 
 from headstart.cache.checks.integrity import columns_of, read_described
 from headstart.cache.format import FEATURES, FORMAT, POOLED, SHARDS_FORMAT, form_of, read_header
-from headstart.cache.safe_reads import H5PY_ERRORS, StoredRows
+from headstart.cache.safe_reads import H5PY_ERRORS, StoredRows, read_rows
 from headstart.cache.shard_manifest import read_manifest
 from headstart.cache.shards import ShardFolder
 
@@ -118,7 +118,7 @@ def _read_cache(file: Any, path: Path) -> Sequence[BaseException]:
     errors: list[BaseException] = [ValueError(str(one)) for one in found]
     for name in (FEATURES, POOLED):
         if name in datasets:
-            errors += read_rows(datasets[name], path.stat().st_size)
+            errors += probe_rows(datasets[name], path.stat().st_size)
     return errors
 
 
@@ -128,7 +128,7 @@ def _read_shards(file: Any, path: Path) -> Sequence[BaseException]:
     return [ValueError(str(one)) for one in found]
 
 
-def read_rows(rows: StoredRows, file_bytes: int) -> Iterator[BaseException]:
+def probe_rows(rows: StoredRows, file_bytes: int) -> Iterator[BaseException]:
     """Look up every chunk, and read all rows or a sample; yield the errors and continue, like a verification."""
     rest = (0,) * (len(rows.shape) - 1)
     for first in range(0, len(rows), rows.chunk_rows):
@@ -141,10 +141,9 @@ def read_rows(rows: StoredRows, file_bytes: int) -> Iterator[BaseException]:
                 yield ValueError(f"the chunk at row {first} lies outside of the file")
     whole = rows.chunk_bytes * len(rows) <= WHOLE_BYTES
     wanted = range(len(rows)) if whole else np.linspace(0, len(rows) - 1, SAMPLE_ROWS).astype(np.int64).tolist()
-    value = np.empty((1, *rows.shape[1:]), rows.dtype)
-    for row in wanted if value.size else ():
+    for row in wanted:
         try:
-            rows.read(np.array([row]), value)
+            read_rows(rows, np.array([row]))
         except H5PY_ERRORS as error:
             yield error
 
