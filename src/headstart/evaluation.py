@@ -157,7 +157,7 @@ def _evaluate_on_cache(
         [cache.splits[row] for row in scored.tolist()],
     )
     units = connected_units(scored, cache.sha256, cache.groups)
-    found = target_named(bundle.target).score(y[scored], probabilities, bundle.class_names, positive, units)
+    found = target_named(bundle.target).metrics(y[scored], probabilities, bundle.class_names, positive, units)
     return Evaluation(found, list(cache.failures), seen, (*notes, *_not_scored(bundle, predicted.y_true)), predicted)
 
 
@@ -194,7 +194,7 @@ def _evaluate_on_images(
         [ref.split or "" for ref in refs],
     )
     units = connected_units(scored, known.sha256, known.groups)
-    found = target.score(predicted.y_true, predicted.probabilities, bundle.class_names, positive, units)
+    found = target.metrics(predicted.y_true, predicted.probabilities, bundle.class_names, positive, units)
     lost = Counter(note for row in scored.tolist() for note in rows[row].notes)
     notes += _not_scored(bundle, predicted.y_true)
     notes += tuple(f"{sentence}." for sentence in sentences(lost, with_options=False))

@@ -172,16 +172,16 @@ def fit_head(
         check_savable(spec)
     with ExitStack() as stack:
         train, *others = (encoded(stack.enter_context(open_cache(path)), predicted) for path in (cache, *among))
-        predicted.check(train.labels)
+        strata = predicted.stratify(train.labels)
         if _is_another_cache(validation):
             scored = encoded(stack.enter_context(open_cache(str(validation))), predicted)
             sides = divide_caches(train, scored)
         else:
-            sides = divide(train, validation, spec.random_state)
+            sides = divide(train, validation, spec.random_state, strata)
         class_index(positive, sides.class_names)  # refused before the fit, not after it
         criterion = Criterion(metric, class_index(positive, train.class_names))
         try:
-            found = _choose(sides, others, spec, search, engine, address, criterion)
+            found = _choose(sides, others, spec, search, engine, address, criterion, strata)
         except DataError as error:  # too few images for it
             if others or engine != "local":
                 raise
@@ -202,6 +202,7 @@ def _choose(
     engine: str,
     address: str | None,
     criterion: Criterion,
+    strata: NDArray[np.int64],
 ) -> SearchResult | None:
     """Return the result of the search; None if there is nothing to choose."""
     train, rows = sides.train, sides.split.train
@@ -220,7 +221,15 @@ def _choose(
         return None
     in_others = [(other, sides.within(other).split.train) for other in others]
     return search_head(
-        train, spec.type, rows, others=in_others, engine=engine, address=address, criterion=criterion, **given
+        train,
+        spec.type,
+        rows,
+        others=in_others,
+        strata=strata,
+        engine=engine,
+        address=address,
+        criterion=criterion,
+        **given,
     )
 
 
@@ -262,7 +271,7 @@ def _fit_on(
         target=target.name,
     )
     probabilities = bundle.predict_proba(validation.batches(split.validation, finite=True), validation.recipe)
-    found = target.score(
+    found = target.metrics(
         sides.y_validation,
         probabilities,
         sides.class_names,

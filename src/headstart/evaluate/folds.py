@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -121,13 +121,14 @@ def make_folds(
     sha256: Sequence[str] | None = None,
     groups: Sequence[str] | None = None,
     units: NDArray[np.integer[Any]] | None = None,
+    strata: NDArray[np.integer[Any]] | None = None,
     random_state: int = 0,
     class_names: Sequence[str] | None = None,
 ) -> Folds:
-    """Return folds, stratified by class as well as whole units allow.
+    """Return folds, stratified as well as whole units allow.
 
     A unit is a set of rows connected by bytes, group or given unit, and is tested as a whole. Units are assigned one by
-    one, largest first, to the fold with the fewest rows of their class; ties are broken at random.
+    one, largest first, to the fold with the fewest rows of their stratum; ties are broken at random.
 
     A class of two or more units is in every training part, unless all of its units also contain other classes and this
     is impossible; then there is a note. A class of a single unit cannot be on both sides: it is tested once without
@@ -145,6 +146,8 @@ def make_folds(
         Digest, and group (empty for none), of each row.
     units : ndarray of shape (n_rows,), int, optional
         Rows of equal number stay together; negative numbers are unique.
+    strata : ndarray of shape (n_rows,), int, optional
+        What the folds keep in proportion; by default the labels.
     random_state : int
         Random seed.
     class_names : sequence of str, optional
@@ -158,17 +161,18 @@ def make_folds(
     labels = np.asarray(labels)
     if n_splits < 2 or n_repeats < 1:
         raise DataError(f"Expected at least 2 folds and 1 repeat. Received: {n_splits} folds, {n_repeats} repeats.")
-    check_lengths(len(labels), sha256=sha256, groups=groups, units=units)
+    check_lengths(len(labels), sha256=sha256, groups=groups, units=units, strata=strata)
     rows = labelled(labels)
     together = _units_of(rows, sha256, groups, units)
     classes, y = np.unique(labels[rows], return_inverse=True)
     names = [class_names[label] if class_names is not None else f"class {label}" for label in classes.tolist()]
     n_units = units_per_class(together, y, len(names))
     n_possible = _possible_splits(n_units, n_splits)
+    stratum = y if strata is None else np.unique(strata[rows], return_inverse=True)[1]
     splits = []
     for repeat in range(n_repeats):
         rng = np.random.default_rng([random_state, repeat])
-        number = _assign(together, y, n_possible, rng)
+        number = _assign(together, stratum, n_possible, rng)
         splits += [Fold(rows[number != fold], rows[number == fold]) for fold in range(n_possible)]
     notes = () if n_possible == n_splits else (_fewer_folds(n_splits, n_possible, names, n_units),)
     return Folds(
@@ -184,19 +188,21 @@ def inner_folds(
     rows: NDArray[np.int64],
     labels: NDArray[np.integer[Any]],
     units: NDArray[np.integer[Any]] | None = None,
+    strata: NDArray[np.integer[Any]] | None = None,
     *,
     n_splits: int = 5,
     random_state: int = 0,
 ) -> Folds:
     """Return folds of distinct rows, e.g. the training part of a fold; row numbers index ``labels``, not ``rows``.
 
-    ``labels`` and ``units`` are those of all rows; other arguments and errors as for :func:`make_folds`.
+    ``labels``, ``units`` and ``strata`` are those of all rows; other arguments and errors as for :func:`make_folds`.
     """
     rows = np.sort(rows)
-    own = None if units is None else np.asarray(units)[rows]
-    folds = make_folds(np.asarray(labels)[rows], n_splits=n_splits, units=own, random_state=random_state)
-    splits = tuple(Fold(rows[fold.train], rows[fold.test]) for fold in folds.splits)
-    return Folds(splits, folds.n_splits, folds.n_repeats, folds.description, folds.notes)
+    units, strata = (None if column is None else np.asarray(column)[rows] for column in (units, strata))
+    folds = make_folds(
+        np.asarray(labels)[rows], n_splits=n_splits, units=units, strata=strata, random_state=random_state
+    )
+    return replace(folds, splits=tuple(Fold(rows[fold.train], rows[fold.test]) for fold in folds.splits))
 
 
 def check_lengths(n_rows: int, **columns: Sequence[Any] | NDArray[Any] | None) -> None:

@@ -95,7 +95,12 @@ class Sides:
         return replace(self, train=cache, validation=cache, split=replace(split, train=train, validation=validation))
 
 
-def divide(cache: FeatureCache, validation: float | str | Path | None = None, random_state: int = 0) -> Sides:
+def divide(
+    cache: FeatureCache,
+    validation: float | str | Path | None = None,
+    random_state: int = 0,
+    strata: NDArray[np.int64] | None = None,
+) -> Sides:
     """Return training and validation images of one cache.
 
     Parameters
@@ -107,6 +112,8 @@ def divide(cache: FeatureCache, validation: float | str | Path | None = None, ra
         it has a ``train`` with the same classes, otherwise a quarter of the images.
     random_state : int
         Random seed.
+    strata : ndarray of shape (n_images,), int64, optional
+        What a fraction keeps in proportion; by default the labels.
 
     Raises
     ------
@@ -123,7 +130,12 @@ def divide(cache: FeatureCache, validation: float | str | Path | None = None, ra
                 notes.append(f"{DEFAULT_FRACTION:.0%} of the other labelled images are held out instead.")
     if isinstance(validation, int | float):
         split = split_by_fraction(
-            labels, fraction=validation, sha256=cache.sha256, groups=cache.groups, random_state=random_state
+            labels,
+            fraction=validation,
+            sha256=cache.sha256,
+            groups=cache.groups,
+            random_state=random_state,
+            strata=strata,
         )
     else:
         name = split_of(str(validation)) or str(validation)

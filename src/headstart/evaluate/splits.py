@@ -35,22 +35,25 @@ def split_by_fraction(
     sha256: Sequence[str],
     groups: Sequence[str] | None = None,
     random_state: int = 0,
+    strata: NDArray[np.integer[Any]] | None = None,
 ) -> Split:
     """Return a stratified split; unlabelled rows are in neither part.
 
     Whole units (images connected by bytes or group) are drawn at random into the validation part of their most frequent
-    class until its fraction is reached.
+    stratum until its fraction is reached.
 
     Parameters
     ----------
     labels : ndarray of shape (n_rows,), int
         −1 means unlabelled.
     fraction : float
-        Fraction of each class to hold out, between 0 and 1.
+        Fraction of each stratum to hold out, between 0 and 1.
     sha256, groups : sequence of str
         Digest, and group (empty for none), of each row.
     random_state : int
         Random seed.
+    strata : ndarray of shape (n_rows,), int, optional
+        Strata of the rows; by default the labels.
 
     Raises
     ------
@@ -62,11 +65,11 @@ def split_by_fraction(
     rows = labelled(labels)
     units = connected_units(rows, sha256, groups)
     held_out = np.zeros(units.max() + 1, bool)
-    unit_class = majority_class(units, labels[rows])
+    stratum = majority_class(units, (labels if strata is None else strata)[rows])
     sizes = np.bincount(units)
     rng = np.random.default_rng(random_state)
-    for label in np.unique(unit_class):
-        members = rng.permutation(np.flatnonzero(unit_class == label))
+    for one in np.unique(stratum):
+        members = rng.permutation(np.flatnonzero(stratum == one))
         held_out[_draw(members, sizes, fraction)] = True
     chosen = held_out[units]
     split = Split(
@@ -79,7 +82,7 @@ def split_by_fraction(
 
 
 def _draw(members: NDArray[np.intp], sizes: NDArray[np.intp], fraction: float) -> NDArray[np.intp]:
-    """Return the units of one class to hold out: as close to the fraction as whole units allow, never all of them."""
+    """Return the units of one stratum to hold out: as close to the fraction as whole units allow, never all of them."""
     if len(members) < 2:
         return members[:0]
     filled = np.cumsum(sizes[members])

@@ -22,40 +22,30 @@ if TYPE_CHECKING:
 
 
 class Target(Protocol):
-    """What a head predicts for an image.
+    """What a head predicts for an image: how labels become outputs, what folds keep in proportion, how outputs are scored."""
 
-    Attributes
-    ----------
-    name : str
-        Its key in ``TARGETS``; saved with a head.
-    task : str
-        Only heads of this task can predict it (``HeadType.task``).
-    """
-
+    #: Key in ``TARGETS``; saved with a head.
     name: str
+    #: Only heads of this task can predict it (``HeadType.task``).
     task: str
 
     def encode(
         self, labels: NDArray[np.int64], class_names: Sequence[str]
     ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-        """Return the output to predict for each row, and the names of the outputs.
+        """Return the output to predict for each row, −1 for none, and the names of the outputs.
 
-        Folds and splits are stratified by the outputs; a row with −1 has no target and is in no fold.
-
-        Parameters
-        ----------
-        labels : ndarray of shape (n_rows,), int64
-            Index into ``class_names`` per row, −1 where unlabelled.
-        class_names : sequence of str
-            Classes of the data.
+        ``labels`` are indices into ``class_names``, −1 where unlabelled, shape (n_rows,).
         """
         ...
 
-    def check(self, y: NDArray[np.int64]) -> None:
-        """Raise DataError where nothing can be learnt from these targets."""
+    def stratify(self, y: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the stratum of each row, shape (n_rows,): splits and folds keep their shares.
+
+        Rows that :meth:`encode` gave no output are in no fold. Raises DataError if nothing can be learned from ``y``.
+        """
         ...
 
-    def score(
+    def metrics(
         self,
         y_true: NDArray[np.integer[Any]],
         probabilities: NDArray[np.floating[Any]],
@@ -72,6 +62,7 @@ class SingleLabel:
 
     name = SINGLE_LABEL
     task = "classification"
+    metrics = staticmethod(score)
 
     def encode(
         self, labels: NDArray[np.int64], class_names: Sequence[str]
@@ -79,20 +70,10 @@ class SingleLabel:
         """Return the labels as they are."""
         return labels, tuple(class_names)
 
-    def check(self, y: NDArray[np.int64]) -> None:
-        """Raise DataError where fewer than two classes have a labelled image."""
+    def stratify(self, y: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the classes; raise DataError where fewer than two have a labelled image."""
         labelled(y)
-
-    def score(
-        self,
-        y_true: NDArray[np.integer[Any]],
-        probabilities: NDArray[np.floating[Any]],
-        names: Sequence[str],
-        positive: int | None = None,
-        units: NDArray[np.integer[Any]] | None = None,
-    ) -> Score:
-        """Return accuracy and the other scores of a classifier."""
-        return score(y_true, probabilities, names, positive, units)
+        return y
 
 
 #: Name → target.
@@ -100,13 +81,7 @@ TARGETS: dict[str, Target] = {target.name: target for target in (SingleLabel(),)
 
 
 def target_named(name: str, head_types: Sequence[str] = ()) -> Target:
-    """Return the target of a name, for heads of these types.
-
-    Raises
-    ------
-    ParameterError
-        If there is no such target, or a head predicts something else.
-    """
+    """Return the target of a name; raise ParameterError if there is none, or a head of these types cannot predict it."""
     if name not in TARGETS:
         raise ParameterError(
             f"There is no target {name!r}. Expected one of: {', '.join(TARGETS)}.{did_you_mean([name], TARGETS)}"

@@ -38,7 +38,7 @@ from headstart.selection.cross_validation import (
     try_all,
 )
 from headstart.selection.recommendation import fit_command, ranked, recommend
-from headstart.selection.search import N_SPLITS, candidates
+from headstart.selection.search import candidates
 from headstart.selection.task_pool import make_pool
 
 if TYPE_CHECKING:
@@ -101,11 +101,11 @@ def compare_heads(
     times = backbone_ms if isinstance(backbone_ms, Sequence) else [backbone_ms] * (1 + len(among))
     with ExitStack() as stack, pool:
         caches = [encoded(stack.enter_context(open_cache(path)), target) for path in (cache, *among)]
-        target.check(caches[0].labels)
+        strata = target.stratify(caches[0].labels)
         class_index(options.positive, caches[0].class_names)  # refused before the work
         sources, not_in_all = join(caches, times)
         named = described(caches)
-        bench, leaks, held_out = prepare(sources, options, pool)
+        bench, leaks, held_out = prepare(sources, options, strata, pool)
         results, left_out = [], {}
         for name in options.heads:
             progress(name)
@@ -165,10 +165,9 @@ def compare_one(bench: Bench, name: str, named: Sequence[Candidate]) -> HeadResu
         specs,
         tables,
         labels,
-        bench.units,
         bench.folds,
+        bench.inner_folds,
         n_classes=len(bench.class_names),
-        n_inner=N_SPLITS,
         pool=bench.pool,
         criterion=bench.criterion,
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sklearn.metrics import confusion_matrix
 
-from headstart.evaluate.folds import Folds, make_folds
+from headstart.evaluate.folds import Folds, inner_folds, make_folds
 from headstart.evaluate.intervals import CV_VARIANCE, estimates
 from headstart.evaluate.leakage import find_leaks
 from headstart.evaluate.metrics import positive_rates
@@ -117,6 +117,8 @@ class Bench:
         Split of the latter; empty for none.
     units : ndarray of shape (n_rows,), intp
         Images of the folds that stay together.
+    strata : ndarray of shape (n_rows,), int64
+        What the folds keep in proportion.
     folds : Folds
         Of ``rows``, the same for every head and cache.
     pool : Pool
@@ -130,6 +132,7 @@ class Bench:
     held_out: NDArray[np.int64]
     scored: str
     units: NDArray[np.intp]
+    strata: NDArray[np.int64]
     folds: Folds
     pool: Pool
 
@@ -148,6 +151,17 @@ class Bench:
         """Criterion by which settings and heads are chosen."""
         return Criterion(self.options.metric, class_index(self.options.positive, self.class_names))
 
+    def inner_folds(self, rows: NDArray[np.int64]) -> Folds:
+        """Return folds of the training rows of a fold."""
+        return inner_folds(
+            rows,
+            self.labels,
+            self.units,
+            self.strata,
+            n_splits=N_SPLITS,
+            random_state=self.options.random_state,
+        )
+
     def positive_rates(self, probabilities: NDArray[np.float64]) -> PositiveRates | None:
         """Return how well out-of-fold predictions tell the positive class; None where none is named."""
         positive = self.criterion.positive
@@ -163,7 +177,7 @@ class Bench:
         units = connected_units(self.held_out, self.images.sha256, self.images.groups)
         labels = self.images.labels[self.held_out]
         target = target_named(self.options.target)
-        return target.score(labels, probabilities, self.class_names, self.criterion.positive, units)
+        return target.metrics(labels, probabilities, self.class_names, self.criterion.positive, units)
 
     def tables(self, number: int, specs: Sequence[HeadSpec]) -> Tables:
         """Return what some settings need of a cache; the large tables of the other caches are let go first."""
@@ -179,12 +193,15 @@ class Bench:
         return estimates(self.labels, stored, self.units, positive=self.criterion.positive, variance_factor=CV_VARIANCE)
 
 
-def prepare(sources: Sequence[Source], options: CompareOptions, pool: Pool) -> tuple[Bench, list[str], str]:
+def prepare(
+    sources: Sequence[Source], options: CompareOptions, strata: NDArray[np.int64], pool: Pool
+) -> tuple[Bench, list[str], str]:
     """Return what all heads share, what was left out and leaks in words, and how the held-out images were chosen.
 
-    Images look the same where they do by the features of any of the caches.
+    Images look the same where they do by the features of any of the caches. ``strata`` are those of the first cache's rows.
     """
     images = Images.of(sources[0])
+    strata = strata[sources[0].rows]
     units = connected_units(np.arange(len(images.labels)), images.sha256, images.groups)
     leaks: list[str] = []
     for source in sources:
@@ -201,8 +218,20 @@ def prepare(sources: Sequence[Source], options: CompareOptions, pool: Pool) -> t
         n_splits=options.n_splits,
         n_repeats=options.n_repeats,
         units=units[rows],
+        strata=strata[rows],
         random_state=options.random_state,
         class_names=images.class_names,
     )
-    bench = Bench(sources, options, images, rows, division.held_out, division.scored, units[rows], folds, pool)
+    bench = Bench(
+        sources,
+        options,
+        images,
+        rows,
+        division.held_out,
+        division.scored,
+        units[rows],
+        strata[rows],
+        folds,
+        pool,
+    )
     return bench, list(dict.fromkeys([*division.notes, *leaks])), division.description

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.evaluate.folds import Fold, Folds, inner_folds
+from headstart.evaluate.folds import Fold, Folds
 from headstart.evaluate.metrics import metric_values
 from headstart.heads.catalogue import head_kind, make_head
 from headstart.heads.grid_predictions import Outcome, Table, outcomes
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     Tables = Mapping[tuple[tuple[str, ...], str], Table]
     #: Number of a cache → its rows.
     TablesOf = Callable[[int], Tables]
+    #: Training rows of a fold → folds of them.
+    InnerFolds = Callable[[NDArray[np.int64]], Folds]
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,11 +219,10 @@ def nested(
     specs: Sequence[Sequence[HeadSpec]],
     tables: TablesOf,
     labels: NDArray[np.int64],
-    units: NDArray[np.intp],
     folds: Folds,
+    inner: InnerFolds,
     *,
     n_classes: int,
-    n_inner: int,
     pool: Pool,
     criterion: Criterion = ACCURACY,
 ) -> Nested:
@@ -235,18 +236,18 @@ def nested(
         Returns the rows of a cache, a Table for each (features, scaling); images in the same order in all caches.
     labels : ndarray of shape (n_samples,), int64
         Labels of the rows of the tables, 0 to ``n_classes`` − 1.
-    units : ndarray of shape (n_samples,), int
-        Rows of one unit stay together in the inner folds too.
     folds : Folds
         Folds of the rows of the tables.
-    n_classes, n_inner : int
-        Classes there are; folds of each search.
+    inner : callable
+        Training rows of a fold → the folds to choose a setting on.
+    n_classes : int
+        Classes there are.
     pool : Pool
         Runs the folds.
     criterion : Criterion
         By which the setting is chosen.
     """
-    chosen = choose(specs, tables, labels, units, folds, n_inner=n_inner, pool=pool, criterion=criterion)
+    chosen = choose(specs, tables, labels, folds, inner, pool=pool, criterion=criterion)
     sums, counts = np.zeros((len(labels), n_classes)), np.zeros(len(labels))
     accuracy, notes = np.zeros(len(chosen)), []
     for source, of_source in by_source(chosen).items():
@@ -271,10 +272,9 @@ def choose(
     specs: Sequence[Sequence[HeadSpec]],
     tables: TablesOf,
     labels: NDArray[np.int64],
-    units: NDArray[np.intp],
     folds: Folds,
+    inner: InnerFolds,
     *,
-    n_inner: int,
     pool: Pool,
     criterion: Criterion = ACCURACY,
 ) -> list[Trial]:
@@ -282,14 +282,11 @@ def choose(
     only, *more = [spec for of_source in specs for spec in of_source]
     if not more:
         return [Trial(only, ())] * len(folds.splits)
-    inner = [
-        inner_folds(split.train, labels, units, n_splits=n_inner, random_state=only.random_state)
-        for split in folds.splits
-    ]
-    trials, _ = try_all(specs, tables, labels, [fold for part in inner for fold in part.splits], pool, criterion)
+    parts = [inner(split.train).splits for split in folds.splits]
+    trials, _ = try_all(specs, tables, labels, [fold for part in parts for fold in part], pool, criterion)
     chosen, start = [], 0
-    for part in inner:
-        end = start + len(part.splits)
+    for part in parts:
+        end = start + len(part)
         chosen.append(best_trial([replace(trial, fold_scores=trial.fold_scores[start:end]) for trial in trials]))
         start = end
     return chosen

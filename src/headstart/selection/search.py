@@ -167,6 +167,7 @@ def search_head(
     params: Mapping[str, Any] | None = None,
     others: Sequence[tuple[FeatureCache, NDArray[np.int64]]] = (),
     units: NDArray[np.intp] | None = None,
+    strata: NDArray[np.int64] | None = None,
     n_splits: int = N_SPLITS,
     n_jobs: int | None = None,
     engine: str = "local",
@@ -193,6 +194,8 @@ def search_head(
         whatever else differs between them are chosen too.
     units : ndarray of shape (n_images,), int, optional
         Rows of one unit stay together, beside those of the same bytes or group.
+    strata : ndarray of shape (n_images,), int64, optional
+        What the folds keep in proportion; by default the labels.
     n_splits : int
         Folds; fewer where a class has fewer images.
     n_jobs : int, optional
@@ -228,6 +231,7 @@ def search_head(
         sha256=[sha256[row] for row in chosen.tolist()],
         groups=[groups[row] for row in chosen.tolist()],
         units=None if units is None else units[chosen],
+        strata=None if strata is None else strata[chosen],
         random_state=random_state,
         class_names=cache.class_names,
     )

@@ -12,7 +12,7 @@ import pytest
 
 from caches import RECIPE
 from headstart.errors import DataError
-from headstart.evaluate.folds import Fold, Folds
+from headstart.evaluate.folds import Fold, Folds, inner_folds
 from headstart.heads.catalogue import default_spec
 from headstart.heads.grid_predictions import Table
 from headstart.report.comparison import Comparison
@@ -97,9 +97,8 @@ def test_the_choice_inside_of_a_fold_never_sees_its_test_rows() -> None:
         [[spec], [spec]],
         tables.__getitem__,
         labels,
-        np.arange(180),
         Folds((Fold(train, test),), 1, 1, "one"),
-        n_inner=5,
+        lambda rows: inner_folds(rows, labels),
         pool=LocalPool(1),
     )
     assert chosen.source == 1
