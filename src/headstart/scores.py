@@ -41,18 +41,10 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class PositiveRates:
-    """One-vs-rest rates of the positive class; NaN where the denominator is 0.
-
-    Attributes
-    ----------
-    class_name : str
-        The positive class.
-    sensitivity, specificity, precision, npv : Estimate
-        Recall, true negative rate, positive and negative predictive value.
-    """
+    """One-vs-rest rates of the positive class; NaN where the denominator is 0."""
 
     class_name: str
-    sensitivity: Estimate
+    sensitivity: Estimate  # recall, true negative rate, positive and negative predictive value
     specificity: Estimate
     precision: Estimate
     npv: Estimate

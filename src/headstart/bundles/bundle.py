@@ -55,13 +55,7 @@ def write_digests(path: Path, digests: NDArray[np.uint64]) -> None:
 
 
 def read_digests(path: Path) -> NDArray[np.uint64]:
-    """Return the digests of the training images, ascending.
-
-    Raises
-    ------
-    BundleError
-        If the file is none of sorted digests.
-    """
+    """Return the digests of the training images, ascending; raise BundleError if the file is none of sorted digests."""
     try:
         data = path.read_bytes() if path.stat().st_size <= MAX_BYTES else b"too long"
     except OSError as error:
@@ -118,12 +112,8 @@ class Bundle:
     def predict_proba(self, batches: Iterable[FeatureBatch], recipe: Recipe) -> NDArray[np.float64]:
         """Return probabilities, shape (n_images, n_classes), float64, in the order of ``class_names``.
 
-        A class without a training image has probability 0.
-
-        Raises
-        ------
-        RecipeMismatchError
-            If the features were made by another recipe; the message names the fields.
+        A class without a training image has probability 0. Raises RecipeMismatchError, which names the fields, if the
+        features were made by another recipe.
         """
         differences = self.recipe.differences(recipe)
         if differences:
@@ -147,10 +137,6 @@ def save_bundle(
 
     Parameters
     ----------
-    folder : Path
-        Folder to write.
-    bundle : Bundle
-        The head.
     metrics : mapping
         Metrics of the fit; JSON types only.
     predictions : bytes
@@ -237,13 +223,8 @@ def write_files(folder: Path, bundle: Bundle, metrics: Mapping[str, Any], predic
 def load_bundle(folder: Path) -> Bundle:
     """Return a saved head. Nothing that the files say is executed, and only known types are built.
 
-    Heads of older versions are loaded, with a warning where scikit-learn has changed since.
-
-    Raises
-    ------
-    BundleError
-        If it is missing, damaged, of a newer version, holds a type that a head does not need, or does not work with this
-        scikit-learn.
+    Heads of older versions are loaded, with a warning where scikit-learn has changed since. Raises BundleError if it is
+    missing, damaged, of a newer version, holds a type that a head does not need, or does not work with this scikit-learn.
     """
     restore(folder.resolve())
     while True:

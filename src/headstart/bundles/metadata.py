@@ -72,36 +72,16 @@ REQUIRED, OPTIONAL = frozenset({METRICS, HEAD}), frozenset({NETWORK, TRAINING})
 
 @dataclass(frozen=True, slots=True)
 class BundleMetadata:
-    """Metadata of a saved head, read before the head is loaded.
-
-    Attributes
-    ----------
-    spec : HeadSpec
-        Type, features, scaling and parameters.
-    recipe : Recipe
-        Recipe of the features.
-    class_names : tuple of str
-        The classes of the cache it was fitted on.
-    n_features : int or None
-        Columns of its input; None where it was not written down.
-    versions : mapping of str to str
-        Versions of the packages that fitted it.
-    created : str
-        Time of saving (ISO 8601, UTC).
-    files : mapping of str to str
-        SHA-256 of each file beside ``bundle.json``.
-    target : str
-        Name of what it predicts (evaluate/targets.py).
-    """
+    """Metadata of a saved head, read before the head is loaded."""
 
     spec: HeadSpec
     recipe: Recipe
-    class_names: tuple[str, ...]
-    n_features: int | None
-    versions: Mapping[str, str]
-    created: str
-    files: Mapping[str, str]
-    target: str = SINGLE_LABEL
+    class_names: tuple[str, ...]  # the classes of the cache it was fitted on
+    n_features: int | None  # columns of its input; None where it was not written down
+    versions: Mapping[str, str]  # versions of the packages that fitted it
+    created: str  # time of saving (ISO 8601, UTC)
+    files: Mapping[str, str]  # SHA-256 of each file beside ``bundle.json``
+    target: str = SINGLE_LABEL  # name of what it predicts (evaluate/targets.py)
 
     def to_json(self) -> str:
         """Return the text of ``bundle.json``."""
@@ -124,10 +104,7 @@ class BundleMetadata:
 def read_metadata(folder: Path) -> BundleMetadata:
     """Return the metadata in ``bundle.json``, every value checked.
 
-    Raises
-    ------
-    BundleError
-        If it is missing, damaged, of a newer version, or written by another program.
+    Raises BundleError if it is missing, damaged, of a newer version, or written by another program.
     """
     if not (folder / METADATA).is_symlink() and not (folder / METADATA).exists():
         raise BundleError(f"There is no saved head in {folder}. Expected: a folder that fit-head wrote.")
@@ -152,10 +129,7 @@ def read_metadata(folder: Path) -> BundleMetadata:
 def metadata_from(values: Mapping[str, Any]) -> BundleMetadata:
     """Return the metadata with these JSON values.
 
-    Raises
-    ------
-    KeyError, TypeError, ValueError, HeadstartError
-        If one is missing, or is not what it should be.
+    Raises KeyError, TypeError, ValueError or HeadstartError if one is missing, or is not what it should be.
     """
     recipe = Recipe.from_json(json.dumps(values["recipe"]))
     if values["recipe_fingerprint"] != recipe.fingerprint:
@@ -235,39 +209,18 @@ def check_files(folder: Path, files: Mapping[str, str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class SavedHead:
-    """A saved head, described without loading it.
-
-    Attributes
-    ----------
-    path : Path
-        Its folder; its name is the head's.
-    size_bytes : int
-        Size of all its files.
-    problem : str
-        Why it cannot be used; empty where nothing is wrong. Digests are not compared.
-    metadata : BundleMetadata or None
-        Type, features, scaling, recipe and the rest; None where they cannot be read.
-    accuracy : float or None
-        On the images that were held out when it was fitted.
-    interval : tuple of float, or None
-        Its 95 % interval.
-    n_scored : int or None
-        Number of those images.
-    split : str
-        Description of those images.
-    cache : str
-        The cache that it was fitted on; empty where it was not written down.
-    """
+    """A saved head, described without loading it."""
 
     path: Path
     size_bytes: int
-    problem: str
+    problem: str  # why it cannot be used; empty where nothing is wrong. Digests are not compared.
+    #: Type, features, scaling, recipe and the rest; None where they cannot be read
     metadata: BundleMetadata | None = None
-    accuracy: float | None = None
-    interval: tuple[float, float] | None = None
+    accuracy: float | None = None  # on the images that were held out when it was fitted
+    interval: tuple[float, float] | None = None  # its 95 % interval
     n_scored: int | None = None
     split: str = ""
-    cache: str = ""
+    cache: str = ""  # the cache that it was fitted on; empty where it was not written down
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -302,12 +255,8 @@ class SavedHead:
 def list_heads(folder: str | Path = "heads") -> list[SavedHead]:
     """Return the saved heads in a folder, by name; broken ones too, each with its problem.
 
-    Folders without a ``bundle.json`` are none; where ``folder`` itself is a saved head, it is the only one.
-
-    Raises
-    ------
-    BundleError
-        If there is no such folder.
+    Folders without a ``bundle.json`` are none; where ``folder`` itself is a saved head, it is the only one. Raises
+    BundleError if there is no such folder.
 
     Examples
     --------

@@ -51,11 +51,10 @@ def _place_mixed(
     fold_of: NDArray[np.intp],
     rng: np.random.Generator,
 ) -> None:
-    """Place units of several classes where the sum of squared class proportions grows least; updates ``counts``, ``fold_of``.
+    """Place units of several classes where the sum of squared class shares grows least; update ``counts``, ``fold_of``.
 
-    ``unit``, ``label`` and ``sizes`` are the rows of each class in each unit, shape (n_pairs,); ``totals`` the rows of
-    each class, ``counts`` those in each fold so far, shape (n_splits, n_classes), and ``fold_of`` the fold of each
-    unit.
+    ``unit``, ``label`` and ``sizes`` are the rows of each class in each unit; ``totals`` the rows of each class, ``counts``
+    those in each fold so far, shape (n_splits, n_classes), and ``fold_of`` the fold of each unit.
     """
     numbers, start, n_pairs = np.unique(unit, return_index=True, return_counts=True)
     weight = np.bincount(unit, sizes)[numbers] if len(unit) else np.empty(0)
@@ -138,18 +137,14 @@ def make_folds(
     ----------
     labels : ndarray of shape (n_rows,), int
         −1 means unlabelled; such rows are in no fold.
-    n_splits : int
-        Number of folds; reduced, with a note, if a class has fewer units (but more than one).
-    n_repeats : int
-        Number of repeats; the first does not depend on it.
+    n_splits, n_repeats : int
+        Number of folds, reduced, with a note, if a class has fewer units (but more than one); and how often they are drawn.
     sha256, groups : sequence of str, optional
         Digest, and group (empty for none), of each row.
     units : ndarray of shape (n_rows,), int, optional
         Rows of equal number stay together; negative numbers are unique.
     strata : ndarray of shape (n_rows,), int, optional
         What the folds keep in proportion; by default the labels.
-    random_state : int
-        Random seed.
     class_names : sequence of str, optional
         Class names used in notes; by default their numbers.
 
@@ -218,7 +213,6 @@ def _units_of(
     groups: Sequence[str] | None,
     units: NDArray[np.integer[Any]] | None,
 ) -> NDArray[np.intp]:
-    """Return the unit of each row, numbered from 0."""
     columns = [np.full(len(rows), -1, np.intp)]
     if sha256 is not None:
         columns.append(coded(sha256[row] for row in rows.tolist()))

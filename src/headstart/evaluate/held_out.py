@@ -33,10 +33,7 @@ MAX_LISTED = 10
 def same_images(cache: FeatureCache, rows: NDArray[np.int64], other: FeatureCache) -> NDArray[np.int64]:
     """Return the rows of another cache that hold the same images as some rows, in their order, whatever their paths.
 
-    Raises
-    ------
-    DataError
-        If an image is missing, or has another class there; the message names some.
+    Raises DataError if an image is missing, or has another class there; the message names some.
     """
     row_of = {digest: row for row, digest in reversed(list(enumerate(other.sha256)))}
     digests, paths = cache.sha256, cache.paths
@@ -103,22 +100,10 @@ def divide(
 ) -> Sides:
     """Return training and validation images of one cache.
 
-    Parameters
-    ----------
-    cache : FeatureCache
-        With labels.
-    validation : float or str, optional
-        Fraction of the images to hold out, or name of a split. By default the cache's own ``validation`` or ``test`` if
-        it has a ``train`` with the same classes, otherwise a quarter of the images.
-    random_state : int
-        Random seed.
-    strata : ndarray of shape (n_images,), int64, optional
-        What a fraction keeps in proportion; by default the labels.
-
-    Raises
-    ------
-    DataError
-        If there are too few labelled images, or the split is not possible.
+    ``validation`` is the fraction of the images to hold out, or the name of a split. By default it is the cache's own
+    ``validation`` or ``test`` if it has a ``train`` with the same classes, otherwise a quarter of the images. A fraction
+    keeps the ``strata`` of the images in proportion, by default the labels. Raises DataError if there are too few
+    labelled images, or the split is not possible.
     """
     labels, notes, lacking = cache.labels, list[str](), Counter[str]()
     if validation is None:
@@ -146,12 +131,8 @@ def divide(
 def divide_caches(train: FeatureCache, other: FeatureCache) -> Sides:
     """Return all labelled rows of one cache for training, and those of another for validation; classes are matched by name.
 
-    Raises
-    ------
-    RecipeMismatchError
-        If their recipes differ.
-    DataError
-        If there are too few labelled images, or no validation image belongs to a training class.
+    Raises RecipeMismatchError if their recipes differ; DataError if there are too few labelled images, or no validation
+    image belongs to a training class.
     """
     differences = train.recipe.differences(other.recipe)
     if differences:

@@ -58,21 +58,11 @@ def influences(
 ) -> dict[str, Influence]:
     """Return all metrics of ``scores.METRICS`` by name, with the influence of each row.
 
-    ``roc_auc_ovr`` and ``average_precision`` are NaN if all rows are of one class; classes without rows are ignored.
+    The prediction is the class with the largest probability, the first one if tied. Average precision is that of the
+    class ``positive``, by default the one-vs-rest mean over all classes. It and ``roc_auc_ovr`` are NaN if all rows are
+    of one class; classes without rows are ignored.
 
-    Parameters
-    ----------
-    y_true : ndarray of shape (n_samples,), int
-        True class indices.
-    probabilities : ndarray of shape (n_samples, n_classes)
-        Class probabilities. The prediction is the largest, the first one if tied.
-    positive : int, optional
-        Class index for average precision; by default the one-vs-rest mean over all classes.
-
-    Raises
-    ------
-    DataError
-        If there are no rows, shapes do not match, a label has no column, or a probability is not finite.
+    Raises DataError if there are no rows, shapes do not match, a label has no column, or a probability is not finite.
     """
     _check(y_true, probabilities)
     losses = _row_losses(y_true, probabilities)
@@ -179,7 +169,6 @@ def _row_losses(y_true: Labels, probabilities: NDArray[np.floating[Any]]) -> Flo
 
 
 def _check(y_true: Labels, probabilities: NDArray[np.floating[Any]]) -> None:
-    """Raise DataError if labels and probabilities do not match."""
     if not len(y_true) or probabilities.ndim != 2 or len(probabilities) != len(y_true):
         raise DataError(
             "Expected at least one label, and probabilities of shape (n_samples, n_classes). "
@@ -238,31 +227,14 @@ def estimates(
     positive: int | None = None,
     variance_factor: float = 1.0,
 ) -> dict[str, Estimate]:
-    """Return all metrics of ``scores.METRICS`` by name, with their intervals (:data:`INTERVAL_METHOD`).
+    """Return all metrics of ``scores.METRICS`` by name, with their intervals (:data:`INTERVAL_METHOD`); NaN if undefined.
 
-    Parameters
-    ----------
-    y_true : ndarray of shape (n_samples,), int
-        True class indices.
-    probabilities : ndarray of shape (n_samples, n_classes)
-        Predictions of a head not fitted on these rows: then intervals are of this head. Or out-of-fold predictions:
-        then they are of the fitting procedure.
-    units : ndarray of shape (n_samples,), int, optional
-        Rows of one unit are not independent.
-    positive : int, optional
-        Class index for average precision.
-    variance_factor : float
-        :data:`CV_VARIANCE` for out-of-fold probabilities.
+    ``probabilities``, shape (n_samples, n_classes), are predictions of a head not fitted on these rows: then intervals
+    are of this head. Or out-of-fold predictions: then they are of the fitting procedure, and ``variance_factor`` is
+    :data:`CV_VARIANCE`. Rows of one of the ``units`` are not independent. Average precision is that of the class
+    ``positive``.
 
-    Returns
-    -------
-    dict of str to Estimate
-        Every value lies in its interval. NaN if undefined.
-
-    Raises
-    ------
-    DataError
-        If shapes do not match, or a probability is not finite.
+    Raises DataError if shapes do not match, or a probability is not finite.
     """
     found = influences(y_true, probabilities, positive)
     together = Units(units, len(y_true))

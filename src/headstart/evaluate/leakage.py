@@ -85,25 +85,10 @@ def find_leaks(
     pooled: NDArray[np.floating[Any]] | None = None,
     near_threshold: float = SAME_PICTURE_COSINE,
 ) -> list[Leak]:
-    """Return the leaks between each two splits, by kind.
+    """Return the leaks between each two splits (empty for none), by kind; unlabelled rows (−1) are ignored.
 
-    Parameters
-    ----------
-    labels : ndarray of shape (n_rows,), int
-        −1 means unlabelled; such rows are ignored.
-    splits : sequence of str
-        Split of each row; empty for none.
-    sha256, groups : sequence of str
-        Digest, and group (empty for none), of each row.
-    pooled : ndarray of shape (n_rows, n_features), optional
-        Averages of features (evaluate/near_duplicates.py); without them, near-duplicates are not searched for.
-    near_threshold : float
-        Cosine from which images are near-duplicates.
-
-    Raises
-    ------
-    DataError
-        If lengths differ, or the threshold is not between 0 and 1.
+    ``pooled`` are averages of features (evaluate/near_duplicates.py); without them, near-duplicates, of this cosine, are
+    not searched for. Raises DataError if lengths differ, or the threshold is not between 0 and 1.
     """
     labels = np.asarray(labels)
     check_lengths(len(labels), splits=splits, sha256=sha256, groups=groups, pooled=pooled)
@@ -219,8 +204,7 @@ def relations(
     """Return how the head has seen each image, and whether near-duplicates were searched for.
 
     ``digests`` are those of the training images; ``training`` are training images not among ``images``, from
-    :func:`training_images`. The result has a mask of shape (n_images,) for each of :data:`RELATIONS`; the masks are
-    disjoint.
+    :func:`training_images`. The result has a mask for each of :data:`RELATIONS`; the masks are disjoint.
     """
     n = len(images.sha256)
     own = fitted_on(images.sha256, digests)

@@ -24,14 +24,14 @@ def score(
     positive: int | None = None,
     units: NDArray[np.integer[Any]] | None = None,
 ) -> Score:
-    """Return the metrics of predictions.
+    """Return the metrics of predictions, the largest probability of each row, the first one if tied.
 
     Parameters
     ----------
     y_true : ndarray of shape (n_samples,), int
         True class indices.
     probabilities : ndarray of shape (n_samples, n_classes)
-        Class probabilities; rows sum to 1. The prediction is the largest, the first one if tied.
+        Class probabilities; rows sum to 1.
     class_names : sequence of str
         Names of the classes.
     positive : int, optional

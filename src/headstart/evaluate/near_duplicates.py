@@ -46,23 +46,12 @@ def near_units(
 ) -> NDArray[np.intp]:
     """Return a unit number per image; images connected by a chain of near-duplicates have the same number.
 
-    Parameters
-    ----------
-    pooled : ndarray of shape (n_images, n_features)
-        Averages of the last pooled layer (:func:`last_block`): earlier layers describe textures and colours, by which
-        2,437 of 2,624 solar cells are near-duplicates.
-    cosine, same_scene : float
-        Thresholds with and without subtracting the mean over all images.
+    ``pooled`` are averages of the last pooled layer (:func:`last_block`), shape (n_images, n_features): earlier layers
+    describe textures and colours, by which 2,437 of 2,624 solar cells are near-duplicates. The thresholds are with and
+    without subtracting the mean over all images. Images with non-finite features are alone. Time is quadratic: 100,000
+    images take a minute or two on two cores.
 
-    Returns
-    -------
-    ndarray of shape (n_images,), intp
-        Images with non-finite features are alone. Time is quadratic: 100,000 images take a minute or two on two cores.
-
-    Raises
-    ------
-    DataError
-        If ``pooled`` is not two-dimensional, or a threshold is not between 0 and 1.
+    Raises DataError if ``pooled`` is not two-dimensional, or a threshold is not between 0 and 1.
     """
     if pooled.ndim != 2 or not (0 < cosine <= 1 and 0 < same_scene <= 1):
         raise DataError(
@@ -103,16 +92,10 @@ def unit_rows(features: NDArray[np.float32]) -> NDArray[np.float32]:
 def group_by_cosine(
     unit: NDArray[np.float32], cosine: float, same_scene: float = SAME_SCENE_COSINE
 ) -> NDArray[np.intp]:
-    """Return the group of each row; groups are connected through chains of near-duplicates.
+    """Return the group of each of the :func:`unit_rows`; groups are connected through chains of near-duplicates.
 
-    Computed in blocks: memory is linear in the number of rows, time quadratic.
-
-    Parameters
-    ----------
-    unit : ndarray of shape (n_rows, n_features), float32
-        Result of :func:`unit_rows`.
-    cosine, same_scene : float
-        Thresholds with and without subtracting the mean over all rows.
+    Thresholds are with and without subtracting the mean over all rows. Memory is linear in the number of rows, time
+    quadratic.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

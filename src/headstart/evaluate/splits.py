@@ -37,28 +37,11 @@ def split_by_fraction(
     random_state: int = 0,
     strata: NDArray[np.integer[Any]] | None = None,
 ) -> Split:
-    """Return a stratified split; unlabelled rows are in neither part.
+    """Return a stratified split; unlabelled rows (−1) are in neither part.
 
-    Whole units (images connected by bytes or group) are drawn at random into the validation part of their most frequent
-    stratum until its fraction is reached.
-
-    Parameters
-    ----------
-    labels : ndarray of shape (n_rows,), int
-        −1 means unlabelled.
-    fraction : float
-        Fraction of each stratum to hold out, between 0 and 1.
-    sha256, groups : sequence of str
-        Digest, and group (empty for none), of each row.
-    random_state : int
-        Random seed.
-    strata : ndarray of shape (n_rows,), int, optional
-        Strata of the rows; by default the labels.
-
-    Raises
-    ------
-    DataError
-        If the fraction is invalid, or a class cannot be on both sides.
+    Whole units (images connected by ``sha256`` or group, empty for none) are drawn at random into the validation part of
+    their most frequent stratum, by default the label, until its ``fraction`` is reached. Raises DataError if the fraction
+    is not between 0 and 1, or a class cannot be on both sides.
     """
     if not 0 < fraction < 1:
         raise DataError(f"The fraction to hold out lies between 0 and 1. Received: {fraction}.")
@@ -100,12 +83,8 @@ def split_by_column(
 ) -> Split:
     """Return the rows of ``train`` to fit on and those of another split to score on.
 
-    Training images whose bytes or group are scored are left out and counted.
-
-    Raises
-    ------
-    DataError
-        If there is no such split, or no ``train``.
+    Training images whose bytes or group are scored are left out and counted. Raises DataError if there is no such split,
+    or no ``train``.
     """
     if validation == "train":
         raise DataError("The split train is fitted on. Name another split to score on, or a fraction to hold out.")
@@ -174,17 +153,9 @@ def coded(values: Iterable[Hashable]) -> NDArray[np.intp]:
 
 
 def joined_units(*columns: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
-    """Return a unit number per row; rows are connected through chains of common values.
+    """Return a unit number per row, from 0 in order of first appearance; rows are connected through chains of common values.
 
-    Parameters
-    ----------
-    *columns : ndarray of shape (n_rows,), int
-        Rows of equal number in a column belong together; negative numbers are unique.
-
-    Returns
-    -------
-    ndarray of shape (n_rows,), intp
-        Numbered from 0 in order of first appearance.
+    Rows of equal number in a column belong together; negative numbers are unique.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

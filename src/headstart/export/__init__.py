@@ -19,10 +19,7 @@ def export_model(
 ) -> Path:
     """Export a saved head and its backbone in the format given by the suffix; return the file with the class names.
 
-    Raises
-    ------
-    HeadstartError
-        If the suffix is unknown; and as for :func:`export_keras` and :func:`export_onnx`.
+    Raises HeadstartError if the suffix is unknown; and as :func:`export_keras` and :func:`export_onnx` do.
     """
     exporter = EXPORTERS.get(Path(output).suffix)
     if exporter is None:

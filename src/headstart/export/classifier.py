@@ -17,7 +17,7 @@ from headstart.heads.catalogue import heads_with
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from headstart.heads.fitting.exported_layers import Layer
+    from headstart.heads.base import Layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +41,7 @@ class HeadLayers:
 
 
 def as_layers(classifier: Any) -> HeadLayers:
-    """Return a fitted classifier as layers.
-
-    Raises
-    ------
-    HeadstartError
-        If it has no ``to_layers``: dense layers cannot express it exactly.
-    """
+    """Return a fitted classifier as layers; raise HeadstartError if dense layers cannot express it exactly."""
     if not hasattr(classifier, "to_layers"):
         raise HeadstartError(
             f"A {type(classifier).__name__} head cannot be expressed exactly as dense layers, so it cannot be exported. "
@@ -72,10 +66,7 @@ def open_request(
 ) -> Request:
     """Return the content of a model to export; inexpensive checks come before reading the weights.
 
-    Raises
-    ------
-    HeadstartError
-        If the file exists, its suffix is wrong, or the head or its recipe cannot be expressed exactly.
+    Raises HeadstartError if the file exists, its suffix is wrong, or the head or its recipe cannot be expressed exactly.
     """
     if target.suffix != suffix:
         raise HeadstartError(f"This kind of model is written to a file that ends in {suffix}. Received: {target}.")

@@ -19,7 +19,7 @@ from headstart.heads.parameters import GEM_POWER, POOLINGS
 from headstart.heads.transforms import corners
 
 if TYPE_CHECKING:
-    from headstart.heads.fitting.exported_layers import Layer
+    from headstart.heads.base import Layer
     from headstart.types import Recipe
 
 #: Versions of operators and file format supported by every runtime since 2023
@@ -58,10 +58,7 @@ class Graph:
     def to_bytes(self, n_outputs: int, *, description: str, metadata: Mapping[str, str]) -> bytes:
         """Return a model from ``images``, uint8 (n, height, width, 3), to ``probabilities`` (n, n_outputs).
 
-        Raises
-        ------
-        HeadstartError
-            If it exceeds the size limit of a single file.
+        Raises HeadstartError if it exceeds the size limit of a single file.
         """
         helper, kinds = self._onnx.helper, self._onnx.TensorProto
         images = helper.make_tensor_value_info("images", kinds.UINT8, ["n", "height", "width", 3])
@@ -81,14 +78,9 @@ class Graph:
 
 
 def linear_resize(graph: Graph, images: str, size_px: int) -> str:
-    """Add the resize of images/resize.py, bit for bit the same.
+    """Add the resize of images/resize.py, bit for bit the same; return rounded float32 values, (n, size_px, size_px, 3).
 
     ONNX's Resize may differ in the last bit, which after rounding can be a whole grey level.
-
-    Returns
-    -------
-    str
-        Rounded values in float32, shape (n, size_px, size_px, 3).
     """
     shape = graph.add("Shape", images)
     top, bottom, y = neighbours(graph, shape, 1, size_px)
@@ -174,25 +166,8 @@ def export_onnx(
 
     The input ``images`` is a batch of RGB images of any one size, uint8 of shape (n, height, width, 3); the model
     resizes, rounds, preprocesses and computes in float32. The output ``probabilities`` has one column per class, in the
-    order of ``class_names`` in the model's metadata (JSON), which also holds ``recipe`` and ``spec``.
-
-    Parameters
-    ----------
-    head : str or Path
-        Folder of the saved head.
-    output : str or Path
-        The file to write; its suffix is ``.onnx``.
-    weights : str or Path
-        ``imagenet``, or the file with the custom weights of the head's backbone.
-    overwrite : bool
-        Replace an existing file.
-
-    Raises
-    ------
-    HeadstartError
-        If the file exists, its suffix is wrong, or the head or its recipe cannot be expressed exactly.
-    MissingExtraError
-        If onnx is not installed.
+    order of ``class_names`` in the model's metadata (JSON), which also holds ``recipe`` and ``spec``. Parameters and
+    errors are those of :func:`export_keras`; MissingExtraError is raised if onnx is not installed.
     """
     target = Path(output)
     import_onnx()

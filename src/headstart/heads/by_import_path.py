@@ -26,13 +26,7 @@ def is_scikit_learn(path: str) -> bool:
 
 
 def check_path(path: str, params: Mapping[str, Any]) -> None:
-    """Check what can be checked of a path and its parameters without importing anything.
-
-    Raises
-    ------
-    ParameterError
-        If it is no path, or a parameter is none that can be written down.
-    """
+    """Check what can be checked of a path and its parameters without importing anything; raise ParameterError."""
     if not all(part.isidentifier() for part in path.split(".")):
         raise ParameterError(
             f"{path!r} is not an import path of a classifier. Expected e.g. sklearn.naive_bayes.GaussianNB."
@@ -49,12 +43,8 @@ def check_path(path: str, params: Mapping[str, Any]) -> None:
 def make_by_path(path: str, params: Mapping[str, Any], random_state: int) -> Any:
     """Return an unfitted classifier with probabilities: its own, or a sigmoid's that cross-validation fits.
 
-    The sigmoid is Platt's, as for the SVMs of the catalogue, with one classifier on all rows.
-
-    Raises
-    ------
-    ParameterError
-        If the path leads to no classifier of scikit-learn's kind, or it takes no such parameter or value.
+    The sigmoid is Platt's, as for the SVMs of the catalogue, with one classifier on all rows. Raises ParameterError if
+    the path leads to no classifier of scikit-learn's kind, or it takes no such parameter or value.
     """
     check_path(path, params)
     classifier = instance(classifier_class(path), path, {**params}, random_state)
@@ -74,13 +64,7 @@ def imported(path: str) -> Any:
 
 
 def classifier_class(path: str) -> Any:
-    """Return the class that a path leads to; its module is imported.
-
-    Raises
-    ------
-    ParameterError
-        If there is none, or it is no classifier of scikit-learn's kind.
-    """
+    """Return the class that a path leads to; raise ParameterError if it is no classifier of scikit-learn's kind."""
     from sklearn.base import BaseEstimator, ClassifierMixin
 
     try:
@@ -115,23 +99,9 @@ def instance(kind: Any, path: str, params: dict[str, Any], random_state: int) ->
 
 
 def fit_with_checks(head: Any, head_type: str, X: Any, y: Any) -> Any:
-    """Return a fitted head; errors of a classifier by path are raised as DataError.
+    """Return a fitted head.
 
-    Parameters
-    ----------
-    head : estimator
-        Unfitted.
-    head_type : str
-        A name of the catalogue, or an import path.
-    X : ndarray of shape (n_samples, n_features)
-        Features.
-    y : ndarray of shape (n_samples,)
-        Labels.
-
-    Raises
-    ------
-    DataError
-        If a classifier by path cannot be fitted on these rows, or its probabilities are not finite.
+    Raises DataError if a classifier by path cannot be fitted on these rows, or its probabilities are not finite.
     """
     if not is_path(head_type):
         return head.fit(X, y)

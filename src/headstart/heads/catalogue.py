@@ -43,67 +43,35 @@ class HeadType:
 
     Some abilities are methods of the estimator: ``fit_rows(rows, y)`` with ``streaming_bytes(n_features, n_classes)`` fits
     it without the whole matrix in memory (heads/out_of_core.py); ``to_layers()`` gives its dense layers for export.
-
-    Attributes
-    ----------
-    estimator : str
-        Import path of the estimator, a scikit-learn classifier with ``predict_proba``.
-    task : str
-        Task of the targets that it can predict (evaluate/targets.py).
-    features : tuple of str
-        Default features.
-    scaling : str
-        Default scaling of the features.
-    params : mapping of str to Parameter
-        The parameters that may be set.
-    grid : mapping of str to sequence
-        Values that a search tries, in every combination; the defaults are among them.
-    unscaled : HeadType, optional
-        Entry to use instead where the features are not scaled.
-    seeded : bool
-        Whether the estimator takes ``random_state``.
-    searched_by : tuple of str
-        Commands that search the setting by default: ``fit-head``, ``benchmark-heads``.
-    max_search_images : int
-        Images that a search uses at most, drawn by class.
-    grid_solver : str
-        Import path of a function that predicts with many settings in less time than one by one
-        (heads/grid_predictions.py); empty for none.
-    grid_probabilities : bool
-        Whether the predictions of ``grid_solver`` have probabilities.
-    rotation_invariant : bool
-        Whether predictions depend on inner products of rows or distances between them alone.
-    baseline : bool
-        Whether it is compared with the others, but never recommended.
-    keras : bool
-        Whether the estimator has a Keras network, ``network_``: it is saved as a file of its own, heads are fitted one at
-        a time, and the memory of TensorFlow is counted.
-    matrix_copies : int
-        Arrays of the size of the float32 feature matrix that exist at the same time during a fit, the matrix included.
-    max_square : int
-        Up to this many rows or columns, whichever are fewer, a fit decomposes a square float64 matrix of that size.
-    saved_types : tuple of str
-        Import paths of other classes of this package in a fitted estimator.
     """
 
-    estimator: str
-    task: str = "classification"
+    estimator: str  # import path of the estimator, a scikit-learn classifier with ``predict_proba``
+    task: str = "classification"  # task of the targets that it can predict (evaluate/targets.py)
     features: tuple[str, ...] = ("avg",)
     scaling: str = "sqrt-l2"
     params: Mapping[str, Parameter] = field(default_factory=dict)
+    #: Values that a search tries, in every combination; the defaults are among them
     grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    unscaled: HeadType | None = None
-    seeded: bool = False
+    unscaled: HeadType | None = None  # entry to use instead where the features are not scaled
+    seeded: bool = False  # whether the estimator takes ``random_state``
+    #: Commands that search the setting by default: ``fit-head``, ``benchmark-heads``
     searched_by: tuple[str, ...] = ("benchmark-heads",)
-    max_search_images: int = 20_000
+    max_search_images: int = 20_000  # images that a search uses at most, drawn by class
+    #: Import path of a function that predicts with many settings in less time than one by one
+    #: (heads/grid_predictions.py); empty for none
     grid_solver: str = ""
-    grid_probabilities: bool = False
+    grid_probabilities: bool = False  # whether the predictions of ``grid_solver`` have probabilities
+    #: Whether predictions depend on inner products of rows or distances between them alone
     rotation_invariant: bool = False
-    baseline: bool = False
+    baseline: bool = False  # whether it is compared with the others, but never recommended
+    #: Whether the estimator has a Keras network, ``network_``: it is saved as a file of its own, heads are fitted one
+    #: at a time, and the memory of TensorFlow is counted
     keras: bool = False
+    #: Arrays of the size of the float32 feature matrix that exist at the same time during a fit, the matrix included
     matrix_copies: int = 4
+    #: Up to this many rows or columns, whichever are fewer, a fit decomposes a square float64 matrix of that size
     max_square: int = 0
-    saved_types: tuple[str, ...] = ()
+    saved_types: tuple[str, ...] = ()  # import paths of other classes of this package in a fitted estimator
 
 
 #: Eight decades: from nearly the class shares alone to nearly no penalty, on rows of length 1.
@@ -274,11 +242,7 @@ def default_spec(
     """Return the spec of a head, the catalogue's defaults where nothing is given.
 
     ``head_type`` is a name of the catalogue, or the import path of a scikit-learn classifier, whose module is imported.
-
-    Raises
-    ------
-    HeadstartError
-        If there is no such head, or it takes no such parameter, value, scaling or seed.
+    Raises HeadstartError if there is no such head, or it takes no such parameter, value, scaling or seed.
     """
     kind = head_kind(head_type, scaling)
     spec = HeadSpec(
@@ -304,13 +268,7 @@ def head_kind(head_type: str, scaling: str | None = None) -> HeadType:
 
 
 def check_spec(spec: HeadSpec) -> None:
-    """Check that a head can be made of a spec; its features are checked where the recipe is known.
-
-    Raises
-    ------
-    HeadstartError
-        If it names something that does not exist, or a parameter has a value that it cannot have.
-    """
+    """Raise HeadstartError unless a head can be made of a spec; its features are checked where the recipe is known."""
     if is_path(spec.type):
         check_path(spec.type, spec.params)
     else:
@@ -324,10 +282,7 @@ def check_spec(spec: HeadSpec) -> None:
 def make_head(spec: HeadSpec) -> Any:
     """Return an unfitted scikit-learn ``Pipeline`` of scaling and classifier.
 
-    Raises
-    ------
-    HeadstartError
-        If the spec names something that does not exist, or a parameter has a value that it cannot have.
+    Raises HeadstartError if the spec names something that does not exist, or a parameter has a value that it cannot have.
     """
     check_spec(spec)
     from sklearn.pipeline import Pipeline

@@ -6,20 +6,18 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import sparse
 from scipy.special import softmax
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
-from headstart.heads.fitting.exported_layers import Layer, softmax_layer
+from headstart.heads.base import Head, Layer, encode, fit_temperature, softmax_layer
+from headstart.heads.fitting.packed_rows import dense
 from headstart.heads.fitting.row_space import blocks
-from headstart.heads.fitting.temperature import encode, fit_temperature
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class ClassMeanHead(ClassifierMixin, BaseEstimator):
+class ClassMeanHead(Head):
     """The nearest class mean, each feature measured in its own spread, with probabilities.
 
     Mensink et al., "Distance-based image classification: generalizing to new classes at near-zero cost", PAMI 2013. Scores
@@ -34,37 +32,27 @@ class ClassMeanHead(ClassifierMixin, BaseEstimator):
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,)
-        The labels.
-    means_ : ndarray of shape (n_classes, n_features), float64
-        Mean of each class.
-    variances_ : ndarray of shape (n_features,), float64
-        Shrunken variance within classes.
+    means_, variances_ : ndarray of shape (n_classes, n_features), ndarray of shape (n_features,), float64
+        Mean of each class, and shrunken variance within classes.
     temperature_ : float
         Divisor of the scores.
     """
+
+    _sparse = True
 
     def __init__(self, shrinkage: float = 0.5) -> None:
         self.shrinkage = shrinkage
 
     def fit(self, X: Any, y: Any) -> ClassMeanHead:
-        """Fit on rows of features.
-
-        Parameters
-        ----------
-        X : array-like or CSR matrix of shape (n_samples, n_features)
-            Features.
-        y : array-like of shape (n_samples,)
-            Labels.
-        """
+        """Fit on rows of features, an array or CSR matrix of shape (n_samples, n_features), and their labels."""
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=(np.float64, np.float32))
         self.classes_, labels = encode(y)
         counts = np.bincount(labels).astype(np.float64)
         self.means_ = np.zeros((len(counts), X.shape[1]))
         for rows in blocks(*X.shape):
             members = labels[rows] == np.arange(len(counts))[:, None]
-            self.means_ += (members / counts[:, None]) @ dense(X[rows])
-        squares = sum(((dense(X[rows]) - self.means_[labels[rows]]) ** 2).sum(axis=0) for rows in blocks(*X.shape))
+            self.means_ += (members / counts[:, None]) @ _wide(X[rows])
+        squares = sum(((_wide(X[rows]) - self.means_[labels[rows]]) ** 2).sum(axis=0) for rows in blocks(*X.shape))
         self.variances_ = self._shrink(np.atleast_2d(squares), len(labels) - len(counts))[0]
         self.temperature_ = self._choose_temperature(X, labels, counts, np.asarray(squares))
         return self
@@ -88,7 +76,7 @@ class ClassMeanHead(ClassifierMixin, BaseEstimator):
             return 1.0
         scores = np.concatenate(
             [
-                self._left_out(dense(X[useful[part]]), labels[useful[part]], counts, squares, len(labels))
+                self._left_out(_wide(X[useful[part]]), labels[useful[part]], counts, squares, len(labels))
                 for part in blocks(len(useful), X.shape[1])
             ]
         )
@@ -107,67 +95,42 @@ class ClassMeanHead(ClassifierMixin, BaseEstimator):
         deviations = X - self.means_[labels]
         without = np.maximum(squares - share[:, None] * deviations**2, 0.0)
         variances = self._shrink(without, n_samples - 1 - len(counts))
-        scores = distances(X, self.means_, variances)
+        scores = _distances(X, self.means_, variances)
         own = ((share[:, None] * deviations) ** 2 / variances).sum(axis=1)
         scores[np.arange(len(X)), labels] = own
         return -0.5 * scores
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
         """Return scores of shape (n_samples, n_classes), float64; (n_samples,), second less first, where there are two."""
-        scores = self._scores(X)
+        scores = self._class_scores(X)
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
-    def linear_form(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return coefficients and intercepts that give ``predict_proba``: a row's own square is common to all classes."""
-        check_is_fitted(self, "means_")
-        scaled = self.means_ / self.variances_
-        return scaled / self.temperature_, -0.5 * (scaled * self.means_).sum(axis=1) / self.temperature_
-
     def to_layers(self) -> tuple[Layer, ...]:
-        """Return the one layer that gives ``predict_proba``."""
-        return (softmax_layer(*self.linear_form()),)
+        """Return the one layer that gives ``predict_proba``: a row's own square is common to all classes."""
+        scaled = self.means_ / self.variances_
+        intercepts = -0.5 * (scaled * self.means_).sum(axis=1) / self.temperature_
+        return (softmax_layer(scaled / self.temperature_, intercepts),)
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Return probabilities of shape (n_samples, n_classes), float64, in the order of ``classes_``."""
-        probabilities: NDArray[np.float64] = softmax(self._scores(X) / self.temperature_, axis=1)
+        probabilities: NDArray[np.float64] = softmax(self._class_scores(X) / self.temperature_, axis=1)
         return probabilities
 
-    def predict(self, X: Any) -> NDArray[Any]:
-        """Return the label of the nearest mean of each row."""
-        nearest = self._scores(X).argmax(axis=1)
-        labels: NDArray[Any] = self.classes_[nearest]
-        return labels
-
-    def _scores(self, X: Any) -> NDArray[np.float64]:
-        check_is_fitted(self, "means_")
-        X = validate_data(self, X, accept_sparse="csr", dtype=(np.float64, np.float32), reset=False)
-        spread = self.variances_[None]
-        return np.concatenate([-0.5 * distances(dense(X[rows]), self.means_, spread) for rows in blocks(*X.shape)])
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags
+    def _class_scores(self, X: Any) -> NDArray[np.float64]:
+        X, spread = self._validated(X), self.variances_[None]
+        return np.concatenate([-0.5 * _distances(_wide(X[rows]), self.means_, spread) for rows in blocks(*X.shape)])
 
 
-def dense(rows: Any) -> NDArray[np.float64]:
-    """Return a block of rows as a float64 array."""
-    return np.asarray(rows.toarray() if sparse.issparse(rows) else rows, np.float64)
+def _wide(rows: Any) -> NDArray[np.float64]:
+    return np.asarray(dense(rows), np.float64)
 
 
-def distances(
+def _distances(
     X: NDArray[np.float64], means: NDArray[np.float64], variances: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return squared distances in units of the variances, shape (n_samples, n_means).
+    """Return squared distances of rows to means, shape (n_samples, n_means), in units of the variances.
 
-    Parameters
-    ----------
-    X : ndarray of shape (n_samples, n_features), float64
-        Rows.
-    means : ndarray of shape (n_means, n_features), float64
-        Means to compare them with.
-    variances : ndarray of shape (n_samples, n_features) or (1, n_features), float64
-        Variance of each feature, for each row or for all.
+    ``variances`` has a row for each row of ``X``, or one for all.
     """
     centre = means.mean(axis=0)  # the formula below cancels less where numbers are small
     X, means = X - centre, means - centre

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import StratifiedKFold
 from sklearn.utils import check_random_state
@@ -16,6 +16,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from headstart.errors import DataError, ParameterError
+from headstart.heads.base import Head, Layer, encode, fit_temperature, hold_out
 from headstart.heads.catalogue import HEAD_TYPES
 from headstart.heads.fitting.dense_training import (
     Descent,
@@ -27,9 +28,7 @@ from headstart.heads.fitting.dense_training import (
     probabilities,
     run_epochs,
 )
-from headstart.heads.fitting.exported_layers import Layer
 from headstart.heads.fitting.packed_rows import HeldOut, dense
-from headstart.heads.fitting.temperature import encode, fit_temperature, hold_out
 from headstart.heads.parameters import check_values
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
 TINY = float(np.finfo(np.float32).tiny)
 
 
-class DenseHead(ClassifierMixin, BaseEstimator):
+class DenseHead(Head):
     """Dense layers with ReLU, then Dense with softmax, trained by Adam on cross-entropy.
 
     The defaults are those of the Keras recipe: ``Dense(256, relu) → Dense(n_classes, softmax)``, 10 epochs, batches of 32.
@@ -136,14 +135,10 @@ class DenseHead(ClassifierMixin, BaseEstimator):
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any, X_val: Any = None, y_val: Any = None) -> DenseHead:
-        """Train on rows of features.
+        """Train on rows of features, shape (n_samples, n_features), computed in float32, and their labels.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
-            Computed in float32.
-        y : array-like of shape (n_samples,)
-            Labels of at least two classes.
         X_val, y_val : array-like, optional
             Rows to watch, scaled as ``X`` is, and their labels. They are never trained on; early stopping goes by them.
 
@@ -171,19 +166,9 @@ class DenseHead(ClassifierMixin, BaseEstimator):
         return self
 
     def fit_rows(self, rows: Rows, y: Any) -> DenseHead:
-        """Train as :meth:`fit` does, on rows that are taken a batch at a time, in another random order in each epoch.
+        """Train as :meth:`fit` does, on scaled rows that are taken a batch at a time, in another random order in each epoch.
 
-        Parameters
-        ----------
-        rows : Rows of shape (n_samples, n_features)
-            Scaled features.
-        y : ndarray of shape (n_samples,)
-            Labels of at least two classes.
-
-        Raises
-        ------
-        ParameterError
-            If a temperature is asked for, which takes rows in memory; and as of :meth:`fit`.
+        Raises ParameterError too if a temperature is asked for, which takes rows in memory.
         """
         if self.cv:
             raise ParameterError(
@@ -226,20 +211,8 @@ class DenseHead(ClassifierMixin, BaseEstimator):
         X = validate_data(self, X, dtype=np.float32, reset=False)
         return probabilities(self.network_, X, self.views)
 
-    def predict(self, X: Any) -> NDArray[Any]:
-        """Return the most probable label of each row."""
-        winners = self.predict_proba(X).argmax(axis=1)  # first, so that an unfitted head says so
-        labels: NDArray[Any] = self.classes_[winners]
-        return labels
-
     def load_network(self, path: Path) -> DenseHead:
-        """Take the weights of a saved network; everything else that was fitted is there already.
-
-        Raises
-        ------
-        BundleError
-            If the file is damaged, or holds another network than this head's.
-        """
+        """Take the weights of a saved network; raise BundleError if it is damaged, or not this head's."""
         self.network_ = load_network(path, self.n_features_in_ // self.views, **self._shape())
         return self
 

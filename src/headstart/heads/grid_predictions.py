@@ -44,23 +44,13 @@ PATH_TOL = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Predictions of one setting for the test rows.
+    """Predictions of one setting for the test rows."""
 
-    Attributes
-    ----------
-    setting : int
-        Its place among the settings.
-    predicted : ndarray of shape (n_test,), int
-        Labels.
-    probabilities : ndarray of shape (n_test, n_fitted), float64, or None
-        Probabilities of ``classes``, those it was fitted on; None where they were not asked for.
-    converged : bool
-        Whether its solver came to an end.
-    """
-
-    setting: int
-    predicted: Codes
-    converged: bool = True
+    setting: int  # its place among the settings
+    predicted: Codes  # labels; shape (n_test,)
+    converged: bool = True  # whether its solver came to an end
+    #: Probabilities of ``classes``, those it was fitted on; None where they were not asked for; shape (n_test,
+    #: n_fitted)
     probabilities: NDArray[np.float64] | None = None
     classes: Codes | None = None
 
@@ -75,17 +65,7 @@ class Outcome:
 
 
 class Table:
-    """Rows of one choice of features and scaling, in the form that each head fits fastest.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n_samples, n_features), float32
-        Features, unscaled.
-    features : tuple of str
-        Names of the features.
-    scaling : str
-        Scaling of the features.
-    """
+    """Rows of one choice of features and scaling, in the form that each head fits fastest; ``X`` is not scaled."""
 
     def __init__(self, X: NDArray[np.float32], features: tuple[str, ...], scaling: str) -> None:
         self.features, self.scaling = features, scaling
@@ -123,23 +103,12 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Division:
-    """Rows to fit on and rows to predict.
+    """Rows to fit on and rows to predict, scaled."""
 
-    Attributes
-    ----------
-    X : ndarray or CSR matrix of shape (n_train, n_features)
-        Rows to fit on, scaled.
-    y : ndarray of shape (n_train,), int
-        Their labels.
-    X_test : ndarray or CSR matrix of shape (n_test, n_features)
-        Rows to predict.
-    gamma : callable
-        Returns the number for a ``gamma`` of ``sklearn.svm.SVC`` on the rows to fit on.
-    """
-
-    X: Any
-    y: Codes
-    X_test: Any
+    X: Any  # rows to fit on, scaled; shape (n_train, n_features)
+    y: Codes  # their labels; shape (n_train,)
+    X_test: Any  # rows to predict; shape (n_test, n_features)
+    #: Returns the number for a ``gamma`` of ``sklearn.svm.SVC`` on the rows to fit on
     gamma: Callable[[str | float], float]
 
 
@@ -155,22 +124,8 @@ def outcomes(
 ) -> Iterator[Outcome]:
     """Return the predictions of a head, fitted on some rows, with every setting, for others; in any order.
 
-    Parameters
-    ----------
-    head_type : str
-        Name in the catalogue.
-    table : Table
-        The rows.
-    labels : ndarray of shape (n_samples,), int
-        Labels of all rows.
-    train, test : ndarray of int
-        Rows to fit on, and to predict.
-    settings : sequence of mappings
-        Parameters of the head; the catalogue's defaults for those that are missing.
-    random_state : int
-        Seed.
-    probabilities : bool
-        Whether the outcomes have them; heads that calibrate theirs are then fitted one by one.
+    A setting holds the parameters that are not the catalogue's defaults. With ``probabilities``, heads that calibrate
+    theirs are fitted one by one.
     """
     kind = head_kind(head_type)
     rows = table.rows(head_type, train)

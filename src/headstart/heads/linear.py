@@ -1,7 +1,7 @@
 """Logistic regression and the linear support vector machine: scikit-learn's objectives, solved in the row space.
 
 With fewer images than features (25,088 of them in a flattened map) that is many times faster,
-and gives the same coefficients.
+and gives the same coefficients. The values of C that a search tries are in heads/catalogue.py.
 """
 
 from __future__ import annotations
@@ -11,18 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, validate_data
 
+from headstart.heads.base import Layer, LinearHead, encode, softmax_layer
 from headstart.heads.catalogue import MAX_RANK
 from headstart.heads.fitting.block_solvers import solve_by_blocks, solver_bytes
-from headstart.heads.fitting.exported_layers import Layer, softmax_layer
 from headstart.heads.fitting.linear_path import Solution, finish, solve_alone
 from headstart.heads.fitting.losses import Deviance, Loss, SquaredHinge, softmax
 from headstart.heads.fitting.row_space import no_space, row_space
-from headstart.heads.fitting.temperature import encode
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,20 +31,8 @@ if TYPE_CHECKING:
 EASY_STEPS = 50
 
 
-class LinearClassifier(ClassifierMixin, BaseEstimator):
-    """Base class of linear classifiers.
-
-    Attributes
-    ----------
-    classes_ : ndarray of shape (n_classes,)
-        The labels.
-    coef_ : ndarray of shape (n_classes, n_features), or (1, n_features) for two classes, float64
-        Coefficients.
-    intercept_ : ndarray of shape (n_classes,) or (1,), float64
-        Intercepts.
-    n_iter_ : int
-        Steps of the solver.
-    """
+class LinearClassifier(LinearHead):
+    """Base class of linear classifiers; ``n_iter_`` is the number of steps of the solver."""
 
     C: float
     class_weight: Any
@@ -55,17 +41,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
     reduce: bool
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> LinearClassifier:
-        """Fit on rows of features.
-
-        Parameters
-        ----------
-        X : array-like or CSR matrix of shape (n_samples, n_features)
-            Features.
-        y : array-like of shape (n_samples,)
-            Labels of at least two classes.
-        sample_weight : array-like of shape (n_samples,), optional
-            Weights of the rows.
-        """
+        """Fit on rows of features, an array or CSR matrix of shape (n_samples, n_features), with labels and weights."""
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=(np.float64, np.float32))
         self.classes_, codes = encode(y)
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64)
@@ -73,45 +49,23 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
         loss = self._loss(codes, len(self.classes_), weights * by_class[codes])
         space = row_space(X, centred=not loss.penalised_intercept) if self.reduce else no_space(X)
         solution = self._solve(space.rows, loss)
-        self._take(solution, space.to_features(solution.weights), space.mean)
-        return self
-
-    def decision_function(self, X: Any) -> NDArray[np.float64]:
-        """Return the scores of each class, shape (n_samples, n_classes), float64; shape (n_samples,) for two."""
-        check_is_fitted(self, "coef_")
-        X = validate_data(self, X, accept_sparse="csr", dtype=(np.float64, np.float32), reset=False)
-        scores = np.asarray(X @ self.coef_.T) + self.intercept_
-        return scores.ravel() if scores.shape[1] == 1 else scores
-
-    def predict(self, X: Any) -> NDArray[Any]:
-        """Return the label with the highest score of each row."""
-        scores = self.decision_function(X)
-        codes = (scores > 0).astype(np.intp) if scores.ndim == 1 else scores.argmax(axis=1)
-        labels: NDArray[Any] = self.classes_[codes]
-        return labels
-
-    def _loss(self, codes: NDArray[np.intp], n_classes: int, weights: NDArray[np.float64]) -> Loss:
-        raise TypeError(f"{type(self).__name__} has no loss of its own; use LogisticHead or LinearSVM.")
-
-    def _solve(self, rows: Any, loss: Any) -> Solution:
-        return solve_alone(rows, loss, self.C, tol=self.tol, max_iter=self.max_iter)
-
-    def _take(self, solution: Solution, coefficients: NDArray[np.float64], mean: NDArray[np.float64]) -> None:
-        self.coef_ = coefficients
-        self.intercept_ = solution.intercept - coefficients @ mean
+        self.coef_ = space.to_features(solution.weights)
+        self.intercept_ = solution.intercept - self.coef_ @ space.mean
         self.n_iter_ = solution.n_iter
         if not solution.converged:
             warnings.warn(
                 f"{type(self).__name__} with C={self.C:g} has not converged in {self.max_iter} steps; its coefficients are "
                 "not the best ones yet. Raise max_iter, lower C, or scale the features (sqrt-l2, l2 or standard).",
                 ConvergenceWarning,
-                stacklevel=3,
+                stacklevel=2,
             )
+        return self
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags
+    def _loss(self, codes: NDArray[np.intp], n_classes: int, weights: NDArray[np.float64]) -> Loss:
+        raise TypeError(f"{type(self).__name__} has no loss of its own; use LogisticHead or LinearSVM.")
+
+    def _solve(self, rows: Any, loss: Any) -> Solution:
+        return solve_alone(rows, loss, self.C, tol=self.tol, max_iter=self.max_iter)
 
 
 class LogisticHead(LinearClassifier):
@@ -152,15 +106,7 @@ class LogisticHead(LinearClassifier):
         self.random_state = random_state
 
     def fit_rows(self, rows: Rows, y: NDArray[Any]) -> LogisticHead:
-        """Fit on rows that are taken block by block: the same objective, to ``block_solvers.GRADIENT_TOLERANCE``.
-
-        Parameters
-        ----------
-        rows : Rows of shape (n_samples, n_features)
-            Scaled features.
-        y : ndarray of shape (n_samples,)
-            Labels of at least two classes.
-        """
+        """Fit on scaled rows that are taken block by block: the same objective, to ``block_solvers.GRADIENT_TOLERANCE``."""
         self.classes_, codes = encode(y)
         self.n_features_in_ = rows.shape[1]
         loss = Deviance(codes, len(self.classes_), compute_sample_weight(self.class_weight, y))
@@ -179,8 +125,8 @@ class LogisticHead(LinearClassifier):
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Return probabilities of shape (n_samples, n_classes), float64, in the order of ``classes_``."""
-        scores = self.decision_function(X)
-        return softmax(np.column_stack([np.zeros_like(scores), scores]) if scores.ndim == 1 else scores)
+        scores = self._scores(X)
+        return softmax(np.hstack([np.zeros_like(scores), scores]) if scores.shape[1] == 1 else scores)
 
     def _loss(self, codes: NDArray[np.intp], n_classes: int, weights: NDArray[np.float64]) -> Loss:
         return Deviance(codes, n_classes, weights)
@@ -189,14 +135,7 @@ class LogisticHead(LinearClassifier):
 class LinearSVM(LinearClassifier):
     """One-vs-rest linear SVM with the squared hinge: the objective of ``LinearSVC``, which penalises the intercept too.
 
-    Parameters
-    ----------
-    C : float
-        Inverse strength of regularisation.
-    class_weight : None, "balanced" or mapping
-        As in scikit-learn.
-    tol, max_iter, reduce
-        See :class:`LogisticHead`.
+    Parameters are those of :class:`LogisticHead`.
     """
 
     def __init__(

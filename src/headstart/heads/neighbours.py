@@ -5,22 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils.class_weight import compute_class_weight
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
-from headstart.heads.fitting.temperature import encode
+from headstart.heads.base import Head, encode
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class NeighboursHead(ClassifierMixin, BaseEstimator):
+class NeighboursHead(Head):
     """The classes of the nearest rows, nearer ones with more weight, and probabilities that are never 0.
 
-    A neighbour at distance d weighs ``exp(−(d² − d₁²) / d̄²)``: d₁ is the distance of the nearest row and d̄² the mean squared
-    distance of the neighbours, so that nothing depends on the unit of the features. To the neighbours' weights,
+    A neighbour at distance d weighs ``exp(−(d² − d₁²) / d̄²)``: d₁ is the distance of the nearest row and d̄² the mean
+    squared distance of the neighbours, so that nothing depends on the unit of the features. To the neighbours' weights,
     ``smoothing`` rows are added that are divided as the training classes are (a Dirichlet prior): without them, a class
     that is not among the neighbours would have probability 0, and one such image an infinite log-loss.
 
@@ -37,17 +36,13 @@ class NeighboursHead(ClassifierMixin, BaseEstimator):
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,)
-        The labels.
-    rows_ : ndarray or CSR matrix of shape (n_samples, n_features)
-        The training rows.
-    labels_ : ndarray of shape (n_samples,), int64
-        Class of each row, as an index.
-    class_weight_ : ndarray of shape (n_classes,), float64
-        Weight of a row of each class.
-    prior_ : ndarray of shape (n_classes,), float64
-        Share of each class in the weights of all rows.
+    rows_, labels_ : ndarray or CSR matrix of shape (n_samples, n_features), ndarray of shape (n_samples,), int64
+        The training rows, and the index of each one's class in ``classes_``.
+    class_weight_, prior_ : ndarray of shape (n_classes,), float64
+        Weight of a row of each class, and share of each class in the weights of all rows.
     """
+
+    _sparse = True
 
     def __init__(
         self, n_neighbors: int = 10, *, metric: str = "cosine", smoothing: float = 0.1, class_weight: Any = None
@@ -58,15 +53,7 @@ class NeighboursHead(ClassifierMixin, BaseEstimator):
         self.class_weight = class_weight
 
     def fit(self, X: Any, y: Any) -> NeighboursHead:
-        """Keep the rows.
-
-        Parameters
-        ----------
-        X : array-like or CSR matrix of shape (n_samples, n_features)
-            Features.
-        y : array-like of shape (n_samples,)
-            Labels.
-        """
+        """Keep rows of features, an array or CSR matrix of shape (n_samples, n_features), and their labels."""
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=(np.float64, np.float32))
         self.classes_, labels = encode(y)
         self.rows_, self.labels_ = X.copy(), labels
@@ -77,35 +64,21 @@ class NeighboursHead(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Return probabilities of shape (n_samples, n_classes), float64, in the order of ``classes_``."""
-        check_is_fitted(self, "labels_")
-        X = validate_data(self, X, accept_sparse="csr", dtype=(np.float64, np.float32), reset=False)
+        X = self._validated(X)
         search = NearestNeighbors(
             n_neighbors=min(self.n_neighbors, self.rows_.shape[0]), metric=self.metric, algorithm="brute"
         ).fit(self.rows_)
         distances, indices = search.kneighbors(X)
         distances = distances.astype(np.float64)
-        weights = nearness(distances if self.metric == "cosine" else distances**2)
+        weights = _nearness(distances if self.metric == "cosine" else distances**2)
         counts = np.tile(self.smoothing * self.prior_, (len(indices), 1))
-        for labels, weight in zip(
-            self.labels_[indices].T, weights.T, strict=True
-        ):  # the nearest of all rows, the next …
+        for labels, weight in zip(self.labels_[indices].T, weights.T, strict=True):  # the nearest ones, the next …
             counts[np.arange(len(counts)), labels] += weight * self.class_weight_[labels]
         probabilities: NDArray[np.float64] = counts / counts.sum(axis=1, keepdims=True)
         return probabilities
 
-    def predict(self, X: Any) -> NDArray[Any]:
-        """Return the most probable label of each row."""
-        probabilities = self.predict_proba(X)
-        labels: NDArray[Any] = self.classes_[probabilities.argmax(axis=1)]
-        return labels
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags
-
-
-def nearness(squared: NDArray[np.float64]) -> NDArray[np.float64]:
+def _nearness(squared: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return weights of neighbours, 1 for the nearest, from squared distances sorted in each row.
 
     The cosine distance is half the squared distance of rows of length 1; a factor changes nothing here.

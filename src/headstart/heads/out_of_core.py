@@ -26,18 +26,7 @@ BLOCK_BYTES = 8 * 4 * BLOCK_VALUES * N_THREADS
 
 
 class Memory:
-    """A bound of the memory of this process.
-
-    Parameters
-    ----------
-    max_bytes : int, optional
-        Limit of the whole process, Python and libraries included; by default its present memory and half of the free memory.
-
-    Attributes
-    ----------
-    max_bytes : int
-        The bound.
-    """
+    """A bound of the memory of this process, libraries included; by default what it has and half of what is free."""
 
     def __init__(self, max_bytes: int | None = None) -> None:
         self._used = used_bytes()
@@ -52,10 +41,7 @@ class Memory:
 def matrix_fits(head_type: str, shape: tuple[int, int], memory: Memory) -> bool:
     """Return whether a head can be fitted on a matrix of this shape within a bound.
 
-    Raises
-    ------
-    HeadstartError
-        If it cannot, and is of a kind that needs the whole matrix.
+    Raises HeadstartError if it cannot, and is of a kind that needs the whole matrix.
     """
     kind, smaller = head_kind(head_type), min(shape)
     needed = 4 * shape[0] * shape[1] * kind.matrix_copies
@@ -80,23 +66,8 @@ def fit_streamed(pipeline: Any, head_type: str, rows: Rows, y: NDArray[Any], mem
     every pass reads the rows again. The objective is that of a fit in memory, minimised to the tolerances of
     heads/fitting/block_solvers.py; a dense head takes the same steps of Adam.
 
-    Parameters
-    ----------
-    pipeline : Pipeline
-        Unfitted, made by :func:`headstart.heads.catalogue.make_head`.
-    head_type : str
-        Name in the catalogue; its estimator has ``fit_rows``.
-    rows : Rows of shape (n_samples, n_features)
-        Features, not scaled.
-    y : ndarray of shape (n_samples,)
-        Labels of at least two classes.
-    memory : Memory
-        The bound.
-
-    Raises
-    ------
-    HeadstartError
-        If not even the head and a block of rows fit.
+    ``pipeline`` is of :func:`headstart.heads.catalogue.make_head`, its estimator has ``fit_rows``, and ``rows`` are not
+    scaled. Raises HeadstartError if not even the head and a block of rows fit.
     """
     scaler, classifier = pipeline.named_steps["scale"], pipeline.named_steps["classifier"]
     n_features, n_classes = rows.shape[1], len(np.unique(y))

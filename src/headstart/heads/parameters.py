@@ -33,21 +33,11 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter of a head.
+    """A parameter of a head."""
 
-    Attributes
-    ----------
-    default : value
-        Value unless it is set.
-    kind : Kind
-        Allowed values.
-    help : str
-        One line for the user.
-    """
-
-    default: Any
-    kind: Kind
-    help: str
+    default: Any  # value unless it is set
+    kind: Kind  # allowed values
+    help: str  # one line for the user
 
 
 def is_number(value: Any) -> bool:
@@ -88,13 +78,7 @@ CLASS_WEIGHT = Kind(
 
 
 def check_values(head_type: str, values: Mapping[str, Any], parameters: Mapping[str, Parameter]) -> None:
-    """Check the values of parameters.
-
-    Raises
-    ------
-    ParameterError
-        If the head has no such parameter, or it cannot have such a value.
-    """
+    """Raise ParameterError if a head has no such parameter, or it cannot have such a value."""
     unknown = sorted(set(values) - set(parameters))
     if unknown:
         raise ParameterError(
@@ -121,15 +105,7 @@ KEYS: dict[str, tuple[type, str]] = {
 def read_config(path: str | Path) -> dict[str, Any]:
     """Return the values of a config file, as keyword arguments of :func:`headstart.heads.catalogue.default_spec`.
 
-    Raises
-    ------
-    ParameterError
-        If it cannot be read, is not TOML, names no type, or has an unknown key.
-
-    Examples
-    --------
-    >>> from headstart.heads.catalogue import default_spec
-    >>> default_spec(**read_config("head.toml"))              # doctest: +SKIP
+    Raises ParameterError if it cannot be read, is not TOML, names no type, or has an unknown key.
     """
     try:
         values = tomllib.loads(Path(path).read_text(encoding="utf-8"))

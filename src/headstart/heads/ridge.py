@@ -9,17 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import linalg
 from scipy.special import softmax
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.class_weight import compute_sample_weight
-from sklearn.utils.extmath import safe_sparse_dot
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
 from headstart.errors import DataError
+from headstart.heads.base import Layer, LinearHead, both_sides, encode, fit_temperature, hold_out, softmax_layer
 from headstart.heads.fitting.block_solvers import ridge_by_blocks, solver_bytes
-from headstart.heads.fitting.exported_layers import Layer, softmax_layer
 from headstart.heads.fitting.packed_rows import of_blocks
 from headstart.heads.fitting.row_space import Centred
-from headstart.heads.fitting.temperature import encode, fit_temperature, hold_out
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,23 +32,12 @@ HELD_OUT = 0.1
 
 @dataclass(frozen=True, slots=True)
 class RidgePath:
-    """Ridge solutions of one set of rows, for several strengths of the penalty.
+    """Ridge solutions of one set of rows, for several strengths of the penalty."""
 
-    Attributes
-    ----------
-    alphas : ndarray of shape (n_alphas,), float64
-        Strengths of the penalty.
-    coefs : ndarray of shape (n_alphas, n_targets, n_features), float64
-        Coefficients.
-    intercepts : ndarray of shape (n_alphas, n_targets), float64
-        Intercepts, not penalised.
-    left_out : ndarray of shape (n_alphas, n_samples, n_targets), float64
-        Score of each row by the solution on all other rows.
-    """
-
-    alphas: NDArray[np.float64]
-    coefs: NDArray[np.float64]
-    intercepts: NDArray[np.float64]
+    alphas: NDArray[np.float64]  # shape (n_alphas,)
+    coefs: NDArray[np.float64]  # shape (n_alphas, n_targets, n_features)
+    intercepts: NDArray[np.float64]  # intercepts, not penalised; shape (n_alphas, n_targets)
+    #: Score of each row by the solution on all other rows; shape (n_alphas, n_samples, n_targets)
     left_out: NDArray[np.float64]
 
 
@@ -64,16 +50,8 @@ def ridge_path(
     exact: for a linear smoother with fixed weights, leaving row i out changes its residual by 1 / (1 − leverage). Craven &
     Wahba, "Smoothing noisy data with spline functions", 1979; Golub, Heath & Wahba, Technometrics 21, 1979.
 
-    Parameters
-    ----------
-    X : ndarray or CSR matrix of shape (n_samples, n_features)
-        Features.
-    targets : ndarray of shape (n_samples, n_targets), float64
-        Targets of the regression.
-    alphas : sequence of float
-        Strengths of the penalty, above 0.
-    weights : ndarray of shape (n_samples,), float64, optional
-        Weights of the rows' squared residuals, above 0.
+    ``X`` is an array or a CSR matrix of shape (n_samples, n_features), ``targets`` has shape (n_samples, n_targets), and
+    ``weights``, of the rows' squared residuals, shape (n_samples,).
     """
     weights = np.ones(len(targets)) if weights is None else weights
     rows = Centred(X, weights)
@@ -107,7 +85,7 @@ def decompose(rows: Centred) -> tuple[NDArray[np.float64], Any, NDArray[np.float
     return values, lambda solution: rows.transposed_times(basis @ (solution / lengths[:, None])), basis * lengths
 
 
-class RidgeHead(ClassifierMixin, BaseEstimator):
+class RidgeHead(LinearHead):
     """Least squares on targets ±1 with an L2 penalty, and probabilities by a temperature on left-out scores.
 
     Coefficients are those of ``sklearn.linear_model.RidgeClassifier``, solved in float64. Probabilities are
@@ -123,12 +101,8 @@ class RidgeHead(ClassifierMixin, BaseEstimator):
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,)
-        The labels.
-    coef_ : ndarray of shape (n_classes, n_features), float64
-        One row where there are two classes.
-    intercept_ : ndarray of shape (n_classes,), float64
-        One value where there are two classes.
+    coef_, intercept_ : ndarray of shape (n_classes, n_features), ndarray of shape (n_classes,), float64
+        One row, and one value, where there are two classes.
     temperature_ : float
         Divisor of the scores.
     """
@@ -138,15 +112,7 @@ class RidgeHead(ClassifierMixin, BaseEstimator):
         self.class_weight = class_weight
 
     def fit(self, X: Any, y: Any) -> RidgeHead:
-        """Fit on rows of features.
-
-        Parameters
-        ----------
-        X : array-like or CSR matrix of shape (n_samples, n_features)
-            Features.
-        y : array-like of shape (n_samples,)
-            Labels.
-        """
+        """Fit on rows of features, an array or CSR matrix of shape (n_samples, n_features), and their labels."""
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=(np.float64, np.float32))
         self.classes_, labels = encode(y)
         weights = compute_sample_weight(self.class_weight, y) if self.class_weight is not None else None
@@ -159,19 +125,8 @@ class RidgeHead(ClassifierMixin, BaseEstimator):
         """Fit on rows that are taken block by block: the same coefficients, to ``block_solvers.RESIDUAL_TOLERANCE``.
 
         Left-out scores of every row would need the matrix of the normal equations. The temperature comes from the scores
-        of ``HELD_OUT`` of the rows instead, by a second solution without them that is found in the same passes.
-
-        Parameters
-        ----------
-        rows : Rows of shape (n_samples, n_features)
-            Scaled features.
-        y : ndarray of shape (n_samples,)
-            Labels of at least two classes, with two rows of one of them at least.
-
-        Raises
-        ------
-        DataError
-            If no class has two rows.
+        of ``HELD_OUT`` of the rows instead, by a second solution without them that is found in the same passes. Raises
+        DataError if no class has two rows.
         """
         self.classes_, codes = encode(y)
         self.n_features_in_ = rows.shape[1]
@@ -202,41 +157,13 @@ class RidgeHead(ClassifierMixin, BaseEstimator):
         factor = two_sided / self.temperature_
         return (softmax_layer(factor * self.coef_, factor * self.intercept_),)
 
-    def decision_function(self, X: Any) -> NDArray[np.float64]:
-        """Return scores of shape (n_samples, n_classes), float64; (n_samples,) where there are two classes."""
-        scores = self._scores(X)
-        return scores.ravel() if len(self.classes_) == 2 else scores
-
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Return probabilities of shape (n_samples, n_classes), float64, in the order of ``classes_``."""
-        check_is_fitted(self, "coef_")
         probabilities: NDArray[np.float64] = softmax(both_sides(self._scores(X)) / self.temperature_, axis=1)
         return probabilities
-
-    def predict(self, X: Any) -> NDArray[Any]:
-        """Return the label with the highest score of each row."""
-        best = both_sides(self._scores(X)).argmax(axis=1)
-        labels: NDArray[Any] = self.classes_[best]
-        return labels
-
-    def _scores(self, X: Any) -> NDArray[np.float64]:
-        check_is_fitted(self, "coef_")
-        X = validate_data(self, X, accept_sparse="csr", dtype=(np.float64, np.float32), reset=False)
-        scores: NDArray[np.float64] = safe_sparse_dot(X, self.coef_.T, dense_output=True) + self.intercept_
-        return scores
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags
 
 
 def signs(labels: NDArray[np.int64], n_classes: int) -> NDArray[np.float64]:
     """Return the targets: 1 for a row's own class and −1 for the others; one column where there are two classes."""
     targets = np.where(labels[:, None] == np.arange(n_classes), 1.0, -1.0)
     return targets[:, 1:] if n_classes == 2 else targets
-
-
-def both_sides(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return a score for each class, where two classes have one column between them."""
-    return np.hstack([-scores, scores]) if scores.shape[1] == 1 else scores

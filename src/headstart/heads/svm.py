@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 from scipy.special import softmax
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.svm import SVC
@@ -15,9 +14,8 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from headstart.errors import DataError
-from headstart.heads.fitting.exported_layers import Layer, calibrated_layer, softmax_layer
+from headstart.heads.base import Head, Layer, calibrated_layer, encode, fit_temperature, softmax_layer
 from headstart.heads.fitting.row_space import row_space
-from headstart.heads.fitting.temperature import encode, fit_temperature
 from headstart.heads.linear import LinearSVM
 
 if TYPE_CHECKING:
@@ -29,37 +27,34 @@ if TYPE_CHECKING:
 SVM_TOL = 1e-6
 
 
-class CalibratedSVM(ClassifierMixin, BaseEstimator):
+class CalibratedSVM(Head):
     """An SVM whose decisions become probabilities by a calibration that cross-validation fits.
 
     With two classes, by a sigmoid: Platt, "Probabilistic outputs for support vector machines", 1999, by scikit-learn's
-    ``CalibratedClassifierCV``. With more, by one temperature (heads/fitting/temperature.py): a sigmoid for each class against
-    the rest, scaled to add up to 1, is much too unsure (docs/heads.md). Not ``SVC(probability=True)``, which is slower and
-    does not agree with ``predict``.
+    ``CalibratedClassifierCV``. With more, by one temperature (heads/base.py): a sigmoid for each class against the rest,
+    scaled to add up to 1, is much too unsure (docs/heads.md). Not ``SVC(probability=True)``, which is slower and does not
+    agree with ``predict``.
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,)
-        The labels.
     calibrated_ : CalibratedClassifierCV
         With two classes: the fitted SVM with its sigmoid.
-    svm_ : estimator
-        With more than two classes: the fitted SVM.
-    temperature_ : float
-        Divisor of its decisions before the softmax.
+    svm_, temperature_ : estimator, float
+        With more than two classes: the fitted SVM, and the divisor of its decisions before the softmax.
     n_iter_ : int
         Iterations of its solver.
     """
 
-    def fit(self, X: Any, y: Any) -> CalibratedSVM:
-        """Fit on rows of features.
+    _sparse = True
 
-        Parameters
-        ----------
-        X : array-like or CSR matrix of shape (n_samples, n_features)
-            Features.
-        y : array-like of shape (n_samples,)
-            Labels, at least two rows of each: the probabilities come from cross-validation.
+    cv: int
+    class_weight: Any
+    random_state: Any
+
+    def fit(self, X: Any, y: Any) -> CalibratedSVM:
+        """Fit on rows of features, an array or CSR matrix of shape (n_samples, n_features), and their labels.
+
+        Raises DataError if a class has a single row: the probabilities come from cross-validation.
         """
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64)
         self.classes_, codes = encode(y)
@@ -89,12 +84,6 @@ class CalibratedSVM(ClassifierMixin, BaseEstimator):
             probabilities = self.calibrated_.predict_proba(X)
         return probabilities
 
-    def predict(self, X: Any) -> NDArray[Any]:
-        """Return the most probable label of each row."""
-        probabilities = self.predict_proba(X)
-        labels: NDArray[Any] = self.classes_[probabilities.argmax(axis=1)]
-        return labels
-
     def _calibrate(self, X: Any, y: Any, folds: Any, weights: Any) -> Any:
         """Fit the SVM, and what its decisions become probabilities by; return the former."""
         if len(self.classes_) == 2:
@@ -108,11 +97,6 @@ class CalibratedSVM(ClassifierMixin, BaseEstimator):
 
     def _svm(self) -> Any:
         raise TypeError(f"{type(self).__name__} is no SVM of its own; use LinearSVMHead or RBFSVMHead.")
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags
 
 
 class LinearSVMHead(CalibratedSVM):
@@ -166,20 +150,14 @@ class RBFSVMHead(CalibratedSVM):
 
     Parameters
     ----------
-    C : float
-        Inverse strength of regularisation.
+    C, class_weight, cv, random_state
+        As of :class:`LinearSVMHead`.
     gamma : "scale", "auto" or float
         Width of the kernel, as in ``sklearn.svm.SVC``.
     gamma_factor : float
-        What ``gamma`` is multiplied by: with it, one grid serves every scaling and number of features.
-    class_weight : None, "balanced" or mapping
-        As in scikit-learn.
-    cv : int
-        Folds of the calibration; fewer where a class has fewer rows.
+        Factor of ``gamma``: with it, one grid serves every scaling and number of features.
     cache_size : float
         Kernel cache in MB.
-    random_state : int, RandomState or None
-        Seeds the folds.
     """
 
     def __init__(

@@ -34,14 +34,9 @@ def design_matrix(
         Cached or fresh features.
     features : sequence of str
         ``flatten``, ``avg``, ``max``, ``gem`` or ``crops`` of the stored layer, or names of pooled layers; joined in this
-        order.
+        order. HeadstartError is raised for others.
     n_samples : int, optional
         Rows to come, where it is known: the matrix is then allocated once.
-
-    Raises
-    ------
-    HeadstartError
-        If there is no such feature, or no row.
     """
     parts = (join(batch, features) for batch in batches)
     if n_samples is None:
@@ -106,20 +101,11 @@ def one_feature(batch: FeatureBatch, name: str) -> NDArray[np.floating[Any]]:
 
 
 def average_crops(maps: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """Return averages over the whole map and over its four corners, side by side.
+    """Return averages over the whole map and over its four corners, side by side, shape (n_images, 5 * n_channels), float32.
 
     A corner is the map without a row and a column: upper left, upper right, lower left, lower right. They are the views of
     Krizhevsky, Sutskever & Hinton (NIPS 2012), who cut corners and the middle out of the pixels, at the cost of no pass
     through the network.
-
-    Parameters
-    ----------
-    maps : ndarray of shape (n_images, height, width, n_channels)
-        Output of a layer.
-
-    Returns
-    -------
-    ndarray of shape (n_images, 5 * n_channels), float32
     """
     maps = maps.astype(np.float32)
     parts = [maps, *(maps[:, rows, columns] for rows, columns in corners(*maps.shape[1:3]))]
@@ -139,11 +125,6 @@ def generalised_mean(maps: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
 
     Radenović, Tolias & Chum, PAMI 2018: between average and maximum. Values below 0 count as 0; a layer after a ReLU has
     none.
-
-    Parameters
-    ----------
-    maps : ndarray of shape (n_images, height, width, n_channels)
-        Output of a layer.
     """
     positive = np.maximum(maps.astype(np.float32), 0)
     largest = positive.max(axis=(1, 2), keepdims=True)
@@ -192,13 +173,7 @@ def signed_sqrt(values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
 
 
 def make_scaler(name: str) -> Any:
-    """Return an unfitted scaler.
-
-    Raises
-    ------
-    HeadstartError
-        If there is none of that name.
-    """
+    """Return an unfitted scaler; raise HeadstartError if there is none of that name."""
     makers = {
         "sqrt-l2": SqrtL2Scaler,
         "l2": Normalizer,

@@ -51,147 +51,70 @@ class CurvePoint:
 
 @dataclass(frozen=True, slots=True)
 class HeadResult:
-    """The results of one head.
+    """The results of one head."""
 
-    Attributes
-    ----------
-    name : str
-        Name in the catalogue, or of a baseline (``majority``).
-    baseline : bool
-        Whether it is a baseline.
-    spec : HeadSpec or None
-        The setting chosen on all training images; None for some baselines.
-    metrics : mapping of str to Estimate
-        Metrics by name, over the held-out images of all folds.
-    fold_accuracy : tuple of float
-        Accuracy of each fold; all heads use the same folds.
-    probabilities : ndarray of shape (n_samples, n_classes), float32
-        Out-of-fold probabilities, rows as in ``Comparison.y_true``; the mean over repeats.
-    cost : Cost
-        Time, memory and size.
-    difference : Estimate or None
-        ``Comparison.metric`` minus that of the best head, paired, with a simultaneous interval; None for the best.
-    p_value : float or None
-        P-value of the difference, below 0.05 exactly if the interval does not contain 0; None for the best.
-    fold_settings : tuple of str
-        Settings chosen inside the folds; empty if there was nothing to choose.
-    held_out : Score or None
-        Score on the given test split, fitted on all training images; not used for any choice.
-    held_out_probabilities : ndarray of shape (n_held_out, n_classes), or None
-        Probabilities on that split, rows as in ``Comparison.held_out_y_true``.
-    learning_curve : tuple of CurvePoint
-        Empty unless requested.
-    notes : tuple of str
-        Sentences on e.g. failed convergence, or a search that ended at the edge of its grid.
-    cache : str
-        Name of the chosen cache and its differences; empty for a single cache, and for baselines without features.
-    positive : PositiveRates or None
-        Out-of-fold rates of the positive class; None if none was named.
-    """
-
-    name: str
+    name: str  # name in the catalogue, or of a baseline (``majority``)
     baseline: bool
-    spec: HeadSpec | None
-    metrics: Mapping[str, Estimate]
-    fold_accuracy: tuple[float, ...]
+    spec: HeadSpec | None  # the setting chosen on all training images; None for some baselines
+    metrics: Mapping[str, Estimate]  # metrics by name, over the held-out images of all folds
+    fold_accuracy: tuple[float, ...]  # accuracy of each fold; all heads use the same folds
+    #: Out-of-fold probabilities, rows as in ``Comparison.y_true``; the mean over repeats; shape (n_samples, n_classes)
     probabilities: NDArray[np.float32] = field(repr=False)
     cost: Cost
+    #: ``Comparison.metric`` minus that of the best head, paired, with a simultaneous interval; None for the best
     difference: Estimate | None = None
+    #: P-value of the difference, below 0.05 exactly if the interval does not contain 0; None for the best
     p_value: float | None = None
-    fold_settings: tuple[str, ...] = ()
+    fold_settings: tuple[str, ...] = ()  # settings chosen inside the folds; empty if there was nothing to choose
+    #: Score on the given test split, fitted on all training images; not used for any choice
     held_out: Score | None = None
+    #: Probabilities on that split, rows as in ``Comparison.held_out_y_true``; shape (n_held_out, n_classes)
     held_out_probabilities: NDArray[np.floating[Any]] | None = field(default=None, repr=False)
-    learning_curve: tuple[CurvePoint, ...] = ()
-    notes: tuple[str, ...] = ()
+    learning_curve: tuple[CurvePoint, ...] = ()  # empty unless requested
+    notes: tuple[str, ...] = ()  # sentences on e.g. failed convergence, or a search that ended at the edge of its grid.
+    #: Name of the chosen cache and its differences; empty for a single cache, and for baselines without features
     cache: str = ""
-    positive: PositiveRates | None = None
+    positive: PositiveRates | None = None  # out-of-fold rates of the positive class; None if none was named
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Heads compared on the same folds of one cache, or of several caches of the same images.
+    """Heads compared on the same folds of one cache, or of several caches of the same images."""
 
-    Attributes
-    ----------
-    cache : str
-        Path of the (first) cache.
-    recipe : Recipe
-        Recipe of its features.
-    class_names : tuple of str
-        Columns of the probabilities.
-    y_true : ndarray of shape (n_samples,), int
-        True classes of the scored images, in the order of the rows used.
-    paths : sequence of str
-        Their paths.
-    folds, interval, test : str
-        Descriptions of the folds, of the intervals, and of the test behind the p-values.
-    heads : tuple of HeadResult
-        Sorted by ``metric``, best first, baselines last.
-    recommended : str
-        Name of the recommended head.
-    recommendation : str
-        A sentence on it, and on whether its lead is significant.
-    leaks : tuple of str
-        Leaks between splits, and how they were handled; empty if there are none.
-    left_out : mapping of str to str
-        Heads that could not be fitted, with the reasons.
-    held_out : str
-        Description of the given test split; empty without one.
-    command, machine : str
-        The command, and the machine it ran on.
-    versions : mapping of str to str
-        Versions of the main packages.
-    seconds : float
-        Duration.
-    caches : tuple of Candidate
-        Caches from which each head chose; empty if there was only one.
-    not_in_all : tuple of str
-        Sentences on images left out because they are not in all caches.
-    fit_command : str
-        Command that fits the recommended head with a search over the caches; empty if there was only one.
-    metric : str
-        Metric by which heads are ranked, compared and recommended.
-    held_out_paths, held_out_y_true, held_out_split : sequence of str, ndarray of int, str
-        Paths and true classes of the images of the given test split, and its name; empty without one.
-    fold_names : sequence of str
-        Folds in which each image is scored (exchange/prediction_table.py); empty if unknown.
-    expected : Estimate or None
-        Expected ``metric`` of the recommended head on other images, corrected for its selection; None if not corrected.
-    correction : str
-        Description of the correction.
-    positive : str or None
-        The positive class, if one was named.
-    """
-
-    cache: str
+    cache: str  # path of the (first) cache
     recipe: Recipe
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...]  # columns of the probabilities
+    #: True classes of the scored images, in the order of the rows used; shape (n_samples,)
     y_true: NDArray[np.int64] = field(repr=False)
     paths: Sequence[str] = field(repr=False)
-    folds: str
+    folds: str  # descriptions of the folds, of the intervals, and of the test behind the p-values
     interval: str
     test: str
-    heads: tuple[HeadResult, ...]
+    heads: tuple[HeadResult, ...]  # sorted by ``metric``, best first, baselines last
     recommended: str
-    recommendation: str
-    leaks: tuple[str, ...] = ()
-    left_out: Mapping[str, str] = field(default_factory=dict)
-    held_out: str = ""
-    command: str = ""
+    recommendation: str  # a sentence on it, and on whether its lead is significant
+    leaks: tuple[str, ...] = ()  # leaks between splits, and how they were handled; empty if there are none
+    left_out: Mapping[str, str] = field(default_factory=dict)  # heads that could not be fitted, with the reasons
+    held_out: str = ""  # description of the given test split; empty without one
+    command: str = ""  # the command, and the machine it ran on
     machine: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
-    caches: tuple[Candidate, ...] = ()
-    not_in_all: tuple[str, ...] = ()
+    caches: tuple[Candidate, ...] = ()  # caches from which each head chose; empty if there was only one
+    not_in_all: tuple[str, ...] = ()  # sentences on images left out because they are not in all caches
+    #: Command that fits the recommended head with a search over the caches; empty if there was only one
     fit_command: str = ""
-    metric: str = "accuracy"
+    metric: str = "accuracy"  # metric by which heads are ranked, compared and recommended
+    #: Paths and true classes of the images of the given test split, and its name; empty without one
     held_out_paths: Sequence[str] = field(default=(), repr=False)
     held_out_y_true: NDArray[np.int64] | None = field(default=None, repr=False)
     held_out_split: str = ""
+    #: Folds in which each image is scored (exchange/prediction_table.py); empty if unknown
     fold_names: Sequence[str] = field(default=(), repr=False)
+    #: Expected ``metric`` of the recommended head on other images, corrected for its selection; None if not corrected
     expected: Estimate | None = None
     correction: str = ""
-    positive: str | None = None
+    positive: str | None = None  # the positive class, if one was named
 
     def __getitem__(self, name: str) -> HeadResult:
         """Return the result of a head; KeyError where it was not compared."""

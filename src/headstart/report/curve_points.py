@@ -130,12 +130,7 @@ def mistakes_by_cell(
 ) -> list[MistakenCell]:
     """Return the mistakes in each cell of the confusion matrix, the fullest cell first.
 
-    Parameters
-    ----------
-    y_true, probabilities, class_names, paths
-        Values of every image.
-    per_cell, most : int
-        Maximum number of listed mistakes per cell, the most confident ones, and in total.
+    At most ``per_cell`` are listed of each, the most confident ones, and ``most`` in total.
     """
     predicted = probabilities.argmax(axis=1)
     confidence = probabilities.max(axis=1)
@@ -172,12 +167,7 @@ def reliability(y_true: Labels, probabilities: Floats, n_bins: int = ECE_BINS) -
 def both_curves(y_true: NDArray[np.bool_], scores: Floats) -> tuple[Curve, Curve]:
     """Return the ROC curve, and the precision-recall curve with average precision as its area.
 
-    Parameters
-    ----------
-    y_true : ndarray of shape (n,), bool
-        At least one of both kinds.
-    scores : ndarray of shape (n,)
-        Higher for positive.
+    ``y_true`` is bool, with at least one of both kinds; ``scores`` are higher for positive.
     """
     hits, misses = cumulative(y_true, scores)
     recall, precision = hits / hits[-1], hits / (hits + misses)

@@ -102,34 +102,18 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class QualityReport:
-    """The result of a quality check of a cache.
+    """The result of a quality check of a cache."""
 
-    Attributes
-    ----------
-    cache : str
-        Path of the cache.
-    n_images, n_failures : int
-        Images with features, and images that could not be read.
-    findings : tuple of Finding
-        Sorted by severity; each has at least one case.
-    passed : tuple of str
-        Titles of the checks without findings.
-    skipped : mapping of str to str
-        Titles of checks that were not possible, with the reasons.
-    thumbnails : mapping of str to bytes
-        Path → small JPEG of listed images; empty without the folder of images.
-    thumbnails_missing : str
-        Why thumbnails are missing.
-    """
-
-    cache: str
-    n_images: int
+    cache: str  # path of the cache
+    n_images: int  # images with features, and images that could not be read
     n_failures: int
-    findings: tuple[Finding, ...]
-    passed: tuple[str, ...] = ()
+    findings: tuple[Finding, ...]  # sorted by severity; each has at least one case
+    passed: tuple[str, ...] = ()  # titles of the checks without findings
+    #: Titles of checks that were not possible, with the reasons
     skipped: Mapping[str, str] = field(default_factory=dict)
+    #: Path → small JPEG of listed images; empty without the folder of images
     thumbnails: Mapping[str, bytes] = field(default_factory=dict, repr=False)
-    thumbnails_missing: str = ""
+    thumbnails_missing: str = ""  # why thumbnails are missing
 
     def __getitem__(self, name: str) -> Finding:
         """Return the finding of a name; KeyError where nothing was found."""
@@ -148,11 +132,7 @@ class QualityReport:
 
 
 def quality_page(report: QualityReport) -> str:
-    """Return a quality report as one HTML page.
-
-    Names of files and classes are always shown as text. A content security policy forbids scripts and external
-    resources.
-    """
+    """Return a quality report as one HTML page; see :func:`benchmark_page`."""
     return render_page(
         "quality", report=report, picture=pictures(report.thumbnails), examples=PAGE_EXAMPLES, members=PAGE_MEMBERS
     )
@@ -208,17 +188,9 @@ def benchmark_page(
 ) -> str:
     """Return a comparison as one self-contained HTML page without scripts.
 
-    Names of files and classes are always shown as text. A content security policy forbids scripts and external
-    resources.
-
-    Parameters
-    ----------
-    comparison : Comparison
-        The comparison.
-    thumbnails : mapping of str to bytes, optional
-        Path → small JPEG of the images named by :func:`page_mistakes`.
-    image_root : str, optional
-        Relative path from the page's folder to that of the images, for links; without it, paths are text.
+    Names of files and classes are always shown as text. A content security policy forbids scripts and external resources.
+    ``thumbnails`` maps paths to small JPEGs of the images named by :func:`page_mistakes`. ``image_root`` is the relative
+    path from the page's folder to that of the images, for links; without it, paths are text.
     """
     head = comparison[comparison.recommended]
     counts = curve_points.confusion_matrix(comparison.y_true, head.probabilities)

@@ -34,23 +34,12 @@ SHOWN_DIGEST = 12
 
 @dataclass(slots=True)
 class Source:
-    """One cache of the images.
-
-    Attributes
-    ----------
-    cache : FeatureCache
-        Features.
-    rows : ndarray of shape (n_images,), int64
-        Its row of each image that lies in all caches.
-    backbone_ms : float or None
-        Milliseconds per image of its frozen backbone; None where they are not known.
-    tables : dict of (features, scaling) to Table
-        Tables of the images of the folds, as far as they were read.
-    """
+    """One cache of the images."""
 
     cache: FeatureCache
-    rows: NDArray[np.int64]
-    backbone_ms: float | None = None
+    rows: NDArray[np.int64]  # its row of each image that lies in all caches; shape (n_images,)
+    backbone_ms: float | None = None  # milliseconds per image of its frozen backbone; None where they are not known
+    #: Tables of the images of the folds, as far as they were read
     tables: dict[tuple[tuple[str, ...], str], Table] = field(default_factory=dict)
 
     def read(self, specs: Sequence[HeadSpec], images: NDArray[np.int64]) -> None:
@@ -67,12 +56,8 @@ class Source:
 def join(caches: Sequence[FeatureCache], backbone_ms: Sequence[float | None]) -> tuple[list[Source], list[str]]:
     """Return the caches with their rows of the images that lie in all of them, and what was left out, in words.
 
-    Images are known by their bytes. Order, labels, splits and groups are those of the first cache.
-
-    Raises
-    ------
-    DataError
-        If no image lies in all caches, or one calls an image by another class.
+    Images are known by their bytes. Order, labels, splits and groups are those of the first cache. Raises DataError if no
+    image lies in all caches, or one calls an image by another class.
     """
     first, *others = caches
     digests = first.sha256
@@ -159,51 +144,24 @@ class Images:
 
 @dataclass(frozen=True, slots=True)
 class Division:
-    """Images of the folds, and those that are scored at the end.
+    """Images of the folds, and those that are scored at the end."""
 
-    Attributes
-    ----------
-    images : Images
-        All of them, of the classes that are fitted on.
-    rows, held_out : ndarray of int64
-        Places among ``images``.
-    scored : str
-        Split of the latter; empty for none.
-    description : str
-        Description of the latter; empty for none.
-    notes : tuple of str
-        Remarks on splits that could not be held out and on classes left out.
-    """
-
-    images: Images
-    rows: NDArray[np.int64]
+    images: Images  # all of them, of the classes that are fitted on
+    rows: NDArray[np.int64]  # places among ``images``
     held_out: NDArray[np.int64]
-    scored: str
-    description: str
-    notes: tuple[str, ...]
+    scored: str  # split of the latter; empty for none
+    description: str  # description of the latter; empty for none
+    notes: tuple[str, ...]  # remarks on splits that could not be held out and on classes left out
 
 
 def divide_images(
     images: Images, units: NDArray[np.intp], held_out: str | None, failed: Iterable[str] = ()
 ) -> Division:
-    """Return the images of the folds and those to score at the end.
+    """Return the images of the folds and those to score at the end; images of one unit are not on both sides.
 
-    Parameters
-    ----------
-    images : Images
-        All.
-    units : ndarray of shape (n_images,), intp
-        Images of one unit are not on both sides.
-    held_out : str, optional
-        A split, or an empty name for none; the default is ``test`` or ``validation`` beside ``train``, where it has images of
-        classes to fit on.
-    failed : iterable of str
-        Class of each image that could not be read.
-
-    Raises
-    ------
-    DataError
-        If there are too few labelled images, or none of the given split can be scored.
+    ``held_out`` names the split to score, empty for none; the default is ``test`` or ``validation`` beside ``train``,
+    where it has images of classes to fit on. ``failed`` are the classes of images that could not be read. Raises
+    DataError if there are too few labelled images, or none of the split can be scored.
     """
     scored, notes, lacking = split_of(held_out or "") or held_out or "", list[str](), Counter[str]()
     if held_out is None:

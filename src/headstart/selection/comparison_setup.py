@@ -101,40 +101,19 @@ class CompareOptions:
 
 @dataclass(slots=True)
 class Bench:
-    """Data shared by all heads of a comparison.
+    """Data shared by all heads of a comparison."""
 
-    Attributes
-    ----------
-    sources : sequence of Source
-        The caches that each head chooses among.
-    options : CompareOptions
-        Options of the comparison.
-    images : Images
-        Images that are in all caches.
-    rows, held_out : ndarray of int64
-        Images of the folds, and those that are scored at the end, by their place among ``images``.
-    scored : str
-        Split of the latter; empty for none.
-    units : ndarray of shape (n_rows,), intp
-        Images of the folds that stay together.
-    strata : ndarray of shape (n_rows,), int64
-        What the folds keep in proportion.
-    folds : Folds
-        Of ``rows``, the same for every head and cache.
-    pool : Pool
-        Runs the folds.
-    """
-
-    sources: Sequence[Source]
+    sources: Sequence[Source]  # the caches that each head chooses among
     options: CompareOptions
-    images: Images
+    images: Images  # images that are in all caches
+    #: Images of the folds, and those that are scored at the end, by their place among ``images``
     rows: NDArray[np.int64]
     held_out: NDArray[np.int64]
-    scored: str
-    units: NDArray[np.intp]
-    strata: NDArray[np.int64]
-    folds: Folds
-    pool: Pool
+    scored: str  # split of the latter; empty for none
+    units: NDArray[np.intp]  # images of the folds that stay together; shape (n_rows,)
+    strata: NDArray[np.int64]  # what the folds keep in proportion; shape (n_rows,)
+    folds: Folds  # of ``rows``, the same for every head and cache
+    pool: Pool  # runs the folds
 
     @property
     def labels(self) -> NDArray[np.int64]:

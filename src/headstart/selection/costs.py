@@ -116,25 +116,11 @@ STEPS = (2, 5, 10, 20, 50, 100, 200, 500, 1000)
 def learning_curve(
     tables: TablesOf, chosen: Sequence[Trial], labels: NDArray[np.int64], folds: Folds, random_state: int
 ) -> tuple[CurvePoint, ...]:
-    """Return accuracy on the folds' test images, fitted on some images of each class of their training rows.
+    """Return accuracy on the folds' test images, fitted on some images of each class of their training rows, ascending.
 
-    Parameters
-    ----------
-    tables : callable
-        Returns the rows of a cache (selection/cross_validation.py).
-    chosen : sequence of Trial
-        Setting and cache that each fold chose with all of its images.
-    labels : ndarray of shape (n_samples,), int64
-        Labels of the rows of the tables.
-    folds : Folds
-        Folds of the rows of the tables.
-    random_state : int
-        Seeds which images are taken; those of fewer are among those of more.
-
-    Returns
-    -------
-    tuple of CurvePoint
-        Ascending. The interval is that of the mean over the folds (Student's t), which knows nothing of their common images.
+    ``chosen`` are the setting and cache that each fold chose with all of its images; the images of a smaller fit are
+    among those of a larger one. The interval is that of the mean over the folds (Student's t), which knows nothing of
+    their common images.
     """
     largest = int(np.bincount(labels[folds.splits[0].train]).max())
     steps = [*(step for step in STEPS if step < largest), largest]

@@ -32,27 +32,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One setting that was tried.
-
-    Attributes
-    ----------
-    spec : HeadSpec
-        The setting.
-    fold_scores : tuple of float
-        On the held-out images of each fold, by ``metric``; NaN where the metric does not exist there.
-    converged : bool
-        Whether every fit of it came to an end.
-    source : int
-        Number of the cache, of several with the same images, it was tried on.
-    metric : str
-        Name of the score, one of ``criteria.CHOICE_METRICS``.
-    """
+    """One setting that was tried."""
 
     spec: HeadSpec
+    #: On the held-out images of each fold, by ``metric``; NaN where the metric does not exist there
     fold_scores: tuple[float, ...]
-    converged: bool = True
-    source: int = 0
-    metric: str = "accuracy"
+    converged: bool = True  # whether every fit of it came to an end
+    source: int = 0  # number of the cache, of several with the same images, it was tried on
+    metric: str = "accuracy"  # name of the score, one of ``criteria.CHOICE_METRICS``
 
     @property
     def score(self) -> float:
@@ -69,29 +56,13 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Data shared by the folds of a cross-validation.
+    """Data shared by the folds of a cross-validation."""
 
-    Attributes
-    ----------
-    specs : sequence of HeadSpec
-        Settings of one type of head.
-    groups : mapping of (features, scaling) to sequence of int
-        The settings of each table, by their place.
-    tables : mapping of (features, scaling) to Table
-        Their rows.
-    labels : ndarray of shape (n_samples,), int
-        Labels of the rows of the tables.
-    splits : sequence of Fold
-        Folds of the rows of the tables.
-    criterion : Criterion
-        By which the settings are judged.
-    """
-
-    specs: Sequence[HeadSpec]
-    groups: Mapping[tuple[tuple[str, ...], str], Sequence[int]]
+    specs: Sequence[HeadSpec]  # settings of one type of head
+    groups: Mapping[tuple[tuple[str, ...], str], Sequence[int]]  # the settings of each table, by their place
     tables: Mapping[tuple[tuple[str, ...], str], Table]
-    labels: NDArray[np.int64]
-    splits: Sequence[Fold]
+    labels: NDArray[np.int64]  # labels of the rows of the tables; shape (n_samples,)
+    splits: Sequence[Fold]  # folds of the rows of the tables
     criterion: Criterion
 
 
@@ -104,23 +75,7 @@ def cross_validate(
     pool: Pool,
     criterion: Criterion = ACCURACY,
 ) -> list[Trial]:
-    """Return a trial for each setting of one type of head: its score on the test rows of every split.
-
-    Parameters
-    ----------
-    specs : sequence of HeadSpec
-        Settings of one type of head.
-    tables : mapping of (features, scaling) to Table
-        Their rows.
-    labels : ndarray of shape (n_samples,), int
-        Labels of the rows of the tables.
-    splits : sequence of Fold
-        Folds of the rows of the tables.
-    pool : Pool
-        Runs the folds; in threads, one at a time where a head runs on Keras.
-    criterion : Criterion
-        The score.
-    """
+    """Return a trial for each setting of one type of head: its score on the test rows of every split."""
     groups: dict[tuple[tuple[str, ...], str], list[int]] = {}
     for number, spec in enumerate(specs):
         groups.setdefault((spec.features, spec.scaling), []).append(number)
@@ -195,24 +150,14 @@ def is_number(value: Any) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Nested:
-    """How one type of head did on each fold.
+    """How one type of head did on each fold."""
 
-    Attributes
-    ----------
-    chosen : tuple of Trial
-        Inside of each fold: the setting and its cache.
-    probabilities : ndarray of shape (n_samples, n_classes), float64
-        Probabilities of each image by the head that was not fitted on it; the mean over repeats.
-    fold_accuracy : tuple of float
-        Accuracy of each fold.
-    notes : tuple of str
-        Warnings of the fits.
-    """
-
-    chosen: tuple[Trial, ...]
+    chosen: tuple[Trial, ...]  # inside of each fold: the setting and its cache
+    #: Probabilities of each image by the head that was not fitted on it; the mean over repeats; shape (n_samples,
+    #: n_classes)
     probabilities: NDArray[np.float64]
     fold_accuracy: tuple[float, ...]
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # warnings of the fits
 
 
 def nested(
@@ -228,24 +173,8 @@ def nested(
 ) -> Nested:
     """Return how a type of head does on each fold, the setting chosen among ``specs`` on the fold's training rows alone.
 
-    Parameters
-    ----------
-    specs : sequence of sequence of HeadSpec
-        Settings of one type of head for each cache, the simplest first; a single one in all is not searched.
-    tables : callable
-        Returns the rows of a cache, a Table for each (features, scaling); images in the same order in all caches.
-    labels : ndarray of shape (n_samples,), int64
-        Labels of the rows of the tables, 0 to ``n_classes`` − 1.
-    folds : Folds
-        Folds of the rows of the tables.
-    inner : callable
-        Training rows of a fold → the folds to choose a setting on.
-    n_classes : int
-        Classes there are.
-    pool : Pool
-        Runs the folds.
-    criterion : Criterion
-        By which the setting is chosen.
+    ``specs`` are its settings for each cache, the simplest first; a single one in all is not searched. ``tables`` returns
+    the rows of a cache, in the same order for all, and ``inner`` the folds of the training rows of a fold.
     """
     chosen = choose(specs, tables, labels, folds, inner, pool=pool, criterion=criterion)
     sums, counts = np.zeros((len(labels), n_classes)), np.zeros(len(labels))

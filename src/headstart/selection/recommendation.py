@@ -29,14 +29,7 @@ def ranked(results: Sequence[HeadResult], metric: Metric) -> list[HeadResult]:
 def recommend(results: Sequence[HeadResult], metric: Metric, expected: Estimate | None = None) -> tuple[str, str]:
     """Return the name of the head to take, and one sentence that says why, and what of it is noise.
 
-    Parameters
-    ----------
-    results : sequence of HeadResult
-        With the differences to the best and their p-values.
-    metric : Metric
-        By which the best is chosen.
-    expected : Estimate, optional
-        Expected score of the best on other images, corrected for the choice.
+    ``expected`` is the expected score of the best on other images, corrected for the choice.
     """
     best, *others = ranked(results, metric)
     heads = [other for other in others if not other.baseline]
@@ -102,19 +95,8 @@ def fit_command(
 ) -> str:
     """Return what fits the recommended head; empty of one cache alone, and where there is nothing to fit.
 
-    Parameters
-    ----------
-    best : HeadResult
-        The recommended head.
-    caches : sequence of Candidate
-        Caches that it chose among.
-    features, scaling
-        Features and scaling given for every head.
-    scored : str
-        Split that is held out; empty for none.
-    joined : bool
-        Whether the same images lie in all caches. Otherwise ``fit-head`` refuses to choose among them, and is given the one
-        that was chosen here.
+    Where not all caches hold the same images (``joined``), ``fit-head`` refuses to choose among them, and is given the
+    one that was chosen here. ``scored`` is the split that is held out; empty for none.
     """
     if not caches or best.spec is None:
         return ""

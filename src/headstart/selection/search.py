@@ -41,18 +41,10 @@ N_SPLITS = 5
 def what_to_search(
     head_type: str, *, asked: bool | None = None, features_given: bool = False, complete: bool = False
 ) -> Search:
-    """Return the scope of a search, for ``fit-head`` and ``fit_head``.
+    """Return the scope of a search; unless it is asked for or not, by the type of head.
 
-    Parameters
-    ----------
-    head_type : str
-        Name in the catalogue.
-    asked : bool, optional
-        Whether a search was asked for; the default is that of the type.
-    features_given : bool
-        Features that are named are not searched.
-    complete : bool
-        Whether features and parameters are given as a whole, e.g. by a file: then nothing is searched unless asked for.
+    Features that are given are not searched. Where features and parameters are given as a whole (``complete``), e.g. by a
+    file, nothing is searched unless asked for.
     """
     if asked is None:
         asked = "fit-head" in head_kind(head_type).searched_by and not complete
@@ -131,30 +123,14 @@ def make_tables(
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Result of a search.
+    """Result of a search."""
 
-    Attributes
-    ----------
-    spec : HeadSpec
-        The setting to take.
-    trials : tuple of Trial
-        All settings, in the order of the grid: the simplest first.
-    folds : str
-        Description of the folds.
-    seconds : float
-        Time without reading the features.
-    notes : tuple of str
-        Remarks for the user.
-    source : int
-        Number of the chosen cache, of several with the same images.
-    """
-
-    spec: HeadSpec
-    trials: tuple[Trial, ...]
+    spec: HeadSpec  # the setting to take
+    trials: tuple[Trial, ...]  # all settings, in the order of the grid: the simplest first
     folds: str
-    seconds: float
+    seconds: float  # time without reading the features
     notes: tuple[str, ...] = ()
-    source: int = 0
+    source: int = 0  # number of the chosen cache, of several with the same images
 
 
 def search_head(

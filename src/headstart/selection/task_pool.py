@@ -27,30 +27,16 @@ class Pool(Protocol):
     def map(
         self, function: Callable[..., Any], shared: Any, tasks: Sequence[tuple[Any, ...]], *, in_threads: bool = True
     ) -> tuple[list[Any], list[str]]:
-        """Return what a function returns for each task, in their order, and what it warned of.
+        """Return what a function of a module returns for each task, in their order, and what it warned of.
 
-        Parameters
-        ----------
-        function : callable
-            Function of a module; called with ``shared`` and the arguments of a task.
-        shared : object
-            Data that all tasks read and none changes.
-        tasks : sequence of tuple
-            Arguments of each call.
-        in_threads : bool
-            Whether tasks may run at the same time in threads of one process.
+        It is called with ``shared``, which no task may change, and the arguments of a task. ``in_threads`` says whether
+        tasks may run at the same time in threads of one process.
         """
         ...
 
 
 class LocalPool:
-    """Threads of this process, which share its memory.
-
-    Parameters
-    ----------
-    n_jobs : int, optional
-        Tasks at a time; the default is one per processor.
-    """
+    """Threads of this process, which share its memory; by default one per processor."""
 
     def __init__(self, n_jobs: int | None = None) -> None:
         self._n_jobs = n_jobs
@@ -79,21 +65,10 @@ class LocalPool:
 
 
 def make_pool(engine: str = "local", address: str | None = None, n_jobs: int | None = None) -> Pool:
-    """Return the pool of an engine.
+    """Return the pool of an engine: ``local``, this process, or ``ray``, the workers of a cluster.
 
-    Parameters
-    ----------
-    engine : str
-        ``local``, this process; or ``ray``, the workers of a cluster.
-    address : str, optional
-        Address of the cluster; by default one is started on this machine.
-    n_jobs : int, optional
-        Tasks at a time; the default is one per processor.
-
-    Raises
-    ------
-    HeadstartError
-        If there is no engine of that name, or what it needs is not installed.
+    By default a cluster is started on this machine, and there is one task at a time per processor. Raises HeadstartError if
+    there is no engine of that name, or what it needs is not installed.
     """
     if engine == "local":
         return LocalPool(n_jobs)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from headstart.heads.fitting.temperature import fit_temperature
+from headstart.heads.base import fit_temperature
 
 
 @pytest.mark.parametrize("temperature", [0.02, 1.0, 300.0])

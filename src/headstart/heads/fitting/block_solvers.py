@@ -67,13 +67,8 @@ def ridge_by_blocks(
 ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Return the ridge coefficients and intercepts of each weighting of the rows.
 
-    By conjugate gradients on the normal equations, to ``RESIDUAL_TOLERANCE``. Their matrix would take n_features² numbers
-    (5 GB for a flattened map), so it is only ever multiplied by: one pass over the rows, for all weightings.
-
-    Parameters
-    ----------
-    rows, targets, weights, alpha
-        Parameters of :class:`NormalEquations`.
+    By conjugate gradients on the :class:`NormalEquations`, to ``RESIDUAL_TOLERANCE``. Their matrix would take n_features²
+    numbers (5 GB for a flattened map), so it is only ever multiplied by: one pass over the rows, for all weightings.
     """
     normal = NormalEquations(rows, targets, weights, alpha)
     solution, converged = conjugate_gradients(normal, normal.right, 1.0 / normal.diagonal)
@@ -91,18 +86,8 @@ def solver_bytes(n_arrays: int, n_features: int, n_outputs: int) -> int:
 class NormalEquations:
     """``(Zᵀ W Z + alpha) B = Zᵀ W T`` with ``Z = X − mean``, for several weightings ``W`` of the same rows at once.
 
-    The unknowns of all weightings stand side by side, (n_features, n_weightings · n_targets).
-
-    Parameters
-    ----------
-    rows : Rows of shape (n_samples, n_features)
-        ``X``.
-    targets : ndarray of shape (n_samples, n_targets), float64
-        ``T``.
-    weights : ndarray of shape (n_samples, n_weightings), float64
-        Diagonals of ``W``.
-    alpha : float
-        Strength of the penalty.
+    ``targets`` are ``T``, (n_samples, n_targets), ``weights`` the diagonals of ``W``, (n_samples, n_weightings). The
+    unknowns of all weightings stand side by side, (n_features, n_weightings · n_targets).
     """
 
     def __init__(self, rows: Rows, targets: NDArray[np.float64], weights: NDArray[np.float64], alpha: float) -> None:
@@ -155,16 +140,8 @@ def conjugate_gradients(
 ) -> tuple[NDArray[np.float64], bool]:
     """Return the solution of ``product(x) = right`` for a positive definite product, and whether it converged.
 
-    Hestenes & Stiefel, 1952, with a diagonal preconditioner; every column has steps of its own, all in the same passes.
-
-    Parameters
-    ----------
-    product : callable
-        Columns → columns.
-    right : ndarray of shape (n, n_columns), float64
-        Right sides.
-    preconditioner : ndarray of shape (n, n_columns), float64
-        About the inverse of the diagonal of the product.
+    Hestenes & Stiefel, 1952, preconditioned by about the inverse of the diagonal; every column of ``right`` has steps of
+    its own, all in the same passes.
     """
     x, residual = np.zeros_like(right), right.copy()
     step = preconditioner * residual

@@ -20,30 +20,15 @@ from headstart.safe_zip import check_members
 
 @dataclass(frozen=True, slots=True)
 class Descent:
-    """The steps of a training, as ``keras.optimizers.Adam`` takes them.
-
-    Attributes
-    ----------
-    learning_rate : float
-        Learning rate of the first step.
-    batch_size : int
-        Rows per step.
-    n_steps : int
-        Steps until a falling learning rate is 0.
-    schedule : str
-        One of ``heads.parameters.SCHEDULES``.
-    """
+    """The steps of a training, as ``keras.optimizers.Adam`` takes them."""
 
     learning_rate: float
     batch_size: int
-    n_steps: int = 0
-    schedule: str = "constant"
+    n_steps: int = 0  # steps until a falling learning rate is 0
+    schedule: str = "constant"  # one of ``heads.parameters.SCHEDULES``
 
     def rate(self, step: int) -> float:
-        """Return the learning rate of a step, the first being 0.
-
-        The schedules of ``keras.optimizers.schedules``: ``PolynomialDecay`` with power 1 and end 0, and ``CosineDecay``.
-        """
+        """Return the learning rate of a step, the first being 0, as Keras' ``PolynomialDecay`` and ``CosineDecay``."""
         if self.schedule == "constant":
             return self.learning_rate
         done = min(step / self.n_steps, 1.0)
@@ -70,10 +55,7 @@ class Adam:
         self._n_steps = 0
 
     def next_paces(self, n_steps: int) -> Any:
-        """Return what the next steps go by, a row each: learning rate, and both betas to its power, which take the bias away.
-
-        A tensor of shape (n_steps, 3), float32.
-        """
+        """Return a row for each of the next steps: learning rate, and the powers of both betas that take the bias away."""
         first = self._n_steps
         self._n_steps += n_steps
         paces = [
@@ -145,7 +127,7 @@ def compile_epoch(network: Any, descent: Descent, data: Sequence[Any]) -> EpochR
 
     Features, codes and weights stay on the device; a step gathers its rows there, and all steps of an epoch but the last,
     whose batch may be smaller, are one call. The arithmetic is that of ``model.fit`` with
-    ``sparse_categorical_crossentropy``. It answers with the sum of the losses and the number of rows that were right.
+    ``sparse_categorical_crossentropy``. The function returns the sum of the losses and the number of rows that were right.
     """
     tf = import_tensorflow()
     adam, batch_size = Adam(network.trainable_variables, descent), descent.batch_size
@@ -183,10 +165,7 @@ def compile_streamed_epoch(
     take: Callable[[NDArray[np.int32]], NDArray[np.float32]],
     targets: Sequence[NDArray[Any]],
 ) -> EpochRunner:
-    """Return a function as that of :func:`compile_epoch`, with the same steps, for rows that do not fit in memory.
-
-    ``take`` is asked for the features of a batch at a time; ``targets`` are codes and weights of all rows.
-    """
+    """Return what :func:`compile_epoch` does, for rows that do not fit in memory: ``take`` reads a batch at a time."""
     tf = import_tensorflow()
     adam, batch_size = Adam(network.trainable_variables, descent), descent.batch_size
     step = tf.function(training_step(network, adam), reduce_retracing=True, autograph=False)
@@ -225,12 +204,8 @@ def load_network(
 ) -> Any:
     """Return the Keras network of a dense head: built by this module, with the weights of the file.
 
-    The file is a whole Keras model that others may load; here its description is compared, and never built.
-
-    Raises
-    ------
-    BundleError
-        If it holds anything but plain layers of these units, or is damaged.
+    The file is a whole Keras model that others may load; here its description is compared, and never built. Raises
+    BundleError if it holds anything but plain layers of these units, or is damaged.
     """
     try:
         check_members(path)
@@ -292,27 +267,11 @@ def run_epochs(
     seed: int,
     views: int = 1,
 ) -> History:
-    """Train for some epochs, the rows in a new order in each; return loss and accuracy of each.
+    """Train for some epochs, the rows ``train`` in a new order in each; return loss and accuracy of each.
 
-    Parameters
-    ----------
-    network : keras.Model
-        What ``run_epoch`` trains.
-    run_epoch : callable
-        Result of :func:`compile_epoch`; for rows with several views it is given numbers of views.
-    train : ndarray of int
-        The rows to train on.
-    watched : blocks of (X, codes)
-        Rows whose loss and accuracy are kept too; may be empty.
-    epochs : int
-        At most.
-    patience : int or None
-        Stop when the watched loss has not fallen for so many epochs, and take the weights of the best one. None: train to the
-        end, whatever is watched.
-    seed : int
-        Seed of the orders of the rows.
-    views : int
-        Views of each row: an epoch uses one of them, drawn at random. Watched rows are predicted by all.
+    Loss and accuracy of the ``watched`` rows, blocks of (X, codes), are kept too. With ``patience``, training stops when
+    their loss has not fallen for so many epochs, and the weights of the best one are taken. Of rows with several views an
+    epoch uses one, drawn at random, and ``run_epoch`` is given numbers of views; watched rows are predicted by all.
     """
     rng = np.random.default_rng(seed)
     history: History = {"loss": [], "accuracy": []}
@@ -350,9 +309,7 @@ def watch(network: Any, watched: Watched, history: History, views: int) -> float
 
 
 def probabilities(network: Any, X: NDArray[np.float32], views: int = 1) -> NDArray[np.float32]:
-    """Return what a network predicts, shape (n_samples, n_classes), float32, taken some rows at a time.
-
-    For rows with several views, the mean of the predictions for each view.
+    """Return what a network predicts, shape (n_samples, n_classes), float32: the mean over the views of each row.
 
     Computed in float64: on some processors the last digit of a float32 product depends on a row's place among the others.
     """

@@ -27,27 +27,13 @@ ROUGH_TOL = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """A linear model.
+    """A linear model."""
 
-    Attributes
-    ----------
-    C : float
-        Weight of the loss against the penalty.
-    weights : ndarray of shape (n_features, n_outputs), float64
-        Penalised coefficients.
-    intercept : ndarray of shape (n_outputs,), float64
-        Penalised like the weights where the loss says so.
-    n_iter : int
-        Steps of the solver.
-    converged : bool
-        Whether the gradient came below the tolerance before the steps ran out.
-    """
-
-    C: float
-    weights: NDArray[np.float64]
-    intercept: NDArray[np.float64]
-    n_iter: int
-    converged: bool
+    C: float  # weight of the loss against the penalty
+    weights: NDArray[np.float64]  # penalised coefficients; shape (n_features, n_outputs)
+    intercept: NDArray[np.float64]  # penalised like the weights where the loss says so; shape (n_outputs,)
+    n_iter: int  # steps of the solver
+    converged: bool  # whether the gradient came below the tolerance before the steps ran out
 
     def scores(self, rows: Any) -> NDArray[np.float64]:
         """Return the scores of some rows, shape (n_samples, n_outputs)."""
@@ -60,18 +46,9 @@ def no_solution(n_features: int, n_outputs: int) -> Solution:
 
 
 def solve_path(rows: Any, loss: Loss, Cs: Iterable[float], *, tol: float, max_iter: int) -> Iterator[Solution]:
-    """Yield the solution for each C, every one started from the last.
+    """Yield the solution for each C, every one started from the last: ascending is fastest.
 
-    Parameters
-    ----------
-    rows : ndarray or CSR matrix of shape (n_samples, n_features), float64
-        Features; fastest when their columns are nearly orthogonal, as those of a RowSpace.
-    loss : Loss
-        Loss of the rows.
-    Cs : iterable of float
-        Ascending is fastest.
-    tol, max_iter
-        As :func:`solve`.
+    ``rows`` is an array or a CSR matrix in float64, best with nearly orthogonal columns, as those of a RowSpace.
     """
     last = no_solution(rows.shape[1], loss.n_outputs)
     for C in Cs:
@@ -80,10 +57,7 @@ def solve_path(rows: Any, loss: Loss, Cs: Iterable[float], *, tol: float, max_it
 
 
 def solve_alone(rows: Any, loss: Loss, C: float, *, tol: float, max_iter: int) -> Solution:
-    """Return the solution for one C; a large one is reached by way of smaller ones, in fewer steps.
-
-    Parameters are those of :func:`solve`.
-    """
+    """Return the solution for one C; a large one is reached by way of smaller ones, in fewer steps."""
     start = no_solution(rows.shape[1], loss.n_outputs)
     for on_the_way in (C / 100, C / 10):
         if on_the_way > 1.0:
@@ -94,16 +68,7 @@ def solve_alone(rows: Any, loss: Loss, C: float, *, tol: float, max_iter: int) -
 def solve(rows: Any, loss: Loss, C: float, *, start: Solution, tol: float, max_iter: int) -> Solution:
     """Return the minimum of ``C · loss + ½ ‖weights‖²``, by L-BFGS in coordinates that make the Hessian's diagonal one.
 
-    Parameters
-    ----------
-    C : float
-        Weight of the loss against the penalty.
-    start : Solution
-        Starting point.
-    tol : float
-        Largest component of the gradient of the mean loss, in those coordinates, at which to stop.
-    max_iter : int
-        Steps at most.
+    It ends when the largest component of the gradient of the mean loss, in those coordinates, is at most ``tol``.
     """
     problem = Problem(rows, loss, C, start)
     minimum = minimise(problem, problem.join(start.weights, start.intercept), tol=tol, max_iter=max_iter)
@@ -183,19 +148,7 @@ MAX_HALVINGS = 30
 
 
 def finish(rows: NDArray[np.float64], loss: SquaredHinge, C: float, start: Solution) -> Solution:
-    """Return the exact minimum of ``C · loss + ½ ‖weights‖²``, the intercept penalised, from a solution near to it.
-
-    Parameters
-    ----------
-    rows : ndarray of shape (n_samples, n_features), float64
-        Features.
-    loss : SquaredHinge
-        Loss of the rows.
-    C : float
-        Weight of the loss.
-    start : Solution
-        Starting point.
-    """
+    """Return the exact minimum of ``C · loss + ½ ‖weights‖²``, the intercept penalised, from a solution near to it."""
     X = np.column_stack([rows, np.ones(len(rows))])
     columns, ended, steps = [], [], 0
     for k in range(loss.n_outputs):

@@ -30,38 +30,21 @@ MAX_TRIALS = 40
 
 @dataclass(frozen=True, slots=True)
 class Minimum:
-    """Result of a minimisation.
+    """Result of a minimisation; converged too where rounding allows no further step."""
 
-    Attributes
-    ----------
-    x : ndarray of shape (n,), float64
-        The point.
-    n_iter : int
-        Steps taken.
-    converged : bool
-        Whether the largest component of the gradient is below the tolerance, or rounding allows no further step.
-    """
-
-    x: Vector
+    x: Vector  # the point; shape (n,)
     n_iter: int
+    #: Whether the largest component of the gradient is below the tolerance, or rounding allows no further step
     converged: bool
 
 
 def minimise(
     function: Callable[[Vector], tuple[float, Vector]], start: Vector, *, tol: float, max_iter: int
 ) -> Minimum:
-    """Return the minimum of a convex function.
+    """Return the minimum of a convex function, which returns value and gradient (a new array each time).
 
-    Parameters
-    ----------
-    function : callable
-        Point → value and gradient, a new array each time.
-    start : ndarray of shape (n,), float64
-        Starting point; best in coordinates in which the function is about equally steep in all directions.
-    tol : float
-        Largest component of the gradient at which to stop.
-    max_iter : int
-        Steps at most.
+    It ends when the largest component of the gradient is at most ``tol``. Best in coordinates in which the function is
+    about equally steep in all directions.
     """
     x, (value, gradient) = start, function(start)
     pairs: deque[tuple[Vector, Vector, float]] = deque(maxlen=MEMORY)
@@ -160,21 +143,11 @@ class Loss(Protocol):
 
 @dataclass(frozen=True)
 class Deviance:
-    """Multinomial deviance, −log of the true class's probability; with two classes a single score is enough.
+    """Multinomial deviance, −log of the true class's probability; with two classes a single score is enough."""
 
-    Attributes
-    ----------
-    codes : ndarray of shape (n_samples,), int
-        Index of the true class.
-    n_classes : int
-        Classes there are.
-    weights : ndarray of shape (n_samples,), float64
-        Weights of the rows.
-    """
-
-    codes: NDArray[np.intp]
-    n_classes: int
-    weights: NDArray[np.float64]
+    codes: NDArray[np.intp]  # index of the true class; shape (n_samples,)
+    n_classes: int  # classes there are
+    weights: NDArray[np.float64]  # weights of the rows; shape (n_samples,)
     penalised_intercept = False
 
     @property
@@ -209,18 +182,11 @@ class Deviance:
 
 @dataclass(frozen=True)
 class SquaredHinge:
-    """``max(0, 1 − target · score)²`` of each class against the rest, as scikit-learn's ``LinearSVC``.
+    """``max(0, 1 − target · score)²`` of each class against the rest, as scikit-learn's ``LinearSVC``."""
 
-    Attributes
-    ----------
-    targets : ndarray of shape (n_samples, n_outputs), float64
-        +1 for the class, −1 for the rest; with two classes one column, +1 for the second.
-    weights : ndarray of shape (n_samples,), float64
-        Weights of the rows.
-    """
-
+    #: +1 for the class, −1 for the rest; with two classes one column, +1 for the second; shape (n_samples, n_outputs)
     targets: NDArray[np.float64]
-    weights: NDArray[np.float64]
+    weights: NDArray[np.float64]  # weights of the rows; shape (n_samples,)
     penalised_intercept = True
 
     @property

@@ -50,17 +50,9 @@ class Rows(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ReadRows:
-    """Rows that are read whenever they are taken.
+    """Rows that are read whenever they are taken: ``read`` is given row numbers, and returns rows in float32."""
 
-    Attributes
-    ----------
-    read : callable
-        Row numbers, int64 → rows of shape (n_rows, n_features), float32.
-    shape : tuple of int
-        Rows and columns there are.
-    """
-
-    read: Callable[[Indices], NDArray[np.float32]]
+    read: Callable[[Indices], NDArray[np.float32]]  # row numbers, int64 → rows of shape (n_rows, n_features), float32
     shape: tuple[int, int]
 
     def take(self, rows: Indices) -> NDArray[np.float32]:
@@ -71,18 +63,10 @@ class ReadRows:
 
 @dataclass(frozen=True, slots=True)
 class ScaledRows:
-    """Rows that a fitted scaler transforms whenever they are taken.
+    """Rows that a fitted scaler transforms whenever they are taken."""
 
-    Attributes
-    ----------
-    rows : Rows
-        Rows, unchanged.
-    scaler : transformer
-        Fitted.
-    """
-
-    rows: Rows
-    scaler: Any
+    rows: Rows  # rows, unchanged
+    scaler: Any  # fitted
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -200,20 +184,10 @@ def dense(block: Any) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Some of the rows with their codes, again and again, a block at a time.
-
-    Attributes
-    ----------
-    rows : Rows
-        Features.
-    codes : ndarray of shape (n_samples,), int
-        Index of each row's class.
-    numbers : ndarray of int64
-        The rows to yield.
-    """
+    """Some of the rows with their codes, again and again, a block at a time."""
 
     rows: Rows
-    codes: NDArray[np.intp]
+    codes: NDArray[np.intp]  # index of each row's class; shape (n_samples,)
     numbers: Indices
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.intp]]]:

@@ -26,15 +26,7 @@ def blocks(length: int, width: int) -> Iterator[slice]:
 
 
 class Centred:
-    """The matrix ``Z = sqrt(weights) · (X − mean)``, which is never made whole.
-
-    Parameters
-    ----------
-    X : ndarray or CSR matrix of shape (n_samples, n_features)
-        Features; sparse ones stay sparse.
-    weights : ndarray of shape (n_samples,), float64
-        Weights of the rows.
-    """
+    """The matrix ``Z = sqrt(weights) · (X − mean)``, which is never made whole; ``X`` is an array or a CSR matrix."""
 
     def __init__(self, X: Any, weights: NDArray[np.float64]) -> None:
         self.X = X.astype(np.float64) if sparse.issparse(X) else X
@@ -105,30 +97,18 @@ BLOCK_COLUMNS = 4096
 
 @dataclass(frozen=True, slots=True)
 class RowSpace:
-    """The rows of a matrix in other coordinates, and the way back.
+    """The rows of a matrix in other coordinates, and the way back."""
 
-    Attributes
-    ----------
-    rows : ndarray or CSR matrix of shape (n_samples, rank), float64
-        Rows to fit a model on instead of ``X``. Inner products are those of the rows of ``X``, or of ``X − mean``.
-    mean : ndarray of shape (n_features,), float64
-        Row subtracted from each row of ``X``; zeros for none.
-    """
-
+    #: Rows to fit a model on instead of ``X``. Inner products are those of the rows of ``X``, or of ``X − mean``;
+    #: shape (n_samples, rank)
     rows: Any
-    mean: NDArray[np.float64]
+    mean: NDArray[np.float64]  # row subtracted from each row of ``X``; zeros for none; shape (n_features,)
     _basis: NDArray[np.float64] | None
     _matrix: Any
     _dual: NDArray[np.float64] | None
 
     def to_features(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the coefficients on the columns of ``X``, shape (n_outputs, n_features), of those on ``rows``.
-
-        Parameters
-        ----------
-        weights : ndarray of shape (rank, n_outputs), float64
-            Coefficients on ``rows``.
-        """
+        """Return the coefficients on ``X``, (n_outputs, n_features), of those on ``rows``, (rank, n_outputs)."""
         if self._dual is not None:  # rows of X, weighted
             dual = self._dual @ weights
             coefficients = np.asarray(transposed_product(self._matrix, dual)) - np.outer(self.mean, dual.sum(axis=0))
@@ -140,14 +120,10 @@ class RowSpace:
 
 
 def row_space(X: Any, *, centred: bool) -> RowSpace:
-    """Return the rows of a matrix in the coordinates that make fitting cheapest.
+    """Return the rows of a matrix, an array or CSR, in the coordinates that make fitting cheapest.
 
-    Parameters
-    ----------
-    X : ndarray or CSR matrix of shape (n_samples, n_features), float32 or float64
-        Features. It is kept, not copied, until the coefficients are mapped back.
-    centred : bool
-        Subtract the mean row: changes nothing but the intercept where that is not penalised, and fits in fewer steps.
+    ``centred`` subtracts the mean row: it changes nothing but the intercept where that is not penalised, and fits take
+    fewer steps. ``X`` is kept, not copied, until the coefficients are mapped back.
     """
     n_samples, n_features = X.shape
     if min(n_samples, n_features) > MAX_RANK:
