@@ -48,8 +48,7 @@ def ours(X: np.ndarray, y: np.ndarray, folds: list[Any], _n_jobs: int) -> dict[f
     from headstart.evaluate.folds import Fold
     from headstart.heads.catalogue import default_spec
     from headstart.heads.grid_predictions import Table
-    from headstart.selection.cross_validation import cross_validate
-    from headstart.selection.task_pool import LocalPool
+    from headstart.selection.cross_validation import LocalPool, cross_validate
 
     specs = [default_spec("logistic", features=("flatten",), scaling="l2", params={"C": C}) for C in CS]
     tables = {(("flatten",), "l2"): Table(X, ("flatten",), "l2")}

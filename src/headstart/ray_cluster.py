@@ -195,7 +195,7 @@ class RayPool:
     def map(
         self, function: Callable[..., Any], shared: Any, tasks: Sequence[tuple[Any, ...]], *, in_threads: bool = True
     ) -> tuple[list[Any], list[str]]:
-        """Return what the function of a module returns for each task, and what it warned of (selection/task_pool.py).
+        """Return what the function of a module returns for each task, and what it warned of (selection/cross_validation.py).
 
         Raises
         ------

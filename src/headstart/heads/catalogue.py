@@ -53,7 +53,6 @@ class HeadType:
     #: Values that a search tries, in every combination; the defaults are among them
     grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     unscaled: HeadType | None = None  # entry to use instead where the features are not scaled
-    seeded: bool = False  # whether the estimator takes ``random_state``
     #: Commands that search the setting by default: ``fit-head``, ``benchmark-heads``
     searched_by: tuple[str, ...] = ("benchmark-heads",)
     max_search_images: int = 20_000  # images that a search uses at most, drawn by class
@@ -114,7 +113,6 @@ def _dense(
             "class_weight": CLASS_WEIGHTS,
         },
         grid=grid,
-        seeded=True,
         searched_by=(),
         keras=True,
         **options,
@@ -150,7 +148,6 @@ HEAD_TYPES: dict[str, HeadType] = {
             "max_iter": Parameter(2000, COUNT, "Maximum number of solver steps."),
         },
         grid={"C": DECADES},
-        seeded=True,  # nothing in it is random, but it takes the parameter
         searched_by=("fit-head", "benchmark-heads"),
         grid_solver="headstart.heads.grid_predictions.logistic_path",
         grid_probabilities=True,
@@ -167,7 +164,6 @@ HEAD_TYPES: dict[str, HeadType] = {
             "max_iter": Parameter(10_000, COUNT, "Maximum number of solver steps."),
         },
         grid={"C": DECADES},
-        seeded=True,
         searched_by=("fit-head", "benchmark-heads"),
         grid_solver="headstart.heads.grid_predictions.linear_svm_path",
         rotation_invariant=True,
@@ -185,7 +181,6 @@ HEAD_TYPES: dict[str, HeadType] = {
             "cv": CALIBRATION,
         },
         grid={"C": (1.0, 10.0, 100.0, 1000.0), "gamma_factor": (0.1, 0.3, 1.0, 3.0)},
-        seeded=True,
         max_search_images=5_000,  # kernels take time and memory that grow with its square
         grid_solver="headstart.heads.grid_predictions.with_kernels",
         rotation_invariant=True,
@@ -305,10 +300,10 @@ def make_classifier(head_type: str, params: Mapping[str, Any]) -> Any:
     """Return an unfitted classifier; only its own module is imported."""
     if is_path(head_type):
         return make_by_path(head_type, {k: v for k, v in params.items() if k != "random_state"}, params["random_state"])
-    kind = HEAD_TYPES[head_type]
-    given = {name: value for name, value in params.items() if kind.seeded or name != "random_state"}
+    estimator = imported(HEAD_TYPES[head_type].estimator)
+    given = {k: v for k, v in params.items() if k != "random_state" or k in estimator._get_param_names()}
     # What was a tuple is a list in JSON and TOML.
-    return imported(kind.estimator)(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+    return estimator(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
 
 
 def heads_with(method: str) -> list[str]:

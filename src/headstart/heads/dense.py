@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import StratifiedKFold
 from sklearn.utils import check_random_state
-from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from headstart.errors import DataError, ParameterError
@@ -157,7 +157,7 @@ class DenseHead(Head):
         if self.early_stopping and watched is None:
             train, held_out = self._hold_out(codes, seed)
             watched = X[held_out], codes[held_out]
-        weights = self._weights(codes, y)
+        weights = self._weights(y)
         data = (as_views(X, self.views), codes.astype(np.int32).repeat(self.views), weights.repeat(self.views))
         run_epoch = compile_epoch(self.network_, self._descent(len(train)), data)
         self._finish(run_epoch, train, [watched] if watched else [], seed, float(weights.mean()))
@@ -180,7 +180,7 @@ class DenseHead(Head):
         train, held_out = np.arange(len(codes)), np.arange(0)
         if self.early_stopping:
             train, held_out = self._hold_out(codes, seed)
-        weights = self._weights(codes, y)
+        weights = self._weights(y)
 
         def take(numbers: NDArray[np.int32]) -> NDArray[np.float32]:
             row, view = np.divmod(numbers.astype(np.int64), self.views)
@@ -238,9 +238,8 @@ class DenseHead(Head):
             )
         return np.setdiff1d(np.arange(len(codes)), held_out), held_out
 
-    def _weights(self, codes: NDArray[np.intp], y: Any) -> NDArray[np.float32]:
-        by_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y).astype(np.float32)
-        weights: NDArray[np.float32] = by_class[codes]
+    def _weights(self, y: Any) -> NDArray[np.float32]:
+        weights: NDArray[np.float32] = compute_sample_weight(self.class_weight, y).astype(np.float32)
         return weights
 
     def _finish(
@@ -325,8 +324,6 @@ class DenseHead(Head):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         weights = state.pop("_network_weights", None)
-        before = {"activation": "relu", "schedule": "constant", "cv": 0, "views": 1}
-        state = before | state  # heads that were saved before there was a choice
         super().__setstate__(state)
         if weights is not None:
             self.network_ = self._network(self.n_features_in_, seed=0)

@@ -7,6 +7,7 @@ and gives the same coefficients. The values of C that a search tries are in head
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,7 +39,7 @@ class LinearClassifier(LinearHead):
     class_weight: Any
     tol: float
     max_iter: int
-    reduce: bool
+    reduce: bool = True
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> LinearClassifier:
         """Fit on rows of features, an array or CSR matrix of shape (n_samples, n_features), with labels and weights."""
@@ -61,8 +62,7 @@ class LinearClassifier(LinearHead):
             )
         return self
 
-    def _loss(self, codes: NDArray[np.intp], n_classes: int, weights: NDArray[np.float64]) -> Loss:
-        raise TypeError(f"{type(self).__name__} has no loss of its own; use LogisticHead or LinearSVM.")
+    _loss: Callable[..., Loss]
 
     def _solve(self, rows: Any, loss: Any) -> Solution:
         return solve_alone(rows, loss, self.C, tol=self.tol, max_iter=self.max_iter)
@@ -82,28 +82,15 @@ class LogisticHead(LinearClassifier):
         ones on the diagonal.
     max_iter : int
         Steps of the solver at most.
-    reduce : bool
-        Write the rows in the coordinates of their own space first (heads/fitting/row_space.py); False where they are already.
-    random_state : object
-        Nothing here is random; the parameter is there because every head has it.
     """
 
-    def __init__(
-        self,
-        C: float = 10.0,
-        *,
-        class_weight: Any = None,
-        tol: float = 1e-8,
-        max_iter: int = 2000,
-        reduce: bool = True,
-        random_state: Any = None,
-    ) -> None:
+    _loss = Deviance
+
+    def __init__(self, C: float = 10.0, *, class_weight: Any = None, tol: float = 1e-8, max_iter: int = 2000) -> None:
         self.C = C
         self.class_weight = class_weight
         self.tol = tol
         self.max_iter = max_iter
-        self.reduce = reduce
-        self.random_state = random_state
 
     def fit_rows(self, rows: Rows, y: NDArray[Any]) -> LogisticHead:
         """Fit on scaled rows that are taken block by block: the same objective, to ``block_solvers.GRADIENT_TOLERANCE``."""
@@ -128,15 +115,14 @@ class LogisticHead(LinearClassifier):
         scores = self._scores(X)
         return softmax(np.hstack([np.zeros_like(scores), scores]) if scores.shape[1] == 1 else scores)
 
-    def _loss(self, codes: NDArray[np.intp], n_classes: int, weights: NDArray[np.float64]) -> Loss:
-        return Deviance(codes, n_classes, weights)
-
 
 class LinearSVM(LinearClassifier):
     """One-vs-rest linear SVM with the squared hinge: the objective of ``LinearSVC``, which penalises the intercept too.
 
-    Parameters are those of :class:`LogisticHead`.
+    Parameters are those of :class:`LogisticHead`; without ``reduce``, rows are in the coordinates of their space already.
     """
+
+    _loss = SquaredHinge.of_classes
 
     def __init__(
         self,
@@ -152,9 +138,6 @@ class LinearSVM(LinearClassifier):
         self.tol = tol
         self.max_iter = max_iter
         self.reduce = reduce
-
-    def _loss(self, codes: NDArray[np.intp], n_classes: int, weights: NDArray[np.float64]) -> Loss:
-        return SquaredHinge.of_classes(codes, n_classes, weights)
 
     def _solve(self, rows: Any, loss: Any) -> Solution:
         """Solve step by step, and exactly where steps get nowhere: margins of few rows make the objective hard to walk."""

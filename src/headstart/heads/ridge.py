@@ -34,9 +34,8 @@ HELD_OUT = 0.1
 class RidgePath:
     """Ridge solutions of one set of rows, for several strengths of the penalty."""
 
-    alphas: NDArray[np.float64]  # shape (n_alphas,)
     coefs: NDArray[np.float64]  # shape (n_alphas, n_targets, n_features)
-    intercepts: NDArray[np.float64]  # intercepts, not penalised; shape (n_alphas, n_targets)
+    intercepts: NDArray[np.float64]  # not penalised; shape (n_alphas, n_targets)
     #: Score of each row by the solution on all other rows; shape (n_alphas, n_samples, n_targets)
     left_out: NDArray[np.float64]
 
@@ -67,7 +66,7 @@ def ridge_path(
         left_out.append(targets - residuals / rows.root_weights[:, None])
     # All of them in one pass over the features.
     coefs = vectors(np.hstack(solutions)).T.reshape(len(solutions), targets.shape[1], -1)
-    return RidgePath(np.asarray(alphas, np.float64), coefs, mean - coefs @ rows.mean, np.stack(left_out))
+    return RidgePath(coefs, mean - coefs @ rows.mean, np.stack(left_out))
 
 
 def decompose(rows: Centred) -> tuple[NDArray[np.float64], Any, NDArray[np.float64]]:

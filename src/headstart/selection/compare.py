@@ -21,6 +21,7 @@ from headstart.evaluate.significance import SELECTION_METHOD, TEST_METHOD, corre
 from headstart.evaluate.targets import encoded, target_named
 from headstart.exchange.prediction_table import fold_names
 from headstart.heads.catalogue import default_spec, head_kind, make_head
+from headstart.heads.parameters import is_number
 from headstart.heads.transforms import design_matrix
 from headstart.report.comparison import Comparison, Cost, HeadResult
 from headstart.runtime import usable_cores
@@ -31,7 +32,7 @@ from headstart.selection.costs import head_milliseconds, learning_curve, saved_b
 from headstart.selection.cross_validation import (
     Trial,
     best_trial,
-    is_number,
+    make_pool,
     nested,
     probabilities_of,
     search_notes,
@@ -39,7 +40,6 @@ from headstart.selection.cross_validation import (
 )
 from headstart.selection.recommendation import fit_command, ranked, recommend
 from headstart.selection.search import candidates
-from headstart.selection.task_pool import make_pool
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,17 +51,13 @@ if TYPE_CHECKING:
     from headstart.types import HeadSpec
 
 
-def silent(_: str) -> None:
-    """Say nothing."""
-
-
 def compare_heads(
     cache: str | Location,
     options: CompareOptions | None = None,
     *,
     among: Sequence[str | Location] = (),
     backbone_ms: float | Sequence[float | None] | None = None,
-    progress: Callable[[str], None] = silent,
+    progress: Callable[[str], None] = lambda _: None,
     **overrides: Any,
 ) -> Comparison:
     """Return how heads compare on the same folds: scores with intervals, tests, costs, and which one to take.
@@ -97,9 +93,8 @@ def compare_heads(
     metric = metric_named(options.metric)
     target = target_named(options.target, [name for name in options.heads if name != MAJORITY])
     start = time.perf_counter()
-    pool = make_pool(options.engine, options.address, options.n_jobs)
     times = backbone_ms if isinstance(backbone_ms, Sequence) else [backbone_ms] * (1 + len(among))
-    with ExitStack() as stack, pool:
+    with ExitStack() as stack, make_pool(options.engine, options.address, options.n_jobs) as pool:
         caches = [encoded(stack.enter_context(open_cache(path)), target) for path in (cache, *among)]
         strata = target.stratify(caches[0].labels)
         class_index(options.positive, caches[0].class_names)  # refused before the work

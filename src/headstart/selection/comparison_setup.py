@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
     from headstart.scores import Estimate, PositiveRates, Score
     from headstart.selection.comparison_images import Source
-    from headstart.selection.cross_validation import Tables
-    from headstart.selection.task_pool import Pool
+    from headstart.selection.cross_validation import Pool, Tables
     from headstart.types import HeadSpec
 
 #: Name of the baseline that predicts the class frequencies.

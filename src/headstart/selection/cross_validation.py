@@ -1,33 +1,88 @@
-"""Scores of the settings of a head on held-out folds, and nested cross-validation."""
+"""Cross-validation: the settings of a head on held-out folds, nested searches, and the pools that run the folds."""
 
 from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from headstart.errors import HeadstartError
 from headstart.evaluate.folds import Fold, Folds
 from headstart.evaluate.metrics import metric_values
 from headstart.heads.catalogue import head_kind, make_head
 from headstart.heads.grid_predictions import Outcome, Table, outcomes
+from headstart.heads.parameters import is_number
+from headstart.runtime import usable_cores
 from headstart.scores import ACCURACY, PROBABILITY_METRICS, Criterion, metric_named
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from headstart.heads.grid_predictions import Table
-    from headstart.selection.task_pool import Pool
     from headstart.types import HeadSpec
 
-    Tables = Mapping[tuple[tuple[str, ...], str], Table]
+    #: Features and scaling.
+    Key = tuple[tuple[str, ...], str]
+    Tables = Mapping[Key, Table]
     #: Number of a cache → its rows.
     TablesOf = Callable[[int], Tables]
     #: Training rows of a fold → folds of them.
     InnerFolds = Callable[[NDArray[np.int64]], Folds]
+
+
+class Pool(Protocol):
+    """Runs independent tasks."""
+
+    def map(
+        self, function: Callable[..., Any], shared: Any, tasks: Sequence[tuple[Any, ...]], *, in_threads: bool = True
+    ) -> tuple[list[Any], list[str]]:
+        """Return what a function of a module returns for each task, in their order, and what it warned of.
+
+        It is called with ``shared``, which no task may change, and the arguments of a task. ``in_threads`` says whether
+        tasks may run at the same time in threads of one process.
+        """
+        ...
+
+
+class LocalPool:
+    """Threads of this process, which share its memory; by default one per processor."""
+
+    def __init__(self, n_jobs: int | None = None) -> None:
+        self._n_jobs = n_jobs
+
+    def map(
+        self, function: Callable[..., Any], shared: Any, tasks: Sequence[tuple[Any, ...]], *, in_threads: bool = True
+    ) -> tuple[list[Any], list[str]]:
+        """See :class:`Pool`."""
+        from joblib import Parallel, delayed
+        from threadpoolctl import threadpool_limits
+
+        jobs = min(self._n_jobs or usable_cores(), len(tasks)) if in_threads else 1
+        # One processor per task beats all of them on one task's small products.
+        with threadpool_limits(1 if jobs > 1 else None), warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            values = Parallel(n_jobs=jobs, prefer="threads")(delayed(function)(shared, *task) for task in tasks)
+        return values, [str(warning.message) for warning in caught]
+
+
+def make_pool(engine: str, address: str | None, n_jobs: int | None) -> AbstractContextManager[Pool]:
+    """Return the pool of an engine: ``local``, this process, or ``ray``, the workers of a cluster.
+
+    By default a cluster is started on this machine, and there is one task at a time per processor. Raises HeadstartError if
+    there is no engine of that name, or what it needs is not installed.
+    """
+    if engine == "local":
+        return nullcontext(LocalPool(n_jobs))
+    if engine == "ray":
+        from headstart.ray_cluster import RayPool
+
+        return RayPool(address, n_jobs)
+    raise HeadstartError(f"Unknown engine {engine!r}. Expected local or ray.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +94,7 @@ class Trial:
     fold_scores: tuple[float, ...]
     converged: bool = True  # whether every fit of it came to an end
     source: int = 0  # number of the cache, of several with the same images, it was tried on
-    metric: str = "accuracy"  # name of the score, one of ``criteria.CHOICE_METRICS``
+    metric: str = "accuracy"  # name of the score, one of ``scores.CHOICE_METRICS``
 
     @property
     def score(self) -> float:
@@ -59,8 +114,8 @@ class Task:
     """Data shared by the folds of a cross-validation."""
 
     specs: Sequence[HeadSpec]  # settings of one type of head
-    groups: Mapping[tuple[tuple[str, ...], str], Sequence[int]]  # the settings of each table, by their place
-    tables: Mapping[tuple[tuple[str, ...], str], Table]
+    groups: Mapping[Key, Sequence[int]]  # the settings of each table, by their place
+    tables: Tables
     labels: NDArray[np.int64]  # labels of the rows of the tables; shape (n_samples,)
     splits: Sequence[Fold]  # folds of the rows of the tables
     criterion: Criterion
@@ -68,7 +123,7 @@ class Task:
 
 def cross_validate(
     specs: Sequence[HeadSpec],
-    tables: Mapping[tuple[tuple[str, ...], str], Table],
+    tables: Tables,
     labels: NDArray[np.int64],
     splits: Sequence[Fold],
     *,
@@ -76,7 +131,7 @@ def cross_validate(
     criterion: Criterion = ACCURACY,
 ) -> list[Trial]:
     """Return a trial for each setting of one type of head: its score on the test rows of every split."""
-    groups: dict[tuple[tuple[str, ...], str], list[int]] = {}
+    groups: dict[Key, list[int]] = {}
     for number, spec in enumerate(specs):
         groups.setdefault((spec.features, spec.scaling), []).append(number)
     for key in groups:
@@ -95,7 +150,7 @@ def cross_validate(
     ]
 
 
-def try_settings(task: Task, key: tuple[tuple[str, ...], str], fold: int) -> list[tuple[int, int, float, bool]]:
+def try_settings(task: Task, key: Key, fold: int) -> list[tuple[int, int, float, bool]]:
     """Return setting, fold, score and whether the fit came to an end, of each setting of a table on one fold."""
     split, numbers, head_type = task.splits[fold], task.groups[key], task.specs[0].type
     params = [task.specs[number].params for number in numbers]
@@ -141,11 +196,6 @@ def search_notes(trials: Sequence[Trial], best: Trial) -> list[str]:
                     f"The best {name}, {value:g}, is at the edge of what was tried: {tried[0]:g} to {tried[-1]:g}."
                 )
     return notes
-
-
-def is_number(value: Any) -> bool:
-    """Return whether a value is a number."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +311,7 @@ class Fits:
     """Data shared by the fits of the folds: setting of each, rows by (features, scaling), labels, folds."""
 
     specs: Sequence[HeadSpec]
-    matrices: Mapping[tuple[tuple[str, ...], str], NDArray[np.float32]]
+    matrices: Mapping[Key, NDArray[np.float32]]
     labels: NDArray[np.int64]
     splits: Sequence[Fold]
     n_classes: int

@@ -15,8 +15,7 @@ from headstart.heads.catalogue import default_spec, head_kind
 from headstart.heads.grid_predictions import Table
 from headstart.heads.transforms import design_matrix
 from headstart.scores import ACCURACY, Criterion, metric_named
-from headstart.selection.cross_validation import Trial, best_trial, cross_validate, search_notes
-from headstart.selection.task_pool import make_pool
+from headstart.selection.cross_validation import Trial, best_trial, cross_validate, make_pool, search_notes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -177,7 +176,7 @@ def search_head(
     n_jobs : int, optional
         Folds at a time; the default is one per processor.
     engine, address : str, optional
-        Engine that fits the folds, and address of the cluster (selection/task_pool.py).
+        Engine that fits the folds, and address of the cluster (selection/cross_validation.py).
     random_state : int
         Seeds the folds, and what is random in the head.
     criterion : Criterion

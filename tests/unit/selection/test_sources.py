@@ -21,8 +21,7 @@ from headstart.report.html_pages import benchmark_page
 from headstart.selection import comparison_images
 from headstart.selection.compare import compare_heads
 from headstart.selection.comparison_setup import Bench
-from headstart.selection.cross_validation import choose
-from headstart.selection.task_pool import LocalPool
+from headstart.selection.cross_validation import LocalPool, choose
 from headstart_cli.app import COMMANDS, make_app
 from labelled import labelled_cache
 

@@ -17,6 +17,24 @@ from headstart.errors import BundleError
 from headstart.runtime import import_keras, import_tensorflow
 from headstart.safe_zip import check_members
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from headstart.heads.fitting.packed_rows import HeldOut
+
+    EpochRunner = Callable[[NDArray[np.int32]], tuple[float, float]]
+    Pair = tuple[NDArray[np.float32], NDArray[np.intp]]
+    Watched = HeldOut | list[Pair]
+    History = dict[str, list[float]]
+
+#: Keras classes that a dense head is made of.
+KERAS_CLASSES = frozenset(
+    {"Sequential", "InputLayer", "Dense", "Dropout", "DTypePolicy", "GlorotUniform", "Zeros", "L2"}
+)
+
+#: Rows that are predicted at a time.
+ROWS_AT_ONCE = 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Descent:
@@ -80,23 +98,6 @@ class Adam:
                 epsilon=self.EPSILON,
                 grad=gradient,
             )
-
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from headstart.heads.fitting.packed_rows import HeldOut
-
-    EpochRunner = Callable[[NDArray[np.int32]], tuple[float, float]]
-    Pair = tuple[NDArray[np.float32], NDArray[np.intp]]
-    Watched = HeldOut | list[Pair]
-    History = dict[str, list[float]]
-
-#: Keras classes that a dense head is made of.
-KERAS_CLASSES = frozenset(
-    {"Sequential", "InputLayer", "Dense", "Dropout", "DTypePolicy", "GlorotUniform", "Zeros", "L2"}
-)
 
 
 def build_network(
@@ -250,10 +251,6 @@ def class_names_in(config: Any) -> set[str]:
         plain = module.split(".", maxsplit=1)[0] == "keras" and not config.get("registered_name")
         found.add(str(config["class_name"]) if plain else f"{module}.{config['class_name']}")
     return found
-
-
-#: Rows that are predicted at a time.
-ROWS_AT_ONCE = 1024
 
 
 def run_epochs(
