@@ -24,8 +24,8 @@ import numpy as np
 from PIL import Image
 
 from fakes import FakeNetwork, QuickBackbone
-from headstart.extract.options import ExtractionSummary
 from headstart.extract.run import extract_features
+from headstart.extract.summary import ExtractionSummary
 from machine import median, write_result
 
 CLASSES, STARTUP_IMAGES, CHANGES, ROUNDS = 10, 10, 10, 5

@@ -17,8 +17,9 @@ from fakes import FakeNetwork
 from headstart.cache.reader import open_cache
 from headstart.extract import run as local
 from headstart.extract.engines.ray_engine import RayEngine
-from headstart.extract.options import ExtractionSummary, ExtractOptions
+from headstart.extract.options import ExtractOptions
 from headstart.extract.run import extract_features
+from headstart.extract.summary import ExtractionSummary
 from headstart.ray_cluster import ClusterOptions
 from headstart_cli.app import COMMANDS, make_app
 from headstart_cli.app import run as run_app

@@ -26,7 +26,8 @@ from headstart_cli.console import ProgressBar, err, out, print_json, said, shown
 
 if TYPE_CHECKING:
     from headstart.extract.estimate import Forecast
-    from headstart.extract.options import ExtractionSummary, ExtractOptions
+    from headstart.extract.options import ExtractOptions
+    from headstart.extract.summary import ExtractionSummary
 
 #: Share of images that may fail before the exit code says so.
 MAX_FAILURES = 0.05
@@ -239,7 +240,7 @@ def print_gone(summary: ExtractionSummary) -> None:
 
 
 def print_bottleneck(summary: ExtractionSummary, options: ExtractOptions) -> None:
-    from headstart.extract.bottleneck import bottleneck
+    from headstart.extract.summary import bottleneck
 
     sentence = bottleneck(summary, options)
     if sentence and not summary.interrupted:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from headstart.backbones.registry import ENGINE_NAMES, fastest_engine, type_to_prove
-from headstart.extract.bottleneck import seconds_with_decoding
+from headstart.extract.estimate import seconds_with_decoding
 from headstart.runtime import size_text
 from headstart.texts import counted
 

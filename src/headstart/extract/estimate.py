@@ -17,8 +17,7 @@ import numpy as np
 from headstart.backbones.registry import BACKBONES
 from headstart.cache.merge import MergedRows
 from headstart.extract.assemble import is_current, with_missing
-from headstart.extract.bottleneck import seconds_with_decoding
-from headstart.extract.engines.device_engine import devices_of
+from headstart.extract.engines.engine import devices_of
 from headstart.extract.network import PROOF_IMAGES, draw_sample, first_images
 from headstart.extract.options import ExtractOptions
 from headstart.extract.plan import Plan
@@ -119,6 +118,11 @@ def measured_rate(run: Run, plan: Plan, recipe: Recipe | None) -> tuple[Rate | N
     of_several = f", on one of {n_gpus} GPUs" if n_gpus > 1 else ""
     reason = f"measured now, on the first {len(images)} of these images{of_several}; precision {precision_reason}"
     return Rate(start_seconds, 1 / per_image, reason), ""
+
+
+def seconds_with_decoding(forward: float, decode: float, *, on_cpu: bool) -> float:
+    """Return the seconds an image takes: a CPU's cores are shared by both steps; a GPU computes while the CPU decodes."""
+    return forward + decode if on_cpu else max(forward, decode)
 
 
 def seconds_per_image(backbone: Backbone, images: NDArray[np.uint8]) -> float:

@@ -1,94 +1,21 @@
-"""The options of an extraction, its summary, and the images and rate of each worker."""
+"""The options of an extraction."""
 
 from __future__ import annotations
 
-import json
-import time
-from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
 from headstart.errors import DataError
-from headstart.images.read_ahead import RunTimes
 from headstart.ray_cluster import ClusterOptions
 from headstart.runtime import usable_cores
 
-if TYPE_CHECKING:
-    from headstart.storage.address import Location
-    from headstart.types import Failure, Recipe
-
 
 class OnImages(Protocol):
-    """Callback for finished images, failures included."""
+    """Callback for finished images, failures included; ``place`` is the device or node, where there are several."""
 
     def __call__(self, n_images: int, place: str = "", /) -> None:
-        """Count images done; ``place`` is the device or node, where there are several."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerStatistics:
-    """Images and rate of one device, or of the workers of one node.
-
-    Attributes
-    ----------
-    place : str
-        Name of the device or node.
-    n_workers : int
-        Its workers at the end of the run; 0 for a node that was lost.
-    n_images : int
-        Images done, failures included.
-    images_per_second : float
-        From the first image given to it to the last one done.
-    """
-
-    place: str
-    n_workers: int
-    n_images: int
-    images_per_second: float
-
-    def __str__(self) -> str:
-        workers = f"{self.n_workers} {'worker' if self.n_workers == 1 else 'workers'}" if self.n_workers else "lost"
-        return f"{self.place} ({workers}): {self.n_images:,} images at {self.images_per_second:.1f} images/s"
-
-
-class StatisticsCollector:
-    """Counts images by device or node while they are computed.
-
-    Parameters
-    ----------
-    now : callable
-        Returns the time in seconds.
-    """
-
-    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
-        self._now = now
-        self._n_images: Counter[str] = Counter()
-        self._started: dict[str, float] = {}
-        self._done: dict[str, float] = {}
-
-    def start(self, place: str) -> None:
-        """Start the clock of a place, unless it runs."""
-        if place not in self._started:
-            self._started[place] = self._now()
-
-    def add(self, place: str, n_images: int) -> None:
-        """Count images done at a place."""
-        self._n_images[place] += n_images
-        self._done[place] = self._now()
-
-    def collect(self, n_workers: Mapping[str, int]) -> tuple[WorkerStatistics, ...]:
-        """Return the statistics of all places, sorted by name; ``n_workers`` are those at each place now."""
-        found = []
-        for place in sorted(self._n_images.keys() | n_workers.keys()):
-            n_images = self._n_images[place]
-            seconds = self._done.get(place, 0.0) - self._started.get(place, 0.0)
-            found.append(
-                WorkerStatistics(place, n_workers.get(place, 0), n_images, n_images / seconds if seconds > 0 else 0.0)
-            )
-        return tuple(found)
+        """Count images done."""
 
 
 #: What a crash costs at most, in images. Some seconds of work on a CPU.
@@ -189,105 +116,3 @@ class ExtractOptions:
     def file_images(self) -> int:
         """Images of a shard: half of what a crash may cost, so that one is finished while the network works for the next."""
         return -(-self.shard_images // 2)
-
-
-@dataclass(slots=True)
-class ExtractionSummary:
-    """What a run did.
-
-    Attributes
-    ----------
-    output : Path or Address
-        The cache.
-    recipe : Recipe or None
-        What its features are made by; None where no image could be read.
-    layout : str
-        How the input was laid out (images/discovery/scan.py).
-    class_names : tuple of str
-        Classes found.
-    n_images, n_computed : int
-        Rows of the cache, and those of them that went through the network in this run.
-    reused : Counter
-        Rows that did not, per reason (extract/plan.py).
-    computed : Counter
-        Why the others went through it (extract/plan.py).
-    n_gone : int
-        Rows that the cache had before the run, whose images are gone.
-    keeps_gone : bool
-        Whether they stay in it; else they are dropped.
-    ignored : tuple of str
-        Files that are no images (images/discovery/scan.py).
-    hidden_count : int
-        Hidden files and folders that were passed over.
-    notices : tuple of str
-        What a person should know of the input, doubtful classes above all (images/discovery/scan.py).
-    failures : tuple of Failure
-        Images that could not be read.
-    notes : Counter
-        How many of the images that were computed lost something on the way to 8-bit RGB, per note (images/load.py).
-    seconds : float
-        Times of the whole run.
-    times : RunTimes
-        Where the time of the images that were computed went.
-    device : str
-        What the network ran on, as ``cpu`` or ``gpu:0``; empty where nothing was computed.
-    worker_statistics : tuple of WorkerStatistics
-        Images and rate per device or node; empty where one device computed all.
-    precision_reason : str
-        Why the features are computed in that precision.
-    stop_signal : int or None
-        Number of the signal by which the run was asked to stop (extract/run.py); then the cache is as it was before,
-        and what was computed is kept aside.
-    """
-
-    output: Location
-    recipe: Recipe | None
-    layout: str
-    class_names: tuple[str, ...]
-    n_images: int = 0
-    n_computed: int = 0
-    reused: Counter[str] = field(default_factory=Counter)
-    computed: Counter[str] = field(default_factory=Counter)
-    n_gone: int = 0
-    keeps_gone: bool = False
-    ignored: tuple[str, ...] = ()
-    hidden_count: int = 0
-    notices: tuple[str, ...] = ()
-    failures: tuple[Failure, ...] = ()
-    notes: Counter[str] = field(default_factory=Counter)
-    seconds: float = 0.0
-    times: RunTimes = field(default_factory=RunTimes)
-    device: str = ""
-    worker_statistics: tuple[WorkerStatistics, ...] = ()
-    precision_reason: str = ""
-    stop_signal: int | None = None
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether the run was asked to stop before its end."""
-        return self.stop_signal is not None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, for scripts."""
-        return {
-            "output": str(self.output),
-            "recipe": None if self.recipe is None else json.loads(self.recipe.to_json()),
-            "layout": self.layout,
-            "class_names": list(self.class_names),
-            "n_images": self.n_images,
-            "n_computed": self.n_computed,
-            "reused": dict(self.reused),
-            "computed": dict(self.computed),
-            "n_gone": self.n_gone,
-            "keeps_gone": self.keeps_gone,
-            "failures": [{"path": failure.ref.path, "reason": failure.reason} for failure in self.failures],
-            "notes": dict(self.notes),
-            "n_ignored": len(self.ignored),
-            "hidden_count": self.hidden_count,
-            "notices": list(self.notices),
-            "seconds": self.seconds,
-            "device": self.device,
-            "precision_reason": self.precision_reason,
-            "shares": [asdict(one) for one in self.worker_statistics],
-            "interrupted": self.interrupted,
-        }

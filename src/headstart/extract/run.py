@@ -18,15 +18,15 @@ from headstart.cache.reader import FeatureCache, open_cache
 from headstart.cache.shards import is_cache
 from headstart.errors import DataError, RecipeMismatchError
 from headstart.extract.assemble import SOURCE, assemble, check_missing, is_current, source_of, with_missing
-from headstart.extract.engines.engine_choice import check_engine, make_engine
-from headstart.extract.engines.local_engine import Engine
+from headstart.extract.engines.engine import Engine, check_engine, make_engine
 from headstart.extract.intensity import find_intensity
 from headstart.extract.network import Network
-from headstart.extract.options import ExtractionSummary, ExtractOptions
+from headstart.extract.options import ExtractOptions
 from headstart.extract.output import Destination, destination, first_number
 from headstart.extract.plan import Plan, make_plan
 from headstart.extract.reused_rows import KnownRows, left_shards
 from headstart.extract.shard_jobs import Shard, ShardJob
+from headstart.extract.summary import ExtractionSummary
 from headstart.images.discovery.scan import ImageSet, classes_of, discover
 from headstart.images.discovery.table_rows import TABLE_SUFFIXES
 from headstart.images.read_ahead import decoded

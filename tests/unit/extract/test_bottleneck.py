@@ -8,9 +8,9 @@ import pytest
 from headstart.backbones import precision as device
 from headstart.backbones import registry
 from headstart.backbones.vgg16 import VGG16
-from headstart.extract import bottleneck as module
-from headstart.extract.bottleneck import bottleneck
-from headstart.extract.options import ExtractionSummary, ExtractOptions
+from headstart.extract import summary as module
+from headstart.extract.options import ExtractOptions
+from headstart.extract.summary import ExtractionSummary, bottleneck
 from headstart.images.read_ahead import RunTimes, StageTime
 
 

@@ -13,9 +13,9 @@ from buckets import KEY, SECRET, put_folder
 from fakes import FakeNetwork
 from headstart.cache.reader import open_cache
 from headstart.errors import DataError, ImageError, StorageError
-from headstart.extract.options import ExtractionSummary
 from headstart.extract.plan import make_plan
 from headstart.extract.run import extract_features
+from headstart.extract.summary import ExtractionSummary
 from headstart.images.discovery.scan import discover
 from headstart.storage import bucket
 from headstart.storage.address import location

@@ -17,14 +17,16 @@ from headstart.backbones import precision as devices
 from headstart.backbones.precision import pick_device
 from headstart.cache.reader import open_cache
 from headstart.errors import HeadstartError, ImageError
-from headstart.extract.engines import device_engine
 from headstart.extract.engines import device_engine as devices_engine
-from headstart.extract.engines.device_engine import devices_of, environment
+from headstart.extract.engines import engine
+from headstart.extract.engines.device_engine import environment
 from headstart.extract.engines.device_process import write_message
+from headstart.extract.engines.engine import devices_of
 from headstart.extract.network import Network
-from headstart.extract.options import ExtractionSummary, ExtractOptions
+from headstart.extract.options import ExtractOptions
 from headstart.extract.run import extract_features
 from headstart.extract.shard_jobs import ShardJob
+from headstart.extract.summary import ExtractionSummary
 from headstart.runtime import THREAD_VARIABLES
 from pictures import class_folders, picture
 
@@ -198,12 +200,12 @@ def test_no_more_processes_than_shards(data: Path, tmp_path: Path) -> None:
 
 
 def test_auto_is_every_gpu_and_int8_asks_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device_engine, "count_gpus", lambda: 3)
+    monkeypatch.setattr(engine, "count_gpus", lambda: 3)
     assert devices_of(ExtractOptions(), None) == ["gpu:0", "gpu:1", "gpu:2"]
     assert devices_of(ExtractOptions(precision="int8"), None) == ["auto"]
     assert devices_of(ExtractOptions(device="gpu:1"), None) == ["gpu:1"]
     for few in (0, 1):
-        monkeypatch.setattr(device_engine, "count_gpus", lambda few=few: few)
+        monkeypatch.setattr(engine, "count_gpus", lambda few=few: few)
         assert devices_of(ExtractOptions(), None) == ["auto"]
 
 

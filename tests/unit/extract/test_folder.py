@@ -15,8 +15,9 @@ from headstart.cache.shards import MANIFEST
 from headstart.errors import CacheError, HeadstartError
 from headstart.extract import estimate
 from headstart.extract.estimate import forecast_extraction
-from headstart.extract.options import ExtractionSummary, ExtractOptions
+from headstart.extract.options import ExtractOptions
 from headstart.extract.run import default_output, extract_features
+from headstart.extract.summary import ExtractionSummary
 from headstart.types import Silence
 from pictures import class_folders, picture
 

@@ -19,8 +19,9 @@ from headstart.cache.writer import ShardWriter
 from headstart.errors import HeadstartError, RecipeMismatchError
 from headstart.extract.estimate import forecast_extraction
 from headstart.extract.network import Network
-from headstart.extract.options import ExtractionSummary, ExtractOptions
+from headstart.extract.options import ExtractOptions
 from headstart.extract.run import extract_features
+from headstart.extract.summary import ExtractionSummary
 from headstart.fit import fit_head
 from headstart.images.load import sentences
 from headstart.predict import Predictor

@@ -18,8 +18,9 @@ from headstart.extract import output as destination
 from headstart.extract import pipeline, shard_jobs
 from headstart.extract import run as extraction
 from headstart.extract.lock import lock
-from headstart.extract.options import ExtractionSummary, ExtractOptions
+from headstart.extract.options import ExtractOptions
 from headstart.extract.run import extract_features
+from headstart.extract.summary import ExtractionSummary
 from headstart.types import FeatureBatch, Silence
 from pictures import class_folders, picture
 

@@ -17,8 +17,9 @@ from headstart.cache.reader import open_cache
 from headstart.errors import DataError
 from headstart.extract import estimate
 from headstart.extract.estimate import Forecast, forecast_extraction
-from headstart.extract.options import ExtractionSummary, ExtractOptions
+from headstart.extract.options import ExtractOptions
 from headstart.extract.run import extract_features
+from headstart.extract.summary import ExtractionSummary
 from headstart.types import FeatureBatch
 from pictures import class_folders
 

@@ -14,8 +14,8 @@ from fakes import FakeBackbone, FakeNetwork
 from headstart.cache.reader import open_cache
 from headstart.exchange.export_features import convert
 from headstart.exchange.merge_caches import merge_caches
-from headstart.extract.options import ExtractionSummary
 from headstart.extract.run import extract_features
+from headstart.extract.summary import ExtractionSummary
 from headstart.images.discovery.refs import ImageRefs
 from headstart.images.discovery.scan import ImageSet, discover
 from headstart.predict import collect_images

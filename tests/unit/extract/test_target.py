@@ -16,8 +16,8 @@ from fakes import FakeBackbone, FakeNetwork
 from headstart.cache.opening import copy_of
 from headstart.cache.reader import open_cache
 from headstart.errors import CacheError, StorageError
-from headstart.extract.options import ExtractionSummary
 from headstart.extract.run import extract_features
+from headstart.extract.summary import ExtractionSummary
 from headstart.storage import bucket, claim, objects
 from headstart.storage.address import location
 from headstart.storage.bucket import ExistsError

@@ -15,8 +15,9 @@ from headstart.exchange.merge_caches import merge_caches
 from headstart.extract import estimate
 from headstart.extract.estimate import bytes_per_row, forecast_extraction
 from headstart.extract.network import Network
-from headstart.extract.options import ExtractionSummary, ExtractOptions
+from headstart.extract.options import ExtractOptions
 from headstart.extract.run import extract_features
+from headstart.extract.summary import ExtractionSummary
 from headstart.repair import repair_cache
 from headstart.verify import verify_cache
 from pictures import class_folders, picture

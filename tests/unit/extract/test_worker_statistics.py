@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from headstart.extract.engines.ray_engine import WorkerPool
-from headstart.extract.options import StatisticsCollector, WorkerStatistics
+from headstart.extract.summary import StatisticsCollector, WorkerStatistics
 
 
 def clock(*times: float) -> Callable[[], float]:

@@ -1,4 +1,4 @@
-"""Extraction on several devices of one machine: a process for each, and the queue that hands shards to them."""
+"""Extraction on several devices of one machine: a process for each, and the queue that gives shards to them."""
 
 from __future__ import annotations
 
@@ -10,67 +10,28 @@ from collections import Counter
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from headstart.backbones.precision import count_gpus, pick_device
+from headstart.backbones.precision import pick_device
 from headstart.errors import HeadstartError
 from headstart.extract.engines.device_process import DeviceProcess
-from headstart.extract.engines.local_engine import Engine
-from headstart.extract.options import StatisticsCollector, WorkerStatistics
-from headstart.extract.shard_jobs import (
-    MAX_EXITS_IN_A_ROW,
-    Shard,
-    ShardJob,
-    ShardReport,
-    Task,
-    Tasks,
-    given_up,
-    to_choose_by,
-)
+from headstart.extract.engines.engine import Engine, devices_of
+from headstart.extract.network import Network
+from headstart.extract.options import ExtractOptions, OnImages
+from headstart.extract.shard_jobs import MAX_EXITS_IN_A_ROW, Shard, ShardJob, ShardReport, Task, Tasks, to_choose_by
+from headstart.images.read_ahead import RunTimes
 from headstart.runtime import THREAD_VARIABLES, usable_cores
+from headstart.types import ImageRef, Recipe
 
-if TYPE_CHECKING:
-    from headstart.extract.network import Network
-    from headstart.extract.options import ExtractOptions, OnImages
-    from headstart.images.read_ahead import RunTimes
-    from headstart.types import ImageRef, Recipe
-
-#: What tells CUDA and ROCm which GPUs there are.
+#: Environment variables with the GPUs that CUDA and ROCm use.
 VISIBLE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 
-
-def devices_of(options: ExtractOptions, existing: Recipe | None) -> list[str]:
-    """Return the devices that a run uses, by name; ``auto`` alone where it is for the network to pick one.
-
-    ``auto`` is every GPU there is. An int8 network runs on the CPU alone, and TensorFlow is not asked about GPUs for it.
-
-    Raises
-    ------
-    HeadstartError
-        If the option names none, or a GPU that is not there.
-    """
-    names = options.device.split(",")
-    if len(names) > 1:
-        return [pick_device(name.strip()).name for name in names]
-    precision = options.precision if existing is None else existing.precision
-    if names != ["auto"] or precision == "int8":
-        return names
-    n_gpus = count_gpus()
-    return [f"gpu:{number}" for number in range(n_gpus)] if n_gpus > 1 else names
+#: Longest wait for a message, seconds; then it is checked whether the run is to stop.
+LOOK_SECONDS = 0.5
 
 
 def environment(name: str, n_threads: int, here: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the environment of a process that sees one device.
-
-    Parameters
-    ----------
-    name : str
-        ``cpu`` or ``gpu:N``, where N counts those that this process sees.
-    n_threads : int
-        Threads of its network.
-    here : mapping
-        The environment of this process.
-    """
+    """Return the environment of a process that sees one device: ``cpu``, or ``gpu:N``, counted as ``here``."""
     found = dict(here)
     for variable in VISIBLE_VARIABLES:
         found[variable] = "-1" if name == "cpu" else number_of(name, here.get(variable, ""))
@@ -80,37 +41,21 @@ def environment(name: str, n_threads: int, here: Mapping[str, str] = os.environ)
 
 
 def number_of(name: str, visible: str) -> str:
-    """Return what a GPU is called by those who gave a list of visible ones, as ``3`` or ``GPU-…``; its number without one."""
+    """Return a GPU's entry in a list of visible ones, e.g. ``3`` or ``GPU-…``; its number without a list."""
     number = int(name.removeprefix("gpu:"))
     listed = [entry.strip() for entry in visible.split(",") if entry.strip()]
     return listed[number] if number < len(listed) else str(number)
 
 
-#: Seconds that messages are waited for at a time, between looks at whether the run is to stop.
-LOOK_SECONDS = 0.5
-
-
 class DevicesEngine(Engine):
-    """Runs shards on several devices of this machine. Use as a context manager: at its end the processes are gone.
-
-    Parameters
-    ----------
-    network : Network
-        Goes to every process.
-    job : ShardJob
-        What is the same for every shard; the threads that decode are shared out.
-    options : ExtractOptions
-        Those of the run.
-    """
+    """Runs shards in one process per device of this machine; the decoding threads are divided among them."""
 
     def __init__(self, network: Network, job: ShardJob, options: ExtractOptions) -> None:
-        self.network, self.job, self.options = network, job, options
+        super().__init__(network, job, options)
         self._names: list[str] = []
         self.processes: list[DeviceProcess] = []
         self._inbox: SimpleQueue[tuple[DeviceProcess, tuple[Any, ...] | None]] = SimpleQueue()
-        self._statistics, self._exits_in_a_row = StatisticsCollector(), 0
-        self._stopping = False
-        self._recipe: Recipe
+        self._exits_in_a_row, self._stopping = 0, False
         self._waiting: Tasks
         self._on_images: OnImages
         self._times: RunTimes
@@ -120,19 +65,17 @@ class DevicesEngine(Engine):
             process.end()
 
     def prepare(self, existing: Recipe | None, refs: Sequence[ImageRef]) -> tuple[Recipe, str] | None:
-        """See :class:`~headstart.extract.engines.local_engine.Engine`: one process chooses; images may end it."""
+        """See :class:`Engine`: one process chooses, since images may end it."""
         if existing is None and self.options.precision == "int8":
             raise HeadstartError(
-                "A network is quantised by a run on one device. Received: device {self.options.device}.",
+                f"A network is quantised by a run on one device. Received: device {self.options.device}.",
                 hint="Leave out `device`.",
             )
         n_shards = -(-len(refs) // self.options.file_images)
         self._names = [pick_device(name).name for name in devices_of(self.options, existing)[:n_shards]]
+        self.device = ",".join(self._names)
         self.processes = [self._start(name) for name in self._names]
-        if existing is not None:
-            self._recipe = existing
-            return existing, f"{existing.precision}: as the rows that exist"
-        return self._chosen(to_choose_by(refs))
+        return self._as_existing(existing) if existing is not None else self._chosen(to_choose_by(refs))
 
     def _chosen(self, waiting: Tasks) -> tuple[Recipe, str] | None:
         """Return what the first process that finds images to choose by has chosen."""
@@ -163,16 +106,7 @@ class DevicesEngine(Engine):
         on_images: OnImages,
         times: RunTimes,
     ) -> Generator[ShardReport]:
-        """Yield a report for each shard whose file is there, in the order in which they end.
-
-        What a process had not reported when it exited is computed again, each shard by a process that has nothing else to do.
-        Images over which two have exited are divided until the one is found that ends the process; it becomes a failure.
-
-        Raises
-        ------
-        HeadstartError
-            If a process raised an error, or processes exit without finishing a shard.
-        """
+        """See :class:`Engine`."""
         self._waiting, self._on_images, self._times = Tasks(shards), on_images, times
         self._stopping, start = False, time.perf_counter()
         while self._at_work(info, stop):
@@ -182,7 +116,7 @@ class DevicesEngine(Engine):
         times.of_several(len(self.processes))
 
     def _at_work(self, info: dict[str, str], stop: threading.Event) -> bool:
-        """Start pipelines while anything waits, or let them end where the run is to stop; return whether any is running."""
+        """Start pipelines while anything waits, or end them if the run is to stop; return whether any is running."""
         if stop.is_set() and not self._stopping:
             self._stopping = True
             for process in self.processes:
@@ -194,7 +128,7 @@ class DevicesEngine(Engine):
         return any(process.is_running for process in self.processes)
 
     def _taken(self, process: DeviceProcess, message: tuple[Any, ...] | None) -> Generator[ShardReport]:
-        """Answer a message; yield the reports that come of it."""
+        """Answer a message; yield the reports that result from it."""
         if message is None:
             yield from self._lost(process)
         elif message[0] == "next":
@@ -207,7 +141,7 @@ class DevicesEngine(Engine):
             self._times.add(message[1])
 
     def _messages(self) -> list[tuple[DeviceProcess, tuple[Any, ...] | None]]:
-        """Return a message, or nothing after a while; an error is raised here as it was there."""
+        """Return a message, or nothing after a while; an error of the process is raised here."""
         try:
             process, message = self._inbox.get(timeout=LOOK_SECONDS)
         except Empty:
@@ -217,7 +151,7 @@ class DevicesEngine(Engine):
         return [(process, message)] if process in self.processes else []
 
     def _give(self, process: DeviceProcess) -> None:
-        """Give a process the next shard, or end its pipeline; one over which another exited it gets alone."""
+        """Give a process the next shard, or end its pipeline; a shard over which another exited is given alone."""
         waiting = self._waiting
         if self._stopping or not waiting or process.is_alone or (waiting.is_suspect and process.tasks):
             process.send("end")
@@ -230,19 +164,15 @@ class DevicesEngine(Engine):
     def _reported(self, process: DeviceProcess, report: ShardReport) -> Generator[ShardReport]:
         process.tasks.pop(report.path, None)
         self._exits_in_a_row = 0
-        n_images = report.n_images + len(report.failures)
-        if n_images:
-            self._statistics.add(process.name, n_images)
-            self._on_images(n_images, process.name)
+        if self._count(report, process.name, self._on_images):
             yield report
 
     def _lost(self, process: DeviceProcess) -> Generator[ShardReport]:
         """Queue again what a process that exited had not reported; yield what is given up."""
         self._replace(process)
         for task in list(process.tasks.values()):
-            lost = self._waiting.put_back(task)
-            if lost is not None:
-                yield from self._reported(process, given_up(lost, self._recipe, self.job))
+            if report := self._put_back(task, self._waiting):
+                yield from self._reported(process, report)
 
     def _replace(self, process: DeviceProcess) -> None:
         process.end()
@@ -262,11 +192,5 @@ class DevicesEngine(Engine):
         setup = name, self.network, job, n_threads, self.options.shard_images
         return DeviceProcess(name, environment(name, n_threads), setup, self._inbox)
 
-    @property
-    def device(self) -> str:
-        """See :class:`headstart.extract.engines.local_engine.Engine`: their names with commas between."""
-        return ",".join(self._names)
-
-    def statistics(self) -> tuple[WorkerStatistics, ...]:
-        """See :class:`headstart.extract.engines.local_engine.Engine`: by device."""
-        return self._statistics.collect(Counter(process.name for process in self.processes))
+    def _n_workers(self) -> Mapping[str, int]:
+        return Counter(process.name for process in self.processes)

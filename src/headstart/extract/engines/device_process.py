@@ -11,41 +11,39 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from queue import SimpleQueue
-from typing import IO, TYPE_CHECKING, Any, NoReturn
+from typing import IO, Any, NoReturn
 
 from headstart.backbones.precision import pick_device
 from headstart.errors import HeadstartError
 from headstart.extract.engines.ray_engine import Worker
+from headstart.extract.network import Network
 from headstart.extract.pipeline import Pipeline
+from headstart.extract.shard_jobs import Shard, ShardJob, Task
 from headstart.images.read_ahead import RunTimes
-
-if TYPE_CHECKING:
-    from headstart.extract.network import Network
-    from headstart.extract.shard_jobs import Shard, ShardJob, Task
-    from headstart.types import Recipe
+from headstart.types import Recipe
 
 
 class DeviceProcess:
-    """A process of its own, started anew instead of forked: TensorFlow and CUDA do not survive a fork.
+    """A process for one device, started anew instead of forked: TensorFlow and CUDA do not survive a fork.
 
-    Messages are tuples that begin with a word; they go through its standard input and output, which end when it does,
-    whatever ends it. Both ends are this program, so they are pickled. Nobody else's Ctrl-C reaches it.
+    Messages are tuples that begin with a word, pickled, through its standard input and output; both ends are this program.
+    It does not receive the terminal's Ctrl-C.
 
     Parameters
     ----------
     name : str
-        Name of its device.
+        Name of the device.
     environment : mapping
         Environment of the process.
     setup : tuple
-        Its first message.
+        The first message.
     inbox : SimpleQueue
-        Gets ``(process, message)`` for each of its messages; the last one, when it has ended, is None.
+        Receives ``(process, message)`` for each message; None as the last one, when the process has ended.
 
     Attributes
     ----------
     tasks : dict
-        What it was given and has not reported, by the path of the shard.
+        Tasks that it was given and has not reported, by the path of the shard.
     is_running, is_alone : bool
         Whether it runs a pipeline, and whether that is for a single shard.
     """
@@ -77,16 +75,16 @@ class DeviceProcess:
 
     @property
     def pid(self) -> int:
-        """Its number."""
+        """Identifier of the process."""
         return self._process.pid
 
     def send(self, *message: Any) -> None:
-        """Send a message; where the process has ended, nothing: that comes as its last message."""
+        """Send a message, unless the process has ended, which its last message says."""
         with self._sending, suppress(OSError, ValueError):
             write_message(self._stdin, message)
 
     def end(self) -> None:
-        """End it at once."""
+        """Kill the process."""
         self._process.kill()
         self._process.wait()
         self._listener.join()
@@ -95,7 +93,7 @@ class DeviceProcess:
                 stream.close()
 
     def _listen(self, setup: tuple[Any, ...]) -> None:
-        # The first message is long (weights), and read once the process has started: not for who starts it to wait for.
+        # The first message is long (weights) and read once the process has started: its starter does not wait for that.
         try:
             with suppress(OSError, ValueError):
                 write_message(self._stdin, setup)
@@ -107,13 +105,13 @@ class DeviceProcess:
 
 
 def write_message(stream: IO[bytes], message: tuple[Any, ...]) -> None:
-    """Write a message whole."""
+    """Write a message."""
     stream.write(pickle.dumps(message))
     stream.flush()
 
 
 def read_message(stream: IO[bytes]) -> tuple[Any, ...] | None:
-    """Return the next message, waiting for it; None where the other process has ended, in the middle of one too."""
+    """Wait for the next message and return it; None if the other process has ended."""
     try:
         message: tuple[Any, ...] = pickle.load(stream)  # noqa: S301
     except (EOFError, OSError, ValueError, pickle.UnpicklingError):
@@ -122,30 +120,14 @@ def read_message(stream: IO[bytes]) -> tuple[Any, ...] | None:
 
 
 class DeviceWorker(Worker):
-    """Answers the messages of the process that has started this one, and ends when that does.
+    """Answers the messages of the process that has started this one, and exits when that does.
 
-    Parameters
-    ----------
-    name : str
-        Name of the device in the other process.
-    network, job
-        See :class:`Worker`.
-    n_threads : int
-        Threads of the network.
-    max_unpublished : int
-        Images that a crash may cost.
-    *streams : binary files
-        Messages come from the first and go to the second.
+    ``max_unpublished`` is the number of images that a crash may cost; messages come from the first of the two ``streams`` and
+    go to the second.
     """
 
     def __init__(
-        self,
-        name: str,
-        network: Network,
-        job: ShardJob,
-        n_threads: int,
-        max_unpublished: int,
-        *streams: IO[bytes],
+        self, name: str, network: Network, job: ShardJob, n_threads: int, max_unpublished: int, *streams: IO[bytes]
     ) -> None:
         super().__init__(network, job, n_threads)
         self._name, self._job, self._max_unpublished = name, job, max_unpublished
@@ -154,7 +136,7 @@ class DeviceWorker(Worker):
         threading.Thread(target=self._listen, daemon=True, name="messages").start()
 
     def serve(self) -> None:
-        """Answer messages, as long as there is somebody to answer."""
+        """Answer messages until the other process ends."""
         while True:
             kind, *values = self._inbox.get()
             try:
@@ -191,7 +173,7 @@ class DeviceWorker(Worker):
             yield values[0]
 
     def _check_device(self) -> None:
-        """Raise HeadstartError where TensorFlow does not see the GPU of this process, rather than go on without it."""
+        """Raise HeadstartError if TensorFlow does not see the GPU of this process."""
         if self._name.startswith("gpu"):
             pick_device("gpu:0")
 
@@ -208,7 +190,7 @@ class DeviceWorker(Worker):
 
 
 def tell(stream: IO[bytes], message: tuple[Any, ...]) -> None:
-    """Send a message to the process that has started this one; where that has ended, so does this one."""
+    """Send a message to the process that has started this one; exit if that has ended."""
     try:
         write_message(stream, message)
     except OSError:
@@ -216,20 +198,17 @@ def tell(stream: IO[bytes], message: tuple[Any, ...]) -> None:
 
 
 def leave() -> NoReturn:
-    """End at once, since nobody is left to compute for: what is unfinished is discarded as after any kill.
-
-    Without a word, and without the end of an interpreter, which would wait for threads that read and compute.
-    """
+    """Exit at once, without waiting for threads that read and compute; unfinished shards are discarded as after any kill."""
     os._exit(1)
 
 
 def sendable(error: Exception) -> Exception:
-    """Return an error that another process can raise; of one that is not meant for the user, all that is known."""
+    """Return an error that another process can raise; with the traceback, unless it is an expected one."""
     return error if isinstance(error, HeadstartError) else RuntimeError("".join(traceback.format_exception(error)))
 
 
 def main() -> None:
-    """Keep standard output for messages: what libraries print goes to standard error."""
+    """Serve messages on standard output; what libraries print goes to standard error."""
     stream_in, stream_out = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     try:

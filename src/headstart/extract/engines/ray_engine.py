@@ -6,53 +6,36 @@ import platform
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
 from headstart.errors import HeadstartError
-from headstart.extract.engines.local_engine import Engine
-from headstart.extract.network import PROOF_IMAGES, first_images
-from headstart.extract.options import StatisticsCollector, WorkerStatistics
+from headstart.extract.engines.engine import Engine
+from headstart.extract.network import PROOF_IMAGES, Network, Sample, first_images
+from headstart.extract.options import ExtractOptions, OnImages
 from headstart.extract.pipeline import extract_shard
-from headstart.extract.shard_jobs import (
-    MAX_EXITS_IN_A_ROW,
-    Shard,
-    ShardJob,
-    ShardReport,
-    Task,
-    Tasks,
-    given_up,
-    to_choose_by,
-)
+from headstart.extract.shard_jobs import MAX_EXITS_IN_A_ROW, Shard, ShardJob, ShardReport, Task, Tasks, to_choose_by
+from headstart.images.read_ahead import RunTimes
 from headstart.ray_cluster import check_installed, connected, nodes, result_of, worker_resources
 from headstart.runtime import limit_threads
 from headstart.storage.objects import upload
+from headstart.types import Backbone, ImageRef, Recipe
 
-if TYPE_CHECKING:
-    from headstart.extract.network import Network, Sample
-    from headstart.extract.options import ExtractOptions, OnImages
-    from headstart.images.read_ahead import RunTimes
-    from headstart.types import Backbone, ImageRef, Recipe
+#: Longest wait for an answer, seconds; then it is checked whether the run is to stop.
+LOOK_SECONDS = 0.5
+
+#: Seconds without a single actor, e.g. while lost nodes are replaced, after which the cluster is given up.
+NO_ACTOR_SECONDS = 600.0
 
 
 class Worker:
-    """What runs in an actor: one network, one shard at a time.
-
-    Parameters
-    ----------
-    network : Network
-        Where the backbone comes from.
-    job : ShardJob
-        What is the same for every shard.
-    n_cpus : int
-        Cores that are this actor's own.
-    """
+    """Runs in an actor, which has ``n_cpus`` cores: one network, one shard at a time."""
 
     def __init__(self, network: Network, job: ShardJob, n_cpus: int) -> None:
         limit_threads(n_cpus)
@@ -61,10 +44,7 @@ class Worker:
         self._stop = threading.Event()
 
     def choose(self, refs: Sequence[ImageRef]) -> tuple[Recipe, str] | None:
-        """Load the network in the precision that suits this node and the first of these images.
-
-        Returns its recipe, and why it is that one; None where no image can be decoded.
-        """
+        """Load the network in the precision for this node and the first of these images; return as ``Engine.prepare``."""
         images = first_images(refs, self._network.wanted(None), self._job, PROOF_IMAGES)
         if not len(images):
             return None
@@ -90,7 +70,7 @@ class Worker:
         return self._backbone
 
     def place(self) -> tuple[str, str]:
-        """Return the name of the node, and what tells it from others of that name."""
+        """Return the name and the identifier of the node."""
         import ray
 
         return platform.node(), str(ray.get_runtime_context().get_node_id())
@@ -101,71 +81,32 @@ class Worker:
 
 
 def no_sample() -> Sample:
-    """Draw no images: a quantised network comes here with its recipe (:meth:`RayEngine.prepare`)."""
+    """Raise HeadstartError: a quantised network comes with its recipe (:meth:`RayEngine.prepare`)."""
     raise HeadstartError("A worker of a cluster quantises no network.")
-
-
-#: Seconds that answers are waited for at a time, between looks at whether the run is to stop.
-LOOK_SECONDS = 0.5
-
-#: Seconds without a single actor, as while lost nodes are replaced, before the cluster is given up.
-NO_ACTOR_SECONDS = 600.0
 
 
 @dataclass(slots=True, eq=False)
 class Actor:
-    """An actor as the driver sees it.
-
-    Attributes
-    ----------
-    handle : ray.actor.ActorHandle
-        The actor.
-    arrival : ray.ObjectRef, optional
-        Resolves to the name of its node once it is placed; None after that.
-    node : str
-        Name of its node.
-    work : (ray.ObjectRef, Task), optional
-        The pending answer, and the task that it belongs to.
-    """
+    """An actor as seen by the driver."""
 
     handle: Any
-    arrival: Any
+    arrival: Any  # resolves to the name of its node once it is placed; None after that
     node: str = ""
-    work: tuple[Any, Task] | None = None
+    work: tuple[Any, Task] | None = None  # the pending answer and its task
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of a task.
-
-    Attributes
-    ----------
-    task : Task
-        The task.
-    node : str
-        Name of the node that it was done on.
-    value : Any
-        What the actor answered.
-    exited : bool
-        Whether the actor exited without an answer.
-    """
+    """The result of a task."""
 
     task: Task
     node: str
     value: Any = None
-    exited: bool = False
+    exited: bool = False  # whether the actor exited without an answer
 
 
 class WorkerPool:
-    """A fixed number of actors, some of which may not be placed yet.
-
-    Parameters
-    ----------
-    start : callable
-        Returns the handle of a new actor, whose method ``place`` returns its node.
-    size : int
-        Actors at a time.
-    """
+    """A fixed number of actors, some of which may not be placed yet; ``start`` returns the handle of a new one."""
 
     def __init__(self, start: Callable[[], Any], size: int) -> None:
         self._start_actor = start
@@ -175,17 +116,13 @@ class WorkerPool:
 
     @property
     def idle(self) -> list[Actor]:
-        """Actors that are placed and have nothing to do."""
+        """Actors that are placed and have no task."""
         return [actor for actor in self.actors if actor.arrival is None and actor.work is None]
 
     @property
     def at_work(self) -> bool:
-        """Whether any actor has something to do."""
+        """Whether any actor has a task."""
         return any(actor.work for actor in self.actors)
-
-    def give(self, actor: Actor, task: Task, reference: Any) -> None:
-        """Record the pending answer of an actor."""
-        actor.work = reference, task
 
     def answers(self) -> list[Answer]:
         """Wait up to :data:`LOOK_SECONDS`, and return the answers; actors that exited are replaced.
@@ -214,7 +151,7 @@ class WorkerPool:
         return [answer for answer in found if answer is not None]
 
     def _answer(self, actor: Actor, reference: Any) -> Answer | None:
-        """Return the answer of an actor; None where it was only placed, or exited before it had a task."""
+        """Return the answer of an actor; None if it was only placed, or exited before it had a task."""
         import ray
 
         work, actor.work = actor.work, None
@@ -253,16 +190,7 @@ class WorkerPool:
 
 
 class RayEngine(Engine):
-    """Runs shards in the actors of a cluster. Use as a context manager: at its end the actors are gone.
-
-    Parameters
-    ----------
-    network : Network
-        Goes to every actor.
-    job : ShardJob
-        What is the same for every shard.
-    options : ExtractOptions
-        Those of the run; ``cluster`` says where actors run.
+    """Runs shards in the actors of a Ray cluster.
 
     Raises
     ------
@@ -272,10 +200,8 @@ class RayEngine(Engine):
 
     def __init__(self, network: Network, job: ShardJob, options: ExtractOptions) -> None:
         check_installed()
-        self.network, self.job, self.options = network, job, options
-        self._statistics = StatisticsCollector()
+        super().__init__(network, job, options)
         self._pool: WorkerPool
-        self._recipe: Recipe
 
     def __enter__(self) -> Self:
         import ray
@@ -296,10 +222,9 @@ class RayEngine(Engine):
                 ray.kill(actor.handle)
 
     def prepare(self, existing: Recipe | None, refs: Sequence[ImageRef]) -> tuple[Recipe, str] | None:
-        """See :class:`~headstart.extract.engines.local_engine.Engine`: one actor chooses, since images may end a process."""
+        """See :class:`Engine`: one actor chooses, since images may end a process."""
         if existing is not None:
-            self._recipe = existing
-            return existing, f"{existing.precision}: as the rows that exist"
+            return self._as_existing(existing)
         if self.options.precision == "int8":
             raise HeadstartError(
                 "A network is quantised on a sample of all images, which a cluster does not draw. Make a cache of some "
@@ -309,7 +234,7 @@ class RayEngine(Engine):
         while waiting or pool.at_work:
             for actor in pool.idle[: 0 if pool.at_work else 1]:
                 task = waiting.next()
-                pool.give(actor, task, actor.handle.choose.remote(task.shard.refs))
+                actor.work = actor.handle.choose.remote(task.shard.refs), task
             for answer in pool.answers():
                 if answer.exited:
                     waiting.put_back(answer.task)
@@ -327,16 +252,7 @@ class RayEngine(Engine):
         on_images: OnImages,
         times: RunTimes,
     ) -> Generator[ShardReport]:
-        """Yield a report for each shard whose file is there, in the order in which they end; ``times`` is told nothing.
-
-        The shard of an actor that exited is computed again by another. Images over which two have exited are divided until
-        the one is found that ends the process; it becomes a failure.
-
-        Raises
-        ------
-        HeadstartError
-            If a worker raised an error, or actors exit without finishing a shard.
-        """
+        """See :class:`Engine`."""
         waiting, pool = Tasks(shards), self._pool
         stopping = False
         while pool.at_work or (waiting and not stopping):
@@ -348,26 +264,14 @@ class RayEngine(Engine):
                 if waiting and not stopping:
                     task = waiting.next()
                     self._statistics.start(actor.node)
-                    pool.give(actor, task, actor.handle.extract.remote(task.shard, self._recipe, info))
+                    actor.work = actor.handle.extract.remote(task.shard, self._recipe, info), task
             for answer in pool.answers():
-                report = self._report(answer, waiting)
-                if report is not None:
-                    n_images = report.n_images + len(report.failures)
-                    self._statistics.add(answer.node, n_images)
-                    on_images(n_images, answer.node)
+                report = self._put_back(answer.task, waiting) if answer.exited else answer.value
+                if report is not None and self._count(report, answer.node, on_images):
                     yield report
 
-    def _report(self, answer: Answer, waiting: Tasks) -> ShardReport | None:
-        """Return the report of a shard; None where it is computed again, or nothing was written."""
-        if answer.exited:
-            lost = waiting.put_back(answer.task)
-            return None if lost is None else given_up(lost, self._recipe, self.job)
-        report: ShardReport = answer.value
-        return report if report.n_images or report.failures else None
-
-    def statistics(self) -> tuple[WorkerStatistics, ...]:
-        """See :class:`headstart.extract.engines.local_engine.Engine`: by node."""
-        return self._statistics.collect(Counter(actor.node for actor in self._pool.actors if actor.node))
+    def _n_workers(self) -> Mapping[str, int]:
+        return Counter(actor.node for actor in self._pool.actors if actor.node)
 
     def _start_actor(self) -> Any:
         import ray
