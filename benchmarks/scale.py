@@ -31,8 +31,7 @@ from headstart.cache.reader import FeatureCache, open_cache
 from headstart.cache.writer import ShardWriter
 from headstart.extract.assemble import assemble, is_current
 from headstart.extract.options import SHARD_IMAGES
-from headstart.extract.plan import make_plan
-from headstart.extract.reused_rows import KnownRows
+from headstart.extract.plan import KnownRows, make_plan
 from headstart.images.discovery.refs import ImageRefs
 from headstart.types import FeatureBatch, ImageRef, ImageRow, Recipe
 from machine import write_result

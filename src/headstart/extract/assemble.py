@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
     from headstart.cache.reader import FeatureCache
     from headstart.extract.options import ExtractOptions
-    from headstart.extract.plan import Plan
-    from headstart.extract.reused_rows import KnownRows
+    from headstart.extract.plan import KnownRows, Plan
     from headstart.storage.address import Location
 
 #: Share of the rows of a cache that may be dropped unasked.

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from headstart.cache.reader import FeatureCache
     from headstart.extract.network import Network
-    from headstart.extract.reused_rows import KnownRows
+    from headstart.extract.plan import KnownRows
     from headstart.storage.address import Location
     from headstart.types import Backbone, Progress, Recipe
 

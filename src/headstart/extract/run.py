@@ -22,9 +22,8 @@ from headstart.extract.engines.engine import Engine, check_engine, make_engine
 from headstart.extract.intensity import find_intensity
 from headstart.extract.network import Network
 from headstart.extract.options import ExtractOptions
-from headstart.extract.output import Destination, destination, first_number
-from headstart.extract.plan import Plan, make_plan
-from headstart.extract.reused_rows import KnownRows, left_shards
+from headstart.extract.output import Destination, destination, first_number, left_shards
+from headstart.extract.plan import KnownRows, Plan, make_plan
 from headstart.extract.shard_jobs import Shard, ShardJob
 from headstart.extract.summary import ExtractionSummary
 from headstart.images.discovery.scan import ImageSet, classes_of, discover

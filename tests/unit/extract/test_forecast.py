@@ -18,7 +18,7 @@ from headstart.extract import estimate
 from headstart.extract.estimate import Forecast, bytes_per_row, forecast_extraction, free_disk_bytes
 from headstart.extract.lock import lock
 from headstart.extract.options import ExtractOptions
-from headstart.extract.reused_rows import KnownRows
+from headstart.extract.plan import KnownRows
 from headstart.extract.run import extract_features
 from headstart.extract.summary import ExtractionSummary
 from pictures import class_folders, picture

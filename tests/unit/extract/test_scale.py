@@ -24,8 +24,7 @@ from headstart.cache.safe_reads import StoredRows
 from headstart.cache.shards import ShardFolder
 from headstart.cache.writer import ShardWriter
 from headstart.extract.assemble import assemble, is_current
-from headstart.extract.plan import make_plan
-from headstart.extract.reused_rows import KnownRows
+from headstart.extract.plan import KnownRows, make_plan
 from headstart.extract.run import extract_features
 from headstart.images.discovery.refs import ImageRefs
 from headstart.quality.file_checks import file_findings, read_columns

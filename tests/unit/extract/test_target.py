@@ -16,9 +16,10 @@ from fakes import FakeBackbone, FakeNetwork
 from headstart.cache.opening import copy_of
 from headstart.cache.reader import open_cache
 from headstart.errors import CacheError, StorageError
+from headstart.extract import lock as claim
 from headstart.extract.run import extract_features
 from headstart.extract.summary import ExtractionSummary
-from headstart.storage import bucket, claim, objects
+from headstart.storage import bucket, objects
 from headstart.storage.address import location
 from headstart.storage.bucket import ExistsError
 from pictures import class_folders, picture

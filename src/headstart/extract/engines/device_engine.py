@@ -106,7 +106,6 @@ class DevicesEngine(Engine):
         on_images: OnImages,
         times: RunTimes,
     ) -> Generator[ShardReport]:
-        """See :class:`Engine`."""
         self._waiting, self._on_images, self._times = Tasks(shards), on_images, times
         self._stopping, start = False, time.perf_counter()
         while self._at_work(info, stop):

@@ -122,7 +122,6 @@ class LocalEngine(Engine):
         self.backbone = None
 
     def prepare(self, existing: Recipe | None, refs: Sequence[ImageRef]) -> tuple[Recipe, str] | None:
-        """See :class:`Engine`."""
         images = first_images(refs, self.network.wanted(None), self.job, self.options.batch_size or PROOF_IMAGES)
         if not len(images):
             return None
@@ -141,7 +140,6 @@ class LocalEngine(Engine):
         on_images: OnImages,
         times: RunTimes,
     ) -> Generator[ShardReport]:
-        """See :class:`Engine`."""
         if self.backbone is None:
             raise HeadstartError("Nothing is prepared: call prepare() first.")
         pipeline = Pipeline(

@@ -252,7 +252,6 @@ class RayEngine(Engine):
         on_images: OnImages,
         times: RunTimes,
     ) -> Generator[ShardReport]:
-        """See :class:`Engine`."""
         waiting, pool = Tasks(shards), self._pool
         stopping = False
         while pool.at_work or (waiting and not stopping):
