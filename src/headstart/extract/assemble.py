@@ -1,4 +1,4 @@
-"""Plan and computed shards → the rows of the new cache; rows whose images are gone are dropped or kept on request."""
+"""Plan and computed shards to the rows of the new cache; rows whose images are gone are dropped, or kept on request."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from headstart.extract.plan import KnownRows, Plan
     from headstart.storage.address import Location
 
-#: Share of the rows of a cache that may be dropped unasked.
+#: Share of the rows of a cache that may be dropped without ``drop_missing``.
 MAX_DROPPED = 0.5
 
-#: Name, among the provenance of a cache (``info``), of the folder that its images were found in.
+#: Key of the folder of images in the provenance of a cache (``info``).
 SOURCE = "source"
 
 
@@ -41,18 +41,10 @@ def source_of(root: Location) -> str:
 def check_missing(
     sources: Sequence[KnownRows], plan: Plan, root: Location, target: Location, options: ExtractOptions
 ) -> None:
-    """Raise DataError where a run would drop most rows of a cache, or any rows that were made from another folder.
+    """Raise DataError if a run would drop most rows of a cache, or any rows that were made from another folder.
 
-    Parameters
-    ----------
-    sources : sequence of KnownRows
-        The open cache that is to be brought up to date, if there is one, and the shards of an interrupted run.
-    plan : Plan
-        What the run would do with them.
-    root, target : Path or Address
-        The folder of images, and the cache.
-    options : ExtractOptions
-        With ``keep_missing`` rows of the cache are not dropped, and with ``drop_missing`` it was asked for.
+    ``keep_missing`` keeps the rows of the cache, and ``drop_missing`` allows to drop them. The first of the ``sources``
+    is the open cache to bring up to date, if there is one; the others are shards of an interrupted run.
     """
     if options.drop_missing:
         return
@@ -78,7 +70,7 @@ def check_missing(
 
 
 def other_folder(source: KnownRows, root: Location) -> str:
-    """Return the folder that rows were made from, where it is known and another one than now; else nothing."""
+    """Return the folder that rows were made from, if it is known and another one than now; else nothing."""
     known = str(source.info.get(SOURCE, ""))
     return "" if known in ("", source_of(root)) else printable(known)
 
@@ -95,9 +87,9 @@ def assemble(
     plan : Plan
         How each image comes to its row.
     new : sequence of KnownRows
-        What was computed since; numbered behind the sources of the plan.
+        The computed shards; numbered after the sources of the plan.
     n_sources : int
-        How many those are.
+        Number of these sources.
     failures : sequence of Failure
         Failures of the computed images.
     """
@@ -116,17 +108,7 @@ def assemble(
 
 
 def with_missing(rows: MergedRows, old: FeatureCache, gone: NDArray[np.int64]) -> MergedRows:
-    """Return the rows, and those of the old cache, its first source, whose images are gone, sorted by path.
-
-    Parameters
-    ----------
-    rows : MergedRows
-        Rows of the existing images.
-    old : FeatureCache
-        The cache that is brought up to date.
-    gone : ndarray of shape (n_gone,), int64
-        Those of its rows (extract/plan.py).
-    """
+    """Return the rows and the ``gone`` ones of the old cache, the first source, sorted by path."""
     refs = ImageRefs.of(chain(rows.refs, old.iter_refs(gone)))
     order = np.array(sorted(range(len(refs)), key=refs.paths.raw), np.int64)
     sources = np.concatenate([rows.sources, np.zeros(len(gone), np.int32)])
@@ -140,7 +122,7 @@ def is_current(
     class_names: tuple[str, ...],
     layout: str,
 ) -> bool:
-    """Return whether the old cache, the first source, already has_descriptions this."""
+    """Return whether the old cache, the first source, already has these rows and descriptions."""
     return (
         old.n_images == len(rows)
         and old.class_names == class_names
@@ -148,11 +130,11 @@ def is_current(
         and not rows.sources.any()
         and np.array_equal(rows.rows, np.arange(len(rows)))
         and has_descriptions(old, rows.refs)
-        and list(map(said_of, old.failures)) == list(map(said_of, failures))
+        and list(map(_key_of, old.failures)) == list(map(_key_of, failures))
     )
 
 
-def said_of(failure: Failure) -> tuple[str | None, ...]:
-    """Return what a cache has_descriptions of an image that could not be read, but for its times."""
+def _key_of(failure: Failure) -> tuple[str | None, ...]:
+    """Return what a cache stores of an unreadable image, except its times."""
     ref = failure.ref
     return ref.path, ref.label, ref.split, ref.group, failure.reason

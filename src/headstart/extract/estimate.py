@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
     from headstart.storage.address import Location
     from headstart.types import Backbone, Progress, Recipe
 
-#: A compressed row of block5_pool, as a share of what it is without, by its views: 0.12 to 0.17 on photographs (hymenoptera,
+#: Compressed size of a row of block5_pool as a share of its size, by views: 0.12 to 0.17 on photographs (hymenoptera,
 #: flowers17) and solar cells, float16 and zstd, since nine of ten values are zero. The mean of two views has fewer zeros and
-#: takes 1.23 times as much (hymenoptera). Other layers are counted as they are.
+#: needs 1.23 times as much (hymenoptera). Other layers are counted uncompressed.
 COMPRESSED_SHARE = {"single": (1 / 6, "a sixth"), "mirrored": (1 / 5, "a fifth")}
 
-#: Digest, path, size, time and the like of a row, bytes, about.
+#: Digest, path, size, time and other columns of a row, bytes, about.
 DESCRIPTION_BYTES = 250
 
 
 def bytes_per_row(recipe: Recipe, compression: str, sources: Sequence[KnownRows]) -> tuple[float, str]:
-    """Return the disk that a row needs, and where that figure comes from."""
+    """Return the disk space of a row, and the origin of this figure."""
     n_rows = sum(map(len, sources))
     if n_rows:
         files = (source.file for source in sources)
@@ -62,36 +62,26 @@ def bytes_per_row(recipe: Recipe, compression: str, sources: Sequence[KnownRows]
 
 
 def free_disk_bytes(target: Path) -> int:
-    """Return the disk that is free where a file would lie, whose folder need not be there yet."""
+    """Return the free disk space for a file, whose folder need not exist yet."""
     folder = next(parent for parent in target.absolute().parents if parent.is_dir())
     return shutil.disk_usage(folder).free
 
 
-#: The rate of the network is measured for so long, seconds, once it is compiled: some batches on a CPU.
+#: Seconds for which the rate of the compiled network is measured: some batches on a CPU.
 MEASURED_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """How fast images would be computed.
+    """How fast images would be computed."""
 
-    Attributes
-    ----------
-    start_seconds : float
-        Weights read, network built, compiled and, where that is asked for, its precision proven.
-    images_per_second : float
-        Afterwards.
-    reason : str
-        Where the figures come from.
-    """
-
-    start_seconds: float
-    images_per_second: float
-    reason: str
+    start_seconds: float  # weights read, network built, compiled and, if requested, its precision proven
+    images_per_second: float  # afterwards
+    reason: str  # origin of the figures
 
 
 def measured_rate(run: Run, plan: Plan, recipe: Recipe | None) -> tuple[Rate | None, str]:
-    """Return the rate of the first images that would be computed; or None, and why it is not known."""
+    """Return the rate of the first images to be computed; or None, and the reason why it is not known."""
     if not plan.compute:
         return None, "no image would go through the network"
     if not run.network.is_at_hand():
@@ -100,9 +90,7 @@ def measured_rate(run: Run, plan: Plan, recipe: Recipe | None) -> tuple[Rate | N
             "the ImageNet weights are not on this machine: the run would download them first (headstart weights)",
         )
     started = time.perf_counter()
-    images = first_images(
-        plan.compute, run.network.wanted(None), run.job, run.options.batch_size or PROOF_IMAGES
-    )  # fmt: skip
+    images = first_images(plan.compute, run.network.wanted(None), run.job, run.options.batch_size or PROOF_IMAGES)
     decode_seconds = time.perf_counter() - started
     if not len(images):
         return None, "none of the images that would be computed can be read"
@@ -126,7 +114,7 @@ def seconds_with_decoding(forward: float, decode: float, *, on_cpu: bool) -> flo
 
 
 def seconds_per_image(backbone: Backbone, images: NDArray[np.uint8]) -> float:
-    """Return what the compiled network takes for an image of a full batch."""
+    """Return the time that the compiled network needs for an image of a full batch."""
     full = (
         images if len(images) == backbone.batch_size else images.repeat(backbone.batch_size, 0)[: backbone.batch_size]
     )
@@ -135,59 +123,25 @@ def seconds_per_image(backbone: Backbone, images: NDArray[np.uint8]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What a run would do.
+    """What a run would do, and the time and disk space it would need."""
 
-    Attributes
-    ----------
-    output : Path or Address
-        The cache.
-    layout : str
-        How the input is laid out (images/discovery/scan.py).
-    class_names : tuple of str
-        Classes found.
-    n_images : int
-        Images found.
-    compute, reused : Counter
-        How many would go through the network, and how many would not, per reason (extract/plan.py).
-    n_gone : int
-        Rows of the cache whose images are gone.
-    keeps_gone : bool
-        Whether they would stay.
-    up_to_date : bool
-        Whether nothing at all would be done.
-    rate : Rate or None
-        None where nothing would be computed, or it could not be measured.
-    no_rate_reason : str
-        Why it could not.
-    row_bytes : float
-        Disk that a row needs.
-    row_bytes_reason : str
-        Where that figure comes from.
-    final_bytes : int
-        Size of the cache afterwards.
-    peak_bytes : int
-        Disk that must be free: shards and the new file lie beside the old one until it is replaced.
-    free_bytes : int
-        Disk that is free where the cache lies.
-    """
-
-    output: Location
+    output: Location  # the cache
     layout: str
     class_names: tuple[str, ...]
-    n_images: int
-    compute: Counter[str]
-    reused: Counter[str]
-    n_gone: int
-    keeps_gone: bool
-    up_to_date: bool
-    rate: Rate | None
-    no_rate_reason: str
-    row_bytes: float
-    row_bytes_reason: str
-    final_bytes: int
-    peak_bytes: int
-    free_bytes: int
-    ignored: tuple[str, ...] = field(default=())
+    n_images: int  # images found
+    compute: Counter[str]  # images that would go through the network, per reason (extract/plan.py)
+    reused: Counter[str]  # images that would not, per reason
+    n_gone: int  # rows of the cache whose images are gone
+    keeps_gone: bool  # whether these would stay
+    up_to_date: bool  # whether nothing at all would be done
+    rate: Rate | None  # None if nothing would be computed, or it could not be measured
+    no_rate_reason: str  # why it could not
+    row_bytes: float  # disk space of a row
+    row_bytes_reason: str  # origin of that figure
+    final_bytes: int  # size of the cache afterwards
+    peak_bytes: int  # free space needed: shards and the new file lie beside the old one until it is replaced
+    free_bytes: int  # free space on the disk of the cache
+    ignored: tuple[str, ...] = ()
 
     @property
     def n_compute(self) -> int:
@@ -196,7 +150,7 @@ class Forecast:
 
     @property
     def seconds(self) -> float | None:
-        """What the run would take; None where that is not known."""
+        """Duration of the run; None if it is not known."""
         if not self.n_compute:
             return 0.0
         if self.rate is None:
@@ -204,7 +158,7 @@ class Forecast:
         return self.rate.start_seconds + self.n_compute / self.rate.images_per_second
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
+        """Return plain JSON types."""
         rate = self.rate
         return {
             "output": str(self.output),
@@ -241,13 +195,13 @@ def forecast_extraction(
 ) -> Forecast:
     """Return what :func:`headstart.extract_features` would do with the same arguments.
 
-    The plan is the real one. Where images would be computed, the first batch of them is decoded and sent through the network
-    for some seconds, which is how the rate is known; a network that would have to be downloaded first is left alone.
+    The plan is the real one. If images would be computed, the first batch of them is decoded and sent through the network
+    for some seconds to measure the rate, unless the network would have to be downloaded first.
 
     Raises
     ------
     DataError, RecipeMismatchError, CacheError, WeightsError
-        Where the run itself would end so before its first image.
+        If the run itself would fail so before its first image.
     """
     run = make_run(data, output, manifest, replace(options or ExtractOptions(), **overrides), progress, network)
     with ExitStack() as stack:
@@ -294,6 +248,6 @@ def rows_that_stay(run: Run, plan: Plan, old: FeatureCache | None) -> MergedRows
 
 
 def unchanged(run: Run, old: FeatureCache, rows: MergedRows) -> bool:
-    """Return whether the old cache would be left alone, where nothing has to be computed."""
+    """Return whether the old cache would stay as it is, if nothing has to be computed."""
     class_names = classes_of(rows.refs) if run.options.keep_missing else run.images.class_names
     return is_current(old, rows, (), class_names, run.images.layout)

@@ -1,4 +1,4 @@
-"""The intensities of a data set: one pair of sample values for all its images, found before the first is computed."""
+"""The intensities of a data set: the sample values that become black and white in all its images."""
 
 from __future__ import annotations
 
@@ -17,38 +17,26 @@ if TYPE_CHECKING:
     from headstart.images.discovery.scan import ImageSet
     from headstart.types import ImageRef, Progress
 
-#: Percentiles of each image that its values are cut at: ``range`` cuts nothing, ``percentiles`` what a few hot or dead pixels
-#: have, and at most half a percent of any image at either end.
+#: Percentiles of each image that are its limits; ``percentiles`` excludes a few hot or dead pixels, and at most half a
+#: percent of any image at either end.
 PERCENTILES = {"range": (0.0, 100.0), "percentiles": (0.5, 99.5)}
 
-#: Images that are handed to the threads at once.
+#: Images given to the threads at once.
 READ_AT_ONCE = 256
 
 
 def find_intensity(
     images: ImageSet, job: ShardJob, how: str, page: int | str | None, progress: Progress
 ) -> tuple[float, float] | None:
-    """Return the sample values that become 0 and 255 in all images; None where no image has more than 8 bits.
+    """Return the sample values that become 0 and 255 in all images; None if no image has more than 8 bits.
 
-    The lowest and the highest of what each image has, whatever their order. Images that cannot be read count for nothing.
-
-    Parameters
-    ----------
-    images : ImageSet
-        All images of the run; each is read.
-    job : ShardJob
-        Where they lie, and how many are read at the same time.
-    how : str
-        A key of :data:`PERCENTILES`.
-    page : int, str or None
-        Page of the recipe.
-    progress : Progress
-        Is told what is done.
+    These are the lowest and the highest of the limits of all images, each of which is read; ``how`` is a key of
+    :data:`PERCENTILES`. Unreadable images are ignored.
 
     Raises
     ------
     HeadstartError
-        If there is no such way.
+        If ``how`` is unknown.
     """
     if how not in PERCENTILES:
         raise HeadstartError(f"Unknown intensity {how!r}. Expected type, {', '.join(PERCENTILES)} or two numbers.")
@@ -63,7 +51,7 @@ def find_intensity(
 
     low, high, refs = math.inf, -math.inf, iter(images.refs)
     with ThreadPoolExecutor(threads_of(images.root, job.decode_threads)) as pool:
-        while block := list(islice(refs, READ_AT_ONCE)):  # a pool takes all that it is given at once
+        while block := list(islice(refs, READ_AT_ONCE)):  # a pool queues all that it is given
             found = [limits for limits in pool.map(look, block) if limits is not None]
             low, high = min([low, *(limits[0] for limits in found)]), max([high, *(limits[1] for limits in found)])
     if low > high:

@@ -1,4 +1,4 @@
-"""Where the backbone of a run comes from, and the sample of images that it is quantised and tried on."""
+"""The network of a run: its recipe and its backbone, and the images on which a precision is tried or quantised."""
 
 from __future__ import annotations
 
@@ -45,32 +45,14 @@ PROOF_IMAGES = 32
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Some decoded images.
+    """Some decoded images."""
 
-    Attributes
-    ----------
-    pixels : ndarray of shape (n_images, size, size, 3), uint8
-        RGB.
-    sha256 : tuple of str
-        Digests of their files.
-    """
-
-    pixels: NDArray[np.uint8]
-    sha256: tuple[str, ...]
+    pixels: NDArray[np.uint8]  # RGB, shape (n_images, size, size, 3)
+    sha256: tuple[str, ...]  # digests of their files
 
 
 def draw_sample(refs: Sequence[ImageRef], recipe: Recipe, job: ShardJob) -> Sample:
-    """Return up to :data:`CALIBRATION_IMAGES` images, drawn with :data:`CALIBRATION_SEED`; unreadable ones are left out.
-
-    Parameters
-    ----------
-    refs : sequence of ImageRef
-        The images of the run; at least one can be read.
-    recipe : Recipe
-        Input size and resize.
-    job : ShardJob
-        Where the images lie.
-    """
+    """Return up to :data:`CALIBRATION_IMAGES` images, drawn with :data:`CALIBRATION_SEED`, without unreadable ones."""
     rng = np.random.default_rng(CALIBRATION_SEED)
     order = rng.permutation(len(refs)).tolist()
     results = decoded([refs[number] for number in order], recipe, job, ahead=CALIBRATION_IMAGES)
@@ -85,7 +67,7 @@ def draw_sample(refs: Sequence[ImageRef], recipe: Recipe, job: ShardJob) -> Samp
 
 
 def first_images(refs: Sequence[ImageRef], recipe: Recipe, job: ShardJob, n_images: int) -> NDArray[np.uint8]:
-    """Return the first decodable images, shape (n_images, size, size, 3); fewer, or none, where not so many decode."""
+    """Return the first decodable images, shape (n_images, size, size, 3); fewer, or none, if not so many can be decoded."""
     with closing(decoded(refs, recipe, job, ahead=n_images)) as results:
         loaded = list(islice((r.pixels for r in results if isinstance(r, LoadedImage)), n_images))
     return np.stack(loaded) if loaded else np.empty(0, np.uint8)
@@ -99,7 +81,7 @@ class Network:
 
     @property
     def spec(self) -> BackboneSpec:
-        """The backbone."""
+        """Description of the backbone."""
         return backbone_spec(self.options.backbone)
 
     @property
@@ -113,7 +95,7 @@ class Network:
         return self.spec.load_weights(self.weights_name, custom=self.options.custom_weights)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Go to other processes with the weights, which these then need not have; each sees one of several devices alone."""
+        """Pickle for other processes, with the weights; each process sees only its own one of several devices."""
         options = self.options
         several = options.device != options.first_device
         return {"options": replace(options, device="auto") if several else options, "weights": self.weights}
@@ -123,9 +105,9 @@ class Network:
         return str(self.weights_name) not in self.spec.weights or self.spec.has_local_weights()
 
     def wanted(self, existing: Recipe | None) -> Recipe:
-        """Return the recipe the options ask for; with precision ``auto``, in the precision of the existing features.
+        """Return the recipe of the options; ``auto`` becomes the precision of the existing features.
 
-        Only weights of the user's own are read for it: the digests of published ones are known.
+        Only the user's own weights are read for it: the digests of published ones are known.
         """
         options, spec = self.options, self.spec
         published = None if options.custom_weights else spec.weights.get(str(self.weights_name))
@@ -148,21 +130,20 @@ class Network:
     def backbone(
         self, existing: Recipe | None, images: NDArray[np.uint8], sample: Callable[[], Sample]
     ) -> tuple[Backbone, str]:
-        """Return the backbone and, in a sentence, why it computes in its precision.
+        """Return the backbone and a sentence on why it computes in its precision.
 
         Parameters
         ----------
         existing : Recipe or None
-            Recipe of the features that new ones will stand beside.
+            Recipe of the features that new ones are added to.
         images : ndarray of shape (n_images, size, size, 3), uint8
             The first of the user's images, for the proof of a reduced precision.
         sample : callable
-            Draws the images that an int8 network is quantised on.
+            Draws the images on which an int8 network is quantised.
         """
         if existing is not None:
-            return self.build(
-                existing.precision, existing.quantization
-            ), f"{existing.precision}: as the rows that exist"
+            backbone = self.build(existing.precision, existing.quantization)
+            return backbone, f"{existing.precision}: as the rows that exist"
         if self.options.precision == "int8":
             return self.quantized(images, sample)
         if self.options.precision != "auto":
@@ -175,7 +156,7 @@ class Network:
         return choice.backbone, f"{choice.reason}; on {engine_label(engine)}"
 
     def quantized(self, images: NDArray[np.uint8], sample: Callable[[], Sample]) -> tuple[Backbone, str]:
-        """Return the network in 8-bit integers, and how near its features come to those of float32 on these images."""
+        """Return the network in 8-bit integers; the sentence compares its features with those of float32 on these images."""
         check_cpu(self.options.first_device)
         from headstart.backbones.openvino import OpenVinoBackbone, calibrate
 

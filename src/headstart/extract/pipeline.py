@@ -1,4 +1,4 @@
-"""Shards: decode → forward pass → write. The same on one machine and on a cluster."""
+"""The pipeline that computes shards: decode, forward pass, write. The same on one machine and on a cluster."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from headstart.images.read_ahead import RunTimes, Stage, StageTime, decoded, gro
 if TYPE_CHECKING:
     from headstart.types import Backbone, FeatureBatch, ImageRef
 
-#: Batches in the inference queue at most: one that the device computes or whose features are copied back, and the next one.
+#: Batches in the inference queue at most: one that is computed or copied back, and the next one.
 MAX_QUEUED_BATCHES = 2
 
 
 class InferenceQueue:
     """Queue of batches that go through a network in order. One thread starts them, another fetches their features.
 
-    Where the device computes asynchronously (a GPU), the next batch is started before the features of the previous one are
-    fetched, so that the device never waits for a copy. At the end of the ``with`` block, started batches are fetched and the
-    others are dropped.
+    On a device that computes asynchronously (a GPU), the next batch is started before the features of the previous one
+    are fetched, so that the device never waits for a copy. At the end of the ``with`` block, started batches are fetched
+    and the others are dropped. Once ``stop`` is set, no batch is started, and the remaining results are None.
 
     Parameters
     ----------
     backbone : Backbone
         The network.
     done : callable
-        Called in the fetching thread with a batch and its features (None where no image of it could be read); returns the
-        result of the batch.
+        Called in the fetching thread with a batch and its features (None if no image of it could be read); returns the result
+        of the batch.
     time : StageTime
-        Collects the time in which at least one batch was in the network, and the time spent waiting for it.
+        Receives the time in which at least one batch was in the network, and the time spent waiting for it.
     stop : threading.Event
-        Once set, no batch is started; the results of the remaining ones are None.
+        See above.
     clock : callable
         Monotonic time in seconds.
     """
@@ -65,7 +65,7 @@ class InferenceQueue:
         self._last_end = 0.0
 
     def __len__(self) -> int:
-        """Return how many results were not taken yet."""
+        """Return the number of results that were not taken yet."""
         return len(self._pending)
 
     def submit(self, batch: Batch) -> None:
@@ -74,7 +74,7 @@ class InferenceQueue:
         self._pending.append(self._fetcher.submit(self._fetch, batch, sent))
 
     def take(self) -> Any:
-        """Return the result of the oldest batch, waiting for it; what it raised is raised here."""
+        """Return the result of the oldest batch, waiting for it; its exception is raised here."""
         start = self._clock()
         try:
             return self._pending.popleft().result()
@@ -82,7 +82,7 @@ class InferenceQueue:
             self._time.awaited_seconds += self._clock() - start
 
     def _start(self, batch: Batch) -> tuple[float, Callable[[], FeatureBatch | None]] | None:
-        """Return when a batch was started, and what waits for its features."""
+        """Return the time at which a batch was started, and a callable that waits for its features."""
         if self._stop.is_set():
             return None
         begin = self._clock()
@@ -114,20 +114,27 @@ BYTES_BEHIND, BATCHES_BEHIND = 256 * 2**20, 8
 
 
 class Pipeline:
-    """The stages of one run. Decoding runs ahead in threads, compression and writing behind in one, across shards.
+    """The stages of a run, across shards: decoding ahead in threads, the network, compression and writing in a thread.
 
-    The network always has the next batch waiting while there is work, on the device where that works beside the program
-    (extract/pipeline.py). What waits anywhere is bounded, so memory does not grow when one stage is slow.
+    The number of images between two stages is bounded, so memory does not grow when one stage is slow.
 
     Parameters
     ----------
-    job, backbone, info, stop, on_images
-        See :func:`extract_shard`.
+    job : ShardJob
+        What is the same for every shard.
+    backbone : Backbone
+        The network.
+    info : mapping, optional
+        Provenance stored in the files.
+    stop : threading.Event, optional
+        Once set, the run ends after the current batch; an unfinished shard keeps its rows.
+    on_images : callable
+        Called with the number of images finished since the last call, failures included.
     times : RunTimes, optional
-        Is told where the time goes.
+        Receives the times of the stages.
     max_unpublished : int, optional
-        Images at most that have gone into the network and whose file is not there yet: what a crash costs. Not less than
-        those of the largest shard.
+        Images at most that have gone into the network and whose file is not published yet: what a crash costs. Not less
+        than the largest shard.
     """
 
     def __init__(
@@ -150,14 +157,14 @@ class Pipeline:
         self._last: ShardFile | None = None
 
     def run(self, shards: Iterable[Shard]) -> Generator[ShardReport]:
-        """Yield a report for each shard once its file is there. Close the generator: that discards an unfinished shard.
+        """Yield a report for each shard once its file is published; closing the generator discards an unfinished shard.
 
         Raises
         ------
         ImageError
-            With ``stop_on_failure``, for the first image that cannot be read; the shards before its own are there.
+            With ``stop_on_failure``, for the first image that cannot be read; the shards before its own are published.
         StorageError
-            If a bucket falls silent; the shards before are there.
+            If a bucket stops answering; the shards before are published.
         CacheError
             If a shard cannot be written, or a feature is not finite.
         """
@@ -172,7 +179,7 @@ class Pipeline:
             self.times.seconds = time.perf_counter() - start
 
     def _feed(self, batches: Iterator[Batch]) -> Generator[ShardReport]:
-        """Send batches through the network until there are no more, or the run is asked to stop."""
+        """Send batches through the network until there are no more, or the run is stopped."""
         error = None
         try:
             for batch in batches:
@@ -198,7 +205,7 @@ class Pipeline:
         self._n_unpublished += batch.n_images
 
     def _batches(self, shards: Iterable[Shard]) -> Generator[Batch]:
-        """Yield batches ready for the network, none of which spans two shards."""
+        """Yield batches ready for the network; none spans two shards."""
 
         def batch_size() -> int:
             return self.backbone.batch_size
@@ -215,16 +222,16 @@ class Pipeline:
                     yield Batch(file, pixels, [image.row for image in images.values()], list(failures.values()))
 
     def _write_behind(self, batch: Batch, features: FeatureBatch | None) -> tuple[int, int]:
-        """Hand features to the writer, in the thread that fetches them.
+        """Pass features to the writer, in the thread that fetches them.
 
-        Returns the number of images finished and of batches like this one that may wait for the disk.
+        Returns the number of images finished and of batches of this size that may wait for the disk.
         """
         self._last = batch.file
         self._write.submit(batch.file.append, batch, features)
         return batch.n_images, batches_behind(features)
 
     def _computed(self) -> Generator[ShardReport]:
-        """Wait for the oldest batch in the network, and for the disk where too much waits for it; yield whole shards."""
+        """Wait for the oldest batch in the network, and for the disk if too much waits for it; yield whole shards."""
         done: tuple[int, int] | None = self._forward.take()
         if done is None:
             return
@@ -246,7 +253,7 @@ class Pipeline:
 
 
 def batches_behind(features: FeatureBatch | None) -> int:
-    """Return how many batches like this one may wait for the disk."""
+    """Return how many batches of this size may wait for the disk."""
     if features is None:
         return BATCHES_BEHIND
     n_bytes = features.features.nbytes + features.pooled.nbytes
@@ -263,33 +270,10 @@ def extract_shard(
     stop: threading.Event | None = None,
     on_images: Callable[[int], None] = lambda _n: None,
 ) -> ShardReport:
-    """Write the features of some images to one file, which appears whole or not at all.
+    """Write the features of some images, one at least, to one file, which appears whole or not at all.
 
-    The same images and recipe give the same features, whatever the engine and the batch size.
-
-    Parameters
-    ----------
-    refs : sequence of ImageRef
-        The images, in the order of the rows; at least one.
-    path : Path
-        The shard's file.
-    job : ShardJob
-        What is the same for every shard.
-    backbone : Backbone
-        The network.
-    info : mapping, optional
-        Provenance to keep in the file.
-    stop : threading.Event, optional
-        When set, the shard ends after the current batch, with what it has; where it has nothing, there is no file.
-    on_images : callable
-        Called with the number of images finished since the last call, failures included.
-
-    Raises
-    ------
-    ImageError
-        With ``stop_on_failure``, for the first image that cannot be read.
-    CacheError
-        If the shard cannot be written, or a feature is not finite.
+    The same images and recipe give the same features, whatever the engine and the batch size. Parameters and errors are
+    those of :class:`Pipeline`; a shard that is stopped without a row has no file.
     """
     pipeline = Pipeline(job, backbone, info=info, stop=stop, on_images=on_images)
     with closing(pipeline.run([Shard(path, refs)])) as reports:

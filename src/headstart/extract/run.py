@@ -37,18 +37,12 @@ from headstart.types import Failure, Progress, Silence
 if TYPE_CHECKING:
     from headstart.types import ImageRef, Recipe
 
-#: What a closed terminal and a broken connection send; Windows has nothing of it.
+#: Sent when a terminal is closed or a connection breaks; not on Windows.
 HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)
 
 
 class Stop(threading.Event):
-    """Set once a run is to stop.
-
-    Attributes
-    ----------
-    number : int
-        The first signal that asked for it; 0 where none did.
-    """
+    """Set when a run is to stop; ``number`` is the first signal that asked for it, or 0."""
 
     number = 0
 
@@ -57,10 +51,9 @@ class Stop(threading.Event):
 def stop_on_signals() -> Iterator[Stop]:
     """Yield an event that the first SIGINT, SIGTERM or SIGHUP sets.
 
-    A second SIGINT or SIGTERM, one of the same kind, ends the program as it always does. SIGHUP never does: shell and
-    system send several as a terminal is closed, and SIGTERM with them. Where it is ignored, as by ``nohup``, it stays so.
-
-    Outside the main thread Python allows no handlers: the event is then never set.
+    A second SIGINT or SIGTERM of the same kind ends the program as usual. SIGHUP never does: shell and system send
+    several when a terminal is closed, and SIGTERM with them. If it is ignored (``nohup``), it stays so. Outside the main
+    thread Python allows no handlers, and the event is never set.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
@@ -133,12 +126,9 @@ class Run:
         return summary
 
     def open_old(self, stack: ExitStack) -> FeatureCache | None:
-        """Return the cache that is to be brought up to date; None where there is none, or it is to be made anew.
+        """Return the cache to bring up to date; None if there is none, or it is to be replaced.
 
-        Raises
-        ------
-        RecipeMismatchError
-            If it was made by another recipe.
+        Raises RecipeMismatchError if it was made by another recipe.
         """
         if self.options.overwrite or not self.destination.exists():
             self.settle_intensity(None)
@@ -154,7 +144,7 @@ class Run:
         return old
 
     def settle_intensity(self, existing: Recipe | None) -> None:
-        """Let the network's recipe have two sample values where the options ask for those of the data set."""
+        """Set the intensities of the network's recipe if the options ask for those of the data set."""
         how = self.options.intensity
         if isinstance(how, str) and how != "type":
             found = existing.intensity if existing else None
@@ -169,13 +159,7 @@ class Run:
     def prepare(
         self, old: FeatureCache | None, *, keep_unusable: bool = False
     ) -> tuple[list[KnownRows], Plan, Recipe | None]:
-        """Return the rows that exist, what has to be computed, and the recipe of the former; for a run and a dry run.
-
-        Raises
-        ------
-        DataError
-            If rows would be dropped by mistake.
-        """
+        """Return the existing rows, the plan and the rows' recipe; raise DataError if rows would be dropped by mistake."""
         options, images, left = self.options, self.images, self.destination.left()
         recipe, wanted = old.recipe if old else None, self.network.wanted
         sources = left_shards(left, recipe, wanted, self.progress, keep_unusable=keep_unusable)
@@ -187,17 +171,16 @@ class Run:
         return sources, plan, sources[0].recipe if sources else None
 
     def compute(self, plan: Plan, summary: ExtractionSummary, recipe: Recipe | None, stop: Stop) -> list[Path]:
-        """Run the network over what the plan leaves, shard by shard; return the new files."""
+        """Compute the images of the plan, shard by shard; return the new files."""
         if not plan.compute:
             return []
         self.progress.start(len(plan.compute))
         with make_engine(self.network, self.job, self.options, recipe) as engine:
-            return self.compute_by(engine, plan, summary, recipe, stop)
+            return self._compute_by(engine, plan, summary, recipe, stop)
 
-    def compute_by(
+    def _compute_by(
         self, engine: Engine, plan: Plan, summary: ExtractionSummary, recipe: Recipe | None, stop: Stop
     ) -> list[Path]:
-        """Compute with an engine that has started."""
         prepared = engine.prepare(recipe, plan.compute)
         if prepared is None:
             self.check_input()
@@ -228,13 +211,13 @@ class Run:
         return new
 
     def shards(self, refs: Sequence[ImageRef]) -> Iterator[Shard]:
-        """Yield the shards of a run, whose names sort behind those that an earlier run has left."""
+        """Yield the shards of a run; their names sort after those that an earlier run has left."""
         start = first_number(self.destination.parts)
         for number, chunk in enumerate(chunks(refs, self.options.file_images)):
             yield Shard(self.destination.parts / f"{start + number:020d}.h5", chunk)
 
     def check_input(self) -> None:
-        """Raise DataError where the folder of images is gone, or its disk is: else every image of it would count as bad."""
+        """Raise DataError if the folder of images or its disk is gone: every image would count as unreadable."""
         device = device_of(self.images.root)
         if device is None or device != self.device:
             raise DataError(
@@ -243,12 +226,12 @@ class Run:
             )
 
     def failures_of(self, refs: Sequence[ImageRef]) -> Iterator[Failure]:
-        """Yield why each of these images cannot be read."""
+        """Yield the reason why each of these images cannot be read."""
         results = decoded(refs, self.network.wanted(None), self.job, ahead=self.job.decode_threads)
         return (result for result in results if isinstance(result, Failure))
 
     def with_gone(self, rows: MergedRows, old: FeatureCache, plan: Plan, summary: ExtractionSummary) -> MergedRows:
-        """Return the rows and, if that is asked for, those of images that are gone; their classes stay too."""
+        """Return the rows and, on request, those of images that are gone; their classes stay, too."""
         summary.n_gone, summary.keeps_gone = len(plan.gone), self.options.keep_missing
         if not self.options.keep_missing:
             return rows
@@ -260,13 +243,7 @@ class Run:
         return kept
 
     def publish(self, sources: Sequence[Path | FeatureCache], rows: MergedRows, summary: ExtractionSummary) -> None:
-        """Write the cache.
-
-        Raises
-        ------
-        DataError
-            If not one image could be read.
-        """
+        """Write the cache; raise DataError if not a single image could be read."""
         if not len(rows):
             examples = "; ".join(f"{f.ref.path}: {f.reason}" for f in summary.failures[:3])
             raise DataError(f"Of {counted(len(summary.failures))} in {self.images.root} none could be read. {examples}")
@@ -280,15 +257,14 @@ class Run:
         )
 
     def provenance(self, summary: ExtractionSummary) -> dict[str, str]:
-        """Return what is kept in a file of where it comes from."""
+        """Return the provenance that is stored in a file."""
         return {"precision_reason": summary.precision_reason, SOURCE: source_of(self.images.root)}
 
 
 def device_of(folder: Location) -> int | None:
-    """Return the number of the disk that a folder lies on, which another one has once it is unmounted; None without one.
+    """Return the number of the disk of a folder, which changes when it is unmounted; None without a folder.
 
-    Not the inode: file systems over a network may give a folder another one while it stays the same. A bucket that can be
-    listed has 0.
+    Not the inode, which network file systems may change while the folder stays the same. A bucket that can be listed has 0.
     """
     if isinstance(folder, Address):
         return 0 if bucket.is_there(folder) else None
@@ -299,7 +275,7 @@ def device_of(folder: Location) -> int | None:
 
 
 def chunks(refs: Sequence[ImageRef], size: int) -> Iterator[Sequence[ImageRef]]:
-    """Yield consecutive runs of at most ``size`` images."""
+    """Yield consecutive slices of at most ``size`` images."""
     return (refs[start : start + size] for start in range(0, len(refs), size))
 
 
@@ -313,35 +289,34 @@ def extract_features(
     network: Network | None = None,
     **overrides: Any,
 ) -> ExtractionSummary:
-    """Make or bring up to date the feature cache of a folder of images.
+    """Create the feature cache of a folder of images, or bring it up to date.
 
-    Only what is new or changed goes through the network. The cache appears whole or not at all; an interrupted run goes
-    on where it stopped.
+    Only new and changed images go through the network. The cache appears whole or not at all; an interrupted run
+    continues where it stopped.
 
     Parameters
     ----------
     data : str, Path or Address
         A folder of class folders, of ``train``/``val``/``test`` folders of class folders, or of images; or a CSV manifest;
-        on a disk or in a bucket, as ``s3://bucket/photos``.
+        on a disk or in a bucket, e.g. ``s3://bucket/photos``.
     output : str, Path or Address, optional
-        The cache, on a disk or in a bucket; default ``features/<name of the folder>.h5``.
+        The cache, on a disk or in a bucket; the default is ``features/<name of the folder>.h5``.
     manifest : str, Path or Address, optional
         A CSV with the columns path, label and optionally split and group.
     options : ExtractOptions, optional
         How features are made and stored.
     progress : Progress, optional
-        Is told how the run goes on.
+        Progress callbacks.
     network : Network, optional
-        Where the backbone comes from; for tests and other engines.
+        Source of the backbone.
     **overrides
-        Single options by name, as ``precision="float32"``.
+        Single options by name, e.g. ``precision="float32"``.
 
     Raises
     ------
     DataError
-        If the input holds no images, its layout is not understood, or its folder vanishes in the middle of the run; or if
-        most images of the cache are gone, or some of a cache that was made from another folder, and neither
-        ``keep_missing`` nor ``drop_missing`` says what to do.
+        If the input holds no images, its layout is ambiguous, or its folder vanishes during the run; or if most images of the
+        cache are gone, or any of a cache that was made from another folder, without ``keep_missing`` or ``drop_missing``.
     RecipeMismatchError
         If the cache exists and was made by another recipe.
     CacheError
@@ -366,7 +341,7 @@ def make_run(
     progress: Progress | None,
     network: Network | None,
 ) -> Run:
-    """Return an extraction, or the dry run of one, after the scan of its images; parameters as of its function."""
+    """Return an extraction after the scan of its images, for a run or a dry run."""
     progress = progress or Silence()
     images = discover(location(data), manifest=location(manifest) if manifest else None)
     for notice in images.notices:
@@ -376,9 +351,9 @@ def make_run(
 
 
 def default_output(data: Location, layout: str = "auto") -> Path:
-    """Return ``features/<name>.h5`` in the current folder for a folder or manifest of that name.
+    """Return ``features/<name>.h5`` in the current folder, for a folder or manifest of that name.
 
-    Without ``.h5`` for a folder of shards, and for ``auto`` where there is one and no file.
+    Without ``.h5`` for a folder of shards, and for ``auto`` if there is one and no file.
     """
     if isinstance(data, Address):
         name = data.stem if data.suffix.lower() in TABLE_SUFFIXES else data.name

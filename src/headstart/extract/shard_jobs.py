@@ -24,43 +24,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ShardJob:
-    """What is the same for every shard of a run.
+    """What is the same for every shard of a run."""
 
-    Attributes
-    ----------
-    root : Path or Address
-        Folder that the paths are relative to, on a disk or in a bucket.
-    class_names : tuple of str
-        Names that the labels index.
-    compression : str
-        ``zstd``, ``gzip`` or ``none``.
-    decode_threads : int
-        Images decoded at the same time.
-    stop_on_failure : bool
-        Raise at the first image that cannot be read, instead of listing it.
-    shards_at : Address or None
-        Where workers of a cluster put their shards that cannot write to the folder of the driver.
-    """
-
-    root: Location
-    class_names: tuple[str, ...]
-    compression: str = "zstd"
-    decode_threads: int = 2
-    stop_on_failure: bool = False
-    shards_at: Address | None = None
+    root: Location  # folder that the paths are relative to, on a disk or in a bucket
+    class_names: tuple[str, ...]  # names of the classes, in the order of the labels
+    compression: str = "zstd"  # ``zstd``, ``gzip`` or ``none``
+    decode_threads: int = 2  # images decoded at the same time
+    stop_on_failure: bool = False  # raise at the first image that cannot be read, instead of recording it
+    shards_at: Address | None = None  # where workers put their shards that cannot write to the folder of the driver
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Images that go into one file, in the order of its rows.
-
-    Attributes
-    ----------
-    path : Path
-        The file.
-    refs : sequence of ImageRef
-        At least one image.
-    """
+    """Images that go into one file, one at least, in the order of its rows."""
 
     path: Path
     refs: Sequence[ImageRef]
@@ -68,58 +44,32 @@ class Shard:
 
 @dataclass(slots=True)
 class ShardReport:
-    """What became of one shard.
+    """The result of one shard."""
 
-    Attributes
-    ----------
-    path : Path
-        The file, which is whole.
-    n_images : int
-        Rows written.
-    failures : list of Failure
-        Images that could not be read.
-    notes : Counter
-        Images per note that is told of (images/load.py).
-    stopped : bool
-        Whether the shard ends before its last image because the run was asked to stop.
-    """
-
-    path: Path
-    n_images: int = 0
+    path: Path  # the file, which is whole
+    n_images: int = 0  # rows written
     failures: list[Failure] = field(default_factory=list)
-    notes: Counter[str] = field(default_factory=Counter)
-    stopped: bool = False
+    notes: Counter[str] = field(default_factory=Counter)  # images per note that is reported (images/load.py)
+    stopped: bool = False  # whether the shard ends before its last image, since the run was stopped
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Images that go through the network together.
+    """Images that go through the network together."""
 
-    Attributes
-    ----------
-    file : ShardFile
-        Where their features go.
-    pixels : ndarray of shape (n_images, size_px, size_px, 3), uint8, or None
-        RGB, 0–255; None where no image could be read.
-    rows : list of ImageRow
-        What the cache keeps of each.
-    failures : list of Failure
-        Images met on the way that could not be read.
-    """
-
-    file: ShardFile
-    pixels: NDArray[np.uint8] | None
+    file: ShardFile  # where their features go
+    pixels: NDArray[np.uint8] | None  # RGB, shape (n_images, size_px, size_px, 3); None if no image could be read
     rows: list[ImageRow]
-    failures: list[Failure]
+    failures: list[Failure]  # images that could not be read
 
     @property
     def n_images(self) -> int:
-        """Images in it, those that could not be read included."""
+        """Number of images, including those that could not be read."""
         return len(self.rows) + len(self.failures)
 
 
 class ShardFile:
-    """The file of a shard while it is written, by one thread: there whole after its last batch, or not at all."""
+    """The file of a shard while one thread writes it; it appears whole after its last batch, or not at all."""
 
     def __init__(self, shard: Shard, job: ShardJob, backbone: Backbone, info: Mapping[str, str] | None) -> None:
         self.report = ShardReport(shard.path)
@@ -131,7 +81,7 @@ class ShardFile:
         self._opened = self._published = False
 
     def append(self, batch: Batch, features: FeatureBatch | None) -> ShardReport | None:
-        """Write a batch; return the report where it was the last one. An error discards the file."""
+        """Write a batch; return the report if it was the last one. An error discards the file."""
         report = self.report
         with self._open as stack:
             if not self._opened:
@@ -148,7 +98,7 @@ class ShardFile:
         return self.publish() if self.n_done == self._n_refs else None
 
     def publish(self) -> ShardReport | None:
-        """Let the file appear with what it holds, and return the report; None where it holds nothing, or is there."""
+        """Let the file appear with its rows so far, and return the report; None if there are none, or it is published."""
         if self._published or not self.n_done:
             return None
         self._published = True
@@ -168,37 +118,29 @@ class ShardFile:
 
 
 class _DiscardedError(Exception):
-    """Ends a shard that is not to appear."""
+    """Ends a shard that is discarded."""
 
 
 #: Worker exits over the same images after which these are divided, and a single one is recorded as a failure.
 MAX_EXITS = 2
 
-#: Worker exits in a row, per worker and without a finished shard, after which a run ends. One image that ends every process
-#: takes four: two over its shard, one over the part, one over itself.
+#: Worker exits in a row, per worker and without a finished shard, after which a run ends. An image that ends every process
+#: causes four: two over its shard, one over the part, one over itself.
 MAX_EXITS_IN_A_ROW = 8
 
-#: Images among which a worker looks for some that it can decode, to choose the precision by.
+#: Images among which a worker looks for decodable ones to choose the precision by.
 CHOICE_IMAGES = 256
 
-#: Parts that such a shard is divided into: of 256 images, two divisions lead to a single one.
+#: Parts into which a shard is divided: of 256 images, two divisions lead to a single one.
 PARTS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A shard that waits for a worker, or is being computed.
-
-    Attributes
-    ----------
-    shard : Shard
-        The images and their file.
-    exits : int
-        Workers that exited while they computed it.
-    """
+    """A shard that waits for a worker, or is being computed."""
 
     shard: Shard
-    exits: int = 0
+    exits: int = 0  # workers that exited while they computed it
 
 
 class Tasks:
@@ -220,7 +162,7 @@ class Tasks:
         return bool(self) and self._again[0].exits > 0
 
     def next(self) -> Task:
-        """Return what to do next."""
+        """Remove and return the next task."""
         if not self:
             raise IndexError("Nothing waits.")
         return self._again.popleft()
@@ -238,7 +180,7 @@ class Tasks:
 
 
 def to_choose_by(refs: Sequence[ImageRef]) -> Tasks:
-    """Return parts of the images; on the first one with images that decode, a worker chooses the precision."""
+    """Return parts of the images; a worker chooses the precision on the first part with decodable images."""
     starts = range(0, len(refs), CHOICE_IMAGES)
     return Tasks(Shard(Path("none"), refs[start : start + CHOICE_IMAGES]) for start in starts)
 
