@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from itertools import islice
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from headstart.errors import HeadstartError, ImageError
-from headstart.images.load import read_image_bytes, sample_limits
+from headstart.extract.shard_jobs import ShardJob
+from headstart.images.decode import LARGE_PIXELS, MAX_PIXELS, one_large_image, open_file, readable_errors
+from headstart.images.discovery.scan import ImageSet
+from headstart.images.load import read_image_bytes
 from headstart.images.read_ahead import threads_of
-from headstart.images.samples import DecodeRules
-
-if TYPE_CHECKING:
-    from headstart.extract.shard_jobs import ShardJob
-    from headstart.images.discovery.scan import ImageSet
-    from headstart.types import ImageRef, Progress
+from headstart.images.samples import DecodeRules, Samples, check_finite, check_kind, chosen_picture
+from headstart.types import ImageRef, Progress
 
 #: Percentiles of each image that are its limits; ``percentiles`` excludes a few hot or dead pixels, and at most half a
 #: percent of any image at either end.
@@ -45,7 +46,7 @@ def find_intensity(
     def look(ref: ImageRef) -> tuple[float, float] | None:
         try:
             data = read_image_bytes(images.root, ref)
-            return sample_limits(data, ref.path, DecodeRules(page), PERCENTILES[how])
+            return _sample_limits(data, ref.path, DecodeRules(page), PERCENTILES[how])
         except ImageError:
             return None
 
@@ -60,3 +61,28 @@ def find_intensity(
     high = high if high > low else low + 1
     progress.message(f"Intensities {low:g} to {high:g} become black to white")
     return low, high
+
+
+def _sample_limits(
+    data: bytes, name: str, rules: DecodeRules, percentiles: tuple[float, float]
+) -> tuple[float, float] | None:
+    """Return two percentiles (0–100) of an image's samples; None for an 8-bit image, which is not decoded."""
+    with readable_errors():
+        file = open_file(data, name, MAX_PIXELS)
+        if not file.is_deep():
+            return None
+        with one_large_image() if math.prod(file.size) >= LARGE_PIXELS else nullcontext():
+            return _limits_of(chosen_picture(file, rules, MAX_PIXELS, []), percentiles)
+
+
+def _limits_of(samples: Samples, percentiles: tuple[float, float]) -> tuple[float, float] | None:
+    """Return two percentiles of samples; None for 8-bit samples."""
+    check_kind(samples.values)
+    values = samples.colours
+    if values.dtype == np.uint8:
+        return None
+    check_finite(values)
+    if percentiles == (0, 100):
+        return float(values.min()), float(values.max())
+    low, high = np.percentile(values.astype(np.float64), percentiles)
+    return float(low), float(high)

@@ -1,13 +1,11 @@
-"""An image file or object to the network's input, with notes and digest; and the limits of its samples."""
+"""An image file, object or value to the network's input, with notes and digest."""
 
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import stat
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,18 +16,13 @@ from PIL import Image
 
 from headstart.errors import DataError, ImageError
 from headstart.images.decode import (
-    LARGE_PIXELS,
-    MAX_PIXELS,
     DecodedImage,
     decode,
-    one_large_image,
-    open_file,
-    readable_errors,
 )
 from headstart.images.discovery.refs import state_of
-from headstart.images.discovery.walk import read_object
 from headstart.images.resize import DRAFT_PRESETS, resize
-from headstart.images.samples import DEFAULT_RULES, DecodeRules, Samples, check_finite, check_kind, chosen_picture
+from headstart.images.samples import DEFAULT_RULES, DecodeRules
+from headstart.storage import bucket
 from headstart.storage.address import Address, Location
 from headstart.texts import counted
 from headstart.types import ImageRef, ImageRow
@@ -156,7 +149,7 @@ def read_image_bytes(root: Location, ref: ImageRef) -> bytes:
     """
     if isinstance(root, Address):
         _check_bytes(ref.size_bytes)
-        return read_object(root, ref)
+        return _read_object(root / ref.path, ref)
     path = root / ref.path
     try:
         # Without O_NONBLOCK, opening a pipe that replaced the file would block for ever.
@@ -167,6 +160,18 @@ def read_image_bytes(root: Location, ref: ImageRef) -> bytes:
         return _read_steady(descriptor, ref)
     finally:
         os.close(descriptor)
+
+
+def _read_object(address: Address, ref: ImageRef) -> bytes:
+    try:
+        data = bucket.read(address)
+    except bucket.GoneError as error:
+        raise ImageError("gone: the object was there when the bucket was listed") from error
+    except bucket.DeniedError as error:
+        raise ImageError("permission denied") from error
+    if len(data) != ref.size_bytes:
+        raise ImageError("changed since the bucket was listed: run again")
+    return data
 
 
 def _read_steady(descriptor: int, ref: ImageRef) -> bytes:
@@ -220,31 +225,3 @@ def _kind_of(mode: int) -> str:
     """Return the name of the kind of a file that is not a regular one."""
     kinds = {stat.S_IFIFO: "a pipe", stat.S_IFDIR: "a folder", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
     return kinds.get(stat.S_IFMT(mode), "something else")
-
-
-def sample_limits(
-    data: bytes, name: str, rules: DecodeRules, percentiles: tuple[float, float]
-) -> tuple[float, float] | None:
-    """Return two percentiles (0–100) of an image's samples; None for an 8-bit image, which is not decoded.
-
-    Raises ImageError if the image cannot be read, or has NaN or infinite values.
-    """
-    with readable_errors():
-        file = open_file(data, name, MAX_PIXELS)
-        if not file.is_deep():
-            return None
-        with one_large_image() if math.prod(file.size) >= LARGE_PIXELS else nullcontext():
-            return _limits_of(chosen_picture(file, rules, MAX_PIXELS, []), percentiles)
-
-
-def _limits_of(samples: Samples, percentiles: tuple[float, float]) -> tuple[float, float] | None:
-    """Return two percentiles of samples; None for 8-bit samples."""
-    check_kind(samples.values)
-    values = samples.colours
-    if values.dtype == np.uint8:
-        return None
-    check_finite(values)
-    if percentiles == (0, 100):
-        return float(values.min()), float(values.max())
-    low, high = np.percentile(values.astype(np.float64), percentiles)
-    return float(low), float(high)

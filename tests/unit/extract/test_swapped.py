@@ -156,7 +156,7 @@ def test_a_file_system_whose_times_jitter(
 def jitter(monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]) -> None:
     """Let times be others by some nanoseconds at every look."""
     from headstart.images import load
-    from headstart.images.discovery import walk
+    from headstart.images.discovery import scan
     from headstart.images.discovery.refs import state_of
 
     looks = iter(range(10**6))
@@ -169,7 +169,7 @@ def jitter(monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]) -> None:
             for name in names:
                 setattr(self, name, getattr(info, name) // 10**9 * 10**9 + more)
 
-    for module in (load, walk):
+    for module in (load, scan):
         monkeypatch.setattr(module, "state_of", lambda info: state_of(Info(info)))  # type: ignore[arg-type]
 
 

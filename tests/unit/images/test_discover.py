@@ -138,7 +138,7 @@ def test_a_folder_that_may_not_be_read_is_an_error(tmp_path: Path, monkeypatch: 
             raise PermissionError(13, "Permission denied")
         return scan(path)
 
-    monkeypatch.setattr("headstart.images.discovery.walk.os.scandir", refuse_bees)
+    monkeypatch.setattr("headstart.images.discovery.scan.os.scandir", refuse_bees)
     with pytest.raises(DataError, match=r"1 folder that may not be read: bee/ \(Permission denied\)"):
         discover(tmp_path)
 
