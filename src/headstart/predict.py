@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from headstart.backbones.registry import BACKBONES, build_backbone, engine_label, pick_engine
@@ -18,20 +19,14 @@ from headstart.errors import DataError, HeadstartError, RecipeMismatchError
 from headstart.images.discovery.manifest import is_manifest, read_paths
 from headstart.images.discovery.refs import state_of
 from headstart.images.discovery.scan import discover
-from headstart.images.load import GivenImage, given_image
+from headstart.images.load import GivenImage, LoadedImage, given_image
 from headstart.images.read_ahead import ReadOptions, batches
-from headstart.types import Failure, ImageRef
+from headstart.storage.address import Location
+from headstart.types import Backbone, Failure, FeatureBatch, ImageRef
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.images.load import LoadedImage
-    from headstart.storage.address import Location
-    from headstart.types import Backbone, FeatureBatch
-
-    #: The path of an image, folder or manifest; the bytes of an image file; a PIL image; or a uint8 array of shape (height,
-    #: width), (height, width, 3), RGB, or (height, width, 4), RGBA.
-    Input: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
+#: The path of an image, folder or manifest; the bytes of an image file; a PIL image; or a uint8 array of shape (height,
+#: width), (height, width, 3), RGB, or (height, width, 4), RGBA.
+Input: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,11 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from types import TracebackType
+from typing import Any, Self
 
 from headstart.errors import HeadstartError
 from headstart.runtime import limit_threads
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 #: Cores of an actor unless told otherwise, where a node has as many: each has a network of its own in memory (1.3 GB).
 CPUS_PER_WORKER = 4

@@ -15,22 +15,18 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.backbones.spec import check_images
 from headstart.backbones.vgg16 import BGR_MEANS, LAYERS, VGG16, Vgg16Engine
+from headstart.backbones.weights import Weights
 from headstart.errors import HeadstartError
 from headstart.runtime import available_threads
 from headstart.texts import reason_of
-from headstart.types import FeatureBatch
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.backbones.weights import Weights
-    from headstart.types import Recipe
+from headstart.types import FeatureBatch, Recipe
 
 #: Images that are given at a time, at least, and for each thread: they go through the network one by one, one in a thread.
 #: More would gain nothing and keep Ctrl-C waiting.

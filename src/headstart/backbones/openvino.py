@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.backbones.precision import cpu_flags, has_bfloat16, padded
 from headstart.backbones.quantize import (
@@ -24,15 +25,10 @@ from headstart.backbones.quantize import (
 )
 from headstart.backbones.spec import check_images, joined
 from headstart.backbones.vgg16 import BGR_MEANS, LAYERS, VGG16, Vgg16Engine
+from headstart.backbones.weights import Weights
 from headstart.errors import HeadstartError, RecipeMismatchError
 from headstart.runtime import available_threads
-from headstart.types import FeatureBatch, Quantization
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.backbones.weights import Weights
-    from headstart.types import Recipe
+from headstart.types import FeatureBatch, Quantization, Recipe
 
 
 def import_openvino(part: str = "openvino") -> Any:

@@ -8,18 +8,14 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.errors import HeadstartError
 from headstart.runtime import import_tensorflow
-from headstart.types import FeatureBatch
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.types import Backbone
+from headstart.types import Backbone, FeatureBatch
 
 #: Flags by which Linux tells of bfloat16 multiply-add units (Intel SDM vol. 2, VDPBF16PS and TDPBF16PS).
 BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16")

@@ -11,18 +11,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.backbones.precision import cpu_flags
 from headstart.backbones.vgg16 import BGR_MEANS, LAYERS
+from headstart.backbones.weights import Weights
 from headstart.errors import HeadstartError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.backbones.weights import Weights
 
 #: Images of the sample, and the seed it is drawn with. More change the features less than 1e-3 (docs/adr/0003).
 CALIBRATION_IMAGES = 64

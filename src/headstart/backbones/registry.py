@@ -6,22 +6,16 @@ import importlib.util
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from headstart.backbones.precision import pick_device
+from headstart.backbones.precision import Device, pick_device
+from headstart.backbones.spec import BackboneSpec
 from headstart.backbones.vgg16 import VGG16
+from headstart.backbones.weights import Weights
 from headstart.errors import HeadstartError, RecipeMismatchError
-from headstart.types import Backbone, FeatureBatch
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.backbones.precision import Device
-    from headstart.backbones.spec import BackboneSpec
-    from headstart.backbones.weights import Weights
-    from headstart.types import Recipe
+from headstart.types import Backbone, FeatureBatch, Recipe
 
 #: The backbones, by name.
 BACKBONES: dict[str, BackboneSpec] = {"vgg16": VGG16}

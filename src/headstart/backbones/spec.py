@@ -7,22 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from headstart.backbones.weights import Weights
 from headstart.errors import HeadstartError, RecipeMismatchError
 from headstart.images.decode import DECODE_RULES
-from headstart.types import VIEWS, FeatureBatch, Quantization, Recipe, checked_intensity, checked_page
+from headstart.types import VIEWS, Backbone, FeatureBatch, Quantization, Recipe, checked_intensity, checked_page
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.backbones.weights import Weights
-    from headstart.types import Backbone
-
-    #: Called as ``factory(recipe, weights, batch_size=..., device=...)``; the first two by position.
-    EngineFactory = Callable[..., Backbone]
+#: Called as ``factory(recipe, weights, batch_size=..., device=...)``; the first two by position.
+EngineFactory = Callable[..., Backbone]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,20 +6,17 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from headstart.backbones.precision import Program, pick_device
 from headstart.backbones.spec import BackboneSpec, LayerSpec, check_images, joined
 from headstart.backbones.weights import IMAGENET_VGG16_SHA256, Weights, load_weights, local_sources
 from headstart.errors import HeadstartError
 from headstart.runtime import import_keras, import_tensorflow
-from headstart.types import Backbone
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from headstart.types import FeatureBatch, Recipe
+from headstart.types import Backbone, FeatureBatch, Recipe
 
 log = logging.getLogger(__name__)
 

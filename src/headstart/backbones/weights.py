@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from headstart.errors import WeightsError
 from headstart.runtime import import_keras
@@ -76,11 +79,7 @@ IMAGENET_VGG16: dict[str, tuple[str, str]] = {
 IMAGENET_VGG16_SHA256 = "d9a27cc1fc7f975ef8cff49180e794ccd7c4bc868ebb49740803b3bbaa8dbefd"
 
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Tensors = Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
+Tensors = Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
 
 #: The file that ``keras.applications`` downloads, as it lies in Keras' own cache.
 KERAS_FILE = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"

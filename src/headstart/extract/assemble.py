@@ -6,25 +6,20 @@ import os
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.cache.merge import MergedRows, has_descriptions
+from headstart.cache.reader import FeatureCache
 from headstart.cache.rows import PathIndex
 from headstart.errors import DataError
+from headstart.extract.options import ExtractOptions
+from headstart.extract.plan import KnownRows, Plan
 from headstart.images.discovery.refs import ImageRefs
-from headstart.storage.address import Address
+from headstart.storage.address import Address, Location
 from headstart.texts import counted, printable
 from headstart.types import Failure
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.cache.reader import FeatureCache
-    from headstart.extract.options import ExtractOptions
-    from headstart.extract.plan import KnownRows, Plan
-    from headstart.storage.address import Location
 
 #: Share of the rows of a cache that may be dropped without ``drop_missing``.
 MAX_DROPPED = 0.5

@@ -10,29 +10,24 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.backbones.registry import BACKBONES
 from headstart.cache.merge import MergedRows
+from headstart.cache.reader import FeatureCache
 from headstart.extract.assemble import is_current, with_missing
 from headstart.extract.engines.engine import devices_of
-from headstart.extract.network import PROOF_IMAGES, draw_sample, first_images
+from headstart.extract.network import PROOF_IMAGES, Network, draw_sample, first_images
 from headstart.extract.options import ExtractOptions
-from headstart.extract.plan import Plan
+from headstart.extract.plan import KnownRows, Plan
 from headstart.extract.run import Run, make_run
 from headstart.images.discovery.scan import classes_of
 from headstart.runtime import per_second
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.cache.reader import FeatureCache
-    from headstart.extract.network import Network
-    from headstart.extract.plan import KnownRows
-    from headstart.storage.address import Location
-    from headstart.types import Backbone, Progress, Recipe
+from headstart.storage.address import Location
+from headstart.types import Backbone, Progress, Recipe
 
 #: Compressed size of a row of block5_pool as a share of its size, by views: 0.12 to 0.17 on photographs (hymenoptera,
 #: flowers17) and solar cells, float16 and zstd, since nine of ten values are zero. The mean of two views has fewer zeros and

@@ -7,9 +7,11 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.backbones.precision import choose_precision, pick_device, row_cosines
 from headstart.backbones.quantize import CALIBRATION_IMAGES, CALIBRATION_SEED
@@ -24,20 +26,13 @@ from headstart.backbones.registry import (
     pick_engine,
     type_to_prove,
 )
+from headstart.backbones.spec import BackboneSpec
+from headstart.backbones.weights import Weights
+from headstart.extract.options import ExtractOptions
+from headstart.extract.shard_jobs import ShardJob
 from headstart.images.load import LoadedImage
 from headstart.images.read_ahead import decoded
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from headstart.backbones.spec import BackboneSpec
-    from headstart.backbones.weights import Weights
-    from headstart.extract.options import ExtractOptions
-    from headstart.extract.shard_jobs import ShardJob
-    from headstart.types import Backbone, ImageRef, Quantization, Recipe
-
+from headstart.types import Backbone, ImageRef, Quantization, Recipe
 
 #: Images on which a reduced precision is proven.
 PROOF_IMAGES = 32

@@ -12,16 +12,14 @@ from contextlib import ExitStack, closing
 from itertools import chain, islice, tee
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
 from headstart.errors import ImageError, StorageError
 from headstart.extract.shard_jobs import Batch, Shard, ShardFile, ShardJob, ShardReport
 from headstart.images.read_ahead import RunTimes, Stage, StageTime, decoded, grouped, images_ahead
-
-if TYPE_CHECKING:
-    from headstart.types import Backbone, FeatureBatch, ImageRef
+from headstart.types import Backbone, FeatureBatch, ImageRef
 
 #: Batches in the inference queue at most: one that is computed or copied back, and the next one.
 MAX_QUEUED_BATCHES = 2

@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from headstart.cache.merge import MergedRows
 from headstart.cache.reader import FeatureCache, open_cache
@@ -32,10 +32,7 @@ from headstart.images.read_ahead import decoded
 from headstart.storage import bucket
 from headstart.storage.address import Address, Location, location
 from headstart.texts import counted
-from headstart.types import Failure, Progress, Silence
-
-if TYPE_CHECKING:
-    from headstart.types import ImageRef, Recipe
+from headstart.types import Failure, ImageRef, Progress, Recipe, Silence
 
 #: Sent when a terminal is closed or a connection breaks; not on Windows.
 HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)

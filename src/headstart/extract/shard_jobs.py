@@ -8,18 +8,14 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from headstart.cache.writer import ShardWriter
 from headstart.images.load import TOLD_NOTES
-from headstart.types import Failure, FeatureBatch
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from headstart.storage.address import Address, Location
-    from headstart.types import Backbone, ImageRef, ImageRow, Recipe
+from headstart.storage.address import Address, Location
+from headstart.types import Backbone, Failure, FeatureBatch, ImageRef, ImageRow, Recipe
 
 
 @dataclass(frozen=True, slots=True)

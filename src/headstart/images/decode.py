@@ -43,7 +43,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -64,10 +63,7 @@ from headstart.images.readers.pillow_files import (
 )
 from headstart.images.readers.tiff import DeepTiff, misread_kind, unread_kind
 from headstart.images.resize import held_pixels, start_draft
-from headstart.images.samples import DEFAULT_RULES, DecodeRules, PictureFile, chosen_picture, to_rgb8
-
-if TYPE_CHECKING:
-    from headstart.images.samples import Pixels
+from headstart.images.samples import DEFAULT_RULES, DecodeRules, PictureFile, Pixels, chosen_picture, to_rgb8
 
 #: Version of the rules above; part of every recipe.
 DECODE_RULES = "pillow-1"

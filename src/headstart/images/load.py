@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from headstart.errors import DataError, ImageError
@@ -26,9 +27,6 @@ from headstart.storage import bucket
 from headstart.storage.address import Address, Location
 from headstart.texts import counted
 from headstart.types import ImageRef, ImageRow
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 #: Note → its text for users, and the parameter that changes it.
 TOLD_NOTES = {

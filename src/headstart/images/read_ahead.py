@@ -10,18 +10,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
 from headstart.errors import ImageError
 from headstart.images.load import LoadedImage, load_image
 from headstart.images.samples import DecodeRules
 from headstart.runtime import usable_cores
-from headstart.storage.address import Address
-from headstart.types import Failure
-
-if TYPE_CHECKING:
-    from headstart.storage.address import Location
-    from headstart.types import ImageRef, Recipe
+from headstart.storage.address import Address, Location
+from headstart.types import Failure, ImageRef, Recipe
 
 #: Additional threads that read images from a bucket: a request takes 10–100 ms whatever the size, so that 16 threads read
 #: some hundred images a second.

@@ -6,18 +6,15 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, ImageFile
 
 from headstart.errors import HeadstartError
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from PIL import ImageFile
-
-    Box: TypeAlias = tuple[float, float, float, float]
+Box: TypeAlias = tuple[float, float, float, float]
 
 #: Pillow's names of the formats whose decoder can scale an image down.
 DRAFT_FORMATS = frozenset({"JPEG", "MPO"})

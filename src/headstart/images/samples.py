@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.errors import ImageError, ParameterError
-from headstart.types import PROJECTIONS, checked_intensity, checked_page
+from headstart.types import PROJECTIONS, Recipe, checked_intensity, checked_page
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.types import Recipe
-
-    Pixels: TypeAlias = NDArray[np.uint8]
-    Curve: TypeAlias = Callable[[NDArray[Any]], NDArray[np.float64]]
+Pixels: TypeAlias = NDArray[np.uint8]
+Curve: TypeAlias = Callable[[NDArray[Any]], NDArray[np.float64]]
 
 #: Named ways to choose the sample values that become black and white: the limits of the type, or a range measured on the
 #: data set (extract/intensity.py).

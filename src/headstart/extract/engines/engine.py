@@ -6,7 +6,7 @@ import pkgutil
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from headstart.backbones.precision import count_gpus, pick_device
 from headstart.errors import HeadstartError
@@ -17,9 +17,7 @@ from headstart.extract.shard_jobs import Shard, ShardJob, ShardReport, Task, Tas
 from headstart.extract.summary import StatisticsCollector, WorkerStatistics
 from headstart.images.read_ahead import RunTimes
 from headstart.ray_cluster import check_installed
-
-if TYPE_CHECKING:
-    from headstart.types import Backbone, ImageRef, Recipe
+from headstart.types import Backbone, ImageRef, Recipe
 
 
 class Engine:

@@ -7,9 +7,10 @@ import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from headstart.errors import HeadstartError, ImageError
@@ -31,9 +32,6 @@ from headstart.images.readers.dicom_grayscale import (
 )
 from headstart.images.readers.pillow_files import refuse_large
 from headstart.images.samples import PictureFile, Samples, add_notes
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 #: The elements with pixels; a picture has one of them.
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")

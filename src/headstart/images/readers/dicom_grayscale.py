@@ -6,15 +6,13 @@ import math
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.errors import ImageError
 from headstart.images.samples import Samples, to_levels, type_limits
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 COLOURS = ("Red", "Green", "Blue")
 

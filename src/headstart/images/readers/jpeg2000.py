@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import ImageFile
 
 from headstart.errors import ImageError
 from headstart.images.formats import import_reader
 from headstart.images.readers.tiff_tags import JPEG_2000, embedded_pixels
 from headstart.images.samples import PictureFile, Samples
-
-if TYPE_CHECKING:
-    from PIL import ImageFile
 
 KIND = "JPEG 2000 colour of more than 8 bits"
 

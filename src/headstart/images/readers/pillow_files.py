@@ -11,10 +11,11 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, cached_property
-from typing import IO, TYPE_CHECKING, Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
 import numpy as np
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, ImageFile
 
 from headstart.errors import ImageError
 from headstart.images.formats import RAW_SUFFIXES, readers, suffix_of, unidentified
@@ -49,13 +50,7 @@ from headstart.images.readers.tiff_tags import (
 )
 from headstart.images.samples import PictureFile, Samples, add_notes
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from PIL import ImageFile
-
-    Reader: TypeAlias = tuple[
-        Callable[[IO[bytes], str | bytes], ImageFile.ImageFile], Callable[[bytes], bool | str] | None
-    ]
+Reader: TypeAlias = tuple[Callable[[IO[bytes], str | bytes], ImageFile.ImageFile], Callable[[bytes], bool | str] | None]
 
 #: Limit of pixels for formats whose readers are written in Python and slow.
 MAX_SLOW_PIXELS = 8_000_000

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageCms
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, ImageFile
 
 from headstart.errors import ImageError
 from headstart.images import samples
 from headstart.images.readers.tiff_tags import BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT, tag_number, tag_numbers
-from headstart.images.samples import Samples, add_notes, strips
+from headstart.images.samples import Pixels, Samples, add_notes, strips
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from PIL import ImageFile
-
-    from headstart.images.samples import Pixels
-
-    Reopen = Callable[[], ImageFile.ImageFile]
+Reopen = Callable[[], ImageFile.ImageFile]
 
 #: The value of SampleFormat for signed integers.
 SIGNED = 2

@@ -6,11 +6,13 @@ import io
 import logging
 import math
 import re
+from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from PIL import Image, TiffImagePlugin
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, TiffImagePlugin
 
 from headstart.errors import ImageError
 from headstart.images.formats import import_reader, verb_of
@@ -36,12 +38,6 @@ from headstart.images.readers.tiff_tags import (
     tag_numbers,
 )
 from headstart.images.samples import PictureFile, Samples, add_notes, to_levels, type_limits
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from numpy.typing import NDArray
-    from PIL import ImageFile
 
 #: First bytes of a BigTIFF that Pillow does not read, and of all TIFFs.
 BIG_ENDIAN_BIGTIFF = b"MM\0+"
