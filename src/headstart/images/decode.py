@@ -48,9 +48,9 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from headstart.errors import HeadstartError, ImageError
-from headstart.images.formats import explain, wrong_suffix
-from headstart.images.readers.dicom import DicomFile, is_dicom
-from headstart.images.readers.heic import HeicFile, is_heic
+from headstart.images.formats import explain, is_dicom, is_heic, wrong_suffix
+from headstart.images.readers.dicom import DicomFile
+from headstart.images.readers.heic import HeicFile
 from headstart.images.readers.jpeg2000 import DeepJpeg2000, colour_bits
 from headstart.images.readers.pillow_files import (
     PillowFile,

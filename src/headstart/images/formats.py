@@ -65,6 +65,9 @@ MAGIC = (
 #: DICOM's magic bytes and their position (PS3.10, 7.1).
 DICOM_MARK, DICOM_MARK_AT = b"DICM", 128
 
+#: First bytes of DICOM files without preamble: group 2 or 8 of an element, little endian.
+BARE_DICOM = (b"\x02\x00", b"\x08\x00")
+
 #: Brands of ISO media files (bytes 8–11, after "ftyp") that are HEIC or HEIF; the last two may be AVIF.
 HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"))
 
@@ -119,6 +122,26 @@ def has_magic(head: bytes) -> bool:
     media = head[4:8] == b"ftyp" and head[8:12] in BRANDS
     dicom = head[DICOM_MARK_AT:HEAD_BYTES] == DICOM_MARK
     return head.startswith(MAGIC) or bmp or webp or media or dicom
+
+
+def is_dicom(data: bytes, name: str) -> bool:
+    """Return whether a file is DICOM: by its magic bytes, or by its suffix and the group of its first element.
+
+    The preamble before the magic bytes may make it another image as well: then the suffix decides.
+    """
+    named_so = suffix_of(name) in DICOM_SUFFIXES
+    if data[DICOM_MARK_AT:HEAD_BYTES] == DICOM_MARK:
+        return named_so or not has_magic(data[:DICOM_MARK_AT])
+    return named_so and data.startswith(BARE_DICOM)
+
+
+def is_heic(data: bytes) -> bool:
+    """Return whether a file is HEIC or HEIF, by its brands; files compatible with AVIF are left to Pillow."""
+    if data[4:8] != b"ftyp" or data[8:12] not in HEIC_BRANDS:
+        return False
+    end = min(int.from_bytes(data[:4], "big"), 4096)
+    compatible = {data[at : at + 4] for at in range(16, end, 4)}
+    return not compatible & {b"avif", b"avis"}
 
 
 def _unsupported_format(data: bytes, name: str) -> str:

@@ -56,7 +56,7 @@ MAX_READS = 3
 def sentences(counts: Mapping[str, int], *, with_options: bool = True) -> list[str]:
     """Return a sentence, without its full stop, for each note in ``counts`` (note → number of images).
 
-    The options that change it are left out for a head, whose recipe is fixed.
+    ``with_options`` names the options that change it; not for a head, whose recipe is fixed.
     """
     return [
         f"Decoded: of {counted(counts[note])} {text}{f' ({options})' if options and with_options else ''}"
@@ -73,13 +73,7 @@ class GivenImage(ImageRef):
 
 
 def given_image(value: Any, name: str) -> GivenImage:
-    """Return the bytes of an image file, a PIL image, or a uint8 array of grey, RGB or RGBA pixels as an image of this name.
-
-    Raises
-    ------
-    DataError
-        If it is something else.
-    """
+    """Return the bytes of an image file, a PIL image or a uint8 array as an image of this name; DataError for others."""
     if isinstance(value, np.ndarray):
         if value.dtype != np.uint8 or (value.ndim, *value.shape[2:]) not in {(2,), (3, 3), (3, 4)} or not value.size:
             raise DataError(
@@ -109,10 +103,7 @@ def load_image(
 ) -> LoadedImage:
     """Return an image, read once: the digest is that of the decoded bytes; empty for an image that is given decoded.
 
-    Raises
-    ------
-    ImageError
-        If the file cannot be read or decoded; the message is the reason.
+    Raises ImageError, with the reason, if it cannot be read or decoded.
     """
     data = ref.content if isinstance(ref, GivenImage) else read_image_bytes(root, ref)
     image = decode_resized(data, ref.path, size_px, resize_preset, rules)
@@ -140,8 +131,8 @@ def read_image_bytes(root: Location, ref: ImageRef) -> bytes:
     Raises
     ------
     ImageError
-        If it is gone, may not be read, is no regular file, is too large, changes while it is read, or has
-        another size than the scan found.
+        If it is gone, may not be read, is no regular file, is too large, changes while it is read, or has another size
+        than in the scan.
     StorageError
         If nothing of the bucket can be read.
     """
@@ -175,8 +166,8 @@ def _read_object(address: Address, ref: ImageRef) -> bytes:
 def _read_steady(descriptor: int, ref: ImageRef) -> bytes:
     """Return the bytes of an open file that no other process changes meanwhile.
 
-    Size and times must be the same before and after; if only they differ (a tool touches the file, or the file system reports
-    changing times), two reads must give the same bytes.
+    Size and times must be the same before and after; if only times differ (a tool touches the file, or the file system
+    reports changing times), two reads must give the same bytes.
     """
     before, earlier = os.fstat(descriptor), None
     if not stat.S_ISREG(before.st_mode):
@@ -220,6 +211,5 @@ def open_error(error: OSError, path: Path) -> str:
 
 
 def _kind_of(mode: int) -> str:
-    """Return the name of the kind of a file that is not a regular one."""
     kinds = {stat.S_IFIFO: "a pipe", stat.S_IFDIR: "a folder", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
     return kinds.get(stat.S_IFMT(mode), "something else")

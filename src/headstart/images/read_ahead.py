@@ -52,7 +52,7 @@ class RunTimes:
             mine.awaited_seconds += theirs.awaited_seconds
 
     def of_several(self, n_runs: int) -> None:
-        """Multiply the threads by the number of runs that took place at the same time."""
+        """Multiply the threads by the number of simultaneous runs."""
         for stage in (self.decode, self.forward, self.write):
             stage.threads *= n_runs
 
@@ -69,19 +69,7 @@ class Stage:
     """Threads for one kind of work; results come back in the order of submission.
 
     At the end of the ``with`` block, running tasks are finished; pending ones are dropped unless ``finish`` is set.
-
-    Parameters
-    ----------
-    name : str
-        Prefix of the threads' names.
-    threads : int
-        Tasks at the same time.
-    time : StageTime
-        Updated with the times of the work and of the waiting.
-    finish : bool
-        Complete all pending tasks, even after an exception.
-    clock : callable
-        Returns seconds.
+    ``time`` is updated with the times of the work and of the waiting; ``clock`` returns seconds.
     """
 
     def __init__(
@@ -134,7 +122,7 @@ class Stage:
 
 
 class ReadJob(Protocol):
-    """How images are read: the interface of :class:`headstart.extract.shard_jobs.ShardJob` that is needed here."""
+    """How images are read; implemented by :class:`headstart.extract.shard_jobs.ShardJob`."""
 
     @property
     def root(self) -> Location:
@@ -163,10 +151,7 @@ def decoded(
 ) -> Generator[LoadedImage | Failure]:
     """Yield each image, or its failure, in order; up to ``ahead`` images are decoded in advance.
 
-    Raises
-    ------
-    ImageError
-        With ``job.stop_on_failure``, for the first image that cannot be read, after those before it.
+    With ``job.stop_on_failure``, ImageError is raised for the first image that cannot be read, after those before it.
     """
     rules = DecodeRules.of(recipe)
 
@@ -188,7 +173,7 @@ def decoded(
 
 
 def threads_of(root: Location, threads: int) -> int:
-    """Return the number of reading threads: more for a bucket, where most of them wait for an answer."""
+    """Return the number of reading threads: more for a bucket, whose answers most of them wait for."""
     return threads + (REQUESTS_AT_ONCE if isinstance(root, Address) else 0)
 
 

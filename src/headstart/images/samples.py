@@ -56,13 +56,7 @@ DEFAULT_RULES = DecodeRules()
 
 
 def parse_page(text: str) -> int | str | None:
-    """Return the page given on the command line; None for the first page, the default.
-
-    Raises
-    ------
-    ParameterError
-        If it is neither a positive integer nor a projection.
-    """
+    """Return the page given on the command line, None for the first; raise ParameterError if it is invalid."""
     try:
         return None if text == "1" else checked_page(text if text in PROJECTIONS else int(text))
     except ValueError:
@@ -72,13 +66,7 @@ def parse_page(text: str) -> int | str | None:
 
 
 def parse_intensity(text: str) -> str | tuple[float, float]:
-    """Return the intensities given on the command line: a name, or ``LOW:HIGH``.
-
-    Raises
-    ------
-    ParameterError
-        If they are neither.
-    """
+    """Return the intensities given on the command line, a name or ``LOW:HIGH``; raise ParameterError for others."""
     if text in INTENSITIES:
         return text
     try:
@@ -184,7 +172,7 @@ def to_levels(values: NDArray[Any], limits: tuple[float, float], notes: list[str
 
 
 def check_finite(values: NDArray[Any]) -> None:
-    """Raise ImageError if some values are NaN or infinite."""
+    """Raise ImageError for NaN and infinite values."""
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise ImageError("contains NaN or infinite values: replace them, or leave the image out")
 

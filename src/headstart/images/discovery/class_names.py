@@ -86,7 +86,6 @@ def questions(counts: Mapping[str, int]) -> list[str]:
 
 
 def _is_combined(name: str, known: Container[str]) -> bool:
-    """Return whether a name consists of other names."""
     parts = set(_LABEL_SEPARATORS.split(name)) - {""}
     return len(parts) > 1 and len(name) > 2 and any(part in known for part in parts)
 

@@ -74,7 +74,7 @@ def _mentioned_split(name: str) -> str | None:
 
 
 def _doubts(root: Location, tops: set[str], folders: Iterable[str]) -> list[str]:
-    """Return the doubts about the top folders of ``root``, which are taken as classes; ``folders`` are all with images."""
+    """Return doubts about the ``tops`` of ``root``, which are taken as classes; ``folders`` are all folders with images."""
     below: dict[str, set[str]] = defaultdict(set)
     for folder in folders:
         top, _, rest = folder.partition("/")
@@ -87,7 +87,6 @@ def _doubts(root: Location, tops: set[str], folders: Iterable[str]) -> list[str]
 
 
 def _one_folder(root: Location, below: Mapping[str, set[str]]) -> Iterator[str]:
-    """Yield a question if the only class has folders that may be the classes."""
     if len(below) != 1:
         return
     ((top, inside),) = below.items()
@@ -97,7 +96,6 @@ def _one_folder(root: Location, below: Mapping[str, set[str]]) -> Iterator[str]:
 
 
 def _same_folders(below: Mapping[str, set[str]]) -> list[str]:
-    """Return a question if every class contains the same folders, two or more."""
     shared = set.intersection(*below.values())
     if len(below) == 1 or len(shared) < 2 or "" in shared:
         return []
@@ -114,7 +112,6 @@ def _same_folders(below: Mapping[str, set[str]]) -> list[str]:
 
 
 def _numbered_parts(tops: Iterable[str]) -> list[str]:
-    """Return a question if all classes are named like parts of a data set."""
     if not all(map(_PART.fullmatch, tops)):
         return []
     names = named(sorted(tops))
@@ -124,7 +121,7 @@ def _numbered_parts(tops: Iterable[str]) -> list[str]:
 
 
 def _a_split_beside_classes(below: Mapping[str, set[str]]) -> list[str]:
-    """Return a question if a folder that is named like a split, and has folders of its own, is taken as a class."""
+    """Return a question if a folder named like a split, with folders of its own, is taken as a class."""
     found = [top for top, inside in below.items() if split_of(top) and len(inside - {""}) > 1]
     if not found or len(below) == 1:
         return []

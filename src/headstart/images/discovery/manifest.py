@@ -38,14 +38,11 @@ def read_manifest(manifest: Location, root: Location) -> tuple[list[ImageRef], l
     """Return the images in a manifest, in its order, and notices about the manifest.
 
     Columns are found by their names or other usual names (:data:`COLUMNS`); others are ignored. An empty label means
-    unlabelled, an empty split or group means none. Paths are relative to ``root``, or absolute and below it; links are
+    unlabelled, an empty split or group none. Paths are relative to ``root``, or absolute and below it; links are
     followed. Bytes that are not UTF-8 are allowed in paths only.
 
-    Raises
-    ------
-    DataError
-        If a column or a file is missing, an image is named twice with different labels, a path leads out of ``root``, a
-        split is unknown, or a label is not UTF-8.
+    Raises DataError if a column or a file is missing, an image is named twice with different labels, a path leads out of
+    ``root``, a split is unknown, or a label is not UTF-8.
     """
     rows = read_rows(manifest)
     header = next(rows, (0, []))[1]
@@ -77,7 +74,7 @@ def read_manifest(manifest: Location, root: Location) -> tuple[list[ImageRef], l
 
 
 def _listed_refs(root: Address, refs: Sequence[ImageRef]) -> list[ImageRef]:
-    """Return the images with size and time from one listing of their common folder: a request for each thousand objects."""
+    """Return the images with size and time from one listing of their common folder: a request per thousand objects."""
     wanted = {form for ref in refs for form in forms(ref.path)}
     common = os.path.commonpath([os.path.dirname(path) for path in wanted]) if refs else ""  # noqa: PTH120
     folder = root / common if common else root
@@ -95,7 +92,6 @@ def _listed_refs(root: Address, refs: Sequence[ImageRef]) -> list[ImageRef]:
 
 
 def _described(ref: ImageRef) -> str:
-    """Return label, split and group of an image, for messages."""
     return ", ".join(filter(None, (ref.label or "unlabelled", ref.split, ref.group and f"group {ref.group}")))
 
 
@@ -212,7 +208,6 @@ def _column_name(cell: str) -> str:
 
 
 def _is_row(header: Sequence[str]) -> bool:
-    """Return whether the header contains the path of an image."""
     return any(suffix_of(cell.strip()) in IMAGE_SUFFIXES for cell in header)
 
 

@@ -40,10 +40,8 @@ class ImageRefs(Sequence[ImageRef]):
         Each combination of label, split and group.
     codes : ndarray of shape (n_images,), int32
         Index of each image's tag.
-    sizes : ndarray of shape (n_images,), int64
-        Bytes of each file.
-    times : ndarray of shape (n_images,), int64
-        Modification time of each file, nanoseconds since 1970.
+    sizes, times : ndarray of shape (n_images,), int64
+        Bytes and modification time (nanoseconds since 1970) of each file.
     stamps : ndarray of shape (n_images,), uint32
         Stamp of each file (:func:`state_of`); 0 if unknown.
     """

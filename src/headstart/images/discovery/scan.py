@@ -122,7 +122,7 @@ def classes_of(refs: ImageRefs) -> tuple[str, ...]:
 def _labelled_set(
     root: Location, refs: ImageRefs, layout: str, notices: Iterable[str], found: Walk | None = None
 ) -> ImageSet:
-    """Return the images of a scan with their classes and the doubts about these."""
+    """Return the images of a scan with their classes and the doubts about them."""
     counts: Counter[str] = Counter()
     for (label, _, _), count in zip(refs.tags, np.bincount(refs.codes).tolist(), strict=True):
         if label is not None:
@@ -142,7 +142,6 @@ def unlabelled(root: Location, ignored: Iterable[str]) -> str:
 
 
 def _no_folder(path: Path) -> str:
-    """Return why a path is no folder of images, and what to give instead."""
     if not path.exists():
         return f"There is no folder at {path}. Expected: a folder of images, or a CSV manifest."
     suffix = suffix_of(path.name)
@@ -228,7 +227,6 @@ def _entries(root: str, folder: Folder, found: Walk) -> Iterator[os.DirEntry[str
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Return whether the entry is a folder or a link to one."""
     try:
         return entry.is_dir()
     except OSError:  # e.g. a link into a folder that may not be entered, or to itself
@@ -261,7 +259,6 @@ def _identity(path: str) -> tuple[int, int]:
 
 
 def _add_file(path: str, entry: os.DirEntry[str], found: Walk) -> None:
-    """Note a file as image or ignored."""
     named_so = suffix_of(entry.name) in IMAGE_SUFFIXES
     try:
         info = entry.stat()
@@ -292,13 +289,7 @@ def _starts_as_image(path: str) -> bool:
 
 
 def walk_objects(folder: Address) -> Walk:
-    """Return all images below an address; the same names are hidden as on a disk.
-
-    Raises
-    ------
-    StorageError
-        If the bucket cannot be listed.
-    """
+    """Return all images below an address, with the same hidden names as on a disk; raises StorageError."""
     found = Walk()
     hidden: set[str] = set()
     listing = _unclassified(bucket.entries(folder), found, hidden)
@@ -333,7 +324,6 @@ def _first_hidden(parts: list[str]) -> str:
 
 
 def _add_object(entry: Entry, found: Walk, *, is_image: bool) -> None:
-    """Note an object as image or ignored."""
     if is_image:
         found.images.append((entry.path, entry.size_bytes, entry.changed_ns, 0))
     else:

@@ -64,13 +64,9 @@ REMEDIES = (
 def read_rows(table: Location) -> Iterator[tuple[int, list[str]]]:
     """Yield line number and cells of each row, the header first; empty rows are skipped.
 
-    The text is UTF-8, or UTF-16 or UTF-32 with a byte order mark. The separator is that of a first line ``sep=;``, else the
-    comma, semicolon, tab or bar that occurs most often in the first row. Bytes that are not UTF-8 become lone surrogates.
-
-    Raises
-    ------
-    DataError
-        If the file cannot be read, or is not a text table.
+    The text is UTF-8, or UTF-16 or UTF-32 with a byte order mark. The separator is that of a first line ``sep=;``, else
+    the comma, semicolon, tab or bar that occurs most often in the first row. Bytes that are not UTF-8 become lone
+    surrogates. Raises DataError if the file cannot be read, or is not a text table.
     """
     try:
         with _opened(table) as file:
@@ -201,7 +197,6 @@ def missing_files(table: Location, root: Location, missing: Sequence[str]) -> st
 
 
 def _remedy(table: Location, root: Location, path: str) -> str:
-    """Return advice on a path that does not exist."""
     if known := next((text for pattern, text in REMEDIES if pattern.search(path)), ""):
         return known
     if isinstance(root, Path):
@@ -229,6 +224,5 @@ def _similar(root: Path, path: str) -> str:
 
 
 def _same_letters(name: str, other: str) -> bool:
-    """Return whether names differ only in case, in the form of accents or in a suffix that the other lacks."""
     first, second = (unicodedata.normalize("NFKC", text).casefold() for text in (name, other))
     return first == second or first.rpartition(".")[0] == second

@@ -14,15 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from headstart.errors import HeadstartError, ImageError
-from headstart.images.formats import (
-    DICOM_MARK,
-    DICOM_MARK_AT,
-    DICOM_SUFFIXES,
-    HEAD_BYTES,
-    has_magic,
-    import_reader,
-    suffix_of,
-)
+from headstart.images.formats import import_reader
 from headstart.images.readers.dicom_grayscale import (
     GREY_ELEMENTS,
     PALETTE_ELEMENTS,
@@ -59,9 +51,6 @@ RLE_GROWTH, RLE_HEADER_BYTES = 2, 128
 #: Version of the conversion, noted for each image. A change of the resulting pixels needs a new number.
 RULES = "dicom-1"
 
-#: The first bytes of files without preamble: group 2 or 8 of an element, little endian.
-BARE = (b"\x02\x00", b"\x08\x00")
-
 #: The elements that are read.
 ELEMENTS = (
     "SOPClassUID", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns",
@@ -79,17 +68,6 @@ THREE_SAMPLES = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
 #: Others of the standard, which are not read.
 UNREAD = ("YBR_PARTIAL_422", "YBR_PARTIAL_420", "CMYK", "HSV", "ARGB")
-
-
-def is_dicom(data: bytes, name: str) -> bool:
-    """Return whether a file is DICOM: by its magic bytes, or by its suffix and the group of its first element.
-
-    The preamble before the magic bytes may make it another image as well: then the suffix decides.
-    """
-    named_so = suffix_of(name) in DICOM_SUFFIXES
-    if data[DICOM_MARK_AT:HEAD_BYTES] == DICOM_MARK:
-        return named_so or not has_magic(data[:DICOM_MARK_AT])
-    return named_so and data.startswith(BARE)
 
 
 class DicomFile(PictureFile):
@@ -147,7 +125,7 @@ class DicomFile(PictureFile):
 
 
 def _set_syntax(dataset: Any) -> None:
-    """Set the transfer syntax of a file without file meta information to the one that pydicom detected."""
+    """Set the transfer syntax of a file without file meta information, as pydicom detected it."""
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     if "TransferSyntaxUID" not in dataset.file_meta:
@@ -162,7 +140,6 @@ def _pixels_of(dataset: Any) -> str:
 
 
 def _plugin_of(dataset: Any) -> str:
-    """Return the plugin that decodes the pixels; empty if any may."""
     return PLUGINS.get(dataset.file_meta.TransferSyntaxUID, "")
 
 

@@ -10,22 +10,13 @@ from __future__ import annotations
 import numpy as np
 
 from headstart.errors import ImageError
-from headstart.images.formats import HEIC_BRANDS, import_reader
+from headstart.images.formats import import_reader
 from headstart.images.readers.pillow_files import refuse_large
 from headstart.images.readers.pillow_samples import straight
 from headstart.images.samples import PictureFile, Samples, add_notes
 
 #: Version of the conversion, noted for each image. A change of the resulting pixels needs a new number.
 RULES = "heic-1"
-
-
-def is_heic(data: bytes) -> bool:
-    """Return whether a file is HEIC or HEIF, by its brands; files compatible with AVIF are left to Pillow."""
-    if data[4:8] != b"ftyp" or data[8:12] not in HEIC_BRANDS:
-        return False
-    end = min(int.from_bytes(data[:4], "big"), 4096)
-    compatible = {data[at : at + 4] for at in range(16, end, 4)}
-    return not compatible & {b"avif", b"avis"}
 
 
 class HeicFile(PictureFile):

@@ -16,6 +16,7 @@ from typing import IO, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
+from PIL.ExifTags import Base as Tag
 
 from headstart.errors import ImageError
 from headstart.images.formats import RAW_SUFFIXES, readers, suffix_of, unidentified
@@ -30,18 +31,13 @@ from headstart.images.readers.pillow_samples import (
     may_be_deep,
     netpbm_samples,
     rawmode_of,
+    tags_of,
     to_rgb,
 )
 from headstart.images.readers.tiff_tags import (
-    DNG_VERSION,
-    IMAGE_DESCRIPTION,
     MASK,
     N_COLOURS,
-    NEW_SUBFILE_TYPE,
     REDUCED,
-    STRIP_SIZES,
-    STRIP_STARTS,
-    SUB_IFDS,
     axes_of,
     pictures_of,
     refuse_hidden_pictures,
@@ -138,14 +134,14 @@ def refuse_large(width: int, height: int, max_pixels: int, kind: str = "") -> No
 
 def refuse_camera_raw(image: ImageFile.ImageFile, name: str) -> None:
     """Raise ImageError for camera raw files, whose first picture is a preview of some hundred pixels."""
-    if image.format == "TIFF" and is_camera_raw(getattr(image, "tag_v2", {}), name):
+    if image.format == "TIFF" and is_camera_raw(tags_of(image), name):
         raise ImageError(CAMERA_RAW)
 
 
 def is_camera_raw(tags: Mapping[int, Any], name: str) -> bool:
     """Return whether a TIFF with these tags is camera raw."""
-    preview = tags.get(NEW_SUBFILE_TYPE) == REDUCED and SUB_IFDS in tags
-    return suffix_of(name) in RAW_SUFFIXES or DNG_VERSION in tags or preview
+    preview = tags.get(Tag.NewSubfileType) == REDUCED and Tag.SubIFDs in tags
+    return suffix_of(name) in RAW_SUFFIXES or Tag.DNGVersion in tags or preview
 
 
 def _refuse_missing_strips(image: ImageFile.ImageFile) -> None:
@@ -227,11 +223,11 @@ class PillowFile(PictureFile):
         self.image, self._data, self._name, self._max_pixels = image, data, name, max_pixels
         self.format, self.size = image.format or "", image.size
         self._is_tiff = self.format == "TIFF"
-        tags = getattr(image, "tag_v2", {}) if self._is_tiff else {}
-        self._description = str(tags.get(IMAGE_DESCRIPTION, ""))
+        tags = tags_of(image)
+        self._description = str(tags.get(Tag.ImageDescription, ""))
         self._starts_smaller = self._is_smaller(0)
         if self._is_tiff and not _has_more_frames(image):
-            strips = tag_numbers(tags, STRIP_STARTS), tag_numbers(tags, STRIP_SIZES)
+            strips = tag_numbers(tags, Tag.StripOffsets), tag_numbers(tags, Tag.StripByteCounts)
             refuse_hidden_pictures(self._description, *strips, len(data))
 
     def is_deep(self) -> bool:
@@ -286,7 +282,7 @@ class PillowFile(PictureFile):
 
     def _is_smaller(self, number: int) -> bool:
         """Return whether the current page is a reduced version of another one, or a mask."""
-        kind = tag_number(getattr(self.image, "tag_v2", {}), NEW_SUBFILE_TYPE, 0)
+        kind = tag_number(tags_of(self.image), Tag.NewSubfileType, 0)
         return number == self.image.tell() and bool(kind & (REDUCED | MASK))
 
     def _reopened(self, number: int) -> ImageFile.ImageFile:
@@ -370,7 +366,7 @@ def turned(samples: Samples, orientation: int) -> Samples:
 def _note_orientation(image: Image.Image, notes: list[str]) -> int:
     """Return the EXIF orientation, and note it if it is not upright."""
     try:
-        orientation = image.getexif().get(0x0112, 1)
+        orientation = image.getexif().get(Tag.Orientation, 1)
         if orientation in ORIENTATIONS:
             notes.append(ORIENTATIONS[orientation][1])
             return int(orientation)

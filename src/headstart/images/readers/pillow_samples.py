@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile
+from PIL.ExifTags import Base as Tag
 
 from headstart.errors import ImageError
 from headstart.images import samples
-from headstart.images.readers.tiff_tags import BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT, tag_number, tag_numbers
+from headstart.images.readers.tiff_tags import tag_number, tag_numbers
 from headstart.images.samples import Pixels, Samples, add_notes, strips
 
 Reopen = Callable[[], ImageFile.ImageFile]
@@ -33,6 +34,11 @@ UNPACKED = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
 UNUSED_ALPHA = frozenset({"BMP", "DIB", "TGA", "ICO"})
 
 
+def tags_of(image: Image.Image) -> Mapping[int, Any]:
+    """Return the tags of a TIFF; none for other formats."""
+    return getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+
+
 def rawmode_of(image: Image.Image) -> str:
     """Return Pillow's raw mode of an image that is not loaded yet, e.g. ``RGB;16B``; empty for others."""
     tile = getattr(image, "tile", None)
@@ -49,11 +55,11 @@ def is_16_bit_colour(image: Image.Image, rawmode: str) -> bool:
 
 def may_be_deep(image: ImageFile.ImageFile, data: bytes) -> bool:
     """Return whether an image that is not loaded yet may have samples of more than 8 bits, or signed ones."""
-    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    tags = tags_of(image)
     return (
         image.mode[0] in "IF"
         or is_16_bit_colour(image, rawmode_of(image))
-        or SIGNED in tag_numbers(tags, SAMPLE_FORMAT)
+        or SIGNED in tag_numbers(tags, Tag.SampleFormat)
         or _largest_sample(image, data) > 255
     )
 
@@ -65,8 +71,8 @@ def is_animated(image: Image.Image) -> bool:
 
 def deep_samples(image: Image.Image) -> Samples | None:
     """Return the samples of a loaded one-channel image; None for 8 bits, which Pillow converts."""
-    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
-    signed, bits = SIGNED in tag_numbers(tags, SAMPLE_FORMAT), tag_number(tags, BITS_PER_SAMPLE, 16)
+    tags = tags_of(image)
+    signed, bits = SIGNED in tag_numbers(tags, Tag.SampleFormat), tag_number(tags, Tag.BitsPerSample, 16)
     if image.mode == "La":
         return Samples(straight(np.asarray(image)))
     if image.mode[0] not in "IF" and not (image.mode == "L" and signed and bits == 8):
@@ -82,7 +88,7 @@ def deep_samples(image: Image.Image) -> Samples | None:
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         values = _with_alpha(values[:, :, None], values != transparent)
-    return Samples(values, limits, white_is_zero=tags.get(PHOTOMETRIC) == 0)
+    return Samples(values, limits, white_is_zero=tags.get(Tag.PhotometricInterpretation) == 0)
 
 
 def _integer_type(image: Image.Image, signed: bool, bits: int) -> type[np.integer[Any]]:

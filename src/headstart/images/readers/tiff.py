@@ -13,24 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, TiffImagePlugin
+from PIL.ExifTags import Base as Tag
 
 from headstart.errors import ImageError
 from headstart.images.formats import import_reader, verb_of
 from headstart.images.readers.pillow_files import CAMERA_RAW, MAX_PAGES, ORIENTATIONS, is_camera_raw, joined, turned
-from headstart.images.readers.pillow_samples import rawmode_of, straight
+from headstart.images.readers.pillow_samples import rawmode_of, straight, tags_of
 from headstart.images.readers.tiff_tags import (
-    BITS_PER_SAMPLE,
-    COMPRESSION,
-    EXTRA_SAMPLES,
-    HEIGHT,
     IMAGE_DEPTH,
-    ORIENTATION,
-    PHOTOMETRIC,
-    PLANAR,
-    SAMPLE_FORMAT,
-    SAMPLES_PER_PIXEL,
     SIZE_OF,
-    WIDTH,
     embedded_pixels,
     pictures_of,
     refuse_hidden_pictures,
@@ -86,10 +77,10 @@ def unread_kind(data: bytes, name: str, refusal: str) -> str:
         return "big-endian BigTIFF"
     try:
         tags = _first_tags(data)
-        compression, kind = tag_number(tags, COMPRESSION, 1), _kind_of_samples(tags)
+        compression, kind = tag_number(tags, Tag.Compression, 1), _kind_of_samples(tags)
     except Exception:  # damaged: Pillow's own reason says so
         return ""
-    if is_camera_raw(tags, name) or tag_number(tags, PHOTOMETRIC, GREY) in {CFA, LINEAR_RAW}:
+    if is_camera_raw(tags, name) or tag_number(tags, Tag.PhotometricInterpretation, GREY) in {CFA, LINEAR_RAW}:
         raise ImageError(CAMERA_RAW)
     if compression not in TiffImagePlugin.COMPRESSION_INFO:
         return _kind_of_compression(compression)
@@ -102,9 +93,9 @@ def _unsupported(kind: str) -> str:
 
 def _supported_kind(kind: str, tags: Mapping[int, Any]) -> str:
     """Return a kind of samples that tifffile may read; raise ImageError for one that cannot become a picture."""
-    photometric = tag_number(tags, PHOTOMETRIC, GREY)
+    photometric = tag_number(tags, Tag.PhotometricInterpretation, GREY)
     several = photometric in {WHITE_IS_ZERO, GREY} and kind.endswith("channels")
-    if several or photometric == LAB or tag_number(tags, SAMPLE_FORMAT, 1) in COMPLEX:
+    if several or photometric == LAB or tag_number(tags, Tag.SampleFormat, 1) in COMPLEX:
         raise ImageError(_unsupported(kind))
     return kind
 
@@ -121,28 +112,31 @@ def _first_tags(data: bytes) -> Mapping[int, Any]:
     file = io.BytesIO(data)
     file.seek(tags.next)
     tags.load(file)
-    if WIDTH not in tags or HEIGHT not in tags:
+    if Tag.ImageWidth not in tags or Tag.ImageLength not in tags:
         raise ValueError("no size")
     return tags
 
 
 def _kind_of_samples(tags: Mapping[int, Any]) -> str:
     """Return a name for the samples, for messages."""
-    n_samples, bits = tag_number(tags, SAMPLES_PER_PIXEL, 1), tag_number(tags, BITS_PER_SAMPLE, 1)
-    sample_format, photometric = tag_number(tags, SAMPLE_FORMAT, 1), tag_number(tags, PHOTOMETRIC, GREY)
+    n_samples, bits = tag_number(tags, Tag.SamplesPerPixel, 1), tag_number(tags, Tag.BitsPerSample, 1)
+    sample_format, photometric = (
+        tag_number(tags, Tag.SampleFormat, 1),
+        tag_number(tags, Tag.PhotometricInterpretation, GREY),
+    )
     if sample_format in COMPLEX:
         return "complex values"
-    if n_samples == 2 and tag_numbers(tags, EXTRA_SAMPLES) == (0,):
+    if n_samples == 2 and tag_numbers(tags, Tag.ExtraSamples) == (0,):
         return "2 channels"
     n_colours = {RGB: 3, YCBCR: 3, LAB: 3, SEPARATED: 4}.get(photometric, 1)
-    if n_samples > n_colours and not (n_samples == n_colours + 1 and tag_numbers(tags, EXTRA_SAMPLES)):
+    if n_samples > n_colours and not (n_samples == n_colours + 1 and tag_numbers(tags, Tag.ExtraSamples)):
         return f"{n_samples} channels"
     if photometric == PALETTE:
         return f"a palette of {bits} bits"
     words = [f"{bits}-bit {'float' if sample_format == FLOAT else 'integer'}"]
     words += [COLOURS[photometric]] if photometric in COLOURS else []
     words += ["with alpha"] if n_samples == n_colours + 1 else []
-    words += ["in planes"] if n_samples > 1 and tag_number(tags, PLANAR, 1) != 1 else []
+    words += ["in planes"] if n_samples > 1 and tag_number(tags, Tag.PlanarConfiguration, 1) != 1 else []
     return " ".join(words)
 
 
@@ -153,8 +147,8 @@ def misread_kind(image: ImageFile.ImageFile) -> str:
     """
     if image.format != "TIFF" or not image.tile:
         return ""
-    tags = getattr(image, "tag_v2", {})
-    if tag_number(tags, COMPRESSION, 1) == WEBP:
+    tags = tags_of(image)
+    if tag_number(tags, Tag.Compression, 1) == WEBP:
         return _kind_of_compression(WEBP)
     if tag_number(tags, IMAGE_DEPTH, 1) > 1:
         raise ImageError(
@@ -162,7 +156,7 @@ def misread_kind(image: ImageFile.ImageFile) -> str:
         )
     if rawmode_of(image) == "LX":  # two channels without alpha: Pillow takes the first
         return _supported_kind(_kind_of_samples(tags), tags)
-    in_planes = tag_number(tags, PLANAR, 1) != 1 and tag_number(tags, SAMPLES_PER_PIXEL, 1) > 1
+    in_planes = tag_number(tags, Tag.PlanarConfiguration, 1) != 1 and tag_number(tags, Tag.SamplesPerPixel, 1) > 1
     is_right = not in_planes or _reads_planes(tags, image.tile[0].codec_name == "libtiff")
     return "" if is_right else _supported_kind(_kind_of_samples(tags), tags)
 
@@ -173,8 +167,8 @@ def _reads_planes(tags: Mapping[int, Any], by_libtiff: bool) -> bool:
     It copies bytes to red, green, blue and alpha: of 16 bits only the upper ones if libtiff decompresses them, and each byte
     as a sample if nothing is compressed; grey with alpha and LAB are stored differently from RGB.
     """
-    photometric, extra = tag_number(tags, PHOTOMETRIC, GREY), tag_numbers(tags, EXTRA_SAMPLES)
-    if tag_number(tags, BITS_PER_SAMPLE, 1) != 8 or tag_number(tags, SAMPLES_PER_PIXEL, 1) > 4:
+    photometric, extra = tag_number(tags, Tag.PhotometricInterpretation, GREY), tag_numbers(tags, Tag.ExtraSamples)
+    if tag_number(tags, Tag.BitsPerSample, 1) != 8 or tag_number(tags, Tag.SamplesPerPixel, 1) > 4:
         return False
     if by_libtiff:
         return photometric in {RGB, SEPARATED, YCBCR}
@@ -207,7 +201,7 @@ class DeepTiff(PictureFile):
     def read(self, number: int, notes: list[str]) -> Samples:
         pages = [self._tiff.pages[page] for page in self._pictures[number]]
         samples = joined([self._page(page, notes) for page in pages], notes)
-        orientation = pages[0].tags.valueof(ORIENTATION, 1)
+        orientation = pages[0].tags.valueof(Tag.Orientation, 1)
         if orientation not in ORIENTATIONS:
             return samples
         add_notes(notes, [ORIENTATIONS[orientation][1]])

@@ -12,9 +12,8 @@ from typing import Any
 
 from headstart.errors import ImageError
 
-NEW_SUBFILE_TYPE, WIDTH, HEIGHT, BITS_PER_SAMPLE, COMPRESSION, PHOTOMETRIC = 254, 256, 257, 258, 259, 262
-IMAGE_DESCRIPTION, STRIP_STARTS, ORIENTATION, SAMPLES_PER_PIXEL, STRIP_SIZES = 270, 273, 274, 277, 279
-PLANAR, SUB_IFDS, EXTRA_SAMPLES, SAMPLE_FORMAT, IMAGE_DEPTH, DNG_VERSION = 284, 330, 338, 339, 32997, 50706
+#: A tag of libtiff, which Pillow does not name.
+IMAGE_DEPTH = 32997
 
 #: Bits of NewSubfileType: a reduced version of another picture, a mask for it.
 REDUCED, MASK = 1, 4
