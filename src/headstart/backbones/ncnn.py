@@ -1,9 +1,8 @@
-"""VGG16 without top on ncnn, in float32 by Winograd's convolutions: the protocol of ``backbone.vgg16``, without TensorFlow.
+"""VGG16 without top on ncnn, in float32 by Winograd's convolutions, without TensorFlow.
 
-Winograd's minimal filtering (Lavin & Gray, CVPR 2016) computes a 3 × 3 convolution with a half to a fifth of the products.
-It adds up in another order, so its float32 differs from that of others by some 2e-6 of the features (decision 0003). ncnn
-(https://github.com/Tencent/ncnn) is the engine of it that has wheels for every system; its layers and their numbered
-parameters are described there, in docs/developer-guide/operators.md.
+Winograd's minimal filtering (Lavin & Gray, CVPR 2016) computes a 3 × 3 convolution with a half to a fifth of the products. It
+sums in another order, so its float32 differs from that of others by some 2e-6 of the features (decision 0003). The layers of
+ncnn (https://github.com/Tencent/ncnn) and their numbered parameters: docs/developer-guide/operators.md.
 """
 
 from __future__ import annotations
@@ -28,30 +27,23 @@ from headstart.runtime import available_threads
 from headstart.texts import reason_of
 from headstart.types import FeatureBatch, Recipe
 
-#: Images that are given at a time, at least, and for each thread: they go through the network one by one, one in a thread.
-#: More would gain nothing and keep Ctrl-C waiting.
+#: Images per batch, at least, and per thread. More would gain nothing and delay Ctrl-C.
 MIN_BATCH_SIZE, IMAGES_A_THREAD = 16, 2
 
 #: First line of a network in ncnn's text form.
 MAGIC = 7767517
 
-#: Parameters of the layers: a convolution of 3 × 3 with its ReLU; a pooling of 2 × 2 that drops an odd edge, as Keras does.
+#: Parameters of the layers: a convolution of 3 × 3 with its ReLU; a pooling of 2 × 2 that drops an odd edge, as in Keras.
 CONVOLUTION = "0={n_out} 1=3 4=1 5=1 6={n_weights} 9=1"
 MAX_POOLING = "0=0 1=2 2=2 5=1"
 GLOBAL_AVERAGE = "0=1 4=1"
 
-#: What ncnn writes before a layer's kernel: the values are float32.
+#: The tag before a kernel of float32.
 FLOAT32_TAG = bytes(4)
 
 
 def import_ncnn() -> Any:
-    """Return the ``ncnn`` module.
-
-    Raises
-    ------
-    HeadstartError
-        If it is not installed.
-    """
+    """Return the ``ncnn`` module; raise HeadstartError if it is not installed."""
     try:
         return importlib.import_module("ncnn")
     except ImportError as error:
@@ -59,7 +51,7 @@ def import_ncnn() -> Any:
 
 
 class Memory(threading.local):
-    """What a thread computes in: for each image the same stretches of memory, which its caches have, faster by 2 %."""
+    """Memory of a thread, the same for each image, which its caches hold: 2 % faster."""
 
     def __init__(self) -> None:
         ncnn = import_ncnn()
@@ -67,24 +59,21 @@ class Memory(threading.local):
 
 
 class NcnnBackbone(Vgg16Engine):
-    """VGG16 up to a layer, frozen, on the CPU by ncnn. Parameters as of :class:`~headstart.backbones.vgg16.Vgg16Engine`.
+    """VGG16 up to a layer, frozen, on the CPU by ncnn.
 
-    Every image goes through the network alone, in one thread: its row depends on nothing else, and no thread waits for
-    another.
+    Each image goes through the network alone, in one thread, so that its row depends on nothing else.
     """
 
     engine = "ncnn"
     engine_precisions = ("float32",)
 
     def build(self, weights: Weights, batch_size: int | None, device: str) -> None:
-        """See :class:`~headstart.backbones.vgg16.Vgg16Engine`."""
         n_threads = available_threads()
         self.batch_size = batch_size or max(MIN_BATCH_SIZE, IMAGES_A_THREAD * n_threads)
         self._net, self._memory = load_network(self.recipe, weights), Memory()
         self._threads = ThreadPoolExecutor(n_threads, "ncnn")
 
     def start(self, images: NDArray[np.uint8]) -> Callable[[], FeatureBatch]:
-        """Send images on their way; return what waits for their features. Those of the next batch can follow at once."""
         check_images(images, self.recipe.input_size_px)
         rows = [self._threads.submit(self._row, image) for image in images]
 
@@ -103,16 +92,16 @@ class NcnnBackbone(Vgg16Engine):
         run.set_blob_allocator(self._memory.blobs)
         run.set_workspace_allocator(self._memory.workspace)
         run.input("images", pixels)
-        # The averages first: the maps that they are taken of are then not kept for longer than the next layer needs them.
+        # The averages first, so that their maps are freed early.
         pooled, features = (run.extract(name)[1] for name in ("averages", "features"))
         return np.array(features).transpose(1, 2, 0), np.array(pooled)
 
 
 def load_network(recipe: Recipe, weights: Weights) -> Any:
-    """Return the network of a recipe, loaded by ncnn: in float32 throughout, each run of it in one thread."""
+    """Return the network of a recipe, in float32 throughout; each run of it uses one thread."""
     net = import_ncnn().Net()
     net.opt.num_threads = 1
-    # Where a processor has them, ncnn would store and compute in the smaller types by default.
+    # By default ncnn stores and computes in smaller types if the processor has them.
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
     net.opt.use_bf16_packed = net.opt.use_bf16_storage = False
     with network_files(recipe, weights) as (structure, values):
@@ -123,13 +112,7 @@ def load_network(recipe: Recipe, weights: Weights) -> Any:
 
 @contextmanager
 def network_files(recipe: Recipe, weights: Weights) -> Iterator[tuple[Path, Path]]:
-    """Write structure and weights for ncnn, which reads files, and remove them at the end.
-
-    Raises
-    ------
-    HeadstartError
-        If there is no folder or no space for them.
-    """
+    """Write structure and weights to files for ncnn, removed at the end; HeadstartError if that is impossible."""
     with ExitStack() as stack:
         try:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="headstart-ncnn-"))
@@ -148,12 +131,12 @@ def network_files(recipe: Recipe, weights: Weights) -> Iterator[tuple[Path, Path
 
 
 def needed_layers(recipe: Recipe) -> tuple[str, ...]:
-    """Return the layers up to the last one that anything is kept of."""
+    """Return the layers up to the last one whose output is used."""
     return LAYERS[: max(map(LAYERS.index, (recipe.layer, *recipe.pooled_layers))) + 1]
 
 
 def layer_bytes(kernel: NDArray[np.float32], bias: NDArray[np.float32]) -> Iterator[bytes]:
-    """Yield what ncnn reads for a convolution: a tag, the kernel by output and input channel, the bias."""
+    """Yield a convolution in ncnn's form: a tag, the kernel by output and input channel, the bias."""
     yield FLOAT32_TAG
     yield np.ascontiguousarray(kernel.transpose(3, 2, 0, 1), "<f4").tobytes()
     yield np.ascontiguousarray(bias, "<f4").tobytes()
@@ -167,7 +150,7 @@ def network_text(recipe: Recipe, weights: Weights) -> str:
 
 
 def network_lines(recipe: Recipe, weights: Weights) -> Iterator[str]:
-    """Yield the layers: type, name, how many values come in and go out, their names, parameters."""
+    """Yield the layers: type, name, numbers of inputs and outputs, their names, parameters."""
     yield "Input images 0 1 images"
     given, needed = "images", needed_layers(recipe)
     for name in needed:

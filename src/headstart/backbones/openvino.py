@@ -1,4 +1,4 @@
-"""VGG16 without top on OpenVINO, without TensorFlow: its graph, built from checked weights, and the backbone that runs it."""
+"""VGG16 without top on OpenVINO, without TensorFlow: the graph, built from checked weights, and the backbone that runs it."""
 
 from __future__ import annotations
 
@@ -32,13 +32,7 @@ from headstart.types import FeatureBatch, Quantization, Recipe
 
 
 def import_openvino(part: str = "openvino") -> Any:
-    """Return the ``openvino`` module, or a part of it.
-
-    Raises
-    ------
-    HeadstartError
-        If it is not installed.
-    """
+    """Return the ``openvino`` module, or a part of it; raise HeadstartError if it is not installed."""
     try:
         return importlib.import_module(part)
     except ImportError as error:
@@ -49,16 +43,9 @@ def import_openvino(part: str = "openvino") -> Any:
 
 
 class Graph:
-    """The network under construction: every layer's output, as float and, in an int8 network, as integers.
+    """The network under construction: the output of every layer, as floats and, in an int8 network, as integers.
 
-    Parameters
-    ----------
-    size_px, batch_size : int
-        Side length of the input, and images in it.
-    weights : Weights
-        Weights of a network in floating point.
-    layers, ranges : optional
-        Weights of a quantised network, in place of ``weights``.
+    It is built from ``weights``, or from the ``layers`` and ``ranges`` of a quantised network.
     """
 
     def __init__(
@@ -82,7 +69,7 @@ class Graph:
             values = self.add(name, values)
 
     def add(self, name: str, values: Any) -> Any:
-        """Add a layer behind some values and return what it passes on."""
+        """Add a layer and return the values for the next one."""
         op = self.op
         if name.endswith("pool"):
             before = self.exact[LAYERS[LAYERS.index(name) - 1]]
@@ -119,8 +106,8 @@ class Graph:
     def features(self, recipe: Recipe) -> Any:
         """Return the model from images to the recipe's layer, channels last, and the averages of its pooled layers.
 
-        The layer's own output is never rounded. The averages of an int8 network are those of what is passed on: with them
-        taken before the rounding, whole maps go through the memory as floats, at a third of the speed.
+        The output of the layer itself is never rounded. The averages of an int8 network are those of the rounded values:
+        before the rounding, whole maps would be written as floats, at a third of the speed.
         """
         ov, op = import_openvino(), self.op
         features = op.transpose(self.exact[recipe.layer], np.array([0, 2, 3, 1]))
@@ -130,15 +117,14 @@ class Graph:
     def average(self, values: Any) -> Any:
         """Return the average of each channel, shape (n_images, n_channels).
 
-        Blocks of a map are added up first, by a convolution with ones: a convolution takes values as they lie in the memory,
-        in the type that they have, and adds them up without rounding. OpenVINO averages in float32, and the convolution that
-        the map comes from would write float32 for it, which costs a third of the time in bfloat16; or, where the map is in
-        integers, it averages blocks in integers too, which is wrong by some percent.
+        Blocks of a map are summed first, by a convolution with ones, which reads values in their type and sums them
+        without rounding. OpenVINO averages in float32, and the convolution before it would write float32, which costs a
+        third of the time in bfloat16; integers it also averages in blocks as integers, which is wrong by some percent.
         """
         op, (_, n_channels, size, _) = self.op, values.output(0).get_shape()
         block = averaged_block(size)
         ones = op.convert(op.constant(np.ones((n_channels, 1, 1, block, block), np.int8)), np.float32)
-        # In integers a kernel is known by its scale.
+        # OpenVINO recognises a kernel of integers by its scale.
         ones = op.multiply(ones, op.constant(np.ones((n_channels, 1, 1, 1, 1), np.float32)))
         blocks = op.group_convolution(values, ones, [block, block], [0, 0], [0, 0], [1, 1])
         return op.multiply(op.reduce_sum(blocks, np.array([2, 3]), False), op.constant(np.float32(1 / size**2)))
@@ -152,23 +138,23 @@ class Graph:
 
 
 def averaged_block(size_px: int, largest: int = 16) -> int:
-    """Return the height and width of the blocks that a map of this height and width is added up by: the largest that fit."""
+    """Return the largest block size, up to ``largest``, that divides the height and width of a map."""
     return max(block for block in range(1, largest + 1) if size_px % block == 0)
 
 
-#: OpenVINO's names for the precisions; of an int8 network, for what is not in integers.
+#: OpenVINO's names of the precisions; for int8, that of the values that are not integers.
 INFERENCE_PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
 
-#: Images that are given at a time, at least, and for each thread. More would gain nothing and keep Ctrl-C waiting.
+#: Images per batch, at least, and per thread. More would gain nothing and delay Ctrl-C.
 BATCH_SIZE, IMAGES_A_THREAD = 32, 2
 
 
 class OpenVinoBackbone(Vgg16Engine):
     """VGG16 up to a layer, frozen, compiled by OpenVINO for the CPU.
 
-    Every image goes through the network alone, in one thread: its maps stay in the caches of one core, no thread waits for
-    another, and its row depends on nothing else. Parameters as of :class:`~headstart.backbones.vgg16.Vgg16Engine`; the
-    precision ``int8`` needs a ``quantization``, from :func:`calibrate` or from the recipe of features that exist.
+    Each image goes through the network alone, in one thread: its maps stay in the caches of one core, and its row depends on
+    nothing else. Parameters as of :class:`~headstart.backbones.vgg16.Vgg16Engine`; the precision ``int8`` needs a
+    ``quantization``, from :func:`calibrate` or from the recipe of existing features.
 
     Raises
     ------
@@ -176,19 +162,12 @@ class OpenVinoBackbone(Vgg16Engine):
         If OpenVINO is not installed, an option has an unknown value, or this processor cannot compute in int8.
     RecipeMismatchError
         If the quantised network is not the one whose digest ``quantization`` has.
-
-    Examples
-    --------
-    >>> backbone = OpenVinoBackbone(precision="bfloat16")                 # doctest: +SKIP
-    >>> backbone.forward(images).features.shape                           # doctest: +SKIP
-    (16, 7, 7, 512)
     """
 
     engine = "OpenVINO"
     engine_precisions = tuple(INFERENCE_PRECISIONS)
 
     def build(self, weights: Weights, batch_size: int | None, device: str) -> None:
-        """See :class:`~headstart.backbones.vgg16.Vgg16Engine`."""
         precision, quantization = self.recipe.precision, self.recipe.quantization
         if (precision == "int8") != (quantization is not None):
             raise HeadstartError(
@@ -215,22 +194,18 @@ class OpenVinoBackbone(Vgg16Engine):
         return Graph(size, 1, None, layers, quantization.ranges)
 
     def forward(self, images: NDArray[np.uint8]) -> FeatureBatch:
-        """See :class:`~headstart.backbones.vgg16.Vgg16Engine`."""
         check_images(images, self.recipe.input_size_px)
         parts: list[FeatureBatch] = []
         waiting: deque[Callable[[], FeatureBatch]] = deque()
         for start in range(0, len(images), self.batch_size):
             waiting.append(self.start(images[start : start + self.batch_size]))
-            if len(waiting) > 1:  # one more than is fetched, so that no thread waits for it
+            if len(waiting) > 1:  # one batch ahead, so that no thread waits
                 parts.append(waiting.popleft()())
         parts += [fetch() for fetch in waiting]
         return joined(parts)
 
     def start(self, images: NDArray[np.uint8]) -> Callable[[], FeatureBatch]:
-        """Send images on their way; return what waits for their features. Those of the next batch can follow at once.
-
-        They wait in OpenVINO, whose threads so begin the next one without a word from Python, which may be busy.
-        """
+        """Queue images in OpenVINO, whose threads begin the next one without Python; return as ``Backbone.start``."""
         check_images(images, self.recipe.input_size_px)
         requests = [self._started(image) for image in images]
 
@@ -238,7 +213,7 @@ class OpenVinoBackbone(Vgg16Engine):
             features, pooled = (np.empty((len(images), *shape), np.float32) for shape in self._shapes)
             for number, request in enumerate(requests):
                 request.wait()
-                # The outputs belong to the request and are overwritten by its next image, hence the copies.
+                # Copied, since the next image of the request overwrites its outputs.
                 features[number], pooled[number] = (output.data[0] for output in request.output_tensors)
                 self._idle.append(request)
             return FeatureBatch(features, pooled, VGG16.column_layers)
@@ -246,30 +221,21 @@ class OpenVinoBackbone(Vgg16Engine):
         return fetch
 
     def _started(self, image: NDArray[np.uint8]) -> Any:
-        """Return a request for the features of an image."""
         try:
             request = self._idle.pop()
-        except IndexError:  # asked for, not looked up first: another thread may take the last one
+        except IndexError:  # another thread may have taken the last one
             request = self._compiled.create_infer_request()
-        request.start_async([image[np.newaxis]])  # copied: nothing else would keep it alive until it is read
+        request.start_async([image[np.newaxis]])  # copied, to keep it alive
         return request
 
 
 def calibrate(
     weights: Weights, images: NDArray[np.uint8], digests: Sequence[str], seed: int = CALIBRATION_SEED
 ) -> Quantization:
-    """Return how to quantise the network for images like these.
+    """Return the quantization of the network for images like these.
 
-    Parameters
-    ----------
-    weights : Weights
-        Weights of the network.
-    images : ndarray of shape (n_images, size, size, 3), uint8
-        The sample.
-    digests : sequence of str
-        SHA-256 of their files.
-    seed : int
-        Seed with which the sample was drawn.
+    ``images`` is a sample, uint8 of shape (n_images, size, size, 3), ``digests`` are the SHA-256 of their files, and
+    ``seed`` the random seed with which it was drawn.
 
     Raises
     ------
@@ -297,10 +263,10 @@ def calibrate(
 
 
 def compile_model(model: Any, precision: str, *, n_at_once: int = 1) -> Any:
-    """Return the model compiled for the CPU: so many passes at once, each with its share of the threads.
+    """Return the model compiled for the CPU, for ``n_at_once`` simultaneous passes, each with its share of the threads.
 
-    OpenVINO would bind its threads to cores, from the first one on, in every process: several that share a machine would
-    all compute on the same cores, the others idle, and a bound thread waits where one that decodes has its core.
+    OpenVINO would bind its threads to cores, from the first one on, in every process: several processes would share the same
+    cores, and a bound thread waits while another one uses its core.
     """
     options = {
         "INFERENCE_PRECISION_HINT": INFERENCE_PRECISIONS[precision],

@@ -1,4 +1,4 @@
-"""The processor that the network runs on, and the fastest precision that is proven to give the same features on it."""
+"""The device that the network runs on, and the fastest precision that gives the same features on it."""
 
 from __future__ import annotations
 
@@ -17,51 +17,33 @@ from headstart.errors import HeadstartError
 from headstart.runtime import import_tensorflow
 from headstart.types import Backbone, FeatureBatch
 
-#: Flags by which Linux tells of bfloat16 multiply-add units (Intel SDM vol. 2, VDPBF16PS and TDPBF16PS).
+#: Flags of CPUs with bfloat16 multiply-add units (Intel SDM vol. 2, VDPBF16PS and TDPBF16PS).
 BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16")
 
-#: AMD's family of Zen 3 and Zen 4, as Linux writes it. Zen 4 alone of the two has bfloat16, in halves of a register: float32
-#: by Winograd's way is some 10 % faster there. Zen 5 (family 26) multiplies whole registers (decision 0003).
+#: AMD's family of Zen 3 and Zen 4, as listed by Linux. Zen 4 multiplies bfloat16 in halves of a register: float32 by
+#: Winograd's convolutions is some 10 % faster. Zen 5 (family 26) multiplies whole registers (decision 0003).
 WINOGRAD_PROCESSORS = frozenset({("AuthenticAMD", 25)})
 
-#: What the drivers of GPUs show on Linux where there is one: Nvidia's, AMD's, and that of Windows' Linux.
+#: Files of GPU drivers on Linux: Nvidia's, AMD's, and that of Windows' Linux.
 GPU_DRIVERS = ("/dev/nvidiactl", "/proc/driver/nvidia/gpus", "/dev/kfd", "/dev/dxg")
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A processor for the forward pass.
+    """A processor for the forward pass."""
 
-    Attributes
-    ----------
-    name : str
-        ``cpu`` or ``gpu:N``.
-    tensorflow_name : str
-        The same as TensorFlow writes it.
-    batch_size : int
-        Images per forward pass that suit it.
-    reduced_precision : str or None
-        The reduced type that it multiplies natively.
-    winograd : bool
-        Whether float32 by Winograd's way is faster than that on it.
-    """
-
-    name: str
+    name: str  # ``cpu`` or ``gpu:N``
     tensorflow_name: str
-    batch_size: int
-    reduced_precision: str | None
-    winograd: bool = False
+    batch_size: int  # default number of images per forward pass
+    reduced_precision: str | None  # reduced type that it multiplies natively
+    winograd: bool = False  # whether float32 by Winograd's convolutions is faster than that type
 
 
 def pick_device(device: str = "auto") -> Device:
-    """Return the device of that name; ``auto`` is the first GPU, or the CPU where there is none.
+    """Return the device of this name; ``auto`` is the first GPU, or the CPU if there is none.
 
-    Side effect: the memory of every visible GPU is set to grow on demand.
-
-    Raises
-    ------
-    HeadstartError
-        If the name is not ``auto``, ``cpu`` or ``gpu:N``, or there is no such GPU.
+    Side effect: the memory of every visible GPU is set to grow on demand. Raises HeadstartError if the name is not ``auto``,
+    ``cpu`` or ``gpu:N``, or there is no such GPU.
     """
     if not re.fullmatch(r"auto|cpu|gpu:\d+", device):
         raise HeadstartError(f"Unknown device {device!r}. Expected auto, cpu or gpu:N, as in gpu:0.")
@@ -87,23 +69,22 @@ def cpu() -> Device:
 def gpu(index: int) -> Device:
     """Return GPU number ``index``.
 
-    Its batch is half a file of features (``ExtractOptions.file_images``), so that most of a file is written when its last
-    batch has been computed: behind a stand-in for a device of 2,000 images/s the next one is then never late
-    (docs/performance.md).
+    Its batch is half a file of features (``ExtractOptions.file_images``): most of a file is then written when its last
+    batch is computed, and at 2,000 images/s the next batch is never late (docs/performance.md).
     """
     return Device(f"gpu:{index}", f"/GPU:{index}", 64, "float16")
 
 
 def has_gpu_driver() -> bool:
-    """Return whether there may be GPUs; TensorFlow, whose import takes seconds, need not be asked where there are none."""
+    """Return whether there may be GPUs, without importing TensorFlow, which takes seconds."""
     return sys.platform != "linux" or any(Path(path).exists() for path in GPU_DRIVERS)
 
 
 def count_gpus() -> int:
-    """Return how many GPUs TensorFlow sees, after setting their memory to grow on demand.
+    """Return the number of GPUs that TensorFlow sees, after setting their memory to grow on demand.
 
-    Side effect where there are any: float32 is multiplied as float32, and not rounded to 19 bits (TensorFloat-32), since a
-    recipe names the type that is multiplied in, and a reduced one is compared with it.
+    Side effect if there are any: float32 is multiplied as float32, not rounded to 19 bits (TensorFloat-32), since a
+    recipe names the type of the multiplications.
     """
     if not has_gpu_driver():
         return 0
@@ -115,8 +96,7 @@ def count_gpus() -> int:
         try:
             tf.config.experimental.set_memory_growth(found, True)
         except RuntimeError:
-            # TensorFlow was already in use: whoever started it has decided about its memory.
-            break
+            break  # TensorFlow was already in use, and its memory is set
     return len(gpus)
 
 
@@ -126,18 +106,18 @@ def has_bfloat16(flags: frozenset[str]) -> bool:
 
 
 def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """Return the feature flags of the CPU as Linux lists them; none on other systems."""
+    """Return the feature flags of the CPU as listed by Linux; empty on other systems."""
     return frozenset(cpuinfo_value("flags", cpuinfo).split())
 
 
 def cpu_family(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, int]:
-    """Return vendor and family of the CPU as Linux tells them; no name and 0 on other systems, and where it tells none."""
+    """Return vendor and family of the CPU as listed by Linux; empty and 0 if unknown."""
     family = cpuinfo_value("cpu family", cpuinfo)
     return cpuinfo_value("vendor_id", cpuinfo), int(family) if family.isdecimal() else 0
 
 
 def cpuinfo_value(name: str, cpuinfo: Path) -> str:
-    """Return what Linux tells of the first core under a name."""
+    """Return a value of the first core; empty if unknown."""
     try:
         text = cpuinfo.read_text()
     except OSError:
@@ -149,20 +129,8 @@ def cpuinfo_value(name: str, cpuinfo: Path) -> str:
 class Program:
     """A network compiled for one batch shape on one device.
 
-    Parameters
-    ----------
-    model : keras.Model
-        From preprocessed images to the stored layer and the pooled ones (backbones/vgg16.py).
-    size_px : int
-        Height and width of the images.
-    means : sequence of float
-        Means of blue, green and red, to be subtracted.
-    column_layers : tuple of str
-        Layer of each of the averages.
-    batch_size : int
-        Images per pass.
-    device : Device
-        Where it runs.
+    ``model`` is the Keras model from preprocessed images to the stored layer and the pooled ones (backbones/vgg16.py);
+    ``means`` of blue, green and red are subtracted; ``column_layers`` names the layer of each average.
     """
 
     def __init__(
@@ -190,7 +158,7 @@ class Program:
         self._compiled = compiled
 
     def run(self, images: NDArray[np.uint8]) -> Callable[[], FeatureBatch]:
-        """Start a pass over at most ``batch_size`` images; return what waits for it and copies the features back."""
+        """Start a pass over at most ``batch_size`` images; return a callable that waits for it and copies the features."""
         tf = import_tensorflow()
         with tf.device(self._device):
             outputs = self._compiled(tf.constant(padded(images, self.batch_size)))
@@ -209,21 +177,21 @@ class Program:
 def one_tensor(features: Any, pooled: Any) -> Any:
     """Return both outputs of a pass side by side, shape (n_images, n_features + n_pooled).
 
-    A GPU's copies wait for all that it was given before them. A second copy would be asked for once the first is done, when
-    the next batch is at work: it would wait for that.
+    A copy from a GPU waits for everything queued before it: a second copy, requested after the first, would wait for the next
+    batch.
     """
     tf = import_tensorflow()
     return tf.concat([tf.reshape(features, (features.shape[0], -1)), pooled], axis=-1)
 
 
 def split(outputs: NDArray[np.float32], shape: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the two that :func:`one_tensor` has put side by side, as views."""
+    """Return the two outputs that :func:`one_tensor` has joined, as views."""
     width = math.prod(shape)
     return outputs[:, :width].reshape(-1, *shape), outputs[:, width:]
 
 
 def padded(images: NDArray[np.uint8], batch_size: int) -> NDArray[np.uint8]:
-    """Return images with black ones behind them up to the batch size: one shape is compiled, and no other."""
+    """Return images padded to the batch size with black ones, since one shape is compiled."""
     if len(images) == batch_size:
         return images
     return np.concatenate([images, np.zeros((batch_size - len(images), *images.shape[1:]), np.uint8)])
@@ -235,15 +203,7 @@ MIN_COSINE = 0.999
 
 @dataclass(frozen=True, slots=True)
 class PrecisionChoice:
-    """The backbone that was chosen, and why.
-
-    Attributes
-    ----------
-    backbone : Backbone
-        Computes in the chosen precision.
-    reason : str
-        One sentence for the summary and the cache.
-    """
+    """The chosen backbone, and the reason as a sentence for the summary and the cache."""
 
     backbone: Backbone
     reason: str
@@ -259,7 +219,7 @@ def choose_precision(
     build : callable
         Precision → backbone.
     reduced : str or None
-        A reduced type that is faster on the device; None where there is none.
+        A reduced type that is faster on the device; None if there is none.
     device : str
         Name of the device, for the reason.
     images : ndarray of shape (n_images, size, size, 3), uint8
@@ -280,7 +240,7 @@ def choose_precision(
 def row_cosines(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the cosine between rows of equal index, shape (n_rows,), float64.
 
-    Two rows of zeros are equal (1); zeros against anything else, or a value that is not finite, agree in nothing (0).
+    1 for two rows of zeros; 0 for zeros against other values, and for values that are not finite.
     """
     x, y = (np.reshape(rows, (len(rows), -1)).astype(np.float64) for rows in (a, b))
     norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)

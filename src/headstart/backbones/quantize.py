@@ -1,9 +1,8 @@
 """VGG16 in 8-bit integers: the weights quantised per output channel, the values between the layers per layer.
 
-Weights are symmetric, −127…127. Values behind a ReLU are 0…255 from 0 to the largest one that was seen on a sample of the
-user's own images; the preprocessed image, whose limits are known, is −128…127. That is the scheme of NNCF with its
-"min-max" estimator, and the tests compare the ranges with NNCF's. Why not its default, the mean of the images' largest
-values: decision 0003.
+Weights are symmetric, −127…127. Values after a ReLU are 0…255, from 0 to the largest value on a sample of the user's
+images; the preprocessed image, whose limits are known, is −128…127. This is the scheme of NNCF with its "min-max"
+estimator, with which the tests compare the ranges; decision 0003 says why not its default.
 """
 
 from __future__ import annotations
@@ -20,45 +19,35 @@ from headstart.backbones.vgg16 import BGR_MEANS, LAYERS
 from headstart.backbones.weights import Weights
 from headstart.errors import HeadstartError
 
-#: Images of the sample, and the seed it is drawn with. More change the features less than 1e-3 (docs/adr/0003).
+#: Images and random seed of the sample. More images change the features by less than 1e-3 (decision 0003).
 CALIBRATION_IMAGES = 64
 CALIBRATION_SEED = 0
 
 #: The convolutions, in network order.
 CONVOLUTIONS = tuple(name for name in LAYERS if "conv" in name)
 
-#: What −128 and 127 stand for in the preprocessed image: the largest distance of a pixel from its mean is 255 − 103.939.
+#: Values of −128 and 127 in the preprocessed image: the largest distance of a pixel from its mean is 255 − 103.939.
 INPUT_RANGE = (-(255 - min(BGR_MEANS)) * 128 / 127, 255 - min(BGR_MEANS))
 
-#: A layer that was silent on the whole sample needs a range all the same.
+#: Range of a layer whose output is zero on the whole sample.
 MIN_RANGE = 1e-3
 
-#: Flags of CPUs that add up 8-bit products without saturation (Intel SDM vol. 2, VPDPBUSD and TDPBUSD). Others clip sums of
-#: two at 16 bits, which gives other features.
+#: Flags of CPUs that sum 8-bit products without saturation (Intel SDM vol. 2, VPDPBUSD and TDPBUSD). Others clip sums of two
+#: at 16 bits, which gives other features.
 INT8_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8")
 
 
 @dataclass(frozen=True, slots=True)
 class QuantizedLayer:
-    """A convolution in integers.
+    """A convolution in integers."""
 
-    Attributes
-    ----------
-    kernel : ndarray of shape (output, input, height, width), int8
-        The first one takes RGB.
-    scale : ndarray of shape (output, 1, 1, 1), float32
-        What 1 stands for.
-    bias : ndarray of shape (output,), float32
-        Not quantised.
-    """
-
-    kernel: NDArray[np.int8]
-    scale: NDArray[np.float32]
-    bias: NDArray[np.float32]
+    kernel: NDArray[np.int8]  # shape (output, input, height, width); that of the first layer takes RGB
+    scale: NDArray[np.float32]  # value of 1 in the kernel, shape (output, 1, 1, 1)
+    bias: NDArray[np.float32]  # not quantised, shape (output,)
 
 
 def oihw(weights: Weights, name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return kernel, shape (output, input, height, width), and bias of a convolution; the first one takes RGB for BGR."""
+    """Return kernel, shape (output, input, height, width), and bias of a convolution; the first takes RGB instead of BGR."""
     kernel, bias = weights.tensors[name]
     if name == CONVOLUTIONS[0]:
         kernel = kernel[:, :, ::-1]
@@ -89,39 +78,28 @@ def network_sha256(layers: Mapping[str, QuantizedLayer], ranges: Sequence[float]
 
 
 def sample_sha256(digests: Sequence[str]) -> str:
-    """Return the digest of the digests of some files, whatever their order."""
+    """Return the digest of the sorted digests of some files."""
     return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
 
 
 def images_to_pay(seconds: float, rate: float, int8_rate: float) -> float:
-    """Return the number of images from which int8 pays: what it costs to begin is won back at its higher rate.
+    """Return the number of images from which int8 is faster in total; infinite if it never is.
 
-    n / rate = seconds + n / int8_rate, solved for n.
-
-    Parameters
-    ----------
-    seconds : float
-        Seconds before the run starts: the sample, its forward pass, and the second network.
-    rate, int8_rate : float
-        Images per second in the other precision, and in int8.
-
-    Returns
-    -------
-    float
-        Infinite where int8 is not faster.
+    n / rate = seconds + n / int8_rate, solved for n. ``seconds`` is the time for the sample, its forward pass and the second
+    network; the rates are images per second in the other precision and in int8.
     """
     return max(seconds, 0.0) / (1 / rate - 1 / int8_rate) if int8_rate > rate else float("inf")
 
 
 def adds_up_int8(flags: frozenset[str]) -> bool:
-    """Return whether a CPU with these flags adds up 8-bit products as they are; so it is taken to do where none are known."""
+    """Return whether a CPU with these flags sums 8-bit products without clipping; True if no flags are known."""
     return not flags or not flags.isdisjoint(INT8_FLAGS)
 
 
 def check_int8_cpu(flags: frozenset[str] | None = None) -> None:
-    """Raise HeadstartError where the CPU is known to clip sums of 8-bit products.
+    """Raise HeadstartError if the CPU is known to clip sums of 8-bit products.
 
-    Nothing is known, and nothing refused, where the system does not list flags; ``verify`` compares features there.
+    Nothing is refused where the system does not list flags; ``verify`` compares features there.
     """
     flags = cpu_flags() if flags is None else flags
     if not adds_up_int8(flags):

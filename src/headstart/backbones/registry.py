@@ -22,20 +22,14 @@ BACKBONES: dict[str, BackboneSpec] = {"vgg16": VGG16}
 
 
 def backbone_spec(name: str) -> BackboneSpec:
-    """Return the backbone of that name.
-
-    Raises
-    ------
-    HeadstartError
-        If there is none; the message lists those that exist.
-    """
+    """Return the backbone of this name; raise HeadstartError, listing all names, if there is none."""
     if name not in BACKBONES:
         raise HeadstartError(f"Unknown backbone {name!r}. Expected one of: {', '.join(BACKBONES)}.")
     return BACKBONES[name]
 
 
 def check_runnable(recipe: Recipe) -> None:
-    """Raise RecipeMismatchError where no backbone computes this recipe, since the features were made elsewhere."""
+    """Raise RecipeMismatchError if no backbone computes this recipe, since the features were made elsewhere."""
     if recipe.backbone not in BACKBONES:
         raise RecipeMismatchError(
             f"These features were made by {recipe.backbone!r}, which headstart cannot run: it runs images through "
@@ -45,20 +39,14 @@ def check_runnable(recipe: Recipe) -> None:
 
 
 def in_views(backbone: Backbone, views: str) -> Backbone:
-    """Return a backbone that sees each image in these views (``types.VIEWS``), from one that sees it as it is."""
+    """Return a backbone for these views of each image (``types.VIEWS``), from one for single views."""
     return MirroredBackbone(backbone) if views == "mirrored" else backbone
 
 
 class MirroredBackbone(Backbone):
     """A backbone whose features are the mean of those of an image and of its mirror image.
 
-    Both go through the network in one pass, so that a batch holds half as many images and takes as long: nothing that counts
-    batches waits longer for one.
-
-    Parameters
-    ----------
-    backbone : Backbone
-        A backbone that sees images as they are.
+    Both go through the network in one pass, so that a batch has half as many images and takes as long.
     """
 
     def __init__(self, backbone: Backbone) -> None:
@@ -72,27 +60,22 @@ class MirroredBackbone(Backbone):
         return max(1, self._backbone.batch_size // 2)
 
     def forward(self, images: NDArray[np.uint8]) -> FeatureBatch:
-        """Return the features of images, float32; parameters and errors are those of the backbone.
-
-        An image and its mirror image have maps that are each other's mirror images, and the same averages.
-        """
         return mean_of_views(self._backbone.forward(with_mirror_images(images)))
 
     def start(self, images: NDArray[np.uint8]) -> Callable[[], FeatureBatch]:
-        """Start a pass over the images and their mirror images."""
         fetch = self._backbone.start(with_mirror_images(images))
         return lambda: mean_of_views(fetch())
 
 
 def with_mirror_images(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return images of shape (n_images, height, width, 3), and behind them their mirror images: (2 n_images, …)."""
+    """Return images of shape (n_images, height, width, 3) followed by their mirror images."""
     return np.concatenate([images, images[:, :, ::-1]])
 
 
 def mean_of_views(both: FeatureBatch) -> FeatureBatch:
-    """Return the mean of the features of images and of the mirror images behind them, whose maps are turned back.
+    """Return the mean of the features of images and of the mirror images after them, whose maps are turned back.
 
-    Computed in float32, in which the order of the two makes no difference.
+    In float32, in which the order of the two makes no difference.
     """
     n_images = len(both) // 2
     maps, mirrored = both.features[:n_images], both.features[n_images:, :, ::-1]
@@ -114,18 +97,12 @@ def engine_label(engine: str) -> str:
 
 
 def is_installed(engine: str) -> bool:
-    """Return whether an engine is installed; it is not imported for it."""
+    """Return whether an engine is installed, without importing it."""
     return engine not in ENGINE_NAMES or importlib.util.find_spec(engine) is not None
 
 
 def pick_engine(precision: str, device: str, spec: BackboneSpec = VGG16) -> str:
-    """Return the name of the engine of a backbone that computes in a precision on a device: the first that can.
-
-    Raises
-    ------
-    HeadstartError
-        If there is no such device.
-    """
+    """Return the name of a backbone's first engine for a precision on a device; HeadstartError if there is no such device."""
     if precision == "int8":
         check_cpu(device)
         return "openvino"
@@ -142,7 +119,7 @@ def pick_engine(precision: str, device: str, spec: BackboneSpec = VGG16) -> str:
 
 
 def installed_engines() -> tuple[str, ...]:
-    """Return the engines that are installed; none is imported for it."""
+    """Return the installed engines."""
     return tuple(filter(is_installed, ENGINE_NAMES))
 
 
@@ -152,7 +129,7 @@ def type_to_prove(device: Device, engines: Collection[str]) -> str | None:
 
 
 def fastest_engine(precision: str) -> str:
-    """Return the engine that computes in a precision the fastest on a CPU, installed or not."""
+    """Return the fastest engine for a precision on a CPU, installed or not."""
     return next((name for name, types in CPU_ENGINES.items() if precision in types), "tensorflow")
 
 
@@ -165,20 +142,21 @@ def build_backbone(
 ) -> Backbone:
     """Return the backbone that computes the features of a recipe.
 
-    int8 runs on OpenVINO. On a CPU, float32 runs on ncnn or OpenVINO and bfloat16 on OpenVINO, where these are installed:
-    they are faster there, and within the rounding of the type the same (decision 0003). Everything else runs on TensorFlow.
+    int8 runs on OpenVINO. On a CPU, float32 runs on ncnn or OpenVINO and bfloat16 on OpenVINO if these are installed:
+    they are faster there, with the same features within the rounding of the type (decision 0003). Everything else runs on
+    TensorFlow.
 
     Parameters
     ----------
     recipe : Recipe
         Recipe of the features.
     weights : str, Path or Weights, optional
-        Name of published weights, e.g. ``imagenet``; a file; or loaded weights. The default is the first published weights
-        of the backbone.
+        Name of published weights, e.g. ``imagenet``; a file; or loaded weights. The default is the first published weights of
+        the backbone.
     batch_size : int, optional
         Images per forward pass, mirror images included; the default fits the device.
     device : str
-        ``auto``, ``cpu`` or ``gpu:N``; int8 runs on the CPU alone.
+        ``auto``, ``cpu`` or ``gpu:N``; int8 runs on the CPU only.
 
     Raises
     ------
@@ -194,7 +172,7 @@ def build_backbone(
 
 
 def network_recipe(recipe: Recipe) -> Recipe:
-    """Return a recipe without what is done to an image before the network: the one that an engine is built from."""
+    """Return the recipe of an engine: without the treatment of an image before the network."""
     return replace(recipe, views="single", page=None, intensity=None)
 
 
@@ -209,7 +187,7 @@ def engine_backbone(
 
 
 def check_cpu(device: str) -> None:
-    """Raise HeadstartError where a GPU was asked for, which the engine of int8 does not use."""
+    """Raise HeadstartError if a GPU is requested, which int8 does not use."""
     if device not in {"auto", "cpu"}:
         raise HeadstartError(
             f"The precision int8 runs on the CPU. Received: device {device}.", hint="Leave out `device`."

