@@ -43,9 +43,8 @@ class BackboneSpec:
     default_layer: str
     default_input_size_px: int  # height and width of the input
     preprocessing: str  # what the backbone does to RGB pixels of 0–255, in words
-    weights: Mapping[
-        str, str
-    ]  # published weights → SHA-256 of all tensors; the first is the default, others are ``custom``
+    #: Published weights → SHA-256 of all tensors; the first is the default, others are ``custom``.
+    weights: Mapping[str, str]
     load_weights: Callable[..., Weights]  # ``(name or file, custom=bool)`` → checked weights
     engines: Mapping[str, EngineFactory | str]  # factory or import path (``package.module:name``), the fastest first
     min_input_size_px: int = 1

@@ -82,17 +82,13 @@ def _outdated_rows(rows: Rows) -> NDArray[np.int64]:
 class Plan:
     """How each image of a scan comes to its row."""
 
-    sources: NDArray[
-        np.int32
-    ]  # index of the source whose row is reused for each image, shape (n_refs,); −1 if there is none
-    rows: NDArray[np.int64]  # row in that source, shape (n_refs,), or −1
-    compute: ImageRefs = field(
-        default_factory=lambda: ImageRefs.of(())
-    )  # the images to compute, in the order of the scan
+    #: Index of the source whose row is reused for each image, shape (n_refs,), and row in that source; −1 if there is none.
+    sources: NDArray[np.int32]
+    rows: NDArray[np.int64]
+    compute: ImageRefs = field(default_factory=lambda: ImageRefs.of(()))  # images to compute, in the order of the scan
     copies: dict[str, str] = field(default_factory=dict)  # path → path of an image with the same bytes that is computed
-    reasons: Counter[str] = field(
-        default_factory=Counter
-    )  # reused rows: ``unchanged``, ``touched``, ``moved``, ``identical``
+    #: Reused rows per reason: ``unchanged``, ``touched``, ``moved``, ``identical``.
+    reasons: Counter[str] = field(default_factory=Counter)
     #: Path → why the image is computed: ``new``, ``changed``, ``unreadable before`` or ``decoded by older rules``.
     why: dict[str, str] = field(default_factory=dict)
     #: Rows of the first source whose images are gone, shape (n_gone,). A renamed image is not gone; a copy that is gone is.

@@ -88,9 +88,8 @@ class ExtractionSummary:
     hidden_count: int = 0  # hidden files and folders that were skipped
     notices: tuple[str, ...] = ()  # doubts about the input, about classes above all
     failures: tuple[Failure, ...] = ()
-    notes: Counter[str] = field(
-        default_factory=Counter
-    )  # computed images per conversion that is reported (images/load.py)
+    #: Computed images per conversion that is reported (images/load.py).
+    notes: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0  # duration of the whole run
     times: RunTimes = field(default_factory=RunTimes)  # of the images that were computed
     device: str = ""  # e.g. ``cpu`` or ``gpu:0``; empty if nothing was computed
