@@ -14,34 +14,22 @@ from typing import Any, Self
 from headstart.errors import HeadstartError
 from headstart.runtime import limit_threads
 
-#: Cores of an actor unless told otherwise, where a node has as many: each has a network of its own in memory (1.3 GB).
+#: Default cores of an actor, if a node has as many: each has its own network in memory (1.3 GB).
 CPUS_PER_WORKER = 4
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterOptions:
-    """Address of a cluster, and the number and size of the workers.
+    """Address of a cluster, and the number and size of the workers."""
 
-    Attributes
-    ----------
-    address : str, optional
-        E.g. ``auto`` or ``ray://host:10001``; the default starts a cluster on this machine.
-    workers : int, optional
-        Number of workers; by default as many as fit.
-    cpus_per_worker : int, optional
-        Cores per worker; the default is ``CPUS_PER_WORKER``, or all of the smallest node.
-    gpus_per_worker : float, optional
-        GPUs per worker; the default is one where the cluster has any.
-    """
-
-    address: str | None = None
-    workers: int | None = None
-    cpus_per_worker: int | None = None
-    gpus_per_worker: float | None = None
+    address: str | None = None  # e.g. ``auto`` or ``ray://host:10001``; None starts a cluster on this machine
+    workers: int | None = None  # None for as many as fit
+    cpus_per_worker: int | None = None  # None for ``CPUS_PER_WORKER``, or all of the smallest node
+    gpus_per_worker: float | None = None  # None for one if the cluster has any
 
 
 def check_installed() -> None:
-    """Raise HeadstartError where Ray is missing."""
+    """Raise HeadstartError if Ray is not installed."""
     if importlib.util.find_spec("ray") is None:
         raise HeadstartError(
             'The engine ray needs Ray, which is not installed. Install it with: pip install "headstart[ray]".'
@@ -50,45 +38,29 @@ def check_installed() -> None:
 
 @contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """Connect to a cluster, or start one on this machine, for as long as the block runs; one that is connected stays so.
+    """Connect to a cluster, or start one on this machine, within the block; an existing connection is kept.
 
-    Raises
-    ------
-    HeadstartError
-        If Ray is not installed, or there is no cluster at the address.
+    Raises HeadstartError if Ray is not installed, or there is no cluster at the address.
     """
     check_installed()
     import ray
 
     was_there = ray.is_initialized()
     if not was_there:
-        connect(address)
+        try:
+            ray.init(
+                address=address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+            )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise HeadstartError(
+                f"There is no Ray cluster at {address!r}: {error}.",
+                hint="Start one (ray start --head), give its `address`, or leave that out to start one on this machine.",
+            ) from error
     try:
         yield
     finally:
         if not was_there:
             ray.shutdown()
-
-
-def connect(address: str | None) -> None:
-    """Connect to a cluster, or start one on this machine.
-
-    Raises
-    ------
-    HeadstartError
-        If there is none at the address.
-    """
-    import ray
-
-    try:
-        ray.init(
-            address=address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
-        )  # fmt: skip
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise HeadstartError(
-            f"There is no Ray cluster at {address!r}: {error}.",
-            hint="Start one (ray start --head), give its `address`, or leave that out to start one on this machine.",
-        ) from error
 
 
 def nodes() -> Sequence[Mapping[str, Any]]:
@@ -100,19 +72,9 @@ def nodes() -> Sequence[Mapping[str, Any]]:
 
 
 def worker_resources(nodes: Sequence[Mapping[str, Any]], options: ClusterOptions) -> tuple[dict[str, Any], int]:
-    """Return the resources of each worker, and the number of workers that fit.
+    """Return the resources of each worker, and the number of workers that fit, for nodes as listed by Ray.
 
-    Parameters
-    ----------
-    nodes : sequence of mapping
-        Nodes of the cluster as Ray lists them.
-    options : ClusterOptions
-        The requested workers.
-
-    Raises
-    ------
-    HeadstartError
-        If not a single worker fits.
+    Raises HeadstartError if not a single worker fits.
     """
     alive = [node["Resources"] for node in nodes if node["Alive"]]
     n_cpus = [int(resources.get("CPU", 0)) for resources in alive]
@@ -134,7 +96,7 @@ def worker_resources(nodes: Sequence[Mapping[str, Any]], options: ClusterOptions
 
 
 def result_of(reference: Any) -> Any:
-    """Return the answer of an actor; a HeadstartError that it raised is raised here again."""
+    """Return the answer of an actor; a HeadstartError that it raised is raised here."""
     import ray
 
     try:
@@ -146,22 +108,11 @@ def result_of(reference: Any) -> Any:
 
 
 class RayPool:
-    """Runs independent tasks in workers of one core each. Use as a context manager: at its end the workers are gone.
+    """Runs independent tasks in workers of one core each; a context manager that ends the workers.
 
-    Shared data goes into the cluster's object store once, and from there once to every node, whose workers read one copy;
-    only its own arguments are sent with each task.
-
-    Parameters
-    ----------
-    address : str, optional
-        E.g. ``auto`` or ``ray://host:10001``; the default starts a cluster on this machine.
-    n_jobs : int, optional
-        Workers at most; as many as the cluster has free cores by default.
-
-    Raises
-    ------
-    HeadstartError
-        If Ray is not installed.
+    Shared data goes into the cluster's object store once, and from there once to every node; only its own arguments are
+    sent with each task. ``n_jobs`` is the largest number of workers; by default the number of free cores. Raises
+    HeadstartError if Ray is not installed.
     """
 
     def __init__(self, address: str | None = None, n_jobs: int | None = None) -> None:
@@ -174,7 +125,7 @@ class RayPool:
     def __enter__(self) -> Self:
         from ray.util.joblib import register_ray
 
-        logging.getLogger("ray.util.multiprocessing.pool").setLevel(logging.ERROR)  # warns of what joblib hands it
+        logging.getLogger("ray.util.multiprocessing.pool").setLevel(logging.ERROR)  # warns of joblib's arguments
         self._cluster.enter_context(connected(self._address))
         try:
             self._most = most_workers(self._n_jobs)
@@ -193,12 +144,9 @@ class RayPool:
     def map(
         self, function: Callable[..., Any], shared: Any, tasks: Sequence[tuple[Any, ...]], *, in_threads: bool = True
     ) -> tuple[list[Any], list[str]]:
-        """Return what the function of a module returns for each task, and what it warned of (selection/cross_validation.py).
+        """Return the results of a module's function for the tasks, and its warnings (selection/cross_validation.py).
 
-        Raises
-        ------
-        HeadstartError
-            If a task raised one, or a worker exited.
+        Raises HeadstartError if a task raised one, or a worker exited.
         """
         import ray
         from joblib import delayed
@@ -214,10 +162,10 @@ class RayPool:
         return [value for value, _ in found], [message for _, messages in found for message in messages]
 
     def _started(self, n_tasks: int) -> Any:
-        """Return joblib's ``Parallel`` over the workers; starts more workers where there are more tasks than before."""
+        """Return joblib's ``Parallel`` over the workers; starts more workers if there are more tasks than before."""
         from joblib import Parallel, parallel_config
 
-        wanted = max(2, min(self._most, n_tasks))  # one alone would run in this process: joblib asks no backend for it
+        wanted = max(2, min(self._most, n_tasks))  # joblib runs a single one in this process
         if wanted > self._n_workers:
             self._workers.close()
             with parallel_config(backend="ray", ray_remote_args={"num_cpus": 1}):
@@ -227,13 +175,7 @@ class RayPool:
 
 
 def most_workers(n_jobs: int | None) -> int:
-    """Return how many workers of one core there may be.
-
-    Raises
-    ------
-    HeadstartError
-        If fewer than two fit.
-    """
+    """Return the largest possible number of workers of one core; raise HeadstartError if fewer than two fit."""
     import ray
 
     free = int(ray.available_resources().get("CPU", 0))
@@ -247,12 +189,12 @@ def most_workers(n_jobs: int | None) -> int:
 
 
 def alone(function: Callable[..., Any], shared: Any, task: tuple[Any, ...]) -> tuple[Any, list[str]]:
-    """Return what a function returns, on one core of a worker, and what it warned of."""
+    """Return the result of a function on one core of a worker, and its warnings."""
     import ray
     from threadpoolctl import threadpool_limits
 
     limit_threads(1)
-    if isinstance(shared, ray.ObjectRef):  # Ray's backend hands over the object itself with some versions of joblib
+    if isinstance(shared, ray.ObjectRef):  # with some versions of joblib it is the object itself
         shared = ray.get(shared)
     with threadpool_limits(1), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

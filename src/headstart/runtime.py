@@ -72,15 +72,11 @@ def _of_file(path: str, pattern: str) -> int | None:
 
 
 def import_keras() -> Any:
-    """Return the ``keras`` module, running on TensorFlow.
+    """Return the ``keras`` module, running on TensorFlow; the import takes seconds.
 
     Sets ``TF_CPP_MIN_LOG_LEVEL`` and ``KERAS_BACKEND`` unless the user has set them; the latter takes precedence over
-    ``keras.json``. Images are channels last. The import takes seconds, so call this only where a network is needed.
-
-    Raises
-    ------
-    HeadstartError
-        If Keras runs on another backend: the compiled forward function is a ``tf.function``.
+    ``keras.json``. Images are channels last. Raises HeadstartError if Keras runs on another backend: the compiled forward
+    function is a ``tf.function``.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     _check_backend(os.environ.setdefault("KERAS_BACKEND", "tensorflow"))  # that of another package may not be installed

@@ -71,10 +71,7 @@ Location: TypeAlias = Path | Address
 
 
 def location(text: str | Path | Address) -> Location:
-    """Return a path, or an address if the text is one.
-
-    Raises DataError if the address is invalid or contains a secret, which the message never repeats.
-    """
+    """Return a path, or an address if the text is one; DataError, without its secret, if the address is invalid."""
     if not isinstance(text, str):
         return text
     found = _PROTOCOL.fullmatch(text)

@@ -62,10 +62,7 @@ def _check_installed(protocol: str) -> None:
 
 @contextmanager
 def asking(address: Address) -> Iterator[None]:
-    """Turn any exception of a library call into a StorageError.
-
-    The cause is dropped: it may contain headers and signed URLs, which a worker's log would show.
-    """
+    """Turn any exception into a StorageError without its cause, which may contain headers and signed URLs."""
     try:
         yield
     except HeadstartError:
@@ -118,13 +115,7 @@ def _filesystem(protocol: str, _process: int) -> Any:
 
 
 def entries(folder: Address) -> Iterator[Entry]:
-    """Yield every object below an address, page by page; placeholders of folders are left out.
-
-    Raises
-    ------
-    StorageError
-        If the bucket does not exist, may not be listed, or cannot be reached.
-    """
+    """Yield every object below an address, page by page, without placeholders of folders; raises StorageError."""
     prefix = _prefix(folder)
     for page in _pages(folder):
         for info in page:
@@ -190,13 +181,7 @@ def existing(address: Address) -> Entry:
 
 
 def read(address: Address) -> bytes:
-    """Return the bytes of an object, all of one version.
-
-    Raises
-    ------
-    StorageError
-        If it is gone, may not be read, or cannot be reached.
-    """
+    """Return the bytes of an object, all of one version; raises StorageError."""
     with asking(address):
         data: bytes = filesystem(address.protocol).cat_file(address.path, **WHOLE[address.protocol])
     return data

@@ -28,20 +28,14 @@ FOLDER_VARIABLE = "HEADSTART_CACHE_DIR"
 def upload(path: Path, address: Address, *, new: bool = False) -> Entry:
     """Upload a file, and return the entry of the object.
 
-    Readers see the old object or the new one: S3 shows an object once its PUT or multipart upload is complete, Cloud Storage
-    once the upload is finalised. Parts of a failed upload are removed.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    address : Address
-        The object; replaced if it exists.
-    new : bool
-        Raise ExistsError if it exists, checked by the storage itself (``If-None-Match``, ``ifGenerationMatch=0``).
+    Readers see the old object or the new one: S3 shows an object once its PUT or multipart upload is complete, Cloud
+    Storage once the upload is finalised. With ``new``, the storage itself checks (``If-None-Match``,
+    ``ifGenerationMatch=0``) that there is no such object.
 
     Raises
     ------
+    ExistsError
+        With ``new``, if the object exists.
     StorageError
         If it cannot be written, or has another size than the file afterwards.
     """
@@ -60,10 +54,7 @@ def upload(path: Path, address: Address, *, new: bool = False) -> Entry:
 def download(address: Address, path: Path) -> Entry:
     """Download an object, whole or not at all, and return its entry; the folder of ``path`` is created.
 
-    Raises
-    ------
-    StorageError
-        If it is gone, cannot be read, or is replaced repeatedly meanwhile.
+    Raises StorageError if it is gone, cannot be read, or is replaced repeatedly meanwhile.
     """
     with _whole(path) as partial:
         for _ in range(ATTEMPTS):
@@ -168,17 +159,8 @@ def _place_of(address: Address, entry: Entry) -> Path:
 def copied(address: Address, check: Callable[[Path], None]) -> Path:
     """Return a local copy of an object, which is downloaded if this machine has none of this version.
 
-    Parameters
-    ----------
-    address : Address
-        The object.
-    check : callable
-        Raises if a new copy is damaged.
-
-    Raises
-    ------
-    StorageError
-        If there is no such object, it cannot be read, or the copy cannot be written.
+    ``check`` raises an exception if a new copy is damaged. Raises StorageError if there is no such object, it cannot be
+    read, or the copy cannot be written.
     """
     place = _place_of(address, existing(address))
     if place.is_file():

@@ -35,14 +35,9 @@ EXCHANGE_SECONDS = 10.0
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Yield an empty folder that replaces ``target`` if the block succeeds.
+    """Yield an empty folder that replaces ``target`` if the block succeeds; raises OSError if that is impossible.
 
     Workspaces of processes that were killed are removed first; those of running ones are left alone.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written, or moved to its place.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     _clear_workspaces(target)
@@ -123,13 +118,7 @@ def _put_in_place(new: Path, target: Path, old: Path) -> None:
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Exchange the names of two folders in one step; return False if the system cannot.
-
-    Raises
-    ------
-    OSError
-        If it is not allowed.
-    """
+    """Exchange the names of two folders in one step; return False if the system cannot. Raises OSError."""
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
     if rename is None:
         return False
