@@ -201,18 +201,10 @@ def padded(images: NDArray[np.uint8], batch_size: int) -> NDArray[np.uint8]:
 MIN_COSINE = 0.999
 
 
-@dataclass(frozen=True, slots=True)
-class PrecisionChoice:
-    """The chosen backbone, and the reason as a sentence for the summary and the cache."""
-
-    backbone: Backbone
-    reason: str
-
-
 def choose_precision(
     build: Callable[[str], Backbone], reduced: str | None, device: str, images: NDArray[np.uint8]
-) -> PrecisionChoice:
-    """Return the backbone in the reduced precision if it gives the features of float32 on these images.
+) -> tuple[Backbone, str]:
+    """Return the backbone, in the reduced precision if it gives the features of float32 on these images, and the reason.
 
     Parameters
     ----------
@@ -227,14 +219,14 @@ def choose_precision(
     """
     exact = build("float32")
     if reduced is None:
-        return PrecisionChoice(exact, f"float32: a faster type would change the features on this {device}")
+        return exact, f"float32: a faster type would change the features on this {device}"
     candidate = build(reduced)
     cosines = row_cosines(exact.forward(images).features, candidate.forward(images).features)
     lowest = float(cosines.min())
     proof = f"lowest cosine to float32 on your first {len(images)} images {lowest:.5f}, wanted ≥ {MIN_COSINE}"
     if lowest >= MIN_COSINE:
-        return PrecisionChoice(candidate, f"{reduced}: native on this {device}; {proof}")
-    return PrecisionChoice(exact, f"float32: {reduced} did not pass its proof; {proof}")
+        return candidate, f"{reduced}: native on this {device}; {proof}"
+    return exact, f"float32: {reduced} did not pass its proof; {proof}"
 
 
 def row_cosines(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:

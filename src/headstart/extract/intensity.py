@@ -76,7 +76,6 @@ def _sample_limits(
 
 
 def _limits_of(samples: Samples, percentiles: tuple[float, float]) -> tuple[float, float] | None:
-    """Return two percentiles of samples; None for 8-bit samples."""
     check_kind(samples.values)
     values = samples.colours
     if values.dtype == np.uint8:

@@ -53,7 +53,6 @@ def lock(target: Path) -> Iterator[None]:
 
 
 def _delete_partial(target: Path) -> None:
-    """Delete the unfinished files of a dead writer, if possible."""
     with suppress(OSError):
         names = [path.name for path in target.parent.iterdir()]
         for name in names:
@@ -83,7 +82,6 @@ def beside(target: Path, suffix: str) -> Path:
 
 
 def _owner_of(owner: Path) -> str:
-    """Return the process that holds the lock; empty if that is not known (yet)."""
     try:
         holder = json.loads(owner.read_text(encoding="utf-8"))
         return f"process {holder['pid']} on {holder['host']}"

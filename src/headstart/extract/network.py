@@ -146,9 +146,9 @@ class Network:
         device = pick_device(self.options.first_device)
         reduced = type_to_prove(device, installed_engines())
         reduced = reduced if reduced in self.spec.precisions else None
-        choice = choose_precision(self.build, reduced, device.name, images)
-        engine = pick_engine(choice.backbone.recipe.precision, device.name, self.spec)
-        return choice.backbone, f"{choice.reason}; on {engine_label(engine)}"
+        backbone, reason = choose_precision(self.build, reduced, device.name, images)
+        engine = pick_engine(backbone.recipe.precision, device.name, self.spec)
+        return backbone, f"{reason}; on {engine_label(engine)}"
 
     def quantized(self, images: NDArray[np.uint8], sample: Callable[[], Sample]) -> tuple[Backbone, str]:
         """Return the network in 8-bit integers; the sentence compares its features with those of float32 on these images."""

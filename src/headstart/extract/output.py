@@ -224,7 +224,6 @@ class Folder(Destination):
         self.folder.remove_partial()
 
     def _used(self) -> set[str]:
-        """Return the names of the shards in the manifest."""
         if not self.folder.has_manifest():
             return set()
         opened = open_folder(self.folder, check_shards=False)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from itertools import chain, islice, tee
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +23,7 @@ from headstart.types import Backbone, FeatureBatch, ImageRef
 MAX_QUEUED_BATCHES = 2
 
 
-class InferenceQueue:
+class InferenceQueue(Stage):
     """Queue of batches that go through a network in order. One thread starts them, another fetches their features.
 
     On a device that computes asynchronously (a GPU), the next batch is started before the features of the previous one
@@ -56,28 +54,14 @@ class InferenceQueue:
         *,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._backbone, self._done, self._time, self._stop, self._clock = backbone, done, time, stop, clock
-        self._time.threads = 1
-        self._starter, self._fetcher = ThreadPoolExecutor(1, "forward"), ThreadPoolExecutor(1, "fetch")
-        self._pending: deque[Future[Any]] = deque()
-        self._last_end = 0.0
+        super().__init__("fetch", 1, time, finish=True, clock=clock)
+        self._backbone, self._done, self._stop = backbone, done, stop
+        self._starter, self._last_end = ThreadPoolExecutor(1, "forward"), 0.0
 
-    def __len__(self) -> int:
-        """Return the number of results that were not taken yet."""
-        return len(self._pending)
-
-    def submit(self, batch: Batch) -> None:
+    def submit(self, batch: Batch) -> None:  # type: ignore[override]
         """Queue a batch."""
         sent = self._starter.submit(self._start, batch)
-        self._pending.append(self._fetcher.submit(self._fetch, batch, sent))
-
-    def take(self) -> Any:
-        """Return the result of the oldest batch, waiting for it; its exception is raised here."""
-        start = self._clock()
-        try:
-            return self._pending.popleft().result()
-        finally:
-            self._time.awaited_seconds += self._clock() - start
+        self._pending.append(self._pool.submit(self._fetch, batch, sent))
 
     def _start(self, batch: Batch) -> tuple[float, Callable[[], FeatureBatch | None]] | None:
         """Return the time at which a batch was started, and a callable that waits for its features."""
@@ -93,18 +77,13 @@ class InferenceQueue:
         begin, fetch = found
         features = fetch()
         end = self._clock()
-        self._time.busy_seconds += end - max(begin, self._last_end)
+        self.time.busy_seconds += end - max(begin, self._last_end)
         self._last_end = end
         return self._done(batch, features)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         self._starter.shutdown(wait=True, cancel_futures=True)
-        self._fetcher.shutdown(wait=True)
+        super().__exit__(*error)
 
 
 #: Features that may wait for the disk, in bytes and in batches: a slow moment of the disk does not stop the network.

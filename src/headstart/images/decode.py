@@ -92,6 +92,19 @@ class DecodedImage:
     format: str  # Pillow's name of the file's format; empty for an image made in memory
 
 
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """Turn any exception of a reader into an ImageError with a readable reason."""
+    ignore_pillow_warnings()
+    try:
+        yield
+    except HeadstartError:
+        raise
+    except Exception as error:  # Pillow's readers may raise anything on a damaged file
+        raise ImageError(explain(error)) from error
+
+
+@readable_errors()
 def decode(
     data: bytes | Image.Image,
     *,
@@ -136,30 +149,6 @@ def decode(
             "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is True in this process: truncated images would not be noticed. Set it to "
             "False."
         )
-    with readable_errors():
-        return _decode_checked(data, name, max_pixels, shrink, draft_px, rules)
-
-
-@contextmanager
-def readable_errors() -> Iterator[None]:
-    """Turn any exception of a reader into an ImageError with a readable reason."""
-    ignore_pillow_warnings()
-    try:
-        yield
-    except HeadstartError:
-        raise
-    except Exception as error:  # Pillow's readers may raise anything on a damaged file
-        raise ImageError(explain(error)) from error
-
-
-def _decode_checked(
-    data: bytes | Image.Image,
-    name: str,
-    max_pixels: int,
-    shrink: Callable[..., Pixels] | None,
-    draft_px: int | None,
-    rules: DecodeRules,
-) -> DecodedImage:
     file = PillowImage(data, max_pixels) if isinstance(data, Image.Image) else open_file(data, name, max_pixels)
     notes = [f"named-{suffix}-is-{file.format}"] if (suffix := wrong_suffix(name, file.format)) else []
     image = file.image if isinstance(file, PillowFile) else None

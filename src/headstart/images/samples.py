@@ -191,7 +191,6 @@ def strips(values: NDArray[Any]) -> Iterator[slice]:
 
 
 def _uses_few_levels(levels: Pixels, values: NDArray[Any]) -> bool:
-    """Return whether the image is ``low-range`` (:data:`LOW_LEVELS`)."""
     used = np.zeros(256, np.bool_)
     for rows in strips(levels):
         used |= np.bincount(levels[rows].ravel(), minlength=256) > 0

@@ -75,12 +75,9 @@ def location(text: str | Path | Address) -> Location:
     if not isinstance(text, str):
         return text
     found = _PROTOCOL.fullmatch(text)
-    return parse(found[1], found[2]) if found else Path(text)
-
-
-def parse(protocol: str, rest: str) -> Address:
-    """Return the address from the parts before and after ``://``; raises as :func:`location`."""
-    protocol = protocol.lower()
+    if not found:
+        return Path(text)
+    protocol, rest = found[1].lower(), found[2]
     bucket, _, key = rest.partition("/")
     if "@" in bucket or ":" in bucket or "?" in rest:
         raise DataError(

@@ -51,7 +51,6 @@ class ExistsError(StorageError):
 
 
 def _check_installed(protocol: str) -> None:
-    """Raise MissingExtraError if the packages of a protocol are not installed."""
     missing = [name for name in ("fsspec", PROTOCOLS[protocol]) if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingExtraError(
@@ -152,7 +151,6 @@ def _gs_page(bucket: str, prefix: str, token: str) -> tuple[Sequence[Mapping[str
 
 
 def _entry(path: str, info: Mapping[str, Any]) -> Entry:
-    """Return an entry from the metadata of S3 or Cloud Storage."""
     changed = info.get("LastModified") or info["updated"]
     if isinstance(changed, str):
         changed = datetime.fromisoformat(changed)

@@ -151,7 +151,6 @@ def folder_of(address: Address) -> Path:
 
 
 def _place_of(address: Address, entry: Entry) -> Path:
-    """Return the path of the copy of one version of an object."""
     version = hashlib.sha256(f"{entry.etag} {entry.size_bytes} {entry.changed_ns}".encode()).hexdigest()[:16]
     return folder_of(address) / "copies" / version / address.name
 

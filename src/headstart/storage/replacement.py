@@ -53,7 +53,6 @@ def replacing(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def _workspace(target: Path) -> Iterator[Path]:
-    """Yield a locked folder beside ``target``."""
     work, guard = _make_workspace(target)
     try:
         yield work

@@ -20,22 +20,22 @@ class WrongInOneRow(FakeBackbone):
 
 def test_the_reduced_type_is_taken_where_every_row_agrees() -> None:
     built: dict[str, FakeBackbone] = {}
-    choice = choose_precision(lambda p: built.setdefault(p, FakeBackbone()), "bfloat16", "cpu", IMAGES)
-    assert choice.backbone is built["bfloat16"]
-    assert choice.reason.startswith("bfloat16")
+    chosen, reason = choose_precision(lambda p: built.setdefault(p, FakeBackbone()), "bfloat16", "cpu", IMAGES)
+    assert chosen is built["bfloat16"]
+    assert reason.startswith("bfloat16")
 
 
 def test_one_row_that_disagrees_keeps_float32() -> None:
     built: dict[str, FakeBackbone] = {"bfloat16": WrongInOneRow()}
-    choice = choose_precision(lambda p: built.setdefault(p, FakeBackbone()), "bfloat16", "cpu", IMAGES)
-    assert choice.backbone is built["float32"]
-    assert "did not pass" in choice.reason
+    chosen, reason = choose_precision(lambda p: built.setdefault(p, FakeBackbone()), "bfloat16", "cpu", IMAGES)
+    assert chosen is built["float32"]
+    assert "did not pass" in reason
 
 
 def test_without_a_native_type_nothing_is_computed() -> None:
     backbone = FakeBackbone()
-    choice = choose_precision(lambda _p: backbone, None, "cpu", IMAGES)
-    assert choice.backbone is backbone
+    chosen, _ = choose_precision(lambda _p: backbone, None, "cpu", IMAGES)
+    assert chosen is backbone
     assert backbone.n_images == 0
 
 

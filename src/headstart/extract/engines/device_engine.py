@@ -78,7 +78,6 @@ class DevicesEngine(Engine):
         return self._as_existing(existing) if existing is not None else self._chosen(to_choose_by(refs))
 
     def _chosen(self, waiting: Tasks) -> tuple[Recipe, str] | None:
-        """Return what the first process that finds images to choose by has chosen."""
         at_work: dict[DeviceProcess, Task] = {}
         while waiting or at_work:
             if waiting and not at_work:
@@ -127,7 +126,6 @@ class DevicesEngine(Engine):
         return any(process.is_running for process in self.processes)
 
     def _taken(self, process: DeviceProcess, message: tuple[Any, ...] | None) -> Generator[ShardReport]:
-        """Answer a message; yield the reports that result from it."""
         if message is None:
             yield from self._lost(process)
         elif message[0] == "next":

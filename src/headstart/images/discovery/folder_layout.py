@@ -121,7 +121,6 @@ def _numbered_parts(tops: Iterable[str]) -> list[str]:
 
 
 def _a_split_beside_classes(below: Mapping[str, set[str]]) -> list[str]:
-    """Return a question if a folder named like a split, with folders of its own, is taken as a class."""
     found = [top for top, inside in below.items() if split_of(top) and len(inside - {""}) > 1]
     if not found or len(below) == 1:
         return []
@@ -210,7 +209,6 @@ def layout_of(root: Location, paths: list[str]) -> Layout:
 
 
 def _split_layout(root: Location, splits: Mapping[str, str], folders: set[str], paths: list[str]) -> Layout:
-    """Return the layout of split folders, with or without class folders in each."""
     start: dict[str, int] = {}
     for top in sorted(splits):
         start[top] = len(inner := _inner_split(top, folders)) + 1

@@ -212,7 +212,6 @@ def _is_row(header: Sequence[str]) -> bool:
 
 
 def _notices_of(manifest: Location, header: Sequence[str], columns: Mapping[str, int]) -> list[str]:
-    """Return a notice of renamed and unused columns."""
     read_as = [f"{header[i].strip()} as {name}" for name, i in columns.items() if _column_name(header[i]) != name]
     unused = [cell.strip() for i, cell in enumerate(header) if i not in columns.values() and cell.strip()]
     parts = [f"read {', '.join(read_as)}"] if read_as else []

@@ -122,7 +122,6 @@ def classes_of(refs: ImageRefs) -> tuple[str, ...]:
 def _labelled_set(
     root: Location, refs: ImageRefs, layout: str, notices: Iterable[str], found: Walk | None = None
 ) -> ImageSet:
-    """Return the images of a scan with their classes and the doubts about them."""
     counts: Counter[str] = Counter()
     for (label, _, _), count in zip(refs.tags, np.bincount(refs.codes).tolist(), strict=True):
         if label is not None:
@@ -155,7 +154,6 @@ def _no_folder(path: Path) -> str:
 
 
 def _nothing_found(root: Location, found: Walk) -> str:
-    """Return that there are no images, and what was found instead."""
     instead = kinds_of(found.ignored) or "nothing"
     return (
         f"{root} contains no images. Found instead: {instead} ({found.hidden_count:,} hidden). "
@@ -218,7 +216,6 @@ def walk(root: str) -> Walk:
 
 
 def _entries(root: str, folder: Folder, found: Walk) -> Iterator[os.DirEntry[str]]:
-    """Yield the entries of a folder; note it if it may not be read."""
     try:
         with os.scandir(os.path.join(root, folder.path)) as scan:  # noqa: PTH118 (paths of a million files)
             yield from scan
@@ -275,7 +272,6 @@ def _add_file(path: str, entry: os.DirEntry[str], found: Walk) -> None:
 
 
 def _starts_as_image(path: str) -> bool:
-    """Return whether the first bytes of a regular file are those of an image."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except OSError:

@@ -104,7 +104,6 @@ def _separator_of(line: str) -> str:
 
 
 def _opened(table: Location) -> IO[str]:
-    """Return a table, open for reading; an object of a bucket is read completely."""
     data = io.BytesIO(bucket.read(table)) if isinstance(table, Address) else table.open("rb")
     try:
         encoding = _encoding_of(data.read(HEAD_BYTES), table)

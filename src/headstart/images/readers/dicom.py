@@ -164,7 +164,6 @@ def _decoder_of(dataset: Any) -> Any:
 
 
 def _unsupported(syntax: Any, kind: str) -> str:
-    """Return why a transfer syntax is not read, and what to do."""
     known = syntax.name != str(syntax) or re.fullmatch(r"[0-9.]{1,64}", syntax)
     name = f"{syntax.name} ({syntax})" if syntax.name != str(syntax) else str(syntax) if known else "that is no UID"
     plugin = "install a plugin of pydicom (pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg), or "
@@ -175,7 +174,6 @@ def _unsupported(syntax: Any, kind: str) -> str:
 
 
 def _refuse_inflated(data: bytes) -> None:
-    """Raise ImageError for a deflated file that decompresses to too much."""
     if DEFLATED.encode() not in data[132:1024]:
         return
     meta_end = 144 + int.from_bytes(data[140:144], "little")  # (0002,0000), the first element: length of the group
@@ -220,7 +218,6 @@ def _n_frames(dataset: Any) -> int:
 
 
 def _native_bytes(dataset: Any) -> int:
-    """Return the size of uncompressed frames."""
     n_samples = int(dataset.Rows) * int(dataset.Columns) * int(dataset.SamplesPerPixel)
     if dataset.PhotometricInterpretation == "YBR_FULL_422":
         n_samples = n_samples // 3 * 2

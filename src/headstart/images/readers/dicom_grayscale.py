@@ -79,7 +79,6 @@ def _table_of(descriptor: Any, data: Any, *, little_endian: bool) -> Table:
 
 
 def _table_in(item: Any, dataset: Any) -> Table:
-    """Return the table of an item of ModalityLUTSequence or VOILUTSequence."""
     return _table_of(item.LUTDescriptor, item.LUTData, little_endian=dataset.original_encoding[1])
 
 

@@ -207,7 +207,6 @@ def _unpacked_bytes(data: bytes, enough: int) -> int:
 
 
 def _picture_data(data: bytes) -> Iterator[bytes]:
-    """Yield the content of the IDAT chunks."""
     start = 8
     while start + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, start)

@@ -242,7 +242,6 @@ def _ignores_alpha(image: Image.Image, notes: list[str]) -> bool:
 
 
 def _over_white(strip: Image.Image, notes: list[str]) -> Pixels:
-    """Return an RGBA image composited over white; noted if some pixel is not opaque."""
     if strip.getchannel("A").getextrema() != (255, 255):
         add_notes(notes, ["alpha-on-white"])
         strip = Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip)

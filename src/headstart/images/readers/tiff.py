@@ -106,7 +106,6 @@ def _kind_of_compression(compression: int) -> str:
 
 
 def _first_tags(data: bytes) -> Mapping[int, Any]:
-    """Return the tags of the first page."""
     header = data[: 16 if data[2] == 43 or data[3] == 43 else 8]
     tags = TiffImagePlugin.ImageFileDirectory_v2(header)
     file = io.BytesIO(data)

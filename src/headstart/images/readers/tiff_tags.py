@@ -106,7 +106,6 @@ def _truncated_shape(description: str) -> list[int]:
 
 
 def _axes_of_json(text: str) -> list[tuple[str, int]]:
-    """Return the axes in tifffile's description."""
     try:
         values = json.loads(text)
         axes, shape = values["axes"], values["shape"]
@@ -135,7 +134,6 @@ def _jpeg2000_size(data: bytes) -> tuple[int, int]:
 
 
 def _jpegxl_size(data: bytes) -> tuple[int, int]:
-    """Return the size of a JPEG XL, with or without container."""
     if not data.startswith(b"\xff\x0a"):
         data = data[data.index(b"\xff\x0a", data.index(b"jxl", 12)) :]
     bits, at = int.from_bytes(data[2:18], "little"), 0
