@@ -19,7 +19,8 @@ BENCH_ROUNDS := 3
 TORCH := torch>=2.6
 
 # A test process that crashes ends the run: one in its place would begin again with what crashed it.
-PARALLEL := -n 2 --dist loadscope --max-worker-restart 0
+# Three of them on two cores: tests that start processes or a cluster wait for these.
+PARALLEL := -n 3 --dist loadscope --max-worker-restart 0
 
 .PHONY: help demo test check cover docs bench hooks clean
 
@@ -30,8 +31,7 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/headstart demo
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest $(PARALLEL) -m "not faults and not cluster"
-	$(BIN)/python -m pytest $(PARALLEL) -m "faults or cluster"
+	$(BIN)/python -m pytest $(PARALLEL)
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check

@@ -24,7 +24,13 @@ settings.load_profile("headstart")
 
 
 #: Modules and folders of tests that take longest.
-LONGEST = ("tests/cli/test_readme.py", "tests/cluster/", "tests/unit/extract/test_scale.py", "tests/weights/")
+LONGEST = (
+    "tests/cli/test_readme.py",
+    "tests/cluster/",
+    "tests/faults/",
+    "tests/weights/",
+    "tests/unit/extract/test_scale.py",
+)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,34 +25,22 @@ pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore")]
 ray = pytest.importorskip("ray")
 
 
-@pytest.fixture(scope="module")
-def cluster(s3_endpoint: str) -> Iterator[None]:
-    """Two workers' worth of a cluster, whose processes have keys in their environment."""
-    here = os.pathsep.join([str(Path(__file__).parent), *(path for path in sys.path if path)])
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": s3_endpoint, "PYTHONPATH": here}.items():
-            patch.setenv(name, value)
-        forget_connections()
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-        try:
-            yield
-        finally:
-            ray.shutdown()
-            forget_connections()
-
-
 @pytest.fixture
-def data(tmp_path: Path, s3_endpoint: str, cluster: None, monkeypatch: pytest.MonkeyPatch) -> Path:
+def data(tmp_path: Path, s3_endpoint: str, cluster: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder whose content is in the bucket as well."""
     folder = class_folders(tmp_path / "data", n_per_class=10)
     (folder / "bee" / "broken.png").write_bytes(b"no picture")
+    for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": s3_endpoint}.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("HEADSTART_CACHE_DIR", str(tmp_path / "user-cache"))
+    forget_connections()
     forget_buckets(s3_endpoint)
     s3 = client(s3_endpoint)
     s3.create_bucket(Bucket="photos")
     put_folder(s3, folder, "photos", "set/")
     s3.close()
-    return folder
+    yield folder
+    forget_connections()
 
 
 def contents(path: Path) -> tuple[Any, ...]:

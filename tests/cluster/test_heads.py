@@ -1,11 +1,9 @@
-"""Heads searched and compared in the workers of a Ray cluster of two nodes: the same results as in this process."""
+"""Heads searched and compared in the workers of a Ray cluster: the same results as in this process."""
 
 from __future__ import annotations
 
 import os
-import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,40 +16,12 @@ from headstart.heads.catalogue import HEAD_TYPES
 from headstart.ray_cluster import RayPool
 from headstart.selection.compare import compare_heads
 from labelled import labelled_cache
-from waiting import wait_for
 
-pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("cluster")]
 
 ray = pytest.importorskip("ray")
 
 LABELS = [row % 3 for row in range(90)]
-
-#: Of both nodes.
-N_CORES = 2
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[Any]:
-    """Two nodes of one core; what tests define is importable in their workers."""
-    from ray.cluster_utils import Cluster
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *(p for p in sys.path if p)]))
-        n_cpus = N_CORES // 2
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": n_cpus, "include_dashboard": False})
-        try:
-            made.add_node(num_cpus=n_cpus)
-            ray.init(address=made.address, log_to_driver=False)
-            yield made
-        finally:
-            ray.shutdown()
-            made.shutdown()
-
-
-@pytest.fixture(autouse=True)
-def all_cores_are_free(cluster: Any) -> None:
-    """Begin when the workers of an earlier pool have given back their cores, which is shortly after its end."""
-    wait_for(lambda: ray.available_resources().get("CPU", 0) == N_CORES)
 
 
 @pytest.fixture(scope="module")

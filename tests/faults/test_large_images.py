@@ -20,22 +20,33 @@ MAX_MB = 7 * WIDTH_PX * HEIGHT_PX // 1_000_000 + 300
 pytestmark = [pytest.mark.faults, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/status")]
 
 
-def write_png(path: Path, colour: int) -> None:
-    """Write a large image row by row, without ever holding it."""
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    compressor, row = zlib.compressobj(1), b"\0" + bytes([colour, 100, 200]) * WIDTH_PX
-    rows = b"".join(compressor.compress(row) for _ in range(HEIGHT_PX)) + compressor.flush()
+def compressed_rows() -> bytes:
+    """Compress the rows of a large image without ever holding it."""
+    compressor, row = zlib.compressobj(1), b"\0" + bytes([50, 100, 200]) * WIDTH_PX
+    return b"".join(compressor.compress(row) for _ in range(HEIGHT_PX)) + compressor.flush()
+
+
+def write_png(path: Path, rows: bytes, title: str) -> None:
+    """Write an image; another title makes it another file."""
     header = struct.pack(">IIBBBBB", WIDTH_PX, HEIGHT_PX, 8, 2, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
+    chunks = [
+        chunk(b"IHDR", header),
+        chunk(b"tEXt", b"Title\0" + title.encode()),
+        chunk(b"IDAT", rows),
+        chunk(b"IEND", b""),
+    ]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
 
 
 def test_memory_is_that_of_one_image(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
+    rows = compressed_rows()
     for number in range(N_IMAGES):
-        write_png(tmp_path / "data" / f"{number}.png", number)
+        write_png(tmp_path / "data" / f"{number}.png", rows, title=str(number))
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])}
     command = [
         sys.executable,

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from headstart.selection.cross_validation import Tables, TablesOf, Trial
     from headstart.types import Backbone, HeadSpec
 
-#: Images predicted at a time when latency is measured, and how often.
-BATCH_IMAGES, ROUNDS = 256, 5
+#: Images predicted at a time when latency is measured, how often at most, and after how many seconds no other round begins.
+BATCH_IMAGES, ROUNDS, ENOUGH_SECONDS = 256, 5, 2.0
 
 #: Seconds between two looks at the memory of this process.
 LOOK_SECONDS = 0.005
@@ -79,23 +79,23 @@ def resident_bytes() -> int:
 
 
 def head_milliseconds(head: Any, X: NDArray[np.float32]) -> float:
-    """Return milliseconds per image from features to probabilities, in batches of 256; the median of five rounds."""
+    """Return milliseconds per image from features to probabilities, in batches of 256."""
     batch = X[np.arange(min(BATCH_IMAGES, max(len(X), 1))) % len(X)]
     return 1000.0 * seconds_of(lambda: head.predict_proba(batch)) / len(batch)
 
 
 def backbone_milliseconds(backbone: Backbone) -> float:
-    """Return milliseconds per image of a frozen backbone, in its own batches; the median of five rounds."""
+    """Return milliseconds per image of a frozen backbone, in its own batches."""
     size = backbone.recipe.input_size_px
     images = np.random.default_rng(0).integers(0, 256, (backbone.batch_size, size, size, 3), np.uint8)
     return 1000.0 * seconds_of(lambda: backbone.forward(images)) / len(images)
 
 
 def seconds_of(call: Callable[[], Any]) -> float:
-    """Return the median of the seconds that a call takes; a first one is not counted."""
+    """Return the median of the seconds that up to five calls take; a first one is not counted."""
     call()
-    taken = []
-    for _ in range(ROUNDS):
+    taken: list[float] = []
+    while len(taken) < ROUNDS and sum(taken) < ENOUGH_SECONDS:
         start = time.perf_counter()
         call()
         taken.append(time.perf_counter() - start)
