@@ -13,7 +13,6 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import typer
@@ -32,8 +31,8 @@ from rich.progress import (
 from rich.segment import Segment
 from rich.text import Text
 
-from headstart import texts
 from headstart.errors import DataError
+from headstart.texts import json_value, printable
 
 #: Set this in the environment to see everything.
 SHOW_ALL = "HEADSTART_NATIVE_MESSAGES"
@@ -78,10 +77,6 @@ def _forward(reading: int, screen: int) -> None:
         for line in lines:
             if not HARMLESS.match(line):
                 os.write(screen, line)
-
-
-#: Returns untrusted text, e.g. a file name, in a form that any terminal can show.
-printable = texts.printable
 
 
 class SafeConsole(Console):
@@ -181,7 +176,7 @@ def write_text(file: Path, text: str, what: str) -> None:
 
 def print_json(value: Any) -> None:
     """Print a value as valid JSON: bytes of names that are not UTF-8 become escapes."""
-    typer.echo(json.dumps(texts.json_value(value), indent=2))
+    typer.echo(json.dumps(json_value(value), indent=2))
 
 
 def leave_closed_terminal() -> None:
@@ -245,9 +240,7 @@ class ProgressBar:
         self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         leave_closed_terminal()
         self._bar.stop()
 

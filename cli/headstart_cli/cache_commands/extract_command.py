@@ -206,16 +206,12 @@ def print_summary(summary: ExtractionSummary) -> None:
     print_failures(summary)
     classes = counted(len(summary.class_names), "class") if summary.class_names else "unlabelled"
     out.print(f"[bold]{counted(summary.n_images)}[/] ({classes}, {summary.layout}) in {shown(summary.output)}")
-    reused = ", ".join(f"{count:,} {reason}" for reason, count in summary.reused.items())
-    why = ", ".join(f"{count:,} {reason}" for reason, count in summary.computed.items())
     busy_seconds = summary.times.forward.busy_seconds / summary.times.forward.threads  # a thread for each device
-    rate = (
-        f" ({why}) at {summary.n_computed / busy_seconds:.1f} images/s" if summary.n_computed and busy_seconds else ""
-    )
-    out.print(
-        f"{counted(summary.n_computed)} computed{rate}; {f'reused: {reused}' if reused else 'none reused'}; "
-        f"{summary.seconds:.1f} s in total"
-    )
+    rate = ""
+    if summary.n_computed and busy_seconds:
+        rate = f"{counts(summary.computed, ' ({})')} at {summary.n_computed / busy_seconds:.1f} images/s"
+    reused = counts(summary.reused, "reused: {}") or "none reused"
+    out.print(f"{counted(summary.n_computed)} computed{rate}; {reused}; {summary.seconds:.1f} s in total")
     print_gone(summary)
     for statistics in summary.worker_statistics:
         out.print(f"  {shown(statistics)}")

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from headstart.texts import counted
+from headstart.texts import counted, printable
 from headstart_cli.command_options import Cache
-from headstart_cli.console import err, out, print_first, print_json, printable, said, shown, write_text
+from headstart_cli.console import err, out, print_first, print_json, said, shown, write_text
 
 if TYPE_CHECKING:
     from headstart.cache.reader import FeatureCache

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from headstart.texts import counted, csv_cell
+from headstart.texts import counted, csv_cell, printable
 from headstart_cli.command_options import BatchSize, Device, Output, Precision, Raw, SavedHead, Weights
-from headstart_cli.console import err, out, printable, said, shown
+from headstart_cli.console import err, out, said, shown
 
 if TYPE_CHECKING:
     from headstart.predict import Prediction

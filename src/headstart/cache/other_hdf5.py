@@ -71,9 +71,7 @@ TEXT = np.dtype("S")
 def open_other(path: Path) -> Iterator[OtherFile]:
     """Yield an HDF5 file of any layout; raise CacheError if it cannot be read."""
     try:
-        with path.open("rb") as start:
-            version = start.read(len(SIGNATURE) + 1)[-1:]
-        with open_hdf5(path, int.from_bytes(version)) as file:
+        with open_hdf5(path, superblock=None) as file:
             yield OtherFile(file, path)
     except HeadstartError:
         raise

@@ -108,17 +108,17 @@ def remember_written(path: Path) -> None:
         remember(identity(path))
 
 
-def open_hdf5(path: Path, superblock: int = SUPERBLOCK_VERSION, **options: Any) -> Any:
+def open_hdf5(path: Path, superblock: int | None = SUPERBLOCK_VERSION, **options: Any) -> Any:
     """Return an HDF5 file, open for reading, after the sandbox has read it; ``options`` are passed to ``h5py.File``.
 
-    Raises ValueError if it has another signature or superblock version, or crashed the sandbox, and OSError if it cannot
-    be opened.
+    Raises ValueError if it has another signature or superblock version (None is any), or crashed the sandbox, and OSError
+    if it cannot be opened.
     """
     with path.open("rb") as file:
         start = file.read(len(SIGNATURE) + 1)
-    if start[:-1] != SIGNATURE:
+    if not start.startswith(SIGNATURE):
         raise ValueError("it does not begin as an HDF5 file does")
-    if start[-1] != superblock:
+    if superblock is not None and start[len(SIGNATURE) :] != bytes([superblock]):
         raise ValueError(f"its superblock does not have version {superblock}")
     check_harmless(path)
     return h5py.File(path, "r", locking=False, **options)

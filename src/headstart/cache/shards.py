@@ -201,10 +201,12 @@ class OpenShards:
         if number in self._open:
             self._open.move_to_end(number)
             return self._open[number][1][name]
-        file = self._opened(number)
+        size_bytes, expected = self.folder.size(self.table.names[number]), int(self.table.size_bytes[number])
+        if size_bytes != expected:
+            raise ValueError(f"it has {size_bytes:,} bytes, not the {expected:,} that the manifest says")
+        file = self.folder.open(self.table.names[number])
         try:
-            self._check_header(file, number)
-            found = {name: self._checked(file, number, name) for name in (FEATURES, POOLED)}
+            found = self._checked(file, number)
         except BaseException:
             close_file(file)
             raise
@@ -213,14 +215,8 @@ class OpenShards:
             close_file(self._open.popitem(last=False)[1][0])
         return found[name]
 
-    def _opened(self, number: int) -> Any:
-        name, expected = self.table.names[number], int(self.table.size_bytes[number])
-        size_bytes = self.folder.size(name)
-        if size_bytes != expected:
-            raise ValueError(f"it has {size_bytes:,} bytes, not the {expected:,} that the manifest says")
-        return self.folder.open(name)
-
-    def _check_header(self, file: Any, number: int) -> None:
+    def _checked(self, file: Any, number: int) -> dict[str, StoredRows]:
+        """Return the rows of an open shard; raise ValueError if they are not those that the manifest says."""
         header = read_header(file, self.folder.path / self.table.names[number])
         differences = self.recipe.differences(header.recipe)
         if differences:
@@ -228,12 +224,11 @@ class OpenShards:
         n_images = int(self.table.n_images[number])
         if header.n_images != n_images:
             raise ValueError(f"it has {header.n_images:,} rows, not the {n_images:,} that the manifest says")
-
-    def _checked(self, file: Any, number: int, name: str) -> StoredRows:
-        rows = checked_rows(file, name, self.recipe.storage, int(self.table.n_images[number]))
-        if rows.shape[1:] != self.row_shapes[name]:
-            raise ValueError(f"it has rows of shape {rows.shape[1:]} in /{name}, not {self.row_shapes[name]}")
-        return rows
+        found = {name: checked_rows(file, name, self.recipe.storage, n_images) for name in (FEATURES, POOLED)}
+        for name, rows in found.items():
+            if rows.shape[1:] != self.row_shapes[name]:
+                raise ValueError(f"it has rows of shape {rows.shape[1:]} in /{name}, not {self.row_shapes[name]}")
+        return found
 
     def open_first(self, groups: Iterable[tuple[int, NDArray[np.int64]]]) -> list[tuple[int, NDArray[np.int64]]]:
         """Return the groups, open shards first, since opening others may close them."""

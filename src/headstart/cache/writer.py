@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -74,21 +73,18 @@ class ShardWriter:
         self._failures: list[Failure] = []
 
     def __enter__(self) -> Self:
-        self._publication = published(self.path)
-        self._file, self._below = self._publication.__enter__()
-        return self
+        self._publication = self._published()
+        return self._publication.__enter__()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if kind is None:
-            try:
-                with writing(self.path):
-                    self._finish()
-            except BaseException:
-                self._publication.__exit__(*sys.exc_info())
-                raise
-        self._publication.__exit__(kind, error, traceback)
+    def __exit__(self, *error: Any) -> None:
+        self._publication.__exit__(*error)
+
+    @contextmanager
+    def _published(self) -> Iterator[Self]:
+        with published(self.path) as (self._file, self._below):
+            yield self
+            with writing(self.path):
+                self._finish()
 
     def append(self, batch: FeatureBatch, rows: Sequence[ImageRow]) -> None:
         """Write the features of some images, cast to the recipe's storage type.

@@ -51,14 +51,6 @@ class Columns:
         counted = {"n_images": len(members)} if len(members) > 1 else {}
         return Example(tuple(self.image(row) for row in members[:MAX_MEMBERS]), detail, counted | dict(values or {}))
 
-    def n_labels(self, rows: Iterable[int]) -> int:
-        """Return the number of classes of some rows."""
-        return len({int(self.labels[row]) for row in rows if self.labels[row] >= 0})
-
-    def n_splits(self, rows: Iterable[int]) -> int:
-        """Return the number of splits of some rows."""
-        return len({self.splits[row] for row in rows if self.splits[row]})
-
 
 def read_columns(cache: FeatureCache, max_examples: int) -> Columns:
     """Return the metadata that the checks need; no features are read."""

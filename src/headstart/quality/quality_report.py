@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -106,11 +106,12 @@ def inspect_quality(
         skipped["Features of all images"] = (
             f"{len(rows):,} of {len(columns.paths):,} images, drawn at random, were compared"
         )
+    worst_first = sorted((f for f in found if f.count), key=lambda f: SEVERITIES.index(f.check.severity))
     report = QualityReport(
         cache=str(cache),
         n_images=len(columns.paths),
         n_failures=len(columns.failures),
-        findings=tuple(replace(f, examples=f.examples[:max_examples]) for f in _by_severity(found)),
+        findings=tuple(replace(f, examples=f.examples[:max_examples]) for f in worst_first),
         passed=tuple(f.check.title for f in found if not f.count and f.check.title not in skipped),
         skipped=skipped,
         thumbnails_missing="" if data else "They need the folder of images.",
@@ -139,25 +140,15 @@ def _finite_features(
     return features[finite], rows[finite], Finding(NOT_FINITE, len(damaged), damaged)
 
 
-def _by_severity(found: Sequence[Finding]) -> list[Finding]:
-    """Return the findings with cases, the worst first."""
-    return sorted((finding for finding in found if finding.count), key=lambda f: SEVERITIES.index(f.check.severity))
-
-
 def _with_thumbnails(report: QualityReport, columns: Columns, data: Path, rules: DecodeRules) -> QualityReport:
-    shown = dict.fromkeys(_paths_shown(report))
+    examples = (example for finding in report.findings for example in finding.examples[:THUMBNAIL_EXAMPLES])
+    shown = dict.fromkeys(image.path for example in examples for image in example.images[:THUMBNAIL_MEMBERS])
     digests = {path: columns.sha256[row] for row, path in enumerate(columns.paths) if path in shown}
     wanted = {path: digests[path] for path in shown if path in digests}
     made = make_thumbnails(data, wanted, rules)
     missing = len(wanted) - len(made)
     gone = f"{missing:,} of {len(wanted):,} images are missing in {data}, or have changed." if missing else ""
     return replace(report, thumbnails=made, thumbnails_missing=gone)
-
-
-def _paths_shown(report: QualityReport) -> Iterator[str]:
-    for finding in report.findings:
-        for example in finding.examples[:THUMBNAIL_EXAMPLES]:
-            yield from (image.path for image in example.images[:THUMBNAIL_MEMBERS])
 
 
 def make_thumbnails(data: Path, digests: Mapping[str, str], rules: DecodeRules = DEFAULT_RULES) -> dict[str, bytes]:

@@ -64,8 +64,9 @@ def _three_findings(
     threshold: str = "",
 ) -> Iterator[Finding]:
     """Yield all groups, those with different labels, and those in different splits."""
-    of_labels = [_one_of_each(rows, columns.labels) for rows in groups if columns.n_labels(rows) > 1]
-    of_splits = [_one_of_each(rows, columns.splits) for rows in groups if columns.n_splits(rows) > 1]
+    labels, splits = columns.labels, columns.splits
+    of_labels = [_one_of_each(rows, labels) for rows in groups if len({labels[row] for row in rows} - {-1}) > 1]
+    of_splits = [_one_of_each(rows, splits) for rows in groups if len({splits[row] for row in rows} - {""}) > 1]
     for check, found in zip(checks, (groups, of_labels, of_splits), strict=True):
         yield Finding(
             check, len(found), tuple(example(rows) for rows in found[: columns.max_examples]), threshold=threshold

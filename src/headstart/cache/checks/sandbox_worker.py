@@ -74,11 +74,10 @@ def _answer(question: dict[str, Any]) -> int:
         file = h5py.File(path, "r", locking=False)
     except H5PY_ERRORS:
         return DAMAGED
-    for read in _readers(file):
-        try:
-            errors += read(file, path)
-        except H5PY_ERRORS as error:
-            errors.append(error)
+    try:
+        errors += _reader(file)(file, path)
+    except H5PY_ERRORS as error:
+        errors.append(error)
     try:
         file.close()
     except H5PY_ERRORS:
@@ -104,12 +103,12 @@ def _limit(memory_bytes: int, cpu_seconds: int) -> None:
             resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), bound)
 
 
-def _readers(file: Any) -> tuple[Reader, ...]:
+def _reader(file: Any) -> Reader:
     try:
         form = form_of(file)
     except H5PY_ERRORS:
         form = ""
-    return {FORMAT: (_read_cache,), SHARDS_FORMAT: (_read_shards,)}.get(form, (_read_objects,))
+    return {FORMAT: _read_cache, SHARDS_FORMAT: _read_shards}.get(form, _read_objects)
 
 
 def _read_cache(file: Any, path: Path) -> Sequence[BaseException]:
