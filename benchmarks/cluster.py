@@ -62,7 +62,7 @@ def main() -> None:
     for _ in range(options.rounds):
         for name, found in rates.items():
             chosen = ExtractOptions(engine=name, cluster=ClusterOptions(workers=2, cpus_per_worker=1))
-            job = ShardJob(images.root, images.class_names, chosen.compression, chosen.decode_threads)
+            job = ShardJob(images.root, images.class_names, chosen.compression, decode_threads=chosen.decode_threads)
             with tempfile.TemporaryDirectory() as folder, make_engine(Network(chosen), job, chosen, None) as engine:
                 begin = time.perf_counter()
                 engine.prepare(None, refs)

@@ -90,7 +90,12 @@ class Worker(Way):
         from headstart.extract.pipeline import Pipeline
         from headstart.extract.shard_jobs import Shard, ShardJob
 
-        job = ShardJob(self.images.root, self.images.class_names, self.options.compression, self.options.decode_threads)
+        job = ShardJob(
+            self.images.root,
+            self.images.class_names,
+            self.options.compression,
+            decode_threads=self.options.decode_threads,
+        )
         refs, size = list(islice(cycle(self.images.refs), n_images)), self.options.file_images
         with tempfile.TemporaryDirectory() as folder:
             starts = range(0, n_images, size)

@@ -198,7 +198,7 @@ def main() -> None:
     images = discover(options.folder)
     refs = list(images.refs) * options.repeat
     images = replace(images, refs=refs[: len(refs) // SHARD_IMAGES * SHARD_IMAGES])
-    job = ShardJob(images.root, images.class_names, options.compression, options.threads)
+    job = ShardJob(images.root, images.class_names, options.compression, decode_threads=options.threads)
     write_result("pipeline", measure(images, job, options.rounds))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,19 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.backbones import registry
 from headstart.backbones.precision import choose_precision, pick_device, row_cosines
 from headstart.backbones.quantize import CALIBRATION_IMAGES, CALIBRATION_SEED
-from headstart.backbones.registry import (
-    backbone_spec,
-    build_backbone,
-    check_cpu,
-    engine_label,
-    in_views,
-    installed_engines,
-    network_recipe,
-    pick_engine,
-    type_to_prove,
-)
 from headstart.backbones.spec import BackboneSpec
 from headstart.backbones.weights import Weights
 from headstart.extract.options import ExtractOptions
@@ -50,22 +40,19 @@ def draw_sample(refs: Sequence[ImageRef], recipe: Recipe, job: ShardJob) -> Samp
     """Return up to :data:`CALIBRATION_IMAGES` images, drawn with :data:`CALIBRATION_SEED`, without unreadable ones."""
     rng = np.random.default_rng(CALIBRATION_SEED)
     order = rng.permutation(len(refs)).tolist()
-    results = decoded([refs[number] for number in order], recipe, job, ahead=CALIBRATION_IMAGES)
-    images: list[LoadedImage] = []
-    for result in results:
-        if isinstance(result, LoadedImage):
-            images.append(result)
-        if len(images) == CALIBRATION_IMAGES:
-            break
-    results.close()
+    images = _readable((refs[number] for number in order), recipe, job, CALIBRATION_IMAGES)
     return Sample(np.stack([image.pixels for image in images]), tuple(image.row.sha256 for image in images))
 
 
 def first_images(refs: Sequence[ImageRef], recipe: Recipe, job: ShardJob, n_images: int) -> NDArray[np.uint8]:
     """Return the first decodable images, shape (n_images, size, size, 3); fewer, or none, if not so many can be decoded."""
+    images = _readable(refs, recipe, job, n_images)
+    return np.stack([image.pixels for image in images]) if images else np.empty(0, np.uint8)
+
+
+def _readable(refs: Iterable[ImageRef], recipe: Recipe, job: ShardJob, n_images: int) -> list[LoadedImage]:
     with closing(decoded(refs, recipe, job, ahead=n_images)) as results:
-        loaded = list(islice((r.pixels for r in results if isinstance(r, LoadedImage)), n_images))
-    return np.stack(loaded) if loaded else np.empty(0, np.uint8)
+        return list(islice((result for result in results if isinstance(result, LoadedImage)), n_images))
 
 
 class Network:
@@ -77,7 +64,7 @@ class Network:
     @property
     def spec(self) -> BackboneSpec:
         """Description of the backbone."""
-        return backbone_spec(self.options.backbone)
+        return registry.backbone_spec(self.options.backbone)
 
     @property
     def weights_name(self) -> str | Path:
@@ -144,19 +131,19 @@ class Network:
         if self.options.precision != "auto":
             return self.build(self.options.precision), f"{self.options.precision}: as asked for"
         device = pick_device(self.options.first_device)
-        reduced = type_to_prove(device, installed_engines())
+        reduced = registry.type_to_prove(device, registry.installed_engines())
         reduced = reduced if reduced in self.spec.precisions else None
         backbone, reason = choose_precision(self.build, reduced, device.name, images)
-        engine = pick_engine(backbone.recipe.precision, device.name, self.spec)
-        return backbone, f"{reason}; on {engine_label(engine)}"
+        engine = registry.pick_engine(backbone.recipe.precision, device.name, self.spec)
+        return backbone, f"{reason}; on {registry.engine_label(engine)}"
 
     def quantized(self, images: NDArray[np.uint8], sample: Callable[[], Sample]) -> tuple[Backbone, str]:
         """Return the network in 8-bit integers; the sentence compares its features with those of float32 on these images."""
-        check_cpu(self.options.first_device)
+        registry.check_cpu(self.options.first_device)
         from headstart.backbones.openvino import OpenVinoBackbone, calibrate
 
-        plain = replace(network_recipe(self.wanted(None)), precision="float32")
-        exact = in_views(OpenVinoBackbone.from_recipe(plain, self.weights), self.options.views)
+        plain = replace(registry.network_recipe(self.wanted(None)), precision="float32")
+        exact = registry.in_views(OpenVinoBackbone.from_recipe(plain, self.weights), self.options.views)
         drawn = sample()
         quantization = calibrate(self.weights, drawn.pixels, drawn.sha256)
         backbone = self.build("int8", quantization)
@@ -169,6 +156,6 @@ class Network:
     def build(self, precision: str, quantization: Quantization | None = None) -> Backbone:
         """Return the backbone in one precision."""
         recipe = replace(self.wanted(None), precision=precision, quantization=quantization)
-        return build_backbone(
+        return registry.build_backbone(
             recipe, self.weights, batch_size=self.options.batch_size, device=self.options.first_device
         )

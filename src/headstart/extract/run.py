@@ -82,16 +82,19 @@ class Run:
     def __init__(
         self, images: ImageSet, place: Destination, options: ExtractOptions, progress: Progress, network: Network
     ) -> None:
-        self.images, self.destination, self.options, self.progress, self.network = (
-            images, place, options, progress, network,
-        )  # fmt: skip
+        self.images, self.destination, self.options = images, place, options
+        self.progress, self.network = progress, network
         self.target = place.target
         self.device = device_of(images.root)
         compression = None if options.overwrite else self.destination.compression()
         self.job = ShardJob(
-            images.root, images.class_names, compression or options.compression, options.decode_threads,
-            options.stop_on_failure, place.shards_at,
-        )  # fmt: skip
+            images.root,
+            images.class_names,
+            compression or options.compression,
+            place.shards_at,
+            decode_threads=options.decode_threads,
+            stop_on_failure=options.stop_on_failure,
+        )
         check_engine(options)
 
     def execute(self) -> ExtractionSummary:

@@ -14,19 +14,17 @@ from numpy.typing import NDArray
 
 from headstart.cache.writer import ShardWriter
 from headstart.images.load import TOLD_NOTES
-from headstart.storage.address import Address, Location
+from headstart.images.read_ahead import ReadOptions
+from headstart.storage.address import Address
 from headstart.types import Backbone, Failure, FeatureBatch, ImageRef, ImageRow, Recipe
 
 
 @dataclass(frozen=True, slots=True)
-class ShardJob:
+class ShardJob(ReadOptions):
     """What is the same for every shard of a run."""
 
-    root: Location  # folder that the paths are relative to, on a disk or in a bucket
     class_names: tuple[str, ...]  # names of the classes, in the order of the labels
     compression: str = "zstd"  # ``zstd``, ``gzip`` or ``none``
-    decode_threads: int = 2  # images decoded at the same time
-    stop_on_failure: bool = False  # raise at the first image that cannot be read, instead of recording it
     shards_at: Address | None = None  # where workers put their shards that cannot write to the folder of the driver
 
 

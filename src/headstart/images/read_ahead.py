@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from headstart.errors import ImageError
 from headstart.images.load import LoadedImage, load_image
@@ -118,33 +118,18 @@ class Stage:
         self._pool.shutdown(wait=True, cancel_futures=not self._finish)
 
 
-class ReadJob(Protocol):
-    """How images are read; implemented by :class:`headstart.extract.shard_jobs.ShardJob`."""
-
-    @property
-    def root(self) -> Location:
-        """Folder, on a disk or in a bucket, that the paths are relative to."""
-
-    @property
-    def decode_threads(self) -> int:
-        """Images decoded at the same time."""
-
-    @property
-    def stop_on_failure(self) -> bool:
-        """Raise at the first image that cannot be read, instead of recording a failure."""
-
-
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """A :class:`ReadJob` for images that are not written to a shard."""
+    """How images are read."""
 
-    root: Location
-    decode_threads: int = field(default_factory=usable_cores)
-    stop_on_failure: bool = False
+    root: Location  # folder, on a disk or in a bucket, that the paths are relative to
+    decode_threads: int = field(default_factory=usable_cores, kw_only=True)  # images decoded at the same time
+    #: Raise at the first image that cannot be read, instead of recording a failure.
+    stop_on_failure: bool = field(default=False, kw_only=True)
 
 
 def decoded(
-    refs: Iterable[ImageRef], recipe: Recipe, job: ReadJob, *, ahead: int, time: StageTime | None = None
+    refs: Iterable[ImageRef], recipe: Recipe, job: ReadOptions, *, ahead: int, time: StageTime | None = None
 ) -> Generator[LoadedImage | Failure]:
     """Yield each image, or its failure, in order; up to ``ahead`` images are decoded in advance.
 
@@ -175,7 +160,7 @@ def threads_of(root: Location, threads: int) -> int:
 
 
 def batches(
-    refs: Iterable[ImageRef], recipe: Recipe, job: ReadJob, batch_size: Callable[[], int]
+    refs: Iterable[ImageRef], recipe: Recipe, job: ReadOptions, batch_size: Callable[[], int]
 ) -> Iterator[tuple[dict[int, LoadedImage], dict[int, Failure]]]:
     """Yield full batches of decoded images, and the failures among them, each by its index in ``refs``."""
     with closing(decoded(refs, recipe, job, ahead=images_ahead(batch_size(), job))) as results:
@@ -200,6 +185,6 @@ def grouped(
         yield images, failures
 
 
-def images_ahead(batch_size: int, job: ReadJob) -> int:
+def images_ahead(batch_size: int, job: ReadOptions) -> int:
     """Return the number of images decoded ahead: enough that a single slow image does not stall the network."""
     return 2 * batch_size + job.decode_threads

@@ -20,30 +20,8 @@ from PIL.ExifTags import Base as Tag
 
 from headstart.errors import ImageError
 from headstart.images.formats import RAW_SUFFIXES, readers, suffix_of, unidentified
+from headstart.images.readers import pillow_samples, tiff_tags
 from headstart.images.readers.jpeg2000 import grey_samples
-from headstart.images.readers.pillow_samples import (
-    colour_16_bit,
-    deep_samples,
-    is_16_bit_colour,
-    is_animated,
-    load,
-    loses_bits,
-    may_be_deep,
-    netpbm_samples,
-    rawmode_of,
-    tags_of,
-    to_rgb,
-)
-from headstart.images.readers.tiff_tags import (
-    MASK,
-    N_COLOURS,
-    REDUCED,
-    axes_of,
-    pictures_of,
-    refuse_hidden_pictures,
-    tag_number,
-    tag_numbers,
-)
 from headstart.images.samples import PictureFile, Samples, add_notes
 
 Reader: TypeAlias = tuple[Callable[[IO[bytes], str | bytes], ImageFile.ImageFile], Callable[[bytes], bool | str] | None]
@@ -134,13 +112,13 @@ def refuse_large(width: int, height: int, max_pixels: int, kind: str = "") -> No
 
 def refuse_camera_raw(image: ImageFile.ImageFile, name: str) -> None:
     """Raise ImageError for camera raw files, whose first picture is a preview of some hundred pixels."""
-    if image.format == "TIFF" and is_camera_raw(tags_of(image), name):
+    if image.format == "TIFF" and is_camera_raw(pillow_samples.tags_of(image), name):
         raise ImageError(CAMERA_RAW)
 
 
 def is_camera_raw(tags: Mapping[int, Any], name: str) -> bool:
     """Return whether a TIFF with these tags is camera raw."""
-    preview = tags.get(Tag.NewSubfileType) == REDUCED and Tag.SubIFDs in tags
+    preview = tags.get(Tag.NewSubfileType) == tiff_tags.REDUCED and Tag.SubIFDs in tags
     return suffix_of(name) in RAW_SUFFIXES or Tag.DNGVersion in tags or preview
 
 
@@ -222,15 +200,15 @@ class PillowFile(PictureFile):
         self.image, self._data, self._name, self._max_pixels = image, data, name, max_pixels
         self.format, self.size = image.format or "", image.size
         self._is_tiff = self.format == "TIFF"
-        tags = tags_of(image)
+        tags = pillow_samples.tags_of(image)
         self._description = str(tags.get(Tag.ImageDescription, ""))
         self._starts_smaller = self._is_smaller(0)
         if self._is_tiff and not _has_more_frames(image):
-            strips = tag_numbers(tags, Tag.StripOffsets), tag_numbers(tags, Tag.StripByteCounts)
-            refuse_hidden_pictures(self._description, *strips, len(data))
+            strips = tiff_tags.tag_numbers(tags, Tag.StripOffsets), tiff_tags.tag_numbers(tags, Tag.StripByteCounts)
+            tiff_tags.refuse_hidden_pictures(self._description, *strips, len(data))
 
     def is_deep(self) -> bool:
-        return may_be_deep(self.image, self._data)
+        return pillow_samples.may_be_deep(self.image, self._data)
 
     def more(self) -> str:
         if self.format == "PSD" or not _has_more_frames(self.image):
@@ -259,12 +237,12 @@ class PillowFile(PictureFile):
             return [(number,) for number in range(getattr(self.image, "n_frames", 1))]
         first = [] if self._starts_smaller else [0]
         pages = [*first, *(number for number in self._further_pages() if not self._is_smaller(number))]
-        return pictures_of(self._description, pages or [0])
+        return tiff_tags.pictures_of(self._description, pages or [0])
 
     @property
     def _joins_pages(self) -> bool:
         """Whether each picture is made of several pages, according to the description."""
-        return ("C", N_COLOURS) in axes_of(self._description)
+        return ("C", tiff_tags.N_COLOURS) in tiff_tags.axes_of(self._description)
 
     def _further_pages(self) -> Iterator[int]:
         """Yield the numbers of the pages after the first, seeking each; the last may be unreadable."""
@@ -281,8 +259,8 @@ class PillowFile(PictureFile):
 
     def _is_smaller(self, number: int) -> bool:
         """Return whether the current page is a reduced version of another one, or a mask."""
-        kind = tag_number(tags_of(self.image), Tag.NewSubfileType, 0)
-        return number == self.image.tell() and bool(kind & (REDUCED | MASK))
+        kind = tiff_tags.tag_number(pillow_samples.tags_of(self.image), Tag.NewSubfileType, 0)
+        return number == self.image.tell() and bool(kind & (tiff_tags.REDUCED | tiff_tags.MASK))
 
     def _reopened(self, number: int) -> ImageFile.ImageFile:
         """Return the file opened again, at a page that is not loaded."""
@@ -298,7 +276,7 @@ class PillowFile(PictureFile):
             image.seek(number)
         check_size(image, self._max_pixels)
         _refuse_missing_strips(image)
-        rawmode = rawmode_of(image)
+        rawmode = pillow_samples.rawmode_of(image)
         if self._is_tiff:  # Pillow turns these on loading, and removes the tag
             _note_orientation(image, notes)
         samples = self._samples(image, rawmode, number, notes)
@@ -308,16 +286,20 @@ class PillowFile(PictureFile):
         return turned(samples, orientation) if orientation in ORIENTATIONS else samples
 
     def _samples(self, image: ImageFile.ImageFile, rawmode: str, number: int, notes: list[str]) -> Samples:
-        if (samples := netpbm_samples(image, self._data)) is not None:
+        if (samples := pillow_samples.netpbm_samples(image, self._data)) is not None:
             return samples
         _refuse_missing_rows(image, self._data)
-        if is_16_bit_colour(image, rawmode):
-            return colour_16_bit(rawmode, lambda: self._reopened(number))
-        if loses_bits(image, self._data):
+        if pillow_samples.is_16_bit_colour(image, rawmode):
+            return pillow_samples.colour_16_bit(rawmode, lambda: self._reopened(number))
+        if pillow_samples.loses_bits(image, self._data):
             notes.append("upper-bits")
-        load(image)
+        pillow_samples.load(image)
         _spread_transparency(image, self._data)
-        return grey_samples(image, self._data) or deep_samples(image) or Samples(to_rgb(image, notes))
+        return (
+            grey_samples(image, self._data)
+            or pillow_samples.deep_samples(image)
+            or Samples(pillow_samples.to_rgb(image, notes))
+        )
 
 
 class PillowImage(PictureFile):
@@ -330,14 +312,14 @@ class PillowImage(PictureFile):
     def read(self, number: int, notes: list[str]) -> Samples:
         image, orientation = self.image, 1
         with _loading:  # the same image may be given twice, and Pillow loads it in one thread only
-            if is_16_bit_colour(image, rawmode_of(image)):
+            if pillow_samples.is_16_bit_colour(image, pillow_samples.rawmode_of(image)):
                 notes.append("upper-bits")
             if image.format == "TIFF":  # see PillowFile
                 _note_orientation(image, notes)
             image.load()
             if image.format != "TIFF":
                 orientation = _note_orientation(image, notes)
-        samples = deep_samples(image) or Samples(to_rgb(image, notes))
+        samples = pillow_samples.deep_samples(image) or Samples(pillow_samples.to_rgb(image, notes))
         return turned(samples, orientation) if orientation in ORIENTATIONS else samples
 
 
@@ -381,6 +363,6 @@ def orientation_of(notes: list[str]) -> int:
 
 def _has_more_frames(image: ImageFile.ImageFile) -> bool:
     try:
-        return is_animated(image)
+        return pillow_samples.is_animated(image)
     except Exception:  # the second frame is damaged
         return True
