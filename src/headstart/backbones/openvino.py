@@ -235,12 +235,8 @@ def calibrate(
     """Return the quantization of the network for images like these.
 
     ``images`` is a sample, uint8 of shape (n_images, size, size, 3), ``digests`` are the SHA-256 of their files, and
-    ``seed`` the random seed with which it was drawn.
-
-    Raises
-    ------
-    HeadstartError
-        If OpenVINO is not installed, or this processor cannot compute such a network.
+    ``seed`` the random seed with which it was drawn. Raises HeadstartError if OpenVINO is not installed, or this CPU
+    cannot compute in int8.
     """
     check_int8_cpu()
     batch_size = min(BATCH_SIZE, len(images))

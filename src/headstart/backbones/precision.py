@@ -206,16 +206,9 @@ def choose_precision(
 ) -> tuple[Backbone, str]:
     """Return the backbone, in the reduced precision if it gives the features of float32 on these images, and the reason.
 
-    Parameters
-    ----------
-    build : callable
-        Precision → backbone.
-    reduced : str or None
-        A reduced type that is faster on the device; None if there is none.
-    device : str
-        Name of the device, for the reason.
-    images : ndarray of shape (n_images, size, size, 3), uint8
-        The first batch of the user's own images.
+    ``build`` returns the backbone for a precision; ``reduced`` is a type that is faster on the device, or None;
+    ``device`` is its name for the reason; ``images`` are the first batch of the user's own images, uint8 of shape
+    (n_images, size, size, 3).
     """
     exact = build("float32")
     if reduced is None:

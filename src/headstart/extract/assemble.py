@@ -75,18 +75,7 @@ def assemble(
 ) -> tuple[MergedRows, tuple[Failure, ...]]:
     """Return the rows of the new cache in the order of the scan, and the failures of copies of images that failed.
 
-    Parameters
-    ----------
-    refs : ImageRefs
-        The scan.
-    plan : Plan
-        How each image comes to its row.
-    new : sequence of KnownRows
-        The computed shards; numbered after the sources of the plan.
-    n_sources : int
-        Number of these sources.
-    failures : sequence of Failure
-        Failures of the computed images.
+    ``new`` are the computed shards, numbered after the ``n_sources`` of the plan; ``failures`` are those of computed images.
     """
     missing = np.flatnonzero(plan.sources < 0)
     if not len(missing):

@@ -31,13 +31,8 @@ def find_intensity(
 ) -> tuple[float, float] | None:
     """Return the sample values that become 0 and 255 in all images; None if no image has more than 8 bits.
 
-    These are the lowest and the highest of the limits of all images, each of which is read; ``how`` is a key of
-    :data:`PERCENTILES`. Unreadable images are ignored.
-
-    Raises
-    ------
-    HeadstartError
-        If ``how`` is unknown.
+    These are the lowest and the highest of the limits of all images, each of which is read, without unreadable ones;
+    ``how`` is a key of :data:`PERCENTILES`. Raises HeadstartError if it is unknown.
     """
     if how not in PERCENTILES:
         raise HeadstartError(f"Unknown intensity {how!r}. Expected type, {', '.join(PERCENTILES)} or two numbers.")

@@ -112,16 +112,10 @@ class Network:
     def backbone(
         self, existing: Recipe | None, images: NDArray[np.uint8], sample: Callable[[], Sample]
     ) -> tuple[Backbone, str]:
-        """Return the backbone and a sentence on why it computes in its precision.
+        """Return the backbone and a sentence on its precision, which is that of the ``existing`` features, if there are any.
 
-        Parameters
-        ----------
-        existing : Recipe or None
-            Recipe of the features that new ones are added to.
-        images : ndarray of shape (n_images, size, size, 3), uint8
-            The first of the user's images, for the proof of a reduced precision.
-        sample : callable
-            Draws the images on which an int8 network is quantised.
+        ``images`` are the first of the user's images, uint8 of shape (n_images, size, size, 3), for the proof of a
+        reduced precision; ``sample`` draws the images on which an int8 network is quantised.
         """
         if existing is not None:
             backbone = self.build(existing.precision, existing.quantization)

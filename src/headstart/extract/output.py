@@ -276,20 +276,8 @@ def left_shards(
 ) -> list[KnownRows]:
     """Return the rows of the shards that an interrupted run has left, verified; the others are deleted.
 
-    A shard cannot be used if it is damaged (a merge would copy the damage) or of another recipe.
-
-    Parameters
-    ----------
-    left : sequence of Path
-        The shards.
-    recipe : Recipe or None
-        The required recipe; None for that of the first shard.
-    wanted : callable
-        Returns the required recipe for that of a shard; called if ``recipe`` is None.
-    progress : Progress
-        Receives messages about used and damaged shards.
-    keep_unusable : bool
-        Delete nothing.
+    A shard cannot be used if it is damaged (a merge would copy the damage), or has another recipe than ``recipe``; None
+    stands for what ``wanted`` returns for the recipe of the first shard. With ``keep_unusable``, nothing is deleted.
     """
     shards: list[KnownRows] = []
     for path in left:

@@ -27,22 +27,10 @@ class InferenceQueue(Stage):
     """Queue of batches that go through a network in order. One thread starts them, another fetches their features.
 
     On a device that computes asynchronously (a GPU), the next batch is started before the features of the previous one
-    are fetched, so that the device never waits for a copy. At the end of the ``with`` block, started batches are fetched
-    and the others are dropped. Once ``stop`` is set, no batch is started, and the remaining results are None.
-
-    Parameters
-    ----------
-    backbone : Backbone
-        The network.
-    done : callable
-        Called in the fetching thread with a batch and its features (None if no image of it could be read); returns the result
-        of the batch.
-    time : StageTime
-        Receives the time in which at least one batch was in the network, and the time spent waiting for it.
-    stop : threading.Event
-        See above.
-    clock : callable
-        Monotonic time in seconds.
+    are fetched, so that the device never waits for a copy. ``done`` is called in the fetching thread with a batch and its
+    features (None if no image of it could be read), and returns the result of the batch. ``time`` receives the time in
+    which at least one batch was in the network. Once ``stop`` is set, no batch is started, and the remaining results are
+    None. At the end of the ``with`` block, started batches are fetched and the others are dropped.
     """
 
     def __init__(
@@ -93,25 +81,11 @@ BYTES_BEHIND, BATCHES_BEHIND = 256 * 2**20, 8
 class Pipeline:
     """The stages of a run, across shards: decoding ahead in threads, the network, compression and writing in a thread.
 
-    The number of images between two stages is bounded, so memory does not grow when one stage is slow.
-
-    Parameters
-    ----------
-    job : ShardJob
-        What is the same for every shard.
-    backbone : Backbone
-        The network.
-    info : mapping, optional
-        Provenance stored in the files.
-    stop : threading.Event, optional
-        Once set, the run ends after the current batch; an unfinished shard keeps its rows.
-    on_images : callable
-        Called with the number of images finished since the last call, failures included.
-    times : RunTimes, optional
-        Receives the times of the stages.
-    max_unpublished : int, optional
-        Images at most that have gone into the network and whose file is not published yet: what a crash costs. Not less
-        than the largest shard.
+    The number of images between two stages is bounded, so memory does not grow when one stage is slow. Once ``stop`` is
+    set, the run ends after the current batch, and an unfinished shard keeps its rows. ``on_images`` is called with the
+    number of images finished since the last call, failures included. At most ``max_unpublished`` images, and not less
+    than the largest shard, have gone into the network before their file is published: the cost of a crash. ``info`` is
+    provenance for the files; ``times`` receives the times of the stages.
     """
 
     def __init__(

@@ -100,21 +100,10 @@ def make_plan(
 ) -> Plan:
     """Return which images are known by path, size, time and stamp, or by their content (renamed ones), and which are new.
 
-    Only files that could be equal to another are read: whole if a known one has their size, or a new one has their size and
-    the bytes of their middle. Digests of the sources are read only if there are any.
-
-    Parameters
-    ----------
-    root : Path or Address
-        Folder that the paths are relative to.
-    refs : ImageRefs
-        The scan.
-    sources : sequence of KnownRows
-        The old cache and the shards of an interrupted run, all of the same recipe; earlier ones take precedence.
-    threads : int
-        Files hashed at the same time.
-    check_bytes : bool
-        Read every known file, whatever its size and times are.
+    Only files that could be equal to another are read: whole if a known one has their size, or a new one has their size
+    and the bytes of their middle. Digests of the sources are read only if there are any. ``sources`` are the old cache
+    and the shards of an interrupted run, all of the same recipe; earlier ones take precedence. ``threads`` files are
+    hashed at the same time. ``check_bytes`` reads every known file, whatever its size and times are.
     """
     index = PathIndex([source.rows.path for source in sources])
     at = index.find(refs.paths)

@@ -29,15 +29,9 @@ def upload(path: Path, address: Address, *, new: bool = False) -> Entry:
     """Upload a file, and return the entry of the object.
 
     Readers see the old object or the new one: S3 shows an object once its PUT or multipart upload is complete, Cloud
-    Storage once the upload is finalised. With ``new``, the storage itself checks (``If-None-Match``,
-    ``ifGenerationMatch=0``) that there is no such object.
-
-    Raises
-    ------
-    ExistsError
-        With ``new``, if the object exists.
-    StorageError
-        If it cannot be written, or has another size than the file afterwards.
+    Storage once the upload is finalised. With ``new``, ExistsError is raised if the object exists, by the storage's own
+    comparison (``If-None-Match``, ``ifGenerationMatch=0``). Raises StorageError if it cannot be written, or has another
+    size afterwards.
     """
     with asking(address):
         filesystem(address.protocol).put_file(str(path), address.path, mode="create" if new else "overwrite")

@@ -26,26 +26,10 @@ from headstart.types import Recipe
 class DeviceProcess:
     """A process for one device, started anew instead of forked: TensorFlow and CUDA do not survive a fork.
 
-    Messages are tuples that begin with a word, pickled, through its standard input and output; both ends are this program.
-    It does not receive the terminal's Ctrl-C.
-
-    Parameters
-    ----------
-    name : str
-        Name of the device.
-    environment : mapping
-        Environment of the process.
-    setup : tuple
-        The first message.
-    inbox : SimpleQueue
-        Receives ``(process, message)`` for each message; None as the last one, when the process has ended.
-
-    Attributes
-    ----------
-    tasks : dict
-        Tasks that it was given and has not reported, by the path of the shard.
-    is_running, is_alone : bool
-        Whether it runs a pipeline, and whether that is for a single shard.
+    Messages are tuples that begin with a word, pickled, through its standard input and output; both ends are this
+    program. It does not receive the terminal's Ctrl-C. ``setup`` is the first message; ``inbox`` receives ``(process,
+    message)`` for each message, and None as the last one, when the process has ended. ``tasks`` are those that it has not
+    reported, by the path of the shard; ``is_alone`` means that its pipeline is for a single shard.
     """
 
     def __init__(

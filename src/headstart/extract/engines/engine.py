@@ -21,17 +21,7 @@ from headstart.types import Backbone, ImageRef, Recipe
 
 
 class Engine:
-    """Computes shards; a context manager that frees its processes at the end. A subclass has ``prepare`` and ``run``.
-
-    Parameters
-    ----------
-    network : Network
-        Where the backbone comes from.
-    job : ShardJob
-        What is the same for every shard.
-    options : ExtractOptions
-        Those of the run.
-    """
+    """Computes shards; a context manager that frees its processes at the end. A subclass has ``prepare`` and ``run``."""
 
     #: Name of the device, e.g. ``cpu``; several are separated by commas; empty on a cluster.
     device: str = ""
@@ -50,12 +40,8 @@ class Engine:
     def prepare(self, existing: Recipe | None, refs: Sequence[ImageRef]) -> tuple[Recipe, str] | None:
         """Return the recipe of the new features, and why in its precision; None if no image can be decoded.
 
-        Parameters
-        ----------
-        existing : Recipe or None
-            Recipe of the features that new ones are added to.
-        refs : sequence of ImageRef
-            The images to compute; a reduced precision is proven on the first of them.
+        ``existing`` is the recipe of the features that new ones are added to; a reduced precision is proven on the first
+        ``refs``.
         """
         raise NotImplementedError
 
@@ -68,20 +54,11 @@ class Engine:
         on_images: OnImages,
         times: RunTimes,
     ) -> Generator[ShardReport]:
-        """Yield a report for each shard once its file exists, in the order in which they end.
+        """Yield a report for each shard once its file exists, in the order in which they end; arguments as of ``Pipeline``.
 
-        A shard whose worker exited is computed again by another one. Images over which two have exited are divided until the
-        one is found that ends the process; it becomes a failure.
-
-        Parameters
-        ----------
-        shards, info, stop, on_images, times
-            As of :class:`headstart.extract.pipeline.Pipeline`; a cluster reports no times.
-
-        Raises
-        ------
-        HeadstartError
-            If a worker raised an error, or workers exit without finishing a shard.
+        A shard whose worker exited is computed again by another one. Images over which two have exited are divided until
+        the one is found that ends the process; it becomes a failure. A cluster reports no times. Raises HeadstartError if
+        a worker raised an error, or workers exit without finishing a shard.
         """
         raise NotImplementedError
 
@@ -172,10 +149,7 @@ def check_engine(options: ExtractOptions) -> None:
 def make_engine(network: Network, job: ShardJob, options: ExtractOptions, existing: Recipe | None) -> Engine:
     """Return the engine named in the options; ``devices`` for several devices of this machine.
 
-    Raises
-    ------
-    HeadstartError
-        If there is no such engine or device, or what it needs is not installed.
+    Raises HeadstartError if there is no such engine or device, or what it needs is not installed.
     """
     check_engine(options)
     several = options.engine == "local" and len(devices_of(options, existing)) > 1
@@ -189,11 +163,7 @@ def devices_of(options: ExtractOptions, existing: Recipe | None) -> list[str]:
     """Return the names of a run's devices; only ``auto`` if the network picks one.
 
     ``auto`` is every GPU there is. An int8 network runs on the CPU alone, and TensorFlow is not asked about GPUs for it.
-
-    Raises
-    ------
-    HeadstartError
-        If the option names no device, or a GPU that does not exist.
+    Raises HeadstartError if the option names no device, or a GPU that does not exist.
     """
     names = options.device.split(",")
     if len(names) > 1:

@@ -127,10 +127,7 @@ class WorkerPool:
     def answers(self) -> list[Answer]:
         """Wait up to :data:`LOOK_SECONDS`, and return the answers; actors that exited are replaced.
 
-        Raises
-        ------
-        HeadstartError
-            If an actor raised one, all actors exit, or none can be placed.
+        Raises HeadstartError if an actor raised one, all actors exit, or none can be placed.
         """
         import ray
 
@@ -190,13 +187,7 @@ class WorkerPool:
 
 
 class RayEngine(Engine):
-    """Runs shards in the actors of a Ray cluster.
-
-    Raises
-    ------
-    HeadstartError
-        If Ray is not installed, the cluster cannot be reached, or cannot place a single actor.
-    """
+    """Runs shards in the actors of a Ray cluster; HeadstartError if there is no cluster, or it cannot place an actor."""
 
     def __init__(self, network: Network, job: ShardJob, options: ExtractOptions) -> None:
         check_installed()
