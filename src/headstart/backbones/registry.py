@@ -151,8 +151,7 @@ def build_backbone(
     recipe : Recipe
         Recipe of the features.
     weights : str, Path or Weights, optional
-        Name of published weights, e.g. ``imagenet``; a file; or loaded weights. The default is the first published weights of
-        the backbone.
+        Name of published weights, a file, or loaded weights; the default is the first published weights.
     batch_size : int, optional
         Images per forward pass, mirror images included; the default fits the device.
     device : str

@@ -122,17 +122,10 @@ class Vgg16Engine(Backbone):
         raise NotImplementedError
 
     def forward(self, images: NDArray[np.uint8]) -> FeatureBatch:
-        """Return the features of images, float32, in their order; a row does not depend on the other images.
+        """Return the float32 features of RGB images, uint8 of shape (n_images, input_size_px, input_size_px, 3), in order.
 
-        Parameters
-        ----------
-        images : ndarray of shape (n_images, input_size_px, input_size_px, 3), uint8
-            RGB, 0–255. Any number of images.
-
-        Raises
-        ------
-        HeadstartError
-            If shape or dtype differ, or memory does not suffice for a single image.
+        A row does not depend on the other images. Raises HeadstartError if shape or dtype differ, or memory does not
+        suffice for a single image.
         """
         return self.start(images)()
 
@@ -142,12 +135,6 @@ class FrozenBackbone(Vgg16Engine):
 
     Each pass takes ``batch_size`` images (by default 32 on a CPU, 64 on a GPU), the last one padded. Parameters as of
     :class:`Vgg16Engine`.
-
-    Examples
-    --------
-    >>> backbone = FrozenBackbone()                                       # doctest: +SKIP
-    >>> backbone.forward(images).features.shape                           # doctest: +SKIP
-    (16, 7, 7, 512)
     """
 
     engine = "TensorFlow"

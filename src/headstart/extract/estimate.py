@@ -188,15 +188,10 @@ def forecast_extraction(
     network: Network | None = None,
     **overrides: Any,
 ) -> Forecast:
-    """Return what :func:`headstart.extract_features` would do with the same arguments.
+    """Return what :func:`headstart.extract_features` would do with the same arguments; raises the same errors.
 
     The plan is the real one. If images would be computed, the first batch of them is decoded and sent through the network
     for some seconds to measure the rate, unless the network would have to be downloaded first.
-
-    Raises
-    ------
-    DataError, RecipeMismatchError, CacheError, WeightsError
-        If the run itself would fail so before its first image.
     """
     run = make_run(data, output, manifest, replace(options or ExtractOptions(), **overrides), progress, network)
     with ExitStack() as stack:

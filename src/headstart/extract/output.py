@@ -140,12 +140,8 @@ class BucketFile(OneFile):
     def publish(self, sources: Sequence[Path | FeatureCache], rows: MergedRows, **described: Any) -> None:
         """Merge, and replace the object.
 
-        Raises
-        ------
-        CacheError
-            If another process writes there, or has done so since this run began.
-        StorageError
-            If it cannot be written.
+        Raises CacheError if another process writes there, or has done so since this run began; StorageError if it cannot
+        be written.
         """
         super().publish(sources, rows, **described)
         if self._claim is not None:
@@ -234,12 +230,7 @@ class Folder(Destination):
 def destination(target: Location, layout: str) -> Destination:
     """Return the output target of this name and layout.
 
-    Raises
-    ------
-    CacheError
-        If there is something else of that name.
-    HeadstartError
-        If the layout is unknown, or not possible there.
+    Raises CacheError if there is something else of that name; HeadstartError if the layout is unknown, or not possible there.
     """
     if layout not in LAYOUTS:
         raise HeadstartError(f"Unknown layout {layout!r}. Expected {', '.join(LAYOUTS)}.")

@@ -128,13 +128,8 @@ def decode_resized(
 def read_image_bytes(root: Location, ref: ImageRef) -> bytes:
     """Return the bytes of a file, or of an object in a bucket.
 
-    Raises
-    ------
-    ImageError
-        If it is gone, may not be read, is no regular file, is too large, changes while it is read, or has another size
-        than in the scan.
-    StorageError
-        If nothing of the bucket can be read.
+    Raises ImageError if it is gone, may not be read, is no regular file, is too large, changes while it is read, or has
+    another size than in the scan; StorageError if nothing of the bucket can be read.
     """
     if isinstance(root, Address):
         _check_bytes(ref.size_bytes)

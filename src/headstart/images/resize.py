@@ -36,23 +36,10 @@ DRAFT_PRESETS = frozenset({"jpeg-draft"})
 def resize(
     pixels: NDArray[np.uint8], size_px: int, preset: str = "keras-bilinear", box: Box | None = None
 ) -> NDArray[np.uint8]:
-    """Return the image as a square.
+    """Return RGB pixels, uint8 of shape (height, width, 3), as a square; the aspect ratio is not kept, as in Keras.
 
-    Parameters
-    ----------
-    pixels : ndarray of shape (height, width, 3), uint8
-        RGB. The aspect ratio is not kept, as in the Keras tutorials.
-    size_px : int
-        Height and width of the result.
-    preset : str
-        One of :data:`RESIZE_PRESETS`.
-    box : tuple of float, optional
-        Edges of the image within the pixels, for the presets in :data:`DRAFT_PRESETS`.
-
-    Raises
-    ------
-    HeadstartError
-        If there is no such preset.
+    ``preset`` is a key of :data:`RESIZE_PRESETS`, else HeadstartError is raised. ``box`` holds the edges of the image
+    within the pixels, for :data:`DRAFT_PRESETS`.
     """
     if preset not in RESIZE_PRESETS:
         raise HeadstartError(f"Unknown resize preset {preset!r}. Expected one of: {', '.join(RESIZE_PRESETS)}.")
@@ -169,7 +156,7 @@ def _value_neighbours(width: int, size_px: int) -> tuple[NDArray[np.intp], NDArr
 
 @lru_cache(SIZES_KEPT)
 def neighbours(n_in: int, n_out: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
-    """Return the two input positions around each output position, and the float32 weight of the second; cached, read-only."""
+    """Return the input positions around each output position, and the float32 weight of the second; cached, read-only."""
     scale = np.float32(n_in) / np.float32(n_out)
     positions = (np.arange(n_out, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
     lower = np.floor(positions)

@@ -175,13 +175,7 @@ class Layout:
 
 
 def layout_of(root: Location, paths: list[str]) -> Layout:
-    """Return the layout of a folder from the relative paths of all its images; ``root`` is for messages.
-
-    Raises
-    ------
-    DataError
-        If it is not clear which folders are classes.
-    """
+    """Return the layout of a folder from the paths of all its images; DataError if the classes are ambiguous."""
     folders = {path.rpartition("/")[0] for path in paths}
     tops = {folder.partition("/")[0] for folder in folders}
     if tops == {""}:

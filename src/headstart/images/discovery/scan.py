@@ -76,12 +76,7 @@ class ImageSet:
 def discover(root: Location, *, manifest: Location | None = None) -> ImageSet:
     """Return the images of a folder, or those in a manifest.
 
-    Parameters
-    ----------
-    root : Path or Address
-        A folder; or a manifest, whose paths are then relative to its own folder.
-    manifest : Path or Address, optional
-        A manifest whose paths are relative to ``root``.
+    Paths in a manifest are relative to ``root``; if ``root`` is a manifest itself, to its own folder.
 
     Raises
     ------
