@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart.backbones.precision import Device, Program
-from headstart.backbones.vgg16 import BGR_MEANS, LAYERS, VGG16, FrozenBackbone
+from headstart.backbones.precision import Device
+from headstart.backbones.vgg16 import LAYERS, FrozenBackbone, Program
 from headstart.backbones.weights import Weights, download, load_weights, read_keras_file
 from headstart.errors import HeadstartError, RecipeMismatchError, WeightsError
 from headstart.runtime import import_keras, import_tensorflow
@@ -117,7 +117,7 @@ def test_out_of_memory_with_two_batches_in_flight_costs_neither(
 
 def test_what_a_gpu_copies_back_in_one_piece_is_the_same(imagenet: Weights) -> None:
     backbone = FrozenBackbone(imagenet, layer="block4_pool", input_size_px=64, batch_size=2)
-    like_a_gpu = Program(backbone._model, 64, BGR_MEANS, VGG16.column_layers, 2, Device("gpu:0", "/CPU:0", 2, None))
+    like_a_gpu = Program(backbone._model, 64, 2, Device("gpu:0", "/CPU:0", 2, None))
     images = some_images(1, 64)
     expected, batch = backbone.forward(images), like_a_gpu.run(images)()
     np.testing.assert_array_equal(batch.features, expected.features)

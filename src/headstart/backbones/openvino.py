@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.precision import cpu_flags, has_bfloat16, padded
+from headstart.backbones.precision import cpu_flags, has_bfloat16
 from headstart.backbones.quantize import (
     CALIBRATION_SEED,
     CONVOLUTIONS,
@@ -23,7 +23,7 @@ from headstart.backbones.quantize import (
     quantize_layers,
     sample_sha256,
 )
-from headstart.backbones.spec import check_images, joined
+from headstart.backbones.spec import check_images, joined, padded
 from headstart.backbones.vgg16 import BGR_MEANS, LAYERS, VGG16, Vgg16Engine
 from headstart.backbones.weights import Weights
 from headstart.errors import HeadstartError, RecipeMismatchError

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import HeadstartError
 from headstart.runtime import import_tensorflow
-from headstart.types import Backbone, FeatureBatch
+from headstart.types import Backbone
 
 #: Flags of CPUs with bfloat16 multiply-add units (Intel SDM vol. 2, VDPBF16PS and TDPBF16PS).
 BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16")
@@ -124,77 +122,6 @@ def cpuinfo_value(name: str, cpuinfo: Path) -> str:
         return ""
     found = re.search(rf"^{name}\s*:(.*)$", text, flags=re.MULTILINE)
     return found.group(1).strip() if found else ""
-
-
-class Program:
-    """A network compiled for one batch shape on one device.
-
-    ``model`` is the Keras model from preprocessed images to the stored layer and the pooled ones (backbones/vgg16.py);
-    ``means`` of blue, green and red are subtracted; ``column_layers`` names the layer of each average.
-    """
-
-    def __init__(
-        self,
-        model: Any,
-        size_px: int,
-        means: Sequence[float],
-        column_layers: tuple[str, ...],
-        batch_size: int,
-        device: Device,
-    ) -> None:
-        tf = import_tensorflow()
-        self._column_layers = column_layers
-        self.batch_size, self._device = batch_size, device.tensorflow_name
-        self._shape = tuple(model.outputs[0].shape[1:])
-        subtracted = np.asarray(means, np.float32)
-
-        @tf.function(input_signature=[tf.TensorSpec((batch_size, size_px, size_px, 3), tf.uint8)], autograph=False)  # type: ignore[untyped-decorator]
-        def compiled(images: Any) -> Any:
-            features, *maps = model(tf.cast(images, tf.float32)[..., ::-1] - subtracted, training=False)
-            pooled = [tf.reduce_mean(tf.cast(block, tf.float32), axis=[1, 2]) for block in maps]
-            outputs = tf.cast(features, tf.float32), tf.concat(pooled, axis=-1)
-            return outputs if device.name == "cpu" else one_tensor(*outputs)
-
-        self._compiled = compiled
-
-    def run(self, images: NDArray[np.uint8]) -> Callable[[], FeatureBatch]:
-        """Start a pass over at most ``batch_size`` images; return a callable that waits for it and copies the features."""
-        tf = import_tensorflow()
-        with tf.device(self._device):
-            outputs = self._compiled(tf.constant(padded(images, self.batch_size)))
-
-        def copy_back() -> FeatureBatch:
-            n_images = len(images)
-            if tf.is_tensor(outputs):
-                features, pooled = split(outputs.numpy(), self._shape)
-            else:
-                features, pooled = (output.numpy() for output in outputs)
-            return FeatureBatch(features[:n_images], pooled[:n_images], self._column_layers)
-
-        return copy_back
-
-
-def one_tensor(features: Any, pooled: Any) -> Any:
-    """Return both outputs of a pass side by side, shape (n_images, n_features + n_pooled).
-
-    A copy from a GPU waits for everything queued before it: a second copy, requested after the first, would wait for the next
-    batch.
-    """
-    tf = import_tensorflow()
-    return tf.concat([tf.reshape(features, (features.shape[0], -1)), pooled], axis=-1)
-
-
-def split(outputs: NDArray[np.float32], shape: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the two outputs that :func:`one_tensor` has joined, as views."""
-    width = math.prod(shape)
-    return outputs[:, :width].reshape(-1, *shape), outputs[:, width:]
-
-
-def padded(images: NDArray[np.uint8], batch_size: int) -> NDArray[np.uint8]:
-    """Return images padded to the batch size with black ones, since one shape is compiled."""
-    if len(images) == batch_size:
-        return images
-    return np.concatenate([images, np.zeros((batch_size - len(images), *images.shape[1:]), np.uint8)])
 
 
 #: Every row's cosine to float32 must reach this. bfloat16 on AVX512_BF16 gives 0.9999, so a fault stands out.

@@ -157,3 +157,10 @@ def joined(batches: Sequence[FeatureBatch]) -> FeatureBatch:
         return batches[0]
     features, pooled = (np.concatenate([getattr(b, name) for b in batches]) for name in ("features", "pooled"))
     return FeatureBatch(features, pooled, batches[0].pooled_column_layer)
+
+
+def padded(images: NDArray[np.uint8], batch_size: int) -> NDArray[np.uint8]:
+    """Return images padded to the batch size with black ones, since one shape is compiled."""
+    if len(images) == batch_size:
+        return images
+    return np.concatenate([images, np.zeros((batch_size - len(images), *images.shape[1:]), np.uint8)])

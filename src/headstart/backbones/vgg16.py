@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.precision import Program, pick_device
-from headstart.backbones.spec import ENGINE_OPTIONS, BackboneSpec, LayerSpec, check_images, joined
+from headstart.backbones.precision import Device, pick_device
+from headstart.backbones.spec import ENGINE_OPTIONS, BackboneSpec, LayerSpec, check_images, joined, padded
 from headstart.backbones.weights import IMAGENET_VGG16_SHA256, Weights, load_weights, local_sources
 from headstart.errors import HeadstartError
 from headstart.runtime import import_keras, import_tensorflow
@@ -130,6 +131,57 @@ class Vgg16Engine(Backbone):
         return self.start(images)()
 
 
+class Program:
+    """A Keras model from preprocessed images (:func:`build_model`), compiled for one batch shape on one device."""
+
+    def __init__(self, model: Any, size_px: int, batch_size: int, device: Device) -> None:
+        tf = import_tensorflow()
+        self.batch_size, self._device = batch_size, device.tensorflow_name
+        self._shape = tuple(model.outputs[0].shape[1:])
+        means = np.asarray(BGR_MEANS, np.float32)
+
+        @tf.function(input_signature=[tf.TensorSpec((batch_size, size_px, size_px, 3), tf.uint8)], autograph=False)  # type: ignore[untyped-decorator]
+        def compiled(images: Any) -> Any:
+            features, *maps = model(tf.cast(images, tf.float32)[..., ::-1] - means, training=False)
+            pooled = [tf.reduce_mean(tf.cast(block, tf.float32), axis=[1, 2]) for block in maps]
+            outputs = tf.cast(features, tf.float32), tf.concat(pooled, axis=-1)
+            return outputs if device.name == "cpu" else one_tensor(*outputs)
+
+        self._compiled = compiled
+
+    def run(self, images: NDArray[np.uint8]) -> Callable[[], FeatureBatch]:
+        """Start a pass over at most ``batch_size`` images; return a callable that waits for it and copies the features."""
+        tf = import_tensorflow()
+        with tf.device(self._device):
+            outputs = self._compiled(tf.constant(padded(images, self.batch_size)))
+
+        def copy_back() -> FeatureBatch:
+            n_images = len(images)
+            if tf.is_tensor(outputs):
+                features, pooled = split(outputs.numpy(), self._shape)
+            else:
+                features, pooled = (output.numpy() for output in outputs)
+            return FeatureBatch(features[:n_images], pooled[:n_images], VGG16.column_layers)
+
+        return copy_back
+
+
+def one_tensor(features: Any, pooled: Any) -> Any:
+    """Return both outputs of a pass side by side, shape (n_images, n_features + n_pooled).
+
+    A copy from a GPU waits for everything queued before it: a second copy, requested after the first, would wait for the next
+    batch.
+    """
+    tf = import_tensorflow()
+    return tf.concat([tf.reshape(features, (features.shape[0], -1)), pooled], axis=-1)
+
+
+def split(outputs: NDArray[np.float32], shape: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the two outputs that :func:`one_tensor` has joined, as views."""
+    width = math.prod(shape)
+    return outputs[:, :width].reshape(-1, *shape), outputs[:, width:]
+
+
 class FrozenBackbone(Vgg16Engine):
     """VGG16 up to a layer, frozen, on TensorFlow: compiled for one batch shape, which is halved when memory runs out.
 
@@ -202,7 +254,7 @@ class FrozenBackbone(Vgg16Engine):
             self.batch_size = tried // 2
 
     def _compile(self, batch_size: int) -> Program:
-        return Program(self._model, self.recipe.input_size_px, BGR_MEANS, VGG16.column_layers, batch_size, self._device)
+        return Program(self._model, self.recipe.input_size_px, batch_size, self._device)
 
 
 def build_model(recipe: Recipe, weights: Weights) -> Any:
