@@ -92,7 +92,7 @@ def everything(path: Path) -> dict[str, Any]:
             "sha256": cache.sha256,
             "features_sha256": list(cache.rows.features_sha256),
             "sizes": (cache.rows.width_px.tolist(), cache.rows.height_px.tolist()),
-            "notes": cache.notes,
+            "notes": list(cache.rows.notes),
             "failures": cache.failures,
             "features": [batch.features.tobytes() for batch in batches],
             "pooled": [batch.pooled.tobytes() for batch in batches],

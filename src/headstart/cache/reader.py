@@ -156,11 +156,6 @@ class FeatureCache:
         """Digest of the image file per row, 64 hexadecimal digits."""
         return list(self.rows.sha256)
 
-    @property
-    def notes(self) -> list[tuple[str, ...]]:
-        """Notes of the decoder per row."""
-        return list(self.rows.notes)
-
     @cached_property
     def pooled_column_layer(self) -> tuple[str, ...]:
         """Layer of each column of ``pooled``."""

@@ -158,11 +158,11 @@ def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     return found.group(1).strip() if found else platform.processor() or platform.machine()
 
 
-def photograph(megapixels: float, *, seed: int = 0) -> bytes:
-    """Return a synthetic JPEG of about that many million pixels, 4:3, of smooth noise; equal for equal arguments."""
+def photograph(megapixels: float) -> bytes:
+    """Return a synthetic JPEG of about that many million pixels, 4:3, of smooth noise; equal for equal sizes."""
     width = round(math.sqrt(megapixels * 1e6 * 4 / 3))
     size = (width, round(width * 3 / 4))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     picture = Image.new("RGB", size)
     for grain, opacity in GRAINS:
         shape = (max(2, size[1] // grain), max(2, size[0] // grain), 3)
@@ -186,38 +186,28 @@ class Rates:
     int8_seconds: float = 0.0
 
 
-def _per_second(
-    step: Callable[[], object],
-    n_images: int = 1,
-    seconds: float = SECONDS,
-    clock: Callable[[], float] = time.perf_counter,
-) -> float:
+def _per_second(step: Callable[[], object], n_images: int = 1, clock: Callable[[], float] = time.perf_counter) -> float:
     """Return images per second of a step that handles ``n_images``, after one warm-up step."""
     step()
-    return per_second(step, n_images, seconds, clock)
+    return per_second(step, n_images, SECONDS, clock)
 
 
-def decode_rates(
-    megapixels: tuple[float, ...] = MEGAPIXELS, *, preset: str = "keras-bilinear", seconds: float = SECONDS
-) -> dict[float, float]:
+def decode_rates(megapixels: tuple[float, ...] = MEGAPIXELS, *, preset: str = "keras-bilinear") -> dict[float, float]:
     """Return images/s of one thread by size, from the bytes of a synthetic JPEG to the network's input."""
     steps = {size: partial(decode_resized, photograph(size), "", INPUT_SIZE_PX, preset) for size in megapixels}
-    return {size: _per_second(step, seconds=seconds, clock=time.thread_time) for size, step in steps.items()}
+    return {size: _per_second(step, clock=time.thread_time) for size, step in steps.items()}
 
 
-def forward_rates(weights: Weights, device: Device, *, seconds: float = SECONDS) -> tuple[dict[str, float], Recipe]:
+def forward_rates(weights: Weights, device: Device) -> tuple[dict[str, float], Recipe]:
     """Return images/s in float32 and in the device's reduced type, and the float32 recipe."""
     recipe = VGG16.recipe(weights=weights.name, weights_sha256=weights.sha256, input_size_px=INPUT_SIZE_PX)
     types = filter(None, ("float32", device.reduced_precision))
     backbones = (build_backbone(replace(recipe, precision=name), weights, device=device.name) for name in types)
-    return {backbone.recipe.precision: forward_rate(backbone, seconds=seconds) for backbone in backbones}, recipe
+    return {backbone.recipe.precision: forward_rate(backbone) for backbone in backbones}, recipe
 
 
-def int8_rate(weights: Weights, recipe: Recipe, *, seconds: float = SECONDS) -> tuple[float, float]:
-    """Return images/s in int8, and the seconds for quantizing with a sample of noise.
-
-    Raises HeadstartError if OpenVINO is not installed, or the processor does not support int8.
-    """
+def int8_rate(weights: Weights, recipe: Recipe) -> tuple[float, float]:
+    """Return images/s in int8, and the seconds for quantizing with noise; raise HeadstartError if that is impossible."""
     from headstart.backbones.openvino import OpenVinoBackbone, calibrate
 
     shape = (CALIBRATION_IMAGES, INPUT_SIZE_PX, INPUT_SIZE_PX, 3)
@@ -226,17 +216,17 @@ def int8_rate(weights: Weights, recipe: Recipe, *, seconds: float = SECONDS) -> 
     quantization = calibrate(weights, noise, ())
     cost = time.perf_counter() - started
     quantized = replace(recipe, precision="int8", quantization=quantization)
-    return forward_rate(OpenVinoBackbone.from_recipe(quantized, weights), seconds=seconds), cost
+    return forward_rate(OpenVinoBackbone.from_recipe(quantized, weights)), cost
 
 
-def forward_rate(backbone: Backbone, *, seconds: float = SECONDS) -> float:
+def forward_rate(backbone: Backbone) -> float:
     """Return images/s of full batches."""
     size = backbone.recipe.input_size_px
     images = np.random.default_rng(0).integers(0, 256, (backbone.batch_size, size, size, 3), dtype=np.uint8)
-    return _per_second(lambda: backbone.forward(images), len(images), seconds)
+    return _per_second(lambda: backbone.forward(images), len(images))
 
 
-def write_rate(recipe: Recipe, folder: Path, *, seconds: float = SECONDS) -> float:
+def write_rate(recipe: Recipe, folder: Path) -> float:
     """Return rows/s of synthetic features, written to temporary files in a folder."""
     from headstart.cache.writer import ShardWriter
 
@@ -253,4 +243,4 @@ def write_rate(recipe: Recipe, folder: Path, *, seconds: float = SECONDS) -> flo
             with ShardWriter(Path(name) / "rows.h5", recipe=recipe, class_names=()) as writer:
                 writer.append(batch, rows)
 
-        return _per_second(write, WRITTEN_ROWS, seconds)
+        return _per_second(write, WRITTEN_ROWS)

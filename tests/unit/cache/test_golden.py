@@ -39,7 +39,7 @@ def test_rows_of_version_1() -> None:
         ]
         assert cache.labels.tolist() == [0, 1, -1, 0]
         assert cache.sha256 == ["00" * 32, "ff" * 32, "5a" * 32, "a5" * 32]
-        assert cache.notes == [(), (), ("alpha-on-white", "from-P"), ()]
+        assert list(cache.rows.notes) == [(), (), ("alpha-on-white", "from-P"), ()]
         assert cache.rows.width_px.tolist() == [640, 1, 3, 7]
         assert cache.rows.height_px.tolist() == [480, 2**31 - 1, 4, 8]
         assert cache.rows.features_sha256[0] == "c25a98088038fafd14e14dfb305cde8d3d97321efabfe070337a1dc0fedfb6dc"

@@ -51,7 +51,7 @@ def test_features_are_copied_as_stored_and_the_rest_is_said_anew(tmp_path: Path,
         assert cache.refs() == [row.ref for row in rows]
         assert cache.labels.tolist() == [2, 2, 1, 0]
         assert cache.sha256 == [make_row(number).sha256 for number in numbers]
-        assert cache.notes == [make_row(number).notes for number in numbers]
+        assert list(cache.rows.notes) == [make_row(number).notes for number in numbers]
         assert cache.rows.width_px.tolist() == [640 + number for number in numbers]
         assert list(cache.rows.features_sha256) == [
             b.rows.features_sha256[6], a.rows.features_sha256[0], b.rows.features_sha256[0], a.rows.features_sha256[0]

@@ -57,7 +57,7 @@ def test_everything_comes_back(tmp_path: Path, compression: str, storage: str) -
         assert cache.compression == compression
         assert cache.refs() == [row.ref for row in rows]
         assert cache.sha256 == [row.sha256 for row in rows]
-        assert cache.notes == [row.notes for row in rows]
+        assert list(cache.rows.notes) == [row.notes for row in rows]
         assert cache.rows.width_px.tolist() == [row.width_px for row in rows]
         assert cache.rows.height_px.tolist() == [row.height_px for row in rows]
         assert cache.labels.dtype == np.int64

@@ -79,7 +79,7 @@ def test_classes_are_united_and_chunks_are_copied(tmp_path: Path) -> None:
         assert cache.labels.tolist() == [0, 2, 0, 1, 2]
         stored = [a.read_chunk("features", i) for i in range(3)] + [b.read_chunk("features", i) for i in range(2)]
         assert [cache.read_chunk("features", i) for i in range(5)] == stored
-        assert cache.notes == [("alpha-on-white",)] * 5
+        assert list(cache.rows.notes) == [("alpha-on-white",)] * 5
         assert cache.info["merged_from"] == ["a.h5", "b.h5"]
     assert says(output) == says(tmp_path / "a.h5") | says(tmp_path / "b.h5")
 

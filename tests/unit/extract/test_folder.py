@@ -34,9 +34,9 @@ def said(path: Path) -> list[Any]:
     with open_cache(path) as cache:
         batch = next(cache.batches(batch_rows=10_000))
         return [
-            cache.recipe, cache.class_names, cache.layout, dict(cache.info), cache.refs(), cache.failures, cache.notes,
-            cache.sha256, list(cache.rows.features_sha256), cache.rows.width_px.tolist(), cache.labels.tolist(),
-            batch.features.tobytes(), batch.pooled.tobytes(),
+            cache.recipe, cache.class_names, cache.layout, dict(cache.info), cache.refs(), cache.failures,
+            list(cache.rows.notes), cache.sha256, list(cache.rows.features_sha256), cache.rows.width_px.tolist(),
+            cache.labels.tolist(), batch.features.tobytes(), batch.pooled.tobytes(),
         ]  # fmt: skip
 
 
