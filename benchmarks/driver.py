@@ -132,8 +132,8 @@ class Phases:
 
 def run(folder: Path, output: Path, layout: str) -> dict[str, Any]:
     """Extract with the synthetic network; return the figures of each phase, and the sizes of what was written."""
-    read = plan.read_sample
-    plan.read_sample = lambda path, start: read(path, start) and hashlib.sha256(os.fsencode(path)).digest()
+    read = plan.read_part
+    plan.read_part = lambda path, *part: read(path, *part) and hashlib.sha256(os.fsencode(path)).digest()
     ray_engine.Worker = SynthWorker  # type: ignore[misc, assignment]
     phases = Phases()
     phases.watch(local, "discover", "scan")

@@ -7,7 +7,7 @@ rows shows it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ from headstart.cache.reader import FeatureCache, open_cache
 from headstart.errors import CacheError, DataError, ImageError, ParameterError, RecipeMismatchError
 from headstart.images.discovery.refs import state_of
 from headstart.images.load import read_image_bytes
-from headstart.images.read_ahead import ReadOptions, Stage, StageTime, batches
+from headstart.images.read_ahead import ReadOptions, batches, in_order
 from headstart.runtime import usable_cores
 from headstart.storage import bucket
 from headstart.storage.address import Address, Location, location
@@ -40,9 +40,6 @@ if TYPE_CHECKING:
 #: differs between machines: 0.026 was measured against float32. int8 sums are exact, but values near a rounding limit move by
 #: one of 256 levels. Swapped channels give 0.9, division by 255 gives 1.
 MAX_ERROR = {"float32": 0.01, "bfloat16": 0.1, "float16": 0.1, "int8": 0.1}
-
-#: Digests computed ahead.
-AHEAD = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +170,7 @@ class Comparison:
         """Yield the rows whose image file has the stored digest."""
         self.progress.start(self.cache.n_images)
         paths, digests = self.cache.rows.path, self.cache.rows.sha256
-        for row, received in enumerate(self.digests(paths)):
+        for row, received in enumerate(in_order(self.digest, paths, usable_cores())):
             expected = digests[row]
             if isinstance(received, ImageError):
                 self.findings.append(Finding(IMAGE, f"it cannot be read: {received}", row, paths[row]))
@@ -183,16 +180,6 @@ class Comparison:
             else:
                 yield row
             self.progress.advance(1)
-
-    def digests(self, paths: Iterable[str]) -> Iterator[str | ImageError]:
-        """Yield the digests of image files in order, computed by threads a bounded number ahead."""
-        with Stage("digest", usable_cores(), StageTime()) as stage:
-            for path in paths:
-                stage.submit(self.digest, path)
-                if len(stage) >= AHEAD:
-                    yield stage.take()
-            while len(stage):
-                yield stage.take()
 
     def digest(self, path: str) -> str | ImageError:
         """Return the digest of an image file, or the error if it cannot be read."""

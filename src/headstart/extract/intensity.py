@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from itertools import islice
 
 import numpy as np
 
@@ -14,16 +12,13 @@ from headstart.extract.shard_jobs import ShardJob
 from headstart.images.decode import LARGE_PIXELS, MAX_PIXELS, one_large_image, open_file, readable_errors
 from headstart.images.discovery.scan import ImageSet
 from headstart.images.load import read_image_bytes
-from headstart.images.read_ahead import threads_of
+from headstart.images.read_ahead import in_order, threads_of
 from headstart.images.samples import DecodeRules, Samples, check_finite, check_kind, chosen_picture
 from headstart.types import ImageRef, Progress
 
 #: Percentiles of each image that are its limits; ``percentiles`` excludes a few hot or dead pixels, and at most half a
 #: percent of any image at either end.
 PERCENTILES = {"range": (0.0, 100.0), "percentiles": (0.5, 99.5)}
-
-#: Images given to the threads at once.
-READ_AT_ONCE = 256
 
 
 def find_intensity(
@@ -45,11 +40,10 @@ def find_intensity(
         except ImageError:
             return None
 
-    low, high, refs = math.inf, -math.inf, iter(images.refs)
-    with ThreadPoolExecutor(threads_of(images.root, job.decode_threads)) as pool:
-        while block := list(islice(refs, READ_AT_ONCE)):  # a pool queues all that it is given
-            found = [limits for limits in pool.map(look, block) if limits is not None]
-            low, high = min([low, *(limits[0] for limits in found)]), max([high, *(limits[1] for limits in found)])
+    low, high = math.inf, -math.inf
+    for limits in in_order(look, images.refs, threads_of(images.root, job.decode_threads)):
+        if limits is not None:
+            low, high = min(low, limits[0]), max(high, limits[1])
     if low > high:
         progress.message("No image has more than 8 bits: intensities stay as they are")
         return None

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import stat
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +15,9 @@ from numpy.typing import NDArray
 
 from headstart.cache.reader import FeatureCache, open_cache
 from headstart.cache.rows import PathIndex, Rows
-from headstart.images.discovery.refs import ImageRefs, same_files
+from headstart.images.discovery.refs import ImageRefs, read_part, same_files
 from headstart.images.load import read_image_bytes
-from headstart.images.read_ahead import threads_of
+from headstart.images.read_ahead import in_order, threads_of
 from headstart.storage.address import Address, Location
 from headstart.texts import BLOCK_ROWS
 from headstart.types import Failure, ImageRef, Recipe
@@ -32,9 +28,6 @@ OLD_DEPTH, OLD_FIRST_PAGE = re.compile(rb"from-[IF]"), re.compile(rb"first-frame
 
 #: Bytes read from the middle of a file: the beginning may be the camera's own, the same in every picture.
 SAMPLE_BYTES = 4096
-
-#: Files given to the threads at once.
-SAMPLED_AT_ONCE, HASHED_AT_ONCE = 1000, 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,13 +221,8 @@ def _look_up(
 
 def _hash_files(root: Location, refs: Iterable[ImageRef], *, threads: int) -> dict[str, bytes]:
     """Return the digest of each file by its path; files that cannot be read are left out."""
-    found: dict[str, bytes] = {}
-    with ThreadPoolExecutor(threads) as pool:
-        remaining = iter(refs)
-        while block := list(islice(remaining, HASHED_AT_ONCE)):  # a pool queues all that it is given
-            digests = pool.map(lambda ref: hash_file(root, ref), block)
-            found.update({ref.path: digest for ref, digest in zip(block, digests, strict=True) if digest})
-    return found
+    found = in_order(lambda ref: (ref.path, hash_file(root, ref)), refs, threads)
+    return {path: digest for path, digest in found if digest}
 
 
 def hash_file(root: Location, ref: ImageRef) -> bytes | None:
@@ -288,7 +276,8 @@ def possible_duplicates(
     """
     if isinstance(root, Address):  # a part of an object costs a request, as the whole does
         return np.ones(len(refs), bool)
-    keys = np.fromiter(_sample_keys(root, refs, threads), np.uint64, len(refs))
+    found_keys = in_order(lambda ref: _sample_key(root / ref.path, ref.size_bytes), refs, threads)
+    keys = np.fromiter(found_keys, np.uint64, len(refs))
     order = np.lexsort((keys, sizes))
     same = (sizes[order][1:] == sizes[order][:-1]) & (keys[order][1:] == keys[order][:-1])
     found = np.zeros(len(refs), bool)
@@ -298,31 +287,7 @@ def possible_duplicates(
     return found
 
 
-def _sample_keys(root: Path, refs: Sequence[ImageRef], threads: int) -> Iterator[int]:
-    """Yield 64 bits of the digest of each file's sample, the last of them set; 0 if it cannot be read."""
-    with ThreadPoolExecutor(threads) as pool:
-        for start in range(0, len(refs), SAMPLED_AT_ONCE):
-            block = refs[start : start + SAMPLED_AT_ONCE]
-            middles = [max(0, (ref.size_bytes - SAMPLE_BYTES) // 2) for ref in block]
-            samples = pool.map(lambda ref, at: read_sample(root / ref.path, at), block, middles)
-            for ref, sample in zip(block, samples, strict=True):
-                key = int.from_bytes(hashlib.sha256(sample).digest()[:8]) | 1
-                yield key if sample or not ref.size_bytes else 0
-
-
-def read_sample(path: Path, start: int) -> bytes:
-    """Return some bytes of a regular file; none if it cannot be read."""
-    try:
-        # Without O_NONBLOCK, opening a pipe that replaced the file would block for ever.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except (OSError, ValueError):
-        return b""
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return b""
-        os.lseek(descriptor, start, os.SEEK_SET)
-        return os.read(descriptor, SAMPLE_BYTES)
-    except OSError:
-        return b""
-    finally:
-        os.close(descriptor)
+def _sample_key(path: Path, size_bytes: int) -> int:
+    """Return 64 bits of the digest of a file's sample, the last of them set; 0 if it cannot be read."""
+    sample = read_part(path, max(0, (size_bytes - SAMPLE_BYTES) // 2), SAMPLE_BYTES)
+    return int.from_bytes(hashlib.sha256(sample).digest()[:8]) | 1 if sample or not size_bytes else 0

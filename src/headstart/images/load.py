@@ -20,7 +20,7 @@ from headstart.images.decode import (
     DecodedImage,
     decode,
 )
-from headstart.images.discovery.refs import state_of
+from headstart.images.discovery.refs import READ_FLAGS, state_of
 from headstart.images.resize import DRAFT_PRESETS, resize
 from headstart.images.samples import DEFAULT_RULES, DecodeRules
 from headstart.storage import bucket
@@ -136,8 +136,7 @@ def read_image_bytes(root: Location, ref: ImageRef) -> bytes:
         return _read_object(root / ref.path, ref)
     path = root / ref.path
     try:
-        # Without O_NONBLOCK, opening a pipe that replaced the file would block for ever.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        descriptor = os.open(path, READ_FLAGS)
     except OSError as error:
         raise ImageError(open_error(error, path)) from error
     try:

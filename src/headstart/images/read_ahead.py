@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from headstart.errors import ImageError
 from headstart.images.load import LoadedImage, load_image
@@ -18,9 +18,15 @@ from headstart.runtime import usable_cores
 from headstart.storage.address import Address, Location
 from headstart.types import Failure, ImageRef, Recipe
 
+#: Small results that are computed ahead of their use.
+AHEAD = 256
+
 #: Additional threads that read images from a bucket: a request takes 10–100 ms whatever the size, so that 16 threads read
 #: some hundred images a second.
 REQUESTS_AT_ONCE = 16
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(slots=True)
@@ -131,7 +137,7 @@ class ReadOptions:
 def decoded(
     refs: Iterable[ImageRef], recipe: Recipe, job: ReadOptions, *, ahead: int, time: StageTime | None = None
 ) -> Generator[LoadedImage | Failure]:
-    """Yield each image, or its failure, in order; up to ``ahead`` images are decoded in advance.
+    """Return a generator of each image, or its failure, in order; up to ``ahead`` images are decoded in advance.
 
     With ``job.stop_on_failure``, ImageError is raised for the first image that cannot be read, after those before it.
     """
@@ -145,9 +151,21 @@ def decoded(
                 raise ImageError(f"{ref.path}: {error}") from error
             return Failure(ref, str(error))
 
-    with Stage("decode", threads_of(job.root, job.decode_threads), time or StageTime()) as stage:
-        for ref in refs:
-            stage.submit(load, ref)
+    return in_order(load, refs, threads_of(job.root, job.decode_threads), ahead=ahead, time=time)
+
+
+def in_order(
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    threads: int,
+    *,
+    ahead: int = AHEAD,
+    time: StageTime | None = None,
+) -> Generator[Result]:
+    """Yield the results for some items in order, computed by threads up to ``ahead`` items in advance."""
+    with Stage("read", threads, time or StageTime()) as stage:
+        for item in items:
+            stage.submit(work, item)
             if len(stage) >= ahead:
                 yield stage.take()
         while len(stage):

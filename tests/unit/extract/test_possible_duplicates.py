@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headstart.extract import plan
-from headstart.extract import plan as module
 from headstart.extract.plan import SAMPLE_BYTES, make_plan, possible_duplicates
 from headstart.images.discovery.refs import ImageRefs
 from headstart.types import ImageRef
@@ -62,7 +61,6 @@ def test_a_first_run_reads_whole_only_what_is_alike(tmp_path: Path, monkeypatch:
         return hash_file(root, ref)
 
     monkeypatch.setattr(plan, "hash_file", counted)
-    monkeypatch.setattr(module, "SAMPLED_AT_ONCE", 3)
     refs = written(tmp_path, [b"%04d" % number for number in range(20)] + [b"0007"])
     refs = [ImageRef(r.path, None, None, None, 4, (tmp_path / r.path).stat().st_mtime_ns) for r in refs]
     made = make_plan(tmp_path, ImageRefs.of(refs), [])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from operator import eq
+from pathlib import Path
 from typing import overload
 
 import numpy as np
@@ -23,6 +25,9 @@ MIN_TIME_NS, MAX_TIME_NS = -(2**63), 2**63 - 1
 
 #: Tolerance for the times of an unchanged file, nanoseconds: some network drives report different fractions each time.
 JITTER_NS = 10**9
+
+#: How files are opened. Without O_NONBLOCK, opening a pipe that replaced the file would block for ever.
+READ_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 #: Odd multipliers that spread consecutive numbers over 64 bits: 2⁶⁴ divided by the golden ratio (Knuth, The Art of
 #: Computer Programming 3, 6.4), and the second prime of xxHash64 (https://github.com/Cyan4973/xxHash).
@@ -117,6 +122,23 @@ def state_of(info: os.stat_result) -> tuple[int, int, int]:
     stamp = _mixed(info.st_ino, seconds) << 16 | _mixed(fraction, info.st_ino)
     known = bool(info.st_ino or info.st_ctime_ns)
     return info.st_size, info.st_mtime_ns, max(stamp, 1) if known else 0
+
+
+def read_part(path: str | Path, start: int, n_bytes: int) -> bytes:
+    """Return some bytes of a regular file; empty if it cannot be read."""
+    try:
+        descriptor = os.open(path, READ_FLAGS)
+    except (OSError, ValueError):
+        return b""
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return b""
+        os.lseek(descriptor, start, os.SEEK_SET)
+        return os.read(descriptor, n_bytes)
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)
 
 
 def _mixed(number: int, other: int) -> int:

@@ -33,7 +33,7 @@ from headstart.errors import DataError
 from headstart.images.discovery.class_names import questions
 from headstart.images.discovery.folder_layout import in_one_split_alone, layout_of, listed, without_images
 from headstart.images.discovery.manifest import is_manifest, read_manifest
-from headstart.images.discovery.refs import ImageRefs, state_of
+from headstart.images.discovery.refs import ImageRefs, read_part, state_of
 from headstart.images.discovery.table_rows import TABLE_SUFFIXES
 from headstart.images.formats import HEAD_BYTES, IMAGE_SUFFIXES, has_magic, suffix_of
 from headstart.storage import bucket
@@ -260,23 +260,10 @@ def _add_file(path: str, entry: os.DirEntry[str], found: Walk) -> None:
         else:
             found.ignored.append(f"{path} (a broken link)")
         return
-    if stat.S_ISREG(info.st_mode) and (named_so or _starts_as_image(entry.path)):
+    if stat.S_ISREG(info.st_mode) and (named_so or has_magic(read_part(entry.path, 0, HEAD_BYTES))):
         found.images.append((path, *state_of(info)))
     else:
         found.ignored.append(path)
-
-
-def _starts_as_image(path: str) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except OSError:
-        return False
-    try:
-        return has_magic(os.read(descriptor, HEAD_BYTES))
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
 
 
 def walk_objects(folder: Address) -> Walk:
