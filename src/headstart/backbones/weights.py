@@ -6,8 +6,7 @@ import hashlib
 import importlib.metadata
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -251,9 +250,10 @@ def keras_home() -> Path:
 def download() -> Tensors:
     """Download the weights by Keras into its own cache; raise WeightsError within seconds if the host cannot be reached."""
     keras = import_keras()
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_SECONDS)  # Keras sets none
     try:
-        with socket_timeout(DOWNLOAD_TIMEOUT_SECONDS):
-            model = keras.applications.VGG16(weights="imagenet", include_top=False, input_shape=(224, 224, 3))
+        model = keras.applications.VGG16(weights="imagenet", include_top=False, input_shape=(224, 224, 3))
     except Exception as error:  # urllib, socket and Keras each have their own
         raise WeightsError(
             f"No ImageNet weights on this machine, and Keras could not download them ({error}). Three remedies:\n"
@@ -262,15 +262,6 @@ def download() -> Tensors:
             "  3. `weights=PATH`   (a Keras .h5 file on this machine)\n"
             "`headstart weights` shows what is found where."
         ) from error
-    return tensors_of(model, "download by Keras")
-
-
-@contextmanager
-def socket_timeout(seconds: float) -> Iterator[None]:
-    """Limit the time of new connections, for which Keras' download sets no limit."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
     finally:
         socket.setdefaulttimeout(before)
+    return tensors_of(model, "download by Keras")

@@ -111,7 +111,9 @@ def make_plan(
         known_times = _joined([source.rows.mtime_ns for source in sources])
         keys, known_keys = _contents_keys(root, refs.sizes, refs.times), _contents_keys(root, known_sizes, known_times)
         possible = _could_be_equal(root, refs.taken(doubtful), keys[doubtful], known_keys, threads)
-        candidates = doubtful[possible | _of_known_path(root, at[doubtful])]
+        if isinstance(root, Address):  # an object of a known path may only have been uploaded again
+            possible |= at[doubtful] >= 0
+        candidates = doubtful[possible]
         digests = _hash_files(root, (refs[number] for number in candidates), threads=threads_of(root, threads))
         rows[doubtful] = _look_up(plan, refs, doubtful, at, unchanged, digests, sources, usable)
         plan.sources, plan.rows = index.split(rows)
@@ -165,11 +167,6 @@ def _contents_keys(root: Location, sizes: NDArray[np.int64], times: NDArray[np.i
     computed.
     """
     return sizes * 10**9 + times % 10**9 if isinstance(root, Address) else sizes
-
-
-def _of_known_path(root: Location, at: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return which images in a bucket have a row of their path: they may only have been uploaded again."""
-    return (at >= 0) & isinstance(root, Address)
 
 
 def _could_be_equal(

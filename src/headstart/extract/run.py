@@ -184,7 +184,8 @@ class Run:
         prepared = engine.prepare(recipe, plan.compute)
         if prepared is None:
             self.check_input()
-            summary.failures = tuple(self.failures_of(plan.compute))
+            results = decoded(plan.compute, self.network.wanted(None), self.job, ahead=self.job.decode_threads)
+            summary.failures = tuple(result for result in results if isinstance(result, Failure))
             self.progress.advance(len(plan.compute))
             return []
         summary.recipe, reason = prepared
@@ -224,11 +225,6 @@ class Run:
                 f"{self.images.root} has vanished in the middle of the run, so its images cannot be read. {self.target} "
                 "stays as it was, and what was computed is kept: run again when the folder is back."
             )
-
-    def failures_of(self, refs: Sequence[ImageRef]) -> Iterator[Failure]:
-        """Yield the reason why each of these images cannot be read."""
-        results = decoded(refs, self.network.wanted(None), self.job, ahead=self.job.decode_threads)
-        return (result for result in results if isinstance(result, Failure))
 
     def with_gone(self, rows: MergedRows, old: FeatureCache, plan: Plan, summary: ExtractionSummary) -> MergedRows:
         """Return the rows and, on request, those of images that are gone; their classes stay, too."""

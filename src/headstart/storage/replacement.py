@@ -46,7 +46,8 @@ def replacing(target: Path) -> Iterator[Path]:
         new.mkdir()
         yield new
         for path in new.iterdir():
-            _sync_file(path)
+            with path.open("r+b") as file:  # Windows flushes only what may be written
+                os.fsync(file.fileno())
         sync_folder(new)
         _put_in_place(new, target, work / OLD)
 
@@ -127,11 +128,6 @@ def exchange(one: Path, other: Path) -> bool:
     if code in NO_EXCHANGE:
         return False
     raise OSError(code, os.strerror(code), str(other))
-
-
-def _sync_file(path: Path) -> None:
-    with path.open("r+b") as file:  # Windows flushes only what may be written
-        os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
