@@ -213,9 +213,9 @@ class Run:
 
     def shards(self, refs: Sequence[ImageRef]) -> Iterator[Shard]:
         """Yield the shards of a run; their names sort after those that an earlier run has left."""
-        first, size = first_number(self.destination.parts), self.options.file_images
-        for number, start in enumerate(range(0, len(refs), size), start=first):
-            yield Shard(self.destination.parts / f"{number:020d}.h5", refs[start : start + size])
+        first = first_number(self.destination.parts)
+        for number, chunk in enumerate(chunks(refs, self.options.file_images), start=first):
+            yield Shard(self.destination.parts / f"{number:020d}.h5", chunk)
 
     def check_input(self) -> None:
         """Raise DataError if the folder of images or its disk is gone: every image would count as unreadable."""
@@ -268,6 +268,11 @@ def device_of(folder: Location) -> int | None:
         return folder.stat().st_dev if folder.is_dir() else None
     except OSError:
         return None
+
+
+def chunks(refs: Sequence[ImageRef], size: int) -> Iterator[Sequence[ImageRef]]:
+    """Yield consecutive slices of at most ``size`` images."""
+    return (refs[start : start + size] for start in range(0, len(refs), size))
 
 
 def extract_features(
