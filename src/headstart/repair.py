@@ -136,10 +136,8 @@ def repair_cache(
 
     Parameters
     ----------
-    path : str or Path
-        The cache; it stays unchanged until the new one is complete.
-    data : str or Path
-        The folder of images.
+    path, data : str or Path
+        The cache, which stays unchanged until the new one is complete, and the folder of images.
     weights, batch_size, device, backbone, progress
         See :func:`headstart.verify.verify_cache`.
 
@@ -148,10 +146,8 @@ def repair_cache(
     CacheError
         If more than rows of features is damaged, the image of a damaged row is missing or has changed, the file cannot
         be written, or another process is writing it. The cache is unchanged then.
-    RecipeMismatchError
-        If the features were imported, or the weights are not those of the recipe.
-    DataError
-        If ``data`` is not a folder.
+    RecipeMismatchError, DataError
+        If the features were imported, the weights are not those of the recipe, or ``data`` is not a folder.
     """
     path, root, progress = Path(path), Path(data), progress or Silence()
     if not root.is_dir():

@@ -1,4 +1,4 @@
-"""Keras with TensorFlow (imported only here), threads, available memory, and the rate of a repeated step."""
+"""Keras with TensorFlow (imported only here), threads, memory and installed packages; the rate of a repeated step."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import importlib
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +133,12 @@ def per_second(
         step()
         n_steps += 1
     return n_steps * n_images / (clock() - started)
+
+
+def installed_versions(names: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those packages that are installed."""
+    found = {}
+    for name in names:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found

@@ -73,32 +73,22 @@ def verify_cache(
 
     Parameters
     ----------
-    path : str, Path or Address
-        The cache; it is not changed.
-    data : str, Path or Address, optional
-        The folder of images. Every image is read and its digest compared; a sample of rows is recomputed with the
-        cache's recipe.
-    n_sample : int
-        Rows to recompute, drawn from those with an unchanged image; 0 for none.
-    seed : int
-        Random seed of the sample.
+    path, data : str, Path or Address
+        The cache, which is not changed; and the folder of images, optional. Every image is read and its digest compared; a
+        sample of rows is recomputed with the cache's recipe.
+    n_sample, seed : int
+        Rows to recompute, drawn at random from those with an unchanged image; 0 for none.
     weights : str or Path, optional
         ``imagenet`` (the default), or the file with the custom weights of the features.
-    batch_size : int, optional
-        Images per forward pass.
-    device : str
-        ``auto``, ``cpu`` or ``gpu:N``.
-    backbone : Backbone, optional
-        An existing backbone.
-    progress : Progress, optional
-        Progress callbacks.
+    batch_size, device
+        Images per forward pass; ``auto``, ``cpu`` or ``gpu:N``.
+    backbone, progress : optional
+        An existing backbone, and progress callbacks.
 
     Raises
     ------
-    CacheError
-        If there is no cache at ``path``, or it has another format version.
-    DataError
-        If ``data`` is not a folder.
+    CacheError, DataError
+        If there is no cache at ``path``, it has another format version, or ``data`` is not a folder.
     RecipeMismatchError, WeightsError
         If the weights are not those of the recipe; checked before anything is read.
     """

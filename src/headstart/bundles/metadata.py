@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from headstart.errors import BundleError, HeadstartError
 from headstart.heads.by_import_path import is_path, is_scikit_learn
 from headstart.heads.catalogue import check_spec
 from headstart.heads.parameters import is_count, is_number
+from headstart.runtime import installed_versions
 from headstart.safe_zip import check_regular, digest, read_json
 from headstart.texts import reason_of
 from headstart.types import SINGLE_LABEL, HeadSpec, Recipe
@@ -43,13 +43,7 @@ def check_works(path: Path, head: Any, n_features: int | None) -> None:
 
 def versions() -> dict[str, str]:
     """Return the versions of what a head depends on."""
-    found = {}
-    for name in ("headstart", "scikit-learn", "skops", "numpy", "keras", "tensorflow"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    return installed_versions(("headstart", "scikit-learn", "skops", "numpy", "keras", "tensorflow"))
 
 
 FORMAT = "headstart-bundle"

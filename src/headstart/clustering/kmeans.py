@@ -78,24 +78,20 @@ def cluster_images(
 
     Parameters
     ----------
-    cache : str or Path
+    cache : str, Path or Address
         A feature cache.
     n_clusters : int or tuple of int
         Number of clusters; or the smallest and largest number of a range, from which the one with the highest silhouette is
         chosen.
-    features : sequence of str
-        ``avg``, ``flatten`` … of the stored layer, or names of pooled layers, as for a head.
-    scaling : str
-        ``sqrt-l2``, ``l2``, ``standard`` or ``none``, as for a head.
+    features, scaling
+        As in :class:`headstart.HeadSpec`.
     random_state : int
         Seeds the sample and the initializations.
 
     Raises
     ------
-    CacheError
-        If the cache cannot be read.
-    DataError
-        If there are fewer different images than clusters, or the range is invalid.
+    CacheError, DataError
+        If the cache cannot be read, there are fewer different images than clusters, or the range is invalid.
 
     Examples
     --------

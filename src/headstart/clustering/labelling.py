@@ -136,10 +136,8 @@ def make_class_folders(
     ----------
     labels : mapping of str to str
         Path, relative to ``data``, → class.
-    data : Path
-        The folder of images.
-    output : Path
-        Must not exist, or be empty.
+    data, output : Path
+        The folder of images, and a new or empty folder.
     advance : callable
         Called with the number of images copied since the last call.
 

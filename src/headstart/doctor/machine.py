@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +25,7 @@ from headstart.backbones.registry import build_backbone, installed_engines
 from headstart.backbones.vgg16 import VGG16
 from headstart.errors import HeadstartError
 from headstart.images.load import decode_resized
-from headstart.runtime import free_bytes, per_second, usable_cores
+from headstart.runtime import free_bytes, installed_versions, per_second, usable_cores
 from headstart.types import FeatureBatch, ImageRef, ImageRow
 
 if TYPE_CHECKING:
@@ -117,7 +116,7 @@ def look_at_machine(folder: Path = Path("features")) -> Machine:
         devices=() if broken else (cpu(), *map(gpu, range(n_gpus))),
         engines=installed_engines(),
         hidden_gpu=not n_gpus and Path("/proc/driver/nvidia/gpus").is_dir(),
-        versions=_installed_versions(),
+        versions={"python": platform.python_version(), **installed_versions(PACKAGES)},
         broken=broken,
     )
 
@@ -137,16 +136,6 @@ def _broken_import(name: str, purpose: str) -> str:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         return f"{purpose}, which cannot be imported ({reason}). Reinstall: pip install --force-reinstall headstart"
     return ""
-
-
-def _installed_versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

@@ -285,10 +285,9 @@ def convert(
 
     Parameters
     ----------
-    cache : str or Path
-        The cache.
-    output : str or Path
-        The file to write; its suffix gives the format: ``.npz``, ``.h5`` (plain HDF5), ``.parquet`` or ``.csv``.
+    cache, output : str or Path
+        The cache, and the file to write; its suffix gives the format: ``.npz``, ``.h5`` (plain HDF5), ``.parquet`` or
+        ``.csv``.
     features : sequence of str
         Columns of X: ``avg``, ``max``, ``gem``, ``crops`` or ``flatten`` of the stored layer, or pooled layers.
     raw : bool
@@ -299,14 +298,10 @@ def convert(
 
     Raises
     ------
-    DataError
-        If the file exists, its suffix is unknown, or there is nothing to convert.
-    HeadstartError
-        If there is no such feature.
-    CacheError
-        If the cache cannot be read, or the file cannot be written.
-    MissingExtraError
-        If pyarrow is needed and not installed.
+    DataError, HeadstartError
+        If the file exists, its suffix is unknown, there is nothing to convert, or no such feature.
+    CacheError, MissingExtraError
+        If the cache cannot be read, the file cannot be written, or pyarrow is needed and not installed.
 
     Examples
     --------

@@ -158,23 +158,19 @@ def import_features(
         and ``labels`` are accepted. Or an HDF5 file (``.h5``, ``.hdf5``) with such datasets. Or an ``.h5`` or
         ``.parquet`` file written by :func:`convert`, or a Parquet table of the same columns.
     output : str or Path
-        The cache to write.
+        The cache to write; with ``overwrite`` it may exist.
     name : str
         Name of the feature extractor, e.g. ``dinov2``; features of different names are never mixed.
     class_names : sequence of str, optional
         Names indexed by the numbers in ``y``; override those in the file.
-    overwrite : bool
-        Replace an existing file.
 
     Raises
     ------
     DataError
         If the file is damaged or inconsistent: wrong lengths, a label without a name, an absolute path or one with
         ``..``, a value that is not finite …
-    CacheError
-        If a text cannot be stored, the cache cannot be written, or an ``.h5`` is damaged.
-    MissingExtraError
-        If pyarrow is needed and not installed.
+    CacheError, MissingExtraError
+        If a text cannot be stored, the cache cannot be written, an ``.h5`` is damaged, or pyarrow is not installed.
 
     Examples
     --------

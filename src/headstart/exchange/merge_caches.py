@@ -132,12 +132,10 @@ def merge_caches(
     sources : sequence of str or Path
         At least two caches of one recipe; or one folder of shards, to be written as a file.
     output : str or Path
-        The new cache; it may be one of the sources, with ``overwrite``.
+        The new cache; with ``overwrite`` it may exist, and be one of the sources.
     on_conflict : str
         If caches differ in the bytes, label, split or group of a path, or in the label of identical images: ``refuse``,
         or ``later``, by which the later cache takes precedence.
-    overwrite : bool
-        Replace an existing file.
 
     Raises
     ------

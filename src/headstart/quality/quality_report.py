@@ -60,10 +60,8 @@ def inspect_quality(
 
     Parameters
     ----------
-    cache : str or Path
-        A feature cache.
-    data : str or Path, optional
-        The folder of images, for thumbnails; without it there are none.
+    cache, data : str or Path
+        A feature cache and, for thumbnails, the folder of images.
     near_duplicate_cosine : float
         Least cosine of near-duplicates (evaluate/near_duplicates.py says how it was chosen).
     min_images_per_class : int
@@ -77,10 +75,8 @@ def inspect_quality(
 
     Raises
     ------
-    CacheError
-        If the cache cannot be read.
-    DataError
-        If there is no such folder of images.
+    CacheError, DataError
+        If the cache cannot be read, or there is no such folder of images.
 
     Examples
     --------
