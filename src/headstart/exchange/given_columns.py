@@ -23,8 +23,8 @@ from headstart.exchange.untrusted_arrays import (
     digests,
     integers,
     labels,
+    open_archive,
     optional_texts,
-    reading,
     texts,
 )
 
@@ -153,7 +153,7 @@ def _notices_of(found: Mapping[str, Array | None], names: Iterable[str]) -> Iter
 @contextmanager
 def open_npz(path: Path) -> Iterator[GivenFeatures]:
     """Yield the content of a NumPy archive; raise DataError if it is none, or its arrays are not as expected."""
-    with Archive(path) as archive, reading(path):
+    with open_archive(path) as archive:
         yield _given_of(archive, path)
 
 

@@ -38,18 +38,6 @@ BLOCK_BYTES = 2**22
 HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn the errors of a damaged archive into a DataError."""
-    try:
-        yield
-    except HeadstartError:
-        raise
-    except ARCHIVE_ERRORS as error:
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path} cannot be read as a NumPy archive (.npz): {text}.") from error
-
-
 @dataclass(frozen=True, slots=True)
 class StoredArray:
     """An array in an archive, with its size checked and its values not yet read."""
@@ -85,40 +73,34 @@ class StoredArray:
             return np.frombuffer(_read_exactly(stream, self.dtype.itemsize), self.dtype)[0].item()
 
 
+@contextmanager
+def open_archive(path: Path) -> Iterator[Archive]:
+    """Yield the arrays of a file; raise DataError if it is no NumPy archive, is damaged, or declares more than it holds."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield Archive(archive, _members(archive, path.stat().st_size))
+    except HeadstartError:
+        raise
+    except ARCHIVE_ERRORS as error:
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path} cannot be read as a NumPy archive (.npz): {text}.") from error
+
+
+@dataclass(frozen=True, slots=True)
 class Archive:
-    """The arrays of an archive by name; use it in a ``with`` block.
+    """The arrays of an open archive by name."""
 
-    Raises DataError if the file is no NumPy archive, or declares more than it holds.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        with reading(path):
-            self._archive = zipfile.ZipFile(path)
-        try:
-            with reading(path):
-                self._members = _members(self._archive, path.stat().st_size)
-        except BaseException:
-            self._archive.close()
-            raise
-
-    def __enter__(self) -> Archive:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._archive.close()
+    archive: zipfile.ZipFile
+    members: dict[str, zipfile.ZipInfo]
 
     def names(self) -> list[str]:
         """Return the names of the arrays."""
-        return sorted(self._members)
+        return sorted(self.members)
 
     def array(self, *names: str) -> StoredArray | None:
-        """Return the first array with one of these names, or None; raise DataError for an invalid type or size."""
-        name = next((name for name in names if name in self._members), None)
-        if name is None:
-            return None
-        with reading(self.path):
-            return _stored_array(self._archive, self._members[name])
+        """Return the first array with one of these names, or None; raise an error for an invalid type or size."""
+        name = next((name for name in names if name in self.members), None)
+        return None if name is None else _stored_array(self.archive, self.members[name])
 
 
 def _members(archive: zipfile.ZipFile, size_bytes: int) -> dict[str, zipfile.ZipInfo]:
