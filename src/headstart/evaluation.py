@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -41,27 +41,13 @@ Handling = Literal["left out", "included"]
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Scores of a saved head; unpacks as ``score, failures``.
+    """Scores of a saved head; unpacks as ``score, failures``."""
 
-    Attributes
-    ----------
-    score : Score
-        Metrics on the scored images.
-    failures : list of Failure
-        Images that could not be read.
-    seen : Seen
-        How many images the head had seen in training, and whether they are left out of the score.
-    notes : tuple of str
-        Sentences on classes that are not scored and on conversions done by the decoder.
-    scored : ScoredImages or None
-        The images with their predictions.
-    """
-
-    score: Score
-    failures: list[Failure]
-    seen: Seen
-    notes: tuple[str, ...] = ()
-    scored: ScoredImages | None = None
+    score: Score  # metrics on the scored images
+    failures: list[Failure]  # images that could not be read
+    seen: Seen  # how many images the head had seen in training, and whether they are left out of the score
+    notes: tuple[str, ...] = ()  # sentences on classes that are not scored and on conversions done by the decoder
+    scored: ScoredImages | None = None  # the images with their predictions
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.score, self.failures))
@@ -131,7 +117,7 @@ def _fitted_positive(bundle: Bundle) -> str | None:
 
 
 def _evaluate_on_cache(
-    bundle: Bundle, cache: FeatureCache, split: str | None, handling: Handling, positive: int | None = None
+    bundle: Bundle, cache: FeatureCache, split: str | None, handling: Handling, positive: int | None
 ) -> Evaluation:
     labels = cache.labels
     chosen = labels >= 0
@@ -145,27 +131,23 @@ def _evaluate_on_cache(
     chosen &= y >= 0
     own = chosen if bundle.training_digests is None else fitted_on(cache.sha256, bundle.training_digests)
     rows = np.flatnonzero(chosen | own)
-    seen, left_out = _look(bundle, ImageKeys.of(cache, rows), chosen[rows], handling)
-    scored = rows[chosen[rows] & ~left_out]
-    _check_left(len(scored), seen, str(cache.path))
-    probabilities = bundle.predict_proba(cache.batches(scored, finite=True), cache.recipe)
+    seen, scored = _look(bundle, ImageKeys.of(cache, rows), chosen[rows], handling, str(cache.path))
+    scored = rows[scored]
     predicted = ScoredImages(
         [cache.paths[row] for row in scored.tolist()],
         y[scored],
-        probabilities,
+        bundle.predict_proba(cache.batches(scored, finite=True), cache.recipe),
         bundle.class_names,
         [cache.splits[row] for row in scored.tolist()],
     )
     units = connected_units(scored, cache.sha256, cache.groups)
-    found = target_named(bundle.target).metrics(y[scored], probabilities, bundle.class_names, positive, units)
-    return Evaluation(found, list(cache.failures), seen, (*notes, *_not_scored(bundle, predicted.y_true)), predicted)
+    return _scored(bundle, predicted, units, positive, list(cache.failures), seen, notes)
 
 
-def _evaluate_on_images(
-    predictor: Predictor, data: ImageSet, handling: Handling, positive: int | None = None
-) -> Evaluation:
-    bundle, target = predictor.bundle, target_named(predictor.bundle.target)
-    outputs = encoded_names(list(dict.fromkeys(ref.label for ref in data.refs if ref.label is not None)), target)
+def _evaluate_on_images(predictor: Predictor, data: ImageSet, handling: Handling, positive: int | None) -> Evaluation:
+    bundle = predictor.bundle
+    labels = list(dict.fromkeys(ref.label for ref in data.refs if ref.label is not None))
+    outputs = encoded_names(labels, target_named(bundle.target))
     refs = [ref for ref in data.refs if ref.label in outputs]
     found_classes, notes = _classes_to_score(bundle, Counter(outputs[str(ref.label)] for ref in refs))
     numbers = {label: found_classes[name] for label, name in outputs.items() if name in found_classes}
@@ -182,9 +164,7 @@ def _evaluate_on_images(
     if not rows:
         raise DataError(f"{data.root} holds no labelled image that can be read.")
     known = ImageKeys([row.sha256 for row in rows], [row.ref.group or "" for row in rows], np.concatenate(averages))
-    seen, left_out = _look(bundle, known, np.ones(len(rows), bool), handling)
-    scored = np.flatnonzero(~left_out)
-    _check_left(len(scored), seen, str(data.root))
+    seen, scored = _look(bundle, known, np.ones(len(rows), bool), handling, str(data.root))
     refs = [rows[row].ref for row in scored.tolist()]
     predicted = ScoredImages(
         [ref.path for ref in refs],
@@ -194,25 +174,46 @@ def _evaluate_on_images(
         [ref.split or "" for ref in refs],
     )
     units = connected_units(scored, known.sha256, known.groups)
-    found = target.metrics(predicted.y_true, predicted.probabilities, bundle.class_names, positive, units)
     lost = Counter(note for row in scored.tolist() for note in rows[row].notes)
-    notes += _not_scored(bundle, predicted.y_true)
-    notes += tuple(f"{sentence}." for sentence in sentences(lost, with_options=False))
-    return Evaluation(found, failed, seen, notes, predicted)
+    said = (f"{sentence}." for sentence in sentences(lost, with_options=False))
+    return _scored(bundle, predicted, units, positive, failed, seen, notes, said)
 
 
 def _look(
-    bundle: Bundle, images: ImageKeys, chosen: NDArray[np.bool_], handling: Handling
-) -> tuple[Seen, NDArray[np.bool_]]:
-    """Return which chosen images the head has seen, and a mask of the images to leave out of the score."""
+    bundle: Bundle, images: ImageKeys, chosen: NDArray[np.bool_], handling: Handling, data: str
+) -> tuple[Seen, NDArray[np.intp]]:
+    """Return which chosen images the head has seen, and the places of the images to score."""
     digests = bundle.training_digests
     if digests is None:
-        return Seen("unknown", {}, compared=False), np.zeros(len(chosen), bool)
+        return Seen("unknown", {}, compared=False), np.flatnonzero(chosen)
     training = training_images(_places_of_cache(bundle), bundle.recipe, digests, images.sha256)
     masks, compared = relations(images, digests, training)
     seen = Seen(handling, {name: int((mask & chosen).sum()) for name, mask in masks.items()}, compared)
-    left_out = np.any(list(masks.values()), axis=0) if handling == "left out" else np.zeros(len(chosen), bool)
-    return seen, left_out
+    if handling == "left out":
+        chosen = chosen & ~np.any(list(masks.values()), axis=0)
+    if not chosen.any():
+        raise DataError(
+            f"Nothing in {data} is left to score: {seen.sentence} Expected: images that the head was not fitted on, since a "
+            "score on others says nothing about new images."
+        )
+    return seen, np.flatnonzero(chosen)
+
+
+def _scored(
+    bundle: Bundle,
+    predicted: ScoredImages,
+    units: NDArray[np.intp],
+    positive: int | None,
+    failures: list[Failure],
+    seen: Seen,
+    notes: Iterable[str],
+    more: Iterable[str] = (),
+) -> Evaluation:
+    y_true, class_names = predicted.y_true, bundle.class_names
+    found = target_named(bundle.target).metrics(y_true, predicted.probabilities, class_names, positive, units)
+    missing = np.setdiff1d(bundle.head.classes_, y_true).tolist()
+    not_scored = (f"{class_names[label]}: no image to score." for label in missing)
+    return Evaluation(found, failures, seen, (*notes, *not_scored, *more), predicted)
 
 
 def _places_of_cache(bundle: Bundle) -> list[Path]:
@@ -222,14 +223,6 @@ def _places_of_cache(bundle: Bundle) -> list[Path]:
         return []
     above = bundle.folder.parents if bundle.folder else ()
     return list(dict.fromkeys([Path(name), *(folder / name for folder in above)]))
-
-
-def _check_left(n_scored: int, seen: Seen, data: str) -> None:
-    if not n_scored:
-        raise DataError(
-            f"Nothing in {data} is left to score: {seen.sentence} Expected: images that the head was not fitted on, since a "
-            "score on others says nothing about new images."
-        )
 
 
 def _classes_to_score(bundle: Bundle, counts: Mapping[str, int]) -> tuple[dict[str, int], tuple[str, ...]]:
@@ -248,12 +241,6 @@ def _classes_to_score(bundle: Bundle, counts: Mapping[str, int]) -> tuple[dict[s
     if not numbers:
         raise DataError(f"There is nothing to score. {' '.join(notes)} The head knows: {', '.join(sorted(fitted))}.")
     return numbers, tuple(notes)
-
-
-def _not_scored(bundle: Bundle, y_true: NDArray[np.int64]) -> tuple[str, ...]:
-    """Return sentences that name the head's classes without a scored image."""
-    missing = np.setdiff1d(bundle.head.classes_, y_true)
-    return tuple(f"{bundle.class_names[label]}: no image to score." for label in missing.tolist())
 
 
 def class_numbers(known: Sequence[str], found: Sequence[str]) -> dict[str, int]:

@@ -42,51 +42,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FitResult:
-    """A fitted head and its score.
+    """A fitted head and its score."""
 
-    Attributes
-    ----------
-    head : estimator
-        Fitted on the training rows only.
-    spec : HeadSpec
-        Its configuration.
-    score : Score
-        On the validation rows.
-    split : str
-        Description of the split.
-    n_train, n_dropped : int
-        Training images, and those left out because identical bytes are scored.
-    fit_seconds : float
-        Time of the fit, without reading the features unless ``streamed``.
-    warnings : tuple of str
-        Warnings of the estimator, e.g. on convergence.
-    folder : Path or None
-        Folder of the saved head.
-    streamed : bool
-        Whether the head was fitted out of core because the features did not fit in memory.
-    search : SearchResult or None
-        Result of the hyperparameter search on the training images; None if the setting was given.
-    caches : tuple of Path or Address
-        The caches searched; ``search.source`` is an index into them.
-    notes : tuple of str
-        Sentences on classes without training or validation images, and other deviations from the defaults.
-    scored : ScoredImages or None
-        The validation images with their predictions; also saved as ``predictions.csv`` in ``folder``.
-    """
-
-    head: Any
-    spec: HeadSpec
-    score: Score
-    split: str
-    n_train: int
+    head: Any  # fitted on the training rows only
+    spec: HeadSpec  # its configuration
+    score: Score  # on the validation rows
+    split: str  # description of the split
+    n_train: int  # training images, and those left out because identical bytes are scored
     n_dropped: int
-    fit_seconds: float
-    warnings: tuple[str, ...]
-    folder: Path | None
-    streamed: bool = False
+    fit_seconds: float  # time of the fit, without reading the features unless ``streamed``
+    warnings: tuple[str, ...]  # warnings of the estimator, e.g. on convergence.
+    folder: Path | None  # folder of the saved head
+    streamed: bool = False  # whether the head was fitted out of core because the features did not fit in memory
+    #: Result of the hyperparameter search on the training images; None if the setting was given
     search: SearchResult | None = None
-    caches: tuple[Location, ...] = ()
+    caches: tuple[Location, ...] = ()  # the caches searched; ``search.source`` is an index into them
+    #: Sentences on classes without training or validation images, and other deviations from the defaults
     notes: tuple[str, ...] = ()
+    #: The validation images with their predictions; also saved as ``predictions.csv`` in ``folder``
     scored: ScoredImages | None = None
 
 
@@ -242,12 +215,11 @@ def _fit_on(
     spec: HeadSpec,
     target: Target,
     output: str | Path | None,
-    max_memory: int | None = None,
+    max_memory: int | None,
     *,
-    overwrite: bool = False,
-    positive: str | None = None,
+    overwrite: bool,
+    positive: str | None,
 ) -> FitResult:
-    """Fit, score and save a head on given rows."""
     sides = replace(sides, notes=(*sides.notes, *seen_in_the_fit(sides)))
     train, validation, split = sides.train, sides.validation, sides.split
     rows, memory = _stored_rows(train, spec, split.train), Memory(max_memory)

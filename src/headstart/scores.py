@@ -52,47 +52,28 @@ class PositiveRates:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Metrics of predicted probabilities; keys as in scikit-learn.
+    """Metrics of predicted probabilities; keys as in scikit-learn."""
 
-    Attributes
-    ----------
-    n_samples : int
-        Images scored.
-    accuracy, balanced_accuracy, f1_macro, log_loss : float
-        As defined by ``sklearn.metrics``.
-    accuracy_interval : tuple of float
-        95 % interval of accuracy (evaluate/intervals.py).
-    per_class : sequence of mapping
-        ``class``, ``precision``, ``recall``, ``specificity``, ``f1`` and ``support`` of each class, in the order of
-        ``class_names``; and the interval of each metric as ``…_interval``.
-    confusion : sequence of sequence of int
-        Rows are true classes, columns predicted ones.
-    class_names : tuple of str
-        Names of the rows and columns.
-    roc_auc_ovr, ece, average_precision : float or None
-        One-vs-rest area under the ROC curve; expected calibration error; average precision of the positive class, or
-        the mean over all classes (evaluate/intervals.py). None with a single class, and in scores saved by older
-        versions.
-    intervals : mapping of str to (float, float)
-        Metric → 95 % interval of this head on other images of the same kind. Empty in scores saved by older versions.
-    positive : PositiveRates or None
-        Rates of the positive class; None if none was named.
-    """
-
-    n_samples: int
-    accuracy: float
-    accuracy_interval: tuple[float, float]
+    n_samples: int  # images scored
+    accuracy: float  # as defined by ``sklearn.metrics``
+    accuracy_interval: tuple[float, float]  # 95 % interval of accuracy (evaluate/intervals.py)
     balanced_accuracy: float
     f1_macro: float
     log_loss: float
+    #: ``class``, ``precision``, ``recall``, ``specificity``, ``f1`` and ``support`` of each class, in the order of
+    #: ``class_names``; and the interval of each metric as ``…_interval``
     per_class: Sequence[Mapping[str, Any]]
-    confusion: Sequence[Sequence[int]]
-    class_names: tuple[str, ...]
+    confusion: Sequence[Sequence[int]]  # rows are true classes, columns predicted ones
+    class_names: tuple[str, ...]  # names of the rows and columns
+    #: One-vs-rest area under the ROC curve; expected calibration error; average precision of the positive class, or
+    #: the mean over all classes (evaluate/intervals.py). None with a single class, and in scores saved by older
+    #: versions.
     roc_auc_ovr: float | None = None
     ece: float | None = None
     average_precision: float | None = None
+    #: Metric → 95 % interval of this head on other images of the same kind. Empty in scores saved by older versions.
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    positive: PositiveRates | None = None
+    positive: PositiveRates | None = None  # rates of the positive class; None if none was named
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, for ``metrics.json``; NaN becomes None."""

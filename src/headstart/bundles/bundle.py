@@ -49,11 +49,6 @@ def short_digests(sha256: Iterable[str]) -> NDArray[np.uint64]:
     return np.fromiter((int(digest[:SHORT], 16) for digest in sha256), np.uint64)
 
 
-def write_digests(path: Path, digests: NDArray[np.uint64]) -> None:
-    """Write the digests of the training images."""
-    path.write_bytes(np.unique(digests).astype("<u8").tobytes())
-
-
 def read_digests(path: Path) -> NDArray[np.uint64]:
     """Return the digests of the training images, ascending; raise BundleError if the file is none of sorted digests."""
     try:
@@ -203,7 +198,7 @@ def write_files(folder: Path, bundle: Bundle, metrics: Mapping[str, Any], predic
     if network is not None:
         network.save(folder / NETWORK)
     if bundle.training_digests is not None:
-        write_digests(folder / TRAINING, bundle.training_digests)
+        (folder / TRAINING).write_bytes(np.unique(bundle.training_digests).astype("<u8").tobytes())
     (folder / METRICS).write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     metadata = BundleMetadata(
         spec=bundle.spec,

@@ -80,7 +80,6 @@ def _mean_of(values: Floats) -> Influence:
 
 
 def _prediction_scores(y_true: Labels, predicted: Labels, n_classes: int) -> dict[str, Influence]:
-    """Return accuracy, balanced accuracy and macro F1."""
     right = (predicted == y_true).astype(np.float64)
     support = np.bincount(y_true, minlength=n_classes).astype(np.float64)
     both = support + np.bincount(predicted, minlength=n_classes)
@@ -97,7 +96,6 @@ def _prediction_scores(y_true: Labels, predicted: Labels, n_classes: int) -> dic
 
 
 def _calibration_error(y_true: Labels, probabilities: NDArray[np.floating[Any]]) -> Influence:
-    """Return the expected calibration error of the most probable class."""
     gaps, number = _confidence_gaps(y_true, probabilities)
     sums = np.bincount(number, gaps, ECE_BINS)
     value = float(np.abs(sums).sum() / len(gaps))

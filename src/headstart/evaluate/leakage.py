@@ -16,7 +16,7 @@ from headstart.cache.shards import is_cache
 from headstart.errors import HeadstartError
 from headstart.evaluate.folds import check_lengths
 from headstart.evaluate.held_out import Sides
-from headstart.evaluate.near_duplicates import SAME_PICTURE_COSINE, last_block, near_units
+from headstart.evaluate.near_duplicates import last_block, near_units
 from headstart.evaluate.splits import coded, connected_units
 from headstart.texts import counted
 from headstart.types import SPLITS
@@ -83,12 +83,11 @@ def find_leaks(
     sha256: Sequence[str],
     groups: Sequence[str] | None = None,
     pooled: NDArray[np.floating[Any]] | None = None,
-    near_threshold: float = SAME_PICTURE_COSINE,
 ) -> list[Leak]:
     """Return the leaks between each two splits (empty for none), by kind; unlabelled rows (−1) are ignored.
 
-    ``pooled`` are averages of features (evaluate/near_duplicates.py); without them, near-duplicates, of this cosine, are
-    not searched for. Raises DataError if lengths differ, or the threshold is not between 0 and 1.
+    ``pooled`` are averages of features (evaluate/near_duplicates.py); without them, near-duplicates are not searched for.
+    Raises DataError if lengths differ.
     """
     labels = np.asarray(labels)
     check_lengths(len(labels), splits=splits, sha256=sha256, groups=groups, pooled=pooled)
@@ -104,7 +103,7 @@ def find_leaks(
         units["group"] = coded(group or None for group in groups)
     if pooled is not None:
         units["near"] = np.full(len(labels), -1, np.intp)
-        units["near"][rows] = near_units(pooled[rows], cosine=near_threshold)
+        units["near"][rows] = near_units(pooled[rows])
     found = (
         _leak(kind, names, fitted, scored, own, units["identical"])
         for fitted, scored in combinations(ordered, 2)

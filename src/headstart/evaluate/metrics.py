@@ -77,7 +77,7 @@ def score(
 
 
 def _class_score(name: str, counts: NDArray[np.int64], label: int) -> dict[str, Any]:
-    """Return precision, recall, specificity and F1 of a class from the confusion matrix, with their intervals."""
+    """Return the rates of a class from the confusion matrix, with their intervals."""
     right, support, called = int(counts[label, label]), int(counts[label].sum()), int(counts[:, label].sum())
     others, either = int(counts.sum()) - support, support + called - right
     kept = others - (called - right)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headstart.errors import DataError
-from headstart.heads.transforms import design_matrix
+from headstart.heads.transforms import design_matrix, signed_sqrt
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,31 +38,21 @@ BLOCK = 2048
 MAX_COMPARED_MEMBERS = 64
 
 
-def near_units(
-    pooled: NDArray[np.floating[Any]],
-    *,
-    cosine: float = SAME_PICTURE_COSINE,
-    same_scene: float = SAME_PICTURE_SCENE_COSINE,
-) -> NDArray[np.intp]:
+def near_units(pooled: NDArray[np.floating[Any]]) -> NDArray[np.intp]:
     """Return a unit number per image; images connected by a chain of near-duplicates have the same number.
 
     ``pooled`` are averages of the last pooled layer (:func:`last_block`), shape (n_images, n_features): earlier layers
-    describe textures and colours, by which 2,437 of 2,624 solar cells are near-duplicates. The thresholds are with and
-    without subtracting the mean over all images. Images with non-finite features are alone. Time is quadratic: 100,000
-    images take a minute or two on two cores.
-
-    Raises DataError if ``pooled`` is not two-dimensional, or a threshold is not between 0 and 1.
+    describe textures and colours, by which 2,437 of 2,624 solar cells are near-duplicates. Images with non-finite
+    features are alone. Time is quadratic: 100,000 images take a minute or two on two cores. Raises DataError if
+    ``pooled`` is not two-dimensional.
     """
-    if pooled.ndim != 2 or not (0 < cosine <= 1 and 0 < same_scene <= 1):
-        raise DataError(
-            "Expected averages of shape (n_images, n_features), and cosines between 0 and 1. "
-            f"Received: {pooled.shape}, {cosine} and {same_scene}."
-        )
-    finite = np.isfinite(pooled).all(axis=1)
-    units = np.arange(len(pooled))
-    units[finite] = np.flatnonzero(finite)[
-        group_by_cosine(unit_rows(pooled[finite].astype(np.float32)), cosine, same_scene)
-    ]
+    if pooled.ndim != 2:
+        raise DataError(f"Expected averages of shape (n_images, n_features). Received: {pooled.shape}.")
+    finite, units = np.isfinite(pooled).all(axis=1), np.arange(len(pooled))
+    groups = group_by_cosine(
+        unit_rows(pooled[finite].astype(np.float32)), SAME_PICTURE_COSINE, SAME_PICTURE_SCENE_COSINE
+    )
+    units[finite] = np.flatnonzero(finite)[groups]
     _, numbers = np.unique(units, return_inverse=True)
     return numbers
 
@@ -83,7 +73,7 @@ def last_block_of(batch: FeatureBatch, recipe: Recipe) -> NDArray[np.float32]:
 
 def unit_rows(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return square roots divided by their norm; rows of zeros stay zeros."""
-    rooted = np.sign(features) * np.sqrt(np.abs(features))
+    rooted = signed_sqrt(features)
     norms = np.linalg.norm(rooted, axis=1, keepdims=True)
     unit: NDArray[np.float32] = np.divide(rooted, norms, out=np.zeros_like(rooted), where=norms > 0)
     return unit

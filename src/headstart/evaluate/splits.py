@@ -181,7 +181,6 @@ def majority_class(units: NDArray[np.intp], labels: NDArray[np.integer[Any]]) ->
 
 
 def _check_sides(labels: NDArray[np.integer[Any]], split: Split) -> None:
-    """Raise DataError if too little is left to fit on or to score on."""
     n_classes = len(np.unique(labels[split.train]))
     if n_classes < 2 or not len(split.validation):
         raise DataError(

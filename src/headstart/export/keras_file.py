@@ -37,10 +37,8 @@ def export_keras(
 
     Parameters
     ----------
-    head : str or Path
-        Folder of the saved head.
-    output : str or Path
-        The file to write; its suffix is ``.keras``.
+    head, output : str or Path
+        Folder of the saved head, and the file to write; its suffix is ``.keras``.
     weights : str or Path
         ``imagenet``, or the file with the custom weights of the head's backbone.
     overwrite : bool
@@ -67,7 +65,6 @@ def export_keras(
 
 
 def _build_classifier(request: Request) -> Any:
-    """Return the Keras model: images of shape (n, height, width, 3) to probabilities of shape (n, n_classes)."""
     bundle, keras = request.bundle, import_keras()
     images = keras.Input((None, None, 3), name="images")
     features = _join(bundle, _layer_outputs(request, _preprocess(images, bundle.recipe.input_size_px)))
@@ -95,7 +92,6 @@ def _preprocess(images: Any, size_px: int) -> Any:
 
 
 def _join(bundle: Bundle, maps: dict[str, Any]) -> Any:
-    """Return the head's features, equivalent to heads/transforms.py."""
     keras = import_keras()
     parts = []
     for name in bundle.spec.features:

@@ -137,7 +137,6 @@ def as_float(graph: Graph, value: str) -> str:
 
 
 def _as_index(graph: Graph, value: str) -> str:
-    """Add a conversion to int64."""
     return graph.add("Cast", value, to=import_onnx().TensorProto.INT64)
 
 
@@ -179,7 +178,6 @@ def export_onnx(
 
 
 def _build(request: Request) -> bytes:
-    """Return the bytes of the model."""
     bundle, graph = request.bundle, Graph()
     pixels = linear_resize(graph, "images", bundle.recipe.input_size_px)
     maps = _layer_outputs(graph, _preprocess(graph, pixels), request)
@@ -221,8 +219,10 @@ def _backbone(graph: Graph, value: str, needed: Collection[str], request: Reques
     names = list(request.weights.tensors)
     outputs: dict[str, str] = {}
     for name, following in zip(names, [*names[1:], ""], strict=True):
-        kernel, bias = (graph.constant(tensor) for tensor in _convolution(*request.weights.tensors[name]))
-        convolved = graph.add("Conv", value, kernel, bias, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+        kernel, bias = request.weights.tensors[name]
+        # Kernels of Keras have the shape (height, width, input, output), those of ONNX (output, input, height, width).
+        constants = graph.constant(kernel.transpose(3, 2, 0, 1)), graph.constant(bias)
+        convolved = graph.add("Conv", value, *constants, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
         value = outputs[name] = graph.add("Relu", convolved, name=name)
         block = name.partition("_")[0]
         if following.partition("_")[0] != block:
@@ -233,13 +233,7 @@ def _backbone(graph: Graph, value: str, needed: Collection[str], request: Reques
     raise HeadstartError(f"VGG16 has no layers {', '.join(sorted(set(needed) - outputs.keys()))}.")
 
 
-def _convolution(kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return a Keras kernel of shape (height, width, input, output) as (output, input, height, width), and the bias."""
-    return kernel.transpose(3, 2, 0, 1), bias
-
-
 def _join(graph: Graph, maps: Mapping[str, str], request: Request) -> str:
-    """Add the head's features, equivalent to heads/transforms.py."""
     stored = maps.get(request.bundle.recipe.layer, "")
     parts = [
         _pool(graph, name, stored, request.bundle.recipe) if name in POOLINGS else _reduce(graph, "Mean", maps[name])
@@ -304,7 +298,6 @@ def _scale(graph: Graph, features: str, request: Request) -> str:
 
 
 def _classify(graph: Graph, features: str, request: Request) -> None:
-    """Add the head's layers and the output ``probabilities``."""
     form = request.layers
     if form.views > 1:
         width = len(form.layers[0].kernel)

@@ -39,7 +39,6 @@ class Head(ClassifierMixin, BaseEstimator):
         return probabilities
 
     def _validated(self, X: Any) -> Any:
-        """Return rows to predict, checked."""
         check_is_fitted(self, "classes_")
         return validate_data(self, X, accept_sparse="csr", dtype=(np.float64, np.float32), reset=False)
 

@@ -34,7 +34,7 @@ from headstart.heads.parameters import check_values
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from headstart.heads.fitting.dense_training import EpochRunner, Pair, Watched
+    from headstart.heads.fitting.dense_training import EpochRunner, Watched
     from headstart.heads.fitting.packed_rows import Rows
 
 #: The smallest probability whose logarithm is a score: float32's smallest normal number.
@@ -63,7 +63,7 @@ class DenseHead(Head):
     l2 : float
         L2 penalty on the kernels.
     early_stopping : bool
-        Hold out ``validation_fraction`` of the rows (or take those that :meth:`fit` is given), stop when their loss has not
+        Hold out ``validation_fraction`` of the rows, stop when their loss has not
         fallen for ``patience`` epochs, and keep the weights of the best one.
     validation_fraction : float
         Fraction of the rows held out for early stopping.
@@ -134,33 +134,24 @@ class DenseHead(Head):
         self.class_weight = class_weight
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any, X_val: Any = None, y_val: Any = None) -> DenseHead:
+    def fit(self, X: Any, y: Any) -> DenseHead:
         """Train on rows of features, shape (n_samples, n_features), computed in float32, and their labels.
 
-        Parameters
-        ----------
-        X_val, y_val : array-like, optional
-            Rows to watch, scaled as ``X`` is, and their labels. They are never trained on; early stopping goes by them.
-
-        Raises
-        ------
-        DataError
-            If there are fewer than two classes, or too few rows to hold some out.
-        ParameterError
-            If a parameter cannot have its value, the columns cannot be divided into so many views, or the weights have left
-            the range of float32.
+        Raises DataError if there are fewer than two classes, or too few rows to hold some out; ParameterError if a
+        parameter cannot have its value, the columns cannot be divided into so many views, or the weights have left the
+        range of float32.
         """
         X, y = validate_data(self, X, y, dtype=np.float32)
         codes, seed = self._start(X.shape[1], y)
         train = np.arange(len(X))
-        watched = self._given(X_val, y_val)
-        if self.early_stopping and watched is None:
+        watched: Watched = []
+        if self.early_stopping:
             train, held_out = self._hold_out(codes, seed)
-            watched = X[held_out], codes[held_out]
+            watched = [(X[held_out], codes[held_out])]
         weights = self._weights(y)
         data = (as_views(X, self.views), codes.astype(np.int32).repeat(self.views), weights.repeat(self.views))
         run_epoch = compile_epoch(self.network_, self._descent(len(train)), data)
-        self._finish(run_epoch, train, [watched] if watched else [], seed, float(weights.mean()))
+        self._finish(run_epoch, train, watched, seed, float(weights.mean()))
         if self.cv:
             self._temper(X, y, codes, weights, seed)
         return self
@@ -288,15 +279,6 @@ class DenseHead(Head):
     def _shape(self) -> dict[str, Any]:
         units = (*self.hidden, len(self.classes_))
         return {"units": units, "activation": self.activation, "dropout": self.dropout, "l2": self.l2}
-
-    def _given(self, X: Any, y: Any) -> Pair | None:
-        if X is None or y is None:
-            return None
-        X, y = validate_data(self, X, y, dtype=np.float32, reset=False)
-        unknown = np.setdiff1d(y, self.classes_)
-        if len(unknown):
-            raise DataError(f"y_val has labels that y has not: {', '.join(map(str, unknown))}.")
-        return X, np.searchsorted(self.classes_, y)
 
     def _check_learned(self, mean_weight: float) -> None:
         """Warn if training failed; the probabilities alone would not show it."""

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 #: ``LinearSVC`` comes by default.
 SVM_TOL = 1e-6
 
+#: Size of libsvm's kernel cache.
+KERNEL_CACHE_MB = 500.0
+
 
 class CalibratedSVM(Head):
     """An SVM whose decisions become probabilities by a calibration that cross-validation fits.
@@ -156,8 +159,6 @@ class RBFSVMHead(CalibratedSVM):
         Width of the kernel, as in ``sklearn.svm.SVC``.
     gamma_factor : float
         Factor of ``gamma``: with it, one grid serves every scaling and number of features.
-    cache_size : float
-        Kernel cache in MB.
     """
 
     def __init__(
@@ -168,7 +169,6 @@ class RBFSVMHead(CalibratedSVM):
         gamma_factor: float = 1.0,
         class_weight: Any = None,
         cv: int = 5,
-        cache_size: float = 500.0,
         random_state: Any = None,
     ) -> None:
         self.C = C
@@ -176,7 +176,6 @@ class RBFSVMHead(CalibratedSVM):
         self.gamma_factor = gamma_factor
         self.class_weight = class_weight
         self.cv = cv
-        self.cache_size = cache_size
         self.random_state = random_state
 
     def _calibrate(self, X: Any, y: Any, folds: Any, weights: Any) -> Any:
@@ -184,7 +183,7 @@ class RBFSVMHead(CalibratedSVM):
         return super()._calibrate(X, y, folds, weights)
 
     def _svm(self) -> SVC:
-        return SVC(C=self.C, gamma=self.gamma_, cache_size=self.cache_size)
+        return SVC(C=self.C, gamma=self.gamma_, cache_size=KERNEL_CACHE_MB)
 
 
 def numeric_gamma(gamma: str | float, X: Any) -> float:

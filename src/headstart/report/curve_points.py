@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     Floats = NDArray[np.floating]
 
 
+#: Vertices of a drawn curve.
+MOST_VERTICES = 200
+
+
 @dataclass(frozen=True, slots=True)
 class Curve:
     """The vertices of a curve, from left to right, and the area under it."""
@@ -231,12 +235,12 @@ def micro_curves(y_true: Labels, probabilities: Floats) -> tuple[Curve, Curve]:
     return both_curves(truth.ravel(), probabilities.ravel())
 
 
-def thinned(curve: Curve, most: int = 200) -> Curve:
-    """Return at most ``most`` vertices of a curve, evenly spaced along its length; both ends are kept."""
-    if len(curve.x) <= most:
+def thinned(curve: Curve) -> Curve:
+    """Return at most ``MOST_VERTICES`` of a curve, evenly spaced along its length; both ends are kept."""
+    if len(curve.x) <= MOST_VERTICES:
         return curve
     length = np.r_[0.0, np.cumsum(np.abs(np.diff(curve.x)) + np.abs(np.diff(curve.y)))]
-    kept = np.searchsorted(length, np.linspace(0.0, length[-1], most))
-    kept = np.unique(np.r_[0, np.minimum(kept, len(length) - 1), len(length) - 1])[: most - 1]
+    kept = np.searchsorted(length, np.linspace(0.0, length[-1], MOST_VERTICES))
+    kept = np.unique(np.r_[0, np.minimum(kept, len(length) - 1), len(length) - 1])[: MOST_VERTICES - 1]
     kept[-1] = len(length) - 1
     return Curve(curve.x[kept], curve.y[kept], curve.area)

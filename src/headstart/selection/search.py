@@ -156,10 +156,6 @@ def search_head(
 
     Parameters
     ----------
-    cache : FeatureCache
-        Features and labels.
-    head_type : str
-        Name in the catalogue.
     rows : ndarray of shape (n_rows,), int64
         Training rows, ascending, all labelled. No other row is read.
     features, scaling, params
@@ -171,16 +167,12 @@ def search_head(
         Rows of one unit stay together, beside those of the same bytes or group.
     strata : ndarray of shape (n_images,), int64, optional
         What the folds keep in proportion; by default the labels.
-    n_splits : int
-        Folds; fewer where a class has fewer images.
-    n_jobs : int, optional
-        Folds at a time; the default is one per processor.
-    engine, address : str, optional
-        Engine that fits the folds, and address of the cluster (selection/cross_validation.py).
+    n_splits, n_jobs : int
+        Folds, fewer where a class has fewer images; and folds at a time, by default one per processor.
+    engine, address, criterion
+        As ``engine``, ``address``, ``metric`` and ``positive`` of :func:`headstart.fit.fit_head`.
     random_state : int
         Seeds the folds, and what is random in the head.
-    criterion : Criterion
-        The score: ``accuracy``, ``balanced_accuracy``, ``f1_macro``, ``roc_auc_ovr``, ``average_precision`` or ``log_loss``.
 
     Raises
     ------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -103,20 +103,11 @@ class RowSpace:
     #: shape (n_samples, rank)
     rows: Any
     mean: NDArray[np.float64]  # row subtracted from each row of ``X``; zeros for none; shape (n_features,)
-    _basis: NDArray[np.float64] | None
-    _matrix: Any
-    _dual: NDArray[np.float64] | None
+    _back: Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
     def to_features(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the coefficients on ``X``, (n_outputs, n_features), of those on ``rows``, (rank, n_outputs)."""
-        if self._dual is not None:  # rows of X, weighted
-            dual = self._dual @ weights
-            coefficients = np.asarray(transposed_product(self._matrix, dual)) - np.outer(self.mean, dual.sum(axis=0))
-        elif self._basis is not None:
-            coefficients = self._basis @ weights
-        else:
-            coefficients = weights
-        return np.ascontiguousarray(coefficients.T)
+        return np.ascontiguousarray(self._back(weights).T)
 
 
 def row_space(X: Any, *, centred: bool) -> RowSpace:
@@ -132,23 +123,22 @@ def row_space(X: Any, *, centred: bool) -> RowSpace:
     if n_samples < n_features:
         values, vectors = spectrum(centred_gram(X, centred))
         scale = np.sqrt(values)
-        return RowSpace(vectors * scale, mean, None, X, vectors / scale)
+
+        def back(weights: NDArray[np.float64]) -> NDArray[np.float64]:  # rows of X, weighted
+            dual = (vectors / scale) @ weights
+            return transposed_product(X, dual) - np.outer(mean, dual.sum(axis=0))
+
+        return RowSpace(vectors * scale, mean, back)
     basis = spectrum(covariance(X, mean))[1]
     rows = np.asarray(X @ basis) - mean @ basis
-    return RowSpace(rows, mean, basis, None, None)
+    return RowSpace(rows, mean, lambda weights: basis @ weights)
 
 
 def no_space(X: Any) -> RowSpace:
-    """Return the rows of a matrix in the coordinates they have."""
-    return RowSpace(as_they_are(X), np.zeros(X.shape[1]), None, None, None)
-
-
-def as_they_are(X: Any) -> Any:
-    """Return the rows in float64; as a CSR matrix where most values are zero."""
+    """Return the rows of a matrix in the coordinates they have, float64; as a CSR matrix where most values are zero."""
     if not sparse.issparse(X) and np.count_nonzero(X) < MAX_DENSITY * X.size:
         X = sparse.csr_matrix(X)
-    rows: Any = X.astype(np.float64, copy=False)
-    return rows
+    return RowSpace(X.astype(np.float64, copy=False), np.zeros(X.shape[1]), lambda weights: weights)
 
 
 def spectrum(symmetric: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -162,21 +152,16 @@ def spectrum(symmetric: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArr
 
 def centred_gram(X: Any, centred: bool) -> NDArray[np.float64]:
     """Return the inner products of all pairs of rows, of shape (n_samples, n_samples), float64."""
-    products = gram(X)
+    products: NDArray[np.float64] = np.zeros((X.shape[0], X.shape[0]))
+    if sparse.issparse(X):
+        wide = X.astype(np.float64, copy=False)
+        products = np.asarray((wide @ wide.T).toarray())
+    else:
+        for block in column_blocks(X):
+            products += block @ block.T
     if centred:
         means = products.mean(axis=0)
         products += means.mean() - means - means[:, None]
-    return products
-
-
-def gram(X: Any) -> NDArray[np.float64]:
-    """Return ``X Xᵀ`` in float64; a float32 matrix is converted in blocks of columns."""
-    if sparse.issparse(X):
-        wide = X.astype(np.float64, copy=False)
-        return np.asarray((wide @ wide.T).toarray())
-    products: NDArray[np.float64] = np.zeros((len(X), len(X)))
-    for block in column_blocks(X):
-        products += block @ block.T
     return products
 
 

@@ -204,7 +204,6 @@ def _pair_of_plots(
 def _paint_curves(
     axes: Any, comparison: Comparison, heads: Sequence[HeadResult], made: Sequence[Curve], measure: str = ""
 ) -> None:
-    """Draw one line per head, the best on top."""
     for number, (head, curve) in enumerate(zip(heads, made, strict=True)):
         line = curve_points.thinned(curve)
         mark = look(head, comparison)

@@ -196,12 +196,10 @@ def telling_heads(comparison: Comparison) -> list[HeadResult]:
     ]
 
 
-def legend_below(figure: Any, handles: Sequence[Any] | None = None, columns: int = 3) -> None:
+def legend_below(figure: Any, columns: int = 3) -> None:
     """Put a legend below a figure's axes."""
-    found, labels = figure.axes[0].get_legend_handles_labels()
-    if handles is not None:
-        found, labels = list(handles), [handle.get_label() for handle in handles]
-    figure.legend(found, labels, loc="outside lower center", ncols=min(columns, max(1, len(labels))))
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, max(1, len(labels))))
 
 
 def duration_axis(axes: Any, durations_ms: Sequence[float]) -> None:
