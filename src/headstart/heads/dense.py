@@ -48,27 +48,17 @@ class DenseHead(Head):
 
     Parameters
     ----------
-    hidden : sequence of int
-        Units of the hidden layers; empty for softmax regression.
-    activation : str
-        Activation of the hidden layers: ``relu``, or another of ``heads.parameters.ACTIVATIONS``.
-    dropout : float
-        Fraction of hidden units dropped in each step.
+    hidden, activation, dropout : sequence of int, str, float
+        Units of the hidden layers, none for softmax regression; their activation, one of ``heads.parameters.ACTIVATIONS``;
+        fraction of hidden units dropped in each step.
     epochs, batch_size : int
         Passes over the data, and rows per step.
-    learning_rate : float
-        Learning rate of Adam (Kingma & Ba, 2015); Keras' default.
-    schedule : str
-        Learning rate over ``epochs``: ``constant``, or falling to 0, ``linear`` or as a ``cosine``.
-    l2 : float
-        L2 penalty on the kernels.
-    early_stopping : bool
-        Hold out ``validation_fraction`` of the rows, stop when their loss has not
-        fallen for ``patience`` epochs, and keep the weights of the best one.
-    validation_fraction : float
-        Fraction of the rows held out for early stopping.
-    patience : int
-        Epochs without a lower held-out loss before training stops.
+    learning_rate, schedule, l2 : float, str, float
+        Learning rate of Adam (Kingma & Ba, 2015), ``constant``, or falling to 0 over the epochs, ``linear`` or as a
+        ``cosine``; and L2 penalty on the kernels.
+    early_stopping, validation_fraction, patience : bool, float, int
+        Hold out a fraction of the rows, stop when their loss has not fallen for so many epochs, and keep the best
+        weights.
     cv : int
         Folds of the temperature scaling: the scores of as many heads, each on the fold it was not fitted on, choose the
         divisor of the scores of the final head. It changes probabilities, but no prediction of a single view. 0: no scaling.
@@ -82,14 +72,10 @@ class DenseHead(Head):
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,)
-        The labels.
     network_ : keras.Model
         The fitted network; rows of features in (of several views: one of them), probabilities out.
-    history_ : dict of str to list of float
-        Loss and accuracy per epoch; those of the held-out rows too, where there are any.
-    n_iter_ : int
-        Epochs that were run.
+    history_, n_iter_ : dict of str to list of float, int
+        Loss and accuracy per epoch, those of the held-out rows too, where there are any; and epochs that were run.
     temperature_ : float
         Divisor of the scores; the weights of ``network_`` include it.
 

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from headstart.report.text_tables import (
     NOTHING,
+    estimate_text,
     interval_text,
     memory,
     milliseconds,
@@ -185,7 +186,7 @@ def comparison_markdown(comparison: Comparison) -> str:
 
 def _positive_cells(head: HeadResult) -> list[str]:
     found = _rates(head.positive) if head.positive else ()
-    return [f"{value_text(rate.value)} ({interval_text(rate.low, rate.high)})" for rate in found]
+    return list(map(estimate_text, found))
 
 
 def _remarks(comparison: Comparison) -> list[str]:
@@ -209,14 +210,12 @@ def expected_text(comparison: Comparison) -> str:
     expected, head = comparison.expected, comparison[comparison.recommended]
     if expected is None:
         return ""
-    figure = f"{value_text(expected.value)} ({interval_text(expected.low, expected.high)})"
     measured = value_text(head.metrics[comparison.metric].value)
-    return f"{metric_title(comparison.metric)} {figure}; measured {measured}. {comparison.correction}"
+    return f"{metric_title(comparison.metric)} {estimate_text(expected)}; measured {measured}. {comparison.correction}"
 
 
 def _score_cells(head: HeadResult) -> list[str]:
-    estimates = [head.metrics[metric.name] for metric in METRICS]
-    return [f"{value_text(e.value)} ({interval_text(e.low, e.high)})" for e in estimates]
+    return [estimate_text(head.metrics[metric.name]) for metric in METRICS]
 
 
 def mark(head: HeadResult, comparison: Comparison) -> str:

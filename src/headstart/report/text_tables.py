@@ -12,7 +12,7 @@ from rich.table import Table
 from headstart.texts import printable
 
 if TYPE_CHECKING:
-    from headstart.scores import PositiveRates, Score
+    from headstart.scores import Estimate, PositiveRates, Score
 
 #: Shown for undefined numbers.
 NOTHING = "–"
@@ -29,6 +29,11 @@ def value_text(value: float | None) -> str:
 def interval_text(low: float, high: float) -> str:
     """Return the bounds of an interval with three decimals."""
     return NOTHING if math.isnan(low) or math.isnan(high) else f"{low:.3f}–{high:.3f}"
+
+
+def estimate_text(estimate: Estimate) -> str:
+    """Return a score with its interval."""
+    return f"{value_text(estimate.value)} ({interval_text(estimate.low, estimate.high)})"
 
 
 def signed(value: float) -> str:
@@ -125,7 +130,7 @@ def positive_line(positive: PositiveRates) -> str:
         ("precision", positive.precision),
         ("negative predictive value", positive.npv),
     )
-    words = (f"{name} {value_text(rate.value)} ({interval_text(rate.low, rate.high)})" for name, rate in rates)
+    words = (f"{name} {estimate_text(rate)}" for name, rate in rates)
     return f"[bold]{escape(printable(positive.class_name))}[/] against the rest: {' · '.join(words)}"
 
 

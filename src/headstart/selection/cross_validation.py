@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -24,7 +24,10 @@ from headstart.scores import ACCURACY, PROBABILITY_METRICS, Criterion, metric_na
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from headstart.ray_cluster import RayPool
     from headstart.types import HeadSpec
+
+    Pool: TypeAlias = "LocalPool | RayPool"
 
     #: Features and scaling.
     Key = tuple[tuple[str, ...], str]
@@ -33,20 +36,6 @@ if TYPE_CHECKING:
     TablesOf = Callable[[int], Tables]
     #: Training rows of a fold → folds of them.
     InnerFolds = Callable[[NDArray[np.int64]], Folds]
-
-
-class Pool(Protocol):
-    """Runs independent tasks."""
-
-    def map(
-        self, function: Callable[..., Any], shared: Any, tasks: Sequence[tuple[Any, ...]], *, in_threads: bool = True
-    ) -> tuple[list[Any], list[str]]:
-        """Return what a function of a module returns for each task, in their order, and what it warned of.
-
-        It is called with ``shared``, which no task may change, and the arguments of a task. ``in_threads`` says whether
-        tasks may run at the same time in threads of one process.
-        """
-        ...
 
 
 class LocalPool:
@@ -58,7 +47,11 @@ class LocalPool:
     def map(
         self, function: Callable[..., Any], shared: Any, tasks: Sequence[tuple[Any, ...]], *, in_threads: bool = True
     ) -> tuple[list[Any], list[str]]:
-        """See :class:`Pool`."""
+        """Return what a function of a module returns for each task, in their order, and what it warned of.
+
+        It is called with ``shared``, which no task may change, and the arguments of a task. ``in_threads`` says whether
+        tasks may run at the same time in threads of one process.
+        """
         from joblib import Parallel, delayed
         from threadpoolctl import threadpool_limits
 

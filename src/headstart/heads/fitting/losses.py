@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -110,37 +110,6 @@ def remember(pairs: deque[tuple[Vector, Vector, float]], moved: Vector, turned: 
         pairs.append((moved, turned, 1.0 / curvature))
 
 
-class Loss(Protocol):
-    """A loss of scores of shape (n_samples, n_outputs), summed over the rows with their weights."""
-
-    @property
-    def n_outputs(self) -> int:
-        """Scores per row."""
-        ...
-
-    @property
-    def penalised_intercept(self) -> bool:
-        """Whether the penalty counts the intercepts too."""
-        ...
-
-    @property
-    def weights(self) -> NDArray[np.float64]:
-        """Weights of the rows, shape (n_samples,), float64."""
-        ...
-
-    def __call__(self, scores: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        """Return the loss, and its derivative by each score."""
-        ...
-
-    def curvature(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the second derivative by each score."""
-        ...
-
-    def take(self, rows: NDArray[np.intp]) -> Loss:
-        """Return the loss of some rows alone."""
-        ...
-
-
 @dataclass(frozen=True)
 class Deviance:
     """Multinomial deviance, −log of the true class's probability; with two classes a single score is enough."""
@@ -221,3 +190,7 @@ def softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     exponentials: NDArray[np.float64] = np.exp(scores - scores.max(axis=1, keepdims=True))
     exponentials /= exponentials.sum(axis=1, keepdims=True)
     return exponentials
+
+
+#: A loss of scores of shape (n_samples, n_outputs), summed over the rows with their weights.
+Loss = Deviance | SquaredHinge

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from scipy import sparse
@@ -35,22 +35,9 @@ N_THREADS = min(4, os.cpu_count() or 1)
 READING = Lock()
 
 
-class Rows(Protocol):
-    """Rows of features."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns there are, as of a matrix."""
-        ...
-
-    def take(self, rows: Indices) -> Any:
-        """Return some rows in the order asked for, (n_rows, n_features), float32: an array, or a CSR matrix."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class ReadRows:
-    """Rows that are read whenever they are taken: ``read`` is given row numbers, and returns rows in float32."""
+    """Rows that are read whenever they are taken."""
 
     read: Callable[[Indices], NDArray[np.float32]]  # row numbers, int64 → rows of shape (n_rows, n_features), float32
     shape: tuple[int, int]
@@ -112,6 +99,10 @@ class PackedRows:
         indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
         parts = (np.concatenate(values, dtype=np.float32), np.concatenate(columns, dtype=np.int32), indptr)
         return sparse.csr_matrix(parts, shape=(len(rows), self.shape[1]))
+
+
+#: Rows of features, some of which are taken in the order asked for: float32, an array or a CSR matrix.
+Rows = ReadRows | ScaledRows | PackedRows
 
 
 def pack(rows: Rows, max_bytes: float) -> PackedRows | None:

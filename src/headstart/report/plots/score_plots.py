@@ -16,7 +16,7 @@ from headstart.report.plots.svg import (
     look,
     short,
 )
-from headstart.report.text_tables import interval_text, milliseconds, p_text, signed, value_text
+from headstart.report.text_tables import estimate_text, milliseconds, p_text, signed, value_text
 from headstart.scores import metric_title
 
 if TYPE_CHECKING:
@@ -85,14 +85,11 @@ def _pareto_words(
     parts = []
     for head in shown:
         optimal = ", no other is both as accurate and as fast" if head.name in best else ""
-        parts.append(f"{head.name} {_accuracy_words(head)} at {milliseconds(costs[head.name])}{optimal}")
-    parts += [f"{head.name} {_accuracy_words(head)} lies below the plot" for head in left_out]
+        parts.append(
+            f"{head.name} {estimate_text(head.metrics['accuracy'])} at {milliseconds(costs[head.name])}{optimal}"
+        )
+    parts += [f"{head.name} {estimate_text(head.metrics['accuracy'])} lies below the plot" for head in left_out]
     return "; ".join(parts) + "."
-
-
-def _accuracy_words(head: HeadResult) -> str:
-    accuracy = head.metrics["accuracy"]
-    return f"{value_text(accuracy.value)} ({interval_text(accuracy.low, accuracy.high)})"
 
 
 # Against the best
