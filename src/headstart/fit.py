@@ -24,8 +24,7 @@ from headstart.evaluate.targets import encoded, target_named
 from headstart.exchange.prediction_table import ScoredImages, predictions_csv, split_names
 from headstart.heads.by_import_path import fit_with_checks
 from headstart.heads.catalogue import default_spec, make_head
-from headstart.heads.fitting.packed_rows import ReadRows
-from headstart.heads.out_of_core import Memory, fit_streamed, matrix_fits
+from headstart.heads.out_of_core import Memory, ReadRows, fit_streamed, matrix_fits
 from headstart.heads.transforms import design_matrix
 from headstart.scores import Criterion, class_index, metric_named
 from headstart.selection.search import Search, SearchResult, candidates, search_head, what_to_search

@@ -10,8 +10,8 @@ from scipy.special import softmax
 from sklearn.utils.validation import validate_data
 
 from headstart.heads.base import Head, Layer, encode, fit_temperature, softmax_layer
-from headstart.heads.fitting.packed_rows import dense
 from headstart.heads.fitting.row_space import blocks
+from headstart.heads.out_of_core import dense
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -28,14 +28,14 @@ from headstart.heads.fitting.dense_training import (
     probabilities,
     run_epochs,
 )
-from headstart.heads.fitting.packed_rows import HeldOut, dense
+from headstart.heads.out_of_core import HeldOut, dense
 from headstart.heads.parameters import check_values
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headstart.heads.fitting.dense_training import EpochRunner, Watched
-    from headstart.heads.fitting.packed_rows import Rows
+    from headstart.heads.out_of_core import Rows
 
 #: The smallest probability whose logarithm is a score: float32's smallest normal number.
 TINY = float(np.finfo(np.float32).tiny)

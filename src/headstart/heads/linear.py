@@ -26,7 +26,7 @@ from headstart.heads.fitting.row_space import no_space, row_space
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from headstart.heads.fitting.packed_rows import Rows
+    from headstart.heads.out_of_core import Rows
 
 #: Steps after which a linear SVM is solved by Newton's method.
 EASY_STEPS = 50

@@ -15,13 +15,13 @@ from sklearn.utils.validation import validate_data
 from headstart.errors import DataError
 from headstart.heads.base import Layer, LinearHead, both_sides, encode, fit_temperature, hold_out, softmax_layer
 from headstart.heads.fitting.block_solvers import ridge_by_blocks, solver_bytes
-from headstart.heads.fitting.packed_rows import of_blocks
 from headstart.heads.fitting.row_space import Centred
+from headstart.heads.out_of_core import of_blocks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from headstart.heads.fitting.packed_rows import Rows
+    from headstart.heads.out_of_core import Rows
 
 #: 1 − leverage of a row that its own target alone decides; below it, rounding is all that is left.
 LEAST_FREEDOM = 1e-10

@@ -8,10 +8,10 @@ from hypothesis.extra import numpy as hnp
 from sklearn.exceptions import ConvergenceWarning
 
 from headstart.errors import HeadstartError
+from headstart.heads import out_of_core
 from headstart.heads.catalogue import default_spec, make_head
-from headstart.heads.fitting import block_solvers, packed_rows
-from headstart.heads.fitting.packed_rows import PackedRows, ReadRows, pack, packed_block
-from headstart.heads.out_of_core import Memory, fit_streamed, matrix_fits
+from headstart.heads.fitting import block_solvers
+from headstart.heads.out_of_core import Memory, PackedRows, ReadRows, fit_streamed, matrix_fits, pack, packed_block
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,7 @@ def whole(X, y, head_type, **options):
 @pytest.fixture(params=["packed", "read"], autouse=True)
 def kept(request, monkeypatch):
     """Pack the rows, or read them anew in every pass; in blocks of eight rows either way."""
-    monkeypatch.setattr(packed_rows, "BLOCK_VALUES", 8 * 30)
+    monkeypatch.setattr(out_of_core, "BLOCK_VALUES", 8 * 30)
     if request.param == "read":
         monkeypatch.setattr("headstart.heads.out_of_core.pack", lambda rows, max_bytes: None)
 
@@ -89,8 +89,8 @@ def test_a_fit_that_runs_out_of_passes_says_so(head_type, monkeypatch):
 
 
 @given(
-    hnp.arrays(np.float32, (packed_rows.PACKED_ROWS + 3, 3), elements=st.sampled_from([0, 0, 1, -2.5, 0.1, 1e6])),
-    st.lists(st.integers(0, packed_rows.PACKED_ROWS + 2), min_size=1),
+    hnp.arrays(np.float32, (out_of_core.PACKED_ROWS + 3, 3), elements=st.sampled_from([0, 0, 1, -2.5, 0.1, 1e6])),
+    st.lists(st.integers(0, out_of_core.PACKED_ROWS + 2), min_size=1),
 )
 def test_packed_rows_are_the_rows(X, numbers):
     rows = pack(ReadRows(lambda some: X[some], X.shape), np.inf)

@@ -12,13 +12,13 @@ from sklearn.exceptions import ConvergenceWarning
 
 from headstart.heads.fitting.linear_path import Problem, Solution, curvatures, no_solution, slopes
 from headstart.heads.fitting.losses import minimise
-from headstart.heads.fitting.packed_rows import N_THREADS, of_blocks
+from headstart.heads.out_of_core import N_THREADS, of_blocks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headstart.heads.fitting.losses import Loss
-    from headstart.heads.fitting.packed_rows import Rows
+    from headstart.heads.out_of_core import Rows
 
 #: Maximum number of passes over the rows: a few minutes for hundreds of thousands of rows of a flattened map.
 MAX_PASSES = 100

@@ -20,7 +20,7 @@ from headstart.safe_zip import check_members
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from headstart.heads.fitting.packed_rows import HeldOut
+    from headstart.heads.out_of_core import HeldOut
 
     EpochRunner = Callable[[NDArray[np.int32]], tuple[float, float]]
     Pair = tuple[NDArray[np.float32], NDArray[np.intp]]
