@@ -20,10 +20,10 @@ import numpy as np
 
 from headstart.cache.reader import open_cache
 from headstart.evaluate.held_out import divide
-from headstart.fit import read_features
 from headstart.heads.catalogue import default_spec, make_head
 from headstart.heads.dense import DenseHead
 from headstart.runtime import import_keras
+from headstart.selection.search import read_features
 from machine import median, write_result
 
 if TYPE_CHECKING:
@@ -83,8 +83,8 @@ def compare(path: Path, n_seeds: int) -> dict[str, Any]:
     spec, raw = default_spec("dense"), default_spec("dense", scaling="none")
     with open_cache(path) as cache:
         split = divide(cache).split
-        X, X_test = (read_features(cache, raw, rows) for rows in (split.train, split.validation))
-        pooled, pooled_test = (read_features(cache, spec, rows) for rows in (split.train, split.validation))
+        X, X_test = (read_features(cache, raw.features, rows) for rows in (split.train, split.validation))
+        pooled, pooled_test = (read_features(cache, spec.features, rows) for rows in (split.train, split.validation))
         y, y_test = cache.labels[split.train], cache.labels[split.validation]
     maps, maps_test = X.reshape(-1, 7, 7, 512), X_test.reshape(-1, 7, 7, 512)
     few = np.arange(64) % 2

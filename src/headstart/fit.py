@@ -25,9 +25,8 @@ from headstart.exchange.prediction_table import ScoredImages, predictions_csv, s
 from headstart.heads.by_import_path import fit_with_checks
 from headstart.heads.catalogue import default_spec, make_head
 from headstart.heads.out_of_core import Memory, ReadRows, fit_streamed, matrix_fits
-from headstart.heads.transforms import design_matrix
 from headstart.scores import Criterion, class_index, metric_named
-from headstart.selection.search import Search, SearchResult, candidates, search_head, what_to_search
+from headstart.selection.search import Search, SearchResult, candidates, read_features, search_head, what_to_search
 from headstart.types import SINGLE_LABEL
 
 if TYPE_CHECKING:
@@ -223,7 +222,7 @@ def _fit_on(
     train, validation, split = sides.train, sides.validation, sides.split
     rows, memory = _stored_rows(train, spec, split.train), Memory(max_memory)
     streamed = not matrix_fits(spec.type, rows.shape, memory)
-    features = None if streamed else read_features(train, spec, split.train)
+    features = None if streamed else read_features(train, spec.features, split.train)
     head = make_head(spec)
     start = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
@@ -286,11 +285,6 @@ def _stored_rows(cache: FeatureCache, spec: HeadSpec, rows: NDArray[np.int64]) -
     """Return the head's input for some rows, read on demand."""
 
     def read(numbers: NDArray[np.int64]) -> NDArray[np.float32]:
-        return read_features(cache, spec, rows[numbers])
+        return read_features(cache, spec.features, rows[numbers])
 
     return ReadRows(read, (len(rows), read(np.arange(1)).shape[1]))
-
-
-def read_features(cache: FeatureCache, spec: HeadSpec, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return the head's input for some rows of a cache, shape (n_rows, n_features), float32."""
-    return design_matrix(cache.batches(rows, finite=True), spec.features, n_samples=len(rows))

@@ -22,7 +22,6 @@ from headstart.evaluate.targets import encoded, target_named
 from headstart.exchange.prediction_table import fold_names
 from headstart.heads.catalogue import default_spec, head_kind, make_head
 from headstart.heads.parameters import is_number
-from headstart.heads.transforms import design_matrix
 from headstart.report.comparison import Comparison, Cost, HeadResult
 from headstart.runtime import usable_cores
 from headstart.scores import class_index, metric_named
@@ -39,7 +38,7 @@ from headstart.selection.cross_validation import (
     try_all,
 )
 from headstart.selection.recommendation import fit_command, ranked, recommend
-from headstart.selection.search import candidates
+from headstart.selection.search import candidates, read_features
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -230,12 +229,7 @@ def held_out_probabilities(bench: Bench, best: Trial, head: Any) -> NDArray[np.f
     if not len(bench.held_out):
         return None
     source = bench.sources[best.source]
-    cache = source.cache
-    X = design_matrix(
-        cache.batches(source.rows[bench.held_out], finite=True),
-        best.spec.features,
-        n_samples=len(bench.held_out),
-    )
+    X = read_features(source.cache, best.spec.features, source.rows[bench.held_out])
     return probabilities_of(head, X, len(bench.class_names))
 
 

@@ -103,6 +103,11 @@ def sample(
     return chosen, [f"The setting was chosen on {len(chosen):,} of {len(rows):,} training images, drawn by class."]
 
 
+def read_features(cache: FeatureCache, features: Sequence[str], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return what a head is fitted on for some rows of a cache, shape (n_rows, n_features), float32."""
+    return design_matrix(cache.batches(rows, finite=True), features, n_samples=len(rows))
+
+
 def make_tables(
     cache: FeatureCache, specs: Sequence[HeadSpec], rows: NDArray[np.int64]
 ) -> dict[tuple[tuple[str, ...], str], Table]:
@@ -111,11 +116,7 @@ def make_tables(
     tables = {}
     for spec in specs:
         if spec.features not in matrices:
-            matrices[spec.features] = design_matrix(
-                cache.batches(rows, finite=True),
-                spec.features,
-                n_samples=len(rows),
-            )
+            matrices[spec.features] = read_features(cache, spec.features, rows)
         tables[spec.features, spec.scaling] = Table(matrices[spec.features], spec.features, spec.scaling)
     return tables
 

@@ -19,8 +19,8 @@ from headstart.texts import printable
 if TYPE_CHECKING:
     from headstart.report.comparison import Comparison, HeadResult
 
-#: Role → default colour, each used for one role only. Those of the heads are Okabe and Ito's colour-blind safe palette
-#: (jfly.uni-koeln.de/color, 2008).
+#: Role → default colour, each used for one role only; a page has its own for light and dark (templates/benchmark.css). Those
+#: of the heads are Okabe and Ito's colour-blind safe palette (jfly.uni-koeln.de/color, 2008).
 ROLES = {
     "ink": "#1c2126", "soft": "#5a646e", "line": "#d7dce1", "paper": "#ffffff", "right": "#0b6fae", "wrong": "#c9520a",
     "c0": "#0072b2", "c1": "#d55e00", "c2": "#009e73", "c3": "#cc79a7", "c4": "#e69f00", "c5": "#56b4e9",
