@@ -92,7 +92,7 @@ def fit_head(
         Fraction of the images to hold out; a split of the cache, ``validation`` or ``test``; or another cache of the
         same recipe. By default the cache's own split if it can be scored, otherwise a quarter of the images.
     output : str or Path, optional
-        Folder for the saved head; None saves nothing.
+        Folder for the saved head; None saves nothing. A head that is there is replaced with ``overwrite`` only.
     max_memory : int, optional
         Memory limit in bytes, by default half of what is free. If the features do not fit, dense, logistic and ridge
         heads are fitted out of core (:mod:`headstart.heads.out_of_core`).
@@ -103,12 +103,9 @@ def fit_head(
     among : sequence of str or Path
         Further caches of the same images (e.g. of another input size) to choose from. Images and split are those of the
         first cache.
-    engine : str
-        Where the search runs: ``local``, or ``ray`` for a cluster. The final fit always runs in this process.
-    address : str, optional
-        Address of the cluster, e.g. ``auto``; by default one is started on this machine.
-    overwrite : bool
-        Replace a head already saved in ``output``.
+    engine, address : str
+        Where the search runs: ``local``, or ``ray`` for a cluster, at an address, e.g. ``auto``, or started on this machine.
+        The final fit always runs in this process.
     metric : str
         Metric maximised by the search: ``accuracy``, ``balanced_accuracy``, ``f1_macro``, ``roc_auc_ovr``,
         ``average_precision`` or ``log_loss``.

@@ -126,32 +126,16 @@ def make_folds(
 ) -> Folds:
     """Return folds, stratified as well as whole units allow.
 
-    A unit is a set of rows connected by bytes, group or given unit, and is tested as a whole. Units are assigned one by
-    one, largest first, to the fold with the fewest rows of their stratum; ties are broken at random.
+    A unit is a set of rows connected by ``sha256``, group (empty for none) or given unit (negative ones are unique), and is
+    tested as a whole. Units are assigned one by one, largest first, to the fold with the fewest rows of their stratum, by
+    default the label; ties are broken at random. Unlabelled rows (−1) are in no fold.
 
-    A class of two or more units is in every training part, unless all of its units also contain other classes and this
-    is impossible; then there is a note. A class of a single unit cannot be on both sides: it is tested once without
-    being fitted on, since leaving it out would hide its errors. There is a note on that too.
+    A class of two or more units is in every training part, unless all of its units also contain other classes and this is
+    impossible; then there is a note. There are fewer folds than ``n_splits``, with a note, if a class has fewer units. A
+    class of a single unit cannot be on both sides: it is tested once without being fitted on, since leaving it out would
+    hide its errors. There is a note on that too. Notes name classes by ``class_names``, by default their numbers.
 
-    Parameters
-    ----------
-    labels : ndarray of shape (n_rows,), int
-        −1 means unlabelled; such rows are in no fold.
-    n_splits, n_repeats : int
-        Number of folds, reduced, with a note, if a class has fewer units (but more than one); and how often they are drawn.
-    sha256, groups : sequence of str, optional
-        Digest, and group (empty for none), of each row.
-    units : ndarray of shape (n_rows,), int, optional
-        Rows of equal number stay together; negative numbers are unique.
-    strata : ndarray of shape (n_rows,), int, optional
-        What the folds keep in proportion; by default the labels.
-    class_names : sequence of str, optional
-        Class names used in notes; by default their numbers.
-
-    Raises
-    ------
-    DataError
-        If ``n_splits`` is below 2, lengths differ, or fewer than two classes can be both fitted on and tested.
+    Raises DataError if ``n_splits`` is below 2, lengths differ, or fewer than two classes can be both fitted on and tested.
     """
     labels = np.asarray(labels)
     if n_splits < 2 or n_repeats < 1:

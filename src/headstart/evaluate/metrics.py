@@ -26,23 +26,11 @@ def score(
 ) -> Score:
     """Return the metrics of predictions, the largest probability of each row, the first one if tied.
 
-    Parameters
-    ----------
-    y_true : ndarray of shape (n_samples,), int
-        True class indices.
-    probabilities : ndarray of shape (n_samples, n_classes)
-        Class probabilities; rows sum to 1.
-    class_names : sequence of str
-        Names of the classes.
-    positive : int, optional
-        Class index for average precision and rates; by default the one-vs-rest mean over all classes, and no rates.
-    units : ndarray of shape (n_samples,), int, optional
-        Rows of one unit are dependent; the intervals of the metrics account for it, those of single classes do not.
+    ``y_true`` are true class indices, and ``probabilities`` have shape (n_samples, n_classes). Average precision and
+    rates are those of the class ``positive``; by default the one-vs-rest mean over all classes, and no rates. Rows of one
+    of the ``units`` are dependent; the intervals of the metrics account for it, those of single classes do not.
 
-    Raises
-    ------
-    DataError
-        If there is nothing to score, shapes do not match, or a probability is not finite.
+    Raises DataError if there is nothing to score, shapes do not match, or a probability is not finite.
     """
     n_classes = len(class_names)
     if not len(y_true) or probabilities.shape != (len(y_true), n_classes):

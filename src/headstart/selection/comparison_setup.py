@@ -52,10 +52,8 @@ class CompareOptions:
     ----------
     heads : tuple of str
         Names in the catalogue, or ``majority``.
-    features : tuple of str, optional
-        For every head; the default is searched (search.py), and each head's own where nothing is.
-    scaling : str, optional
-        For every head; the default is each head's own.
+    features, scaling : tuple of str, str, optional
+        For every head; by default features are searched (search.py), and each head's own where nothing is.
     n_splits, n_repeats : int
         Folds, and how often they are drawn anew.
     held_out : str, optional
@@ -65,20 +63,15 @@ class CompareOptions:
         Keep images that look the same together, beside those of the same bytes or group.
     learning_curve : bool
         Accuracy against images per class as well.
-    metric : str
-        Metric of ranking, comparison and recommendation: one of ``scores.CHOICE_METRICS``.
-    positive : str, optional
-        The positive class, whose average precision, curves and rates are reported.
+    metric, positive : str
+        Metric of ranking, comparison and recommendation: one of ``scores.CHOICE_METRICS``; and the positive class, whose
+        average precision, curves and rates are reported.
     random_state : int
         Seeds everything random.
     n_jobs : int, optional
         Folds at a time; the default is one per processor.
-    engine : str
-        ``local``, this process; or ``ray``: folds are fitted by the workers of a cluster. Costs are measured here.
-    address : str, optional
-        Address of the cluster; by default one is started on this machine.
-    target : str
-        What the heads predict: a name in ``headstart.evaluate.targets.TARGETS``.
+    engine, address, target : str
+        As in :func:`headstart.fit.fit_head`. Costs are always measured here.
     """
 
     heads: tuple[str, ...] = field(default_factory=all_heads)
