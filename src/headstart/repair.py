@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from headstart.cache.merge import MergedRow, MergedRows, merge, publish_shards
 from headstart.cache.opening import check_is_file, open_folder, open_single
 from headstart.cache.publish import writing
 from headstart.cache.reader import FeatureCache, open_cache
-from headstart.cache.shards import shard_folder
+from headstart.cache.shards import ShardFolder, shard_folder
 from headstart.errors import CacheError, DataError
 from headstart.extract.lock import lock
 from headstart.extract.output import first_number
@@ -28,11 +27,7 @@ from headstart.extract.plan import hash_file
 from headstart.extract.shard_jobs import ShardJob
 from headstart.images.discovery.refs import ImageRefs, state_of
 from headstart.texts import listed
-from headstart.types import Progress, Silence
-
-if TYPE_CHECKING:
-    from headstart.cache.shards import ShardFolder
-    from headstart.types import Backbone, Failure, ImageRef
+from headstart.types import Backbone, Failure, ImageRef, Progress, Silence
 
 #: Rows named in an error message.
 NAMED = 3

@@ -10,9 +10,9 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.backbones.precision import MIN_COSINE, row_cosines
 from headstart.backbones.registry import build_backbone
@@ -22,18 +22,12 @@ from headstart.cache.opening import on_this_machine
 from headstart.cache.reader import FeatureCache, open_cache
 from headstart.errors import CacheError, DataError, ImageError, ParameterError, RecipeMismatchError
 from headstart.images.discovery.refs import state_of
-from headstart.images.load import read_image_bytes
+from headstart.images.load import LoadedImage, read_image_bytes
 from headstart.images.read_ahead import ReadOptions, batches, in_order
 from headstart.runtime import usable_cores
 from headstart.storage import bucket
 from headstart.storage.address import Address, Location, location
-from headstart.types import ImageRef, Progress, Silence
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.images.load import LoadedImage
-    from headstart.types import Backbone, Recipe
+from headstart.types import Backbone, ImageRef, Progress, Recipe, Silence
 
 #: Largest accepted difference relative to the row's largest value; the cosine is blind to scale and to single values. float16
 #: storage costs 2⁻¹¹ = 5e-4, summation order in float32 or a GPU's TF32 less than 1e-2. bfloat16 has 7 bits and rounding

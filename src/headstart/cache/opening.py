@@ -5,23 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from headstart.cache.datasets import compression_of
 from headstart.cache.format import FEATURES, Header, read_header
 from headstart.cache.other_hdf5 import refuse_other
 from headstart.cache.safe_reads import StoredRows, checked_datasets, close_file, damage
 from headstart.cache.sandbox import open_hdf5
-from headstart.cache.shard_manifest import check_files, read_manifest, sharded_rows
-from headstart.cache.shards import MANIFEST, ShardFolder, shard_folder
+from headstart.cache.shard_manifest import Places, check_files, read_manifest, sharded_rows
+from headstart.cache.shards import MANIFEST, OpenShards, ShardedRows, ShardFolder, shard_folder
 from headstart.errors import CacheError
 from headstart.storage.address import Address, Location
 from headstart.storage.bucket import GoneError
 from headstart.storage.objects import copied
-
-if TYPE_CHECKING:
-    from headstart.cache.shard_manifest import Places
-    from headstart.cache.shards import OpenShards, ShardedRows
 
 
 def open_path(path: Path) -> Opened:

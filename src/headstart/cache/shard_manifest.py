@@ -9,9 +9,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.cache.datasets import encode, read_column, write_column_layers, write_table
 from headstart.cache.format import (
@@ -36,9 +37,6 @@ from headstart.cache.safe_reads import StoredRows, checked_columns, expected_col
 from headstart.cache.shards import SHARD_NAME, OpenShards, ShardedRows, ShardFolder, ShardTable
 from headstart.cache.writer import write_descriptions
 from headstart.types import Failure
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.cache.format import FEATURES, POOLED, read_header
 from headstart.cache.publish import PARTIAL_SUFFIX, PartialFile, published, writing
@@ -23,12 +24,8 @@ from headstart.cache.sandbox import open_hdf5
 from headstart.errors import CacheError
 from headstart.storage.address import Location
 from headstart.storage.replacement import sync_folder
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.texts import TextColumn
-    from headstart.types import Recipe
+from headstart.texts import TextColumn
+from headstart.types import Recipe
 
 #: Name of the manifest. It does not end in .h5, unlike caches.
 MANIFEST = "cache.manifest"

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.cache.reader import FeatureCache, open_cache
 from headstart.errors import DataError
 from headstart.heads.transforms import design_matrix, make_scaler
 from headstart.images.samples import DEFAULT_RULES, DecodeRules
 from headstart.quality.quality_report import sampled_rows
+from headstart.storage.address import Location
 from headstart.texts import counted
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.storage.address import Location
 
 #: Principal components that are clustered. 16 to 64 agreed about equally with the true classes of photographs of flowers and
 #: insects, 8 less (benchmarks/clusters.py).

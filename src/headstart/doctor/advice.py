@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 from headstart.backbones.registry import ENGINE_NAMES, fastest_engine, type_to_prove
+from headstart.doctor.machine import Machine, Rates
 from headstart.extract.estimate import seconds_with_decoding
 from headstart.runtime import size_text
 from headstart.texts import counted
-
-if TYPE_CHECKING:
-    from headstart.doctor.machine import Machine, Rates
 
 #: Free memory, bytes, below which the network may not fit: it needs 1.5 GiB with batches of 32.
 LITTLE_MEMORY_BYTES = 2 * 2**30

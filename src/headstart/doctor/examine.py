@@ -7,9 +7,9 @@ import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from headstart.backbones.weights import DOWNLOAD_TIMEOUT_SECONDS, checked, local_sources
+from headstart.backbones.weights import DOWNLOAD_TIMEOUT_SECONDS, Weights, checked, local_sources
 from headstart.doctor.advice import advise
 from headstart.doctor.machine import (
     LARGE_MEGAPIXELS,
@@ -23,9 +23,6 @@ from headstart.doctor.machine import (
 )
 from headstart.errors import HeadstartError, WeightsError
 from headstart.runtime import import_keras
-
-if TYPE_CHECKING:
-    from headstart.backbones.weights import Weights
 
 
 @dataclass(frozen=True, slots=True)

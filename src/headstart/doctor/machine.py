@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -23,14 +22,11 @@ from headstart.backbones.precision import BFLOAT16_FLAGS, Device, count_gpus, cp
 from headstart.backbones.quantize import CALIBRATION_IMAGES
 from headstart.backbones.registry import build_backbone, installed_engines
 from headstart.backbones.vgg16 import VGG16
+from headstart.backbones.weights import Weights
 from headstart.errors import HeadstartError
 from headstart.images.load import decode_resized
 from headstart.runtime import free_bytes, installed_versions, per_second, usable_cores
-from headstart.types import FeatureBatch, ImageRef, ImageRow
-
-if TYPE_CHECKING:
-    from headstart.backbones.weights import Weights
-    from headstart.types import Backbone, Recipe
+from headstart.types import Backbone, FeatureBatch, ImageRef, ImageRow, Recipe
 
 #: Packages whose versions affect results or speed.
 PACKAGES = (

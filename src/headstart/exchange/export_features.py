@@ -11,24 +11,20 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
+from numpy.typing import NDArray
 
 from headstart.cache.other_hdf5 import write_portable
 from headstart.cache.publish import published_bytes
-from headstart.cache.reader import open_cache
+from headstart.cache.reader import FeatureCache, open_cache
 from headstart.errors import DataError, MissingExtraError
 from headstart.exchange import FORMAT, FORMAT_VERSION, check_new_file
 from headstart.heads.transforms import design_matrix
 from headstart.texts import csv_cell, with_escapes
 from headstart.types import FeatureBatch
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.cache.reader import FeatureCache
 
 #: Rows in memory at a time.
 BATCH_ROWS = 64

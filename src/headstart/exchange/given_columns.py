@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.cache.format import FORMAT as CACHE_FORMAT
 from headstart.cache.format import SHARDS_FORMAT
@@ -19,6 +20,7 @@ from headstart.exchange import FORMAT, FORMAT_VERSION
 from headstart.exchange.export_features import COLUMNS, METADATA, import_pyarrow
 from headstart.exchange.untrusted_arrays import (
     Archive,
+    Array,
     check_unique,
     digests,
     integers,
@@ -27,11 +29,6 @@ from headstart.exchange.untrusted_arrays import (
     optional_texts,
     texts,
 )
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.exchange.untrusted_arrays import Array
 
 #: Values of ``format`` in caches.
 CACHE_FORMS = (CACHE_FORMAT, SHARDS_FORMAT)

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.cache.writer import ShardWriter
 from headstart.errors import DataError
@@ -21,9 +22,6 @@ from headstart.images.discovery.class_names import questions
 from headstart.images.discovery.folder_layout import split_of
 from headstart.texts import class_name
 from headstart.types import FeatureBatch, ImageRef, ImageRow, Recipe
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 #: ``Recipe.decode`` of imported features: docs/cache-format.md.
 FOREIGN_RULES = "foreign-1"

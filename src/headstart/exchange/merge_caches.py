@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,9 +17,7 @@ from headstart.errors import DataError, HeadstartError, RecipeMismatchError
 from headstart.exchange import check_new_cache
 from headstart.images.discovery.refs import ImageRefs
 from headstart.texts import listed
-
-if TYPE_CHECKING:
-    from headstart.types import ImageRef
+from headstart.types import ImageRef
 
 #: Fields that may be in conflict.
 FIELDS = ("label", "split", "group")

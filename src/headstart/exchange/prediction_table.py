@@ -8,17 +8,15 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.cache.publish import published_bytes
 from headstart.errors import CacheError, DataError
 from headstart.exchange.export_features import import_pyarrow, valid
 from headstart.texts import csv_cell, reason_of
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 #: Name of the split for images held out at random.
 HELD_OUT = "held-out"

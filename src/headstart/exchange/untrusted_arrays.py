@@ -11,19 +11,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeAlias
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from headstart.cache.format import MAX_DEFLATE_RATIO, MAX_ROW_BYTES, MAX_TEXT_BYTES
+from headstart.cache.other_hdf5 import OtherArray
 from headstart.errors import DataError, HeadstartError
-
-if TYPE_CHECKING:
-    from headstart.cache.other_hdf5 import OtherArray
-
-    Array: TypeAlias = "OtherArray | StoredArray"
 
 #: Raised for damaged zip files and arrays.
 ARCHIVE_ERRORS = (
@@ -71,6 +67,9 @@ class StoredArray:
         with self.archive.open(self.member) as stream:
             _read_exactly(stream, self.header_bytes)
             return np.frombuffer(_read_exactly(stream, self.dtype.itemsize), self.dtype)[0].item()
+
+
+Array = OtherArray | StoredArray
 
 
 @contextmanager

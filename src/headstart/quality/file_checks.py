@@ -6,18 +6,15 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from headstart.cache.datasets import HexColumn
+from headstart.cache.reader import FeatureCache
 from headstart.report.html_pages import Check, Example, Finding, ListedImage
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.cache.datasets import HexColumn
-    from headstart.cache.reader import FeatureCache
-    from headstart.types import Failure
+from headstart.types import Failure
 
 #: Images listed of a large group.
 MAX_MEMBERS = 12

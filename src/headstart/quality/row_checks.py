@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.evaluate.folds import units_per_class
 from headstart.evaluate.near_duplicates import SAME_SCENE_COSINE, cosine_range, group_by_cosine, unit_rows
@@ -15,9 +16,6 @@ from headstart.heads.catalogue import default_spec, make_head
 from headstart.quality.file_checks import Columns
 from headstart.report.html_pages import Check, Example, Finding
 from headstart.texts import counted
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 # fmt: off
 IDENTICAL = Check("identical-files", "Identical files", "info",

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
 
+from headstart.cache.checks.integrity import Finding
 from headstart.cache.format import FEATURES, POOLED
 from headstart.cache.shards import SHARD_NAME
-from headstart.storage.address import Address
-
-if TYPE_CHECKING:
-    from headstart.cache.checks.integrity import Finding
-    from headstart.storage.address import Location
-    from headstart.types import Recipe
+from headstart.storage.address import Address, Location
+from headstart.types import Recipe
 
 #: ``Finding.place`` of an image file, and of the recipe as a whole.
 IMAGE, RECIPE = "image", "recipe"
