@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import groupby
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -24,11 +25,12 @@ from headstart.cache.format import (
 from headstart.cache.opening import Opened, on_this_machine, open_path
 from headstart.cache.rows import Rows
 from headstart.cache.safe_reads import H5PY_ERRORS, REMEDY, check_labels, damage, first_line, read_rows
+from headstart.cache.shard_manifest import Places
 from headstart.cache.shards import ShardedRows
 from headstart.errors import CacheError
 from headstart.storage.address import Address, Location, location
 from headstart.texts import BLOCK_ROWS
-from headstart.types import Failure, FeatureBatch, ImageRef
+from headstart.types import Failure, FeatureBatch, ImageRef, Recipe
 
 #: Maximum size of a batch: rows of early layers take megabytes.
 MAX_BATCH_BYTES = 256 * 2**20
@@ -74,49 +76,35 @@ def open_cache(path: str | Location) -> FeatureCache:
 
 
 class FeatureCache:
-    """A feature cache, open for reading.
+    """A feature cache, open for reading."""
 
-    Attributes
-    ----------
-    path : Path or Address
-        The file or folder of shards, as given.
-    file : Path
-        The same on this machine.
-    recipe : Recipe
-        How the features were made.
-    class_names : tuple of str
-        Names indexed by the labels.
-    n_images : int
-        Number of rows.
-    map_shape : tuple of int
-        Height, width and channels of a row of features.
-    n_pooled : int
-        Averages per row.
-    layout, created : str
-        Layout of the folder of images, and creation time (ISO 8601, UTC).
-    compression : str
-        ``zstd``, ``gzip`` or ``none``.
-    info, versions : mapping
-        Provenance, and versions of the software that wrote the file.
-    size_bytes : int
-        Size of the file.
-    places : Places or None
-        Location of the features in a folder of shards.
-    rows : Rows
-        Columns that describe the images.
-    """
+    path: Location  # the file or folder of shards, as given
+    file: Path  # the same on this machine
+    recipe: Recipe  # how the features were made
+    class_names: tuple[str, ...]  # names indexed by the labels
+    n_images: int  # rows
+    map_shape: tuple[int, ...]  # height, width and channels of a row of features
+    n_pooled: int  # averages per row
+    layout: str  # layout of the folder of images
+    created: str  # ISO 8601, UTC
+    compression: str  # ``zstd``, ``gzip`` or ``none``
+    info: Mapping[str, Any]  # provenance
+    versions: Mapping[str, str]  # of the software that wrote the file
+    size_bytes: int
+    places: Places | None  # location of the features in a folder of shards
+    rows: Rows  # columns that describe the images
 
     def __init__(self, opened: Opened, path: Location | None = None) -> None:
         self._opened, self._file, self._datasets = opened, opened.file, opened.datasets
         self.file, self.size_bytes, self.compression = opened.path, opened.size_bytes, opened.compression
-        self.path: Location = path if isinstance(path, Address) else opened.path
+        self.path = path if isinstance(path, Address) else opened.path
         self.places = opened.places
         header = opened.header
         self.recipe, self.n_images, self.layout = header.recipe, header.n_images, header.layout
         self.created, self.info, self.versions = header.created, header.info, header.versions
-        self.map_shape: tuple[int, ...] = self._datasets[FEATURES].shape[1:]
+        self.map_shape = self._datasets[FEATURES].shape[1:]
         self.n_pooled = int(self._datasets[POOLED].shape[1])
-        self.class_names: tuple[str, ...] = tuple(self.read_column(CLASS_NAMES))
+        self.class_names = tuple(self.read_column(CLASS_NAMES))
         self.rows = Rows(self._row_column)
         with damage(self.path):
             check_labels(self.rows.label, self.class_names)
