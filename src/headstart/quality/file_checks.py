@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.cache.datasets import HexColumn
 from headstart.cache.reader import FeatureCache
+from headstart.cache.rows import Rows
 from headstart.report.html_pages import Check, Example, Finding, ListedImage
 from headstart.types import Failure
 
@@ -24,15 +24,9 @@ MAX_MEMBERS = 12
 class Columns:
     """Metadata of a cache: one value per row, and the failures."""
 
-    paths: Sequence[str]
-    splits: Sequence[str]  # empty for none
-    groups: Sequence[str]  # empty for none
-    sha256: HexColumn  # digest of each image's bytes
+    rows: Rows  # usable after the file is closed
     labels: NDArray[np.int64]  # shape (n_images,): index into ``class_names``, −1 if unlabelled
     class_names: tuple[str, ...]
-    notes: Iterable[tuple[str, ...]]  # notes on each image (images/decode.py)
-    width_px: NDArray[np.int32]  # shape (n_images,): size of the upright image
-    height_px: NDArray[np.int32]
     input_size_px: int  # side of the network's input
     failures: Sequence[Failure]
     max_examples: int  # examples per finding; all are counted
@@ -40,7 +34,9 @@ class Columns:
     def image(self, row: int) -> ListedImage:
         """Return one row for a report."""
         label = int(self.labels[row])
-        return ListedImage(self.paths[row], self.class_names[label] if label >= 0 else None, self.splits[row] or None)
+        return ListedImage(
+            self.rows.path[row], self.class_names[label] if label >= 0 else None, self.rows.split[row] or None
+        )
 
     def example(self, rows: Iterable[int], detail: str = "", values: Mapping[str, Any] | None = None) -> Example:
         """Return one case; only the first rows of many are listed."""
@@ -51,21 +47,9 @@ class Columns:
 
 def read_columns(cache: FeatureCache, max_examples: int) -> Columns:
     """Return the metadata that the checks need; no features are read."""
-    rows = cache.rows
-    return Columns(
-        paths=rows.path,
-        splits=rows.split,
-        groups=rows.group,
-        sha256=rows.sha256,
-        labels=cache.labels,
-        class_names=cache.class_names,
-        notes=rows.notes,
-        width_px=rows.width_px,
-        height_px=rows.height_px,
-        input_size_px=cache.recipe.input_size_px,
-        failures=cache.failures,
-        max_examples=max_examples,
-    )
+    rows = cache.rows.kept("path", "split", "group", "sha256", "notes", "width_px", "height_px")
+    size = cache.recipe.input_size_px
+    return Columns(rows, cache.labels, cache.class_names, size, cache.failures, max_examples)
 
 
 #: Images with a shorter side are tiny: the network sees mostly interpolated pixels.
@@ -150,7 +134,7 @@ def _kind_of_reason(reason: str) -> str:
 def _tiny(columns: Columns) -> Finding:
     """Return the images that are enlarged too much, the smallest first."""
     least = max(MIN_SIDE_PX, columns.input_size_px / 4)
-    shorter = np.minimum(columns.width_px, columns.height_px)
+    shorter = np.minimum(columns.rows.width_px, columns.rows.height_px)
     rows = np.flatnonzero((shorter < least) & (shorter > 0))  # 0 means unknown
     rows = rows[np.argsort(shorter[rows], kind="stable")]
     return Finding(TINY, len(rows), _sized(columns, rows), threshold=f"shorter side below {least:.0f} pixels")
@@ -158,7 +142,7 @@ def _tiny(columns: Columns) -> Finding:
 
 def _extreme_aspect_ratio(columns: Columns) -> Finding:
     """Return the images that are squeezed most, the longest first."""
-    sides = np.stack([columns.width_px, columns.height_px]).astype(np.float64)
+    sides = np.stack([columns.rows.width_px, columns.rows.height_px]).astype(np.float64)
     ratio = sides.max(axis=0) / np.maximum(sides.min(axis=0), 1)
     rows = np.flatnonzero(ratio > MAX_ASPECT_RATIO)
     rows = rows[np.argsort(-ratio[rows], kind="stable")]
@@ -167,7 +151,7 @@ def _extreme_aspect_ratio(columns: Columns) -> Finding:
 
 def _sized(columns: Columns, rows: NDArray[np.intp]) -> tuple[Example, ...]:
     shown = rows[: columns.max_examples].tolist()
-    sizes = [(int(columns.width_px[row]), int(columns.height_px[row])) for row in shown]
+    sizes = [(int(columns.rows.width_px[row]), int(columns.rows.height_px[row])) for row in shown]
     return tuple(
         columns.example([row], f"{w:,} × {h:,} pixels", {"width_px": w, "height_px": h})
         for row, (w, h) in zip(shown, sizes, strict=True)
@@ -178,7 +162,7 @@ def _noted(columns: Columns) -> Iterator[Finding]:
     counts: Counter[str] = Counter()
     kinds: dict[str, Counter[str]] = {check.name: Counter() for check in NOTE_CHECKS.values()}
     examples: dict[str, list[Example]] = {check.name: [] for check in NOTE_CHECKS.values()}
-    for row, notes in enumerate(columns.notes):
+    for row, notes in enumerate(columns.rows.notes):
         of_row: dict[str, list[str]] = {}
         for note in notes:
             check = next(check for prefix, check in NOTE_CHECKS.items() if note.startswith(prefix))
@@ -195,7 +179,7 @@ def _noted(columns: Columns) -> Iterator[Finding]:
 def _class_sizes(columns: Columns, least: int) -> Iterator[Finding]:
     """Yield the classes with few images, and the imbalance; of the training images if there is such a split."""
     labelled = columns.labels >= 0
-    train = np.fromiter((split == "train" for split in columns.splits), bool, len(columns.splits)) & labelled
+    train = np.fromiter((split == "train" for split in columns.rows.split), bool, len(columns.rows.split)) & labelled
     chosen, where = (train, "training images") if train.any() else (labelled, "images")
     counts = np.bincount(columns.labels[chosen], minlength=len(columns.class_names))
     order = np.argsort(counts, kind="stable")

@@ -98,14 +98,14 @@ def inspect_quality(
         found.append(label_errors(columns, features, rows, random_state))
     if not columns.class_names:
         skipped["Classes"] = "the images have no labels"
-    if len(rows) + damaged.count < len(columns.paths):
+    if len(rows) + damaged.count < len(columns.rows.path):
         skipped["Features of all images"] = (
-            f"{len(rows):,} of {len(columns.paths):,} images, drawn at random, were compared"
+            f"{len(rows):,} of {len(columns.rows.path):,} images, drawn at random, were compared"
         )
     worst_first = sorted((f for f in found if f.count), key=lambda f: SEVERITIES.index(f.check.severity))
     report = QualityReport(
         cache=str(cache),
-        n_images=len(columns.paths),
+        n_images=len(columns.rows.path),
         n_failures=len(columns.failures),
         findings=tuple(replace(f, examples=f.examples[:max_examples]) for f in worst_first),
         passed=tuple(f.check.title for f in found if not f.count and f.check.title not in skipped),
@@ -139,7 +139,7 @@ def _finite_features(
 def _with_thumbnails(report: QualityReport, columns: Columns, data: Path, rules: DecodeRules) -> QualityReport:
     examples = (example for finding in report.findings for example in finding.examples[:THUMBNAIL_EXAMPLES])
     shown = dict.fromkeys(image.path for example in examples for image in example.images[:THUMBNAIL_MEMBERS])
-    digests = {path: columns.sha256[row] for row, path in enumerate(columns.paths) if path in shown}
+    digests = {path: columns.rows.sha256[row] for row, path in enumerate(columns.rows.path) if path in shown}
     wanted = {path: digests[path] for path in shown if path in digests}
     made = make_thumbnails(data, wanted, rules)
     missing = len(wanted) - len(made)

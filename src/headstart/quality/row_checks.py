@@ -41,14 +41,14 @@ LABELS = Check("probable-label-errors", "Probable label errors", "warning", "A h
 def identical_files(columns: Columns) -> Iterator[Finding]:
     """Yield the groups of identical files, and those with different labels and in different splits."""
     by_digest: dict[str, list[int]] = {}
-    prefixes = columns.sha256.array[:, :8].copy().view(np.uint64)[:, 0]  # compared before the whole digests
+    prefixes = columns.rows.sha256.array[:, :8].copy().view(np.uint64)[:, 0]  # compared before the whole digests
     _, which, counts = np.unique(prefixes, return_inverse=True, return_counts=True)
     for row in np.flatnonzero(counts[which] > 1).tolist():
-        by_digest.setdefault(columns.sha256[row], []).append(row)
+        by_digest.setdefault(columns.rows.sha256[row], []).append(row)
     groups = sorted((rows for rows in by_digest.values() if len(rows) > 1), key=len, reverse=True)
 
     def example(rows: Sequence[int]) -> Example:
-        return columns.example(rows, counted(len(rows), "file"), {"sha256": columns.sha256[rows[0]]})
+        return columns.example(rows, counted(len(rows), "file"), {"sha256": columns.rows.sha256[rows[0]]})
 
     checks = (IDENTICAL, IDENTICAL_LABELS, IDENTICAL_SPLITS)
     yield from _three_findings(columns, groups, checks, example)
@@ -62,7 +62,7 @@ def _three_findings(
     threshold: str = "",
 ) -> Iterator[Finding]:
     """Yield all groups, those with different labels, and those in different splits."""
-    labels, splits = columns.labels, columns.splits
+    labels, splits = columns.labels, columns.rows.split
     of_labels = [_one_of_each(rows, labels) for rows in groups if len({labels[row] for row in rows} - {-1}) > 1]
     of_splits = [_one_of_each(rows, splits) for rows in groups if len({splits[row] for row in rows} - {""}) > 1]
     for check, found in zip(checks, (groups, of_labels, of_splits), strict=True):
@@ -86,7 +86,7 @@ def near_duplicates(
     ``features`` are finite averages of the stored layer, shape (n_rows, n_features), of these ``rows`` of the cache;
     ``cosine`` is the least cosine of near-duplicates, after subtracting the mean.
     """
-    _, first, copy_of = np.unique([columns.sha256[row] for row in rows], return_index=True, return_inverse=True)
+    _, first, copy_of = np.unique([columns.rows.sha256[row] for row in rows], return_index=True, return_inverse=True)
     unit = unit_rows(features[first])
     component = group_by_cosine(unit, cosine)
     members: dict[int, list[int]] = {}
@@ -133,7 +133,7 @@ def _usable(columns: Columns, rows: NDArray[np.int64]) -> tuple[NDArray[np.intp]
     positions = np.flatnonzero(columns.labels[rows] >= 0)
     if not len(positions):
         return positions, positions
-    units = connected_units(rows[positions], columns.sha256, columns.groups)
+    units = connected_units(rows[positions], columns.rows.sha256, columns.rows.group)
     labels = columns.labels[rows[positions]]
     keep = (units_per_class(units, labels, len(columns.class_names)) >= N_FOLDS)[labels]
     return positions[keep], np.unique(units[keep], return_inverse=True)[1]
