@@ -125,12 +125,7 @@ FAILURE_COLUMNS = (
 PLACE_COLUMNS = (Column("shard", "<i4"), Column("shard_row", "<i4"))
 
 #: Columns of a manifest: the files.
-SHARD_COLUMNS = (
-    Column("name"),
-    Column("n_images", "<i8"),
-    Column("size_bytes", "<i8"),
-    Column("sha256", "|u1", 32),
-)
+SHARD_COLUMNS = (Column("name"), Column("n_images", "<i8"), Column("size_bytes", "<i8"), Column("sha256", "|u1", 32))
 
 
 def column_layers(batch: FeatureBatch, pooled_layers: Sequence[str]) -> tuple[str, ...]:

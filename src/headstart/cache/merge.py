@@ -99,12 +99,7 @@ class Descriptions:
         if UNKNOWN in numbers:
             unknown = refs[int(np.argmax(numbers == UNKNOWN))]
             raise CacheError(f"{unknown.path} has the label {unknown.label!r}, which is not among the classes.")
-        return {
-            **ref_columns(refs),
-            **self.columns,
-            "notes": lambda: self.notes,
-            "label": numbers,
-        }
+        return {**ref_columns(refs), **self.columns, "notes": lambda: self.notes, "label": numbers}
 
     def header(self, failures: Sequence[Failure], layout: str, info: Mapping[str, Any]) -> Header:
         """Return the root attributes; versions are those of all sources and of the running software."""
