@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from headstart.texts import counted, printable
-from headstart_cli.command_options import Cache
+from headstart_cli.command_options import Cache, Json
 from headstart_cli.console import err, out, print_first, print_json, said, shown, write_text
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def inspect(
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="With --quality: also write the findings as an HTML page.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show classes, recipe, size and failures of a cache, or with --quality problems of its images.
 

@@ -67,17 +67,14 @@ def cells(head: SavedHead) -> Iterator[tuple[str, ...]]:
         return
     from headstart.bundles.metadata import recipe_in_short
 
-    def text(value: str) -> str:
-        return shown(value)
-
     spec = head.metadata.spec
-    yield f"[bold]{text(head.path.name)}[/]", text(spec.type) if spec.type not in head.path.name else ""
-    yield f"{text(', '.join(spec.features))} ({text(spec.scaling)})", text(head.cache)
+    yield f"[bold]{shown(head.path.name)}[/]", shown(spec.type) if spec.type not in head.path.name else ""
+    yield f"{shown(', '.join(spec.features))} ({shown(spec.scaling)})", shown(head.cache)
     yield (
         "" if head.accuracy is None else f"[bold]{head.accuracy:.3f}[/]",
         "" if head.interval is None else f"{head.interval[0]:.3f}–{head.interval[1]:.3f}",
         "" if head.n_scored is None else counted(head.n_scored),
     )
-    yield tuple(text(part) for part in recipe_in_short(head.metadata.recipe))
+    yield tuple(shown(part) for part in recipe_in_short(head.metadata.recipe))
     size = f"{head.size_bytes / 1e6:,.1f} MB" if head.size_bytes >= 1e6 else f"{head.size_bytes / 1e3:.0f} kB"
-    yield text(head.metadata.created[:10]), size
+    yield shown(head.metadata.created[:10]), size
