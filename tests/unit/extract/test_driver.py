@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 #: Bytes an image at most that a driver holds at its peak: 0.75 GiB of a million, beside what starts any of them.
 LIMIT = 800
 
-FEW, MANY = 1_000, 3_000
+FEW, MANY = 2_000, 5_000
 
 
 class Recipes:
