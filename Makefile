@@ -22,6 +22,9 @@ TORCH := torch>=2.6
 # Three of them on two cores: tests that start processes or a cluster wait for these.
 PARALLEL := -n 3 --dist loadscope --max-worker-restart 0
 
+# Tests start many processes, which begin sooner with compiled modules.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test check cover docs bench hooks clean
 
 help:

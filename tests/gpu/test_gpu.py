@@ -18,7 +18,7 @@ from headstart.cache.reader import open_cache
 from headstart.extract.network import first_images
 from headstart.extract.options import SHARD_IMAGES, ExtractOptions
 from headstart.extract.pipeline import Pipeline
-from headstart.extract.run import chunks, extract_features
+from headstart.extract.run import extract_features
 from headstart.extract.shard_jobs import Shard, ShardJob
 from headstart.images import read_ahead
 from headstart.images.discovery.scan import ImageSet, discover
@@ -110,7 +110,8 @@ def test_the_device_is_kept_busy(
     )
     refs = (list(photographs.refs) * (n_images // len(photographs.refs) + 1))[:n_images]
     options, job = ExtractOptions(), ShardJob(photographs.root, photographs.class_names)
-    shards = [Shard(tmp_path / f"{i}.h5", part) for i, part in enumerate(chunks(refs, options.file_images))]
+    size = options.file_images
+    shards = [Shard(tmp_path / f"{start}.h5", refs[start : start + size]) for start in range(0, len(refs), size)]
     backbone.forward(pixels[: backbone.batch_size])  # compiles
 
     with tf.device(gpu(0).tensorflow_name):
