@@ -193,7 +193,7 @@ class ImageKeys:
 
 def fitted_on(sha256: Sequence[str], digests: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Return a mask of the training images, given the digests stored in a saved head."""
-    found: NDArray[np.bool_] = np.isin(short_digests(sha256), digests)
+    found: NDArray[np.bool_] = np.isin(short_digests(sha256), digests, kind="sort")
     return found
 
 
@@ -256,7 +256,7 @@ def _images_in(place: Path, recipe: Recipe, wanted: NDArray[np.uint64]) -> Image
         with open_cache(place) as opened:
             if recipe.differences(opened.recipe):
                 return None
-            rows = np.flatnonzero(np.isin(short_digests(opened.sha256), wanted))
+            rows = np.flatnonzero(np.isin(short_digests(opened.sha256), wanted, kind="sort"))
             return ImageKeys.of(opened, rows) if len(rows) else None
     except (HeadstartError, OSError):
         return None

@@ -255,7 +255,7 @@ def _rows_with(digests: Collection[bytes], sources: Sequence[KnownRows], usable:
     heads = np.unique(np.frombuffer(b"".join(digest[:8] for digest in wanted), np.uint64))
     for source in sources:
         array = source.rows.sha256.array
-        for row in np.flatnonzero(np.isin(array[:, :8].copy().view(np.uint64)[:, 0], heads)).tolist():
+        for row in np.flatnonzero(np.isin(array[:, :8].copy().view(np.uint64)[:, 0], heads, kind="sort")).tolist():
             digest = array[row].tobytes()
             if digest in wanted and usable[start + row]:
                 found.setdefault(digest, start + row)

@@ -14,6 +14,7 @@ from headstart.export import classifier
 HEAD = Path(__file__).resolve().parents[2] / "data" / "bundles_v1" / "logistic"
 
 
+@pytest.mark.filterwarnings("ignore:.* was fitted with scikit-learn")
 def test_a_head_on_an_int8_network_is_not_exported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     bundle = load_bundle(HEAD)
     changed = replace(
