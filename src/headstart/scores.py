@@ -29,6 +29,9 @@ ECE_BINS = 15
 #: Standard normal quantile of 97.5 %.
 Z_95 = 1.959963984540054
 
+#: Significance level of tests.
+ALPHA = 0.05
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:

@@ -13,7 +13,7 @@ from scipy import stats
 
 from headstart.errors import DataError
 from headstart.evaluate.intervals import CV_VARIANCE, Units, estimate, unseen
-from headstart.scores import Estimate
+from headstart.scores import ALPHA, Estimate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,9 +46,6 @@ TEST_METHOD = (
     "differences over units of related images, multiplied by 1.4 since the heads of cross-validation share training images, "
     "plus one more pair of units on which the heads differ"
 )
-
-#: Significance level.
-ALPHA = 0.05
 
 
 def corrected(

@@ -22,11 +22,11 @@ from headstart.evaluate.targets import encoded, target_named
 from headstart.exchange.prediction_table import fold_names
 from headstart.heads.catalogue import default_spec, head_kind, make_head
 from headstart.heads.parameters import is_number
-from headstart.report.comparison import Comparison, Cost, HeadResult
+from headstart.report.comparison import MAJORITY, Comparison, Cost, HeadResult, fit_command, ranked, recommend
 from headstart.runtime import usable_cores
 from headstart.scores import class_index, metric_named
 from headstart.selection.comparison_images import described, join
-from headstart.selection.comparison_setup import MAJORITY, Bench, CompareOptions, is_baseline, prepare
+from headstart.selection.comparison_setup import Bench, CompareOptions, is_baseline, prepare
 from headstart.selection.costs import head_milliseconds, learning_curve, saved_bytes, watched_memory
 from headstart.selection.cross_validation import (
     Trial,
@@ -37,7 +37,6 @@ from headstart.selection.cross_validation import (
     search_notes,
     try_all,
 )
-from headstart.selection.recommendation import fit_command, ranked, recommend
 from headstart.selection.search import candidates, read_features
 
 if TYPE_CHECKING:

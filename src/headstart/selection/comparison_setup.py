@@ -17,6 +17,7 @@ from headstart.evaluate.near_duplicates import last_block, near_units
 from headstart.evaluate.splits import connected_units, joined_units
 from headstart.evaluate.targets import target_named
 from headstart.heads.catalogue import HEAD_TYPES, head_kind
+from headstart.report.comparison import MAJORITY
 from headstart.scores import Criterion, class_index
 from headstart.selection.comparison_images import Images, divide_images
 from headstart.selection.search import N_SPLITS
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from headstart.selection.comparison_images import Source
     from headstart.selection.cross_validation import Pool, Tables
     from headstart.types import HeadSpec
-
-#: Name of the baseline that predicts the class frequencies.
-MAJORITY = "majority"
 
 
 def is_baseline(name: str) -> bool:

@@ -8,7 +8,8 @@ from scipy import stats
 
 from headstart.errors import DataError
 from headstart.evaluate.intervals import CV_VARIANCE, Influence, Units
-from headstart.evaluate.significance import ALPHA, differences, range_test
+from headstart.evaluate.significance import differences, range_test
+from headstart.scores import ALPHA
 
 
 def of_rows(right: np.ndarray) -> Influence:

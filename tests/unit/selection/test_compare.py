@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 from headstart.errors import DataError, HeadstartError, ParameterError
-from headstart.report.comparison import Comparison
+from headstart.report.comparison import Comparison, recommend
 from headstart.scores import METRICS, Estimate
 from headstart.selection.compare import compare_heads
 from headstart.selection.comparison_setup import CompareOptions
 from headstart.selection.costs import draw, watched_memory
-from headstart.selection.recommendation import recommend
 from labelled import labelled_cache
 
 pytestmark = pytest.mark.slow
