@@ -1,4 +1,4 @@
-"""Metrics, the influence of each row on them, and confidence intervals."""
+"""Metrics, the influence of each row on them, and confidence intervals: of accuracy and all others."""
 
 from __future__ import annotations
 

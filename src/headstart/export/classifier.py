@@ -25,7 +25,6 @@ class HeadLayers:
     """Layers from scaled features to probabilities."""
 
     layers: tuple[Layer, ...]  # in order
-    normalised: bool  # whether to divide each row of outputs by its sum
     #: Class index of each output; classes without a training image have none; shape (n_outputs,)
     columns: NDArray[np.int64]
     #: Number of equally wide parts of a row that go through the layers separately; the outputs are averaged
@@ -49,7 +48,7 @@ def as_layers(classifier: Any) -> HeadLayers:
         )
     layers = classifier.to_layers()
     columns = np.asarray(classifier.classes_, np.int64)
-    return HeadLayers(layers, layers[-1].normalised, columns, getattr(classifier, "views", 1))
+    return HeadLayers(layers, columns, getattr(classifier, "views", 1))
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,7 +143,7 @@ def _classify(form: HeadLayers, n_classes: int, features: Any) -> Any:
     for number, layer in enumerate(form.layers):
         name = "head" if number == len(form.layers) - 1 else f"hidden_{number}"
         features = _dense(layer.kernel, layer.bias, layer.activation, name)(features)
-    if form.normalised:
+    if form.layers[-1].normalised:
         features = features / keras.ops.sum(features, axis=-1, keepdims=True)
     if form.views > 1:
         features = keras.layers.GlobalAveragePooling1D(name="mean_of_views")(features)

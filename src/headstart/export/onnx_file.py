@@ -304,7 +304,7 @@ def _classify(graph: Graph, features: str, request: Request) -> None:
         features = graph.add("Reshape", features, graph.constant([-1, width], np.int64))
     for layer in form.layers:
         features = activate(graph, layer, graph.add("Gemm", features, *map(graph.constant, (layer.kernel, layer.bias))))
-    if form.normalised:
+    if form.layers[-1].normalised:
         sums = graph.add("ReduceSum", features, graph.constant([1], np.int64), keepdims=1)
         features = graph.add("Div", features, sums)
     if form.views > 1:

@@ -129,11 +129,8 @@ class DenseHead(Head):
         """
         X, y = validate_data(self, X, y, dtype=np.float32)
         codes, seed = self._start(X.shape[1], y)
-        train = np.arange(len(X))
-        watched: Watched = []
-        if self.early_stopping:
-            train, held_out = self._hold_out(codes, seed)
-            watched = [(X[held_out], codes[held_out])]
+        train, held_out = self._divide(codes, seed)
+        watched: Watched = [(X[held_out], codes[held_out])] if len(held_out) else []
         weights = self._weights(y)
         data = (as_views(X, self.views), codes.astype(np.int32).repeat(self.views), weights.repeat(self.views))
         run_epoch = compile_epoch(self.network_, self._descent(len(train)), data)
@@ -154,9 +151,7 @@ class DenseHead(Head):
             )
         self.n_features_in_ = rows.shape[1]
         codes, seed = self._start(rows.shape[1], y)
-        train, held_out = np.arange(len(codes)), np.arange(0)
-        if self.early_stopping:
-            train, held_out = self._hold_out(codes, seed)
+        train, held_out = self._divide(codes, seed)
         weights = self._weights(y)
 
         def take(numbers: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -206,7 +201,10 @@ class DenseHead(Head):
         self.network_ = self._network(n_features, seed)
         return codes, seed
 
-    def _hold_out(self, codes: NDArray[np.intp], seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    def _divide(self, codes: NDArray[np.intp], seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return the rows to train on, and those that early stopping holds out."""
+        if not self.early_stopping:
+            return np.arange(len(codes)), np.arange(0)
         held_out = hold_out(codes, self.validation_fraction, seed=seed)
         if not len(held_out):
             raise DataError(

@@ -40,6 +40,7 @@ class LinearClassifier(LinearHead):
     tol: float
     max_iter: int
     reduce: bool = True
+    _loss: Callable[..., Loss]
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> LinearClassifier:
         """Fit on rows of features, an array or CSR matrix of shape (n_samples, n_features), with labels and weights."""
@@ -61,8 +62,6 @@ class LinearClassifier(LinearHead):
                 stacklevel=2,
             )
         return self
-
-    _loss: Callable[..., Loss]
 
     def _solve(self, rows: Any, loss: Any) -> Solution:
         return solve_alone(rows, loss, self.C, tol=self.tol, max_iter=self.max_iter)

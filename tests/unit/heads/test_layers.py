@@ -36,7 +36,7 @@ def apply(form: HeadLayers, X: np.ndarray) -> np.ndarray:
     for layer in form.layers:
         X = functions[layer.activation](X @ layer.kernel + layer.bias)
     X = X.reshape(n_rows, form.views, -1).mean(axis=1)
-    return X / X.sum(axis=1, keepdims=True) if form.normalised else X
+    return X / X.sum(axis=1, keepdims=True) if form.layers[-1].normalised else X
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
@@ -62,7 +62,7 @@ def test_layers_give_the_mean_over_the_views_of_a_row() -> None:
 
 
 def test_columns_that_are_in_place_need_no_matrix() -> None:
-    form = HeadLayers((), False, np.arange(3))
+    form = HeadLayers((), np.arange(3))
     assert form.placement(3) is None
     assert form.placement(4) is not None
 
