@@ -29,13 +29,12 @@ from headstart.selection.comparison_images import described, join
 from headstart.selection.comparison_setup import Bench, CompareOptions, is_baseline, prepare
 from headstart.selection.costs import head_milliseconds, learning_curve, saved_bytes, watched_memory
 from headstart.selection.cross_validation import (
+    CrossValidation,
     Trial,
     best_trial,
     make_pool,
-    nested,
     probabilities_of,
     search_notes,
-    try_all,
 )
 from headstart.selection.search import candidates, read_features
 
@@ -148,26 +147,25 @@ def compare_one(bench: Bench, name: str, named: Sequence[Candidate]) -> HeadResu
     """Return how one head does: on the folds, on the held-out images, and what it costs."""
     if name == MAJORITY:
         return majority(bench)
-    options, labels = bench.options, bench.labels
+    options = bench.options
     specs = [specs_of(bench, name, number) for number in range(len(bench.sources))]
 
     def tables(source: int) -> Tables:
         return bench.tables(source, specs[source])
 
-    found = nested(
+    course = CrossValidation(
         specs,
         tables,
-        labels,
+        bench.labels,
         bench.folds,
         bench.inner_folds,
-        n_classes=len(bench.class_names),
-        pool=bench.pool,
-        criterion=bench.criterion,
+        len(bench.class_names),
+        bench.pool,
+        bench.criterion,
     )
+    found = course.run()
     several = sum(map(len, specs)) > 1
-    trials, search_seconds = (
-        try_all(specs, tables, labels, bench.folds.splits, bench.pool, bench.criterion) if several else ([], 0.0)
-    )
+    trials, search_seconds = course.try_all(bench.folds.splits) if several else ([], 0.0)
     best = best_trial(trials) if several else Trial(specs[0][0], ())
     head, cost = fit_and_measure(bench, best, tables, search_seconds)
     held_out = held_out_probabilities(bench, best, head)
@@ -183,9 +181,7 @@ def compare_one(bench: Bench, name: str, named: Sequence[Candidate]) -> HeadResu
         fold_settings=tuple(setting(one, specs[one.source], named) for one in found.chosen) if several else (),
         held_out=bench.held_out_score(held_out),
         held_out_probabilities=held_out,
-        learning_curve=learning_curve(tables, found.chosen, labels, bench.folds, options.random_state)
-        if options.learning_curve
-        else (),
+        learning_curve=learning_curve(course, found.chosen, options.random_state) if options.learning_curve else (),
         notes=(*found.notes, *(search_notes(trials, best) if several else ())),
         cache=named[best.source].title if named else "",
     )

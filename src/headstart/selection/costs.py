@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headstart.bundles.bundle import Bundle
-    from headstart.evaluate.folds import Fold, Folds
-    from headstart.selection.cross_validation import Tables, TablesOf, Trial
+    from headstart.evaluate.folds import Fold
+    from headstart.selection.cross_validation import CrossValidation, Tables, Trial
     from headstart.types import Backbone, HeadSpec
 
 #: Images predicted at a time when latency is measured, how often at most, and after how many seconds no other round begins.
@@ -113,20 +113,19 @@ def saved_bytes(bundle: Bundle) -> int:
 STEPS = (2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
-def learning_curve(
-    tables: TablesOf, chosen: Sequence[Trial], labels: NDArray[np.int64], folds: Folds, random_state: int
-) -> tuple[CurvePoint, ...]:
+def learning_curve(course: CrossValidation, chosen: Sequence[Trial], random_state: int) -> tuple[CurvePoint, ...]:
     """Return accuracy on the folds' test images, fitted on some images of each class of their training rows, ascending.
 
     ``chosen`` are the setting and cache that each fold chose with all of its images; the images of a smaller fit are
     among those of a larger one. The interval is that of the mean over the folds (Student's t), which knows nothing of
     their common images.
     """
+    labels, folds = course.labels, course.folds
     largest = int(np.bincount(labels[folds.splits[0].train]).max())
     steps = [*(step for step in STEPS if step < largest), largest]
     accuracy, sizes = np.zeros((len(steps), len(chosen))), np.zeros((len(steps), len(chosen)))
     for source, of_source in by_source(chosen).items():
-        own = tables(source)
+        own = course.tables(source)
         for fold in of_source:
             for number, step in enumerate(steps):
                 accuracy[number, fold], sizes[number, fold] = fit_some(

@@ -203,100 +203,73 @@ class Nested:
     notes: tuple[str, ...] = ()  # warnings of the fits
 
 
-def nested(
-    specs: Sequence[Sequence[HeadSpec]],
-    tables: TablesOf,
-    labels: NDArray[np.int64],
-    folds: Folds,
-    inner: InnerFolds,
-    *,
-    n_classes: int,
-    pool: Pool,
-    criterion: Criterion = ACCURACY,
-) -> Nested:
-    """Return how a type of head does on each fold, the setting chosen among ``specs`` on the fold's training rows alone.
+@dataclass(frozen=True, slots=True)
+class CrossValidation:
+    """A type of head on folds; its setting, and its cache, are chosen anew on the training rows of each fold."""
 
-    ``specs`` are its settings for each cache, the simplest first; a single one in all is not searched. ``tables`` returns
-    the rows of a cache, in the same order for all, and ``inner`` the folds of the training rows of a fold.
-    """
-    chosen = choose(specs, tables, labels, folds, inner, pool=pool, criterion=criterion)
-    sums, counts = np.zeros((len(labels), n_classes)), np.zeros(len(labels))
-    accuracy, notes = np.zeros(len(chosen)), []
-    for source, of_source in by_source(chosen).items():
-        splits = [folds.splits[fold] for fold in of_source]
-        own = [chosen[fold].spec for fold in of_source]
-        parts, said = fit_folds(own, tables(source), labels, splits, n_classes, pool)
-        notes += said
-        for fold, split, probabilities in zip(of_source, splits, parts, strict=True):
-            sums[split.test] += probabilities
-            counts[split.test] += 1
-            accuracy[fold] = float((probabilities.argmax(axis=1) == labels[split.test]).mean())
-    return Nested(tuple(chosen), sums / counts[:, None], tuple(accuracy.tolist()), tuple(dict.fromkeys(notes)))
+    specs: Sequence[
+        Sequence[HeadSpec]
+    ]  # settings for each cache, the simplest first; a single one in all is not searched
+    tables: TablesOf  # in the same order for all caches
+    labels: NDArray[np.int64]  # of the rows of the tables
+    folds: Folds
+    inner: InnerFolds
+    n_classes: int
+    pool: Pool
+    criterion: Criterion = ACCURACY
+
+    def run(self) -> Nested:
+        """Return how the head does on each fold."""
+        chosen, labels = self.choose(), self.labels
+        sums, counts = np.zeros((len(labels), self.n_classes)), np.zeros(len(labels))
+        accuracy, notes = np.zeros(len(chosen)), []
+        for source, of_source in by_source(chosen).items():
+            tables, splits = self.tables(source), [self.folds.splits[fold] for fold in of_source]
+            specs = [chosen[fold].spec for fold in of_source]
+            matrices = {(spec.features, spec.scaling): tables[spec.features, spec.scaling].raw for spec in specs}
+            shared, in_threads = (
+                Fits(specs, matrices, labels, splits, self.n_classes),
+                not head_kind(specs[0].type).keras,
+            )
+            parts, said = self.pool.map(fit_fold, shared, [(n,) for n in range(len(splits))], in_threads=in_threads)
+            notes += said
+            for fold, split, probabilities in zip(of_source, splits, parts, strict=True):
+                sums[split.test] += probabilities
+                counts[split.test] += 1
+                accuracy[fold] = float((probabilities.argmax(axis=1) == labels[split.test]).mean())
+        return Nested(tuple(chosen), sums / counts[:, None], tuple(accuracy.tolist()), tuple(dict.fromkeys(notes)))
+
+    def choose(self) -> list[Trial]:
+        """Return the setting and the cache that each fold's training rows choose."""
+        only, *more = [spec for of_source in self.specs for spec in of_source]
+        if not more:
+            return [Trial(only, ())] * len(self.folds.splits)
+        parts = [self.inner(split.train).splits for split in self.folds.splits]
+        trials, _ = self.try_all([fold for part in parts for fold in part])
+        chosen, start = [], 0
+        for part in parts:
+            end = start + len(part)
+            chosen.append(best_trial([replace(trial, fold_scores=trial.fold_scores[start:end]) for trial in trials]))
+            start = end
+        return chosen
+
+    def try_all(self, splits: Sequence[Fold]) -> tuple[list[Trial], float]:
+        """Return a trial for each setting of each cache, and the seconds that they took, features in memory."""
+        trials: list[Trial] = []
+        seconds = 0.0
+        for source, of_source in enumerate(self.specs):
+            tables = self.tables(source)
+            start = time.perf_counter()
+            found = cross_validate(of_source, tables, self.labels, splits, pool=self.pool, criterion=self.criterion)
+            seconds += time.perf_counter() - start
+            trials += [replace(trial, source=source) for trial in found]
+        return trials, seconds
 
 
 def by_source(chosen: Sequence[Trial]) -> dict[int, list[int]]:
     """Return the folds that chose each cache, so that one cache's rows at a time are needed."""
     sources = sorted({one.source for one in chosen})
     return {source: [fold for fold, one in enumerate(chosen) if one.source == source] for source in sources}
-
-
-def choose(
-    specs: Sequence[Sequence[HeadSpec]],
-    tables: TablesOf,
-    labels: NDArray[np.int64],
-    folds: Folds,
-    inner: InnerFolds,
-    *,
-    pool: Pool,
-    criterion: Criterion = ACCURACY,
-) -> list[Trial]:
-    """Return the setting and the cache that each fold's training rows choose."""
-    only, *more = [spec for of_source in specs for spec in of_source]
-    if not more:
-        return [Trial(only, ())] * len(folds.splits)
-    parts = [inner(split.train).splits for split in folds.splits]
-    trials, _ = try_all(specs, tables, labels, [fold for part in parts for fold in part], pool, criterion)
-    chosen, start = [], 0
-    for part in parts:
-        end = start + len(part)
-        chosen.append(best_trial([replace(trial, fold_scores=trial.fold_scores[start:end]) for trial in trials]))
-        start = end
-    return chosen
-
-
-def try_all(
-    specs: Sequence[Sequence[HeadSpec]],
-    tables: TablesOf,
-    labels: NDArray[np.int64],
-    splits: Sequence[Fold],
-    pool: Pool,
-    criterion: Criterion,
-) -> tuple[list[Trial], float]:
-    """Return a trial for each setting of each cache, and the seconds that they took, features in memory."""
-    trials: list[Trial] = []
-    seconds = 0.0
-    for source, of_source in enumerate(specs):
-        own = tables(source)
-        start = time.perf_counter()
-        found = cross_validate(of_source, own, labels, splits, pool=pool, criterion=criterion)
-        seconds += time.perf_counter() - start
-        trials += [replace(trial, source=source) for trial in found]
-    return trials, seconds
-
-
-def fit_folds(
-    specs: Sequence[HeadSpec],
-    tables: Tables,
-    labels: NDArray[np.int64],
-    splits: Sequence[Fold],
-    n_classes: int,
-    pool: Pool,
-) -> tuple[list[NDArray[np.float64]], list[str]]:
-    """Return each fold's probabilities of its test rows, by its own setting, and what the fits warned of."""
-    matrices = {(spec.features, spec.scaling): tables[spec.features, spec.scaling].raw for spec in specs}
-    shared = Fits(specs, matrices, labels, splits, n_classes)
-    tasks = [(fold,) for fold in range(len(splits))]
-    return pool.map(fit_fold, shared, tasks, in_threads=not head_kind(specs[0].type).keras)
 
 
 @dataclass(frozen=True, slots=True)

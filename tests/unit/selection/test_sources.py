@@ -21,7 +21,7 @@ from headstart.report.html_pages import benchmark_page
 from headstart.selection import comparison_images
 from headstart.selection.compare import compare_heads
 from headstart.selection.comparison_setup import Bench
-from headstart.selection.cross_validation import LocalPool, choose
+from headstart.selection.cross_validation import CrossValidation, LocalPool
 from headstart_cli.app import COMMANDS, make_app
 from labelled import labelled_cache
 
@@ -92,14 +92,17 @@ def test_the_choice_inside_of_a_fold_never_sees_its_test_rows() -> None:
     leaky[test] = 10 * np.eye(3)[labels[test]]
     spec = default_spec("ridge", scaling="none")
     tables = [{(spec.features, "none"): Table(X.astype(np.float32), spec.features, "none")} for X in (leaky, told)]
-    (chosen,) = choose(
+    folds = Folds((Fold(train, test),), 1, 1, "one")
+    course = CrossValidation(
         [[spec], [spec]],
         tables.__getitem__,
         labels,
-        Folds((Fold(train, test),), 1, 1, "one"),
+        folds,
         lambda rows: inner_folds(rows, labels),
+        n_classes=3,
         pool=LocalPool(1),
     )
+    (chosen,) = course.choose()
     assert chosen.source == 1
 
 
