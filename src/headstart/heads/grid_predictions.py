@@ -17,6 +17,7 @@ import numpy as np
 from scipy.special import expit, softmax
 from sklearn.utils.class_weight import compute_class_weight
 
+from headstart.heads.base import both_sides
 from headstart.heads.by_import_path import imported
 from headstart.heads.catalogue import full_params, head_kind, make_classifier
 from headstart.heads.fitting.linear_path import solve_path
@@ -142,13 +143,19 @@ def logistic_path(rows: Division, settings: Settings) -> Iterator[Outcome]:
     mean = rows.X.mean(axis=0)  # its intercept is free, so centring changes nothing but the number of steps
     centred = replace(rows, X=rows.X - mean, X_test=rows.X_test - mean)
     for number, scores, solution, classes in along_path(centred, settings, Deviance):
-        yield Outcome(number, classes[winners(scores)], solution.converged, logistic_probabilities(scores), classes)
+        yield Outcome(
+            number,
+            classes[both_sides(scores).argmax(axis=1)],
+            solution.converged,
+            logistic_probabilities(scores),
+            classes,
+        )
 
 
 def linear_svm_path(rows: Division, settings: Settings) -> Iterator[Outcome]:
     """Yield the outcomes of linear SVMs, without probabilities."""
     for number, scores, solution, classes in along_path(rows, settings, SquaredHinge.of_classes):
-        yield Outcome(number, classes[winners(scores)], solution.converged)
+        yield Outcome(number, classes[both_sides(scores).argmax(axis=1)], solution.converged)
 
 
 def along_path(
@@ -173,7 +180,7 @@ def along_ridge(rows: Division, settings: Settings) -> Iterator[Outcome]:
         alphas = [settings[number]["alpha"] for number in group]
         path = ridge_path(rows.X, signs(codes, len(classes)), alphas, weights=weights)
         for number, coef, intercept in zip(group, path.coefs, path.intercepts, strict=True):
-            yield Outcome(number, classes[winners(rows.X_test @ coef.T + intercept)])
+            yield Outcome(number, classes[both_sides(rows.X_test @ coef.T + intercept).argmax(axis=1)])
 
 
 def with_kernels(rows: Division, settings: Settings) -> Iterator[Outcome]:
@@ -199,12 +206,6 @@ def one_by_one(head_type: str, rows: Division, settings: Settings, random_state:
         found = classifier.predict_proba(rows.X_test)
         classes = classifier.classes_
         yield Outcome(number, classes[found.argmax(axis=1)], probabilities=found, classes=classes)
-
-
-def winners(scores: NDArray[np.float64]) -> Codes:
-    """Return the class with the highest score of each row; a single column decides between two."""
-    best: Codes = scores.argmax(axis=1) if scores.shape[1] > 1 else (scores.ravel() > 0).astype(np.intp)
-    return best
 
 
 def logistic_probabilities(scores: NDArray[np.float64]) -> NDArray[np.float64]:

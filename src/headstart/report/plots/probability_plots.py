@@ -172,33 +172,33 @@ def _pair_of_plots(
     suffix: str,
     titles: tuple[str, str],
 ) -> list[Plot]:
-    """Return the ROC plot and the precision-recall plot; if all curves are good, their corner is enlarged."""
     roc, precision = zip(*pairs, strict=True)
-    roc_zoom = {"bounds": (0.42, 0.14, 0.55, 0.55), "x": (0, 0.2), "y": (0.8, 1.004)}
-    recall_zoom = {"bounds": (0.13, 0.14, 0.55, 0.55), "x": (0.8, 1.004), "y": (0.8, 1.004)}
+    return [
+        _plot_of_curves(comparison, heads, roc, f"roc{suffix}", titles[0], roc=True),
+        _plot_of_curves(comparison, heads, precision, f"precision-recall{suffix}", titles[1], roc=False),
+    ]
 
-    def paint_roc(figure: Any) -> None:
+
+def _plot_of_curves(
+    comparison: Comparison, heads: Sequence[HeadResult], made: Sequence[Curve], name: str, title: str, *, roc: bool
+) -> Plot:
+    """Return the plot of ROC or of precision-recall curves; if all are good, their corner is enlarged."""
+
+    def paint(figure: Any) -> None:
         axes = figure.add_subplot()
-        axes.plot([0, 1], [0, 1], color=ROLES["soft"], linewidth=0.8, linestyle=(0, (1, 3)))
-        paint(figure, axes, roc, "AUC", ("false positive rate", "true positive rate"), 0.93, roc_zoom)
-
-    def paint_recall(figure: Any) -> None:
-        paint(figure, figure.add_subplot(), precision, "AP", ("recall", "precision"), 0.9, recall_zoom)
-
-    def paint(
-        figure: Any, axes: Any, made: Sequence[Curve], measure: str, labels: tuple[str, str], good: float, corner: Any
-    ) -> None:
-        _paint_curves(axes, comparison, heads, made, measure)
+        if roc:
+            axes.plot([0, 1], [0, 1], color=ROLES["soft"], linewidth=0.8, linestyle=(0, (1, 3)))
+        _paint_curves(axes, comparison, heads, made, "AUC" if roc else "AP")
+        labels = ("false positive rate", "true positive rate") if roc else ("recall", "precision")
         axes.set(xlabel=labels[0], ylabel=labels[1])
-        if min(curve.area for curve in made) > good:
-            _zoom(axes, comparison, heads, made, **corner)
+        if min(curve.area for curve in made) > (0.93 if roc else 0.9):
+            left, x = (0.42, (0, 0.2)) if roc else (0.13, (0.8, 1.004))
+            _zoom(axes.inset_axes((left, 0.14, 0.55, 0.55)), comparison, heads, made, x)
         legend_below(figure, columns=2)
 
-    words = _area_words(heads, roc, "area under the curve"), _area_words(heads, precision, "average precision")
-    return [
-        draw(paint_roc, name=f"roc{suffix}", title=titles[0], description=words[0], height_pt=370),
-        draw(paint_recall, name=f"precision-recall{suffix}", title=titles[1], description=words[1], height_pt=370),
-    ]
+    areas = ", ".join(f"{head.name} {value_text(curve.area)}" for head, curve in zip(heads, made, strict=True))
+    description = f"{'Area under the curve' if roc else 'Average precision'}: {areas}."
+    return draw(paint, name=name, title=title, description=description, height_pt=370)
 
 
 def _paint_curves(
@@ -219,17 +219,10 @@ def _paint_curves(
 
 
 def _zoom(
-    axes: Any,
-    comparison: Comparison,
-    heads: Sequence[HeadResult],
-    made: Sequence[Curve],
-    *,
-    bounds: tuple[float, float, float, float],
-    x: tuple[float, float],
-    y: tuple[float, float],
+    inset: Any, comparison: Comparison, heads: Sequence[HeadResult], made: Sequence[Curve], x: tuple[float, float]
 ) -> None:
-    """Draw an enlarged corner in an empty part of the axes."""
-    inset = axes.inset_axes(bounds)
+    """Draw an enlarged upper corner in an empty part of the axes."""
+    y = (0.8, 1.004)
     _paint_curves(inset, comparison, heads, made)
     inset.set(xlim=x, ylim=y)
     inset.set_facecolor(ROLES["paper"])
@@ -240,8 +233,3 @@ def _zoom(
     for spine in inset.spines.values():
         spine.set_visible(True)
         spine.set_color(ROLES["line"])
-
-
-def _area_words(heads: Sequence[HeadResult], made: Sequence[Curve], measure: str) -> str:
-    words = [f"{head.name} {value_text(curve.area)}" for head, curve in zip(heads, made, strict=True)]
-    return f"{measure[0].upper()}{measure[1:]}: {', '.join(words)}."
