@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.bundles.bundle import Bundle, load_bundle
 from headstart.cache.reader import FeatureCache, open_cache
@@ -25,15 +26,10 @@ from headstart.images.discovery.refs import ImageRefs
 from headstart.images.discovery.scan import ImageSet, discover
 from headstart.images.load import sentences
 from headstart.predict import Predictor
-from headstart.scores import class_index
+from headstart.scores import Score, class_index
 from headstart.storage.address import Location, location
 from headstart.texts import class_name, did_you_mean
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.scores import Score
-    from headstart.types import Failure, ImageRow
+from headstart.types import Failure, ImageRow
 
 #: Treatment of images that the head has seen.
 Handling = Literal["left out", "included"]

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.bundles.bundle import Bundle, check_target, save_bundle, short_digests
 from headstart.bundles.trusted_types import check_savable
@@ -20,22 +21,15 @@ from headstart.errors import DataError
 from headstart.evaluate.held_out import Sides, divide, divide_caches
 from headstart.evaluate.leakage import seen_in_the_fit
 from headstart.evaluate.splits import connected_units
-from headstart.evaluate.targets import encoded, target_named
+from headstart.evaluate.targets import Target, encoded, target_named
 from headstart.exchange.prediction_table import ScoredImages, predictions_csv, split_names
 from headstart.heads.by_import_path import fit_with_checks
 from headstart.heads.catalogue import default_spec, make_head
 from headstart.heads.out_of_core import Memory, ReadRows, fit_streamed, matrix_fits
-from headstart.scores import Criterion, class_index, metric_named
+from headstart.scores import Criterion, Score, class_index, metric_named
 from headstart.selection.search import Search, SearchResult, candidates, read_features, search_head, what_to_search
-from headstart.types import SINGLE_LABEL
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.evaluate.targets import Target
-    from headstart.scores import Score
-    from headstart.storage.address import Location
-    from headstart.types import HeadSpec
+from headstart.storage.address import Location
+from headstart.types import SINGLE_LABEL, HeadSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.errors import ParameterError
 from headstart.texts import class_name, did_you_mean, json_value, listed
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 #: Metrics that depend on the probabilities; the others depend on the predicted classes only.
 PROBABILITY_METRICS = frozenset({"roc_auc_ovr", "average_precision", "log_loss"})

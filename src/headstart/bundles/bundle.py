@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.bundles.metadata import (
     HEAD,
@@ -33,9 +34,6 @@ from headstart.safe_zip import digest, read_json
 from headstart.storage.replacement import replacing, restore
 from headstart.texts import reason_of
 from headstart.types import SINGLE_LABEL, FeatureBatch, HeadSpec, Recipe
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 #: Hexadecimal digits of eight bytes.
 SHORT = 16

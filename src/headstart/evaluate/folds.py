@@ -5,16 +5,14 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.errors import DataError
 from headstart.evaluate.splits import coded, joined_units, labelled
 from headstart.texts import counted, listed
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 #: Cost of putting all units of a class into one fold: more than any imbalance.
 TOGETHER = 1e6

@@ -6,19 +6,16 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from headstart.cache.reader import FeatureCache
 from headstart.errors import DataError, RecipeMismatchError
 from headstart.evaluate.splits import Split, split_by_caches, split_by_column, split_by_fraction
 from headstart.images.discovery.folder_layout import split_of
 from headstart.texts import counted, listed
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.cache.reader import FeatureCache
 
 #: Images named in an error.
 LISTED = 3

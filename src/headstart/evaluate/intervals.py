@@ -5,20 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import betaincinv
 
 from headstart.errors import DataError
 from headstart.scores import ECE_BINS, METRICS, Z_95, Estimate, wilson
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Floats = NDArray[np.float64]
-    Labels = NDArray[np.integer[Any]]
+Floats = NDArray[np.float64]
+Labels = NDArray[np.integer[Any]]
 
 #: Description of the intervals of a comparison, shown in reports.
 INTERVAL_METHOD = (

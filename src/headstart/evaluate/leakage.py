@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.bundles.bundle import short_digests
-from headstart.cache.reader import open_cache
+from headstart.cache.reader import FeatureCache, open_cache
 from headstart.cache.shards import is_cache
 from headstart.errors import HeadstartError
 from headstart.evaluate.folds import check_lengths
@@ -19,13 +20,7 @@ from headstart.evaluate.held_out import Sides
 from headstart.evaluate.near_duplicates import last_block, near_units
 from headstart.evaluate.splits import coded, connected_units
 from headstart.texts import counted
-from headstart.types import SPLITS
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.cache.reader import FeatureCache
-    from headstart.types import Recipe
+from headstart.types import SPLITS, Recipe
 
 Kind = Literal["identical", "group", "near"]
 

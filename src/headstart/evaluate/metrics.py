@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn import metrics
 
 from headstart.errors import DataError
 from headstart.evaluate.intervals import estimates, f1_interval, influences
 from headstart.scores import METRICS, Estimate, PositiveRates, Score, wilson
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 def score(

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from headstart.cache.reader import FeatureCache
 from headstart.errors import DataError
 from headstart.heads.transforms import design_matrix, signed_sqrt
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.cache.reader import FeatureCache
-    from headstart.types import FeatureBatch, Recipe
+from headstart.types import FeatureBatch, Recipe
 
 #: Cosine of mean-subtracted features from which images are near-duplicates. Measured on 35 photographs of ants and bees:
 #: JPEG quality 60 ≥ 0.978, brightened by 15 % ≥ 0.96 in 95 %, half the size or cropped by 6 % about 0.95; different

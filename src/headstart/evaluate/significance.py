@@ -6,20 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from headstart.errors import DataError
-from headstart.evaluate.intervals import CV_VARIANCE, Units, estimate, unseen
-from headstart.scores import ALPHA, Estimate
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.evaluate.intervals import Influence, Labels
-    from headstart.scores import Metric
+from headstart.evaluate.intervals import CV_VARIANCE, Influence, Labels, Units, estimate, unseen
+from headstart.scores import ALPHA, Estimate, Metric
 
 #: Description of the correction, shown in reports.
 SELECTION_METHOD = (

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
+from headstart.cache.reader import FeatureCache
 from headstart.errors import ParameterError
 from headstart.evaluate.metrics import score
 from headstart.evaluate.splits import labelled
 from headstart.heads.catalogue import head_kind
+from headstart.scores import Score
 from headstart.texts import did_you_mean
 from headstart.types import SINGLE_LABEL
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.cache.reader import FeatureCache
-    from headstart.scores import Score
 
 
 class Target(Protocol):

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.backbones.registry import check_runnable
 from headstart.backbones.weights import Weights, load_weights
 from headstart.bundles.bundle import Bundle, load_bundle
 from headstart.errors import HeadstartError
+from headstart.heads.base import Layer
 from headstart.heads.catalogue import heads_with
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.heads.base import Layer
 
 
 @dataclass(frozen=True, slots=True)

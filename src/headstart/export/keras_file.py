@@ -6,22 +6,18 @@ import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.backbones.vgg16 import BGR_MEANS, build_model
+from headstart.bundles.bundle import Bundle
 from headstart.cache.publish import writing
-from headstart.export.classifier import open_request
+from headstart.export.classifier import HeadLayers, Request, open_request
 from headstart.heads.parameters import GEM_POWER
 from headstart.heads.transforms import corners
 from headstart.runtime import import_keras
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.bundles.bundle import Bundle
-    from headstart.export.classifier import HeadLayers, Request
 
 #: Pooling → Keras layer.
 POOLING_LAYERS = {"flatten": "Flatten", "avg": "GlobalAveragePooling2D", "max": "GlobalMaxPooling2D"}

@@ -7,7 +7,7 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,12 +15,10 @@ from headstart.backbones.vgg16 import BGR_MEANS, VGG16
 from headstart.cache.publish import published_bytes
 from headstart.errors import HeadstartError, MissingExtraError
 from headstart.export.classifier import Request, open_request
+from headstart.heads.base import Layer
 from headstart.heads.parameters import GEM_POWER, POOLINGS
 from headstart.heads.transforms import corners
-
-if TYPE_CHECKING:
-    from headstart.heads.base import Layer
-    from headstart.types import Recipe
+from headstart.types import Recipe
 
 #: Versions of operators and file format supported by every runtime since 2023
 #: (https://github.com/onnx/onnx/blob/main/docs/Versioning.md).

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -13,9 +14,6 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from headstart.errors import DataError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 #: The temperature is sought between the largest and the smallest share of the scores' own spread that mean anything.
 LOG_BOUNDS = (-12.0, 12.0)

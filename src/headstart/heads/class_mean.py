@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import softmax
 from sklearn.utils.validation import validate_data
 
 from headstart.heads.base import Head, Layer, encode, fit_temperature, softmax_layer
 from headstart.heads.fitting.row_space import blocks
 from headstart.heads.out_of_core import dense
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 class ClassMeanHead(Head):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import StratifiedKFold
@@ -20,6 +21,8 @@ from headstart.heads.base import Head, Layer, encode, fit_temperature, hold_out
 from headstart.heads.catalogue import HEAD_TYPES
 from headstart.heads.fitting.dense_training import (
     Descent,
+    EpochRunner,
+    Watched,
     as_views,
     build_network,
     compile_epoch,
@@ -28,14 +31,8 @@ from headstart.heads.fitting.dense_training import (
     probabilities,
     run_epochs,
 )
-from headstart.heads.out_of_core import HeldOut, dense
+from headstart.heads.out_of_core import HeldOut, Rows, dense
 from headstart.heads.parameters import check_values
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.heads.fitting.dense_training import EpochRunner, Watched
-    from headstart.heads.out_of_core import Rows
 
 #: The smallest probability whose logarithm is a score: float32's smallest normal number.
 TINY = float(np.finfo(np.float32).tiny)

@@ -11,30 +11,25 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import expit, softmax
 from sklearn.utils.class_weight import compute_class_weight
 
 from headstart.heads.base import both_sides
 from headstart.heads.by_import_path import imported
 from headstart.heads.catalogue import full_params, head_kind, make_classifier
-from headstart.heads.fitting.linear_path import solve_path
-from headstart.heads.fitting.losses import Deviance, SquaredHinge
+from headstart.heads.fitting.linear_path import Solution, solve_path
+from headstart.heads.fitting.losses import Deviance, Loss, SquaredHinge
 from headstart.heads.fitting.row_space import row_space
 from headstart.heads.ridge import ridge_path, signs
 from headstart.heads.svm import numeric_gamma
 from headstart.heads.transforms import make_scaler
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.heads.fitting.linear_path import Solution
-    from headstart.heads.fitting.losses import Loss
-
-    Codes = NDArray[np.intp]
-    Settings = Sequence[Mapping[str, Any]]
+Codes = NDArray[np.intp]
+Settings = Sequence[Mapping[str, Any]]
 
 #: Scalings that look at one row at a time; the others are learned from the training rows.
 ROW_BY_ROW = frozenset({"sqrt-l2", "l2", "none"})

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
@@ -22,11 +23,7 @@ from headstart.heads.fitting.block_solvers import solve_by_blocks, solver_bytes
 from headstart.heads.fitting.linear_path import Solution, finish, solve_alone
 from headstart.heads.fitting.losses import Deviance, Loss, SquaredHinge, softmax
 from headstart.heads.fitting.row_space import no_space, row_space
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.heads.out_of_core import Rows
+from headstart.heads.out_of_core import Rows
 
 #: Steps after which a linear SVM is solved by Newton's method.
 EASY_STEPS = 50

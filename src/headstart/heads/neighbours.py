@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import validate_data
 
 from headstart.heads.base import Head, encode
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 class NeighboursHead(Head):

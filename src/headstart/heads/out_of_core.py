@@ -13,20 +13,18 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from headstart.errors import HeadstartError
 from headstart.heads.catalogue import head_kind, heads_with
 from headstart.runtime import free_bytes, size_text, used_bytes
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Indices = NDArray[np.int64]
-    PackedBlock = tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]
+Indices = NDArray[np.int64]
+PackedBlock = tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]
 
 log = logging.getLogger(__name__)
 

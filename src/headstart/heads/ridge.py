@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import linalg
 from scipy.special import softmax
 from sklearn.utils.class_weight import compute_sample_weight
@@ -16,12 +17,7 @@ from headstart.errors import DataError
 from headstart.heads.base import Layer, LinearHead, both_sides, encode, fit_temperature, hold_out, softmax_layer
 from headstart.heads.fitting.block_solvers import ridge_by_blocks, solver_bytes
 from headstart.heads.fitting.row_space import Centred
-from headstart.heads.out_of_core import of_blocks
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.heads.out_of_core import Rows
+from headstart.heads.out_of_core import Rows, of_blocks
 
 #: 1 − leverage of a row that its own target alone decides; below it, rounding is all that is left.
 LEAST_FREEDOM = 1e-10

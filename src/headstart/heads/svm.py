@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 from scipy.special import softmax
 from sklearn.calibration import CalibratedClassifierCV
@@ -17,10 +18,6 @@ from headstart.errors import DataError
 from headstart.heads.base import Head, Layer, calibrated_layer, encode, fit_temperature, softmax_layer
 from headstart.heads.fitting.row_space import row_space
 from headstart.heads.linear import LinearSVM
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 
 #: Tolerance of the linear SVM's solver: coefficients within about 0.2 % of the largest of the exact ones, nearer than
 #: ``LinearSVC`` comes by default.

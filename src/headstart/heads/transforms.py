@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScaler, normalize
@@ -15,9 +16,6 @@ from headstart.errors import HeadstartError
 from headstart.heads.parameters import GEM_POWER, POOLINGS, SCALINGS
 from headstart.texts import did_you_mean
 from headstart.types import FeatureBatch
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 def design_matrix(

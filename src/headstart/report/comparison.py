@@ -6,18 +6,14 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from headstart.report.text_tables import interval_text
-from headstart.scores import ALPHA
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from headstart.scores import Estimate, Metric, PositiveRates, Score
-    from headstart.types import HeadSpec, Recipe
-
+from headstart.scores import ALPHA, Estimate, Metric, PositiveRates, Score
+from headstart.types import HeadSpec, Recipe
 
 #: Name of the baseline that predicts the class frequencies.
 MAJORITY = "majority"

@@ -7,12 +7,13 @@ import io
 import json
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from headstart.report.comparison import Comparison, HeadResult
 from headstart.report.text_tables import (
     NOTHING,
     estimate_text,
@@ -25,12 +26,8 @@ from headstart.report.text_tables import (
     size,
     value_text,
 )
-from headstart.scores import METRICS, metric_title
+from headstart.scores import METRICS, Estimate, PositiveRates, metric_title
 from headstart.texts import counted, csv_cell, json_value, printable
-
-if TYPE_CHECKING:
-    from headstart.report.comparison import Comparison, HeadResult
-    from headstart.scores import Estimate, PositiveRates
 
 #: Headers that keep the table of scores within 80 columns.
 SHORT_TITLES = {

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.scores import ECE_BINS, wilson
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from numpy.typing import NDArray
-
-    Labels = NDArray[np.int64]
-    Floats = NDArray[np.floating]
-
+Labels = NDArray[np.int64]
+Floats = NDArray[np.floating]
 
 #: Vertices of a drawn curve.
 MOST_VERTICES = 200

@@ -8,20 +8,18 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from urllib.parse import quote
 
 from headstart.report import curve_points, text_tables
+from headstart.report.comparison import Comparison
 from headstart.report.comparison_text import expected_text
+from headstart.report.curve_points import ClassTally, MistakenCell
 from headstart.report.plots import probability_plots, score_plots
+from headstart.report.plots.svg import Plot
 from headstart.scores import METRICS
 from headstart.texts import printable
-
-if TYPE_CHECKING:
-    from headstart.report.comparison import Comparison
-    from headstart.report.curve_points import ClassTally, MistakenCell
-    from headstart.report.plots.svg import Plot
-    from headstart.types import HeadSpec
+from headstart.types import HeadSpec
 
 #: error: scores are invalid; warning: review needed; info: for information.
 Severity = Literal["error", "warning", "info"]

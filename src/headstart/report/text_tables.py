@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
+from headstart.scores import Estimate, PositiveRates, Score
 from headstart.texts import printable
-
-if TYPE_CHECKING:
-    from headstart.scores import Estimate, PositiveRates, Score
 
 #: Shown for undefined numbers.
 NOTHING = "–"

@@ -8,9 +8,10 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.bundles.bundle import Bundle
 from headstart.bundles.metadata import versions
@@ -22,14 +23,25 @@ from headstart.evaluate.targets import encoded, target_named
 from headstart.exchange.prediction_table import fold_names
 from headstart.heads.catalogue import default_spec, head_kind, make_head
 from headstart.heads.parameters import is_number
-from headstart.report.comparison import MAJORITY, Comparison, Cost, HeadResult, fit_command, ranked, recommend
+from headstart.report.comparison import (
+    MAJORITY,
+    Candidate,
+    Comparison,
+    Cost,
+    HeadResult,
+    fit_command,
+    ranked,
+    recommend,
+)
 from headstart.runtime import usable_cores
-from headstart.scores import class_index, metric_named
+from headstart.scores import Estimate, Metric, class_index, metric_named
 from headstart.selection.comparison_images import described, join
 from headstart.selection.comparison_setup import Bench, CompareOptions, is_baseline, prepare
 from headstart.selection.costs import head_milliseconds, learning_curve, saved_bytes, watched_memory
 from headstart.selection.cross_validation import (
     CrossValidation,
+    Tables,
+    TablesOf,
     Trial,
     best_trial,
     make_pool,
@@ -37,15 +49,8 @@ from headstart.selection.cross_validation import (
     search_notes,
 )
 from headstart.selection.search import candidates, read_features
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.report.comparison import Candidate
-    from headstart.scores import Estimate, Metric
-    from headstart.selection.cross_validation import Tables, TablesOf
-    from headstart.storage.address import Location
-    from headstart.types import HeadSpec
+from headstart.storage.address import Location
+from headstart.types import HeadSpec
 
 
 def compare_heads(

@@ -6,24 +6,21 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from headstart.cache.reader import FeatureCache
 from headstart.errors import DataError
 from headstart.evaluate.held_out import class_notes, same_images, scored_split, without_splits
 from headstart.evaluate.splits import labelled, split_by_column
+from headstart.heads.grid_predictions import Table
 from headstart.images.discovery.folder_layout import split_of
 from headstart.report.comparison import Candidate
 from headstart.selection.search import make_tables
 from headstart.texts import listed
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.cache.reader import FeatureCache
-    from headstart.heads.grid_predictions import Table
-    from headstart.types import HeadSpec, Recipe
+from headstart.types import HeadSpec, Recipe
 
 #: Values of a table, 64 MB, up to which it stays in memory while the heads look at another cache: averages do, maps do not.
 MAX_KEPT_VALUES = 16_000_000

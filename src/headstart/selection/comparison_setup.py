@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 
 from headstart.evaluate.folds import Folds, inner_folds, make_folds
@@ -18,18 +18,11 @@ from headstart.evaluate.splits import connected_units, joined_units
 from headstart.evaluate.targets import target_named
 from headstart.heads.catalogue import HEAD_TYPES, head_kind
 from headstart.report.comparison import MAJORITY
-from headstart.scores import Criterion, class_index
-from headstart.selection.comparison_images import Images, divide_images
+from headstart.scores import Criterion, Estimate, PositiveRates, Score, class_index
+from headstart.selection.comparison_images import Images, Source, divide_images
+from headstart.selection.cross_validation import Pool, Tables
 from headstart.selection.search import N_SPLITS
-from headstart.types import SINGLE_LABEL
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.scores import Estimate, PositiveRates, Score
-    from headstart.selection.comparison_images import Source
-    from headstart.selection.cross_validation import Pool, Tables
-    from headstart.types import HeadSpec
+from headstart.types import SINGLE_LABEL, HeadSpec
 
 
 def is_baseline(name: str) -> bool:

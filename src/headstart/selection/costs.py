@@ -11,24 +11,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
-from headstart.bundles.bundle import save_bundle
+from headstart.bundles.bundle import Bundle, save_bundle
+from headstart.evaluate.folds import Fold
 from headstart.heads.catalogue import make_head
 from headstart.report.comparison import CurvePoint
 from headstart.scores import Estimate
-from headstart.selection.cross_validation import by_source, probabilities_of
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.bundles.bundle import Bundle
-    from headstart.evaluate.folds import Fold
-    from headstart.selection.cross_validation import CrossValidation, Tables, Trial
-    from headstart.types import Backbone, HeadSpec
+from headstart.selection.cross_validation import CrossValidation, Tables, Trial, by_source, probabilities_of
+from headstart.types import Backbone, HeadSpec
 
 #: Images predicted at a time when latency is measured, how often at most, and after how many seconds no other round begins.
 BATCH_IMAGES, ROUNDS, ENOUGH_SECONDS = 256, 5, 2.0

@@ -8,9 +8,10 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.errors import HeadstartError
 from headstart.evaluate.folds import Fold, Folds
@@ -18,24 +19,18 @@ from headstart.evaluate.metrics import metric_values
 from headstart.heads.catalogue import head_kind, make_head
 from headstart.heads.grid_predictions import Outcome, Table, outcomes
 from headstart.heads.parameters import is_number
+from headstart.ray_cluster import RayPool
 from headstart.runtime import usable_cores
 from headstart.scores import ACCURACY, PROBABILITY_METRICS, Criterion, metric_named
+from headstart.types import HeadSpec
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.ray_cluster import RayPool
-    from headstart.types import HeadSpec
-
-    Pool: TypeAlias = "LocalPool | RayPool"
-
-    #: Features and scaling.
-    Key = tuple[tuple[str, ...], str]
-    Tables = Mapping[Key, Table]
-    #: Number of a cache → its rows.
-    TablesOf = Callable[[int], Tables]
-    #: Training rows of a fold → folds of them.
-    InnerFolds = Callable[[NDArray[np.int64]], Folds]
+#: Features and scaling.
+Key = tuple[tuple[str, ...], str]
+Tables = Mapping[Key, Table]
+#: Number of a cache → its rows.
+TablesOf = Callable[[int], Tables]
+#: Training rows of a fold → folds of them.
+InnerFolds = Callable[[NDArray[np.int64]], Folds]
 
 
 class LocalPool:
@@ -63,6 +58,9 @@ class LocalPool:
         return values, [str(warning.message) for warning in caught]
 
 
+Pool = LocalPool | RayPool
+
+
 def make_pool(engine: str, address: str | None, n_jobs: int | None) -> AbstractContextManager[Pool]:
     """Return the pool of an engine: ``local``, this process, or ``ray``, the workers of a cluster.
 
@@ -72,8 +70,6 @@ def make_pool(engine: str, address: str | None, n_jobs: int | None) -> AbstractC
     if engine == "local":
         return nullcontext(LocalPool(n_jobs))
     if engine == "ray":
-        from headstart.ray_cluster import RayPool
-
         return RayPool(address, n_jobs)
     raise HeadstartError(f"Unknown engine {engine!r}. Expected local or ray.")
 

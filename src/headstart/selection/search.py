@@ -6,22 +6,19 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
+from headstart.cache.reader import FeatureCache
 from headstart.evaluate.folds import make_folds
 from headstart.heads.catalogue import default_spec, head_kind
 from headstart.heads.grid_predictions import Table
 from headstart.heads.transforms import design_matrix
 from headstart.scores import ACCURACY, Criterion, metric_named
 from headstart.selection.cross_validation import Trial, best_trial, cross_validate, make_pool, search_notes
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.cache.reader import FeatureCache
-    from headstart.types import HeadSpec
+from headstart.types import HeadSpec
 
 #: Scope of a search: nothing, the parameters of the catalogue's grid that are not given, or the features too.
 Search = Literal["none", "params", "features"]

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 
 from headstart.heads.fitting.linear_path import Problem, Solution, curvatures, no_solution, slopes
-from headstart.heads.fitting.losses import minimise
-from headstart.heads.out_of_core import N_THREADS, of_blocks
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.heads.fitting.losses import Loss
-    from headstart.heads.out_of_core import Rows
+from headstart.heads.fitting.losses import Loss, minimise
+from headstart.heads.out_of_core import N_THREADS, Rows, of_blocks
 
 #: Maximum number of passes over the rows: a few minutes for hundreds of thousands of rows of a flattened map.
 MAX_PASSES = 100

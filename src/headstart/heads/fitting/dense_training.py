@@ -9,23 +9,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.errors import BundleError
+from headstart.heads.out_of_core import HeldOut
 from headstart.runtime import import_keras, import_tensorflow
 from headstart.safe_zip import check_members
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.heads.out_of_core import HeldOut
-
-    EpochRunner = Callable[[NDArray[np.int32]], tuple[float, float]]
-    Pair = tuple[NDArray[np.float32], NDArray[np.intp]]
-    Watched = HeldOut | list[Pair]
-    History = dict[str, list[float]]
+EpochRunner = Callable[[NDArray[np.int32]], tuple[float, float]]
+Pair = tuple[NDArray[np.float32], NDArray[np.intp]]
+Watched = HeldOut | list[Pair]
+History = dict[str, list[float]]
 
 #: Keras classes that a dense head is made of.
 KERAS_CLASSES = frozenset(

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import linalg, sparse
 
-from headstart.heads.fitting.losses import minimise
+from headstart.heads.fitting.losses import Loss, SquaredHinge, minimise
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.heads.fitting.losses import Loss, SquaredHinge
-
-    Vector = NDArray[np.float64]
+Vector = NDArray[np.float64]
 
 #: Smallest curvature of the mean loss by an intercept; below it (all rows right and certain) steps would be too long.
 MIN_CURVATURE = 1e-3

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import linalg, sparse
 
 from headstart.heads.catalogue import MAX_RANK
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 #: Numbers in one float64 block: 32 MiB.
 BLOCK_SIZE = 2**22

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.report import curve_points
+from headstart.report.comparison import Comparison, HeadResult
+from headstart.report.curve_points import Bin, Curve
 from headstart.report.plots.svg import ROLES, Plot, draw, legend_below, look, short, telling_heads
 from headstart.report.text_tables import value_text
 from headstart.scores import ECE_BINS
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from headstart.report.comparison import Comparison, HeadResult
-    from headstart.report.curve_points import Bin, Curve
 
 #: Maximum number of classes in a confusion matrix.
 MAX_CONFUSION_CLASSES = 40

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from headstart.report.comparison import Comparison, HeadResult
 from headstart.report.plots.svg import (
     ROLES,
     Plot,
@@ -18,9 +19,6 @@ from headstart.report.plots.svg import (
 )
 from headstart.report.text_tables import estimate_text, milliseconds, p_text, signed, value_text
 from headstart.scores import metric_title
-
-if TYPE_CHECKING:
-    from headstart.report.comparison import Comparison, HeadResult
 
 #: Stands for a duration of 0 on a logarithmic axis, in milliseconds.
 NO_TIME_MS = 1e-4

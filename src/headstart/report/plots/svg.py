@@ -8,16 +8,14 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import numpy as np
 
+from headstart.report.comparison import Comparison, HeadResult
 from headstart.report.text_tables import milliseconds
 from headstart.texts import printable
-
-if TYPE_CHECKING:
-    from headstart.report.comparison import Comparison, HeadResult
 
 #: Role → default colour, each used for one role only; a page has its own for light and dark (templates/benchmark.css). Those
 #: of the heads are Okabe and Ito's colour-blind safe palette (jfly.uni-koeln.de/color, 2008).
