@@ -138,13 +138,8 @@ def logistic_path(rows: Division, settings: Settings) -> Iterator[Outcome]:
     mean = rows.X.mean(axis=0)  # its intercept is free, so centring changes nothing but the number of steps
     centred = replace(rows, X=rows.X - mean, X_test=rows.X_test - mean)
     for number, scores, solution, classes in along_path(centred, settings, Deviance):
-        yield Outcome(
-            number,
-            classes[both_sides(scores).argmax(axis=1)],
-            solution.converged,
-            logistic_probabilities(scores),
-            classes,
-        )
+        predicted = classes[both_sides(scores).argmax(axis=1)]
+        yield Outcome(number, predicted, solution.converged, logistic_probabilities(scores), classes)
 
 
 def linear_svm_path(rows: Division, settings: Settings) -> Iterator[Outcome]:
