@@ -70,10 +70,8 @@ def evaluate_head(
 
     Parameters
     ----------
-    head : str or Path
-        Folder of the saved head.
-    data : str, Path or Address
-        A cache, or any input of ``extract-features``.
+    head, data : str, Path or Address
+        Folder of the saved head; and a cache, or any input of ``extract-features``.
     split : str, optional
         Score images of this split only.
     include_training : bool
