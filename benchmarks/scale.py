@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from headstart.cache.checks.integrity import verify_file
+from headstart.cache.integrity import verify_file
 from headstart.cache.merge import merge
 from headstart.cache.reader import FeatureCache, open_cache
 from headstart.cache.writer import ShardWriter

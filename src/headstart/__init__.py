@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from headstart.bundles.metadata import list_heads as list_heads
     from headstart.cache.reader import FeatureCache as FeatureCache
     from headstart.cache.reader import open_cache as open_cache
-    from headstart.clustering.kmeans import cluster_images as cluster_images
-    from headstart.clustering.labelling import make_class_folders as make_class_folders
+    from headstart.clustering import cluster_images as cluster_images
+    from headstart.clustering import make_class_folders as make_class_folders
     from headstart.doctor.examine import examine_machine as examine_machine
     from headstart.errors import HeadstartError as HeadstartError
     from headstart.evaluation import evaluate_head as evaluate_head

@@ -11,13 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from headstart.backbones.registry import build_backbone, check_runnable
-from headstart.cache.checks.integrity import Finding, verify_file
-from headstart.cache.checks.remedies import is_damaged_row, is_damaged_shard
 from headstart.cache.format import FEATURES
+from headstart.cache.integrity import Finding, verify_file
 from headstart.cache.merge import MergedRow, MergedRows, merge, publish_shards
-from headstart.cache.opening import check_is_file, open_folder, open_single
 from headstart.cache.publish import writing
-from headstart.cache.reader import FeatureCache, open_cache
+from headstart.cache.reader import FeatureCache, check_is_file, open_cache, open_folder, open_single
 from headstart.cache.shards import ShardFolder, shard_folder
 from headstart.errors import CacheError, DataError
 from headstart.extract.lock import lock
@@ -28,6 +26,7 @@ from headstart.extract.shard_jobs import ShardJob
 from headstart.images.discovery.refs import ImageRefs, state_of
 from headstart.texts import listed
 from headstart.types import Backbone, Failure, ImageRef, Progress, Silence
+from headstart.verify import is_damaged_row, is_damaged_shard
 
 #: Rows named in an error message.
 NAMED = 3

@@ -239,8 +239,8 @@ def test_what_images_lose_is_said_where_a_head_decodes_them(cli: Cli, head: Path
     assert code == 0
     assert "Decoded" not in out
     said = [
-        "Decoded: of 2 images only the first page was taken",
-        "Decoded: of 2 images values below black or above white",
+        "Decoded: in 2 images only the first page was taken",
+        "Decoded: in 2 images values below black or above white",
     ]
     for sentence, printed in zip(said, err.splitlines(), strict=True):
         assert printed.startswith(sentence)

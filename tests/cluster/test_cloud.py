@@ -11,8 +11,7 @@ import pytest
 
 from buckets import CREDENTIALS, KEY, SECRET, client, forget_buckets, forget_connections, put_folder
 from fakes import FakeNetwork
-from headstart.cache.opening import copy_of
-from headstart.cache.reader import open_cache
+from headstart.cache.reader import copy_of, open_cache
 from headstart.errors import StorageError
 from headstart.extract.options import ExtractOptions
 from headstart.extract.run import extract_features

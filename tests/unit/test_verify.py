@@ -18,15 +18,14 @@ from caches import CLASS_NAMES, RECIPE, make_batch, write_cache
 from fakes import FakeBackbone, FakeNetwork
 from headstart import repair
 from headstart.backbones.vgg16 import VGG16
-from headstart.cache.checks.integrity import Finding
-from headstart.cache.checks.remedies import FOREIGN, IMAGE, remedies
+from headstart.cache.integrity import Finding
 from headstart.cache.reader import open_cache
 from headstart.cache.writer import ShardWriter
 from headstart.errors import DataError, RecipeMismatchError
 from headstart.extract import run
 from headstart.extract.run import extract_features
 from headstart.types import FeatureBatch
-from headstart.verify import Verification, verify_cache
+from headstart.verify import FOREIGN, IMAGE, Verification, remedies, verify_cache
 from pictures import class_folders
 
 pytestmark = pytest.mark.slow

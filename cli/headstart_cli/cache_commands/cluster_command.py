@@ -14,7 +14,7 @@ from headstart_cli.command_options import SCALING_NAMES, SCALINGS, Features, com
 from headstart_cli.console import ProgressBar, err, out, shown
 
 if TYPE_CHECKING:
-    from headstart.clustering.kmeans import Clustering
+    from headstart.clustering import Clustering
 
 #: Share of the best silhouette within which another number of clusters is as good.
 NEAR_BEST = 0.05
@@ -48,8 +48,7 @@ def cluster(
     headstart cluster features/loose.h5 --data loose/ --k 12
     headstart class-folders clusters/loose loose/ photos/
     """
-    from headstart.clustering.kmeans import cluster_images
-    from headstart.clustering.labelling import write_clusters
+    from headstart.clustering import cluster_images, write_clusters
     from headstart.storage.address import location
 
     folder = output or Path("clusters") / location(cache).stem
@@ -109,7 +108,7 @@ def class_folders(
     --------
     headstart class-folders clusters/loose loose/ photos/
     """
-    from headstart.clustering.labelling import IMAGES, IMAGES_COLUMNS, make_class_folders, read_labels, read_table
+    from headstart.clustering import IMAGES, IMAGES_COLUMNS, make_class_folders, read_labels, read_table
     from headstart.images.discovery.class_names import questions
 
     labels = read_labels(clusters)

@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.cache.datasets import check_storage, create_features, encode
+from headstart.cache.columns import check_storage, create_features, encode, grouped
 from headstart.cache.format import FEATURES, POOLED, ROWS, Header, now, versions
 from headstart.cache.publish import published, writing
 from headstart.cache.reader import FeatureCache, open_cache
-from headstart.cache.rows import grouped
 from headstart.cache.safe_reads import filters
 from headstart.cache.shard_manifest import Places, write_manifest
 from headstart.cache.shards import ShardFolder, ShardTable

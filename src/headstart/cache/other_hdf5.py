@@ -17,7 +17,7 @@ import numpy as np
 from h5py import h5d, h5f, h5g, h5l, h5o
 from numpy.typing import NDArray
 
-from headstart.cache.datasets import create_column, encode, read_column, write_numbers, write_text
+from headstart.cache.columns import create_column, encode, read_column, write_numbers, write_text
 from headstart.cache.format import (
     DEFLATE,
     FLETCHER32,

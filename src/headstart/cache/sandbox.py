@@ -44,14 +44,14 @@ WAIT_FACTOR, START_SECONDS = 10, 120
 #: Memory limit: a constant, and a factor of the file size.
 MEMORY_BYTES, MEMORY_PER_FILE_BYTE = 2**30, 4
 
-#: Exit codes of :mod:`headstart.cache.checks.sandbox_worker` for harmless files: intact, or damaged in a way that the reader
+#: Exit codes of :mod:`headstart.cache.sandbox_worker` for harmless files: intact, or damaged in a way that the reader
 #: reports.
 SOUND, DAMAGED = 0, 3
 
 #: Isolated Python with the module search path of this process.
 START = (
     "import json, sys; sys.path += [p for p in json.loads(sys.argv[1]) if p not in sys.path]; "
-    "from headstart.cache.checks.sandbox_worker import serve; serve()"
+    "from headstart.cache.sandbox_worker import serve; serve()"
 )
 
 #: A :class:`subprocess.Popen` with text pipes.
@@ -111,8 +111,9 @@ def remember_written(path: Path) -> None:
 def open_hdf5(path: Path, superblock: int | None = SUPERBLOCK_VERSION, **options: Any) -> Any:
     """Return an HDF5 file, open for reading, after the sandbox has read it; ``options`` are passed to ``h5py.File``.
 
-    Raises ValueError if it has another signature or superblock version (None is any), or crashed the sandbox, and OSError
-    if it cannot be opened.
+    Raises ValueError if it has another signature or superblock version, or crashed the sandbox, and OSError if it cannot be
+    opened. With any superblock (None) it is also refused if the sandbox found damage: only of caches, whose structure is
+    checked before it is used, is the rest still read.
     """
     with path.open("rb") as file:
         start = file.read(len(SIGNATURE) + 1)
@@ -120,15 +121,16 @@ def open_hdf5(path: Path, superblock: int | None = SUPERBLOCK_VERSION, **options
         raise ValueError("it does not begin as an HDF5 file does")
     if superblock is not None and start[len(SIGNATURE) :] != bytes([superblock]):
         raise ValueError(f"its superblock does not have version {superblock}")
-    check_harmless(path)
+    if check_harmless(path) == DAMAGED and superblock is None:
+        raise ValueError("it is damaged, and not all of it can be read")
     return h5py.File(path, "r", locking=False, **options)
 
 
-def check_harmless(path: Path) -> None:
-    """Raise ValueError if a file crashes the sandbox; ordinary damage is left to its reader."""
+def check_harmless(path: Path) -> int | None:
+    """Return SOUND or DAMAGED, None if there can be no sandbox; raise ValueError if the file crashes it."""
     before = identity(path)
     if is_known(before):
-        return
+        return SOUND
     if before in _refused:  # files are opened more than once, and each check can take seconds
         raise ValueError(_refused[before])
     size_bytes = path.stat().st_size
@@ -146,6 +148,7 @@ def check_harmless(path: Path) -> None:
         if code != -getattr(signal, "SIGKILL", 0):  # may be due to lack of memory or time
             _refused[before] = reason
         raise ValueError(reason)
+    return code
 
 
 def _end_of(code: int, cpu_seconds: int) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.cache.datasets import encode, read_column, write_column_layers, write_table
+from headstart.cache.columns import encode, read_column, write_column_layers, write_table
 from headstart.cache.format import (
     COMPRESSIONS,
     FEATURES,

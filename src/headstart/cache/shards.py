@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.cache.columns import grouped
 from headstart.cache.format import FEATURES, POOLED, read_header
 from headstart.cache.publish import PARTIAL_SUFFIX, PartialFile, published, writing
-from headstart.cache.rows import grouped
 from headstart.cache.safe_reads import H5PY_ERRORS, StoredRows, checked_rows, close_file, first_line, row_dtype
 from headstart.cache.sandbox import open_hdf5
 from headstart.errors import CacheError

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.cache.datasets import (
+from headstart.cache.columns import (
     Texts,
     check_storage,
     create_features,

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.cache.columns import PathIndex
 from headstart.cache.merge import MergedRows, has_descriptions
 from headstart.cache.reader import FeatureCache
-from headstart.cache.rows import PathIndex
 from headstart.errors import DataError
 from headstart.extract.options import ExtractOptions
 from headstart.extract.plan import KnownRows, Plan

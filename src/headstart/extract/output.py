@@ -10,11 +10,10 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from headstart.cache.checks.integrity import verify
+from headstart.cache.integrity import verify
 from headstart.cache.merge import MergedRows, merge, publish_shards
-from headstart.cache.opening import copy_of, open_folder
 from headstart.cache.publish import writing
-from headstart.cache.reader import FeatureCache, open_cache
+from headstart.cache.reader import FeatureCache, copy_of, open_cache, open_folder
 from headstart.cache.shards import OWN_SHARD_NAME, ShardFolder
 from headstart.errors import CacheError, HeadstartError
 from headstart.extract.lock import Claim, claimed, lock

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.cache.columns import PathIndex, Rows
 from headstart.cache.reader import FeatureCache, open_cache
-from headstart.cache.rows import PathIndex, Rows
 from headstart.images.discovery.refs import ImageRefs, read_part, same_files
 from headstart.images.load import read_image_bytes
 from headstart.images.read_ahead import in_order, threads_of

@@ -59,7 +59,7 @@ def sentences(counts: Mapping[str, int], *, with_options: bool = True) -> list[s
     ``with_options`` names the options that change it; not for a head, whose recipe is fixed.
     """
     return [
-        f"Decoded: of {counted(counts[note])} {text}{f' ({options})' if options and with_options else ''}"
+        f"Decoded: in {counted(counts[note])} {text}{f' ({options})' if options and with_options else ''}"
         for note, (text, options) in TOLD_NOTES.items()
         if counts.get(note)
     ]

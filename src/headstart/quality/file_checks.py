@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.cache.columns import Rows
 from headstart.cache.reader import FeatureCache
-from headstart.cache.rows import Rows
 from headstart.report.html_pages import Check, Example, Finding, ListedImage
 from headstart.types import Failure
 

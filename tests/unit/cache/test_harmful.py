@@ -10,7 +10,7 @@ import pytest
 
 from caches import everything, write_cache
 from harmful_caches import Original, fletcher32, harmful, lookup3, original
-from headstart.cache.checks.integrity import verify_file
+from headstart.cache.integrity import verify_file
 from headstart.cache.reader import open_cache
 from headstart.errors import CacheError
 from headstart.fit import fit_head

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headstart.cache import rows as index_module
-from headstart.cache.rows import PathIndex
+from headstart.cache import columns as index_module
+from headstart.cache.columns import PathIndex
 from headstart.texts import TextColumn
 
 #: Few different ones, so that caches share some, and one that is not UTF-8.

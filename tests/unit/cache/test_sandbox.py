@@ -17,10 +17,10 @@ import pytest
 
 from caches import everything, write_cache
 from headstart.cache import sandbox
-from headstart.cache.checks.integrity import verify_file
-from headstart.cache.checks.sandbox_worker import probe_rows
+from headstart.cache.integrity import verify_file
 from headstart.cache.reader import open_cache
 from headstart.cache.safe_reads import StoredRows
+from headstart.cache.sandbox_worker import probe_rows
 from headstart.errors import CacheError
 
 #: A process that takes a question and then does what is put in.

@@ -17,7 +17,7 @@ import pytest
 
 from caches import CLASS_NAMES, MAP_SHAPE, N_POOLED, RECIPE, everything, failure, make_batch, make_row, write_cache
 from headstart.cache import publish
-from headstart.cache.datasets import row_digest
+from headstart.cache.columns import row_digest
 from headstart.cache.reader import open_cache
 from headstart.cache.writer import ShardWriter
 from headstart.errors import CacheError

@@ -14,7 +14,7 @@ import pytest
 
 from caches import CLASS_NAMES, RECIPE, everything, make_batch, make_row, write_cache
 from folders import name
-from headstart.cache.checks.integrity import verify_file
+from headstart.cache.integrity import verify_file
 from headstart.cache.reader import open_cache
 from headstart.cache.shards import MANIFEST
 from headstart.cache.writer import ShardWriter

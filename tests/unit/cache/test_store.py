@@ -15,7 +15,7 @@ from h5py import h5d, h5s, h5t
 
 from caches import CLASS_NAMES, RECIPE, everything, failure, make_batch, make_row, write_cache
 from headstart.cache import reader
-from headstart.cache.datasets import pipeline
+from headstart.cache.columns import pipeline
 from headstart.cache.reader import open_cache
 from headstart.cache.safe_reads import zstd_size
 from headstart.cache.writer import ShardWriter
@@ -308,7 +308,7 @@ def test_a_column_of_other_values_is_refused(path: Path) -> None:
     [("label", 2, "outside of the 2 classes"), ("label", -2, "outside"), ("path", b"a\0b", "NUL")],
 )
 def test_values_out_of_range_are_refused(path: Path, name: str, value: Any, words: str) -> None:
-    from headstart.cache.datasets import hashlib
+    from headstart.cache.columns import hashlib
 
     with h5py.File(path, "r+", libver=("v110", "v110")) as file:
         column = file[f"rows/{name}"]

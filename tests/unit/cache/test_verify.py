@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from caches import everything, failure, write_cache
-from headstart.cache.checks.integrity import Finding, verify_file
+from headstart.cache.integrity import Finding, verify_file
 from headstart.cache.reader import open_cache
 from headstart.errors import CacheError, HeadstartError
 

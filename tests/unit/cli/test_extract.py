@@ -59,6 +59,6 @@ def test_what_images_lost_while_they_were_decoded_is_said(capsys: pytest.Capture
     print_summary(found)
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Decoded: ")]
     assert [line.partition(" (")[0] for line in said] == [
-        "Decoded: of 6 images only the first page was taken",
-        "Decoded: of 1 image few of the 256 levels are used: the values span little of the range of their type",
+        "Decoded: in 6 images only the first page was taken",
+        "Decoded: in 1 image few of the 256 levels are used: the values span little of the range of their type",
     ]

@@ -22,7 +22,7 @@ SOURCES = Path(headstart.__file__).parent
 PROGRAMS = re.compile(r"headstart \w|extract-features|benchmark-heads|fit-head|pip install|ray start|gunicorn|gdcmconv")
 
 #: Modules that make such commands out of parts.
-COMMAND_MAKERS = ("cache/checks/remedies.py", "report/comparison.py")
+COMMAND_MAKERS = ("verify.py", "report/comparison.py")
 
 OPTION = re.compile(r"(?<![\w-])(--[a-z]|-o\b)")
 

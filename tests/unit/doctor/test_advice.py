@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from headstart.backbones.precision import Device
-from headstart.doctor.advice import advise
+from headstart.doctor.examine import advise
 from headstart.doctor.machine import Machine, Rates
 
 CPU = Device("cpu", "/CPU:0", 32, "bfloat16")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from foreign_arrays import WIDTH, N, arrays
-from headstart.cache.checks.integrity import verify_file
+from headstart.cache.integrity import verify_file
 from headstart.cache.other_hdf5 import open_other
 from headstart.cache.reader import open_cache
 from headstart.errors import CacheError, HeadstartError
@@ -149,7 +149,7 @@ def linked(path: Path) -> None:
         (
             {"data": arrays()["X"], "chunks": (N, WIDTH), "compression": "gzip"},
             deflated_short,
-            "a chunk decodes to [0-9,]+ bytes, not ",
+            "it is damaged, and not all of it can be read",
         ),
         ({"data": arrays()["X"]}, external, "lies in another file"),
         ({"data": arrays()["X"]}, virtual, "lies in another file"),

@@ -80,7 +80,7 @@ def test_the_default_is_unwritten_and_low_range_is_told(data: Path, tmp_path: Pa
     assert '"intensity"' not in recipe(tmp_path / "c.h5").to_json()
     assert '"page"' not in recipe(tmp_path / "c.h5").to_json()
     assert summary.notes == {"low-range": 4}
-    assert sentences(summary.notes)[0].startswith("Decoded: of 4 images few of the 256 levels are used")
+    assert sentences(summary.notes)[0].startswith("Decoded: in 4 images few of the 256 levels are used")
     assert summary.to_dict()["notes"] == {"low-range": 4}
 
 
@@ -163,7 +163,7 @@ def test_stacks_are_told_of(data: Path, tmp_path: Path) -> None:
         picture(data / "a" / f"stack{number}.tif", stack)
     summary = run(data, tmp_path / "c.h5")
     assert summary.notes["first-page"] == 6
-    assert "of 6 images only the first page was taken" in sentences(summary.notes)[0]
+    assert "in 6 images only the first page was taken" in sentences(summary.notes)[0]
     assert not run(data, tmp_path / "c.h5").n_computed
 
 

@@ -15,9 +15,9 @@ from h5py import h5f, h5i
 
 from caches import CLASS_NAMES, RECIPE, everything
 from fakes import FakeNetwork
-from headstart.cache import datasets as columns
-from headstart.cache.checks.integrity import verify_file
+from headstart.cache import columns
 from headstart.cache.format import COLUMN_CHUNK_BYTES, FEATURES, POOLED
+from headstart.cache.integrity import verify_file
 from headstart.cache.merge import Descriptions, merge, publish_shards
 from headstart.cache.reader import open_cache
 from headstart.cache.safe_reads import StoredRows

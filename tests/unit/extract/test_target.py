@@ -13,8 +13,7 @@ import pytest
 
 from buckets import KEY, SECRET, put_folder
 from fakes import FakeBackbone, FakeNetwork
-from headstart.cache.opening import copy_of
-from headstart.cache.reader import open_cache
+from headstart.cache.reader import copy_of, open_cache
 from headstart.errors import CacheError, StorageError
 from headstart.extract import lock as claim
 from headstart.extract.run import extract_features

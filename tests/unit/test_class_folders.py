@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart.clustering.kmeans import Clustering
-from headstart.clustering.labelling import make_class_folders, read_labels, write_clusters
+from headstart.clustering import Clustering, make_class_folders, read_labels, write_clusters
 from headstart.errors import DataError
 from pictures import picture
 

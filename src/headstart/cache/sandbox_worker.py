@@ -19,8 +19,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from headstart.cache.checks.integrity import columns_of, read_described
 from headstart.cache.format import FEATURES, FORMAT, POOLED, SHARDS_FORMAT, form_of, read_header
+from headstart.cache.integrity import columns_of, read_described
 from headstart.cache.safe_reads import H5PY_ERRORS, StoredRows, read_rows
 from headstart.cache.shard_manifest import read_manifest
 from headstart.cache.shards import ShardFolder
@@ -169,7 +169,9 @@ def _read_objects(file: Any, _path: Path) -> Sequence[BaseException]:
 
 
 def _read_dataset(dataset: Any) -> None:
-    """Look up the chunks of a dataset, and read it if it is small."""
+    """Look up the chunks of a dataset, and read it if it is small and all here: the reader refuses others."""
+    if dataset.shape is None or dataset.is_virtual or dataset.external:
+        return
     if dataset.chunks and dataset.size:
         dataset.id.chunk_iter(lambda _place: None)
     can_be_read = dataset.dtype.kind != "O" or h5py.check_string_dtype(dataset.dtype) is not None

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.cache.datasets import HexColumn, read_column, row_digest
+from headstart.cache.columns import HexColumn, read_column, row_digest
 from headstart.cache.format import (
     CLASS_NAMES,
     FEATURES,
@@ -23,8 +23,7 @@ from headstart.cache.format import (
     read_header,
     read_integer_attribute,
 )
-from headstart.cache.opening import check_is_file
-from headstart.cache.reader import FeatureCache
+from headstart.cache.reader import FeatureCache, check_is_file
 from headstart.cache.safe_reads import (
     H5PY_ERRORS,
     REMEDY,

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
+from headstart import clustering
 from headstart.cache.reader import FeatureCache
-from headstart.clustering import kmeans
-from headstart.clustering.kmeans import cluster_images
+from headstart.clustering import cluster_images
 from headstart.errors import DataError
 from labelled import labelled_cache
 
@@ -51,9 +51,9 @@ def test_equal_seeds_give_equal_clusters(cache: Path) -> None:
 
 
 def test_a_sample_and_mini_batches_find_the_same_classes(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kmeans, "MAX_SAMPLE", 40)
-    monkeypatch.setattr(kmeans, "MINI_BATCH_ROWS", 50)
-    monkeypatch.setattr(kmeans, "BLOCK_ROWS", 7)
+    monkeypatch.setattr(clustering, "MAX_SAMPLE", 40)
+    monkeypatch.setattr(clustering, "MINI_BATCH_ROWS", 50)
+    monkeypatch.setattr(clustering, "BLOCK_ROWS", 7)
     assert adjusted_rand_score(LABELS, cluster_images(cache, (2, 5)).labels) == 1
 
 

@@ -1,1 +1,0 @@
-"""Checks of caches that are untrusted or may be damaged."""

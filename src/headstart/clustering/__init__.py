@@ -1,1 +1,0 @@
-"""Unlabelled images to clusters, and labelled clusters to class folders."""
