@@ -20,7 +20,7 @@ TORCH := torch>=2.6
 
 # A test process that crashes ends the run: one in its place would begin again with what crashed it.
 # Three of them on two cores: tests that start processes or a cluster wait for these.
-PARALLEL := -n 3 --dist loadscope --max-worker-restart 0
+PARALLEL := -n 3 --dist loadscope --no-loadscope-reorder --max-worker-restart 0
 
 # Tests start many processes, which begin sooner with compiled modules.
 unexport PYTHONDONTWRITEBYTECODE
