@@ -68,19 +68,6 @@ def look(shared: dict[str, Any], number: int) -> dict[str, Any]:
     }
 
 
-def test_what_tasks_share_travels_once_and_each_has_one_thread() -> None:
-    rows = np.ones((1000, 200))
-    with RayPool() as pool:
-        found, said = pool.map(look, {"rows": rows}, [(number,) for number in range(8)])
-    assert [one["number"] for one in found] == list(range(8))
-    assert {one["sum"] for one in found} == {rows.size}
-    assert all(one["is_shared"] for one in found)  # memory of the object store, not a copy that came with the task
-    assert {one["threads"] for one in found} == {1}
-    assert len({one["process"] for one in found}) > 1
-    assert os.getpid() not in {one["process"] for one in found}
-    assert sorted(said) == [f"task {number}" for number in range(8)]
-
-
 def refuse(_: None, number: int) -> None:
     raise DataError(f"Not with {number}.")
 
@@ -89,12 +76,19 @@ def end(_: None, number: int) -> None:
     os._exit(1)
 
 
-def test_errors_come_back_as_they_are_and_the_pool_goes_on() -> None:
+def test_errors_come_back_as_they_are_and_tasks_share_data_and_have_one_thread() -> None:
+    rows = np.ones((1000, 200))
     with RayPool() as pool:
         with pytest.raises(DataError, match=r"Not with \d\."):
-            pool.map(refuse, None, [(1,), (2,)])
-        found, _ = pool.map(look, {"rows": np.ones(3)}, [(1,), (2,)])
-        assert [one["number"] for one in found] == [1, 2]
+            pool.map(refuse, None, [(number,) for number in range(8)])
+        found, said = pool.map(look, {"rows": rows}, [(number,) for number in range(8)])
+    assert [one["number"] for one in found] == list(range(8))
+    assert {one["sum"] for one in found} == {rows.size}
+    assert all(one["is_shared"] for one in found)  # memory of the object store, not a copy that came with the task
+    assert {one["threads"] for one in found} == {1}
+    assert len({one["process"] for one in found}) > 1
+    assert os.getpid() not in {one["process"] for one in found}
+    assert sorted(said) == [f"task {number}" for number in range(8)]
 
 
 def test_lost_workers_are_named() -> None:

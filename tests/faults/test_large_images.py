@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).resolve().parents[1]
-WIDTH_PX, HEIGHT_PX, N_IMAGES = 17_000, 12_000, 3
+WIDTH_PX, HEIGHT_PX, N_IMAGES = 17_000, 12_000, 2
 
 #: Of one image: four bytes per pixel in Pillow, three in the array; and 300 MB for Python and all other things.
 MAX_MB = 7 * WIDTH_PX * HEIGHT_PX // 1_000_000 + 300

@@ -146,7 +146,7 @@ def test_new_images_are_predicted_in_the_same_views(cache: Path, data: Path, tmp
             predictor.bundle.predict_proba([batch], replace(opened.recipe, views="single"))
 
 
-@pytest.mark.parametrize("features", [("avg",), ("flatten",), ("block4_conv3", "max", "gem")])
+@pytest.mark.parametrize("features", [("flatten",), ("avg", "block4_conv3", "max", "gem")])
 def test_an_exported_model_sees_both_views(cache: Path, data: Path, tmp_path: Path, features: tuple[str, ...]) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     head = fit_head(cache, default_spec("ridge", features=features), output=tmp_path / "head").folder

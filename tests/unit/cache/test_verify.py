@@ -75,13 +75,13 @@ def test_an_empty_cache_is_whole(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("without_sandbox")
 @pytest.mark.parametrize(
     ("compression", "stride"),
-    [("zstd", STRIDE), *(pytest.param(c, 31, marks=pytest.mark.faults) for c in ("zstd", "gzip", "none"))],
+    [("zstd", STRIDE), *(pytest.param(c, 61, marks=pytest.mark.faults) for c in ("zstd", "gzip", "none"))],
 )
 def test_a_flipped_byte_is_found_or_changes_nothing(tmp_path: Path, compression: str, stride: int) -> None:
     original = write_cache(tmp_path / "a.h5", range(3), failures=[failure()], compression=compression)
     data, expected = original.read_bytes(), everything(original)
     positions = sorted({*range(0, 48, 1 if stride < STRIDE else 7), *range(0, len(data), stride)})
-    assert stride == STRIDE or len(positions) > 200
+    assert stride == STRIDE or len(positions) > 150
     path, n_found = tmp_path / "flipped.h5", 0
     for position in positions:
         path.write_bytes(data)

@@ -98,7 +98,7 @@ def test_a_changed_byte_is_a_sentence_or_changes_nothing(
         np.testing.assert_array_equal(batch.features.reshape(N, WIDTH), arrays()["X"])
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.floats(0, 1, exclude_max=True), flipped=st.integers(1, 255), kind=st.sampled_from(["h5", "parquet"]))
 def test_a_changed_byte_of_a_converted_file_is_a_sentence_or_changes_nothing(
     tmp_path: Path, place: float, flipped: int, kind: str
