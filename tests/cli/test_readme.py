@@ -40,7 +40,7 @@ def test_every_block_is_seen() -> None:
 
 @pytest.mark.weights
 def test_every_bash_and_python_block_runs(tmp_path: Path, imagenet: Weights) -> None:
-    class_folders(tmp_path / "photos", n_per_class=12)
+    class_folders(tmp_path / "photos", n_per_class=8)
     picture(tmp_path / "new-photos" / "one.png", seed=7)
     for number in range(12):
         picture(tmp_path / "loose" / f"{number}.png", seed=number)

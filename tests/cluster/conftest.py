@@ -15,8 +15,8 @@ from waiting import wait_for
 
 HERE = Path(__file__).parent
 
-#: Of three nodes, all of them on this machine.
-N_CORES = 3
+#: Of two nodes, both of them on this machine.
+N_CORES = 2
 
 #: What ends the cluster.
 ENDS = ExitStack()
@@ -24,7 +24,7 @@ ENDS = ExitStack()
 
 @pytest.fixture(scope="session")
 def shared_cluster(s3_endpoint: str) -> Any:
-    """Three nodes of one core; their workers can import what tests define, and have the keys of a bucket."""
+    """Two nodes of one core; their workers can import what tests define, and have the keys of a bucket."""
     if sys.platform == "win32":
         pytest.skip("clusters of several nodes on one machine need Linux or macOS")
     ray = pytest.importorskip("ray")

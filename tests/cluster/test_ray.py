@@ -1,4 +1,4 @@
-"""Extraction in the actors of a Ray cluster of three nodes, all of them on this machine."""
+"""Extraction in the actors of a Ray cluster of two nodes, both of them on this machine."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ extract_features(data, output, options=ExtractOptions(shard_images=8, engine="ra
 
 
 def test_a_driver_that_is_killed_goes_on_where_it_was(cluster: Any, tmp_path: Path) -> None:
-    """Half of the images wait until the driver is dead: of forty shards twenty are there, three are under way."""
+    """Half of the images wait until the driver is dead: of forty shards twenty are there, two are under way."""
     gate, output = tmp_path / "gate", tmp_path / "far.h5"
     data = class_folders(tmp_path / "data", n_per_class=80)  # the first 32 choose the precision, with 31 read ahead
     gate.touch()

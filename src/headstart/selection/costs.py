@@ -26,7 +26,7 @@ from headstart.selection.cross_validation import CrossValidation, Tables, Trial,
 from headstart.types import Backbone, HeadSpec
 
 #: Images predicted at a time when latency is measured, how often at most, and after how many seconds no other round begins.
-BATCH_IMAGES, ROUNDS, ENOUGH_SECONDS = 256, 5, 2.0
+BATCH_IMAGES, ROUNDS, ENOUGH_SECONDS = 256, 5, 1.0
 
 #: Seconds between two looks at the memory of this process.
 LOOK_SECONDS = 0.005
