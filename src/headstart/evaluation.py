@@ -37,13 +37,27 @@ Handling = Literal["left out", "included"]
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Scores of a saved head; unpacks as ``score, failures``."""
+    """Scores of a saved head; unpacks as ``score, failures``.
 
-    score: Score  # metrics on the scored images
-    failures: list[Failure]  # images that could not be read
-    seen: Seen  # how many images the head had seen in training, and whether they are left out of the score
-    notes: tuple[str, ...] = ()  # sentences on classes that are not scored and on conversions done by the decoder
-    scored: ScoredImages | None = None  # the images with their predictions
+    Attributes
+    ----------
+    score : Score
+        Metrics on the scored images.
+    failures : list[Failure]
+        Images that could not be read.
+    seen : Seen
+        How many images the head had seen in training, and whether they are left out of the score.
+    notes : tuple[str, ...]
+        Sentences on classes that are not scored and on conversions done by the decoder.
+    scored : ScoredImages | None
+        The images with their predictions.
+    """
+
+    score: Score
+    failures: list[Failure]
+    seen: Seen
+    notes: tuple[str, ...] = ()
+    scored: ScoredImages | None = None
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.score, self.failures))

@@ -34,24 +34,52 @@ from headstart.types import SINGLE_LABEL, HeadSpec
 
 @dataclass(frozen=True, slots=True)
 class FitResult:
-    """A fitted head and its score."""
+    """A fitted head and its score.
 
-    head: Any  # fitted on the training rows only
-    spec: HeadSpec  # its configuration
-    score: Score  # on the validation rows
-    split: str  # description of the split
-    n_train: int  # training images, and those left out because identical bytes are scored
+    Attributes
+    ----------
+    head : Any
+        Fitted on the training rows only.
+    spec : HeadSpec
+        Its configuration.
+    score : Score
+        On the validation rows.
+    split : str
+        Description of the split.
+    n_train : int
+        Training images, and those left out because identical bytes are scored.
+    n_dropped : int
+    fit_seconds : float
+        Time of the fit, without reading the features unless ``streamed``.
+    warnings : tuple[str, ...]
+        Warnings of the estimator, e.g. on convergence.
+    folder : Path | None
+        Folder of the saved head.
+    streamed : bool
+        Whether the head was fitted out of core because the features did not fit in memory.
+    search : SearchResult | None
+        Result of the hyperparameter search on the training images; None if the setting was given.
+    caches : tuple[Location, ...]
+        The caches searched; ``search.source`` is an index into them.
+    notes : tuple[str, ...]
+        Sentences on classes without training or validation images, and other deviations from the defaults.
+    scored : ScoredImages | None
+        The validation images with their predictions; also saved as ``predictions.csv`` in ``folder``.
+    """
+
+    head: Any
+    spec: HeadSpec
+    score: Score
+    split: str
+    n_train: int
     n_dropped: int
-    fit_seconds: float  # time of the fit, without reading the features unless ``streamed``
-    warnings: tuple[str, ...]  # warnings of the estimator, e.g. on convergence.
-    folder: Path | None  # folder of the saved head
-    streamed: bool = False  # whether the head was fitted out of core because the features did not fit in memory
-    #: Result of the hyperparameter search on the training images; None if the setting was given
+    fit_seconds: float
+    warnings: tuple[str, ...]
+    folder: Path | None
+    streamed: bool = False
     search: SearchResult | None = None
-    caches: tuple[Location, ...] = ()  # the caches searched; ``search.source`` is an index into them
-    #: Sentences on classes without training or validation images, and other deviations from the defaults
+    caches: tuple[Location, ...] = ()
     notes: tuple[str, ...] = ()
-    #: The validation images with their predictions; also saved as ``predictions.csv`` in ``folder``
     scored: ScoredImages | None = None
 
 

@@ -53,28 +53,51 @@ class PositiveRates:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Metrics of predicted probabilities; keys as in scikit-learn."""
+    """Metrics of predicted probabilities; keys as in scikit-learn.
 
-    n_samples: int  # images scored
-    accuracy: float  # as defined by ``sklearn.metrics``
-    accuracy_interval: tuple[float, float]  # 95 % interval of accuracy (evaluate/intervals.py)
+    Attributes
+    ----------
+    n_samples : int
+        Images scored.
+    accuracy : float
+        As defined by ``sklearn.metrics``.
+    accuracy_interval : tuple[float, float]
+        95 % interval of accuracy (evaluate/intervals.py).
+    balanced_accuracy : float
+    f1_macro : float
+    log_loss : float
+    per_class : Sequence[Mapping[str, Any]]
+        ``class``, ``precision``, ``recall``, ``specificity``, ``f1`` and ``support`` of each class, in the order of
+        ``class_names``; and the interval of each metric as ``…_interval``.
+    confusion : Sequence[Sequence[int]]
+        Rows are true classes, columns predicted ones.
+    class_names : tuple[str, ...]
+        Names of the rows and columns.
+    roc_auc_ovr : float | None
+        One-vs-rest area under the ROC curve; expected calibration error; average precision of the positive class, or the
+        mean over all classes (evaluate/intervals.py). None with a single class, and in scores saved by older versions.
+    ece : float | None
+    average_precision : float | None
+    intervals : Mapping[str, tuple[float, float]]
+        Metric → 95 % interval of this head on other images of the same kind. Empty in scores saved by older versions.
+    positive : PositiveRates | None
+        Rates of the positive class; None if none was named.
+    """
+
+    n_samples: int
+    accuracy: float
+    accuracy_interval: tuple[float, float]
     balanced_accuracy: float
     f1_macro: float
     log_loss: float
-    #: ``class``, ``precision``, ``recall``, ``specificity``, ``f1`` and ``support`` of each class, in the order of
-    #: ``class_names``; and the interval of each metric as ``…_interval``
     per_class: Sequence[Mapping[str, Any]]
-    confusion: Sequence[Sequence[int]]  # rows are true classes, columns predicted ones
-    class_names: tuple[str, ...]  # names of the rows and columns
-    #: One-vs-rest area under the ROC curve; expected calibration error; average precision of the positive class, or
-    #: the mean over all classes (evaluate/intervals.py). None with a single class, and in scores saved by older
-    #: versions.
+    confusion: Sequence[Sequence[int]]
+    class_names: tuple[str, ...]
     roc_auc_ovr: float | None = None
     ece: float | None = None
     average_precision: float | None = None
-    #: Metric → 95 % interval of this head on other images of the same kind. Empty in scores saved by older versions.
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    positive: PositiveRates | None = None  # rates of the positive class; None if none was named
+    positive: PositiveRates | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, for ``metrics.json``; NaN becomes None."""

@@ -110,24 +110,56 @@ class Recipe:
 
     Two caches with equal recipes hold the same features for the same image bytes. The fingerprint is stored in the
     cache and in every head fitted on it.
+
+    Attributes
+    ----------
+    backbone : str
+        ``vgg16``, or ``foreign:<name>`` for imported features.
+    weights : str
+        ``imagenet`` or ``custom``.
+    weights_sha256 : str
+        Digest of all weight tensors in network order, float32, little-endian.
+    layer : str
+        Keras name of the layer whose output is stored.
+    pooled_layers : tuple[str, ...]
+        Layers whose spatial averages are stored too.
+    input_size_px : int
+        Height and width of the network's input.
+    decode : str
+        Version of the decoding rules (EXIF, alpha, 16 bit …): images/decode.py.
+    resize : str
+        Resize preset: images/resize.py. ``jpeg-draft`` also sets the scale at which JPEGs are decoded.
+    precision : str
+        Type used by the forward pass: ``float32``, ``bfloat16``, ``float16`` or ``int8``.
+    storage : str
+        Type of the stored features: ``float16`` or ``float32``.
+    format_version : int
+        Of the cache.
+    quantization : Quantization | None
+        Required by ``int8``; None, and not written, for other precisions.
+    views : str
+        One of :data:`VIEWS`; ``single`` is not written.
+    page : int | str | None
+        Page taken from multi-page files, counted from 1, or one of :data:`PROJECTIONS`; None, not written, is the first
+        page.
+    intensity : tuple[float, float] | None
+        Values mapped to 0 and 255 in images of more than 8 bits; None, not written, is the range of the image's type.
     """
 
-    backbone: str  # ``vgg16``, or ``foreign:<name>`` for imported features
-    weights: str  # ``imagenet`` or ``custom``
-    weights_sha256: str  # digest of all weight tensors in network order, float32, little-endian
-    layer: str  # Keras name of the layer whose output is stored
-    pooled_layers: tuple[str, ...]  # layers whose spatial averages are stored too
-    input_size_px: int  # height and width of the network's input
-    decode: str  # version of the decoding rules (EXIF, alpha, 16 bit …): images/decode.py
-    resize: str  # resize preset: images/resize.py. ``jpeg-draft`` also sets the scale at which JPEGs are decoded
-    precision: str  # type used by the forward pass: ``float32``, ``bfloat16``, ``float16`` or ``int8``
-    storage: str  # type of the stored features: ``float16`` or ``float32``
-    format_version: int = 1  # of the cache
-    quantization: Quantization | None = None  # required by ``int8``; None, and not written, for other precisions
-    views: str = "single"  # one of :data:`VIEWS`; ``single`` is not written
-    #: Page taken from multi-page files, counted from 1, or one of :data:`PROJECTIONS`; None, not written, is the first page
+    backbone: str
+    weights: str
+    weights_sha256: str
+    layer: str
+    pooled_layers: tuple[str, ...]
+    input_size_px: int
+    decode: str
+    resize: str
+    precision: str
+    storage: str
+    format_version: int = 1
+    quantization: Quantization | None = None
+    views: str = "single"
     page: int | str | None = None
-    #: Values mapped to 0 and 255 in images of more than 8 bits; None, not written, is the range of the image's type
     intensity: tuple[float, float] | None = None
 
     @property
@@ -230,14 +262,26 @@ class Backbone(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HeadSpec:
-    """The configuration of a head: everything needed to fit it again."""
+    """The configuration of a head: everything needed to fit it again.
 
-    type: str  # name in the catalogue (heads/catalogue.py), or import path of a scikit-learn classifier
-    #: ``avg``, ``max``, ``gem``, ``crops`` or ``flatten`` of the stored layer, or pooled layers; concatenated in this order
+    Attributes
+    ----------
+    type : str
+        Name in the catalogue (heads/catalogue.py), or import path of a scikit-learn classifier.
+    features : tuple[str, ...]
+        ``avg``, ``max``, ``gem``, ``crops`` or ``flatten`` of the stored layer, or pooled layers; concatenated in this
+        order.
+    scaling : str
+        ``sqrt-l2``, ``l2``, ``standard`` or ``none``.
+    random_state : int
+    params : Mapping[str, Any]
+        Parameters of the estimator that differ from the catalogue's defaults; JSON types only.
+    """
+
+    type: str
     features: tuple[str, ...]
-    scaling: str  # ``sqrt-l2``, ``l2``, ``standard`` or ``none``
+    scaling: str
     random_state: int = 0
-    #: Parameters of the estimator that differ from the catalogue's defaults; JSON types only
     params: Mapping[str, Any] = field(default_factory=dict)
 
 

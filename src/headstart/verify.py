@@ -39,17 +39,31 @@ MAX_ERROR = {"float32": 0.01, "bfloat16": 0.1, "float16": 0.1, "int8": 0.1}
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """The result of a verification."""
+    """The result of a verification.
+
+    Attributes
+    ----------
+    findings : tuple[Finding, ...]
+    n_images : int
+        Rows whose image file was read; 0 without a folder of images.
+    n_recomputed : int
+        Rows that were recomputed.
+    lowest_cosine : float
+        Worst agreement among recomputed rows; the error is relative to the row's largest value.
+    largest_error : float
+    not_compared : str
+        Why images or features were not compared; empty if they were, or if that was not requested.
+    remedies : tuple[str, ...]
+        Commands that fix the problems, in order (verify.py).
+    """
 
     findings: tuple[Finding, ...]
-    n_images: int = 0  # rows whose image file was read; 0 without a folder of images
-    n_recomputed: int = 0  # rows that were recomputed
-    #: Worst agreement among recomputed rows; the error is relative to the row's largest value.
+    n_images: int = 0
+    n_recomputed: int = 0
     lowest_cosine: float = 1.0
     largest_error: float = 0.0
-    #: Why images or features were not compared; empty if they were, or if that was not requested.
     not_compared: str = ""
-    remedies: tuple[str, ...] = ()  # commands that fix the problems, in order (verify.py)
+    remedies: tuple[str, ...] = ()
 
 
 def verify_cache(

@@ -65,20 +65,40 @@ LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A fitted head and what it was fitted on."""
+    """A fitted head and what it was fitted on.
 
-    head: Any  # scaling and classifier, fitted; its labels are indices into ``class_names``
+    Attributes
+    ----------
+    head : Any
+        Scaling and classifier, fitted; its labels are indices into ``class_names``.
+    spec : HeadSpec
+    recipe : Recipe
+    class_names : tuple[str, ...]
+        The classes, in the order of the probabilities.
+    training_digests : NDArray[np.uint64] | None
+        Digests of the images it was fitted on, ascending; None if unknown, e.g. in a head that an older version saved;
+        shape (n_images,).
+    metrics : Mapping[str, Any]
+    versions : Mapping[str, str]
+        Versions of what fitted it.
+    created : str
+        When (ISO 8601, UTC).
+    folder : Path | None
+        Folder it was loaded from.
+    target : str
+        Name of what it predicts (evaluate/targets.py).
+    """
+
+    head: Any
     spec: HeadSpec
     recipe: Recipe
-    class_names: tuple[str, ...]  # the classes, in the order of the probabilities
-    #: Digests of the images it was fitted on, ascending; None if unknown, e.g. in a head that an older version saved;
-    #: shape (n_images,)
+    class_names: tuple[str, ...]
     training_digests: NDArray[np.uint64] | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)  # versions of what fitted it
-    created: str = ""  # when (ISO 8601, UTC)
-    folder: Path | None = None  # folder it was loaded from
-    target: str = SINGLE_LABEL  # name of what it predicts (evaluate/targets.py)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    created: str = ""
+    folder: Path | None = None
+    target: str = SINGLE_LABEL
 
     def predict_proba(self, batches: Iterable[FeatureBatch], recipe: Recipe) -> NDArray[np.float64]:
         """Return probabilities, shape (n_images, n_classes), float64, in the order of ``class_names``.

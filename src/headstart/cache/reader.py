@@ -181,23 +181,56 @@ def open_cache(path: str | Location) -> FeatureCache:
 
 
 class FeatureCache:
-    """A feature cache, open for reading."""
+    """A feature cache, open for reading.
 
-    path: Location  # the file or folder of shards, as given
-    file: Path  # the same on this machine
-    recipe: Recipe  # how the features were made
-    class_names: tuple[str, ...]  # names indexed by the labels
-    n_images: int  # rows
-    map_shape: tuple[int, ...]  # height, width and channels of a row of features
-    n_pooled: int  # averages per row
-    layout: str  # layout of the folder of images
-    created: str  # ISO 8601, UTC
-    compression: str  # ``zstd``, ``gzip`` or ``none``
-    info: Mapping[str, Any]  # provenance
-    versions: Mapping[str, str]  # of the software that wrote the file
+    Attributes
+    ----------
+    path : Location
+        The file or folder of shards, as given.
+    file : Path
+        The same on this machine.
+    recipe : Recipe
+        How the features were made.
+    class_names : tuple[str, ...]
+        Names indexed by the labels.
+    n_images : int
+        Rows.
+    map_shape : tuple[int, ...]
+        Height, width and channels of a row of features.
+    n_pooled : int
+        Averages per row.
+    layout : str
+        Layout of the folder of images.
+    created : str
+        ISO 8601, UTC.
+    compression : str
+        ``zstd``, ``gzip`` or ``none``.
+    info : Mapping[str, Any]
+        Provenance.
+    versions : Mapping[str, str]
+        Of the software that wrote the file.
+    size_bytes : int
+    places : Places | None
+        Location of the features in a folder of shards.
+    rows : Rows
+        Columns that describe the images.
+    """
+
+    path: Location
+    file: Path
+    recipe: Recipe
+    class_names: tuple[str, ...]
+    n_images: int
+    map_shape: tuple[int, ...]
+    n_pooled: int
+    layout: str
+    created: str
+    compression: str
+    info: Mapping[str, Any]
+    versions: Mapping[str, str]
     size_bytes: int
-    places: Places | None  # location of the features in a folder of shards
-    rows: Rows  # columns that describe the images
+    places: Places | None
+    rows: Rows
 
     def __init__(self, opened: Opened, path: Location | None = None) -> None:
         self._opened, self._file, self._datasets = opened, opened.file, opened.datasets

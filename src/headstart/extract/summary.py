@@ -72,30 +72,72 @@ class StatisticsCollector:
 
 @dataclass(slots=True)
 class ExtractionSummary:
-    """The result of a run."""
+    """The result of a run.
 
-    output: Location  # the cache
-    recipe: Recipe | None  # None if no image could be read
-    layout: str  # ``class-folders``, ``split-folders``, ``flat`` or ``manifest``
+    Attributes
+    ----------
+    output : Location
+        The cache.
+    recipe : Recipe | None
+        None if no image could be read.
+    layout : str
+        ``class-folders``, ``split-folders``, ``flat`` or ``manifest``.
+    class_names : tuple[str, ...]
+    n_images : int
+        Rows of the cache.
+    n_computed : int
+        Rows whose images went through the network in this run.
+    reused : Counter[str]
+        Rows that were not computed, per reason (extract/plan.py).
+    computed : Counter[str]
+        Rows that were, per reason.
+    n_gone : int
+        Rows that the cache had before the run, whose images are gone.
+    keeps_gone : bool
+        Whether these stay in it.
+    ignored : tuple[str, ...]
+        Files that are not images.
+    hidden_count : int
+        Hidden files and folders that were skipped.
+    notices : tuple[str, ...]
+        Doubts about the input, about classes above all.
+    failures : tuple[Failure, ...]
+    notes : Counter[str]
+        Computed images per conversion that is reported (images/load.py).
+    seconds : float
+        Duration of the whole run.
+    times : RunTimes
+        Of the images that were computed.
+    device : str
+        E.g. ``cpu`` or ``gpu:0``; empty if nothing was computed.
+    worker_statistics : tuple[WorkerStatistics, ...]
+        Per device or node; empty if one device computed all.
+    precision_reason : str
+        Why the features are computed in their precision.
+    stop_signal : int | None
+        Number of the signal that stopped the run; the cache is then as before, and what was computed is kept.
+    """
+
+    output: Location
+    recipe: Recipe | None
+    layout: str
     class_names: tuple[str, ...]
-    n_images: int = 0  # rows of the cache
-    n_computed: int = 0  # rows whose images went through the network in this run
-    reused: Counter[str] = field(default_factory=Counter)  # rows that were not computed, per reason (extract/plan.py)
-    computed: Counter[str] = field(default_factory=Counter)  # rows that were, per reason
-    n_gone: int = 0  # rows that the cache had before the run, whose images are gone
-    keeps_gone: bool = False  # whether these stay in it
-    ignored: tuple[str, ...] = ()  # files that are not images
-    hidden_count: int = 0  # hidden files and folders that were skipped
-    notices: tuple[str, ...] = ()  # doubts about the input, about classes above all
+    n_images: int = 0
+    n_computed: int = 0
+    reused: Counter[str] = field(default_factory=Counter)
+    computed: Counter[str] = field(default_factory=Counter)
+    n_gone: int = 0
+    keeps_gone: bool = False
+    ignored: tuple[str, ...] = ()
+    hidden_count: int = 0
+    notices: tuple[str, ...] = ()
     failures: tuple[Failure, ...] = ()
-    #: Computed images per conversion that is reported (images/load.py).
     notes: Counter[str] = field(default_factory=Counter)
-    seconds: float = 0.0  # duration of the whole run
-    times: RunTimes = field(default_factory=RunTimes)  # of the images that were computed
-    device: str = ""  # e.g. ``cpu`` or ``gpu:0``; empty if nothing was computed
-    worker_statistics: tuple[WorkerStatistics, ...] = ()  # per device or node; empty if one device computed all
-    precision_reason: str = ""  # why the features are computed in their precision
-    #: Number of the signal that stopped the run; the cache is then as before, and what was computed is kept.
+    seconds: float = 0.0
+    times: RunTimes = field(default_factory=RunTimes)
+    device: str = ""
+    worker_statistics: tuple[WorkerStatistics, ...] = ()
+    precision_reason: str = ""
     stop_signal: int | None = None
 
     @property

@@ -56,70 +56,144 @@ class CurvePoint:
 
 @dataclass(frozen=True, slots=True)
 class HeadResult:
-    """The results of one head."""
+    """The results of one head.
 
-    name: str  # name in the catalogue, or of a baseline (``majority``)
+    Attributes
+    ----------
+    name : str
+        Name in the catalogue, or of a baseline (``majority``).
+    baseline : bool
+    spec : HeadSpec | None
+        The setting chosen on all training images; None for some baselines.
+    metrics : Mapping[str, Estimate]
+        Metrics by name, over the held-out images of all folds.
+    fold_accuracy : tuple[float, ...]
+        Accuracy of each fold; all heads use the same folds.
+    probabilities : NDArray[np.float32]
+        Out-of-fold probabilities, rows as in ``Comparison.y_true``; the mean over repeats; shape (n_samples, n_classes).
+    cost : Cost
+    difference : Estimate | None
+        ``Comparison.metric`` minus that of the best head, paired, with a simultaneous interval; None for the best.
+    p_value : float | None
+        P-value of the difference, below 0.05 exactly if the interval does not contain 0; None for the best.
+    fold_settings : tuple[str, ...]
+        Settings chosen inside the folds; empty if there was nothing to choose.
+    held_out : Score | None
+        Score on the given test split, fitted on all training images; not used for any choice.
+    held_out_probabilities : NDArray[np.floating[Any]] | None
+        Probabilities on that split, rows as in ``Comparison.held_out_y_true``; shape (n_held_out, n_classes).
+    learning_curve : tuple[CurvePoint, ...]
+        Empty unless requested.
+    notes : tuple[str, ...]
+        Sentences on e.g. failed convergence, or a search that ended at the edge of its grid.
+    cache : str
+        Name of the chosen cache and its differences; empty for a single cache, and for baselines without features.
+    positive : PositiveRates | None
+        Out-of-fold rates of the positive class; None if none was named.
+    """
+
+    name: str
     baseline: bool
-    spec: HeadSpec | None  # the setting chosen on all training images; None for some baselines
-    metrics: Mapping[str, Estimate]  # metrics by name, over the held-out images of all folds
-    fold_accuracy: tuple[float, ...]  # accuracy of each fold; all heads use the same folds
-    #: Out-of-fold probabilities, rows as in ``Comparison.y_true``; the mean over repeats; shape (n_samples, n_classes)
+    spec: HeadSpec | None
+    metrics: Mapping[str, Estimate]
+    fold_accuracy: tuple[float, ...]
     probabilities: NDArray[np.float32] = field(repr=False)
     cost: Cost
-    #: ``Comparison.metric`` minus that of the best head, paired, with a simultaneous interval; None for the best
     difference: Estimate | None = None
-    #: P-value of the difference, below 0.05 exactly if the interval does not contain 0; None for the best
     p_value: float | None = None
-    fold_settings: tuple[str, ...] = ()  # settings chosen inside the folds; empty if there was nothing to choose
-    #: Score on the given test split, fitted on all training images; not used for any choice
+    fold_settings: tuple[str, ...] = ()
     held_out: Score | None = None
-    #: Probabilities on that split, rows as in ``Comparison.held_out_y_true``; shape (n_held_out, n_classes)
     held_out_probabilities: NDArray[np.floating[Any]] | None = field(default=None, repr=False)
-    learning_curve: tuple[CurvePoint, ...] = ()  # empty unless requested
-    notes: tuple[str, ...] = ()  # sentences on e.g. failed convergence, or a search that ended at the edge of its grid.
-    #: Name of the chosen cache and its differences; empty for a single cache, and for baselines without features
+    learning_curve: tuple[CurvePoint, ...] = ()
+    notes: tuple[str, ...] = ()
     cache: str = ""
-    positive: PositiveRates | None = None  # out-of-fold rates of the positive class; None if none was named
+    positive: PositiveRates | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Heads compared on the same folds of one cache, or of several caches of the same images."""
+    """Heads compared on the same folds of one cache, or of several caches of the same images.
 
-    cache: str  # path of the (first) cache
+    Attributes
+    ----------
+    cache : str
+        Path of the (first) cache.
+    recipe : Recipe
+    class_names : tuple[str, ...]
+        Columns of the probabilities.
+    y_true : NDArray[np.int64]
+        True classes of the scored images, in the order of the rows used; shape (n_samples,).
+    paths : Sequence[str]
+    folds : str
+        Descriptions of the folds, of the intervals, and of the test behind the p-values.
+    interval : str
+    test : str
+    heads : tuple[HeadResult, ...]
+        Sorted by ``metric``, best first, baselines last.
+    recommended : str
+    recommendation : str
+        A sentence on it, and on whether its lead is significant.
+    leaks : tuple[str, ...]
+        Leaks between splits, and how they were handled; empty if there are none.
+    left_out : Mapping[str, str]
+        Heads that could not be fitted, with the reasons.
+    held_out : str
+        Description of the given test split; empty without one.
+    command : str
+        The command, and the machine it ran on.
+    machine : str
+    versions : Mapping[str, str]
+    seconds : float
+    caches : tuple[Candidate, ...]
+        Caches from which each head chose; empty if there was only one.
+    not_in_all : tuple[str, ...]
+        Sentences on images left out because they are not in all caches.
+    fit_command : str
+        Command that fits the recommended head with a search over the caches; empty if there was only one.
+    metric : str
+        Metric by which heads are ranked, compared and recommended.
+    held_out_paths : Sequence[str]
+        Paths and true classes of the images of the given test split, and its name; empty without one.
+    held_out_y_true : NDArray[np.int64] | None
+    held_out_split : str
+    fold_names : Sequence[str]
+        Folds in which each image is scored (exchange/prediction_table.py); empty if unknown.
+    expected : Estimate | None
+        Expected ``metric`` of the recommended head on other images, corrected for its selection; None if not corrected.
+    correction : str
+    positive : str | None
+        The positive class, if one was named.
+    """
+
+    cache: str
     recipe: Recipe
-    class_names: tuple[str, ...]  # columns of the probabilities
-    #: True classes of the scored images, in the order of the rows used; shape (n_samples,)
+    class_names: tuple[str, ...]
     y_true: NDArray[np.int64] = field(repr=False)
     paths: Sequence[str] = field(repr=False)
-    folds: str  # descriptions of the folds, of the intervals, and of the test behind the p-values
+    folds: str
     interval: str
     test: str
-    heads: tuple[HeadResult, ...]  # sorted by ``metric``, best first, baselines last
+    heads: tuple[HeadResult, ...]
     recommended: str
-    recommendation: str  # a sentence on it, and on whether its lead is significant
-    leaks: tuple[str, ...] = ()  # leaks between splits, and how they were handled; empty if there are none
-    left_out: Mapping[str, str] = field(default_factory=dict)  # heads that could not be fitted, with the reasons
-    held_out: str = ""  # description of the given test split; empty without one
-    command: str = ""  # the command, and the machine it ran on
+    recommendation: str
+    leaks: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    held_out: str = ""
+    command: str = ""
     machine: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
-    caches: tuple[Candidate, ...] = ()  # caches from which each head chose; empty if there was only one
-    not_in_all: tuple[str, ...] = ()  # sentences on images left out because they are not in all caches
-    #: Command that fits the recommended head with a search over the caches; empty if there was only one
+    caches: tuple[Candidate, ...] = ()
+    not_in_all: tuple[str, ...] = ()
     fit_command: str = ""
-    metric: str = "accuracy"  # metric by which heads are ranked, compared and recommended
-    #: Paths and true classes of the images of the given test split, and its name; empty without one
+    metric: str = "accuracy"
     held_out_paths: Sequence[str] = field(default=(), repr=False)
     held_out_y_true: NDArray[np.int64] | None = field(default=None, repr=False)
     held_out_split: str = ""
-    #: Folds in which each image is scored (exchange/prediction_table.py); empty if unknown
     fold_names: Sequence[str] = field(default=(), repr=False)
-    #: Expected ``metric`` of the recommended head on other images, corrected for its selection; None if not corrected
     expected: Estimate | None = None
     correction: str = ""
-    positive: str | None = None  # the positive class, if one was named
+    positive: str | None = None
 
     def __getitem__(self, name: str) -> HeadResult:
         """Return the result of a head; KeyError where it was not compared."""

@@ -37,26 +37,52 @@ def all_heads() -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class CompareOptions:
-    """How heads are compared; the defaults are the command's."""
+    """How heads are compared; the defaults are the command's.
 
-    heads: tuple[str, ...] = field(default_factory=all_heads)  # names in the catalogue, or ``majority``
-    #: For every head; by default features are searched (search.py), and each head's own where nothing is
+    Attributes
+    ----------
+    heads : tuple[str, ...]
+        Names in the catalogue, or ``majority``.
+    features : tuple[str, ...] | None
+        For every head; by default features are searched (search.py), and each head's own where nothing is.
+    scaling : str | None
+    n_splits : int
+        Folds, and how often they are drawn anew.
+    n_repeats : int
+    held_out : str | None
+        Split that is never fitted on, and scored once at the end; the default is ``test`` or ``validation`` where there
+        is one beside ``train``. An empty name uses every image for the folds.
+    near_duplicates : bool
+        Keep images that look the same together, beside those of the same bytes or group.
+    learning_curve : bool
+        Accuracy against images per class as well.
+    metric : str
+        Metric of ranking, comparison and recommendation: one of ``scores.CHOICE_METRICS``; and the positive class, whose
+        average precision, curves and rates are reported.
+    positive : str | None
+    random_state : int
+        Seeds everything random.
+    n_jobs : int | None
+        Folds at a time; the default is one per processor.
+    engine : str
+        As in :func:`headstart.fit.fit_head`. Costs are always measured here.
+    address : str | None
+    target : str
+    """
+
+    heads: tuple[str, ...] = field(default_factory=all_heads)
     features: tuple[str, ...] | None = None
     scaling: str | None = None
-    n_splits: int = N_SPLITS  # folds, and how often they are drawn anew
+    n_splits: int = N_SPLITS
     n_repeats: int = 1
-    #: Split that is never fitted on, and scored once at the end; the default is ``test`` or ``validation`` where there
-    #: is one beside ``train``. An empty name uses every image for the folds.
     held_out: str | None = None
-    near_duplicates: bool = True  # keep images that look the same together, beside those of the same bytes or group
-    learning_curve: bool = False  # accuracy against images per class as well
-    #: Metric of ranking, comparison and recommendation: one of ``scores.CHOICE_METRICS``; and the positive class,
-    #: whose average precision, curves and rates are reported
+    near_duplicates: bool = True
+    learning_curve: bool = False
     metric: str = "accuracy"
     positive: str | None = None
-    random_state: int = 0  # seeds everything random
-    n_jobs: int | None = None  # folds at a time; the default is one per processor
-    engine: str = "local"  # as in :func:`headstart.fit.fit_head`. Costs are always measured here.
+    random_state: int = 0
+    n_jobs: int | None = None
+    engine: str = "local"
     address: str | None = None
     target: str = SINGLE_LABEL
 
