@@ -117,8 +117,11 @@ class DenseHead(Head):
         self.class_weight = class_weight
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any) -> DenseHead:
+    def fit(self, X: Any, y: Any, X_val: Any = None, y_val: Any = None) -> DenseHead:
         """Train on rows of features, shape (n_samples, n_features), computed in float32, and their labels.
+
+        ``X_val`` and ``y_val`` are Keras' ``validation_data``: rows that are not trained on, whose loss and accuracy after
+        each epoch are in ``history_``, and by which ``early_stopping`` goes. Scale them as ``X``.
 
         Raises DataError if there are fewer than two classes, or too few rows to hold some out; ParameterError if a
         parameter cannot have its value, the columns cannot be divided into so many views, or the weights have left the
@@ -126,8 +129,11 @@ class DenseHead(Head):
         """
         X, y = validate_data(self, X, y, dtype=np.float32)
         codes, seed = self._start(X.shape[1], y)
-        train, held_out = self._divide(codes, seed)
-        watched: Watched = [(X[held_out], codes[held_out])] if len(held_out) else []
+        if X_val is not None and y_val is not None:
+            train, watched = np.arange(len(X)), self._given(X_val, y_val)
+        else:
+            train, held_out = self._divide(codes, seed)
+            watched = [(X[held_out], codes[held_out])] if len(held_out) else []
         weights = self._weights(y)
         data = (as_views(X, self.views), codes.astype(np.int32).repeat(self.views), weights.repeat(self.views))
         run_epoch = compile_epoch(self.network_, self._descent(len(train)), data)
@@ -260,6 +266,13 @@ class DenseHead(Head):
     def _shape(self) -> dict[str, Any]:
         units = (*self.hidden, len(self.classes_))
         return {"units": units, "activation": self.activation, "dropout": self.dropout, "l2": self.l2}
+
+    def _given(self, X: Any, y: Any) -> Watched:
+        X, y = validate_data(self, X, y, dtype=np.float32, reset=False)
+        unknown = np.setdiff1d(y, self.classes_)
+        if len(unknown):
+            raise DataError(f"y_val has labels that y has not: {', '.join(map(str, unknown))}.")
+        return [(X, np.searchsorted(self.classes_, y))]
 
     def _check_learned(self, mean_weight: float) -> None:
         """Warn if training failed; the probabilities alone would not show it."""

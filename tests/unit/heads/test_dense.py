@@ -126,6 +126,19 @@ def test_early_stopping_keeps_the_best_weights(data: tuple[np.ndarray, np.ndarra
     assert head.n_iter_ == int(np.argmin(losses)) + 1 + 3
 
 
+def test_validation_data_is_watched_and_not_trained_on() -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(40, 6)).astype(np.float32), np.array(["ant", "bee"] * 20)
+    alone = DenseHead(hidden=(4,), epochs=3, random_state=0).fit(X, y)
+    watched = DenseHead(hidden=(4,), epochs=3, random_state=0).fit(X, y, X[:10] + 1, y[:10])
+    np.testing.assert_array_equal(watched.predict_proba(X), alone.predict_proba(X))
+    assert "val_accuracy" not in alone.history_
+    last = (watched.predict(X[:10] + 1) == y[:10]).mean()
+    assert (len(watched.history_["val_loss"]), watched.history_["val_accuracy"][-1]) == (3, last)
+    with pytest.raises(DataError, match="labels that y has not: cat"):
+        DenseHead(epochs=1).fit(X, y, X[:2], ["ant", "cat"])
+
+
 def test_a_fitted_head_survives_pickling_in_memory(data: tuple[np.ndarray, np.ndarray]) -> None:
     head = DenseHead((4,), dropout=0.2, epochs=2, random_state=0).fit(*data)
     again = pickle.loads(pickle.dumps(head))
