@@ -19,8 +19,7 @@ BENCH_ROUNDS := 3
 TORCH := torch>=2.6
 
 # A test process that crashes ends the run: one in its place would begin again with what crashed it.
-# Three of them on two cores: tests that start processes or a cluster wait for these.
-PARALLEL := -n 3 --dist loadscope --no-loadscope-reorder --max-worker-restart 0
+PARALLEL := --dist loadscope --no-loadscope-reorder --max-worker-restart 0
 
 # Tests start many processes, which begin sooner with compiled modules.
 unexport PYTHONDONTWRITEBYTECODE
@@ -33,15 +32,16 @@ help:
 demo: $(VENV)/demo.stamp
 	$(BIN)/headstart demo
 
+# Three processes on two cores: tests that start processes or a cluster wait for these.
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest $(PARALLEL)
+	$(BIN)/python -m pytest -n 3 $(PARALLEL)
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest $(PARALLEL) -m "not weights and not faults and not cluster and not slow"
+	$(BIN)/python -m pytest -n 2 $(PARALLEL) -m "not weights and not faults and not cluster and not slow" tests/unit tests/cli
 
 cover: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m "not weights and not faults and not cluster" --cov
