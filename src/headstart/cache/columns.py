@@ -345,9 +345,8 @@ class Rows:
     label: NDArray[np.int32]  # class index, −1 if unlabelled
     size_bytes: NDArray[np.int64]  # of the image file
     mtime_ns: NDArray[np.int64]  # modification time of the image file, nanoseconds since 1970
-    stamp: NDArray[
-        np.uint32
-    ]  # bits of inode and status change time of the file (images/discovery/refs.py); 0 if unknown
+    #: Bits of inode and status change time of the file (images/discovery/refs.py); 0 if unknown
+    stamp: NDArray[np.uint32]
     width_px: NDArray[np.int32]  # size of the image after EXIF rotation, before the resize
     height_px: NDArray[np.int32]
 

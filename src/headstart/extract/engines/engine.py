@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import Self
@@ -20,7 +21,7 @@ from headstart.ray_cluster import check_installed
 from headstart.types import Backbone, ImageRef, Recipe
 
 
-class Engine:
+class Engine(ABC):
     """Computes shards; a context manager that frees its processes at the end. A subclass has ``prepare`` and ``run``."""
 
     #: Name of the device, e.g. ``cpu``; several are separated by commas; empty on a cluster.
@@ -34,17 +35,18 @@ class Engine:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:  # noqa: B027 (an engine without processes has nothing to end)
         """End the workers."""
 
+    @abstractmethod
     def prepare(self, existing: Recipe | None, refs: Sequence[ImageRef]) -> tuple[Recipe, str] | None:
         """Return the recipe of the new features, and why in its precision; None if no image can be decoded.
 
         ``existing`` is the recipe of the features that new ones are added to; a reduced precision is proven on the first
         ``refs``.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def run(
         self,
         shards: Iterable[Shard],
@@ -60,7 +62,6 @@ class Engine:
         the one is found that ends the process; it becomes a failure. A cluster reports no times. Raises HeadstartError if
         a worker raised an error, or workers exit without finishing a shard.
         """
-        raise NotImplementedError
 
     def statistics(self) -> tuple[WorkerStatistics, ...]:
         """Return images and rate per device or node; empty if there is only one."""
