@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -271,4 +272,15 @@ def compile_model(model: Any, precision: str, *, n_at_once: int = 1) -> Any:
         "INFERENCE_NUM_THREADS": str(available_threads()),
         "ENABLE_CPU_PINNING": False,
     }
-    return import_openvino().Core().compile_model(model, "CPU", options)
+    return openvino_core().compile_model(model, "CPU", options)
+
+
+@functools.cache
+def openvino_core() -> Any:
+    """Return the one ``Core`` of this process, which is never deleted.
+
+    It keeps OpenVINO's CPU plugin loaded. The plugin gives the thread that loads it an alternate signal stack, and unmaps
+    that stack when it is unloaded; if another thread does so, the next signal (Ctrl-C) ends the process with SIGSEGV
+    (SigAltStackSetup in OpenVINO's src/plugins/intel_cpu/src/sigstack_manager.cpp; seen with 2026.4).
+    """
+    return import_openvino().Core()

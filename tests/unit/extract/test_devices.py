@@ -132,7 +132,6 @@ def test_what_a_process_raises_on_purpose_is_raised_here(data: Path, tmp_path: P
         run(data, tmp_path / "two.h5", stop_on_failure=True)
 
 
-@pytest.mark.alone  # behind tests of OpenVINO and of pyarrow in one process, SIGINT ends that process without a word
 def test_asked_to_stop_the_processes_finish_their_batches(data: Path, tmp_path: Path) -> None:
     class Impatient:
         """Asks to stop when the first images are done."""
