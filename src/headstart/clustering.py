@@ -23,7 +23,7 @@ from headstart.images.discovery.table_rows import read_rows
 from headstart.images.samples import DEFAULT_RULES, DecodeRules
 from headstart.quality.quality_report import make_thumbnails, sampled_rows
 from headstart.report.html_pages import pictures, render_page
-from headstart.storage.address import Location
+from headstart.storage.bucket import Location
 from headstart.texts import class_name, counted, csv_cell, plain_cell, reason_of
 
 #: Principal components that are clustered. 16 to 64 agreed about equally with the true classes of photographs of flowers and

@@ -21,13 +21,13 @@ from headstart.evaluate.near_duplicates import last_block_of
 from headstart.evaluate.splits import connected_units
 from headstart.evaluate.targets import encoded, encoded_names, target_named
 from headstart.exchange.prediction_table import ScoredImages
-from headstart.images.discovery.class_names import spellings
+from headstart.images.discovery.classes_and_splits import spellings
 from headstart.images.discovery.refs import ImageRefs
 from headstart.images.discovery.scan import ImageSet, discover
 from headstart.images.load import sentences
 from headstart.predict import Predictor
 from headstart.scores import Score, class_index
-from headstart.storage.address import Location, location
+from headstart.storage.bucket import Location, location
 from headstart.texts import class_name, did_you_mean
 from headstart.types import Failure, ImageRow
 

@@ -28,7 +28,7 @@ from headstart.heads.catalogue import default_spec, make_head
 from headstart.heads.out_of_core import Memory, ReadRows, fit_streamed, matrix_fits
 from headstart.scores import Criterion, Score, class_index, metric_named
 from headstart.selection.search import Search, SearchResult, candidates, read_features, search_head, what_to_search
-from headstart.storage.address import Location
+from headstart.storage.bucket import Location
 from headstart.types import SINGLE_LABEL, HeadSpec
 
 

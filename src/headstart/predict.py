@@ -21,7 +21,7 @@ from headstart.images.discovery.refs import state_of
 from headstart.images.discovery.scan import discover
 from headstart.images.load import GivenImage, LoadedImage, given_image
 from headstart.images.read_ahead import ReadOptions, batches
-from headstart.storage.address import Location
+from headstart.storage.bucket import Location
 from headstart.types import Backbone, Failure, FeatureBatch, ImageRef
 
 #: The path of an image, folder or manifest; the bytes of an image file; a PIL image; or a uint8 array of shape (height,

@@ -27,7 +27,7 @@ from headstart.images.load import LoadedImage, read_image_bytes
 from headstart.images.read_ahead import ReadOptions, batches, in_order
 from headstart.runtime import usable_cores
 from headstart.storage import bucket
-from headstart.storage.address import Address, Location, location
+from headstart.storage.bucket import Address, Location, location
 from headstart.types import Backbone, ImageRef, Progress, Recipe, Silence
 
 #: Largest accepted difference relative to the row's largest value; the cosine is blind to scale and to single values. float16

@@ -16,7 +16,7 @@ from headstart.errors import StorageError
 from headstart.extract.options import ExtractOptions
 from headstart.extract.run import extract_features
 from headstart.storage import objects
-from headstart.storage.address import location
+from headstart.storage.bucket import location
 from pictures import class_folders
 
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore")]

@@ -49,7 +49,7 @@ def cluster(
     headstart class-folders clusters/loose loose/ photos/
     """
     from headstart.clustering import cluster_images, write_clusters
-    from headstart.storage.address import location
+    from headstart.storage.bucket import location
 
     folder = output or Path("clusters") / location(cache).stem
     with err.status("Clustering …"):
@@ -109,7 +109,7 @@ def class_folders(
     headstart class-folders clusters/loose loose/ photos/
     """
     from headstart.clustering import IMAGES, IMAGES_COLUMNS, make_class_folders, read_labels, read_table
-    from headstart.images.discovery.class_names import questions
+    from headstart.images.discovery.classes_and_splits import questions
 
     labels = read_labels(clusters)
     for question in questions(Counter(labels.values())):

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from headstart.fit import FitResult
     from headstart.selection.search import SearchResult
-    from headstart.storage.address import Location
+    from headstart.storage.bucket import Location
     from headstart.types import HeadSpec
 
 
@@ -140,7 +140,7 @@ def fit(
     from headstart.fit import fit_head
     from headstart.runtime import parse_size
     from headstart.selection.search import what_to_search
-    from headstart.storage.address import location
+    from headstart.storage.bucket import location
 
     spec = make_spec(config, head_type, features, scaling, seed, parameters)
     if predictions:

@@ -41,8 +41,7 @@ from headstart.cache.sandbox import open_hdf5
 from headstart.cache.shard_manifest import Places, check_files, read_manifest, sharded_rows
 from headstart.cache.shards import MANIFEST, OpenShards, ShardedRows, ShardFolder, shard_folder
 from headstart.errors import CacheError
-from headstart.storage.address import Address, Location, location
-from headstart.storage.bucket import GoneError
+from headstart.storage.bucket import Address, GoneError, Location, location
 from headstart.storage.objects import copied
 from headstart.texts import BLOCK_ROWS
 from headstart.types import Failure, FeatureBatch, ImageRef, Recipe

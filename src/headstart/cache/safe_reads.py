@@ -38,7 +38,7 @@ from headstart.cache.format import (
     Header,
 )
 from headstart.errors import CacheError
-from headstart.storage.address import Location
+from headstart.storage.bucket import Location
 
 #: Raised by h5py for damaged files.
 H5PY_ERRORS = (

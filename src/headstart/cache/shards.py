@@ -22,7 +22,7 @@ from headstart.cache.publish import PARTIAL_SUFFIX, PartialFile, published, writ
 from headstart.cache.safe_reads import H5PY_ERRORS, StoredRows, checked_rows, close_file, first_line, row_dtype
 from headstart.cache.sandbox import open_hdf5
 from headstart.errors import CacheError
-from headstart.storage.address import Location
+from headstart.storage.bucket import Location
 from headstart.storage.replacement import sync_folder
 from headstart.texts import TextColumn
 from headstart.types import Recipe

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from headstart.cache.reader import FeatureCache
 from headstart.errors import DataError, RecipeMismatchError
 from headstart.evaluate.splits import Split, split_by_caches, split_by_column, split_by_fraction
-from headstart.images.discovery.folder_layout import split_of
+from headstart.images.discovery.classes_and_splits import split_of
 from headstart.texts import counted, listed
 
 #: Images named in an error.

@@ -18,8 +18,7 @@ from headstart.cache.writer import ShardWriter
 from headstart.errors import DataError
 from headstart.exchange import check_new_cache
 from headstart.exchange.given_columns import GivenFeatures, open_h5, open_npz, open_parquet
-from headstart.images.discovery.class_names import questions
-from headstart.images.discovery.folder_layout import split_of
+from headstart.images.discovery.classes_and_splits import questions, split_of
 from headstart.texts import class_name
 from headstart.types import FeatureBatch, ImageRef, ImageRow, Recipe
 

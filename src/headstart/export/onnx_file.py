@@ -14,7 +14,7 @@ import numpy as np
 from headstart.backbones.vgg16 import BGR_MEANS, VGG16
 from headstart.cache.publish import published_bytes
 from headstart.errors import HeadstartError, MissingExtraError
-from headstart.export.classifier import Request, open_request
+from headstart.export.keras_file import Request, open_request
 from headstart.heads.base import Layer
 from headstart.heads.parameters import GEM_POWER, POOLINGS
 from headstart.heads.transforms import corners

@@ -17,7 +17,7 @@ from headstart.errors import DataError
 from headstart.extract.options import ExtractOptions
 from headstart.extract.plan import KnownRows, Plan
 from headstart.images.discovery.refs import ImageRefs
-from headstart.storage.address import Address, Location
+from headstart.storage.bucket import Address, Location
 from headstart.texts import counted, printable
 from headstart.types import Failure
 

@@ -26,7 +26,7 @@ from headstart.extract.plan import KnownRows, Plan
 from headstart.extract.run import Run, make_run
 from headstart.images.discovery.scan import classes_of
 from headstart.runtime import per_second
-from headstart.storage.address import Location
+from headstart.storage.bucket import Location
 from headstart.types import Backbone, Progress, Recipe
 
 #: Compressed size of a row of block5_pool as a share of its size, by views: 0.12 to 0.17 on photographs (hymenoptera,

@@ -18,8 +18,7 @@ from filelock import FileLock, Timeout
 from headstart.cache.publish import PARTIAL_SUFFIX, writing
 from headstart.errors import CacheError, StorageError
 from headstart.storage import objects
-from headstart.storage.address import Address
-from headstart.storage.bucket import Entry, ExistsError, GoneError, read, stat
+from headstart.storage.bucket import Address, Entry, ExistsError, GoneError, read, stat
 
 #: Seconds within which a process that has just taken a lock writes its name.
 ANNOUNCE_SECONDS = 2.0

@@ -19,7 +19,7 @@ from headstart.errors import CacheError, HeadstartError
 from headstart.extract.lock import Claim, claimed, lock
 from headstart.extract.plan import KnownRows
 from headstart.storage import bucket, objects
-from headstart.storage.address import Address, Location
+from headstart.storage.bucket import Address, Location
 from headstart.types import Progress, Recipe
 
 #: Layouts of a cache; ``auto`` is that of the existing cache, else a file.

@@ -30,7 +30,7 @@ from headstart.images.discovery.scan import ImageSet, classes_of, discover
 from headstart.images.discovery.table_rows import TABLE_SUFFIXES
 from headstart.images.read_ahead import decoded
 from headstart.storage import bucket
-from headstart.storage.address import Address, Location, location
+from headstart.storage.bucket import Address, Location, location
 from headstart.texts import counted
 from headstart.types import Failure, ImageRef, Progress, Recipe, Silence
 

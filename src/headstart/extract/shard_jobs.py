@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from headstart.cache.writer import ShardWriter
 from headstart.images.load import TOLD_NOTES
 from headstart.images.read_ahead import ReadOptions
-from headstart.storage.address import Address
+from headstart.storage.bucket import Address
 from headstart.types import Backbone, Failure, FeatureBatch, ImageRef, ImageRow, Recipe
 
 

@@ -15,7 +15,7 @@ from headstart.backbones.registry import ENGINE_NAMES, fastest_engine, installed
 from headstart.extract.options import ExtractOptions
 from headstart.images.read_ahead import RunTimes
 from headstart.runtime import usable_cores
-from headstart.storage.address import Location
+from headstart.storage.bucket import Location
 from headstart.types import Failure, Recipe
 
 #: The rate of a run over fewer images, or a shorter one, consists of its start for the most part.

@@ -12,7 +12,7 @@ grey + alpha, RGBA      composited over white; an alpha channel of zeros is igno
 integers of more than   scaled from the range of their type (12 bits in 16: 0…4,095), or from the recipe's
 8 bits, signed ones     ``intensity``, to 0…255; inverted where white is zero (images/samples.py)
 floats                  the same, from 0…1
-HEIC, DICOM             the same, and what the file itself specifies (images/readers/heic.py, dicom_grayscale.py)
+HEIC, DICOM             the same, and what the file itself specifies (images/readers/heic_jpeg2000.py, dicom_grayscale.py)
 CMYK, YCbCr, LAB        converted to RGB; LAB by littleCMS, D50
 ======================  ==============================================================================================
 
@@ -50,8 +50,7 @@ from PIL import Image, ImageFile
 from headstart.errors import HeadstartError, ImageError
 from headstart.images.formats import explain, is_dicom, is_heic, wrong_suffix
 from headstart.images.readers.dicom import DicomFile
-from headstart.images.readers.heic import HeicFile
-from headstart.images.readers.jpeg2000 import DeepJpeg2000, colour_bits
+from headstart.images.readers.heic_jpeg2000 import DeepJpeg2000, HeicFile, colour_bits
 from headstart.images.readers.pillow_files import (
     PillowFile,
     PillowImage,

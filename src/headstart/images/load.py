@@ -24,7 +24,7 @@ from headstart.images.discovery.refs import READ_FLAGS, state_of
 from headstart.images.resize import DRAFT_PRESETS, resize
 from headstart.images.samples import DEFAULT_RULES, DecodeRules
 from headstart.storage import bucket
-from headstart.storage.address import Address, Location
+from headstart.storage.bucket import Address, Location
 from headstart.texts import counted
 from headstart.types import ImageRef, ImageRow
 

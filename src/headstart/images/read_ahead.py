@@ -15,7 +15,7 @@ from headstart.errors import ImageError
 from headstart.images.load import LoadedImage, load_image
 from headstart.images.samples import DecodeRules
 from headstart.runtime import usable_cores
-from headstart.storage.address import Address, Location
+from headstart.storage.bucket import Address, Location
 from headstart.types import Failure, ImageRef, Recipe
 
 #: Small results that are computed ahead of their use.

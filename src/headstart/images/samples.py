@@ -263,6 +263,15 @@ class PictureFile:
         raise NotImplementedError
 
 
+def refuse_large(width: int, height: int, max_pixels: int, kind: str = "") -> None:
+    """Raise ImageError for more than ``max_pixels``, or none; ``kind`` names the images that the limit applies to."""
+    n_pixels = width * height
+    if n_pixels > max_pixels:
+        raise ImageError(f"too large: {width:,} × {height:,} pixels, at most {max_pixels:,}{kind} are decoded")
+    if n_pixels < 1:
+        raise ImageError(f"holds no pixels: {width} × {height}")
+
+
 def add_notes(notes: list[str], found: Iterable[str]) -> None:
     """Append the notes that are not in the list yet."""
     notes += [note for note in dict.fromkeys(found) if note not in notes]

@@ -49,7 +49,7 @@ from headstart.selection.cross_validation import (
     search_notes,
 )
 from headstart.selection.search import candidates, read_features
-from headstart.storage.address import Location
+from headstart.storage.bucket import Location
 from headstart.types import HeadSpec
 
 

@@ -16,7 +16,7 @@ from headstart.errors import DataError
 from headstart.evaluate.held_out import class_notes, same_images, scored_split, without_splits
 from headstart.evaluate.splits import labelled, split_by_column
 from headstart.heads.grid_predictions import Table
-from headstart.images.discovery.folder_layout import split_of
+from headstart.images.discovery.classes_and_splits import split_of
 from headstart.report.comparison import Candidate
 from headstart.selection.search import make_tables
 from headstart.texts import listed

@@ -15,8 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from headstart.errors import HeadstartError, StorageError
-from headstart.storage.address import Address
-from headstart.storage.bucket import Entry, GoneError, asking, existing, filesystem, stat
+from headstart.storage.bucket import Address, Entry, GoneError, asking, existing, filesystem, stat
 
 #: Attempts to read an object that is replaced meanwhile.
 ATTEMPTS = 3

@@ -9,7 +9,7 @@ import pytest
 
 from headstart.bundles.bundle import load_bundle
 from headstart.errors import HeadstartError
-from headstart.export import classifier
+from headstart.export import keras_file
 
 HEAD = Path(__file__).resolve().parents[2] / "data" / "bundles_v1" / "logistic"
 
@@ -20,7 +20,7 @@ def test_a_head_on_an_int8_network_is_not_exported(monkeypatch: pytest.MonkeyPat
     changed = replace(
         bundle, recipe=replace(bundle.recipe, backbone="vgg16", precision="int8", resize="keras-bilinear")
     )
-    monkeypatch.setattr(classifier, "load_bundle", lambda _path: changed)
-    monkeypatch.setattr(classifier, "load_weights", lambda *_arguments, **_options: pytest.fail("weights were read"))
+    monkeypatch.setattr(keras_file, "load_bundle", lambda _path: changed)
+    monkeypatch.setattr(keras_file, "load_weights", lambda *_arguments, **_options: pytest.fail("weights were read"))
     with pytest.raises(HeadstartError, match="an exported model cannot carry"):
-        classifier.open_request(HEAD, tmp_path / "model.onnx", ".onnx")
+        keras_file.open_request(HEAD, tmp_path / "model.onnx", ".onnx")

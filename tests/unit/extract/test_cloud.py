@@ -18,8 +18,7 @@ from headstart.extract.run import extract_features
 from headstart.extract.summary import ExtractionSummary
 from headstart.images.discovery.scan import discover
 from headstart.storage import bucket
-from headstart.storage.address import location
-from headstart.storage.bucket import DeniedError, NotReachedError
+from headstart.storage.bucket import DeniedError, NotReachedError, location
 from pictures import class_folders, picture
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]

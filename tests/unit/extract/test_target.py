@@ -19,8 +19,7 @@ from headstart.extract import lock as claim
 from headstart.extract.run import extract_features
 from headstart.extract.summary import ExtractionSummary
 from headstart.storage import bucket, objects
-from headstart.storage.address import location
-from headstart.storage.bucket import ExistsError
+from headstart.storage.bucket import ExistsError, location
 from pictures import class_folders, picture
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from headstart.images.discovery.class_names import questions
+from headstart.images.discovery.classes_and_splits import questions
 from headstart.images.discovery.scan import discover
 from headstart.texts import class_name
 

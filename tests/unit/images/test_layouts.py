@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from headstart.errors import DataError
-from headstart.images.discovery.folder_layout import layout_of, split_of
+from headstart.images.discovery.classes_and_splits import layout_of, split_of
 from headstart.images.discovery.scan import discover
 
 

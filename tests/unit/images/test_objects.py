@@ -13,7 +13,7 @@ from headstart.errors import DataError, ImageError
 from headstart.images.discovery.scan import ImageSet, discover
 from headstart.images.load import read_image_bytes
 from headstart.storage import bucket
-from headstart.storage.address import location
+from headstart.storage.bucket import location
 from pictures import class_folders, picture
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]

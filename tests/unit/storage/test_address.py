@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from headstart.errors import DataError
-from headstart.storage.address import Address, location, redacted
+from headstart.storage.bucket import Address, location, redacted
 
 
 def test_an_address_is_told_from_a_path() -> None:

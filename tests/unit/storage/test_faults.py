@@ -10,8 +10,7 @@ import pytest
 from buckets import KEY, SECRET
 from headstart.errors import HeadstartError, MissingExtraError
 from headstart.storage import bucket
-from headstart.storage.address import location
-from headstart.storage.bucket import DeniedError, GoneError, NotReachedError, explained
+from headstart.storage.bucket import DeniedError, GoneError, NotReachedError, explained, location
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 

@@ -9,12 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from headstart.errors import DataError
-from headstart.images.discovery.class_names import named
-from headstart.images.discovery.folder_layout import split_of
+from headstart.images.discovery.classes_and_splits import named, split_of
 from headstart.images.discovery.table_rows import TABLE_SUFFIXES, file_named, forms, located, missing_files, read_rows
 from headstart.images.formats import IMAGE_SUFFIXES, suffix_of
 from headstart.storage import bucket
-from headstart.storage.address import Address, Location
+from headstart.storage.bucket import Address, Location
 from headstart.texts import class_name, counted, plain_cell
 from headstart.types import SPLITS, ImageRef
 

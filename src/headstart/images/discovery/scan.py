@@ -30,15 +30,19 @@ from pathlib import Path
 import numpy as np
 
 from headstart.errors import DataError
-from headstart.images.discovery.class_names import questions
-from headstart.images.discovery.folder_layout import in_one_split_alone, layout_of, listed, without_images
+from headstart.images.discovery.classes_and_splits import (
+    in_one_split_alone,
+    layout_of,
+    questions,
+    shown,
+    without_images,
+)
 from headstart.images.discovery.manifest import is_manifest, read_manifest
 from headstart.images.discovery.refs import ImageRefs, read_part, state_of
 from headstart.images.discovery.table_rows import TABLE_SUFFIXES
 from headstart.images.formats import HEAD_BYTES, IMAGE_SUFFIXES, has_magic, suffix_of
 from headstart.storage import bucket
-from headstart.storage.address import Address, Location
-from headstart.storage.bucket import Entry
+from headstart.storage.bucket import Address, Entry, Location
 from headstart.texts import counted
 from headstart.types import ImageRef
 
@@ -96,7 +100,7 @@ def discover(root: Location, *, manifest: Location | None = None) -> ImageSet:
     found = walk_objects(root) if isinstance(root, Address) else walk(os.fspath(root))
     if found.unreadable:
         raise DataError(
-            f"{root} contains {counted(len(found.unreadable), 'folder')} that may not be read: {listed(found.unreadable)}. "
+            f"{root} contains {counted(len(found.unreadable), 'folder')} that may not be read: {shown(found.unreadable)}. "
             "Their images would be missing. Make them readable, or move them out of the way."
         )
     if not found.images:
@@ -131,7 +135,7 @@ def _labelled_set(
 def unlabelled(root: Location, ignored: Iterable[str]) -> str:
     """Return a notice of missing labels, and how to get them."""
     tables = [path for path in ignored if "/" not in path and suffix_of(path) in TABLE_SUFFIXES]
-    table = f" {listed(tables)} was not read: if it has the labels, give {root / tables[0]}." if tables else ""
+    table = f" {shown(tables)} was not read: if it has the labels, give {root / tables[0]}." if tables else ""
     return f"The images are unlabelled.{table} To label them in groups after extraction: headstart cluster CACHE."
 
 

@@ -14,10 +14,10 @@ from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from headstart.errors import DataError
-from headstart.images.discovery.class_names import named
+from headstart.images.discovery.classes_and_splits import named
 from headstart.images.discovery.refs import state_of
 from headstart.storage import bucket
-from headstart.storage.address import Address, Location
+from headstart.storage.bucket import Address, Location
 from headstart.texts import counted, plain_cell
 
 #: Suffixes of tables.

@@ -22,8 +22,7 @@ from headstart.images.readers.dicom_grayscale import (
     palette_samples,
     stored_limits,
 )
-from headstart.images.readers.pillow_files import refuse_large
-from headstart.images.samples import PictureFile, Samples, add_notes
+from headstart.images.samples import PictureFile, Samples, add_notes, refuse_large
 
 #: The elements with pixels; a picture has one of them.
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")

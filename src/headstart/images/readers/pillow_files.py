@@ -21,8 +21,8 @@ from PIL.ExifTags import Base as Tag
 from headstart.errors import ImageError
 from headstart.images.formats import RAW_SUFFIXES, readers, suffix_of, unidentified
 from headstart.images.readers import pillow_samples, tiff_tags
-from headstart.images.readers.jpeg2000 import grey_samples
-from headstart.images.samples import PictureFile, Samples, add_notes
+from headstart.images.readers.heic_jpeg2000 import grey_samples
+from headstart.images.samples import PictureFile, Samples, add_notes, refuse_large
 
 Reader: TypeAlias = tuple[Callable[[IO[bytes], str | bytes], ImageFile.ImageFile], Callable[[bytes], bool | str] | None]
 
@@ -99,15 +99,6 @@ def check_size(image: Image.Image, max_pixels: int) -> None:
     """Raise ImageError for an image that claims more pixels than are decoded, or none."""
     limit = min(max_pixels, MAX_SLOW_PIXELS) if image.format in SLOW_FORMATS else max_pixels
     refuse_large(*image.size, limit, f" of {image.format}" if limit < max_pixels else "")
-
-
-def refuse_large(width: int, height: int, max_pixels: int, kind: str = "") -> None:
-    """Raise ImageError for more than ``max_pixels``, or none; ``kind`` names the images that the limit applies to."""
-    n_pixels = width * height
-    if n_pixels > max_pixels:
-        raise ImageError(f"too large: {width:,} × {height:,} pixels, at most {max_pixels:,}{kind} are decoded")
-    if n_pixels < 1:
-        raise ImageError(f"holds no pixels: {width} × {height}")
 
 
 def refuse_camera_raw(image: ImageFile.ImageFile, name: str) -> None:
