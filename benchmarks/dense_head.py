@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headstart.cache.reader import open_cache
-from headstart.evaluate.held_out import divide
+from headstart.evaluate.splits import divide
 from headstart.heads.catalogue import default_spec, make_head
 from headstart.heads.dense import DenseHead
 from headstart.runtime import import_keras

@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 
 from headstart.evaluate.folds import make_folds
 from headstart.evaluate.intervals import CV_VARIANCE, Influence, Units, estimates, influences
-from headstart.evaluate.metrics import metric_values
 from headstart.evaluate.significance import corrected, differences
 from headstart.evaluate.splits import Split
+from headstart.evaluate.targets import metric_values
 from headstart.scores import ALPHA, CHOICE_METRICS, METRICS, Metric
 from machine import write_result
 

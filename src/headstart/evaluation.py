@@ -15,10 +15,8 @@ from headstart.bundles.bundle import Bundle, load_bundle
 from headstart.cache.reader import FeatureCache, open_cache
 from headstart.cache.shards import is_cache
 from headstart.errors import DataError
-from headstart.evaluate.held_out import class_notes
-from headstart.evaluate.leakage import ImageKeys, Seen, fitted_on, relations, training_images
-from headstart.evaluate.near_duplicates import last_block_of
-from headstart.evaluate.splits import connected_units
+from headstart.evaluate.leakage import ImageKeys, Seen, fitted_on, last_block_of, relations, training_images
+from headstart.evaluate.splits import class_notes, connected_units
 from headstart.evaluate.targets import encoded, encoded_names, target_named
 from headstart.exchange.prediction_table import ScoredImages
 from headstart.images.discovery.classes_and_splits import spellings
@@ -79,7 +77,7 @@ def evaluate_head(
     """Return the score of a saved head on the images of a cache or a folder that it was not fitted on.
 
     Training images are recognised by their digests. Images of the same group and near-duplicates
-    (:func:`headstart.evaluate.near_duplicates.near_units`) are left out too, if the training images are in ``data`` or
+    (:func:`headstart.evaluate.leakage.near_units`) are left out too, if the training images are in ``data`` or
     the training cache is still available.
 
     Parameters

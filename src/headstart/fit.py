@@ -18,9 +18,8 @@ from headstart.bundles.trusted_types import check_savable
 from headstart.cache.reader import FeatureCache, open_cache
 from headstart.cache.shards import is_cache
 from headstart.errors import DataError
-from headstart.evaluate.held_out import Sides, divide, divide_caches
 from headstart.evaluate.leakage import seen_in_the_fit
-from headstart.evaluate.splits import connected_units
+from headstart.evaluate.splits import Sides, connected_units, divide, divide_caches
 from headstart.evaluate.targets import Target, encoded, target_named
 from headstart.exchange.prediction_table import ScoredImages, predictions_csv, split_names
 from headstart.heads.by_import_path import fit_with_checks

@@ -10,7 +10,7 @@ import pytest
 
 from headstart.cache import writer
 from headstart.errors import CacheError, DataError
-from headstart.evaluate import near_duplicates
+from headstart.evaluate import leakage
 from headstart.quality import inspect_quality
 from headstart.report.html_pages import QualityReport
 from headstart.types import Failure, ImageRef
@@ -154,10 +154,10 @@ def test_near_duplicates_are_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch)
     features = np.abs(rng.normal(size=(200, 64))).astype(np.float32)
     for source, target in ((3, 150), (150, 199), (50, 51), (0, 120)):
         features[target] = features[source] + np.abs(rng.normal(scale=0.01, size=64)).astype(np.float32)
-    unit = near_duplicates.unit_rows(features)
-    whole = near_duplicates.group_by_cosine(unit, 0.95)
-    monkeypatch.setattr(near_duplicates, "BLOCK", 7)
-    blocks = near_duplicates.group_by_cosine(unit, 0.95)
+    unit = leakage.unit_rows(features)
+    whole = leakage.group_by_cosine(unit, 0.95)
+    monkeypatch.setattr(leakage, "BLOCK", 7)
+    blocks = leakage.group_by_cosine(unit, 0.95)
     for groups in (whole, blocks):
         together = {tuple(np.flatnonzero(groups == g)) for g in np.unique(groups) if (groups == g).sum() > 1}
         assert together == {(3, 150, 199), (50, 51), (0, 120)}

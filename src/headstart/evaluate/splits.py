@@ -1,19 +1,23 @@
-"""Training and validation splits.
+"""Which images of a cache a head is fitted on, and which it is scored on.
 
 Images of identical bytes, and images of one group, are never on both sides.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.errors import DataError
-from headstart.texts import counted, did_you_mean
+from headstart.cache.reader import FeatureCache
+from headstart.errors import DataError, RecipeMismatchError
+from headstart.images.discovery.classes_and_splits import split_of
+from headstart.texts import counted, did_you_mean, listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,3 +190,205 @@ def _check_sides(labels: NDArray[np.integer[Any]], split: Split) -> None:
             f"{len(split.validation):,} to score on. Expected: at least two classes with two images each that do not belong "
             "together, by their bytes or group."
         )
+
+
+#: Images named in an error.
+LISTED = 3
+
+#: Fraction of the images held out if the data has no split that can be scored.
+DEFAULT_FRACTION = 0.25
+
+#: Classes that are named one by one, of each kind.
+MAX_LISTED = 10
+
+
+def same_images(cache: FeatureCache, rows: NDArray[np.int64], other: FeatureCache) -> NDArray[np.int64]:
+    """Return the rows of another cache that hold the same images as some rows, in their order, whatever their paths.
+
+    Raises DataError if an image is missing, or has another class there; the message names some.
+    """
+    row_of = {digest: row for row, digest in reversed(list(enumerate(other.sha256)))}
+    digests, paths = cache.sha256, cache.paths
+    missing = [paths[row] for row in rows if digests[row] not in row_of]
+    if missing:
+        raise DataError(
+            f"{other.path} lacks {len(missing):,} of the {len(rows):,} images of {cache.path}: {listed(missing, LISTED)}. "
+            "Bring both up to date with extract-features, on the same images."
+        )
+    found = np.array([row_of[digests[row]] for row in rows], np.int64)
+    mine, theirs = _names_of(cache, rows), _names_of(other, found)
+    different = [paths[row] for row, a, b in zip(rows, mine, theirs, strict=True) if a != b]
+    if different:
+        raise DataError(
+            f"{other.path} has other classes than {cache.path} for {len(different):,} images: {listed(different, LISTED)}. "
+            "Bring both up to date with extract-features, on the same folders or manifest."
+        )
+    return found
+
+
+def _names_of(cache: FeatureCache, rows: NDArray[np.int64]) -> list[str]:
+    """Return the class of each row; an empty name for none."""
+    names = (*cache.class_names, "")
+    return [names[label] for label in cache.labels[rows].tolist()]
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """Training and validation images."""
+
+    train: FeatureCache  # caches of one recipe; often the same
+    validation: FeatureCache
+    split: Split  # their rows
+    class_names: tuple[str, ...]  # classes with training images; every validation image belongs to one of them
+    notes: tuple[str, ...] = ()  # sentences on images and classes that are left out
+
+    @property
+    def left_out(self) -> list[str]:
+        """Classes of the caches that are not in ``class_names``, sorted."""
+        return sorted({*self.train.class_names, *self.validation.class_names} - {*self.class_names})
+
+    @property
+    def y_train(self) -> NDArray[np.int64]:
+        """Index into ``class_names`` of each training image."""
+        return _numbered(self.train, self.class_names)[self.split.train]
+
+    @property
+    def y_validation(self) -> NDArray[np.int64]:
+        """Index into ``class_names`` of each validation image."""
+        return _numbered(self.validation, self.class_names)[self.split.validation]
+
+    def within(self, cache: FeatureCache) -> Sides:
+        """Return the same images in another cache."""
+        split = self.split
+        train, validation = (same_images(self.train, rows, cache) for rows in (split.train, split.validation))
+        return replace(self, train=cache, validation=cache, split=replace(split, train=train, validation=validation))
+
+
+def divide(
+    cache: FeatureCache,
+    validation: float | str | Path | None = None,
+    random_state: int = 0,
+    strata: NDArray[np.int64] | None = None,
+) -> Sides:
+    """Return training and validation images of one cache.
+
+    ``validation`` is the fraction of the images to hold out, or the name of a split. By default it is the cache's own
+    ``validation`` or ``test`` if it has a ``train`` with the same classes, otherwise a quarter of the images. A fraction
+    keeps the ``strata`` of the images in proportion, by default the labels. Raises DataError if there are too few
+    labelled images, or the split is not possible.
+    """
+    labels, notes, lacking = cache.labels, list[str](), Counter[str]()
+    if validation is None:
+        validation, unusable = scored_split(labels, cache.splits, ("validation", "test"))
+        if not validation:
+            labels, notes, lacking = without_splits(labels, cache.splits, cache.class_names, unusable)
+            validation = DEFAULT_FRACTION
+            if unusable:
+                notes.append(f"{DEFAULT_FRACTION:.0%} of the other labelled images are held out instead.")
+    if isinstance(validation, int | float):
+        split = split_by_fraction(
+            labels,
+            fraction=validation,
+            sha256=cache.sha256,
+            groups=cache.groups,
+            random_state=random_state,
+            strata=strata,
+        )
+    else:
+        name = split_of(str(validation)) or str(validation)
+        split = split_by_column(labels, cache.splits, validation=name, sha256=cache.sha256, groups=cache.groups)
+    return _told_apart(cache, cache, split, notes, lacking)
+
+
+def divide_caches(train: FeatureCache, other: FeatureCache) -> Sides:
+    """Return all labelled rows of one cache for training, and those of another for validation; classes are matched by name.
+
+    Raises RecipeMismatchError if their recipes differ; DataError if there are too few labelled images, or no validation
+    image belongs to a training class.
+    """
+    differences = train.recipe.differences(other.recipe)
+    if differences:
+        raise RecipeMismatchError(
+            f"{other.path} was made by another recipe than {train.path} (there ≠ here): {'; '.join(differences)}."
+        )
+    split = split_by_caches(train.labels, other.labels, sha256=train.sha256, other_sha256=other.sha256)
+    return _told_apart(train, other, split)
+
+
+def scored_split(
+    labels: NDArray[np.integer[Any]], splits: Sequence[str], order: Sequence[str]
+) -> tuple[str, list[str]]:
+    """Return the first usable split of ``order`` (empty if none is), and the splits without an image of a training class."""
+    names = np.asarray(splits, object)
+    fitted = np.unique(labels[(names == "train") & (labels >= 0)])
+    present = [name for name in order if (names == name).any()] if len(fitted) else []
+    usable = [name for name in present if np.isin(labels[names == name], fitted).any()]
+    return (usable[0] if usable else ""), [name for name in present if name not in usable]
+
+
+def without_splits(
+    labels: NDArray[np.int64], splits: Sequence[str], class_names: Sequence[str], unusable: Sequence[str]
+) -> tuple[NDArray[np.int64], list[str], Counter[str]]:
+    """Return labels set to −1 in unusable splits, sentences with the reasons, and the class counts of the removed labels."""
+    names, notes = np.asarray(splits, object), []
+    for name in unusable:
+        own = labels[names == name]
+        if (own < 0).all():
+            notes.append(f"The split {name} has no labels ({counted(len(own))}).")
+        else:
+            notes.append(f"The split {name} has no image of a class that train has.")
+    out = np.isin(names, list(unusable))
+    return np.where(out, -1, labels), notes, Counter(class_names[i] for i in labels[out].tolist() if i >= 0)
+
+
+def _told_apart(
+    train: FeatureCache,
+    validation: FeatureCache,
+    split: Split,
+    notes: Iterable[str] = (),
+    lacking: Counter[str] | None = None,
+) -> Sides:
+    """Return the sides of a split, without validation images of classes that have no training image.
+
+    ``notes`` and ``lacking`` concern images left out before. Raises DataError if no validation image is left.
+    """
+    fitted = Counter(_names_of(train, split.train))
+    scored = _names_of(validation, split.validation)
+    known = np.array([name in fitted for name in scored], bool)
+    failed = Counter(failure.ref.label for failure in train.failures if failure.ref.label)
+    if not known.any():
+        raise DataError(
+            f"Nothing can be scored on {split.description}. {' '.join(class_notes((), Counter(), Counter(scored)))} "
+            f"Expected: images of {listed(fitted, MAX_LISTED)}.",
+            hint="Name another split, or a fraction to hold out (`validation`).",
+        )
+    if not known.all():
+        description = f"{split.description}, less {(~known).sum():,} of classes with no image to fit on"
+        split = replace(split, validation=split.validation[known], description=description)
+    names = tuple(name for name in train.class_names if name in fitted)
+    said = class_notes(train.class_names, fitted, Counter(scored) + (lacking or Counter()), failed)
+    return Sides(train, validation, split, names, (*notes, *said))
+
+
+def class_notes(
+    class_names: Sequence[str], fitted: Counter[str], scored: Counter[str], failed: Counter[str] | None = None
+) -> list[str]:
+    """Return sentences on classes that are not both fitted on and scored, given the images per class on each side."""
+    notes = []
+    for name in dict.fromkeys([*class_names, *scored]):
+        if scored[name] and not fitted[name]:
+            notes.append(f"{name}: {counted(scored[name], 'scored image')}, none to fit on.")
+        elif fitted[name] and not scored[name]:
+            notes.append(f"{name}: {counted(fitted[name])} to fit on, none scored.")
+        elif not fitted[name] and failed and failed[name]:
+            notes.append(f"{name}: none to fit on; {counted(failed[name])} could not be read.")
+        elif not fitted[name]:
+            notes.append(f"{name}: no image to fit on.")
+    more = len(notes) - MAX_LISTED
+    return notes if more <= 0 else [*notes[:MAX_LISTED], f"{more:,} more classes are not both fitted on and scored."]
+
+
+def _numbered(cache: FeatureCache, class_names: Sequence[str]) -> NDArray[np.int64]:
+    """Return the index into ``class_names`` of each row; −1 if unlabelled or of another class."""
+    number = {name: i for i, name in enumerate(class_names)}
+    return np.array([*(number.get(name, -1) for name in cache.class_names), -1], np.int64)[cache.labels]

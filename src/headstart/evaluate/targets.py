@@ -1,21 +1,119 @@
-"""Targets: what a head predicts for an image; today one class per image, as labelled or merged."""
+"""Targets: what a head predicts for an image, today one class, as labelled or merged; and the metrics of its predictions."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn import metrics
 
 from headstart.cache.reader import FeatureCache
-from headstart.errors import ParameterError
-from headstart.evaluate.metrics import score
+from headstart.errors import DataError, ParameterError
+from headstart.evaluate.intervals import estimates, f1_interval, influences
 from headstart.evaluate.splits import labelled
 from headstart.heads.catalogue import head_kind
-from headstart.scores import Score
+from headstart.scores import METRICS, Estimate, PositiveRates, Score, wilson
 from headstart.texts import did_you_mean
 from headstart.types import SINGLE_LABEL
+
+
+def score(
+    y_true: NDArray[np.integer[Any]],
+    probabilities: NDArray[np.floating[Any]],
+    class_names: Sequence[str],
+    positive: int | None = None,
+    units: NDArray[np.integer[Any]] | None = None,
+) -> Score:
+    """Return the metrics of predictions, the largest probability of each row, the first one if tied.
+
+    ``y_true`` are true class indices, and ``probabilities`` have shape (n_samples, n_classes). Average precision and
+    rates are those of the class ``positive``; by default the one-vs-rest mean over all classes, and no rates. Rows of one
+    of the ``units`` are dependent; the intervals of the metrics account for it, those of single classes do not.
+
+    Raises DataError if there is nothing to score, shapes do not match, or a probability is not finite.
+    """
+    n_classes = len(class_names)
+    if not len(y_true) or probabilities.shape != (len(y_true), n_classes):
+        raise DataError(
+            f"Expected at least one label, and probabilities of shape (n, {n_classes}). "
+            f"Received: {len(y_true)} labels, {probabilities.shape}."
+        )
+    found = {
+        name: one
+        for name, one in estimates(y_true, probabilities, units, positive=positive).items()
+        if math.isfinite(one.value)
+    }
+    values = {name: one.value for name, one in found.items()}
+    predicted = probabilities.argmax(axis=1)
+    counts = metrics.confusion_matrix(y_true, predicted, labels=np.arange(n_classes))
+    return Score(
+        n_samples=len(y_true),
+        accuracy=values["accuracy"],
+        accuracy_interval=_bounds(found["accuracy"]),
+        balanced_accuracy=values["balanced_accuracy"],
+        f1_macro=values["f1_macro"],
+        log_loss=values["log_loss"],
+        per_class=[_class_score(name, counts, label) for label, name in enumerate(class_names)],
+        confusion=counts.tolist(),
+        class_names=tuple(class_names),
+        roc_auc_ovr=values.get("roc_auc_ovr"),
+        ece=values["ece"],
+        average_precision=values.get("average_precision"),
+        intervals={name: _bounds(one) for name, one in found.items() if math.isfinite(one.high)},
+        positive=None if positive is None else positive_rates(counts, positive, class_names[positive]),
+    )
+
+
+def _class_score(name: str, counts: NDArray[np.int64], label: int) -> dict[str, Any]:
+    """Return the rates of a class from the confusion matrix, with their intervals."""
+    right, support, called = int(counts[label, label]), int(counts[label].sum()), int(counts[:, label].sum())
+    others, either = int(counts.sum()) - support, support + called - right
+    kept = others - (called - right)
+    parts = {"precision": (right, called), "recall": (right, support), "specificity": (kept, others)}
+    shares = {key: n / of if of else 0.0 for key, (n, of) in parts.items()}
+    intervals = {f"{key}_interval": wilson(shares[key], of) for key, (_, of) in parts.items()}
+    f1 = 2 * right / (support + called) if support + called else 0.0
+    return {
+        "class": name,
+        **shares,
+        "f1": f1,
+        "support": support,
+        **intervals,
+        "f1_interval": f1_interval(right, either),
+    }
+
+
+def _bounds(one: Estimate) -> tuple[float, float]:
+    return one.low, one.high
+
+
+def metric_values(
+    y_true: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]], positive: int | None = None
+) -> dict[str, float]:
+    """Return all metrics of ``scores.METRICS`` by name; see :func:`headstart.evaluate.intervals.influences`."""
+    found = influences(y_true, probabilities, positive)
+    return {metric.name: found[metric.name].value for metric in METRICS}
+
+
+def positive_rates(counts: NDArray[np.int64], label: int, class_name: str) -> PositiveRates:
+    """Return the one-vs-rest rates of a class from the confusion matrix (rows are true classes), with Wilson intervals."""
+    right, support, called = int(counts[label, label]), int(counts[label].sum()), int(counts[:, label].sum())
+    total = int(counts.sum())
+    kept = total - support - called + right
+    return PositiveRates(
+        class_name,
+        sensitivity=_proportion(right, support),
+        specificity=_proportion(kept, total - support),
+        precision=_proportion(right, called),
+        npv=_proportion(kept, total - called),
+    )
+
+
+def _proportion(n: int, of: int) -> Estimate:
+    return Estimate(n / of, *wilson(n / of, of)) if of else Estimate(math.nan, math.nan, math.nan)
 
 
 class Target(Protocol):
@@ -50,7 +148,7 @@ class Target(Protocol):
         positive: int | None = None,
         units: NDArray[np.integer[Any]] | None = None,
     ) -> Score:
-        """Return the score of predictions; parameters are those of :func:`headstart.evaluate.metrics.score`."""
+        """Return the score of predictions; parameters are those of :func:`headstart.evaluate.targets.score`."""
         ...
 
 

@@ -15,13 +15,21 @@ from PIL import Image
 
 from headstart.cache.reader import FeatureCache, open_cache
 from headstart.errors import DataError, ImageError
-from headstart.evaluate.near_duplicates import NEAR_DUPLICATE_COSINE
+from headstart.evaluate.leakage import NEAR_DUPLICATE_COSINE
 from headstart.images.decode import decode
 from headstart.images.discovery.refs import state_of
 from headstart.images.load import read_image_bytes
 from headstart.images.samples import DEFAULT_RULES, DecodeRules
-from headstart.quality.file_checks import Columns, file_findings, read_columns
-from headstart.quality.row_checks import LABELS, NEAR, identical_files, label_errors, near_duplicates, why_not
+from headstart.quality.quality_checks import (
+    LABELS,
+    NEAR,
+    Columns,
+    file_findings,
+    identical_files,
+    label_errors,
+    near_duplicates,
+    why_not,
+)
 from headstart.report.html_pages import SEVERITIES, Check, Finding, QualityReport
 from headstart.runtime import usable_cores
 from headstart.types import ImageRef
@@ -63,7 +71,7 @@ def inspect_quality(
     cache, data : str or Path
         A feature cache and, for thumbnails, the folder of images.
     near_duplicate_cosine : float
-        Least cosine of near-duplicates (evaluate/near_duplicates.py says how it was chosen).
+        Least cosine of near-duplicates (evaluate/leakage.py says how it was chosen).
     min_images_per_class : int
         Classes with fewer images are listed.
     max_compared : int
@@ -113,6 +121,13 @@ def inspect_quality(
         thumbnails_missing="" if data else "They need the folder of images.",
     )
     return _with_thumbnails(report, columns, Path(data), rules) if data else report
+
+
+def read_columns(cache: FeatureCache, max_examples: int) -> Columns:
+    """Return the metadata that the checks need; no features are read."""
+    rows = cache.rows.kept("path", "split", "group", "sha256", "notes", "width_px", "height_px")
+    size = cache.recipe.input_size_px
+    return Columns(rows, cache.labels, cache.class_names, size, cache.failures, max_examples)
 
 
 def sampled_rows(n_images: int, most: int, random_state: int) -> NDArray[np.int64]:

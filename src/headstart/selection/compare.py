@@ -35,8 +35,7 @@ from headstart.report.comparison import (
 )
 from headstart.runtime import usable_cores
 from headstart.scores import Estimate, Metric, class_index, metric_named
-from headstart.selection.comparison_images import described, join
-from headstart.selection.comparison_setup import Bench, CompareOptions, is_baseline, prepare
+from headstart.selection.comparison_setup import Bench, CompareOptions, described, is_baseline, join, prepare
 from headstart.selection.costs import head_milliseconds, learning_curve, saved_bytes, watched_memory
 from headstart.selection.cross_validation import (
     CrossValidation,

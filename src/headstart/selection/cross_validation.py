@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from headstart.errors import HeadstartError
 from headstart.evaluate.folds import Fold, Folds
-from headstart.evaluate.metrics import metric_values
+from headstart.evaluate.targets import metric_values
 from headstart.heads.catalogue import head_kind, make_head
 from headstart.heads.grid_predictions import Outcome, Table, outcomes
 from headstart.heads.parameters import is_number

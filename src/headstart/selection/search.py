@@ -159,7 +159,7 @@ def search_head(
     features, scaling, params
         Given values, which are not searched.
     others : sequence of (FeatureCache, rows), optional
-        Other caches, and their rows of the same images in the same order (evaluate/held_out.py): input sizes, layers and
+        Other caches, and their rows of the same images in the same order (evaluate/splits.py): input sizes, layers and
         whatever else differs between them are chosen too.
     units : ndarray of shape (n_images,), int, optional
         Rows of one unit stay together, beside those of the same bytes or group.

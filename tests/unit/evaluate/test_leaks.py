@@ -13,8 +13,7 @@ from headstart.cache.reader import open_cache
 from headstart.cache.writer import ShardWriter
 from headstart.errors import DataError
 from headstart.evaluate.folds import make_folds
-from headstart.evaluate.leakage import find_leaks
-from headstart.evaluate.near_duplicates import last_block, last_block_of, near_units
+from headstart.evaluate.leakage import find_leaks, last_block, last_block_of, near_units
 from headstart.evaluate.splits import split_by_column
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from headstart.cache.reader import open_cache
 from headstart.errors import DataError
-from headstart.evaluate.held_out import Sides, class_notes, divide, divide_caches
+from headstart.evaluate.splits import Sides, class_notes, divide, divide_caches
 from labelled import labelled_cache
 
 ANTS, BEES, WASPS, NONE = 0, 1, 2, -1

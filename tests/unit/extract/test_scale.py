@@ -27,8 +27,7 @@ from headstart.extract.assemble import assemble, is_current
 from headstart.extract.plan import KnownRows, make_plan
 from headstart.extract.run import extract_features
 from headstart.images.discovery.refs import ImageRefs
-from headstart.quality.file_checks import file_findings, read_columns
-from headstart.quality.row_checks import identical_files
+from headstart.quality.quality_checks import file_findings, identical_files, read_columns
 from headstart.types import FeatureBatch, ImageRef, ImageRow
 from headstart_cli.cache_commands.inspect_command import describe
 from pictures import class_folders

@@ -18,7 +18,7 @@ from headstart.heads.grid_predictions import Table
 from headstart.report.comparison import Comparison
 from headstart.report.comparison_text import comparison_csv, comparison_json, comparison_markdown
 from headstart.report.html_pages import benchmark_page
-from headstart.selection import comparison_images
+from headstart.selection import comparison_setup
 from headstart.selection.compare import compare_heads
 from headstart.selection.comparison_setup import Bench
 from headstart.selection.cross_validation import CrossValidation, LocalPool
@@ -129,7 +129,7 @@ def test_other_classes_and_other_images_are_refused(tmp_path: Path) -> None:
 def test_large_tables_of_one_cache_at_a_time_are_in_memory(
     caches: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(comparison_images, "MAX_KEPT_VALUES", 10)
+    monkeypatch.setattr(comparison_setup, "MAX_KEPT_VALUES", 10)
     held: list[int] = []
     plain = Bench.tables
 
