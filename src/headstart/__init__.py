@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headstart.backbones.vgg16 import FrozenBackbone as FrozenBackbone
+    from headstart.backbones.tensorflow import FrozenBackbone as FrozenBackbone
     from headstart.backbones.weights import load_weights as load_weights
     from headstart.bundles.bundle import Bundle as Bundle
     from headstart.bundles.bundle import load_bundle as load_bundle
@@ -61,7 +61,7 @@ _HOMES = {
     "DenseHead": "heads.dense",
     "ExtractOptions": "extract.options",
     "FeatureCache": "cache.reader",
-    "FrozenBackbone": "backbones.vgg16",
+    "FrozenBackbone": "backbones.tensorflow",
     "HeadSpec": "types",
     "HeadstartError": "errors",
     "LinearSVMHead": "heads.svm",

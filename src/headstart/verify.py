@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.precision import MIN_COSINE, row_cosines
-from headstart.backbones.registry import build_backbone
+from headstart.backbones.registry import BACKBONES, build_backbone
 from headstart.cache.format import FEATURES, POOLED
 from headstart.cache.integrity import Finding, verify_file
 from headstart.cache.reader import FeatureCache, on_this_machine, open_cache
@@ -263,11 +263,11 @@ IMAGE, RECIPE = "image", "recipe"
 #: Prefix of ``Recipe.backbone`` for imported features.
 FOREIGN = "foreign:"
 
-#: Recipe field → option of ``extract-features`` and its default.
+#: Recipe field → option of ``extract-features`` and its default; those of the backbone are in its description.
 OPTIONS: Mapping[str, tuple[str, object]] = {
     "backbone": ("--backbone", "vgg16"),
-    "layer": ("--layer", "block5_pool"),
-    "input_size_px": ("--input-size", 224),
+    "layer": ("--layer", None),
+    "input_size_px": ("--input-size", None),
     "resize": ("--resize", "keras-bilinear"),
     "storage": ("--storage", "float16"),
     "views": ("--views", "single"),
@@ -322,7 +322,9 @@ def _options_of(recipe: Recipe | None, layout: str) -> Iterator[str]:
         return
     if recipe.weights == "custom":
         yield "--weights FILE --custom-weights"
+    spec = BACKBONES.get(recipe.backbone)
+    own = {"layer": spec.default_layer, "input_size_px": spec.default_input_size_px} if spec else {}
     for field, (option, default) in OPTIONS.items():
         value = getattr(recipe, field)
-        if value not in (None, default):
+        if value not in (None, default, own.get(field)):
             yield f"{option} {':'.join(map(str, value)) if isinstance(value, tuple) else shlex.quote(str(value))}"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from headstart.backbones.precision import MIN_COSINE, count_gpus, gpu, row_cosines
-from headstart.backbones.vgg16 import FrozenBackbone
+from headstart.backbones.tensorflow import FrozenBackbone
 from headstart.backbones.weights import Weights
 from headstart.cache.reader import open_cache
 from headstart.extract.network import first_images

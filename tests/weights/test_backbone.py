@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from headstart.backbones.precision import Device
-from headstart.backbones.vgg16 import LAYERS, FrozenBackbone, Program
+from headstart.backbones.tensorflow import FrozenBackbone, Program
+from headstart.backbones.vgg16 import VGG16
 from headstart.backbones.weights import Weights, download, load_weights, read_keras_file
 from headstart.errors import HeadstartError, RecipeMismatchError, WeightsError
 from headstart.runtime import import_keras, import_tensorflow
@@ -117,7 +118,7 @@ def test_out_of_memory_with_two_batches_in_flight_costs_neither(
 
 def test_what_a_gpu_copies_back_in_one_piece_is_the_same(imagenet: Weights) -> None:
     backbone = FrozenBackbone(imagenet, layer="block4_pool", input_size_px=64, batch_size=2)
-    like_a_gpu = Program(backbone._model, 64, 2, Device("gpu:0", "/CPU:0", 2, None))
+    like_a_gpu = Program(backbone._model, VGG16, 64, 2, Device("gpu:0", "/CPU:0", 2, None))
     images = some_images(1, 64)
     expected, batch = backbone.forward(images), like_a_gpu.run(images)()
     np.testing.assert_array_equal(batch.features, expected.features)
@@ -126,7 +127,7 @@ def test_what_a_gpu_copies_back_in_one_piece_is_the_same(imagenet: Weights) -> N
 
 def test_any_layer_can_be_stored(imagenet: Weights) -> None:
     for layer, channels in (("block3_pool", 256), ("block5_conv1", 512)):
-        assert layer in LAYERS
+        assert layer in VGG16.layers
         batch = FrozenBackbone(imagenet, layer=layer, input_size_px=64, batch_size=2).forward(some_images(1, 64))
         assert batch.features.shape[-1] == channels
         assert batch.pooled.shape == (1, 1472)

@@ -12,7 +12,7 @@ from headstart.backbones.openvino import BATCH_SIZE, OpenVinoBackbone, calibrate
 from headstart.backbones.precision import cpu_flags, row_cosines
 from headstart.backbones.quantize import CALIBRATION_IMAGES, INPUT_RANGE, INT8_FLAGS, adds_up_int8
 from headstart.backbones.registry import build_backbone
-from headstart.backbones.vgg16 import FrozenBackbone
+from headstart.backbones.tensorflow import FrozenBackbone
 from headstart.backbones.weights import Weights
 from headstart.cache.reader import open_cache
 from headstart.errors import HeadstartError, RecipeMismatchError
@@ -73,10 +73,11 @@ def test_the_ranges_are_those_of_nncf(imagenet: Weights, images: np.ndarray) -> 
 
     from headstart.backbones.openvino import Graph
     from headstart.backbones.quantize import CONVOLUTIONS
+    from headstart.backbones.vgg16 import NETWORK
 
     sample = images[:8]
     found = nncf.quantize(
-        Graph(SIZE, 1, imagenet).maxima(),
+        Graph(NETWORK, SIZE, 1, imagenet).maxima(),
         nncf.Dataset([image[None] for image in sample]),
         subset_size=len(sample),
         advanced_parameters=nncf.AdvancedQuantizationParameters(

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from headstart.backbones.ncnn import NcnnBackbone, import_ncnn
-from headstart.backbones.vgg16 import VGG16, FrozenBackbone
+from headstart.backbones.tensorflow import FrozenBackbone
+from headstart.backbones.vgg16 import VGG16
 from headstart.backbones.weights import Weights
 from headstart.errors import HeadstartError, RecipeMismatchError
 from headstart.types import Recipe

@@ -14,7 +14,8 @@ from headstart.backbones.openvino import Graph, OpenVinoBackbone, averaged_block
 from headstart.backbones.precision import Device, cpu_flags, has_bfloat16, row_cosines
 from headstart.backbones.quantize import CONVOLUTIONS
 from headstart.backbones.registry import build_backbone
-from headstart.backbones.vgg16 import FrozenBackbone
+from headstart.backbones.tensorflow import FrozenBackbone
+from headstart.backbones.vgg16 import NETWORK
 from headstart.backbones.weights import Weights
 from headstart.errors import HeadstartError, RecipeMismatchError
 
@@ -79,7 +80,7 @@ def test_images_may_lie_anyhow_in_the_memory_and_be_let_go(imagenet: Weights) ->
 @pytest.mark.skipif(not has_bfloat16(cpu_flags()), reason="this processor has no bfloat16")
 def test_maps_stay_in_bfloat16_whatever_is_averaged(imagenet: Weights) -> None:
     recipe = OpenVinoBackbone(imagenet, input_size_px=64, precision="bfloat16").recipe
-    compiled = compile_model(Graph(64, 1, imagenet).features(recipe), "bfloat16")
+    compiled = compile_model(Graph(NETWORK, 64, 1, imagenet).features(recipe), "bfloat16")
     layers = [op.get_rt_info() for op in compiled.get_runtime_model().get_ordered_ops()]
     written = [info["outputPrecisions"] for info in layers if info["layerType"] == "Convolution"]
     assert written.count("bf16") >= len(CONVOLUTIONS)

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from headstart.backbones.vgg16 import FrozenBackbone
+from headstart.backbones.tensorflow import FrozenBackbone
 from headstart.backbones.weights import Weights
 from headstart.extract.pipeline import extract_shard
 from headstart.extract.shard_jobs import ShardJob

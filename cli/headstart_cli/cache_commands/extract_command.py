@@ -20,6 +20,7 @@ from headstart_cli.command_options import (
     Output,
     Resources,
     Weights,
+    complete_backbone,
     completed,
 )
 from headstart_cli.console import ProgressBar, err, out, print_json, said, shown
@@ -73,19 +74,23 @@ def extract(
     drop_missing: Annotated[
         bool, Data("--drop-missing", help="Drop rows whose images are gone, even most of them.")
     ] = False,
-    backbone: Annotated[str, Model(metavar="NAME", help="The frozen network.")] = "vgg16",
+    backbone: Annotated[
+        str,
+        Model(metavar="NAME", help="The network (headstart backbones lists them).", autocompletion=complete_backbone),
+    ] = "vgg16",
     weights: Weights = "imagenet",
     custom_weights: Annotated[bool, Model("--custom-weights", help="These are my own fine-tuned weights.")] = False,
     layer: Annotated[
         str | None,
         Model(
             metavar="NAME",
-            help="Layer to store. Default: the last, block5_pool.",
+            help="Layer to store. Default: its last.",
             autocompletion=completed((*LAYERS, *(f"block{block}_pool" for block in range(1, 6)))),
         ),
     ] = None,
     input_size: Annotated[
-        int | None, Model(metavar="PIXELS", help="Height and width of the network's input. Default: 224.")
+        int | None,
+        Model(metavar="PIXELS", help="Height and width of the input. Default: its own."),
     ] = None,
     resize: Annotated[
         Literal["keras-bilinear", "pillow-antialias", "jpeg-draft"],
@@ -134,7 +139,7 @@ def extract(
     dry_run: Annotated[bool, Output("--dry-run", help="Only show what would be done, its time and disk.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Run every image through a frozen VGG16 once, and keep the features.
+    """Run every image through a frozen network once, and keep the features.
 
     Run it again after the folder has changed: only new images are computed.
 

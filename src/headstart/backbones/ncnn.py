@@ -1,4 +1,4 @@
-"""VGG16 without top on ncnn, in float32 by Winograd's convolutions, without TensorFlow.
+"""Convolutional networks on ncnn, in float32 by Winograd's convolutions, without TensorFlow.
 
 Winograd's minimal filtering (Lavin & Gray, CVPR 2016) computes a 3 × 3 convolution with a half to a fifth of the products. It
 sums in another order, so its float32 differs from that of others by some 2e-6 of the features (decision 0003). The layers of
@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.backbones.layers import IMAGES, Addition, ConvNet, Convolution, Layer
+from headstart.backbones.network_backbone import NetworkBackbone
 from headstart.backbones.spec import check_images
-from headstart.backbones.vgg16 import BGR_MEANS, LAYERS, VGG16, Vgg16Engine
 from headstart.backbones.weights import Weights
 from headstart.errors import HeadstartError
 from headstart.runtime import available_threads
@@ -33,10 +34,12 @@ MIN_BATCH_SIZE, IMAGES_A_THREAD = 16, 2
 #: First line of a network in ncnn's text form.
 MAGIC = 7767517
 
-#: Parameters of the layers: a convolution of 3 × 3 with its ReLU; a pooling of 2 × 2 that drops an odd edge, as in Keras.
-CONVOLUTION = "0={n_out} 1=3 4=1 5=1 6={n_weights} 9=1"
+#: Parameters of a pooling of 2 × 2 that drops an odd edge, as in Keras, and of an average of all positions.
 MAX_POOLING = "0=0 1=2 2=2 5=1"
 GLOBAL_AVERAGE = "0=1 4=1"
+
+#: Parameters of a convolution's activation.
+ACTIVATIONS = {"relu": " 9=1", "relu6": " 9=3 -23310=2,0.0,6.0", None: ""}
 
 #: The tag before a kernel of float32.
 FLOAT32_TAG = bytes(4)
@@ -58,8 +61,8 @@ class Memory(threading.local):
         self.blobs, self.workspace = ncnn.UnlockedPoolAllocator(), ncnn.UnlockedPoolAllocator()
 
 
-class NcnnBackbone(Vgg16Engine):
-    """VGG16 up to a layer, frozen, on the CPU by ncnn.
+class NcnnBackbone(NetworkBackbone):
+    """A convolutional network up to a layer, frozen, on the CPU by ncnn.
 
     Each image goes through the network alone, in one thread, so that its row depends on nothing else.
     """
@@ -70,7 +73,7 @@ class NcnnBackbone(Vgg16Engine):
     def build(self, weights: Weights, batch_size: int | None, device: str) -> None:
         n_threads = available_threads()
         self.batch_size = batch_size or max(MIN_BATCH_SIZE, IMAGES_A_THREAD * n_threads)
-        self._net, self._memory = load_network(self.recipe, weights), Memory()
+        self._net, self._memory = load_network(self.recipe, weights, self.network), Memory()
         self._threads = ThreadPoolExecutor(n_threads, "ncnn")
 
     def start(self, images: NDArray[np.uint8]) -> Callable[[], FeatureBatch]:
@@ -79,95 +82,125 @@ class NcnnBackbone(Vgg16Engine):
 
         def fetch() -> FeatureBatch:
             features, pooled = zip(*(row.result() for row in rows), strict=True)
-            return FeatureBatch(np.stack(features), np.stack(pooled), VGG16.column_layers)
+            return FeatureBatch(np.stack(features), np.stack(pooled), self.spec.column_layers)
 
         return fetch
 
     def _row(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the stored layer of an image, channels last, and the averages of its pooled layers."""
-        ncnn, size = import_ncnn(), self.recipe.input_size_px
-        pixels = ncnn.Mat.from_pixels(np.ascontiguousarray(image), ncnn.Mat.PixelType.PIXEL_RGB2BGR, size, size)
-        pixels.substract_mean_normalize(list(BGR_MEANS), [])
+        ncnn, size, network = import_ncnn(), self.recipe.input_size_px, self.network
+        kind = ncnn.Mat.PixelType.PIXEL_RGB2BGR if network.bgr else ncnn.Mat.PixelType.PIXEL_RGB
+        pixels = ncnn.Mat.from_pixels(np.ascontiguousarray(image), kind, size, size)
+        pixels.substract_mean_normalize(list(network.mean), [] if network.scale == 1 else [network.scale] * 3)
         run = self._net.create_extractor()
         run.set_blob_allocator(self._memory.blobs)
         run.set_workspace_allocator(self._memory.workspace)
-        run.input("images", pixels)
+        run.input(IMAGES, pixels)
         # The averages first, so that their maps are freed early.
         pooled, features = (run.extract(name)[1] for name in ("averages", "features"))
         return np.array(features).transpose(1, 2, 0), np.array(pooled)
 
 
-def load_network(recipe: Recipe, weights: Weights) -> Any:
+def load_network(recipe: Recipe, weights: Weights, network: ConvNet) -> Any:
     """Return the network of a recipe, in float32 throughout; each run of it uses one thread."""
     net = import_ncnn().Net()
     net.opt.num_threads = 1
     # By default ncnn stores and computes in smaller types if the processor has them.
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
     net.opt.use_bf16_packed = net.opt.use_bf16_storage = False
-    with network_files(recipe, weights) as (structure, values):
+    with network_files(recipe, weights, network) as (structure, values):
         if net.load_param(str(structure)) != 0 or net.load_model(str(values)) != 0:
             raise HeadstartError("This version of ncnn could not load the network: pip install --upgrade ncnn.")
     return net
 
 
 @contextmanager
-def network_files(recipe: Recipe, weights: Weights) -> Iterator[tuple[Path, Path]]:
+def network_files(recipe: Recipe, weights: Weights, network: ConvNet) -> Iterator[tuple[Path, Path]]:
     """Write structure and weights to files for ncnn, removed at the end; HeadstartError if that is impossible."""
+    layers = network.needed_for((recipe.layer, *recipe.pooled_layers))
     with ExitStack() as stack:
         try:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="headstart-ncnn-"))
-            structure, values = Path(folder, "vgg16.param"), Path(folder, "vgg16.bin")
-            structure.write_text(network_text(recipe, weights), encoding="ascii")
+            structure, values = Path(folder, "network.param"), Path(folder, "network.bin")
+            structure.write_text(network_text(recipe, layers, network), encoding="ascii")
             with values.open("wb") as file:
-                for name in needed_layers(recipe):
-                    if name in weights.tensors:
-                        file.writelines(layer_bytes(*weights.tensors[name]))
+                for layer in layers:
+                    if isinstance(layer, Convolution):
+                        file.writelines(layer_bytes(*weights.tensors[layer.name], depthwise=layer.depthwise))
         except OSError as error:
             raise HeadstartError(
-                f"The network for ncnn, 60 MB for a moment, cannot be written to a temporary folder: "
+                f"The network for ncnn, 60 MB or less for a moment, cannot be written to a temporary folder: "
                 f"{reason_of(error)}. The variable TMPDIR names another one."
             ) from error
         yield structure, values
 
 
-def needed_layers(recipe: Recipe) -> tuple[str, ...]:
-    """Return the layers up to the last one whose output is used."""
-    return LAYERS[: max(map(LAYERS.index, (recipe.layer, *recipe.pooled_layers))) + 1]
-
-
-def layer_bytes(kernel: NDArray[np.float32], bias: NDArray[np.float32]) -> Iterator[bytes]:
+def layer_bytes(kernel: NDArray[np.float32], bias: NDArray[np.float32], *, depthwise: bool) -> Iterator[bytes]:
     """Yield a convolution in ncnn's form: a tag, the kernel by output and input channel, the bias."""
     yield FLOAT32_TAG
-    yield np.ascontiguousarray(kernel.transpose(3, 2, 0, 1), "<f4").tobytes()
+    yield np.ascontiguousarray(
+        kernel.transpose(2, 3, 0, 1) if depthwise else kernel.transpose(3, 2, 0, 1), "<f4"
+    ).tobytes()
     yield np.ascontiguousarray(bias, "<f4").tobytes()
 
 
-def network_text(recipe: Recipe, weights: Weights) -> str:
+def network_text(recipe: Recipe, layers: Sequence[Layer], network: ConvNet) -> str:
     """Return the network from ``images`` to ``features`` and ``averages`` in ncnn's text form."""
-    lines = list(network_lines(recipe, weights))
+    lines = list(network_lines(recipe, layers, network))
     n_values = sum(int(line.split()[3]) for line in lines)
     return "\n".join([str(MAGIC), f"{len(lines)} {n_values}", *lines, ""])
 
 
-def network_lines(recipe: Recipe, weights: Weights) -> Iterator[str]:
-    """Yield the layers: type, name, numbers of inputs and outputs, their names, parameters."""
-    yield "Input images 0 1 images"
-    given, needed = "images", needed_layers(recipe)
-    for name in needed:
-        takers = [f"{name}_next"] if name != needed[-1] else []
-        takers += [f"{name}_map"] if name in recipe.pooled_layers else []
-        takers += ["features"] if name == recipe.layer else []
-        output = takers[0] if len(takers) == 1 else name
-        if name in weights.tensors:
-            kernel, _bias = weights.tensors[name]
-            settings = CONVOLUTION.format(n_out=kernel.shape[3], n_weights=kernel.size)
-            yield f"Convolution {name} 1 1 {given} {output} {settings}"
-        else:
-            yield f"Pooling {name} 1 1 {given} {output} {MAX_POOLING}"
-        if len(takers) > 1:  # a value has one taker in ncnn
-            yield f"Split {name}_split 1 {len(takers)} {name} {' '.join(takers)}"
-        given = takers[0]
+def network_lines(recipe: Recipe, layers: Sequence[Layer], network: ConvNet) -> Iterator[str]:
+    """Yield the layers: type, name, numbers of inputs and outputs, their names, parameters.
+
+    A value has one taker in ncnn: an output with several is split, into one value for each.
+    """
+    takers: dict[str, list[str]] = {name: [] for name in (IMAGES, *(layer.name for layer in layers))}
+    for layer in layers:
+        for source in layer.sources:
+            takers[source].append(f"{source}_for_{layer.name}")
+    for name in recipe.pooled_layers:
+        takers[name].append(f"{name}_map")
+    takers[recipe.layer].append("features")
+    yield f"Input {IMAGES} 0 1 {IMAGES}"
+    yield from split_lines(IMAGES, takers[IMAGES], IMAGES)
+    sides, specs = network.sides(recipe.input_size_px), network.layer_specs()
+    for layer in layers:
+        inputs = [given(source, takers[source], f"{source}_for_{layer.name}") for source in layer.sources]
+        output = layer.name if len(takers[layer.name]) > 1 else takers[layer.name][0]
+        source = layer.sources[0]
+        n_inputs = specs[source].channels if source in specs else 3
+        kind, settings = layer_settings(layer, sides[source], n_inputs)
+        yield f"{kind} {layer.name} {len(inputs)} 1 {' '.join(inputs)} {output}{settings}"
+        yield from split_lines(layer.name, takers[layer.name], output)
     for name in recipe.pooled_layers:
         yield f"Pooling {name}_average 1 1 {name}_map {name}_average {GLOBAL_AVERAGE}"
     averages = " ".join(f"{name}_average" for name in recipe.pooled_layers)
     yield f"Concat averages {len(recipe.pooled_layers)} 1 {averages} averages 0=0"
+
+
+def given(source: str, takers: Sequence[str], taker: str) -> str:
+    """Return the name of a value for one of its takers; that of the images is fixed."""
+    return IMAGES if source == IMAGES and len(takers) == 1 else taker
+
+
+def split_lines(name: str, takers: Sequence[str], output: str) -> Iterator[str]:
+    """Yield the split of a value with several takers."""
+    if len(takers) > 1:
+        yield f"Split {name}_split 1 {len(takers)} {output} {' '.join(takers)}"
+
+
+def layer_settings(layer: Layer, side: int, n_inputs: int) -> tuple[str, str]:
+    """Return type and parameters of a layer whose input has this side and number of channels."""
+    if isinstance(layer, Addition):
+        return "BinaryOp", " 0=0"
+    if not isinstance(layer, Convolution):
+        return "Pooling", f" {MAX_POOLING}"
+    before, behind = layer.padding(side)
+    n_weights = layer.channels * layer.kernel_px**2 * (1 if layer.depthwise else n_inputs)
+    settings = (
+        f" 0={layer.channels} 1={layer.kernel_px} 3={layer.stride} 4={before} 14={before} 15={behind} 16={behind} 5=1 "
+        f"6={n_weights}{f' 7={layer.channels}' if layer.depthwise else ''}{ACTIVATIONS[layer.activation]}"
+    )
+    return "ConvolutionDepthWise" if layer.depthwise else "Convolution", settings

@@ -1,4 +1,4 @@
-"""VGG16 without top on OpenVINO, without TensorFlow: the graph, built from checked weights, and the backbone that runs it."""
+"""Convolutional networks on OpenVINO, without TensorFlow: the graph, and the backbone that runs it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.backbones.layers import IMAGES, Addition, ConvNet, Convolution, Layer
+from headstart.backbones.network_backbone import NetworkBackbone
 from headstart.backbones.precision import cpu_flags, has_bfloat16
 from headstart.backbones.quantize import (
     CALIBRATION_SEED,
@@ -25,7 +27,7 @@ from headstart.backbones.quantize import (
     sample_sha256,
 )
 from headstart.backbones.spec import check_images, joined, padded
-from headstart.backbones.vgg16 import BGR_MEANS, LAYERS, VGG16, Vgg16Engine
+from headstart.backbones.vgg16 import NETWORK as VGG16_NETWORK
 from headstart.backbones.weights import Weights
 from headstart.errors import HeadstartError, RecipeMismatchError
 from headstart.runtime import available_threads
@@ -51,6 +53,7 @@ class Graph:
 
     def __init__(
         self,
+        network: ConvNet,
         size_px: int,
         batch_size: int,
         weights: Weights | None,
@@ -58,45 +61,62 @@ class Graph:
         ranges: Sequence[float] = (),
     ) -> None:
         self.op = op = import_openvino("openvino.opset13")
+        self.network, self.sides = network, network.sides(size_px)
         self.weights, self.layers, self.ranges = weights, layers, ranges
-        self.images = op.parameter([batch_size, size_px, size_px, 3], np.uint8, name="images")
+        self.images = op.parameter([batch_size, size_px, size_px, 3], np.uint8, name=IMAGES)
         values = op.transpose(op.convert(self.images, np.float32), np.array([0, 3, 1, 2]))
-        values = op.subtract(values, op.constant(np.array(BGR_MEANS[::-1], np.float32).reshape(1, 3, 1, 1)))
+        mean = network.mean[::-1] if network.bgr else network.mean  # in the order of the images; kernels are turned
+        values = op.subtract(values, op.constant(np.array(mean, np.float32).reshape(1, 3, 1, 1)))
+        if network.scale != 1:
+            values = op.multiply(values, op.constant(np.float32(network.scale)))
         if layers is not None:
             values = self.rounded(values, *INPUT_RANGE)
         self.exact: dict[str, Any] = {}
-        self.passed_on: dict[str, Any] = {}
-        for name in LAYERS:
-            values = self.add(name, values)
+        self.passed_on: dict[str, Any] = {IMAGES: values}
+        for layer in network.layers:
+            self.add(layer)
 
-    def add(self, name: str, values: Any) -> Any:
-        """Add a layer and return the values for the next one."""
+    def add(self, layer: Layer) -> None:
+        """Add a layer: its exact output, and the values that are passed on, which an int8 network rounds."""
+        op, name = self.op, layer.name
+        inputs = [self.passed_on[source] for source in layer.sources]
+        if isinstance(layer, Convolution):
+            self.exact[name] = self.passed_on[name] = self.convolved(layer, *inputs)
+            if self.layers is not None and name != CONVOLUTIONS[-1]:
+                self.passed_on[name] = self.rounded(self.exact[name], 0.0, self.ranges[CONVOLUTIONS.index(name)])
+        elif isinstance(layer, Addition):
+            self.exact[name] = self.passed_on[name] = op.add(*inputs)
+        else:
+            pool = ([2, 2], [1, 1], [0, 0], [0, 0], [2, 2])
+            self.exact[name] = self.passed_on[name] = op.max_pool(self.exact[layer.source], *pool).output(0)
+            if self.layers is not None:
+                self.passed_on[name] = op.max_pool(*inputs, *pool).output(0)
+
+    def convolved(self, layer: Convolution, values: Any) -> Any:
+        """Return the output of a convolution and its activation."""
         op = self.op
-        if name.endswith("pool"):
-            before = self.exact[LAYERS[LAYERS.index(name) - 1]]
-            self.exact[name] = op.max_pool(before, [2, 2], [1, 1], [0, 0], [0, 0], [2, 2]).output(0)
-            if self.layers is None:
-                self.passed_on[name] = self.exact[name]
-            else:
-                self.passed_on[name] = op.max_pool(values, [2, 2], [1, 1], [0, 0], [0, 0], [2, 2]).output(0)
-            return self.passed_on[name]
-        kernel, bias = self.kernel(name)
-        values = op.convolution(values, kernel, [1, 1], [1, 1], [1, 1], [1, 1])
-        values = op.relu(op.add(values, op.constant(bias.reshape(1, -1, 1, 1))), name=name)
-        self.exact[name] = self.passed_on[name] = values
-        if self.layers is not None and name != CONVOLUTIONS[-1]:
-            self.passed_on[name] = self.rounded(values, 0.0, self.ranges[CONVOLUTIONS.index(name)])
-        return self.passed_on[name]
+        kernel, bias = self.kernel(layer)
+        before, behind = layer.padding(self.sides[layer.source])
+        convolution = op.group_convolution if layer.depthwise else op.convolution
+        values = convolution(values, kernel, [layer.stride] * 2, [before] * 2, [behind] * 2, [1, 1])
+        values = op.add(values, op.constant(bias.reshape(1, -1, 1, 1)))
+        if layer.activation == "relu6":
+            return op.clamp(values, 0.0, 6.0, name=layer.name)
+        return op.relu(values, name=layer.name) if layer.activation == "relu" else values
 
-    def kernel(self, name: str) -> tuple[Any, Any]:
+    def kernel(self, layer: Convolution) -> tuple[Any, Any]:
         """Return the kernel of a convolution as a node, and its bias."""
         op = self.op
         if self.layers is not None:
-            layer = self.layers[name]
-            return op.multiply(op.convert(op.constant(layer.kernel), np.float32), op.constant(layer.scale)), layer.bias
+            rounded = self.layers[layer.name]
+            integers = op.convert(op.constant(rounded.kernel), np.float32)
+            return op.multiply(integers, op.constant(rounded.scale)), rounded.bias
         if self.weights is None:
             raise HeadstartError("A network is built from weights, or from quantised layers. Received: neither.")
-        kernel, bias = oihw(self.weights, name)
+        if layer.depthwise:
+            kernel, bias = self.weights.tensors[layer.name]  # shape (height, width, channel, 1)
+            return op.constant(np.ascontiguousarray(kernel.transpose(2, 3, 0, 1)[:, None])), bias
+        kernel, bias = oihw(self.weights, layer.name, turned=self.network.bgr and layer.source == IMAGES)
         return op.constant(kernel), bias
 
     def rounded(self, values: Any, low: float, high: float) -> Any:
@@ -113,7 +133,7 @@ class Graph:
         ov, op = import_openvino(), self.op
         features = op.transpose(self.exact[recipe.layer], np.array([0, 2, 3, 1]))
         averages = [self.average(self.passed_on[name]) for name in recipe.pooled_layers]
-        return ov.Model([op.result(features), op.result(op.concat(averages, 1))], [self.images], "vgg16")
+        return ov.Model([op.result(features), op.result(op.concat(averages, 1))], [self.images], "backbone")
 
     def average(self, values: Any) -> Any:
         """Return the average of each channel, shape (n_images, n_channels).
@@ -135,7 +155,7 @@ class Graph:
         ov, op = import_openvino(), self.op
         axes = np.array([1, 2, 3])
         largest = [op.unsqueeze(op.reduce_max(self.exact[name], axes, False), np.array(1)) for name in CONVOLUTIONS]
-        return ov.Model([op.result(op.concat(largest, 1))], [self.images], "vgg16-maxima")
+        return ov.Model([op.result(op.concat(largest, 1))], [self.images], "maxima")
 
 
 def averaged_block(size_px: int, largest: int = 16) -> int:
@@ -150,12 +170,12 @@ INFERENCE_PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
 BATCH_SIZE, IMAGES_A_THREAD = 32, 2
 
 
-class OpenVinoBackbone(Vgg16Engine):
-    """VGG16 up to a layer, frozen, compiled by OpenVINO for the CPU.
+class OpenVinoBackbone(NetworkBackbone):
+    """A convolutional network up to a layer, frozen, compiled by OpenVINO for the CPU.
 
     Each image goes through the network alone, in one thread: its maps stay in the caches of one core, and its row depends on
-    nothing else. Parameters as of :class:`~headstart.backbones.vgg16.Vgg16Engine`; the precision ``int8`` needs a
-    ``quantization``, from :func:`calibrate` or from the recipe of existing features.
+    nothing else. Parameters as of :class:`~headstart.backbones.network_backbone.NetworkBackbone`; the precision ``int8``
+    needs a ``quantization``, from :func:`calibrate` or from the recipe of existing features.
 
     Raises
     ------
@@ -183,7 +203,7 @@ class OpenVinoBackbone(Vgg16Engine):
     def _graph(self, weights: Weights) -> Graph:
         size, quantization = self.recipe.input_size_px, self.recipe.quantization
         if quantization is None:
-            return Graph(size, 1, weights)
+            return Graph(self.network, size, 1, weights)
         check_int8_cpu()
         layers = quantize_layers(weights)
         received = network_sha256(layers, quantization.ranges)
@@ -192,7 +212,7 @@ class OpenVinoBackbone(Vgg16Engine):
                 f"The quantised network of these features cannot be made again: its digest is {received[:12]}…. Expected: "
                 f"{quantization.network_sha256[:12]}…. Extract the features anew."
             )
-        return Graph(size, 1, None, layers, quantization.ranges)
+        return Graph(self.network, size, 1, None, layers, quantization.ranges)
 
     def forward(self, images: NDArray[np.uint8]) -> FeatureBatch:
         check_images(images, self.recipe.input_size_px)
@@ -217,7 +237,7 @@ class OpenVinoBackbone(Vgg16Engine):
                 # Copied, since the next image of the request overwrites its outputs.
                 features[number], pooled[number] = (output.data[0] for output in request.output_tensors)
                 self._idle.append(request)
-            return FeatureBatch(features, pooled, VGG16.column_layers)
+            return FeatureBatch(features, pooled, self.spec.column_layers)
 
         return fetch
 
@@ -242,7 +262,7 @@ def calibrate(
     check_int8_cpu()
     batch_size = min(BATCH_SIZE, len(images))
     precision = "bfloat16" if has_bfloat16(cpu_flags()) else "float32"
-    compiled = compile_model(Graph(images.shape[1], batch_size, weights).maxima(), precision)
+    compiled = compile_model(Graph(VGG16_NETWORK, images.shape[1], batch_size, weights).maxima(), precision)
     largest = np.full(len(CONVOLUTIONS), MIN_RANGE, np.float32)
     for start in range(0, len(images), batch_size):
         chunk = images[start : start + batch_size]

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.backbones.layers import Convolution
 from headstart.backbones.precision import cpu_flags
-from headstart.backbones.vgg16 import BGR_MEANS, LAYERS
+from headstart.backbones.vgg16 import BGR_MEANS, NETWORK
 from headstart.backbones.weights import Weights
 from headstart.errors import HeadstartError
 
@@ -24,7 +25,7 @@ CALIBRATION_IMAGES = 64
 CALIBRATION_SEED = 0
 
 #: The convolutions, in network order.
-CONVOLUTIONS = tuple(name for name in LAYERS if "conv" in name)
+CONVOLUTIONS = tuple(layer.name for layer in NETWORK.layers if isinstance(layer, Convolution))
 
 #: Values of −128 and 127 in the preprocessed image: the largest distance of a pixel from its mean is 255 − 103.939.
 INPUT_RANGE = (-(255 - min(BGR_MEANS)) * 128 / 127, 255 - min(BGR_MEANS))
@@ -46,10 +47,10 @@ class QuantizedLayer:
     bias: NDArray[np.float32]  # not quantised, shape (output,)
 
 
-def oihw(weights: Weights, name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return kernel, shape (output, input, height, width), and bias of a convolution; the first takes RGB instead of BGR."""
+def oihw(weights: Weights, name: str, *, turned: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return kernel, shape (output, input, height, width), and bias of a convolution; ``turned`` takes RGB instead of BGR."""
     kernel, bias = weights.tensors[name]
-    if name == CONVOLUTIONS[0]:
+    if turned:
         kernel = kernel[:, :, ::-1]
     return np.ascontiguousarray(kernel.transpose(3, 2, 0, 1)), bias
 
@@ -58,7 +59,7 @@ def quantize_layers(weights: Weights) -> dict[str, QuantizedLayer]:
     """Return every convolution in integers, in network order."""
     layers = {}
     for name in CONVOLUTIONS:
-        kernel, bias = oihw(weights, name)
+        kernel, bias = oihw(weights, name, turned=name == CONVOLUTIONS[0])
         largest = np.abs(kernel).max(axis=(1, 2, 3), keepdims=True)
         scale = (np.where(largest > 0, largest, 1) / np.float32(127)).astype(np.float32)
         integers = np.clip(np.rint(kernel / scale), -127, 127).astype(np.int8)

@@ -10,15 +10,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.backbones.efficientnet_lite import LITE0, LITE2
 from headstart.backbones.precision import Device, pick_device
 from headstart.backbones.spec import BackboneSpec
 from headstart.backbones.vgg16 import VGG16
 from headstart.backbones.weights import Weights
 from headstart.errors import HeadstartError, RecipeMismatchError
+from headstart.runtime import per_second
 from headstart.types import Backbone, FeatureBatch, Recipe
 
 #: The backbones, by name.
-BACKBONES: dict[str, BackboneSpec] = {"vgg16": VGG16}
+BACKBONES: dict[str, BackboneSpec] = {spec.name: spec for spec in (VGG16, LITE0.spec(), LITE2.spec())}
 
 
 def backbone_spec(name: str) -> BackboneSpec:
@@ -26,6 +28,16 @@ def backbone_spec(name: str) -> BackboneSpec:
     if name not in BACKBONES:
         raise HeadstartError(f"Unknown backbone {name!r}. Expected one of: {', '.join(BACKBONES)}.")
     return BACKBONES[name]
+
+
+def measured_rate(spec: BackboneSpec, seconds: float = 3.0) -> float:
+    """Return the images/s of a backbone's forward pass in float32 on the first device, measured for so long."""
+    weights = spec.loaded(None)
+    backbone = build_backbone(spec.recipe(weights=weights.name, weights_sha256=weights.sha256), weights)
+    size = spec.default_input_size_px
+    images = np.random.default_rng(0).integers(0, 256, (backbone.batch_size, size, size, 3), dtype=np.uint8)
+    backbone.forward(images)  # compiles
+    return per_second(lambda: backbone.forward(images), len(images), seconds)
 
 
 def check_runnable(recipe: Recipe) -> None:
@@ -123,14 +135,17 @@ def installed_engines() -> tuple[str, ...]:
     return tuple(filter(is_installed, ENGINE_NAMES))
 
 
-def type_to_prove(device: Device, engines: Collection[str]) -> str | None:
+def type_to_prove(device: Device, engines: Collection[str], spec: BackboneSpec = VGG16) -> str | None:
     """Return the reduced type that ``auto`` tries on a device with these engines; None if float32 is as fast."""
-    return None if device.winograd and "ncnn" in engines else device.reduced_precision
+    fastest = next((name for name in spec.engines if name in engines), "")
+    if device.winograd and fastest == "ncnn":
+        return None
+    return device.reduced_precision if device.reduced_precision in spec.precisions else None
 
 
-def fastest_engine(precision: str) -> str:
-    """Return the fastest engine for a precision on a CPU, installed or not."""
-    return next((name for name, types in CPU_ENGINES.items() if precision in types), "tensorflow")
+def fastest_engine(precision: str, spec: BackboneSpec = VGG16) -> str:
+    """Return the fastest engine of a backbone for a precision on a CPU, installed or not."""
+    return next((name for name in spec.engines if precision in CPU_ENGINES.get(name, ())), "tensorflow")
 
 
 def build_backbone(
@@ -182,7 +197,7 @@ def engine_backbone(
     spec = BACKBONES[recipe.backbone]
     factory, loaded = spec.engine(pick_engine(recipe.precision, device, spec)), spec.loaded(weights)
     spec.check(recipe, loaded)
-    return factory(recipe, loaded, batch_size=batch_size, device=device)
+    return factory(recipe, loaded, spec=spec, batch_size=batch_size, device=device)
 
 
 def check_cpu(device: str) -> None:

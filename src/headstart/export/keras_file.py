@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.registry import check_runnable
-from headstart.backbones.vgg16 import BGR_MEANS, build_model
-from headstart.backbones.weights import Weights, load_weights
+from headstart.backbones.layers import ConvNet
+from headstart.backbones.registry import backbone_spec, check_runnable
+from headstart.backbones.tensorflow import build_model
+from headstart.backbones.weights import Weights
 from headstart.bundles.bundle import Bundle, load_bundle
 from headstart.cache.publish import writing
 from headstart.errors import HeadstartError
 from headstart.heads.base import Layer
 from headstart.heads.catalogue import heads_with
-from headstart.heads.head_specs import GEM_POWER
+from headstart.heads.parameters import GEM_POWER
 from headstart.heads.transforms import corners
 from headstart.runtime import import_keras
 
@@ -61,7 +62,8 @@ class Request:
 
     bundle: Bundle  # the saved head
     layers: HeadLayers  # its classifier
-    weights: Weights  # weights of its backbone
+    network: ConvNet  # its backbone
+    weights: Weights  # the weights of it
 
 
 def open_request(
@@ -78,8 +80,8 @@ def open_request(
     bundle = load_bundle(Path(head))
     recipe = bundle.recipe
     check_runnable(recipe)
-    if recipe.backbone != "vgg16":
-        raise HeadstartError(f"An exported model can carry the backbone vgg16 only. The head needs {recipe.backbone}.")
+    backbone = backbone_spec(recipe.backbone)
+    network = backbone.convnet()
     if recipe.resize != "keras-bilinear":
         raise HeadstartError(
             f"An exported model can carry the resize preset keras-bilinear only. The head was fitted on {recipe.resize!r}."
@@ -91,14 +93,14 @@ def open_request(
             hint="Extract them with `precision='auto'`, fit the head on those, and export it.",
         )
     layers = as_layers(bundle.head.steps[-1][1])
-    loaded = load_weights(weights, custom=str(weights) != "imagenet")
+    loaded = backbone.loaded(weights)
     if loaded.sha256 != recipe.weights_sha256:
         raise HeadstartError(
             f"The head was fitted on features of other weights (sha256 {recipe.weights_sha256[:12]}…). "
             f"Received: {loaded.source} (sha256 {loaded.sha256[:12]}…).",
             hint="Name the right file with `weights=PATH`.",
         )
-    return Request(bundle, layers, loaded)
+    return Request(bundle, layers, network, loaded)
 
 
 #: Pooling → Keras layer.
@@ -145,7 +147,7 @@ def export_keras(
 def _build_classifier(request: Request) -> Any:
     bundle, keras = request.bundle, import_keras()
     images = keras.Input((None, None, 3), name="images")
-    features = _join(bundle, _layer_outputs(request, _preprocess(images, bundle.recipe.input_size_px)))
+    features = _join(bundle, _layer_outputs(request, _preprocess(images, bundle.recipe.input_size_px, request.network)))
     outputs = _classify(request.layers, len(bundle.class_names), _scale(bundle, features))
     return keras.Model(images, outputs, name="headstart_classifier")
 
@@ -153,7 +155,7 @@ def _build_classifier(request: Request) -> Any:
 def _layer_outputs(request: Request, pixels: Any) -> dict[str, Any]:
     """Return the outputs of the stored and pooled layers by name, averaged over the recipe's views."""
     recipe, ops = request.bundle.recipe, import_keras().ops
-    backbone = build_model(replace(recipe, precision="float32"), request.weights)
+    backbone = build_model(replace(recipe, precision="float32"), request.weights, request.network)
     outputs = backbone(pixels)
     if recipe.views == "mirrored":
         mirrored = [ops.flip(output, axis=2) for output in backbone(ops.flip(pixels, axis=2))]
@@ -161,12 +163,14 @@ def _layer_outputs(request: Request, pixels: Any) -> dict[str, Any]:
     return dict(zip((recipe.layer, *recipe.pooled_layers), outputs, strict=True))
 
 
-def _preprocess(images: Any, size_px: int) -> Any:
-    """Return the input of VGG16: resized, rounded like the uint8 images of a cache, BGR, means subtracted."""
+def _preprocess(images: Any, size_px: int, network: ConvNet) -> Any:
+    """Return the input of the network: resized, rounded like the uint8 images of a cache, and preprocessed."""
     keras = import_keras()
     resized = keras.layers.Resizing(size_px, size_px, interpolation="bilinear", name="resize")(images)
-    bgr = keras.ops.flip(keras.ops.round(resized), axis=-1)
-    return keras.layers.Rescaling(1.0, offset=[-mean for mean in BGR_MEANS], name="subtract_means")(bgr)
+    pixels = keras.ops.round(resized)
+    pixels = keras.ops.flip(pixels, axis=-1) if network.bgr else pixels
+    offset = [-mean * network.scale for mean in network.mean]
+    return keras.layers.Rescaling(network.scale, offset=offset, name="subtract_means")(pixels)
 
 
 def _join(bundle: Bundle, maps: dict[str, Any]) -> Any:

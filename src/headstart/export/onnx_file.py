@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from headstart.backbones.vgg16 import BGR_MEANS, VGG16
+from headstart.backbones.layers import IMAGES, Addition, ConvNet, Convolution
+from headstart.backbones.layers import Layer as NetworkLayer
+from headstart.backbones.weights import Weights
 from headstart.cache.publish import published_bytes
 from headstart.errors import HeadstartError, MissingExtraError
 from headstart.export.keras_file import Request, open_request
 from headstart.heads.base import Layer
-from headstart.heads.head_specs import GEM_POWER, POOLINGS
+from headstart.heads.parameters import GEM_POWER, POOLINGS
 from headstart.heads.transforms import corners
-from headstart.types import Recipe
 
 #: Versions of operators and file format supported by every runtime since 2023
 #: (https://github.com/onnx/onnx/blob/main/docs/Versioning.md).
@@ -178,7 +179,7 @@ def export_onnx(
 def _build(request: Request) -> bytes:
     bundle, graph = request.bundle, Graph()
     pixels = linear_resize(graph, "images", bundle.recipe.input_size_px)
-    maps = _layer_outputs(graph, _preprocess(graph, pixels), request)
+    maps = _layer_outputs(graph, _preprocess(graph, pixels, request.network), request)
     features = _scale(graph, _join(graph, maps, request), request)
     _classify(graph, features, request)
     return graph.to_bytes(
@@ -193,15 +194,18 @@ def _build(request: Request) -> bytes:
     )
 
 
-def _preprocess(graph: Graph, pixels: str) -> str:
-    """Add the input of VGG16: BGR, means subtracted, channels first."""
-    bgr = graph.add("Gather", pixels, graph.constant([2, 1, 0], np.int64), axis=3)
-    centred = graph.add("Sub", bgr, graph.constant(BGR_MEANS))
-    return graph.add("Transpose", centred, perm=[0, 3, 1, 2])
+def _preprocess(graph: Graph, pixels: str, network: ConvNet) -> str:
+    """Add the input of the network: its order of channels, centred and scaled, channels first."""
+    if network.bgr:
+        pixels = graph.add("Gather", pixels, graph.constant([2, 1, 0], np.int64), axis=3)
+    values = graph.add("Sub", pixels, graph.constant(network.mean))
+    if network.scale != 1:
+        values = graph.add("Mul", values, graph.constant(network.scale))
+    return graph.add("Transpose", values, perm=[0, 3, 1, 2])
 
 
 def _layer_outputs(graph: Graph, pixels: str, request: Request) -> Mapping[str, str]:
-    """Add VGG16; return the outputs of the layers needed by the head, averaged over the recipe's views."""
+    """Add the backbone; return the outputs of the layers needed by the head, averaged over the recipe's views."""
     recipe, spec = request.bundle.recipe, request.bundle.spec
     needed = sorted({recipe.layer if name in POOLINGS else name for name in spec.features})
     if recipe.views == "single":
@@ -213,34 +217,52 @@ def _layer_outputs(graph: Graph, pixels: str, request: Request) -> Mapping[str, 
 
 
 def _backbone(graph: Graph, value: str, needed: Collection[str], request: Request) -> Mapping[str, str]:
-    """Add the necessary blocks of VGG16; return the outputs of the needed layers by Keras name, channels first."""
-    names = list(request.weights.tensors)
-    outputs: dict[str, str] = {}
-    for name, following in zip(names, [*names[1:], ""], strict=True):
-        kernel, bias = request.weights.tensors[name]
-        # Kernels of Keras have the shape (height, width, input, output), those of ONNX (output, input, height, width).
-        constants = graph.constant(kernel.transpose(3, 2, 0, 1)), graph.constant(bias)
-        convolved = graph.add("Conv", value, *constants, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
-        value = outputs[name] = graph.add("Relu", convolved, name=name)
-        block = name.partition("_")[0]
-        if following.partition("_")[0] != block:
-            pool = f"{block}_pool"
-            value = outputs[pool] = graph.add("MaxPool", value, name=pool, kernel_shape=[2, 2], strides=[2, 2])
-        if outputs.keys() >= set(needed):
-            return {name: outputs[name] for name in needed}
-    raise HeadstartError(f"VGG16 has no layers {', '.join(sorted(set(needed) - outputs.keys()))}.")
+    """Add the necessary layers; return the outputs of the needed ones by name, channels first."""
+    network, outputs = request.network, {IMAGES: value}
+    sides = network.sides(request.bundle.recipe.input_size_px)
+    for layer in network.needed_for(needed):
+        inputs = [outputs[source] for source in layer.sources]
+        outputs[layer.name] = _layer(graph, layer, inputs, sides[layer.sources[0]], request.weights)
+    return {name: outputs[name] for name in needed}
+
+
+def _layer(graph: Graph, layer: NetworkLayer, inputs: Sequence[str], side: int, weights: Weights) -> str:
+    """Add a layer whose inputs have this side; return its output."""
+    if isinstance(layer, Addition):
+        return graph.add("Add", *inputs, name=layer.name)
+    if not isinstance(layer, Convolution):
+        return graph.add("MaxPool", *inputs, name=layer.name, kernel_shape=[2, 2], strides=[2, 2])
+    kernel, bias = weights.tensors[layer.name]
+    # Kernels of Keras have the shape (height, width, input, output), or (height, width, channel, 1) if they are depthwise;
+    # those of ONNX (output, input, height, width), or (channel, 1, height, width).
+    kernel = kernel.transpose((2, 3, 0, 1) if layer.depthwise else (3, 2, 0, 1))
+    before, behind = layer.padding(side)
+    options: dict[str, Any] = {
+        "name": "" if layer.activation else layer.name,
+        "kernel_shape": [layer.kernel_px] * 2,
+        "pads": [before, before, behind, behind],
+    }
+    if layer.stride > 1:
+        options["strides"] = [layer.stride] * 2
+    if layer.depthwise:
+        options["group"] = layer.channels
+    value = graph.add("Conv", *inputs, graph.constant(kernel), graph.constant(bias), **options)
+    if layer.activation == "relu6":
+        limits = graph.constant(np.float32(0)), graph.constant(np.float32(6))
+        return graph.add("Clip", value, *limits, name=layer.name)
+    return graph.add("Relu", value, name=layer.name) if layer.activation == "relu" else value
 
 
 def _join(graph: Graph, maps: Mapping[str, str], request: Request) -> str:
     stored = maps.get(request.bundle.recipe.layer, "")
     parts = [
-        _pool(graph, name, stored, request.bundle.recipe) if name in POOLINGS else _reduce(graph, "Mean", maps[name])
+        _pool(graph, name, stored, request) if name in POOLINGS else _reduce(graph, "Mean", maps[name])
         for name in request.bundle.spec.features
     ]
     return graph.add("Concat", *parts, axis=1) if len(parts) > 1 else parts[0]
 
 
-def _pool(graph: Graph, name: str, maps: str, recipe: Recipe) -> str:
+def _pool(graph: Graph, name: str, maps: str, request: Request) -> str:
     """Add one pooling of the stored layer, shape (n, width)."""
     if name == "flatten":
         return graph.add("Flatten", graph.add("Transpose", maps, perm=[0, 2, 3, 1]), axis=1)
@@ -249,7 +271,8 @@ def _pool(graph: Graph, name: str, maps: str, recipe: Recipe) -> str:
     if name == "gem":
         return generalised_mean(graph, maps)
     if name == "crops":
-        return average_crops(graph, maps, VGG16.map_shape(recipe)[0])
+        recipe = request.bundle.recipe
+        return average_crops(graph, maps, request.network.sides(recipe.input_size_px)[recipe.layer])
     raise HeadstartError(f"The pooling {name} cannot be exported to ONNX.")
 
 

@@ -80,10 +80,9 @@ def measured_rate(run: Run, plan: Plan, recipe: Recipe | None) -> tuple[Rate | N
     if not plan.compute:
         return None, "no image would go through the network"
     if not run.network.is_at_hand():
-        return (
-            None,
-            "the ImageNet weights are not on this machine: the run would download them first (headstart weights)",
-        )
+        spec = BACKBONES[run.network.wanted(None).backbone]
+        then = ": the run would download them first" if spec.can_download else ""
+        return None, f"the weights of {spec.name} are not on this machine{then} (headstart backbones)"
     started = time.perf_counter()
     images = first_images(plan.compute, run.network.wanted(None), run.job, run.options.batch_size or PROOF_IMAGES)
     decode_seconds = time.perf_counter() - started

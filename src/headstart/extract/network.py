@@ -125,8 +125,7 @@ class Network:
         if self.options.precision != "auto":
             return self.build(self.options.precision), f"{self.options.precision}: as asked for"
         device = pick_device(self.options.first_device)
-        reduced = registry.type_to_prove(device, registry.installed_engines())
-        reduced = reduced if reduced in self.spec.precisions else None
+        reduced = registry.type_to_prove(device, registry.installed_engines(), self.spec)
         backbone, reason = choose_precision(self.build, reduced, device.name, images)
         engine = registry.pick_engine(backbone.recipe.precision, device.name, self.spec)
         return backbone, f"{reason}; on {registry.engine_label(engine)}"

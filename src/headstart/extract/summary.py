@@ -11,7 +11,13 @@ from typing import Any
 
 from headstart.backbones.precision import cpu, cpu_flags
 from headstart.backbones.quantize import adds_up_int8
-from headstart.backbones.registry import ENGINE_NAMES, fastest_engine, installed_engines, type_to_prove
+from headstart.backbones.registry import (
+    ENGINE_NAMES,
+    backbone_spec,
+    fastest_engine,
+    installed_engines,
+    type_to_prove,
+)
 from headstart.extract.options import ExtractOptions
 from headstart.images.read_ahead import RunTimes
 from headstart.runtime import usable_cores
@@ -197,12 +203,13 @@ def _faster_network(summary: ExtractionSummary, options: ExtractOptions) -> str:
     if summary.device.startswith("gpu"):
         return "A faster GPU would help; if its memory is not full, a larger `batch_size`."
     ways = ["A GPU (`device='gpu:0'`) would help"]
-    engine = fastest_engine(summary.recipe.precision) if summary.recipe else "tensorflow"
+    spec = backbone_spec(summary.recipe.backbone if summary.recipe else options.backbone)
+    engine = fastest_engine(summary.recipe.precision, spec) if summary.recipe else "tensorflow"
     if engine not in installed_engines():
         ways.append(f"so may {ENGINE_NAMES[engine]}, with the same features: pip install 'headstart[{engine}]'")
-    if options.precision == "float32" and type_to_prove(cpu(), installed_engines()):
+    if options.precision == "float32" and type_to_prove(cpu(), installed_engines(), spec):
         ways.append("so may `precision='auto'`: it takes a faster type where that gives the same features")
-    if options.precision == "auto" and adds_up_int8(cpu_flags()):
+    if options.precision == "auto" and "int8" in spec.precisions and adds_up_int8(cpu_flags()):
         ways.append(
             "or `precision='int8'`, whose features are near these, not equal, in a cache of its own: headstart doctor "
             "says what it would bring, and fit-head with both caches which predicts better"

@@ -13,6 +13,7 @@ import pytest
 from fakes import FakeBackbone
 from headstart import predict, runtime
 from headstart.backbones import ncnn, weights
+from headstart.backbones.vgg16 import NETWORK
 from headstart.bundles.bundle import Bundle
 from headstart.bundles.metadata import list_heads
 from headstart.errors import HeadstartError, WeightsError
@@ -72,7 +73,7 @@ def test_the_network_for_which_there_is_no_space_is_an_error_in_a_sentence(
     monkeypatch.setattr(ncnn, "network_text", full)
     with (
         pytest.raises(HeadstartError, match=r"temporary folder: No space left on device\. The variable TMPDIR"),
-        ncnn.network_files(FakeBackbone().recipe, None),  # type: ignore[arg-type]
+        ncnn.network_files(FakeBackbone().recipe, None, NETWORK),  # type: ignore[arg-type]
     ):
         pass
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from headstart.backbones.spec import BackboneSpec
 from headstart.bundles.bundle import load_bundle
 from headstart.errors import HeadstartError
 from headstart.export import keras_file
@@ -21,6 +22,6 @@ def test_a_head_on_an_int8_network_is_not_exported(monkeypatch: pytest.MonkeyPat
         bundle, recipe=replace(bundle.recipe, backbone="vgg16", precision="int8", resize="keras-bilinear")
     )
     monkeypatch.setattr(keras_file, "load_bundle", lambda _path: changed)
-    monkeypatch.setattr(keras_file, "load_weights", lambda *_arguments, **_options: pytest.fail("weights were read"))
+    monkeypatch.setattr(BackboneSpec, "loaded", lambda *_arguments: pytest.fail("weights were read"))
     with pytest.raises(HeadstartError, match="an exported model cannot carry"):
         keras_file.open_request(HEAD, tmp_path / "model.onnx", ".onnx")

@@ -1,0 +1,134 @@
+"""The layers of a convolutional network, described once for every engine that builds it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+#: Name of the preprocessed images, from which the first layer computes.
+IMAGES = "images"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSpec:
+    """Output of a layer."""
+
+    channels: int
+    stride: int  # pixels of the input per position of the map, in each direction
+    rounds_up: bool = False  # whether a side that the stride does not divide is rounded up ("same" padding), or down
+
+
+@dataclass(frozen=True, slots=True)
+class Convolution:
+    """A convolution with bias, padded as by ``padding="same"`` of Keras, and its activation."""
+
+    name: str
+    source: str  # name of the layer that it takes the output of, or :data:`IMAGES`
+    channels: int  # of the output
+    kernel_px: int = 3
+    stride: int = 1
+    depthwise: bool = False  # each channel on its own
+    activation: str | None = "relu"  # ``relu``, ``relu6`` or None
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the layers that it takes outputs of."""
+        return (self.source,)
+
+    def side(self, before: int) -> int:
+        """Return the side of the output for that of the input."""
+        return -(-before // self.stride)
+
+    def padding(self, before: int) -> tuple[int, int]:
+        """Return the zeros in front of and behind an input of this side, the odd one behind, as TensorFlow's ``SAME``."""
+        total = max((self.side(before) - 1) * self.stride + self.kernel_px - before, 0)
+        return total // 2, total - total // 2
+
+
+@dataclass(frozen=True, slots=True)
+class MaxPooling:
+    """A pooling of 2 × 2 that drops an odd edge."""
+
+    name: str
+    source: str
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the layers that it takes outputs of."""
+        return (self.source,)
+
+    def side(self, before: int) -> int:
+        """Return the side of the output for that of the input."""
+        return before // 2
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """The sum of two outputs of the same shape."""
+
+    name: str
+    sources: tuple[str, str]
+
+    def side(self, before: int) -> int:
+        """Return the side of the output for that of the input."""
+        return before
+
+
+Layer = Convolution | MaxPooling | Addition
+
+
+@dataclass(frozen=True, slots=True)
+class ConvNet:
+    """A convolutional network without top: its preprocessing, (pixel − mean) · scale for pixels of 0–255, and its layers."""
+
+    layers: tuple[Layer, ...]  # each after its sources
+    mean: tuple[float, float, float]  # in the order of the channels
+    scale: float = 1.0
+    bgr: bool = False  # whether the channels are blue, green, red
+
+    def layer_specs(self) -> dict[str, LayerSpec]:
+        """Return the output of every layer by name, in network order."""
+        specs = {IMAGES: LayerSpec(3, 1)}
+        for layer in self.layers:
+            before = specs[layer.sources[0]]
+            if isinstance(layer, Convolution):
+                rounds_up = before.rounds_up or layer.stride > 1
+                specs[layer.name] = LayerSpec(layer.channels, before.stride * layer.stride, rounds_up)
+            elif isinstance(layer, MaxPooling):
+                specs[layer.name] = LayerSpec(before.channels, before.stride * 2, before.rounds_up)
+            else:
+                specs[layer.name] = before
+        del specs[IMAGES]
+        return specs
+
+    def sides(self, size_px: int) -> Mapping[str, int]:
+        """Return the height and width of each layer's output, and of the images, for an input of ``size_px`` pixels."""
+        sides = {IMAGES: size_px}
+        for layer in self.layers:
+            sides[layer.name] = layer.side(sides[layer.sources[0]])
+        return sides
+
+    def needed_for(self, names: Collection[str]) -> tuple[Layer, ...]:
+        """Return the layers from which the outputs of these are computed, themselves included, in network order."""
+        needed = set(names)
+        for layer in reversed(self.layers):
+            if layer.name in needed:
+                needed.update(layer.sources)
+        return tuple(layer for layer in self.layers if layer.name in needed)
+
+    def multiplications(self, size_px: int) -> int:
+        """Return the number of multiply-add operations of the convolutions for one image."""
+        sides = self.sides(size_px)
+        return sum(sides[layer.name] ** 2 * n_weights for layer, n_weights in self._convolutions())
+
+    def n_parameters(self) -> int:
+        """Return the number of weights and biases."""
+        return sum(n_weights + layer.channels for layer, n_weights in self._convolutions())
+
+    def _convolutions(self) -> Iterator[tuple[Convolution, int]]:
+        """Yield the convolutions with the sizes of their kernels."""
+        specs = {IMAGES: LayerSpec(3, 1), **self.layer_specs()}
+        for layer in self.layers:
+            if isinstance(layer, Convolution):
+                n_inputs = 1 if layer.depthwise else specs[layer.source].channels
+                yield layer, layer.kernel_px**2 * n_inputs * layer.channels
