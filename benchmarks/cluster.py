@@ -17,7 +17,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headstart.extract.engines.engine import make_engine
+from headstart.extract.engine import make_engine
 from headstart.extract.network import Network
 from headstart.extract.options import ExtractOptions
 from headstart.extract.shard_jobs import Shard, ShardJob
@@ -29,7 +29,7 @@ from machine import median, write_result
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from headstart.extract.engines.engine import Engine
+    from headstart.extract.engine import Engine
     from headstart.types import ImageRef
 
 SHARD_IMAGES, WARM_IMAGES = 50, 64

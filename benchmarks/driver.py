@@ -30,10 +30,9 @@ import numpy as np
 
 from headstart.cache.shards import MANIFEST
 from headstart.cache.writer import ShardWriter
-from headstart.extract import plan
+from headstart.extract import plan, ray_engine
 from headstart.extract import run as extraction
 from headstart.extract import run as local
-from headstart.extract.engines import ray_engine
 from headstart.extract.options import SHARD_IMAGES, ExtractOptions
 from headstart.extract.run import extract_features
 from headstart.extract.shard_jobs import Shard, ShardReport

@@ -29,9 +29,8 @@ from headstart.cache.integrity import verify_file
 from headstart.cache.merge import merge
 from headstart.cache.reader import FeatureCache, open_cache
 from headstart.cache.writer import ShardWriter
-from headstart.extract.assemble import assemble, is_current
 from headstart.extract.options import SHARD_IMAGES
-from headstart.extract.plan import KnownRows, make_plan
+from headstart.extract.plan import KnownRows, assemble, is_current, make_plan
 from headstart.images.discovery.refs import ImageRefs
 from headstart.types import FeatureBatch, ImageRef, ImageRow, Recipe
 from machine import write_result

@@ -15,8 +15,8 @@ from deadly import Deadly, Lethal
 from fakes import FakeNetwork
 from headstart.cache.reader import open_cache
 from headstart.extract import run as local
-from headstart.extract.engines.ray_engine import RayEngine
 from headstart.extract.options import ExtractOptions
+from headstart.extract.ray_engine import RayEngine
 from headstart.extract.run import extract_features
 from headstart.extract.summary import ExtractionSummary
 from headstart.ray_cluster import ClusterOptions

@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 from headstart.backbones.registry import BACKBONES
 from headstart.cache.merge import MergedRows
 from headstart.cache.reader import FeatureCache
-from headstart.extract.assemble import is_current, with_missing
-from headstart.extract.engines.engine import devices_of
+from headstart.extract.engine import devices_of
 from headstart.extract.network import PROOF_IMAGES, Network, draw_sample, first_images
 from headstart.extract.options import ExtractOptions
-from headstart.extract.plan import KnownRows, Plan
+from headstart.extract.plan import KnownRows, Plan, is_current, with_missing
 from headstart.extract.run import Run, make_run
 from headstart.images.discovery.scan import classes_of
 from headstart.runtime import per_second

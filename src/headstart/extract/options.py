@@ -40,7 +40,7 @@ class ExtractOptions:
         See :class:`headstart.types.Recipe`.
     intensity : str or tuple of float
         Which sample values of more than 8 bits become 0 and 255: ``type``, the limits of each image's type; two values; or
-        ``range`` or ``percentiles`` of the data set, found before the extraction (extract/intensity.py). A cache that has
+        ``range`` or ``percentiles`` of the data set, found before the extraction (extract/network.py). A cache that has
         two values keeps them.
     precision : str
         ``auto``, ``float32``, ``bfloat16``, ``float16`` or ``int8``; ``auto`` takes what is proven equal, never ``int8``.
@@ -59,7 +59,7 @@ class ExtractOptions:
     keep_missing : bool
         Keep the rows of images that are gone, unless they lie under another name now.
     drop_missing : bool
-        Drop them even if they are most of the cache, or it was made from another folder (extract/assemble.py).
+        Drop them even if they are most of the cache, or it was made from another folder (extract/plan.py).
     check_bytes : bool
         Compare the bytes of every image with the digest in the cache, not only size, times and inode.
     shard_images : int
@@ -68,7 +68,7 @@ class ExtractOptions:
         ``file``; ``shards``, a folder of files of some images each and a manifest; or ``auto``, what is there already, else
         a file.
     engine : str
-        ``local``, this process; or ``ray``, the workers of a cluster (extract/cluster).
+        ``local``, this process; or ``ray``, the workers of a cluster (extract/ray_engine.py).
     cluster : ClusterOptions
         Where those workers run.
     """

@@ -17,13 +17,21 @@ from headstart.cache.merge import MergedRows
 from headstart.cache.reader import FeatureCache, open_cache
 from headstart.cache.shards import is_cache
 from headstart.errors import DataError, RecipeMismatchError
-from headstart.extract.assemble import SOURCE, assemble, check_missing, is_current, source_of, with_missing
-from headstart.extract.engines.engine import Engine, check_engine, make_engine
-from headstart.extract.intensity import find_intensity
-from headstart.extract.network import Network
+from headstart.extract.engine import Engine, check_engine, make_engine
+from headstart.extract.network import Network, find_intensity
 from headstart.extract.options import ExtractOptions
 from headstart.extract.output import Destination, destination, first_number, left_shards
-from headstart.extract.plan import KnownRows, Plan, make_plan
+from headstart.extract.plan import (
+    SOURCE,
+    KnownRows,
+    Plan,
+    assemble,
+    check_missing,
+    is_current,
+    make_plan,
+    source_of,
+    with_missing,
+)
 from headstart.extract.shard_jobs import Shard, ShardJob
 from headstart.extract.summary import ExtractionSummary
 from headstart.images.discovery.scan import ImageSet, classes_of, discover

@@ -16,7 +16,7 @@ Pixels: TypeAlias = NDArray[np.uint8]
 Curve: TypeAlias = Callable[[NDArray[Any]], NDArray[np.float64]]
 
 #: Named ways to choose the sample values that become black and white: the limits of the type, or a range measured on the
-#: data set (extract/intensity.py).
+#: data set (extract/network.py).
 INTENSITIES = ("type", "range", "percentiles")
 
 #: Images are converted in strips of this many pixels, to avoid float64 copies of whole images.

@@ -13,7 +13,7 @@ from PIL import Image
 from headstart import Predictor, compare_heads, extract_features, fit_head, forecast_extraction, load_bundle, open_cache
 from headstart.backbones.registry import BACKBONES, build_backbone
 from headstart.errors import HeadstartError, RecipeMismatchError
-from headstart.extract.engines.engine import ENGINES
+from headstart.extract.engine import ENGINES
 from headstart.images.load import load_image
 
 PAGE = Path(__file__).resolve().parents[3] / "CONTRIBUTING.md"

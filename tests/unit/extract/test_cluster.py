@@ -10,8 +10,8 @@ import pytest
 
 from fakes import FakeNetwork
 from headstart.errors import HeadstartError
-from headstart.extract.engines.ray_engine import RayEngine
 from headstart.extract.options import ExtractOptions
+from headstart.extract.ray_engine import RayEngine
 from headstart.extract.run import extract_features
 from headstart.extract.shard_jobs import MAX_EXITS, PARTS, Shard, ShardJob, Tasks
 from headstart.ray_cluster import ClusterOptions, worker_resources

@@ -17,11 +17,9 @@ from headstart.backbones import precision as devices
 from headstart.backbones.precision import pick_device
 from headstart.cache.reader import open_cache
 from headstart.errors import HeadstartError, ImageError
-from headstart.extract.engines import device_engine as devices_engine
-from headstart.extract.engines import engine
-from headstart.extract.engines.device_engine import environment
-from headstart.extract.engines.device_process import write_message
-from headstart.extract.engines.engine import devices_of
+from headstart.extract import devices_engine, engine
+from headstart.extract.devices_engine import environment, write_message
+from headstart.extract.engine import devices_of
 from headstart.extract.network import Network
 from headstart.extract.options import ExtractOptions
 from headstart.extract.run import extract_features
@@ -171,7 +169,7 @@ class _Once:
 def test_a_process_whose_answers_nobody_reads_ends_without_a_word(tmp_path: Path, works: bool) -> None:
     """As where the one that has started it is being killed, and its messages to this one have not ended yet."""
     network, job = FakeNetwork(), ShardJob(tmp_path, ("ant", "bee"))
-    program = [sys.executable, "-m", "headstart.extract.engines.device_process"]
+    program = [sys.executable, "-m", "headstart.extract.devices_engine"]
     paths = os.pathsep.join([str(Path(__file__).parents[2]), *(path for path in sys.path if path)])
     with subprocess.Popen(
         program,

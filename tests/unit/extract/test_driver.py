@@ -15,8 +15,8 @@ from caches import RECIPE
 from headstart.cache.reader import open_cache
 from headstart.cache.writer import ShardWriter
 from headstart.extract import run as extraction
-from headstart.extract.engines.ray_engine import Answer, RayEngine, WorkerPool
 from headstart.extract.options import ExtractOptions
+from headstart.extract.ray_engine import Answer, RayEngine, WorkerPool
 from headstart.extract.run import extract_features
 from headstart.extract.shard_jobs import Shard, ShardJob, ShardReport
 from headstart.types import FeatureBatch, ImageRow, Recipe

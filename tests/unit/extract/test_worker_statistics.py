@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from headstart.extract.engines.ray_engine import WorkerPool
+from headstart.extract.ray_engine import WorkerPool
 from headstart.extract.summary import StatisticsCollector, WorkerStatistics
 
 

@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 
 from headstart.errors import HeadstartError
-from headstart.extract.engines.engine import Engine
+from headstart.extract.engine import Engine
 from headstart.extract.network import PROOF_IMAGES, Network, Sample, first_images
 from headstart.extract.options import ExtractOptions, OnImages
 from headstart.extract.pipeline import extract_shard

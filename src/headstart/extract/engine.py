@@ -134,8 +134,8 @@ class LocalEngine(Engine):
 #: Name → engine, or its import path; ``devices`` is ``local`` on several devices of this machine.
 ENGINES: dict[str, Callable[[Network, ShardJob, ExtractOptions], Engine] | str] = {
     "local": LocalEngine,
-    "devices": "headstart.extract.engines.device_engine:DevicesEngine",
-    "ray": "headstart.extract.engines.ray_engine:RayEngine",
+    "devices": "headstart.extract.devices_engine:DevicesEngine",
+    "ray": "headstart.extract.ray_engine:RayEngine",
 }
 
 
