@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from headstart.report.plots.svg import ROLES, draw
+from headstart.report.svg import ROLES, draw
 from machine import RESULTS, median
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from caches import RECIPE
 from headstart.report.comparison import Comparison, Cost, CurvePoint, HeadResult
-from headstart.report.html_pages import comparison_plots
-from headstart.report.plots.svg import Plot
+from headstart.report.comparison_plots import comparison_plots
+from headstart.report.svg import Plot
 from headstart.scores import Estimate, Score
 from headstart.types import HeadSpec
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from headstart.heads.catalogue import HEAD_TYPES
-from headstart.heads.parameters import POOLINGS
+from headstart.heads.head_specs import POOLINGS
 from headstart.scores import CHOICE_METRICS
 
 #: An option in one of the panels of ``--help``.

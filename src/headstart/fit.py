@@ -22,8 +22,8 @@ from headstart.evaluate.leakage import seen_in_the_fit
 from headstart.evaluate.splits import Sides, connected_units, divide, divide_caches
 from headstart.evaluate.targets import Target, encoded, target_named
 from headstart.exchange.prediction_table import ScoredImages, predictions_csv, split_names
-from headstart.heads.by_import_path import fit_with_checks
 from headstart.heads.catalogue import default_spec, make_head
+from headstart.heads.head_specs import fit_with_checks
 from headstart.heads.out_of_core import Memory, ReadRows, fit_streamed, matrix_fits
 from headstart.scores import Criterion, Score, class_index, metric_named
 from headstart.selection.search import Search, SearchResult, candidates, read_features, search_head, what_to_search

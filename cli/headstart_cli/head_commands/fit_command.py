@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from headstart.heads.catalogue import HEAD_TYPES, default_spec
-from headstart.heads.parameters import read_config
+from headstart.heads.head_specs import read_config
 from headstart.texts import counted, did_you_mean
 from headstart_cli.command_options import (
     FEATURES,

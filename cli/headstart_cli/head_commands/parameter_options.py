@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from headstart.heads.catalogue import HEAD_TYPES
-from headstart.heads.parameters import ACTIVATIONS, METRICS, SCHEDULES, Parameter
+from headstart.heads.head_specs import ACTIVATIONS, METRICS, SCHEDULES, Parameter
 from headstart_cli.command_options import completed
 from headstart_cli.help_page import Command
 

@@ -23,14 +23,15 @@ from headstart.bundles.metadata import (
     BundleMetadata,
     check_files,
     check_works,
+    digest,
+    read_json,
     read_metadata,
     version_difference,
     versions,
 )
-from headstart.bundles.trusted_types import check_form, load_skops, not_savable, unknown_types
+from headstart.bundles.trusted_types import check_form, check_members, load_skops, not_savable, unknown_types
 from headstart.errors import BundleError, RecipeMismatchError
 from headstart.heads.transforms import design_matrix
-from headstart.safe_zip import digest, read_json
 from headstart.storage.replacement import replacing, restore
 from headstart.texts import reason_of
 from headstart.types import SINGLE_LABEL, FeatureBatch, HeadSpec, Recipe
@@ -248,6 +249,7 @@ def read_bundle(folder: Path) -> Bundle:
         head = load_skops(folder / HEAD)
         check_form(folder, head, metadata)
         if NETWORK in metadata.files:
+            check_members(folder / NETWORK)
             head.steps[-1][1].load_network(folder / NETWORK)
         if difference:
             check_works(folder / HEAD, head, metadata.n_features)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,16 +13,17 @@ from typing import Any
 import numpy as np
 
 from headstart.errors import BundleError, HeadstartError
-from headstart.heads.by_import_path import is_path, is_scikit_learn
 from headstart.heads.catalogue import check_spec
-from headstart.heads.parameters import is_count, is_number
+from headstart.heads.head_specs import is_count, is_number, is_path, is_scikit_learn
 from headstart.runtime import installed_versions
-from headstart.safe_zip import check_regular, digest, read_json
 from headstart.texts import reason_of
 from headstart.types import SINGLE_LABEL, HeadSpec, Recipe
 
 #: A row of them is 64 MiB; whatever a damaged file says, no more is allocated to see whether a head works.
 MAX_TRIAL_FEATURES = 2**24
+
+#: The metrics of a thousand classes, with their confusion matrix, take some megabytes.
+MAX_JSON_BYTES = 64 * 1024**2
 
 
 def version_difference(saved: Mapping[str, str]) -> str:
@@ -199,6 +202,33 @@ def check_files(folder: Path, files: Mapping[str, str]) -> None:
             raise BundleError(
                 f"{folder} is damaged: {name} is missing or not the file that was saved. Fit the head again."
             )
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file; raise BundleError if it is invalid, too large, or not a regular file."""
+    check_regular(path)
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise BundleError(f"{path} is larger than the {MAX_JSON_BYTES:,} bytes allowed in a saved head.")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"{path} cannot be read: {reason_of(error)}") from error
+
+
+def check_regular(path: Path) -> None:
+    """Raise BundleError if a file is missing, or is a link, a pipe or a device."""
+    try:
+        mode = path.lstat().st_mode
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {reason_of(error)}") from error
+    if not stat.S_ISREG(mode):
+        raise BundleError(f"{path} is not a regular file. Copy the saved head with its links resolved.")
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file, 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

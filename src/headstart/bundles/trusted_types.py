@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,8 @@ import numpy as np
 
 from headstart.bundles.metadata import HEAD, NETWORK, BundleMetadata
 from headstart.errors import BundleError
-from headstart.heads.by_import_path import is_path, is_scikit_learn
 from headstart.heads.catalogue import HEAD_TYPES, head_kind, make_head
-from headstart.safe_zip import check_members
+from headstart.heads.head_specs import is_path, is_scikit_learn
 from headstart.types import HeadSpec
 
 #: Types of scikit-learn that calibration and some classifiers need and skops does not trust by itself: plain Python, whose
@@ -101,6 +101,25 @@ def load_skops(path: Path) -> Any:
     for _, step in getattr(head, "steps", ()):
         complete(step)
     return head
+
+
+def check_members(path: Path) -> None:
+    """Raise BundleError if an archive could unpack to more than its own size, or outside its folder.
+
+    skops and Keras write uncompressed archives, so the size of each member is known.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except Exception as error:  # zipfile raises many kinds for a damaged archive
+        raise BundleError(f"{path} cannot be loaded: {error}") from error
+    for member in members:
+        if member.filename.startswith(("/", "..")) or "/.." in member.filename or "\\" in member.orig_filename:
+            raise BundleError(f"{path} contains an unexpected member: {member.orig_filename!r}.")
+        if member.compress_type != zipfile.ZIP_STORED:
+            raise BundleError(f"{path} contains a compressed member, which saved heads never do: {member.filename!r}.")
+    if sum(member.file_size for member in members) > path.stat().st_size:
+        raise BundleError(f"{path} declares members larger than the file itself.")
 
 
 def complete(estimator: Any) -> None:

@@ -20,7 +20,7 @@ from headstart.cache.publish import writing
 from headstart.errors import HeadstartError
 from headstart.heads.base import Layer
 from headstart.heads.catalogue import heads_with
-from headstart.heads.parameters import GEM_POWER
+from headstart.heads.head_specs import GEM_POWER
 from headstart.heads.transforms import corners
 from headstart.runtime import import_keras
 

@@ -18,7 +18,7 @@ from headstart.cache.publish import published_bytes
 from headstart.errors import HeadstartError, MissingExtraError
 from headstart.export.keras_file import Request, open_request
 from headstart.heads.base import Layer
-from headstart.heads.parameters import GEM_POWER, POOLINGS
+from headstart.heads.head_specs import GEM_POWER, POOLINGS
 from headstart.heads.transforms import corners
 
 #: Versions of operators and file format supported by every runtime since 2023

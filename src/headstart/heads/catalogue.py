@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headstart.errors import HeadstartError, ParameterError
-from headstart.heads.by_import_path import check_path, imported, is_path, make_by_path
-from headstart.heads.parameters import (
+from headstart.heads.head_specs import (
     ACTIVATION,
     CLASS_WEIGHT,
     COUNT,
@@ -30,9 +29,13 @@ from headstart.heads.parameters import (
     SWITCH,
     UNITS,
     Parameter,
+    check_path,
     check_values,
     count_views,
+    imported,
     is_count,
+    is_path,
+    make_by_path,
 )
 from headstart.types import HeadSpec
 
@@ -45,7 +48,9 @@ class HeadType:
     it without the whole matrix in memory (heads/out_of_core.py); ``to_layers()`` gives its dense layers for export.
     """
 
-    estimator: str  # import path of the estimator, a scikit-learn classifier with ``predict_proba``
+    #: Import path of the estimator, a scikit-learn classifier with ``predict_proba``. Saved heads hold it: a module of an
+    #: estimator keeps its name.
+    estimator: str
     task: str = "classification"  # task of the targets that it can predict (evaluate/targets.py)
     features: tuple[str, ...] = ("avg",)
     scaling: str = "sqrt-l2"

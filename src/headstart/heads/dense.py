@@ -31,8 +31,8 @@ from headstart.heads.fitting.dense_training import (
     probabilities,
     run_epochs,
 )
+from headstart.heads.head_specs import check_values
 from headstart.heads.out_of_core import HeldOut, Rows, dense
-from headstart.heads.parameters import check_values
 
 #: The smallest probability whose logarithm is a score: float32's smallest normal number.
 TINY = float(np.finfo(np.float32).tiny)

@@ -19,11 +19,10 @@ from scipy.special import expit, softmax
 from sklearn.utils.class_weight import compute_class_weight
 
 from headstart.heads.base import both_sides
-from headstart.heads.by_import_path import imported
 from headstart.heads.catalogue import full_params, head_kind, make_classifier
-from headstart.heads.fitting.linear_path import Solution, solve_path
-from headstart.heads.fitting.losses import Deviance, Loss, SquaredHinge
+from headstart.heads.fitting.linear_solvers import Deviance, Loss, Solution, SquaredHinge, solve_path
 from headstart.heads.fitting.row_space import row_space
+from headstart.heads.head_specs import imported
 from headstart.heads.ridge import ridge_path, signs
 from headstart.heads.svm import numeric_gamma
 from headstart.heads.transforms import make_scaler

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from sklearn.exceptions import ConvergenceWarning
 
 from headstart.errors import HeadstartError
 from headstart.heads.catalogue import head_kind, heads_with
@@ -39,6 +41,9 @@ BLOCK_VALUES = 2**22
 
 #: Blocks that are worked on at a time; each takes its share of the memory.
 N_THREADS = min(4, os.cpu_count() or 1)
+
+#: Maximum number of passes over the rows: a few minutes for hundreds of thousands of rows of a flattened map.
+MAX_PASSES = 100
 
 #: A file is read by one thread at a time.
 READING = Lock()
@@ -243,7 +248,7 @@ def fit_streamed(pipeline: Any, head_type: str, rows: Rows, y: NDArray[Any], mem
 
     Where the non-zero values alone fit, they are read once and kept in four bytes each (:func:`pack`); else
     every pass reads the rows again. The objective is that of a fit in memory, minimised to the tolerances of
-    heads/fitting/block_solvers.py; a dense head takes the same steps of Adam.
+    heads/linear.py and ridge.py; a dense head takes the same steps of Adam.
 
     ``pipeline`` is of :func:`headstart.heads.catalogue.make_head`, its estimator has ``fit_rows``, and ``rows`` are not
     scaled. Raises HeadstartError if not even the head and a block of rows fit.
@@ -273,3 +278,19 @@ def fit_scaler(scaler: Any, rows: Rows) -> None:
             scaler.partial_fit(dense(block))
     else:
         scaler.fit(dense(rows.take(np.arange(1))))
+
+
+def solver_bytes(n_arrays: int, n_features: int, n_outputs: int) -> int:
+    """Return the memory of arrays of the size of the coefficients: those a solver keeps, and the sums of every thread."""
+    # The sums are three arrays in the case of ridge, with two weightings each.
+    return (n_arrays + 6 * N_THREADS) * 8 * n_features * n_outputs
+
+
+def warn_unfinished(what: str, n_passes: int, remedy: str) -> None:
+    """Warn that a solver has not converged; ``remedy`` is what helps beside other scaling."""
+    warnings.warn(
+        f"{what} has not converged in {n_passes} passes over the images, the most that are made of rows that do not fit in "
+        f"memory; its coefficients are not the best ones yet. {remedy}, or scale the features (sqrt-l2, l2 or standard).",
+        ConvergenceWarning,
+        stacklevel=4,
+    )

@@ -1,29 +1,31 @@
-"""Ridge regression on classes, solved exactly, with exact leave-one-out scores."""
+"""Ridge regression on classes: exact, with leave-one-out scores, or by conjugate gradients on rows taken block by block."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg
+from scipy import linalg, sparse
 from scipy.special import softmax
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import validate_data
 
 from headstart.errors import DataError
 from headstart.heads.base import Layer, LinearHead, both_sides, encode, fit_temperature, hold_out, softmax_layer
-from headstart.heads.fitting.block_solvers import ridge_by_blocks, solver_bytes
 from headstart.heads.fitting.row_space import Centred
-from headstart.heads.out_of_core import Rows, of_blocks
+from headstart.heads.out_of_core import MAX_PASSES, Rows, of_blocks, solver_bytes, warn_unfinished
 
 #: 1 − leverage of a row that its own target alone decides; below it, rounding is all that is left.
 LEAST_FREEDOM = 1e-10
 
 #: Fraction of each class whose scores choose the temperature of a fit by blocks; a second solution leaves them out.
 HELD_OUT = 0.1
+
+#: Norm of the gradient, relative to that at zero, at which conjugate gradients stop.
+RESIDUAL_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ class RidgeHead(LinearHead):
         return self
 
     def fit_rows(self, rows: Rows, y: NDArray[Any]) -> RidgeHead:
-        """Fit on rows that are taken block by block: the same coefficients, to ``block_solvers.RESIDUAL_TOLERANCE``.
+        """Fit on rows that are taken block by block: the same coefficients, to ``RESIDUAL_TOLERANCE``.
 
         Left-out scores of every row would need the matrix of the normal equations. The temperature comes from the scores
         of ``HELD_OUT`` of the rows instead, by a second solution without them that is found in the same passes. Raises
@@ -162,3 +164,95 @@ def signs(labels: NDArray[np.int64], n_classes: int) -> NDArray[np.float64]:
     """Return the targets: 1 for a row's own class and −1 for the others; one column where there are two classes."""
     targets = np.where(labels[:, None] == np.arange(n_classes), 1.0, -1.0)
     return targets[:, 1:] if n_classes == 2 else targets
+
+
+def ridge_by_blocks(
+    rows: Rows, targets: NDArray[np.float64], weights: NDArray[np.float64], alpha: float
+) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Return the ridge coefficients and intercepts of each weighting of the rows.
+
+    By conjugate gradients on the :class:`NormalEquations`, to ``RESIDUAL_TOLERANCE``. Their matrix would take n_features²
+    numbers (5 GB for a flattened map), so it is only ever multiplied by: one pass over the rows, for all weightings.
+    """
+    normal = NormalEquations(rows, targets, weights, alpha)
+    solution, converged = conjugate_gradients(normal, normal.right, 1.0 / normal.diagonal)
+    if not converged:
+        warn_unfinished(f"ridge with alpha={alpha:g}", MAX_PASSES, "Raise alpha")
+    return normal.split(solution)
+
+
+class NormalEquations:
+    """``(Zᵀ W Z + alpha) B = Zᵀ W T`` with ``Z = X − mean``, for several weightings ``W`` of the same rows at once.
+
+    ``targets`` are ``T``, (n_samples, n_targets), ``weights`` the diagonals of ``W``, (n_samples, n_weightings). The
+    unknowns of all weightings stand side by side, (n_features, n_weightings · n_targets).
+    """
+
+    def __init__(self, rows: Rows, targets: NDArray[np.float64], weights: NDArray[np.float64], alpha: float) -> None:
+        self.rows, self.alpha, self.n_targets = rows, alpha, targets.shape[1]
+        self.weights = np.repeat(weights, self.n_targets, axis=1)
+        self.total = self.weights.sum(axis=0)
+        wanted = np.tile(targets, weights.shape[1])
+        self.wanted_mean = (self.weights * wanted).sum(axis=0) / self.total
+        wanted = self.weights * (wanted - self.wanted_mean)
+        self.mean, squares, self.right = (np.zeros((rows.shape[1], len(self.total))) for _ in range(3))
+
+        def sums(numbers: NDArray[np.int64], block: Any) -> list[NDArray[np.float64]]:
+            by = self.weights[numbers]
+            squared = block.multiply(block) if sparse.issparse(block) else block * block
+            return [np.asarray(part) for part in (block.T @ by, squared.T @ by, block.T @ wanted[numbers])]
+
+        for mean, squared, right in of_blocks(sums, rows):
+            self.mean += mean
+            squares += squared
+            self.right += right
+        self.mean /= self.total
+        # Zᵀ W is Xᵀ W less the mean times the sum of the weighted targets, which is 0.
+        self.diagonal = np.maximum(squares - self.total * self.mean**2, 0.0) + alpha
+
+    def __call__(self, unknowns: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the left side, by one pass over the rows."""
+        by_mean = (self.mean * unknowns).sum(axis=0)
+
+        def part(numbers: NDArray[np.int64], block: Any) -> NDArray[np.float64]:
+            # Less the mean times the sum of these scores, which is 0 over all rows.
+            return np.asarray(block.T @ (self.weights[numbers] * (np.asarray(block @ unknowns) - by_mean)))
+
+        product: NDArray[np.float64] = self.alpha * unknowns
+        for one in of_blocks(part, self.rows):
+            product += one
+        return product
+
+    def split(self, unknowns: NDArray[np.float64]) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """Return coefficients, (n_targets, n_features), and intercepts of each weighting."""
+        intercepts = self.wanted_mean - (self.mean * unknowns).sum(axis=0)
+        starts = range(0, len(intercepts), self.n_targets)
+        parts = [slice(start, start + self.n_targets) for start in starts]
+        return [(np.ascontiguousarray(unknowns[:, part].T), intercepts[part]) for part in parts]
+
+
+def conjugate_gradients(
+    product: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    right: NDArray[np.float64],
+    preconditioner: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], bool]:
+    """Return the solution of ``product(x) = right`` for a positive definite product, and whether it converged.
+
+    Hestenes & Stiefel, 1952, preconditioned by about the inverse of the diagonal; every column of ``right`` has steps of
+    its own, all in the same passes.
+    """
+    x, residual = np.zeros_like(right), right.copy()
+    step = preconditioner * residual
+    size = start = (residual * step).sum(axis=0)
+    for _ in range(MAX_PASSES):
+        if np.all(size <= RESIDUAL_TOLERANCE**2 * start):
+            return x, True
+        turned = product(step)
+        curvature = (step * turned).sum(axis=0)
+        length = size / np.where(curvature > 0, curvature, np.inf)  # a column that is solved has no step left
+        x += length * step
+        residual -= length * turned
+        conditioned = preconditioner * residual
+        last, size = size, (residual * conditioned).sum(axis=0)
+        step = conditioned + size / np.where(last > 0, last, np.inf) * step
+    return x, bool(np.all(size <= RESIDUAL_TOLERANCE**2 * start))

@@ -13,7 +13,7 @@ from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScale
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from headstart.errors import HeadstartError
-from headstart.heads.parameters import GEM_POWER, POOLINGS, SCALINGS
+from headstart.heads.head_specs import GEM_POWER, POOLINGS, SCALINGS
 from headstart.texts import did_you_mean
 from headstart.types import FeatureBatch
 

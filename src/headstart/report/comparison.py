@@ -299,3 +299,13 @@ def fit_command(
     words += ["--scaling", scaling] if scaling else []
     words += ["--validation", scored] if scored else []
     return shlex.join([*words, "--search"])
+
+
+def pareto_optimal(heads: Sequence[HeadResult], costs: dict[str, float]) -> set[str]:
+    """Return the Pareto-optimal heads in accuracy and cost, without baselines."""
+    points = [(head.name, head.metrics["accuracy"].value, costs[head.name]) for head in heads if not head.baseline]
+    return {
+        name
+        for name, accuracy, cost in points
+        if not any(a >= accuracy and c <= cost and (a > accuracy or c < cost) for _, a, c in points)
+    }

@@ -13,10 +13,9 @@ from urllib.parse import quote
 
 from headstart.report import curve_points, text_tables
 from headstart.report.comparison import Comparison
+from headstart.report.comparison_plots import comparison_plots
 from headstart.report.comparison_text import expected_text
 from headstart.report.curve_points import ClassTally, MistakenCell
-from headstart.report.plots import probability_plots, score_plots
-from headstart.report.plots.svg import Plot
 from headstart.scores import METRICS
 from headstart.texts import printable
 from headstart.types import HeadSpec
@@ -34,21 +33,6 @@ PAGE_PAIRS, PAGE_CLASSES = 20, 250
 
 #: Mistakes shown per cell of the confusion matrix, and in total: about 2 MB of thumbnails.
 CELL_MISTAKES, PAGE_MISTAKES = 24, 360
-
-
-def comparison_plots(comparison: Comparison) -> dict[str, Plot]:
-    """Return the available plots of a comparison by name, in page order."""
-    made = [
-        score_plots.pareto_fit(comparison),
-        score_plots.pareto_latency(comparison),
-        score_plots.differences(comparison),
-        score_plots.learning_curve(comparison),
-        probability_plots.confusion(comparison),
-        *probability_plots.curves(comparison),
-        probability_plots.reliability(comparison),
-        probability_plots.every_reliability(comparison),
-    ]
-    return {plot.name: plot for plot in made if plot is not None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from headstart.evaluate.significance import SELECTION_METHOD, TEST_METHOD, corre
 from headstart.evaluate.targets import encoded, target_named
 from headstart.exchange.prediction_table import fold_names
 from headstart.heads.catalogue import default_spec, head_kind, make_head
-from headstart.heads.parameters import is_number
+from headstart.heads.head_specs import is_number
 from headstart.report.comparison import (
     MAJORITY,
     Candidate,

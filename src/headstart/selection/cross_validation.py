@@ -18,7 +18,7 @@ from headstart.evaluate.folds import Fold, Folds
 from headstart.evaluate.targets import metric_values
 from headstart.heads.catalogue import head_kind, make_head
 from headstart.heads.grid_predictions import Outcome, Table, outcomes
-from headstart.heads.parameters import is_number
+from headstart.heads.head_specs import is_number
 from headstart.ray_cluster import RayPool
 from headstart.runtime import usable_cores
 from headstart.scores import ACCURACY, PROBABILITY_METRICS, Criterion, metric_named

@@ -15,7 +15,7 @@ from headstart.errors import HeadstartError, MissingExtraError
 from headstart.export import export_model
 from headstart.export.onnx_file import Graph, activate, as_float, linear_resize, mean_of_views, mirror
 from headstart.heads.base import Layer
-from headstart.heads.parameters import ACTIVATIONS
+from headstart.heads.head_specs import ACTIVATIONS
 from headstart.images.resize import keras_bilinear
 from headstart.runtime import import_keras
 

@@ -199,10 +199,11 @@ def test_a_network_of_other_shape_is_refused(copy_of) -> None:
         load_bundle(folder)
 
 
-def test_an_archive_that_grows_when_it_is_unpacked_is_refused(copy_of) -> None:
-    folder = copy_of("logistic")
-    rewrite(folder / "head.skops", member="more.npy", data=bytes(50_000_000), compress=True)
-    refresh_digest(folder, "head.skops")
+@pytest.mark.parametrize(("head_type", "name"), [("logistic", "head.skops"), ("dense", "network.keras")])
+def test_an_archive_that_grows_when_it_is_unpacked_is_refused(head_type: str, name: str, copy_of) -> None:
+    folder = copy_of(head_type)
+    rewrite(folder / name, member="more.npy", data=bytes(50_000_000), compress=True)
+    refresh_digest(folder, name)
     with pytest.raises(BundleError, match="compressed"):
         load_bundle(folder)
 

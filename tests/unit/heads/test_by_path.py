@@ -14,8 +14,8 @@ from fakes import FakeBackbone
 from headstart.bundles.bundle import Bundle, load_bundle, save_bundle
 from headstart.bundles.trusted_types import check_savable
 from headstart.errors import BundleError, DataError, HeadstartError, ParameterError
-from headstart.heads.by_import_path import fit_with_checks
 from headstart.heads.catalogue import default_spec, make_head
+from headstart.heads.head_specs import fit_with_checks
 from headstart.heads.transforms import design_matrix
 from headstart.types import FeatureBatch
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from headstart.heads.by_import_path import imported
 from headstart.heads.catalogue import HEAD_TYPES, TUTORIAL, HeadType, default_spec, head_kind, heads_with, make_head
 from headstart.heads.dense import DenseHead
+from headstart.heads.head_specs import imported
 from headstart.selection.comparison_setup import CompareOptions
 from headstart.selection.search import what_to_search
 

@@ -6,7 +6,7 @@ import pytest
 
 from headstart.errors import ParameterError
 from headstart.heads.catalogue import default_spec
-from headstart.heads.parameters import read_config
+from headstart.heads.head_specs import read_config
 
 
 def write(folder: Path, text: str) -> Path:

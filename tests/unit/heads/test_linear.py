@@ -14,8 +14,7 @@ from sklearn.svm import LinearSVC
 
 from headstart.heads import linear
 from headstart.heads.fitting import row_space as row_spaces
-from headstart.heads.fitting.linear_path import finish, solve_path
-from headstart.heads.fitting.losses import Deviance, SquaredHinge, minimise
+from headstart.heads.fitting.linear_solvers import Deviance, SquaredHinge, finish, minimise, solve_path
 from headstart.heads.fitting.row_space import row_space
 from headstart.heads.linear import LinearSVM, LogisticHead
 

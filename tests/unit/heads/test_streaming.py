@@ -10,7 +10,6 @@ from sklearn.exceptions import ConvergenceWarning
 from headstart.errors import HeadstartError
 from headstart.heads import out_of_core
 from headstart.heads.catalogue import default_spec, make_head
-from headstart.heads.fitting import block_solvers
 from headstart.heads.out_of_core import Memory, PackedRows, ReadRows, fit_streamed, matrix_fits, pack, packed_block
 
 pytestmark = pytest.mark.slow
@@ -81,9 +80,9 @@ def test_dense_takes_the_same_steps(params):
     np.testing.assert_allclose(ours[-1].history_["loss"], theirs[-1].history_["loss"], rtol=1e-3)
 
 
-@pytest.mark.parametrize("head_type", ["logistic", "ridge"])
-def test_a_fit_that_runs_out_of_passes_says_so(head_type, monkeypatch):
-    monkeypatch.setattr(block_solvers, "MAX_PASSES", 2)
+@pytest.mark.parametrize(("head_type", "module"), [("logistic", "linear"), ("ridge", "ridge")])
+def test_a_fit_that_runs_out_of_passes_says_so(head_type, module, monkeypatch):
+    monkeypatch.setattr(f"headstart.heads.{module}.MAX_PASSES", 2)
     with pytest.warns(ConvergenceWarning, match="has not converged in 2 passes over the images"):
         streamed(*problem(), head_type)
 

@@ -9,7 +9,7 @@ from scipy import sparse
 
 from headstart.backbones.vgg16 import VGG16
 from headstart.errors import HeadstartError
-from headstart.heads.parameters import N_CROPS
+from headstart.heads.head_specs import N_CROPS
 from headstart.heads.transforms import SqrtL2Scaler, average_crops, design_matrix, generalised_mean, make_scaler
 from headstart.types import FeatureBatch
 

@@ -12,11 +12,17 @@ import pytest
 from numpy.typing import ArrayLike, NDArray
 
 from comparisons import HEADS, HOSTILE, make_comparison, odd_comparisons, plots_of, replaced
-from headstart.report.comparison import Comparison
-from headstart.report.html_pages import comparison_plots, make_environment
-from headstart.report.plots.probability_plots import confusion, curves, reliability
-from headstart.report.plots.score_plots import pareto_fit, pareto_latency, pareto_optimal
-from headstart.report.plots.svg import COLOURS, ROLES, Plot, draw, log_ticks, look
+from headstart.report.comparison import Comparison, pareto_optimal
+from headstart.report.comparison_plots import (
+    comparison_plots,
+    confusion,
+    curves,
+    pareto_fit,
+    pareto_latency,
+    reliability,
+)
+from headstart.report.html_pages import make_environment
+from headstart.report.svg import COLOURS, ROLES, Plot, draw, log_ticks, look
 from headstart.scores import Estimate
 
 pytestmark = pytest.mark.slow

@@ -1,1 +1,1 @@
-"""How heads are fitted: objectives, solvers, rows taken block by block, Keras networks."""
+"""How heads are fitted: objectives and solvers, rows in few columns, Keras networks."""

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from headstart.errors import BundleError
 from headstart.heads.out_of_core import HeldOut
 from headstart.runtime import import_keras, import_tensorflow
-from headstart.safe_zip import check_members
 
 EpochRunner = Callable[[NDArray[np.int32]], tuple[float, float]]
 Pair = tuple[NDArray[np.float32], NDArray[np.intp]]
@@ -202,11 +201,11 @@ def load_network(
 ) -> Any:
     """Return the Keras network of a dense head: built by this module, with the weights of the file.
 
-    The file is a whole Keras model that others may load; here its description is compared, and never built. Raises
-    BundleError if it holds anything but plain layers of these units, or is damaged.
+    The file is a whole Keras model that others may load; here its description is compared, and never built. The members
+    of its archive have been checked (bundles/trusted_types.py). Raises BundleError if it holds anything but plain layers of
+    these units, or is damaged.
     """
     try:
-        check_members(path)
         with zipfile.ZipFile(path) as archive:
             config = json.loads(archive.read("config.json"))
             weights_bytes = archive.getinfo("model.weights.h5").file_size

@@ -1,19 +1,191 @@
-"""Plots of out-of-fold probabilities: confusion matrix, ROC, precision-recall, calibration."""
+"""Plots of a comparison of heads: scores against cost, the best head and images; confusion, ROC, precision, calibration."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.report import curve_points
-from headstart.report.comparison import Comparison, HeadResult
+from headstart.report.comparison import Comparison, HeadResult, pareto_optimal
 from headstart.report.curve_points import Bin, Curve
-from headstart.report.plots.svg import ROLES, Plot, draw, legend_below, look, short, telling_heads
-from headstart.report.text_tables import value_text
-from headstart.scores import ECE_BINS
+from headstart.report.svg import (
+    ROLES,
+    Plot,
+    draw,
+    drawn_heads,
+    duration_axis,
+    legend_below,
+    log_ticks,
+    look,
+    short,
+    telling_heads,
+)
+from headstart.report.text_tables import estimate_text, milliseconds, p_text, signed, value_text
+from headstart.scores import ECE_BINS, metric_title
+
+#: Stands for a duration of 0 on a logarithmic axis, in milliseconds.
+NO_TIME_MS = 1e-4
+
+
+def comparison_plots(comparison: Comparison) -> dict[str, Plot]:
+    """Return the available plots of a comparison by name, in page order."""
+    made = [
+        pareto_fit(comparison),
+        pareto_latency(comparison),
+        differences(comparison),
+        learning_curve(comparison),
+        confusion(comparison),
+        *curves(comparison),
+        reliability(comparison),
+        every_reliability(comparison),
+    ]
+    return {plot.name: plot for plot in made if plot is not None}
+
+
+def pareto_fit(comparison: Comparison) -> Plot:
+    """Return accuracy against the time of one fit."""
+    return _pareto(comparison, "fit", "time of one fit", lambda head: head.cost.fit_seconds * 1000)
+
+
+def pareto_latency(comparison: Comparison) -> Plot:
+    """Return accuracy against the head's time per image."""
+    return _pareto(comparison, "latency", "time per image, from cached features", lambda head: head.cost.head_ms)
+
+
+def _pareto(comparison: Comparison, name: str, axis: str, cost_ms: Callable[[HeadResult], float]) -> Plot:
+    """Return accuracy with its interval against a cost; markers of Pareto-optimal heads are filled."""
+    shown, left_out = drawn_heads(comparison)
+    costs = {head.name: max(cost_ms(head), NO_TIME_MS) for head in comparison.heads}
+    best = pareto_optimal(shown, costs)
+
+    def paint(figure: Any) -> None:
+        axes = figure.add_subplot()
+        duration_axis(axes, [costs[head.name] for head in shown])
+        steps = sorted((costs[head.name], head.metrics["accuracy"].value) for head in shown if head.name in best)
+        axes.step(*zip(*steps, strict=True), where="post", color=ROLES["soft"], linewidth=0.9, linestyle=(0, (3, 2)))
+        for head in shown:
+            mark, accuracy = look(head, comparison), head.metrics["accuracy"]
+            fill = mark["color"] if head.name in best else ROLES["paper"]
+            axes.vlines(costs[head.name], accuracy.low, accuracy.high, color=mark["color"], linewidth=1.2)
+            axes.plot(
+                costs[head.name],
+                accuracy.value,
+                **mark | {"linestyle": "none"},
+                markerfacecolor=fill,
+                label=short(head.name),
+            )
+        axes.set(xlabel=axis, ylabel="accuracy, 95 % interval")
+        legend_below(figure)
+
+    return draw(
+        paint,
+        name=f"pareto-{name}",
+        title=f"Accuracy against {axis}",
+        description=_pareto_words(shown, left_out, best, costs),
+    )
+
+
+def _pareto_words(
+    shown: Sequence[HeadResult], left_out: Sequence[HeadResult], best: set[str], costs: dict[str, float]
+) -> str:
+    parts = []
+    for head in shown:
+        optimal = ", no other is both as accurate and as fast" if head.name in best else ""
+        parts.append(
+            f"{head.name} {estimate_text(head.metrics['accuracy'])} at {milliseconds(costs[head.name])}{optimal}"
+        )
+    parts += [f"{head.name} {estimate_text(head.metrics['accuracy'])} lies below the plot" for head in left_out]
+    return "; ".join(parts) + "."
+
+
+def differences(comparison: Comparison) -> Plot | None:
+    """Return the metric minus that of the best head with simultaneous intervals; None if there is nothing to compare."""
+    shown, left_out = drawn_heads(comparison)
+    rows = [(head, head.difference) for head in shown if head.difference is not None]
+    metric = metric_title(comparison.metric)
+    if not rows:
+        return None
+
+    def paint(figure: Any) -> None:
+        axes = figure.add_subplot()
+        axes.axvline(0, color=ROLES["ink"], linewidth=1)
+        for row, (head, difference) in enumerate(rows):
+            mark = look(head, comparison) | {"linestyle": "none"}
+            axes.hlines(row, difference.low, difference.high, color=mark["color"], linewidth=1.6)
+            axes.plot(difference.value, row, **mark)
+            if head.p_value is not None:
+                text = p_text(head.p_value)
+                axes.annotate(
+                    f"p {text}" if text[0] == "<" else f"p = {text}", (1, row), xycoords=("axes fraction", "data"),
+                    xytext=(8, 0), textcoords="offset points", va="center", annotation_clip=False,
+                )  # fmt: skip
+        axes.set_yticks(range(len(rows)), [short(head.name) for head, _ in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.locator_params(axis="x", nbins=5)
+        axes.xaxis.set_major_formatter(lambda value, _: signed(value).rstrip("0").rstrip(".") if value else "0")
+        axes.set_xlabel(f"{metric} minus that of {short(best)}, simultaneous 95 % interval")
+
+    best = next((head.name for head in comparison.heads if head.difference is None), "the best")
+    words = [_difference_words(head) for head in [*(head for head, _ in rows), *left_out] if head.difference]
+    height = 60 + 28 * len(rows)
+    title = f"{metric[:1].upper()}{metric[1:]} minus that of {best}"
+    return draw(paint, name="differences", title=title, description="; ".join(words) + ".", height_pt=height)
+
+
+def _difference_words(head: HeadResult) -> str:
+    difference = head.difference
+    if difference is None:
+        return head.name
+    p_value = "" if head.p_value is None else f", p {p_text(head.p_value)}"
+    between = f"{signed(difference.low)} to {signed(difference.high)}"
+    return f"{head.name} {signed(difference.value)} ({between}{p_value})"
+
+
+def learning_curve(comparison: Comparison) -> Plot | None:
+    """Return accuracy against images per class; None if it was not measured."""
+    shown, _ = drawn_heads(comparison)
+    heads = [head for head in shown if head.learning_curve]
+    if not heads:
+        return None
+
+    def paint(figure: Any) -> None:
+        from matplotlib.ticker import FixedLocator, NullLocator
+
+        axes = figure.add_subplot()
+        for number, head in enumerate(heads):
+            # Shifted slightly, so that intervals do not overlap.
+            shift = 1.012 ** (number - (len(heads) - 1) / 2)
+            x = [point.images_per_class * shift for point in head.learning_curve]
+            estimates = [point.accuracy for point in head.learning_curve]
+            mark = look(head, comparison)
+            axes.vlines(x, [e.low for e in estimates], [e.high for e in estimates], color=mark["color"], linewidth=1)
+            axes.plot(x, [e.value for e in estimates], **mark, markersize=5, label=short(head.name))
+        places = sorted({point.images_per_class for head in heads for point in head.learning_curve})
+        axes.set_xscale("log")
+        low, high = places[0] / 1.15, places[-1] * 1.15
+        axes.set_xlim(low, high)
+        axes.xaxis.set_major_locator(FixedLocator(places if len(places) <= 8 else log_ticks(low, high)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.set(xlabel="training images per class", ylabel="accuracy, 95 % interval")
+        legend_below(figure)
+
+    words = [f"{head.name}: {_curve_words(head)}" for head in heads]
+    return draw(
+        paint, name="learning-curve", title="Accuracy against training images per class",
+        description="; ".join(words) + ".", height_pt=310,
+    )  # fmt: skip
+
+
+def _curve_words(head: HeadResult) -> str:
+    return ", ".join(f"{value_text(one.accuracy.value)} at {one.images_per_class:g}" for one in head.learning_curve)
+
 
 #: Maximum number of classes in a confusion matrix.
 MAX_CONFUSION_CLASSES = 40
@@ -44,10 +216,10 @@ def _paint_reliability(figure: Any, bins: Sequence[Bin], mark: dict[str, Any]) -
     axes.plot(x, [b.accuracy for b in bins], **mark | {"linestyle": "-"}, linewidth=1.2)
     axes.set(ylabel="share of right predictions", ylim=(-0.02, 1.02), xlim=(-0.01, 1.01))
     lefts = [np.ceil(b.confidence * ECE_BINS - 1e-9) - 1 for b in bins]
-    edges = np.maximum(lefts, 0) / ECE_BINS
+    counts = [b.count for b in bins]
     below.bar(
-        edges,
-        [b.count for b in bins],
+        np.maximum(lefts, 0) / ECE_BINS,
+        counts,
         width=1 / ECE_BINS,
         align="edge",
         color=ROLES["soft"],
@@ -56,8 +228,8 @@ def _paint_reliability(figure: Any, bins: Sequence[Bin], mark: dict[str, Any]) -
     )
     below.set(xlabel="mean probability of the predicted class", ylabel="images")
     below.set_yscale("log")
-    below.set_ylim(0.7, max(b.count for b in bins) * 2)
-    powers = range(len(str(max(b.count for b in bins))))
+    below.set_ylim(0.7, max(counts) * 2)
+    powers = range(len(str(max(counts))))
     below.set_yticks([10**power for power in powers], [f"{10**power:,}" for power in powers])
     below.grid(visible=False, axis="x")
 
@@ -138,9 +310,6 @@ def _paint_confusion(figure: Any, counts: NDArray[np.int64], names: Sequence[str
         spine.set_visible(False)
 
 
-# Curves
-
-
 def curves(comparison: Comparison) -> list[Plot]:
     """Return ROC and precision-recall curves of every head: of the positive or second of two classes, otherwise averages.
 
@@ -219,11 +388,10 @@ def _zoom(
     inset: Any, comparison: Comparison, heads: Sequence[HeadResult], made: Sequence[Curve], x: tuple[float, float]
 ) -> None:
     """Draw an enlarged upper corner in an empty part of the axes."""
-    y = (0.8, 1.004)
     _paint_curves(inset, comparison, heads, made)
-    inset.set(xlim=x, ylim=y)
+    inset.set(xlim=x, ylim=(0.8, 1.004))
     inset.set_facecolor(ROLES["paper"])
-    for set_ticks, low in ((inset.set_xticks, x[0]), (inset.set_yticks, y[0])):
+    for set_ticks, low in ((inset.set_xticks, x[0]), (inset.set_yticks, 0.8)):
         ticks = [low, low + 0.1, low + 0.2]
         set_ticks(ticks, [f"{tick:.1f}".removesuffix(".0") for tick in ticks])
     inset.tick_params(labelsize=8)

@@ -1,1 +1,0 @@
-"""Plots of a comparison of heads, as SVG that uses the colours of the page."""
