@@ -22,7 +22,7 @@ from headstart.extract.network import Network
 from headstart.extract.options import ExtractOptions
 from headstart.extract.shard_jobs import Shard, ShardJob
 from headstart.images.discovery.scan import discover
-from headstart.images.read_ahead import RunTimes
+from headstart.images.load import RunTimes
 from headstart.ray_cluster import ClusterOptions
 from machine import median, write_result
 

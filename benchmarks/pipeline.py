@@ -32,10 +32,9 @@ from headstart.extract.options import SHARD_IMAGES, ExtractOptions
 from headstart.extract.pipeline import Pipeline
 from headstart.extract.run import chunks
 from headstart.extract.shard_jobs import Shard, ShardJob
-from headstart.images import read_ahead
+from headstart.images import load as loading
 from headstart.images.discovery.scan import ImageSet, discover
-from headstart.images.load import LoadedImage
-from headstart.images.read_ahead import decoded, images_ahead
+from headstart.images.load import LoadedImage, decoded, images_ahead
 from headstart.types import Backbone, FeatureBatch
 from machine import median, write_result
 
@@ -140,13 +139,13 @@ def run(images: ImageSet, job: ShardJob, device: StandIn) -> tuple[float, float,
 @contextmanager
 def decoded_already(images: ImageSet) -> Iterator[None]:
     """Give every image of a folder the pixels of its first one, at once."""
-    load, first = read_ahead.load_image, images.refs[0]
+    load, first = loading.load_image, images.refs[0]
     one = load(images.root, first, size_px=224, resize_preset="keras-bilinear")
-    read_ahead.load_image = lambda _root, ref, **_options: LoadedImage(one.pixels, replace(one.row, ref=ref))
+    loading.load_image = lambda _root, ref, **_options: LoadedImage(one.pixels, replace(one.row, ref=ref))
     try:
         yield
     finally:
-        read_ahead.load_image = load
+        loading.load_image = load
 
 
 def measure(images: ImageSet, job: ShardJob, rounds: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fakes import FakeNetwork
-from headstart.images import read_ahead
+from headstart.images import load as loading
 
 
 class Lethal(FakeNetwork):
@@ -16,14 +16,14 @@ class Lethal(FakeNetwork):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        load = read_ahead.load_image
+        load = loading.load_image
 
         def lethal(root: Path, ref: Any, **options: Any) -> Any:
             if "poison" in ref.path:
                 os._exit(1)
             return load(root, ref, **options)
 
-        read_ahead.load_image = lethal  # type: ignore[assignment]
+        loading.load_image = lethal  # type: ignore[assignment]
 
 
 class Slow(FakeNetwork):
@@ -35,14 +35,14 @@ class Slow(FakeNetwork):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        load = read_ahead.load_image
+        load = loading.load_image
 
         def slow(root: Path, ref: Any, **options: Any) -> Any:
             while ref.path.startswith("bee") and self.gate.exists():
                 time.sleep(0.01)
             return load(root, ref, **options)
 
-        read_ahead.load_image = slow
+        loading.load_image = slow
 
 
 class Deadly(FakeNetwork):
@@ -54,7 +54,7 @@ class Deadly(FakeNetwork):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        load = read_ahead.load_image
+        load = loading.load_image
 
         def once(root: Path, ref: Any, **options: Any) -> Any:
             if ref.path.endswith("13.png") and not self.mark.exists():
@@ -62,4 +62,4 @@ class Deadly(FakeNetwork):
                 os._exit(1)
             return load(root, ref, **options)
 
-        read_ahead.load_image = once  # type: ignore[assignment]
+        loading.load_image = once  # type: ignore[assignment]

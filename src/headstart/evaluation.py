@@ -19,10 +19,10 @@ from headstart.evaluate.leakage import ImageKeys, Seen, fitted_on, last_block_of
 from headstart.evaluate.splits import class_notes, connected_units
 from headstart.evaluate.targets import encoded, encoded_names, target_named
 from headstart.exchange.prediction_table import ScoredImages
+from headstart.images.decode import sentences
 from headstart.images.discovery.classes_and_splits import spellings
 from headstart.images.discovery.refs import ImageRefs
 from headstart.images.discovery.scan import ImageSet, discover
-from headstart.images.load import sentences
 from headstart.predict import Predictor
 from headstart.scores import Score, class_index
 from headstart.storage.bucket import Location, location

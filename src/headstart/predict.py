@@ -19,8 +19,7 @@ from headstart.errors import DataError, HeadstartError, RecipeMismatchError
 from headstart.images.discovery.manifest import is_manifest, read_paths
 from headstart.images.discovery.refs import state_of
 from headstart.images.discovery.scan import discover
-from headstart.images.load import GivenImage, LoadedImage, given_image
-from headstart.images.read_ahead import ReadOptions, batches
+from headstart.images.load import GivenImage, LoadedImage, ReadOptions, batches, given_image
 from headstart.storage.bucket import Location
 from headstart.types import Backbone, Failure, FeatureBatch, ImageRef
 

@@ -23,8 +23,7 @@ from headstart.cache.reader import FeatureCache, on_this_machine, open_cache
 from headstart.cache.shards import SHARD_NAME
 from headstart.errors import CacheError, DataError, ImageError, ParameterError, RecipeMismatchError
 from headstart.images.discovery.refs import state_of
-from headstart.images.load import LoadedImage, read_image_bytes
-from headstart.images.read_ahead import ReadOptions, batches, in_order
+from headstart.images.load import LoadedImage, ReadOptions, batches, in_order, read_image_bytes
 from headstart.runtime import usable_cores
 from headstart.storage import bucket
 from headstart.storage.bucket import Address, Location, location

@@ -20,7 +20,7 @@ from headstart.extract.options import SHARD_IMAGES, ExtractOptions
 from headstart.extract.pipeline import Pipeline
 from headstart.extract.run import extract_features
 from headstart.extract.shard_jobs import Shard, ShardJob
-from headstart.images import read_ahead
+from headstart.images import load as loading
 from headstart.images.discovery.scan import ImageSet, discover
 from headstart.images.load import LoadedImage, load_image
 from headstart.runtime import import_keras, import_tensorflow
@@ -106,7 +106,7 @@ def test_the_device_is_kept_busy(
     n_images = 32 * SHARD_IMAGES
     one = load_image(photographs.root, photographs.refs[0], size_px=224, resize_preset="keras-bilinear")
     monkeypatch.setattr(
-        read_ahead, "load_image", lambda _root, ref, **_: LoadedImage(one.pixels, replace(one.row, ref=ref))
+        loading, "load_image", lambda _root, ref, **_: LoadedImage(one.pixels, replace(one.row, ref=ref))
     )
     refs = (list(photographs.refs) * (n_images // len(photographs.refs) + 1))[:n_images]
     options, job = ExtractOptions(), ShardJob(photographs.root, photographs.class_names)

@@ -201,7 +201,7 @@ def extract(
 
 
 def print_summary(summary: ExtractionSummary) -> None:
-    from headstart.images.load import sentences
+    from headstart.images.decode import sentences
 
     if summary.interrupted:
         err.print(

@@ -58,7 +58,7 @@ def predict(
     headstart predict heads/data-logistic new-images/ --format csv > predictions.csv
     find new-images -newer last-run | headstart predict heads/data-logistic -
     """
-    from headstart.images.load import sentences
+    from headstart.images.decode import sentences
     from headstart.predict import Predictor
 
     predictor = Predictor(head, weights=weights, precision=precision, batch_size=batch_size, device=device)

@@ -24,7 +24,7 @@ from headstart.extract.options import ExtractOptions, OnImages
 from headstart.extract.pipeline import Pipeline
 from headstart.extract.ray_engine import Worker
 from headstart.extract.shard_jobs import MAX_EXITS_IN_A_ROW, Shard, ShardJob, ShardReport, Task, Tasks, to_choose_by
-from headstart.images.read_ahead import RunTimes
+from headstart.images.load import RunTimes
 from headstart.runtime import THREAD_VARIABLES, usable_cores
 from headstart.types import ImageRef, Recipe
 

@@ -16,7 +16,7 @@ from headstart.extract.options import ExtractOptions, OnImages
 from headstart.extract.pipeline import Pipeline
 from headstart.extract.shard_jobs import Shard, ShardJob, ShardReport, Task, Tasks, given_up
 from headstart.extract.summary import StatisticsCollector, WorkerStatistics
-from headstart.images.read_ahead import RunTimes
+from headstart.images.load import RunTimes
 from headstart.ray_cluster import check_installed
 from headstart.types import Backbone, ImageRef, Recipe
 

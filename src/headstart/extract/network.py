@@ -28,8 +28,7 @@ from headstart.extract.options import ExtractOptions
 from headstart.extract.shard_jobs import ShardJob
 from headstart.images.decode import LARGE_PIXELS, MAX_PIXELS, one_large_image, open_file, readable_errors
 from headstart.images.discovery.scan import ImageSet
-from headstart.images.load import LoadedImage, read_image_bytes
-from headstart.images.read_ahead import decoded, in_order, threads_of
+from headstart.images.load import LoadedImage, decoded, in_order, read_image_bytes, threads_of
 from headstart.images.samples import DecodeRules, Samples, check_finite, check_kind, chosen_picture
 from headstart.types import Backbone, ImageRef, Progress, Quantization, Recipe
 

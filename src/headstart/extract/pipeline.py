@@ -16,7 +16,7 @@ import numpy as np
 
 from headstart.errors import ImageError, StorageError
 from headstart.extract.shard_jobs import Batch, Shard, ShardFile, ShardJob, ShardReport
-from headstart.images.read_ahead import RunTimes, Stage, StageTime, decoded, grouped, images_ahead
+from headstart.images.load import RunTimes, Stage, StageTime, decoded, grouped, images_ahead
 from headstart.types import Backbone, FeatureBatch, ImageRef
 
 #: Batches in the inference queue at most: one that is computed or copied back, and the next one.

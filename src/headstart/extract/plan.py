@@ -21,8 +21,7 @@ from headstart.cache.reader import FeatureCache, open_cache
 from headstart.errors import DataError
 from headstart.extract.options import ExtractOptions
 from headstart.images.discovery.refs import ImageRefs, read_part, same_files
-from headstart.images.load import read_image_bytes
-from headstart.images.read_ahead import in_order, threads_of
+from headstart.images.load import in_order, read_image_bytes, threads_of
 from headstart.storage.bucket import Address, Location
 from headstart.texts import BLOCK_ROWS, counted, printable
 from headstart.types import Failure, ImageRef, Recipe

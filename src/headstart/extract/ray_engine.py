@@ -21,7 +21,7 @@ from headstart.extract.network import PROOF_IMAGES, Network, Sample, first_image
 from headstart.extract.options import ExtractOptions, OnImages
 from headstart.extract.pipeline import extract_shard
 from headstart.extract.shard_jobs import MAX_EXITS_IN_A_ROW, Shard, ShardJob, ShardReport, Task, Tasks, to_choose_by
-from headstart.images.read_ahead import RunTimes
+from headstart.images.load import RunTimes
 from headstart.ray_cluster import check_installed, connected, nodes, result_of, worker_resources
 from headstart.runtime import limit_threads
 from headstart.storage.objects import upload

@@ -36,7 +36,7 @@ from headstart.extract.shard_jobs import Shard, ShardJob
 from headstart.extract.summary import ExtractionSummary
 from headstart.images.discovery.scan import ImageSet, classes_of, discover
 from headstart.images.discovery.table_rows import TABLE_SUFFIXES
-from headstart.images.read_ahead import decoded
+from headstart.images.load import decoded
 from headstart.storage import bucket
 from headstart.storage.bucket import Address, Location, location
 from headstart.texts import counted

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.cache.writer import ShardWriter
-from headstart.images.load import TOLD_NOTES
-from headstart.images.read_ahead import ReadOptions
+from headstart.images.decode import TOLD_NOTES
+from headstart.images.load import ReadOptions
 from headstart.storage.bucket import Address
 from headstart.types import Backbone, Failure, FeatureBatch, ImageRef, ImageRow, Recipe
 

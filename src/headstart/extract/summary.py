@@ -19,7 +19,7 @@ from headstart.backbones.registry import (
     type_to_prove,
 )
 from headstart.extract.options import ExtractOptions
-from headstart.images.read_ahead import RunTimes
+from headstart.images.load import RunTimes
 from headstart.runtime import usable_cores
 from headstart.storage.bucket import Location
 from headstart.types import Failure, Recipe

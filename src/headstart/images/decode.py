@@ -12,7 +12,7 @@ grey + alpha, RGBA      composited over white; an alpha channel of zeros is igno
 integers of more than   scaled from the range of their type (12 bits in 16: 0…4,095), or from the recipe's
 8 bits, signed ones     ``intensity``, to 0…255; inverted where white is zero (images/samples.py)
 floats                  the same, from 0…1
-HEIC, DICOM             the same, and what the file itself specifies (images/readers/heic_jpeg2000.py, dicom_grayscale.py)
+HEIC, DICOM             the same, and what the file itself specifies (images/heic_jpeg2000.py, dicom_grayscale.py)
 CMYK, YCbCr, LAB        converted to RGB; LAB by littleCMS, D50
 ======================  ==============================================================================================
 
@@ -39,7 +39,7 @@ first-page, first-frame    other pages or frames follow; ``first-view``: other v
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -48,10 +48,10 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from headstart.errors import HeadstartError, ImageError
+from headstart.images.dicom import DicomFile
 from headstart.images.formats import explain, is_dicom, is_heic, wrong_suffix
-from headstart.images.readers.dicom import DicomFile
-from headstart.images.readers.heic_jpeg2000 import DeepJpeg2000, HeicFile, colour_bits
-from headstart.images.readers.pillow_files import (
+from headstart.images.heic_jpeg2000 import DeepJpeg2000, HeicFile, colour_bits
+from headstart.images.pillow_files import (
     PillowFile,
     PillowImage,
     check_size,
@@ -60,12 +60,31 @@ from headstart.images.readers.pillow_files import (
     orientation_of,
     refuse_camera_raw,
 )
-from headstart.images.readers.tiff import DeepTiff, misread_kind, unread_kind
 from headstart.images.resize import held_pixels, start_draft
 from headstart.images.samples import DEFAULT_RULES, DecodeRules, PictureFile, Pixels, chosen_picture, to_rgb8
+from headstart.images.tiff import DeepTiff, misread_kind, unread_kind
+from headstart.texts import counted
 
 #: Version of the rules above; part of every recipe.
 DECODE_RULES = "pillow-1"
+
+#: Note → its text for users, and the parameter that changes it.
+TOLD_NOTES = {
+    "first-page": ("only the first page was taken", "`page`: a number, max or mean"),
+    "first-frame": ("only the first frame was taken", "`page`: a number, max or mean, for animations"),
+    "low-range": (
+        "few of the 256 levels are used: the values span little of the range of their type",
+        "`intensity`: range, percentiles or LOW:HIGH",
+    ),
+    "clipped": ("values below black or above white were clipped", "`intensity`: range or LOW:HIGH"),
+    "upper-bits": (
+        "only the upper 8 bits of samples of 10 bits or more were read, and `intensity` has no effect",
+        "convert them to PNG or TIFF",
+    ),
+    "window": ("the window of the file decided which values are black and white", "`intensity`: LOW:HIGH for all"),
+    "window-unusable": ("the window of the file could not be used: all values are shown", "`intensity`: LOW:HIGH"),
+    "pages-are-colours": ("three pages are the colours of one picture", ""),
+}
 
 #: Images of more pixels are refused: a 200-megapixel photograph is accepted, a decompression bomb is not.
 MAX_PIXELS = 250_000_000
@@ -202,3 +221,15 @@ def one_large_image() -> Iterator[None]:
             yield
         finally:
             allocator.set_block_size(before)
+
+
+def sentences(counts: Mapping[str, int], *, with_options: bool = True) -> list[str]:
+    """Return a sentence, without its full stop, for each note in ``counts`` (note → number of images).
+
+    ``with_options`` names the options that change it; not for a head, whose recipe is fixed.
+    """
+    return [
+        f"Decoded: in {counted(counts[note])} {text}{f' ({options})' if options and with_options else ''}"
+        for note, (text, options) in TOLD_NOTES.items()
+        if counts.get(note)
+    ]

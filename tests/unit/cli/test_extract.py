@@ -7,7 +7,7 @@ import pytest
 
 from headstart.extract.options import ExtractOptions
 from headstart.extract.summary import ExtractionSummary
-from headstart.images.read_ahead import RunTimes, StageTime
+from headstart.images.load import RunTimes, StageTime
 from headstart_cli.cache_commands.extract_command import print_bottleneck, print_gone, print_summary
 
 

@@ -11,7 +11,7 @@ from headstart.backbones.vgg16 import VGG16
 from headstart.extract import summary as module
 from headstart.extract.options import ExtractOptions
 from headstart.extract.summary import ExtractionSummary, bottleneck
-from headstart.images.read_ahead import RunTimes, StageTime
+from headstart.images.load import RunTimes, StageTime
 
 
 def summary(

@@ -17,7 +17,7 @@ from headstart.errors import HeadstartError
 from headstart.extract.pipeline import MAX_QUEUED_BATCHES, InferenceQueue, Pipeline, extract_shard
 from headstart.extract.shard_jobs import Batch, Shard, ShardJob
 from headstart.images.discovery.scan import discover
-from headstart.images.read_ahead import StageTime
+from headstart.images.load import StageTime
 from headstart.types import FeatureBatch
 from pictures import class_folders
 

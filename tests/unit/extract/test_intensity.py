@@ -23,7 +23,7 @@ from headstart.extract.options import ExtractOptions
 from headstart.extract.run import extract_features
 from headstart.extract.summary import ExtractionSummary
 from headstart.fit import fit_head
-from headstart.images.load import sentences
+from headstart.images.decode import sentences
 from headstart.predict import Predictor
 from headstart.repair import repair_cache
 from headstart.types import Recipe

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from headstart.images.read_ahead import RunTimes, Stage, StageTime
+from headstart.images.load import RunTimes, Stage, StageTime
 
 
 class Clock:

@@ -21,12 +21,12 @@ from headstart.extract import pipeline as worker
 from headstart.extract import shard_jobs
 from headstart.extract.pipeline import BATCHES_BEHIND, MAX_QUEUED_BATCHES, Pipeline
 from headstart.extract.shard_jobs import Shard, ShardJob
-from headstart.images import read_ahead
+from headstart.images import load as loading
 from headstart.images.load import LoadedImage
 from headstart.types import FeatureBatch, ImageRef, ImageRow
 
 SIZE, BATCH, THREADS, N_IMAGES = 35, 4, 2, 120
-AHEAD = read_ahead.images_ahead(BATCH, ShardJob(Path(), (), decode_threads=THREADS))
+AHEAD = loading.images_ahead(BATCH, ShardJob(Path(), (), decode_threads=THREADS))
 
 
 def refs(n_images: int = N_IMAGES) -> list[ImageRef]:
@@ -73,7 +73,7 @@ class Stages:
             self.enter("publish")
             publish(writer, *error)
 
-        monkeypatch.setattr(read_ahead, "load_image", load)
+        monkeypatch.setattr(loading, "load_image", load)
         monkeypatch.setattr(self.backbone, "forward", compute)
         monkeypatch.setattr(shard_jobs.ShardWriter, "append", write)
         monkeypatch.setattr(shard_jobs.ShardWriter, "__exit__", close)
@@ -167,14 +167,14 @@ def test_large_features_do_not_pile_up() -> None:
 def test_an_image_that_stops_the_run_costs_its_own_shard_only(
     stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load = read_ahead.load_image
+    load = loading.load_image
 
     def fail_at_25(root: Path, ref: ImageRef, **options: Any) -> LoadedImage:
         if ref.path == "0025.png":
             raise ImageError("empty file")
         return load(root, ref, **options)
 
-    monkeypatch.setattr(read_ahead, "load_image", fail_at_25)
+    monkeypatch.setattr(loading, "load_image", fail_at_25)
     with pytest.raises(ImageError, match=r"0025\.png: empty file"):
         stages.run(tmp_path)
     assert paths(tmp_path) == [ref.path for ref in refs(20)]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from headstart.errors import ImageError
 from headstart.images.decode import decode
-from headstart.images.readers.pillow_files import ADAM7
+from headstart.images.pillow_files import ADAM7
 from headstart.images.samples import DecodeRules
 from pictures import encoded, png, quadrants
 

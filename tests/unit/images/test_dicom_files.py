@@ -21,9 +21,9 @@ from pydicom.uid import (
 
 from dicoms import by_pillow, dataset_of, dicom, written
 from headstart.errors import ImageError
+from headstart.images import dicom as transfer
 from headstart.images.decode import decode
 from headstart.images.discovery.scan import discover
-from headstart.images.readers import dicom as transfer
 
 RNG = np.random.default_rng(0)
 CT = RNG.integers(0, 4096, (13, 17)).astype(np.uint16)

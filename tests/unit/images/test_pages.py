@@ -12,8 +12,8 @@ from PIL import Image
 
 from headstart.errors import ImageError, ParameterError
 from headstart.images.decode import decode
-from headstart.images.readers.tiff_tags import pictures_of
 from headstart.images.samples import DecodeRules, parse_intensity, parse_page
+from headstart.images.tiff_tags import pictures_of
 
 
 def written(values: np.ndarray, **options: Any) -> bytes:

@@ -21,7 +21,7 @@ from headstart.errors import ImageError
 from headstart.images.decode import decode
 from headstart.images.discovery.scan import discover
 from headstart.images.load import load_image
-from headstart.images.readers.pillow_files import ADAM7
+from headstart.images.pillow_files import ADAM7
 from headstart.types import ImageRef
 from mutations import PNG_START, mutated, with_checksums
 from pictures import encoded, encoded_pictures, in_mode, png, quadrants

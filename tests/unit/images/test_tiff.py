@@ -17,8 +17,8 @@ from PIL import Image
 
 from headstart.errors import ImageError
 from headstart.images.decode import decode
-from headstart.images.readers.tiff_tags import embedded_pixels
 from headstart.images.samples import DecodeRules
+from headstart.images.tiff_tags import embedded_pixels
 from mutations import mutated
 from pictures import deep_tiffs
 

@@ -19,9 +19,9 @@ from PIL import Image, ImageFile
 from PIL.ExifTags import Base as Tag
 
 from headstart.errors import ImageError
+from headstart.images import pillow_samples, tiff_tags
 from headstart.images.formats import RAW_SUFFIXES, readers, suffix_of, unidentified
-from headstart.images.readers import pillow_samples, tiff_tags
-from headstart.images.readers.heic_jpeg2000 import grey_samples
+from headstart.images.heic_jpeg2000 import grey_samples
 from headstart.images.samples import PictureFile, Samples, add_notes, refuse_large
 
 Reader: TypeAlias = tuple[Callable[[IO[bytes], str | bytes], ImageFile.ImageFile], Callable[[bytes], bool | str] | None]

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from headstart.errors import HeadstartError, ImageError
-from headstart.images.formats import import_reader
-from headstart.images.readers.dicom_grayscale import (
+from headstart.images.dicom_grayscale import (
     GREY_ELEMENTS,
     PALETTE_ELEMENTS,
     grey_samples,
     palette_samples,
     stored_limits,
 )
+from headstart.images.formats import import_reader
 from headstart.images.samples import PictureFile, Samples, add_notes, refuse_large
 
 #: The elements with pixels; a picture has one of them.

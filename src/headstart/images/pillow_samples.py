@@ -13,8 +13,8 @@ from PIL.ExifTags import Base as Tag
 
 from headstart.errors import ImageError
 from headstart.images import samples
-from headstart.images.readers.tiff_tags import tag_number, tag_numbers
 from headstart.images.samples import Pixels, Samples, add_notes, strips
+from headstart.images.tiff_tags import tag_number, tag_numbers
 
 Reopen = Callable[[], ImageFile.ImageFile]
 

@@ -17,9 +17,10 @@ from PIL.ExifTags import Base as Tag
 
 from headstart.errors import ImageError
 from headstart.images.formats import import_reader, verb_of
-from headstart.images.readers.pillow_files import CAMERA_RAW, MAX_PAGES, ORIENTATIONS, is_camera_raw, joined, turned
-from headstart.images.readers.pillow_samples import rawmode_of, straight, tags_of
-from headstart.images.readers.tiff_tags import (
+from headstart.images.pillow_files import CAMERA_RAW, MAX_PAGES, ORIENTATIONS, is_camera_raw, joined, turned
+from headstart.images.pillow_samples import rawmode_of, straight, tags_of
+from headstart.images.samples import PictureFile, Samples, add_notes, to_levels, type_limits
+from headstart.images.tiff_tags import (
     IMAGE_DEPTH,
     SIZE_OF,
     embedded_pixels,
@@ -28,7 +29,6 @@ from headstart.images.readers.tiff_tags import (
     tag_number,
     tag_numbers,
 )
-from headstart.images.samples import PictureFile, Samples, add_notes, to_levels, type_limits
 
 #: First bytes of a BigTIFF that Pillow does not read, and of all TIFFs.
 BIG_ENDIAN_BIGTIFF = b"MM\0+"

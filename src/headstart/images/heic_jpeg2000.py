@@ -15,9 +15,9 @@ from PIL import ImageFile
 
 from headstart.errors import ImageError
 from headstart.images.formats import import_reader
-from headstart.images.readers.pillow_samples import straight
-from headstart.images.readers.tiff_tags import JPEG_2000, embedded_pixels
+from headstart.images.pillow_samples import straight
 from headstart.images.samples import PictureFile, Samples, add_notes, refuse_large
+from headstart.images.tiff_tags import JPEG_2000, embedded_pixels
 
 #: Version of the conversion of HEIC, noted for each image. A change of the resulting pixels needs a new number.
 HEIC_RULES = "heic-1"

@@ -1,1 +1,0 @@
-"""Readers of image files, one module per family of formats."""
