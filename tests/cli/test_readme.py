@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pictures import class_folders, picture
+from preloaded import preloaded
 
 if TYPE_CHECKING:
     from headstart.backbones.weights import Weights
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+#: What pip installs, by the project's own list.
+COMMANDS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
 
 #: Blocks of each language. A new block is counted here, so that none can go unseen.
 BLOCKS = {"console": 2, "bash": 3, "python": 2, "text": 1}
@@ -40,19 +44,20 @@ def test_every_block_is_seen() -> None:
 
 @pytest.mark.weights
 def test_every_bash_and_python_block_runs(tmp_path: Path, imagenet: Weights) -> None:
-    class_folders(tmp_path / "photos", n_per_class=8)
+    class_folders(tmp_path / "photos", n_per_class=6)
     picture(tmp_path / "new-photos" / "one.png", seed=7)
     for number in range(12):
         picture(tmp_path / "loose" / f"{number}.png", seed=number)
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     executed = [(language, text) for language, text in blocks() if language in RUN]
     assert len(executed) == BLOCKS["bash"] + BLOCKS["python"]
-    for language, text in executed:
-        result = subprocess.run(
-            [*RUN[language], text], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-        )
-        assert result.returncode == 0, f"{text}\n{result.stdout}\n{result.stderr}"
-        assert result.stdout.strip(), f"printed nothing:\n{text}"
+    with preloaded(*COMMANDS) as folder:
+        environment = os.environ | {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+        for language, text in executed:
+            result = subprocess.run(
+                [*RUN[language], text], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+            )
+            assert result.returncode == 0, f"{text}\n{result.stdout}\n{result.stderr}"
+            assert result.stdout.strip(), f"printed nothing:\n{text}"
     assert "one.png" in (tmp_path / "predictions.csv").read_text(encoding="utf-8")
     assert (tmp_path / "model.keras").is_file()
     assert (tmp_path / "heads" / "photos").is_dir()
