@@ -41,7 +41,7 @@ LIMIT = 300
 SCAN = 29 + 40
 
 #: The difference of these is measured, so that what does not grow with the rows counts for nothing.
-MANY, FEW = 6_000, 1_000
+MANY, FEW = 4_000, 600
 
 
 def scan(n_rows: int) -> ImageRefs:
