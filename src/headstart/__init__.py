@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from headstart.evaluation import evaluate_head as evaluate_head
     from headstart.exchange.export_features import convert as convert
     from headstart.exchange.import_features import import_features as import_features
+    from headstart.exchange.keras_file import export_keras as export_keras
     from headstart.exchange.merge_caches import merge_caches as merge_caches
-    from headstart.export import export_keras as export_keras
-    from headstart.export import export_onnx as export_onnx
+    from headstart.exchange.onnx_file import export_onnx as export_onnx
     from headstart.extract.estimate import forecast_extraction as forecast_extraction
     from headstart.extract.options import ExtractOptions as ExtractOptions
     from headstart.extract.run import extract_features as extract_features
@@ -78,8 +78,8 @@ _HOMES = {
     "design_matrix": "heads.transforms",
     "evaluate_head": "evaluation",
     "examine_machine": "doctor.examine",
-    "export_keras": "export",
-    "export_onnx": "export",
+    "export_keras": "exchange.keras_file",
+    "export_onnx": "exchange.onnx_file",
     "extract_features": "extract.run",
     "fit_head": "fit",
     "forecast_extraction": "extract.estimate",

@@ -14,8 +14,9 @@ from headstart.backbones.registry import build_backbone, check_runnable
 from headstart.cache.format import FEATURES
 from headstart.cache.integrity import Finding, verify_file
 from headstart.cache.merge import MergedRow, MergedRows, merge, publish_shards
+from headstart.cache.other_hdf5 import check_is_file
 from headstart.cache.publish import writing
-from headstart.cache.reader import FeatureCache, check_is_file, open_cache, open_folder, open_single
+from headstart.cache.reader import FeatureCache, open_cache, open_folder, open_single
 from headstart.cache.shards import ShardFolder, shard_folder
 from headstart.errors import CacheError, DataError
 from headstart.extract.lock import lock

@@ -11,7 +11,7 @@ import pytest
 
 from buckets import CREDENTIALS, KEY, SECRET, client, forget_buckets, forget_connections, put_folder
 from fakes import FakeNetwork
-from headstart.cache.reader import copy_of, open_cache
+from headstart.cache.reader import on_this_machine, open_cache
 from headstart.errors import StorageError
 from headstart.extract.options import ExtractOptions
 from headstart.extract.run import extract_features
@@ -85,7 +85,7 @@ def test_workers_write_their_shards_into_the_bucket(
     summary = run("s3://photos/set", "s3://photos/features/set.h5")
     assert (summary.n_computed, len(fetched)) == (20, 6)  # by four of the 21 objects, one of which is no picture
     assert all(key.startswith("features/.set.h5.parts/") for key in fetched)
-    assert contents(copy_of(location("s3://photos/features/set.h5"))) == contents(tmp_path / "disk.h5")
+    assert contents(on_this_machine(location("s3://photos/features/set.h5"))) == contents(tmp_path / "disk.h5")
     s3 = client(s3_endpoint)
     assert [found["Key"] for found in s3.list_objects_v2(Bucket="photos", Prefix="features")["Contents"]] == [
         "features/set.h5"

@@ -14,7 +14,7 @@ from headstart.bundles.bundle import load_bundle
 from headstart.cache.reader import open_cache
 from headstart.evaluate import targets
 from headstart.evaluation import evaluate_head
-from headstart.export.keras_file import as_layers
+from headstart.exchange.keras_file import as_layers
 from headstart.fit import fit_head
 from headstart.heads import catalogue
 from headstart.heads.catalogue import default_spec

@@ -19,7 +19,8 @@ from headstart.backbones.weights import Weights, find_wheel_file
 from headstart.cache.reader import open_cache
 from headstart.errors import HeadstartError, RecipeMismatchError, WeightsError
 from headstart.evaluation import evaluate_head
-from headstart.export import export_keras, export_onnx
+from headstart.exchange.keras_file import export_keras
+from headstart.exchange.onnx_file import export_onnx
 from headstart.extract.options import ExtractOptions
 from headstart.extract.run import extract_features
 from headstart.fit import fit_head

@@ -18,7 +18,8 @@ from headstart.bundles.bundle import load_bundle, save_bundle
 from headstart.cache.merge import MergedRow, merge
 from headstart.cache.reader import open_cache
 from headstart.evaluation import evaluate_head
-from headstart.export import export_keras, export_onnx
+from headstart.exchange.keras_file import export_keras
+from headstart.exchange.onnx_file import export_onnx
 from headstart.extract.options import ExtractOptions
 from headstart.extract.run import extract_features
 from headstart.fit import fit_head

@@ -28,7 +28,7 @@ def export(
     headstart export heads/data-dense model.keras
     headstart export heads/data-logistic model.onnx
     """
-    from headstart.export import export_model
+    from headstart.exchange import export_model
 
     names = export_model(head, output, weights=weights, overwrite=overwrite)
     where = "in its metadata" if names == output else f"in {names}"

@@ -23,7 +23,8 @@ from headstart.cache.format import (
     read_header,
     read_integer_attribute,
 )
-from headstart.cache.reader import FeatureCache, check_is_file
+from headstart.cache.other_hdf5 import check_is_file
+from headstart.cache.reader import FeatureCache
 from headstart.cache.safe_reads import (
     H5PY_ERRORS,
     REMEDY,

@@ -79,6 +79,15 @@ def open_other(path: Path) -> Iterator[OtherFile]:
         raise CacheError(f"{path} cannot be read as HDF5: {first_line(error)}.") from error
 
 
+def check_is_file(path: Path) -> None:
+    """Raise CacheError if there is no file, or it was written by another program."""
+    if path.is_dir():
+        raise CacheError(f"{path} is a folder. Expected: a cache, a file that extract-features wrote.")
+    if not path.is_file():
+        raise CacheError(f"There is no cache at {path}. Expected: a file that extract-features wrote.")
+    refuse_other(path)
+
+
 def refuse_other(path: Path) -> None:
     """Raise CacheError if a file is HDF5 with a superblock version that no cache has."""
     found = b""

@@ -25,7 +25,7 @@ from headstart.cache.format import (
     Header,
     read_header,
 )
-from headstart.cache.other_hdf5 import refuse_other
+from headstart.cache.other_hdf5 import check_is_file
 from headstart.cache.safe_reads import (
     H5PY_ERRORS,
     REMEDY,
@@ -44,7 +44,7 @@ from headstart.errors import CacheError
 from headstart.storage.bucket import Address, GoneError, Location, location
 from headstart.storage.objects import copied
 from headstart.texts import BLOCK_ROWS
-from headstart.types import Failure, FeatureBatch, ImageRef, Recipe
+from headstart.types import Failure, FeatureBatch, ImageRef
 
 
 def open_path(path: Path) -> Opened:
@@ -109,26 +109,14 @@ def open_folder(folder: ShardFolder, *, check_shards: bool = True) -> Opened:
         raise
 
 
-def check_is_file(path: Path) -> None:
-    """Raise CacheError if there is no file, or it was written by another program."""
-    if path.is_dir():
-        raise CacheError(f"{path} is a folder. Expected: a cache, a file that extract-features wrote.")
-    if not path.is_file():
-        raise CacheError(f"There is no cache at {path}. Expected: a file that extract-features wrote.")
-    refuse_other(path)
-
-
 def on_this_machine(where: Location) -> Path:
-    """Return a local path of a cache: its own, or that of a copy of the object at an address."""
-    return copy_of(where) if isinstance(where, Address) else where
-
-
-def copy_of(address: Address) -> Path:
-    """Return a local copy of the cache at an address; raise CacheError if there is none, StorageError on failure."""
+    """Return a path, or that of a copy of the cache at an address; CacheError if there is none, StorageError on failure."""
+    if not isinstance(where, Address):
+        return where
     try:
-        return copied(address, check)
+        return copied(where, check)
     except GoneError as error:
-        raise CacheError(f"There is no cache at {address}. Expected: a file that extract-features wrote.") from error
+        raise CacheError(f"There is no cache at {where}. Expected: a file that extract-features wrote.") from error
 
 
 def check(path: Path) -> None:
@@ -184,26 +172,18 @@ class FeatureCache:
 
     Attributes
     ----------
-    path : Location
-        The file or folder of shards, as given.
-    file : Path
-        The same on this machine.
+    path, file : Location, Path
+        The file or folder of shards, as given, and on this machine.
     recipe : Recipe
         How the features were made.
     class_names : tuple[str, ...]
         Names indexed by the labels.
-    n_images : int
-        Rows.
+    n_images, n_pooled : int
+        Rows, and averages per row.
     map_shape : tuple[int, ...]
         Height, width and channels of a row of features.
-    n_pooled : int
-        Averages per row.
-    layout : str
-        Layout of the folder of images.
-    created : str
-        ISO 8601, UTC.
-    compression : str
-        ``zstd``, ``gzip`` or ``none``.
+    layout, created, compression : str
+        Layout of the folder of images; ISO 8601, UTC; ``zstd``, ``gzip`` or ``none``.
     info : Mapping[str, Any]
         Provenance.
     versions : Mapping[str, str]
@@ -215,26 +195,10 @@ class FeatureCache:
         Columns that describe the images.
     """
 
-    path: Location
-    file: Path
-    recipe: Recipe
-    class_names: tuple[str, ...]
-    n_images: int
-    map_shape: tuple[int, ...]
-    n_pooled: int
-    layout: str
-    created: str
-    compression: str
-    info: Mapping[str, Any]
-    versions: Mapping[str, str]
-    size_bytes: int
-    places: Places | None
-    rows: Rows
-
     def __init__(self, opened: Opened, path: Location | None = None) -> None:
         self._opened, self._file, self._datasets = opened, opened.file, opened.datasets
         self.file, self.size_bytes, self.compression = opened.path, opened.size_bytes, opened.compression
-        self.path = path if isinstance(path, Address) else opened.path
+        self.path: Location = path if isinstance(path, Address) else opened.path
         self.places = opened.places
         header = opened.header
         self.recipe, self.n_images, self.layout = header.recipe, header.n_images, header.layout

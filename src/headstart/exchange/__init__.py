@@ -1,8 +1,9 @@
-"""Convert caches to other file formats, import features, and merge caches."""
+"""Caches as other files, features from them, merged caches; whole classifiers as one Keras or ONNX file."""
 
+import pkgutil
 from pathlib import Path
 
-from headstart.errors import DataError
+from headstart.errors import DataError, HeadstartError
 
 #: Value of ``format`` in converted files.
 FORMAT = "headstart-features"
@@ -22,3 +23,24 @@ def check_new_cache(path: Path, overwrite: bool) -> None:
     if path.suffix != ".h5":
         raise DataError(f"A cache is written to a file that ends in .h5. Received: {path}.")
     check_new_file(path, overwrite)
+
+
+#: Suffix → writer of a whole classifier.
+EXPORTERS = {
+    ".keras": "headstart.exchange.keras_file:export_keras",
+    ".onnx": "headstart.exchange.onnx_file:export_onnx",
+}
+
+
+def export_model(
+    head: str | Path, output: str | Path, *, weights: str | Path = "imagenet", overwrite: bool = False
+) -> Path:
+    """Export a saved head and its backbone in the format given by the suffix; return the file with the class names.
+
+    Raises HeadstartError if the suffix is unknown; and as :func:`headstart.export_keras` and :func:`headstart.export_onnx`.
+    """
+    exporter = EXPORTERS.get(Path(output).suffix)
+    if exporter is None:
+        raise HeadstartError(f"A model is written to a file that ends in {' or '.join(EXPORTERS)}. Received: {output}.")
+    written: Path = pkgutil.resolve_name(exporter)(head, output, weights=weights, overwrite=overwrite)
+    return written

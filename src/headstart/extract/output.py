@@ -13,7 +13,7 @@ from typing import Any
 from headstart.cache.integrity import verify
 from headstart.cache.merge import MergedRows, merge, publish_shards
 from headstart.cache.publish import writing
-from headstart.cache.reader import FeatureCache, copy_of, open_cache, open_folder
+from headstart.cache.reader import FeatureCache, on_this_machine, open_cache, open_folder
 from headstart.cache.shards import OWN_SHARD_NAME, ShardFolder
 from headstart.errors import CacheError, HeadstartError
 from headstart.extract.lock import Claim, claimed, lock
@@ -117,7 +117,7 @@ class BucketFile(OneFile):
         return bucket.stat(self.address) is not None
 
     def old(self) -> Path:
-        return copy_of(self.address)
+        return on_this_machine(self.address)
 
     def left(self) -> list[Path]:
         for entry in bucket.entries(self.shards_at):

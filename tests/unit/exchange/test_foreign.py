@@ -20,7 +20,7 @@ from headstart.exchange import untrusted_arrays
 from headstart.exchange.export_features import convert
 from headstart.exchange.given_columns import GivenFeatures
 from headstart.exchange.import_features import check_lengths, described, import_features
-from headstart.export import export_keras
+from headstart.exchange.keras_file import export_keras
 from headstart.fit import fit_head
 from headstart.predict import Predictor
 from headstart.quality.quality_report import inspect_quality

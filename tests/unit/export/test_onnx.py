@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headstart.errors import HeadstartError, MissingExtraError
-from headstart.export import export_model
-from headstart.export.onnx_file import Graph, activate, as_float, linear_resize, mean_of_views, mirror
+from headstart.exchange import export_model
+from headstart.exchange.onnx_file import Graph, activate, as_float, linear_resize, mean_of_views, mirror
 from headstart.heads.base import Layer
 from headstart.heads.head_specs import ACTIVATIONS
 from headstart.images.resize import keras_bilinear

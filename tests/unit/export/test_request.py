@@ -10,7 +10,7 @@ import pytest
 from headstart.backbones.spec import BackboneSpec
 from headstart.bundles.bundle import load_bundle
 from headstart.errors import HeadstartError
-from headstart.export import keras_file
+from headstart.exchange import keras_file
 
 HEAD = Path(__file__).resolve().parents[2] / "data" / "bundles_v1" / "logistic"
 

@@ -13,7 +13,7 @@ import pytest
 
 from buckets import KEY, SECRET, put_folder
 from fakes import FakeBackbone, FakeNetwork
-from headstart.cache.reader import copy_of, open_cache
+from headstart.cache.reader import on_this_machine, open_cache
 from headstart.errors import CacheError, StorageError
 from headstart.extract import lock as claim
 from headstart.extract.run import extract_features
@@ -73,14 +73,14 @@ def test_rows_are_those_of_a_cache_on_the_disk_and_nothing_else_stays(tmp_path: 
     summary = run(data)
     assert str(summary.output) == OUTPUT
     assert keys(s3) == [KEY_OF_OUTPUT]
-    assert contents(copy_of(location(OUTPUT))) == contents(tmp_path / "disk.h5")
+    assert contents(on_this_machine(location(OUTPUT))) == contents(tmp_path / "disk.h5")
 
 
 def test_images_and_cache_in_a_bucket(tmp_path: Path, data: Path, s3: Any) -> None:
     put_folder(s3, data, "photos", "set/")
     run(data, tmp_path / "disk.h5")
     run("s3://photos/set")
-    assert contents(copy_of(location(OUTPUT))) == contents(tmp_path / "disk.h5")
+    assert contents(on_this_machine(location(OUTPUT))) == contents(tmp_path / "disk.h5")
 
 
 def test_an_update_computes_what_is_new_and_writes_only_what_changed(
@@ -96,7 +96,7 @@ def test_an_update_computes_what_is_new_and_writes_only_what_changed(
     summary = run(data)
     assert (summary.n_computed, summary.reused) == (1, {"unchanged": 20})
     run(data, tmp_path / "disk.h5")
-    assert contents(copy_of(location(OUTPUT))) == contents(tmp_path / "disk.h5")
+    assert contents(on_this_machine(location(OUTPUT))) == contents(tmp_path / "disk.h5")
     assert keys(s3) == [KEY_OF_OUTPUT]
 
 
@@ -107,15 +107,15 @@ def test_a_copy_is_made_once_and_anew_when_the_object_is_another(
     fetched: list[str] = []
     get = objects._get
     monkeypatch.setattr(objects, "_get", lambda address, path: fetched.append(str(address)) or get(address, path))
-    first = copy_of(location(OUTPUT))
+    first = on_this_machine(location(OUTPUT))
     assert fetched == []  # the run has left its own file there
     picture(data / "cat" / "1.png", 500)
     run(data)
-    second = copy_of(location(OUTPUT))
+    second = on_this_machine(location(OUTPUT))
     assert not first.exists()
     monkeypatch.setenv("HEADSTART_CACHE_DIR", str(tmp_path / "another machine"))
-    third = copy_of(location(OUTPUT))
-    assert copy_of(location(OUTPUT)) == third
+    third = on_this_machine(location(OUTPUT))
+    assert on_this_machine(location(OUTPUT)) == third
     assert fetched == [OUTPUT]
     assert third.read_bytes() == second.read_bytes()
 
@@ -135,7 +135,7 @@ def test_an_interrupted_run_goes_on_from_the_shards_in_the_bucket(
     assert n_left >= 4 * len(left) if same_machine else n_left == 4 * len(left)  # here may be one that was on its way
     assert summary.n_computed == 20 - n_left
     run(data, tmp_path / "disk.h5")
-    assert contents(copy_of(location(OUTPUT))) == contents(tmp_path / "disk.h5")
+    assert contents(on_this_machine(location(OUTPUT))) == contents(tmp_path / "disk.h5")
     assert keys(s3) == [KEY_OF_OUTPUT]
 
 
@@ -147,7 +147,7 @@ def test_a_damaged_shard_is_computed_again(
     monkeypatch.setenv("HEADSTART_CACHE_DIR", str(tmp_path / "another machine"))
     run(data)
     run(data, tmp_path / "disk.h5")
-    assert contents(copy_of(location(OUTPUT))) == contents(tmp_path / "disk.h5")
+    assert contents(on_this_machine(location(OUTPUT))) == contents(tmp_path / "disk.h5")
 
 
 def test_an_upload_that_fails_leaves_the_old_cache_and_what_was_computed(
@@ -283,12 +283,12 @@ def test_a_claim_is_renewed_unless_it_is_lost(s3: Any) -> None:
 
 def test_no_cache_and_no_bucket(s3: Any, data: Path) -> None:
     with pytest.raises(CacheError, match="There is no cache at s3://photos/none"):
-        copy_of(location("s3://photos/none.h5"))
+        on_this_machine(location("s3://photos/none.h5"))
     with pytest.raises(StorageError, match="no such bucket"):
         run(data, "s3://nobody-has-this/set.h5")
     s3.put_object(Bucket="photos", Key="text.h5", Body=b"not a cache")
     with pytest.raises(CacheError):
-        copy_of(location("s3://photos/text.h5"))
+        on_this_machine(location("s3://photos/text.h5"))
 
 
 def test_keys_are_in_no_object_and_no_file(data: Path, s3: Any, tmp_path: Path) -> None:

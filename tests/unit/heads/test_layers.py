@@ -9,7 +9,7 @@ import pytest
 
 from bundles import networks_are_slow
 from headstart.errors import HeadstartError
-from headstart.export.keras_file import HeadLayers, as_layers
+from headstart.exchange.keras_file import HeadLayers, as_layers
 from headstart.heads.catalogue import HEAD_TYPES, default_spec, heads_with, make_head
 
 

@@ -16,7 +16,7 @@ from headstart.backbones.layers import Layer as NetworkLayer
 from headstart.backbones.weights import Weights
 from headstart.cache.publish import published_bytes
 from headstart.errors import HeadstartError, MissingExtraError
-from headstart.export.keras_file import Request, open_request
+from headstart.exchange.keras_file import Request, open_request
 from headstart.heads.base import Layer
 from headstart.heads.head_specs import GEM_POWER, POOLINGS
 from headstart.heads.transforms import corners
