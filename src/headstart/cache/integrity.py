@@ -34,11 +34,11 @@ from headstart.cache.safe_reads import (
     checked_datasets,
     close_file,
     first_line,
+    manifest_columns,
     read_rows,
 )
 from headstart.cache.sandbox import open_hdf5
-from headstart.cache.shard_manifest import Manifest, manifest_columns, read_manifest, sharded_rows
-from headstart.cache.shards import MANIFEST, OpenShards, ShardedRows, ShardFolder, shard_folder
+from headstart.cache.shards import MANIFEST, Manifest, OpenShards, ShardedRows, ShardFolder, read_manifest, shard_folder
 from headstart.errors import CacheError
 from headstart.texts import TextColumn
 
@@ -209,7 +209,7 @@ def _findings_by(
     advance: Callable[[int], None],
 ) -> Iterator[Finding]:
     """Yield problems of the rows and shards of a readable manifest."""
-    shards, rows = sharded_rows(folder, manifest)
+    shards, rows = manifest.opened(folder)
     try:
         yield from contradictions(manifest.header, rows, columns)
         start(manifest.header.n_images)

@@ -17,9 +17,8 @@ from headstart.cache.format import FEATURES, POOLED, ROWS, Header, now, versions
 from headstart.cache.publish import published, writing
 from headstart.cache.reader import FeatureCache, open_cache
 from headstart.cache.safe_reads import filters
-from headstart.cache.shard_manifest import Places, write_manifest
-from headstart.cache.shards import ShardFolder, ShardTable
-from headstart.cache.writer import label_indices, ref_columns, tag_texts, write_descriptions
+from headstart.cache.shards import Places, ShardFolder, ShardTable
+from headstart.cache.writer import label_indices, ref_columns, tag_texts, write_descriptions, write_manifest
 from headstart.errors import CacheError, RecipeMismatchError
 from headstart.images.discovery.refs import ImageRefs, same_files, upper
 from headstart.texts import TextColumn

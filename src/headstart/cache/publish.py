@@ -172,6 +172,11 @@ def _partial_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
 
 
+def is_partial(name: str) -> bool:
+    """Return whether a name is that of an incomplete file."""
+    return name.startswith(".") and name.endswith(PARTIAL_SUFFIX)
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn errors of HDF5 and the operating system into a CacheError that says what cannot be written, and why."""

@@ -38,8 +38,7 @@ from headstart.cache.safe_reads import (
     read_rows,
 )
 from headstart.cache.sandbox import open_hdf5
-from headstart.cache.shard_manifest import Places, check_files, read_manifest, sharded_rows
-from headstart.cache.shards import MANIFEST, OpenShards, ShardedRows, ShardFolder, shard_folder
+from headstart.cache.shards import MANIFEST, OpenShards, Places, ShardedRows, ShardFolder, read_manifest, shard_folder
 from headstart.errors import CacheError
 from headstart.storage.bucket import Address, GoneError, Location, location
 from headstart.storage.objects import copied
@@ -98,9 +97,9 @@ def open_folder(folder: ShardFolder, *, check_shards: bool = True) -> Opened:
         with damage(folder.path):
             manifest = read_manifest(file, folder.path / MANIFEST)
             if check_shards:
-                check_files(folder, manifest.places.table)
+                folder.check(manifest.places.table)
             places = manifest.places
-            shards, rows = sharded_rows(folder, manifest)
+            shards, rows = manifest.opened(folder)
             size_bytes = int(file.id.get_filesize() + places.table.size_bytes.sum())
             datasets: dict[str, StoredRows | ShardedRows] = {**manifest.columns, **rows}
             return Opened(folder.path, file, manifest.header, datasets, size_bytes, places.compression, shards, places)
@@ -114,14 +113,9 @@ def on_this_machine(where: Location) -> Path:
     if not isinstance(where, Address):
         return where
     try:
-        return copied(where, check)
+        return copied(where, lambda path: open_path(path).close())  # rows are checked on reading
     except GoneError as error:
         raise CacheError(f"There is no cache at {where}. Expected: a file that extract-features wrote.") from error
-
-
-def check(path: Path) -> None:
-    """Raise CacheError if the structure of a cache is damaged; rows are checked on reading."""
-    open_path(path).close()
 
 
 #: Maximum size of a batch: rows of early layers take megabytes.

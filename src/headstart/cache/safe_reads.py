@@ -28,10 +28,13 @@ from headstart.cache.format import (
     MAX_DEFLATE_RATIO,
     MAX_ROW_BYTES,
     MAX_TEXT_BYTES,
+    PLACE_COLUMNS,
     POOLED,
     POOLED_COLUMN_LAYER,
     ROW_COLUMNS,
     ROWS,
+    SHARD_COLUMNS,
+    SHARDS,
     SHUFFLE,
     ZSTD,
     Column,
@@ -233,6 +236,15 @@ def expected_columns(
     rows = [column for column in ROW_COLUMNS if not column.is_optional or _is_linked(file, ROWS, column.name)]
     yield from ((f"{ROWS}/{column.name}", column, n_images) for column in rows)
     yield from ((f"{FAILURES}/{column.name}", column, n_failures) for column in FAILURE_COLUMNS)
+
+
+def manifest_columns(
+    file: Any, n_images: int, n_failures: int, n_shards: int
+) -> Iterator[tuple[str, Column, int | None]]:
+    """Yield name, description and length of every required or present column of a manifest; None is any length."""
+    yield from expected_columns(file, n_images, n_failures, None)
+    yield from ((f"{ROWS}/{column.name}", column, n_images) for column in PLACE_COLUMNS)
+    yield from ((f"{SHARDS}/{column.name}", column, n_shards) for column in SHARD_COLUMNS)
 
 
 def _is_linked(file: Any, group: str, name: str) -> bool:

@@ -22,8 +22,7 @@ import numpy as np
 from headstart.cache.format import FEATURES, FORMAT, POOLED, SHARDS_FORMAT, form_of, read_header
 from headstart.cache.integrity import columns_of, read_described
 from headstart.cache.safe_reads import H5PY_ERRORS, StoredRows, read_rows
-from headstart.cache.shard_manifest import read_manifest
-from headstart.cache.shards import ShardFolder
+from headstart.cache.shards import ShardFolder, read_manifest
 
 #: Exit codes: intact; damaged, which the reader reports; harmful (closing or memory allocation failed).
 SOUND, DAMAGED, HARMFUL = 0, 3, 4

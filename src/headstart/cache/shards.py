@@ -1,13 +1,17 @@
-"""The files of a folder of shards, which only this module accesses, and rows of features that are distributed over them."""
+"""A folder of shards: its files, which only this module accesses, its manifest, and rows that are distributed over the files.
+
+Violations are raised as ValueError or KeyError with a clause that safe_reads.py completes to a sentence.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +20,35 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.cache.columns import grouped
-from headstart.cache.format import FEATURES, POOLED, read_header
-from headstart.cache.publish import PARTIAL_SUFFIX, PartialFile, published, writing
-from headstart.cache.safe_reads import H5PY_ERRORS, StoredRows, checked_rows, close_file, first_line, row_dtype
+from headstart.cache.columns import grouped, read_column
+from headstart.cache.format import (
+    COMPRESSIONS,
+    FEATURES,
+    MAX_ROW_BYTES,
+    PLACE_COLUMNS,
+    POOLED,
+    POOLED_COLUMN_LAYER,
+    ROWS,
+    SHARD_COLUMNS,
+    SHARDS,
+    SHARDS_FORMAT,
+    Column,
+    Header,
+    read_header,
+    read_integer_attribute,
+    read_text_attribute,
+)
+from headstart.cache.publish import PartialFile, is_partial, published, writing
+from headstart.cache.safe_reads import (
+    H5PY_ERRORS,
+    StoredRows,
+    checked_columns,
+    checked_rows,
+    close_file,
+    first_line,
+    manifest_columns,
+    row_dtype,
+)
 from headstart.cache.sandbox import open_hdf5
 from headstart.errors import CacheError
 from headstart.storage.bucket import Location
@@ -51,6 +80,17 @@ class ShardFolder:
                 for entry in entries
                 if SHARD_NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
             }
+
+    def check(self, table: ShardTable) -> None:
+        """Raise ValueError if a shard is missing or of another size; its content is checked on reading."""
+        sizes = self.sizes()
+        for name, expected in zip(table.names, table.size_bytes.tolist(), strict=True):
+            if name not in sizes:
+                raise ValueError(f"the shard {name} is missing (headstart repair computes its rows again)")
+            if sizes[name] != expected:
+                raise ValueError(
+                    f"the shard {name} has {sizes[name]:,} bytes, not the {expected:,} that the manifest says"
+                )
 
     def size(self, name: str) -> int:
         """Return the size of a file in bytes; raise FileNotFoundError if there is no such regular file."""
@@ -94,13 +134,13 @@ class ShardFolder:
         if self.has_manifest() or not self.path.is_dir():
             return []
         names = (path.name for path in self.path.iterdir())
-        return sorted(name for name in names if not (OWN_SHARD_NAME.fullmatch(name) or _is_partial(name)))
+        return sorted(name for name in names if not (OWN_SHARD_NAME.fullmatch(name) or is_partial(name)))
 
     def remove_partial(self) -> None:
         """Delete incomplete files of dead writers, ignoring errors."""
         with suppress(OSError):
             for path in list(self.path.iterdir()):
-                if _is_partial(path.name):
+                if is_partial(path.name):
                     path.unlink(missing_ok=True)
 
     def remove(self, names: Iterable[str]) -> None:
@@ -109,10 +149,6 @@ class ShardFolder:
             if OWN_SHARD_NAME.fullmatch(name):
                 with suppress(OSError):
                     (self.path / name).unlink(missing_ok=True)
-
-
-def _is_partial(name: str) -> bool:
-    return name.startswith(".") and name.endswith(PARTIAL_SUFFIX)
 
 
 def shard_folder(path: Path) -> ShardFolder | None:
@@ -278,3 +314,87 @@ class ShardedRows:
                 part = np.empty((len(which), *values.shape[1:]), values.dtype)
                 stored.read(places[which], part)
                 values[which] = part
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The location of the features of a cache."""
+
+    table: ShardTable
+    shard: NDArray[np.int32]  # file of each row, and row in it; shape (n_images,)
+    shard_row: NDArray[np.int32]
+    map_shape: tuple[int, ...]  # height, width and channels of a row of features
+    compression: str  # compression of new shards: ``zstd``, ``gzip`` or ``none``. Existing shards may differ.
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """An open, checked manifest; the shards are not checked."""
+
+    header: Header
+    columns: dict[str, StoredRows]  # its columns by name, e.g. ``rows/path``.
+    places: Places  # the location of the features
+    n_pooled: int  # averages per row
+
+    def opened(self, folder: ShardFolder) -> tuple[OpenShards, dict[str, ShardedRows]]:
+        """Return the shards, and their rows as ``features`` and ``pooled``; none is opened yet."""
+        places = self.places
+        shapes: dict[str, tuple[int, ...]] = {FEATURES: places.map_shape, POOLED: (self.n_pooled,)}
+        shards = OpenShards(folder, places.table, self.header.recipe, shapes)
+        return shards, {name: ShardedRows(shards, name, places.shard, places.shard_row) for name in shapes}
+
+
+def read_manifest(file: Any, path: Path) -> Manifest:
+    """Return the content of an open manifest.
+
+    Raises CacheError if it is no manifest, or of another version, and one of H5PY_ERRORS if it is damaged or inconsistent.
+    """
+    header = read_header(file, path, SHARDS_FORMAT)
+    n_shards = read_integer_attribute(file, "n_shards")
+    columns = checked_columns(file, manifest_columns(file, header.n_images, header.n_failures, n_shards))
+
+    def read(group: str, described: Sequence[Column]) -> list[Any]:
+        return [read_column(columns[f"{group}/{column.name}"]) for column in described]
+
+    table = ShardTable(*read(SHARDS, SHARD_COLUMNS))
+    shard, shard_row = read(ROWS, PLACE_COLUMNS)
+    places = Places(table, shard, shard_row, _read_map_shape(file), read_text_attribute(file, "compression"))
+    _check_places(places, header)
+    return Manifest(header, columns, places, len(columns[POOLED_COLUMN_LAYER]))
+
+
+def _read_map_shape(file: Any) -> tuple[int, ...]:
+    """Return the shape of a row of features."""
+    shape = json.loads(read_text_attribute(file, "map_shape"))
+    if not isinstance(shape, list) or len(shape) != 3 or not all(type(size) is int and size >= 0 for size in shape):
+        raise ValueError(f"the attribute map_shape is {shape!r}, not height, width and channels")
+    return tuple(shape)
+
+
+def _check_places(places: Places, header: Header) -> None:
+    """Raise ValueError if a manifest names files outside its folder, or rows that its shards do not have."""
+    table = places.table
+    bad = next((name for name in table.names if not SHARD_NAME.fullmatch(name)), None)
+    if bad is not None:
+        raise ValueError(f"it names the shard {bad!r}, which is not the name of an .h5 file in its folder")
+    if len(set(table.names)) < len(table):
+        raise ValueError("it names a shard twice")
+    if len(table) and min(table.n_images.min(), table.size_bytes.min()) < 0:
+        raise ValueError("it names a shard with a negative number of rows or bytes")
+    if places.compression not in COMPRESSIONS:
+        raise ValueError(f"the attribute compression is {places.compression!r}")
+    value_bytes = np.dtype(header.recipe.storage).itemsize
+    if np.prod(places.map_shape, dtype=np.float64) * value_bytes > MAX_ROW_BYTES:
+        raise ValueError(f"a row of features has more than {MAX_ROW_BYTES:,} bytes (shape {places.map_shape})")
+    if not len(places.shard):
+        return
+    if not 0 <= places.shard.min() <= places.shard.max() < len(table):
+        raise ValueError(f"a row lies in a shard that is not among the {len(table):,}")
+    outside = (places.shard_row < 0) | (places.shard_row >= table.n_images[places.shard])
+    if outside.any():
+        row = int(np.argmax(outside))
+        number = int(places.shard[row])
+        raise ValueError(
+            f"row {row} is to be row {int(places.shard_row[row])} of the shard {table.names[number]}, which has "
+            f"{int(table.n_images[number])}"
+        )

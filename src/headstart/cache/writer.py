@@ -1,7 +1,8 @@
-"""Write a cache row by row: a shard of a run, or a whole cache."""
+"""Write a cache row by row, a shard of a run or a whole cache; and the manifest of a folder of shards."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from headstart.cache.columns import (
     encode,
     row_digest,
     stored,
+    write_column_layers,
     write_table,
     write_text,
 )
@@ -26,17 +28,23 @@ from headstart.cache.format import (
     FAILURES,
     FEATURES,
     FORMAT,
+    PLACE_COLUMNS,
     POOLED,
     ROW_COLUMNS,
     ROWS,
+    SHARD_COLUMNS,
+    SHARDS,
+    SHARDS_FORMAT,
     Column,
     Header,
     column_layers,
     now,
     versions,
     write_header,
+    write_text_attribute,
 )
 from headstart.cache.publish import published, writing
+from headstart.cache.shards import Places, ShardFolder
 from headstart.errors import CacheError
 from headstart.images.discovery.refs import ImageRefs
 from headstart.types import Failure, FeatureBatch, ImageRef, ImageRow, Recipe
@@ -157,6 +165,36 @@ def write_descriptions(
     write_table(file, FAILURES, FAILURE_COLUMNS, _failure_columns(failures), header.n_failures)
     write_text(file, CLASS_NAMES, texts(class_names, lambda name: name, "class name"), len(class_names))
     write_header(file, header, form)
+
+
+def write_manifest(
+    folder: ShardFolder,
+    header: Header,
+    values: Mapping[str, Any],
+    places: Places,
+    column_layers: Sequence[str],
+    failures: Sequence[Failure],
+    class_names: Sequence[str],
+) -> None:
+    """Publish a manifest, which makes the folder this cache; its shards must be complete.
+
+    ``values`` are the columns of ``/rows``. Raises CacheError if the manifest cannot be written.
+    """
+    table = places.table
+    shards = {
+        "name": lambda: (encode(name, "name of a shard") for name in table.names),
+        "n_images": table.n_images,
+        "size_bytes": table.size_bytes,
+        "sha256": table.sha256,
+    }
+    rows = {**values, "shard": places.shard, "shard_row": places.shard_row}
+    with folder.published() as (file, _):
+        write_column_layers(file, column_layers)
+        write_table(file, SHARDS, SHARD_COLUMNS, shards, len(table))
+        write_descriptions(file, header, rows, failures, class_names, form=SHARDS_FORMAT, more_columns=PLACE_COLUMNS)
+        file.attrs.create("n_shards", len(table), dtype="<i8")
+        write_text_attribute(file, "map_shape", json.dumps(list(places.map_shape)))
+        write_text_attribute(file, "compression", places.compression)
 
 
 def label_indices(class_names: Sequence[str]) -> dict[str | None, int]:

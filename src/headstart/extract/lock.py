@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from headstart.cache.publish import PARTIAL_SUFFIX, writing
+from headstart.cache.publish import is_partial, writing
 from headstart.errors import CacheError, StorageError
 from headstart.storage import objects
 from headstart.storage.bucket import Address, Entry, ExistsError, GoneError, read, stat
@@ -55,7 +55,7 @@ def _delete_partial(target: Path) -> None:
     with suppress(OSError):
         names = [path.name for path in target.parent.iterdir()]
         for name in names:
-            if name.startswith(f".{target.name}.") and name.endswith(PARTIAL_SUFFIX):
+            if name.startswith(f".{target.name}.") and is_partial(name):
                 target.with_name(name).unlink(missing_ok=True)
 
 
