@@ -131,8 +131,11 @@ def compile_epoch(network: Any, descent: Descent, data: Sequence[Any]) -> EpochR
     features, codes, weights = (tf.constant(part) for part in data)
     train = training_step(network, adam)
 
-    # Without AutoGraph: nothing here needs it, and where it cannot read a function it prints the user's whole environment.
-    @tf.function(reduce_retracing=True, autograph=False)  # type: ignore[untyped-decorator]
+    # Compiled once, for whole batches and the smaller one. Without AutoGraph: nothing here needs it, and where it cannot
+    # read a function it prints the user's whole environment.
+    signature = [tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, 3], tf.float32)]
+
+    @tf.function(input_signature=signature, autograph=False)  # type: ignore[untyped-decorator]
     def steps(batches: Any, paces: Any) -> tuple[Any, Any]:
         def step(number: Any, loss: Any, n_right: Any) -> tuple[Any, Any, Any]:
             rows = batches[number]
