@@ -21,8 +21,7 @@ import numpy as np
 from sklearn.model_selection import cross_val_predict
 
 from headstart.backbones.openvino import OpenVinoBackbone
-from headstart.backbones.precision import row_cosines
-from headstart.backbones.quantize import images_to_pay
+from headstart.backbones.precision import images_to_pay, row_cosines
 from headstart.cache.reader import open_cache
 from headstart.evaluate.folds import make_folds
 from headstart.extract.network import Network, draw_sample

@@ -34,10 +34,11 @@ def backbones(
     if as_json:
         print_json(rows)
         return
-    table = Table("name", "input", "GMAC", "features", "weights", title="Backbones")
-    table.columns[0].no_wrap = table.columns[3].no_wrap = True
+    table = Table("name", "input", "GMAC", "stored layer", "licence", "weights", title="Backbones")
     if measure:
         table.add_column("images/s")
+    for column in table.columns:
+        column.no_wrap = column.header != "weights"
     for row in rows:
         rate = row.get("images_per_second")
         table.add_row(*map(said, cells(row)), *([f"{rate:.1f}" if rate else ""] if measure else []))
@@ -48,8 +49,9 @@ def cells(row: dict[str, Any]) -> list[str]:
     """Return the texts of a table row."""
     return [
         row["name"],
-        f"{row['input_size_px']} px",
-        f"{row['gmac']:.2f}",
-        f"{row['default_layer']} {'×'.join(map(str, row['map_shape']))}",
-        f"{row['weights_licence']}; {row['weights'] or 'not here: ' + row['weights_remedy']}",
+        str(row["input_size_px"]),
+        f"{row['gmac']:.2f}" if row["gmac"] else "",
+        "×".join(map(str, row["map_shape"])),
+        row["weights_licence"],
+        "here" if row["weights"] else row["weights_remedy"],
     ]

@@ -118,7 +118,9 @@ def test_out_of_memory_with_two_batches_in_flight_costs_neither(
 
 def test_what_a_gpu_copies_back_in_one_piece_is_the_same(imagenet: Weights) -> None:
     backbone = FrozenBackbone(imagenet, layer="block4_pool", input_size_px=64, batch_size=2)
-    like_a_gpu = Program(backbone._model, VGG16, 64, 2, Device("gpu:0", "/CPU:0", 2, None))
+    like_a_gpu = Program(
+        backbone._model, backbone.preprocessed, VGG16.column_layers, 64, 2, Device("gpu:0", "/CPU:0", 2, None)
+    )
     images = some_images(1, 64)
     expected, batch = backbone.forward(images), like_a_gpu.run(images)()
     np.testing.assert_array_equal(batch.features, expected.features)

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from headstart.backbones.efficientnet_lite import LITE0, LITE2, Published
+from headstart.backbones.keras_applications import APPLICATIONS
 from headstart.backbones.precision import row_cosines
 from headstart.backbones.registry import BACKBONES, CPU_ENGINES, backbone_spec, build_backbone, is_installed
 from headstart.backbones.spec import BackboneSpec
@@ -40,7 +41,11 @@ SIZE = 75
 TOLERANCE = 1e-4
 
 
-@pytest.fixture(scope="module", params=BACKBONES)
+#: Those of keras.applications have no weights here: test_keras_applications.py draws some.
+PUBLISHED = [name for name in BACKBONES if name not in APPLICATIONS]
+
+
+@pytest.fixture(scope="module", params=PUBLISHED)
 def spec(request: pytest.FixtureRequest) -> BackboneSpec:
     spec = BACKBONES[request.param]
     if not spec.has_local_weights():

@@ -9,8 +9,14 @@ import numpy as np
 import pytest
 
 from headstart.backbones.openvino import BATCH_SIZE, OpenVinoBackbone, calibrate
-from headstart.backbones.precision import cpu_flags, row_cosines
-from headstart.backbones.quantize import CALIBRATION_IMAGES, INPUT_RANGE, INT8_FLAGS, adds_up_int8
+from headstart.backbones.precision import (
+    CALIBRATION_IMAGES,
+    INPUT_RANGE,
+    INT8_FLAGS,
+    adds_up_int8,
+    cpu_flags,
+    row_cosines,
+)
 from headstart.backbones.registry import build_backbone
 from headstart.backbones.tensorflow import FrozenBackbone
 from headstart.backbones.weights import Weights
@@ -72,7 +78,7 @@ def test_the_ranges_are_those_of_nncf(imagenet: Weights, images: np.ndarray) -> 
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
     from headstart.backbones.openvino import Graph
-    from headstart.backbones.quantize import CONVOLUTIONS
+    from headstart.backbones.precision import CONVOLUTIONS
     from headstart.backbones.vgg16 import NETWORK
 
     sample = images[:8]

@@ -11,8 +11,7 @@ from PIL import Image
 
 from headstart.backbones import registry
 from headstart.backbones.openvino import Graph, OpenVinoBackbone, averaged_block, compile_model
-from headstart.backbones.precision import Device, cpu_flags, has_bfloat16, row_cosines
-from headstart.backbones.quantize import CONVOLUTIONS
+from headstart.backbones.precision import CONVOLUTIONS, Device, cpu_flags, has_bfloat16, row_cosines
 from headstart.backbones.registry import build_backbone
 from headstart.backbones.tensorflow import FrozenBackbone
 from headstart.backbones.vgg16 import NETWORK

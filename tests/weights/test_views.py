@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from headstart.backbones import registry
-from headstart.backbones.precision import Device, cpu_flags
-from headstart.backbones.quantize import adds_up_int8
+from headstart.backbones.precision import Device, adds_up_int8, cpu_flags
 from headstart.backbones.registry import MirroredBackbone, build_backbone
 from headstart.backbones.vgg16 import VGG16
 from headstart.backbones.weights import Weights

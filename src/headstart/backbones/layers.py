@@ -11,11 +11,15 @@ IMAGES = "images"
 
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
-    """Output of a layer."""
+    """Output of a layer: a map whose height and width are (pixels of the input + offset) // stride."""
 
     channels: int
     stride: int  # pixels of the input per position of the map, in each direction
-    rounds_up: bool = False  # whether a side that the stride does not divide is rounded up ("same" padding), or down
+    offset: int = 0
+
+    def side(self, size_px: int) -> int:
+        """Return the height and width for an input of this size."""
+        return (size_px + self.offset) // self.stride
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +96,10 @@ class ConvNet:
         for layer in self.layers:
             before = specs[layer.sources[0]]
             if isinstance(layer, Convolution):
-                rounds_up = before.rounds_up or layer.stride > 1
-                specs[layer.name] = LayerSpec(layer.channels, before.stride * layer.stride, rounds_up)
+                offset = before.offset + before.stride * (layer.stride - 1)
+                specs[layer.name] = LayerSpec(layer.channels, before.stride * layer.stride, offset)
             elif isinstance(layer, MaxPooling):
-                specs[layer.name] = LayerSpec(before.channels, before.stride * 2, before.rounds_up)
+                specs[layer.name] = LayerSpec(before.channels, before.stride * 2, before.offset)
             else:
                 specs[layer.name] = before
         del specs[IMAGES]

@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 
 from headstart.backbones.layers import IMAGES, Addition, ConvNet, Convolution, Layer
 from headstart.backbones.network_backbone import NetworkBackbone
-from headstart.backbones.precision import cpu_flags, has_bfloat16
-from headstart.backbones.quantize import (
+from headstart.backbones.precision import (
     CALIBRATION_SEED,
     CONVOLUTIONS,
     INPUT_RANGE,
     MIN_RANGE,
     QuantizedLayer,
     check_int8_cpu,
+    cpu_flags,
+    has_bfloat16,
     network_sha256,
     oihw,
     quantize_layers,

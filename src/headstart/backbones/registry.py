@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.efficientnet_lite import LITE0, LITE2
+from headstart.backbones.keras_applications import APPLICATIONS
 from headstart.backbones.precision import Device, pick_device
 from headstart.backbones.spec import BackboneSpec
 from headstart.backbones.vgg16 import VGG16
@@ -20,7 +21,10 @@ from headstart.runtime import per_second
 from headstart.types import Backbone, FeatureBatch, Recipe
 
 #: The backbones, by name.
-BACKBONES: dict[str, BackboneSpec] = {spec.name: spec for spec in (VGG16, LITE0.spec(), LITE2.spec())}
+BACKBONES: dict[str, BackboneSpec] = {
+    spec.name: spec
+    for spec in (VGG16, LITE0.spec(), LITE2.spec(), *(application.spec() for application in APPLICATIONS.values()))
+}
 
 
 def backbone_spec(name: str) -> BackboneSpec:

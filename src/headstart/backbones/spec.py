@@ -46,6 +46,8 @@ class BackboneSpec:
     can_download: bool = False  # whether weights that are found nowhere are downloaded
     precisions: tuple[str, ...] = ("float32",)  # types in which an engine computes
     network: ConvNet | None = None  # the layers, for engines that build them
+    gmac: float | None = None  # multiply-add operations for one image of the default size, in billions
+    n_parameters: int | None = None
 
     @cached_property
     def column_layers(self) -> tuple[str, ...]:
@@ -64,8 +66,8 @@ class BackboneSpec:
         return {
             "name": self.name,
             "input_size_px": self.default_input_size_px,
-            "gmac": network.multiplications(self.default_input_size_px) / 1e9 if network else None,
-            "n_parameters": network.n_parameters() if network else None,
+            "gmac": network.multiplications(self.default_input_size_px) / 1e9 if network else self.gmac,
+            "n_parameters": network.n_parameters() if network else self.n_parameters,
             "default_layer": self.default_layer,
             "map_shape": list(self.map_shape(self.recipe(weights_sha256=""))),
             "layers": list(self.layers),
@@ -81,13 +83,15 @@ class BackboneSpec:
     def map_shape(self, recipe: Recipe) -> tuple[int, int, int]:
         """Return height, width and channels of the output of a recipe's layer."""
         layer = self.layers[recipe.layer]
-        side = (recipe.input_size_px + (layer.stride - 1 if layer.rounds_up else 0)) // layer.stride
+        side = layer.side(recipe.input_size_px)
         return side, side, layer.channels
 
     def convnet(self) -> ConvNet:
         """Return the layers; raise HeadstartError if they are not described."""
         if self.network is None:
-            raise HeadstartError(f"The layers of {self.name} are not described: none of the engines can build it.")
+            raise HeadstartError(
+                f"The layers of {self.name} are not described, so it cannot be written to ONNX or built for another engine."
+            )
         return self.network
 
     def engine(self, name: str) -> EngineFactory:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from headstart.backbones.layers import IMAGES, Addition, ConvNet, Convolution, MaxPooling
 from headstart.backbones.network_backbone import NetworkBackbone
 from headstart.backbones.precision import Device, pick_device
-from headstart.backbones.spec import BackboneSpec, check_images, joined, padded
+from headstart.backbones.spec import check_images, joined, padded
 from headstart.backbones.weights import Weights
 from headstart.errors import HeadstartError
 from headstart.runtime import import_keras, import_tensorflow
@@ -29,14 +29,22 @@ POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixe
 class Program:
     """A Keras model from preprocessed images (:func:`build_model`), compiled for one batch shape on one device."""
 
-    def __init__(self, model: Any, spec: BackboneSpec, size_px: int, batch_size: int, device: Device) -> None:
-        tf, network = import_tensorflow(), spec.convnet()
-        self.batch_size, self._device, self._columns = batch_size, device.tensorflow_name, spec.column_layers
+    def __init__(
+        self,
+        model: Any,
+        preprocessed: Callable[[Any], Any],
+        columns: tuple[str, ...],
+        size_px: int,
+        batch_size: int,
+        device: Device,
+    ) -> None:
+        tf = import_tensorflow()
+        self.batch_size, self._device, self._columns = batch_size, device.tensorflow_name, columns
         self._shape = tuple(model.outputs[0].shape[1:])
 
         @tf.function(input_signature=[tf.TensorSpec((batch_size, size_px, size_px, 3), tf.uint8)], autograph=False)  # type: ignore[untyped-decorator]
         def compiled(images: Any) -> Any:
-            features, *maps = model(preprocessed(tf.cast(images, tf.float32), network), training=False)
+            features, *maps = model(preprocessed(tf.cast(images, tf.float32)), training=False)
             pooled = [tf.reduce_mean(tf.cast(block, tf.float32), axis=[1, 2]) for block in maps]
             outputs = tf.cast(features, tf.float32), tf.concat(pooled, axis=-1)
             return outputs if device.name == "cpu" else one_tensor(*outputs)
@@ -91,7 +99,7 @@ class FrozenBackbone(NetworkBackbone):
         self._device = pick_device(device)
         self.batch_size = batch_size or self._device.batch_size
         self.device = self._device.name
-        self._model = build_model(self.recipe, weights, self.network)
+        self._model = self.model(self.recipe, weights)
         self._halving = threading.Lock()
         self._program = self._compile(self.batch_size)
 
@@ -149,14 +157,19 @@ class FrozenBackbone(NetworkBackbone):
             self.batch_size = tried // 2
 
     def _compile(self, batch_size: int) -> Program:
-        return Program(self._model, self.spec, self.recipe.input_size_px, batch_size, self._device)
+        size, columns = self.recipe.input_size_px, self.spec.column_layers
+        return Program(self._model, self.preprocessed, columns, size, batch_size, self._device)
 
+    def model(self, recipe: Recipe, weights: Weights) -> Any:
+        """Return a Keras model from preprocessed images to the stored layer and the pooled ones."""
+        return build_model(recipe, weights, self.network)
 
-def preprocessed(images: Any, network: ConvNet) -> Any:
-    """Return float32 RGB images of 0–255 as the network takes them."""
-    images = images[..., ::-1] if network.bgr else images
-    images = images - np.asarray(network.mean, np.float32)
-    return images if network.scale == 1 else images * np.float32(network.scale)
+    def preprocessed(self, images: Any) -> Any:
+        """Return float32 RGB images of 0–255 as the network takes them."""
+        network = self.network
+        images = images[..., ::-1] if network.bgr else images
+        images = images - np.asarray(network.mean, np.float32)
+        return images if network.scale == 1 else images * np.float32(network.scale)
 
 
 def build_model(recipe: Recipe, weights: Weights, network: ConvNet) -> Any:

@@ -1,8 +1,8 @@
-"""VGG16 without top: its layers and preprocessing."""
+"""VGG16 without top: its layers and preprocessing; those of VGG19 differ in the numbers of convolutions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from headstart.backbones.layers import IMAGES, ConvNet, Convolution, Layer, MaxPooling
 from headstart.backbones.spec import BackboneSpec
@@ -13,18 +13,19 @@ from headstart.backbones.weights import IMAGENET_VGG16_SHA256, load_weights, loc
 BGR_MEANS = (103.939, 116.779, 123.68)
 
 
-def _layers() -> Iterator[Layer]:
-    """Yield the layers of configuration D (Simonyan & Zisserman, 2015, table 1), by Keras' names."""
+def vgg_layers(n_convolutions: Sequence[int]) -> Iterator[Layer]:
+    """Yield the layers of a network with these blocks (Simonyan & Zisserman, 2015, table 1), by Keras' names."""
     source = IMAGES
-    for block, (n_convolutions, channels) in enumerate(((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)), start=1):
-        for number in range(1, n_convolutions + 1):
+    for block, (depth, channels) in enumerate(zip(n_convolutions, (64, 128, 256, 512, 512), strict=True), start=1):
+        for number in range(1, depth + 1):
             yield Convolution(f"block{block}_conv{number}", source, channels)
             source = f"block{block}_conv{number}"
         yield MaxPooling(f"block{block}_pool", source)
         source = f"block{block}_pool"
 
 
-NETWORK = ConvNet(tuple(_layers()), BGR_MEANS, bgr=True)
+#: Configuration D.
+NETWORK = ConvNet(tuple(vgg_layers((2, 2, 3, 3, 3))), BGR_MEANS, bgr=True)
 
 VGG16 = BackboneSpec(
     name="vgg16",

@@ -52,7 +52,7 @@ IMAGENET_VGG16: dict[str, tuple[str, str]] = {
 IMAGENET_VGG16_SHA256 = "d9a27cc1fc7f975ef8cff49180e794ccd7c4bc868ebb49740803b3bbaa8dbefd"
 
 
-Tensors = Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
+Tensors = Mapping[str, tuple[NDArray[np.float32], ...]]
 
 #: The file that ``keras.applications`` downloads, as it lies in Keras' own cache.
 KERAS_FILE = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
@@ -195,7 +195,7 @@ def tensors_of(model: Any, source: str) -> Tensors:
             f"{source} does not hold a whole VGG16: no finite weights for {', '.join(empty)}. "
             f"Expected: the layers {', '.join(IMAGENET_VGG16)}."
         )
-    return tensors  # type: ignore[return-value]  # two arrays each, as the network has it
+    return tensors
 
 
 def read_wheel_file(path: Path) -> Tensors:

@@ -229,7 +229,7 @@ def _int8(_machine: Machine, rates: Rates) -> str:
     rate, other = rates.forward.get("int8", 0.0), _proven(rates)
     if rate < WORTH * other:
         return ""
-    from headstart.backbones.quantize import images_to_pay
+    from headstart.backbones.precision import images_to_pay
 
     n_images = images_to_pay(rates.int8_seconds, other, rate)
     return (

@@ -18,8 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from headstart.backbones.precision import BFLOAT16_FLAGS, Device, count_gpus, cpu, cpu_flags, gpu
-from headstart.backbones.quantize import CALIBRATION_IMAGES
+from headstart.backbones.precision import BFLOAT16_FLAGS, CALIBRATION_IMAGES, Device, count_gpus, cpu, cpu_flags, gpu
 from headstart.backbones.registry import build_backbone, installed_engines
 from headstart.backbones.vgg16 import VGG16
 from headstart.backbones.weights import Weights

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.backbones.keras_applications import APPLICATIONS, application_model
 from headstart.backbones.layers import ConvNet
 from headstart.backbones.registry import backbone_spec, check_runnable
 from headstart.backbones.tensorflow import build_model
@@ -62,8 +63,13 @@ class Request:
 
     bundle: Bundle  # the saved head
     layers: HeadLayers  # its classifier
-    network: ConvNet  # its backbone
+    network: ConvNet | None  # the layers of its backbone; None for those of keras.applications
     weights: Weights  # the weights of it
+
+    @property
+    def convnet(self) -> ConvNet:
+        """The layers of the backbone; HeadstartError if they are not described."""
+        return backbone_spec(self.bundle.recipe.backbone).convnet()
 
 
 def open_request(
@@ -81,7 +87,8 @@ def open_request(
     recipe = bundle.recipe
     check_runnable(recipe)
     backbone = backbone_spec(recipe.backbone)
-    network = backbone.convnet()
+    if suffix == ".onnx" or backbone.name not in APPLICATIONS:
+        backbone.convnet()
     if recipe.resize != "keras-bilinear":
         raise HeadstartError(
             f"An exported model can carry the resize preset keras-bilinear only. The head was fitted on {recipe.resize!r}."
@@ -100,7 +107,7 @@ def open_request(
             f"Received: {loaded.source} (sha256 {loaded.sha256[:12]}…).",
             hint="Name the right file with `weights=PATH`.",
         )
-    return Request(bundle, layers, network, loaded)
+    return Request(bundle, layers, backbone.network, loaded)
 
 
 #: Pooling → Keras layer.
@@ -147,7 +154,7 @@ def export_keras(
 def _build_classifier(request: Request) -> Any:
     bundle, keras = request.bundle, import_keras()
     images = keras.Input((None, None, 3), name="images")
-    features = _join(bundle, _layer_outputs(request, _preprocess(images, bundle.recipe.input_size_px, request.network)))
+    features = _join(bundle, _layer_outputs(request, _preprocess(images, request)))
     outputs = _classify(request.layers, len(bundle.class_names), _scale(bundle, features))
     return keras.Model(images, outputs, name="headstart_classifier")
 
@@ -155,7 +162,11 @@ def _build_classifier(request: Request) -> Any:
 def _layer_outputs(request: Request, pixels: Any) -> dict[str, Any]:
     """Return the outputs of the stored and pooled layers by name, averaged over the recipe's views."""
     recipe, ops = request.bundle.recipe, import_keras().ops
-    backbone = build_model(replace(recipe, precision="float32"), request.weights, request.network)
+    exact, network = replace(recipe, precision="float32"), request.network
+    if network is None:
+        backbone = application_model(APPLICATIONS[recipe.backbone], exact, request.weights)
+    else:
+        backbone = build_model(exact, request.weights, network)
     outputs = backbone(pixels)
     if recipe.views == "mirrored":
         mirrored = [ops.flip(output, axis=2) for output in backbone(ops.flip(pixels, axis=2))]
@@ -163,11 +174,13 @@ def _layer_outputs(request: Request, pixels: Any) -> dict[str, Any]:
     return dict(zip((recipe.layer, *recipe.pooled_layers), outputs, strict=True))
 
 
-def _preprocess(images: Any, size_px: int, network: ConvNet) -> Any:
+def _preprocess(images: Any, request: Request) -> Any:
     """Return the input of the network: resized, rounded like the uint8 images of a cache, and preprocessed."""
-    keras = import_keras()
+    keras, network, size_px = import_keras(), request.network, request.bundle.recipe.input_size_px
     resized = keras.layers.Resizing(size_px, size_px, interpolation="bilinear", name="resize")(images)
     pixels = keras.ops.round(resized)
+    if network is None:
+        return APPLICATIONS[request.bundle.recipe.backbone].module.preprocess_input(pixels)
     pixels = keras.ops.flip(pixels, axis=-1) if network.bgr else pixels
     offset = [-mean * network.scale for mean in network.mean]
     return keras.layers.Rescaling(network.scale, offset=offset, name="subtract_means")(pixels)
@@ -214,7 +227,7 @@ def _scale(bundle: Bundle, features: Any) -> Any:
         scaler = bundle.head.steps[0][1]
         return keras.layers.Normalization(mean=scaler.mean_, variance=scaler.scale_**2, name="standard")(features)
     if kind == "sqrt-l2":
-        features = keras.ops.sqrt(keras.ops.relu(features))  # activations after ReLU: never negative
+        features = keras.ops.sign(features) * keras.ops.sqrt(keras.ops.abs(features))
     return keras.layers.UnitNormalization(name="l2")(features)
 
 

@@ -179,7 +179,7 @@ def export_onnx(
 def _build(request: Request) -> bytes:
     bundle, graph = request.bundle, Graph()
     pixels = linear_resize(graph, "images", bundle.recipe.input_size_px)
-    maps = _layer_outputs(graph, _preprocess(graph, pixels, request.network), request)
+    maps = _layer_outputs(graph, _preprocess(graph, pixels, request.convnet), request)
     features = _scale(graph, _join(graph, maps, request), request)
     _classify(graph, features, request)
     return graph.to_bytes(
@@ -218,7 +218,7 @@ def _layer_outputs(graph: Graph, pixels: str, request: Request) -> Mapping[str, 
 
 def _backbone(graph: Graph, value: str, needed: Collection[str], request: Request) -> Mapping[str, str]:
     """Add the necessary layers; return the outputs of the needed ones by name, channels first."""
-    network, outputs = request.network, {IMAGES: value}
+    network, outputs = request.convnet, {IMAGES: value}
     sides = network.sides(request.bundle.recipe.input_size_px)
     for layer in network.needed_for(needed):
         inputs = [outputs[source] for source in layer.sources]
@@ -272,7 +272,7 @@ def _pool(graph: Graph, name: str, maps: str, request: Request) -> str:
         return generalised_mean(graph, maps)
     if name == "crops":
         recipe = request.bundle.recipe
-        return average_crops(graph, maps, request.network.sides(recipe.input_size_px)[recipe.layer])
+        return average_crops(graph, maps, request.convnet.sides(recipe.input_size_px)[recipe.layer])
     raise HeadstartError(f"The pooling {name} cannot be exported to ONNX.")
 
 
@@ -311,7 +311,7 @@ def _scale(graph: Graph, features: str, request: Request) -> str:
         scaler = request.bundle.head.steps[0][1]
         return graph.add("Div", graph.add("Sub", features, graph.constant(scaler.mean_)), graph.constant(scaler.scale_))
     if kind == "sqrt-l2":
-        features = graph.add("Sqrt", graph.add("Relu", features))  # activations after ReLU: never negative
+        features = graph.add("Mul", graph.add("Sign", features), graph.add("Sqrt", graph.add("Abs", features)))
     elif kind != "l2":
         raise HeadstartError(f"The scaling {kind} cannot be exported to ONNX.")
     norms = graph.add("ReduceL2", features, graph.constant([1], np.int64), keepdims=1)

@@ -19,8 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones import registry
-from headstart.backbones.precision import choose_precision, pick_device, row_cosines
-from headstart.backbones.quantize import CALIBRATION_IMAGES, CALIBRATION_SEED
+from headstart.backbones.precision import (
+    CALIBRATION_IMAGES,
+    CALIBRATION_SEED,
+    choose_precision,
+    pick_device,
+    row_cosines,
+)
 from headstart.backbones.spec import BackboneSpec
 from headstart.backbones.weights import Weights
 from headstart.errors import HeadstartError, ImageError

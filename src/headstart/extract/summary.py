@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from headstart.backbones.precision import cpu, cpu_flags
-from headstart.backbones.quantize import adds_up_int8
+from headstart.backbones.precision import adds_up_int8, cpu, cpu_flags
 from headstart.backbones.registry import (
     ENGINE_NAMES,
     backbone_spec,

@@ -121,10 +121,14 @@ def corners(height: int, width: int) -> list[tuple[slice, slice]]:
 def generalised_mean(maps: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     """Return ``mean(x ** 3) ** (1 / 3)`` over the positions of each channel, shape (n_images, n_channels), float32.
 
-    Radenović, Tolias & Chum, PAMI 2018: between average and maximum. Values below 0 count as 0; a layer after a ReLU has
-    none.
+    Radenović, Tolias & Chum, PAMI 2018: between average and maximum. It has no meaning for negative values, which a layer
+    after a ReLU does not have: HeadstartError where there are some.
     """
-    positive = np.maximum(maps.astype(np.float32), 0)
+    positive = maps.astype(np.float32)
+    if positive.min(initial=0) < 0:
+        raise HeadstartError(
+            "The feature gem is for layers without negative values.", hint="Use `features` avg or max."
+        )
     largest = positive.max(axis=(1, 2), keepdims=True)
     positive /= np.where(
         largest > 0, largest, 1

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headstart.backbones.openvino import import_openvino
-from headstart.backbones.quantize import (
+from headstart.backbones.precision import (
     CONVOLUTIONS,
     check_int8_cpu,
     images_to_pay,
