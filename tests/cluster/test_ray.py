@@ -192,7 +192,7 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(cluster: Any, tmp_path: Pa
 def test_real_features_are_those_of_the_local_engine_bit_for_bit(cluster: Any, tmp_path: Path, imagenet: Any) -> None:
     data = split_photographs(tmp_path / "photographs", n_per_class=3)
     far, near = (
-        extract_features(data, tmp_path / f"{engine}.h5", engine=engine, shard_images=4, batch_size=4)
+        extract_features(data, tmp_path / f"{engine}.h5", engine=engine, shard_images=4, batch_size=4, input_size_px=64)
         for engine in ("ray", "local")
     )
     assert far.n_computed == near.n_computed == 12

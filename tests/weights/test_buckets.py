@@ -9,6 +9,7 @@ import pytest
 
 from buckets import put_folder
 from headstart.cache.reader import open_cache
+from headstart.extract.options import ExtractOptions
 from headstart.extract.run import extract_features
 from pictures import split_photographs
 
@@ -30,7 +31,8 @@ def contents(path: Path | str) -> list[tuple[Any, ...]]:
 def test_photographs_in_a_bucket(tmp_path: Path, s3: Any, imagenet: Any) -> None:
     folder = split_photographs(tmp_path / "photographs", n_per_class=3)
     put_folder(s3, folder, "photos", "photographs/")
-    extract_features(folder, tmp_path / "disk.h5", batch_size=8)
-    summary = extract_features("s3://photos/photographs", "s3://photos/features/photographs.h5", batch_size=8)
+    options = ExtractOptions(batch_size=8, input_size_px=64)
+    extract_features(folder, tmp_path / "disk.h5", options=options)
+    summary = extract_features("s3://photos/photographs", "s3://photos/features/photographs.h5", options=options)
     assert summary.n_computed == 12
     assert contents("s3://photos/features/photographs.h5") == contents(tmp_path / "disk.h5")
