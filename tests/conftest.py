@@ -31,6 +31,8 @@ LONGEST = (
     "tests/faults/",
     "tests/weights/",
     "tests/unit/extract/test_scale.py",
+    "tests/unit/report/",
+    "tests/unit/selection/",
 )
 
 
