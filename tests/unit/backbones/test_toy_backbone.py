@@ -13,6 +13,7 @@ from PIL import Image
 from headstart import Predictor, compare_heads, extract_features, fit_head, forecast_extraction, load_bundle, open_cache
 from headstart.backbones.registry import BACKBONES, build_backbone
 from headstart.errors import HeadstartError, RecipeMismatchError
+from headstart.extract import estimate
 from headstart.extract.engine import ENGINES
 from headstart.images.load import load_image
 
@@ -65,7 +66,10 @@ def test_the_cache_has_the_shapes_and_layers_of_the_description(cache: Path, dat
         np.testing.assert_array_equal(batch.features[0], expected.astype(np.float16))
 
 
-def test_a_dry_run_knows_its_rate_and_disk(data: Path, tmp_path: Path, names: dict[str, Any]) -> None:
+def test_a_dry_run_knows_its_rate_and_disk(
+    data: Path, tmp_path: Path, names: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimate, "MEASURED_SECONDS", 0.0)
     found = forecast_extraction(data, tmp_path / "toy.h5", backbone="block-means")
     assert found.rate is not None
     assert "numpy" in found.rate.reason
