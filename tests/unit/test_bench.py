@@ -224,7 +224,7 @@ def test_make_bench_hands_its_variables_on() -> None:
     ).stdout
     assert 'bench.py --data "my images" --images 96 --rounds 5' in said
     assert "performance_page.py" in said
-    assert '".[bench,demo,weights]" "torch==2.13.0"' in said
+    assert '".[bench,demo,efficientnet,weights]" "torch==2.13.0"' in said
 
 
 def test_the_page_says_what_the_committed_results_say(script: Any) -> None:
