@@ -13,6 +13,7 @@ import pytest
 
 from deadly import Deadly, Lethal
 from fakes import FakeNetwork
+from headstart.backbones.registry import BACKBONES
 from headstart.cache.reader import open_cache
 from headstart.extract import run as local
 from headstart.extract.options import ExtractOptions
@@ -189,11 +190,14 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(cluster: Any, tmp_path: Pa
 
 
 @pytest.mark.weights
-def test_real_features_are_those_of_the_local_engine_bit_for_bit(cluster: Any, tmp_path: Path, imagenet: Any) -> None:
+@pytest.mark.parametrize("backbone", ["vgg16", "efficientnet-lite0"])
+def test_real_features_are_those_of_the_local_engine_bit_for_bit(cluster: Any, tmp_path: Path, backbone: str) -> None:
+    if not BACKBONES[backbone].has_local_weights():
+        pytest.skip(f"needs the weights of {backbone} on this machine")
     data = split_photographs(tmp_path / "photographs", n_per_class=3)
+    options = {"backbone": backbone, "shard_images": 4, "batch_size": 4, "input_size_px": 64}
     far, near = (
-        extract_features(data, tmp_path / f"{engine}.h5", engine=engine, shard_images=4, batch_size=4, input_size_px=64)
-        for engine in ("ray", "local")
+        extract_features(data, tmp_path / f"{engine}.h5", engine=engine, **options) for engine in ("ray", "local")
     )
     assert far.n_computed == near.n_computed == 12
     assert contents(tmp_path / "ray.h5") == contents(tmp_path / "local.h5")
