@@ -15,7 +15,6 @@ from headstart.cache.format import FEATURES
 from headstart.cache.integrity import Finding, verify_file
 from headstart.cache.merge import MergedRow, MergedRows, merge, publish_shards
 from headstart.cache.other_hdf5 import check_is_file
-from headstart.cache.publish import writing
 from headstart.cache.reader import FeatureCache, open_cache, open_folder, open_single
 from headstart.cache.shards import ShardFolder, shard_folder
 from headstart.errors import CacheError, DataError
@@ -25,6 +24,7 @@ from headstart.extract.pipeline import extract_shard
 from headstart.extract.plan import hash_file
 from headstart.extract.shard_jobs import ShardJob
 from headstart.images.discovery.refs import ImageRefs, state_of
+from headstart.storage.publishing import writing
 from headstart.texts import listed
 from headstart.types import Backbone, Failure, ImageRef, Progress, Silence
 from headstart.verify import is_damaged_row, is_damaged_shard

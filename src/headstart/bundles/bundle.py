@@ -32,7 +32,7 @@ from headstart.bundles.metadata import (
 from headstart.bundles.trusted_types import check_form, check_members, load_skops, not_savable, unknown_types
 from headstart.errors import BundleError, RecipeMismatchError
 from headstart.heads.transforms import design_matrix
-from headstart.storage.replacement import replacing, restore
+from headstart.storage.publishing import replacing, restore
 from headstart.texts import reason_of
 from headstart.types import SINGLE_LABEL, FeatureBatch, HeadSpec, Recipe
 

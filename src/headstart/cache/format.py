@@ -17,7 +17,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5a, h5t
+from h5py import h5a, h5f, h5t
 
 from headstart.errors import CacheError
 from headstart.types import FeatureBatch, Recipe
@@ -25,6 +25,12 @@ from headstart.types import FeatureBatch, Recipe
 #: First bytes of every HDF5 file, and the version of its superblock that carries a checksum (HDF5 File Format, II.A).
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 SUPERBLOCK_VERSION = 3
+
+#: In the format of HDF5 1.10 every structure has a checksum.
+CACHE_VERSIONS = (h5f.LIBVER_V110, h5f.LIBVER_V110)
+
+#: Up to this many attributes stay in the object header, which has a checksum; more would move to a heap.
+MAX_COMPACT_ATTRIBUTES = 64
 
 #: Root attribute ``format``.
 FORMAT = "headstart-cache"

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from headstart.cache.columns import check_storage, create_features, encode, grouped
 from headstart.cache.format import FEATURES, POOLED, ROWS, Header, now, versions
-from headstart.cache.publish import published, writing
 from headstart.cache.reader import FeatureCache, open_cache
 from headstart.cache.safe_reads import filters
+from headstart.cache.sandbox import published
 from headstart.cache.shards import Places, ShardFolder, ShardTable
 from headstart.cache.writer import label_indices, ref_columns, tag_texts, write_descriptions, write_manifest
 from headstart.errors import CacheError, RecipeMismatchError
 from headstart.images.discovery.refs import ImageRefs, same_files, upper
+from headstart.storage.publishing import writing
 from headstart.texts import TextColumn
 from headstart.types import Failure, ImageRef, Recipe
 

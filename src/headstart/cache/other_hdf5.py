@@ -33,7 +33,6 @@ from headstart.cache.format import (
     read_text_attribute,
     write_text_attribute,
 )
-from headstart.cache.publish import published, writing
 from headstart.cache.safe_reads import (
     H5PY_ERRORS,
     StoredRows,
@@ -47,8 +46,9 @@ from headstart.cache.safe_reads import (
     plain_dataset,
     read_rows,
 )
-from headstart.cache.sandbox import open_hdf5
+from headstart.cache.sandbox import open_hdf5, published
 from headstart.errors import CacheError, HeadstartError
+from headstart.storage.publishing import writing
 from headstart.texts import listed
 
 #: Identifier of LZF, which h5py brings (https://docs.h5py.org/en/stable/high/dataset.html#lossless-compression-filters).

@@ -1,4 +1,4 @@
-"""Files not written or checked on this machine are first read once by a separate process."""
+"""The opening of HDF5 files: new ones are published in one step, and files from others first read by a separate process."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import h5py
+from h5py import h5f, h5fd, h5p
 
-from headstart.cache.format import SIGNATURE, SUPERBLOCK_VERSION
+from headstart.cache.format import CACHE_VERSIONS, MAX_COMPACT_ATTRIBUTES, SIGNATURE, SUPERBLOCK_VERSION
 from headstart.storage.objects import home
+from headstart.storage.publishing import PartialFile, partial_name, sync_folder, writing
 
 #: Increment it when checks are added.
 VERSION = 1
@@ -106,6 +109,52 @@ def remember_written(path: Path) -> None:
     """Record that this process has written a file."""
     with suppress(OSError):
         remember(identity(path))
+
+
+@contextmanager
+def published(path: Path, versions: tuple[int, int] = CACHE_VERSIONS) -> Iterator[tuple[Any, PartialFile]]:
+    """Yield a new HDF5 file that becomes ``path`` when the block ends without an exception, and its :class:`PartialFile`.
+
+    An existing file stays until then, and afterwards for processes that have it open. The temporary file is removed on
+    any exception, Ctrl-C included. ``versions`` are the oldest and newest HDF5 version of the structures, as
+    ``h5py.h5f.LIBVER_*``. Raises CacheError if the file cannot be written: no such folder, no permission, no space …
+    """
+    partial = partial_name(path)
+    try:
+        with writing(path):
+            below = PartialFile(partial)
+        try:
+            with writing(path):
+                file = _create(below, versions)
+            try:
+                yield file, below
+            finally:
+                with writing(path):
+                    file.close()
+            with writing(path):
+                below.check()
+                below.sync()
+        finally:
+            below.close()
+        with writing(path):
+            partial.replace(path)
+            sync_folder(path.parent)
+        remember_written(path)
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+
+
+def _create(below: PartialFile, versions: tuple[int, int]) -> Any:
+    """Return a new HDF5 file that uses only the given versions of the format."""
+    access = h5p.create(h5p.FILE_ACCESS)
+    access.set_libver_bounds(*versions)
+    access.set_fclose_degree(h5f.CLOSE_STRONG)
+    access.set_fileobj_driver(h5fd.fileobj_driver, below)
+    creation = h5p.create(h5p.FILE_CREATE)
+    creation.set_attr_phase_change(MAX_COMPACT_ATTRIBUTES, 0)
+    creation.set_obj_track_times(False)
+    return h5py.File(h5f.create(repr(below).encode(), h5f.ACC_EXCL, creation, access))
 
 
 def open_hdf5(path: Path, superblock: int | None = SUPERBLOCK_VERSION, **options: Any) -> Any:

@@ -38,7 +38,6 @@ from headstart.cache.format import (
     read_integer_attribute,
     read_text_attribute,
 )
-from headstart.cache.publish import PartialFile, is_partial, published, writing
 from headstart.cache.safe_reads import (
     H5PY_ERRORS,
     StoredRows,
@@ -49,10 +48,10 @@ from headstart.cache.safe_reads import (
     manifest_columns,
     row_dtype,
 )
-from headstart.cache.sandbox import open_hdf5
+from headstart.cache.sandbox import open_hdf5, published
 from headstart.errors import CacheError
 from headstart.storage.bucket import Location
-from headstart.storage.replacement import sync_folder
+from headstart.storage.publishing import PartialFile, is_partial, sync_folder, writing
 from headstart.texts import TextColumn
 from headstart.types import Recipe
 

@@ -43,10 +43,11 @@ from headstart.cache.format import (
     write_header,
     write_text_attribute,
 )
-from headstart.cache.publish import published, writing
+from headstart.cache.sandbox import published
 from headstart.cache.shards import Places, ShardFolder
 from headstart.errors import CacheError
 from headstart.images.discovery.refs import ImageRefs
+from headstart.storage.publishing import writing
 from headstart.types import Failure, FeatureBatch, ImageRef, ImageRow, Recipe
 
 #: Longer reasons are truncated.

@@ -18,11 +18,11 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from headstart.cache.other_hdf5 import write_portable
-from headstart.cache.publish import published_bytes
 from headstart.cache.reader import FeatureCache, open_cache
 from headstart.errors import DataError, MissingExtraError
 from headstart.exchange import FORMAT, FORMAT_VERSION, check_new_file
 from headstart.heads.transforms import design_matrix
+from headstart.storage.publishing import published_bytes
 from headstart.texts import csv_cell, with_escapes
 from headstart.types import FeatureBatch
 

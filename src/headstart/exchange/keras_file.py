@@ -17,13 +17,13 @@ from headstart.backbones.registry import backbone_spec, check_runnable
 from headstart.backbones.tensorflow import build_model
 from headstart.backbones.weights import Weights
 from headstart.bundles.bundle import Bundle, load_bundle
-from headstart.cache.publish import writing
 from headstart.errors import HeadstartError
 from headstart.heads.base import Layer
 from headstart.heads.catalogue import heads_with
 from headstart.heads.head_specs import GEM_POWER
 from headstart.heads.transforms import corners
 from headstart.runtime import import_keras
+from headstart.storage.publishing import writing
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,12 @@ import numpy as np
 from headstart.backbones.layers import IMAGES, Addition, ConvNet, Convolution
 from headstart.backbones.layers import Layer as NetworkLayer
 from headstart.backbones.weights import Weights
-from headstart.cache.publish import published_bytes
 from headstart.errors import HeadstartError, MissingExtraError
 from headstart.exchange.keras_file import Request, open_request
 from headstart.heads.base import Layer
 from headstart.heads.head_specs import GEM_POWER, POOLINGS
 from headstart.heads.transforms import corners
+from headstart.storage.publishing import published_bytes
 
 #: Versions of operators and file format supported by every runtime since 2023
 #: (https://github.com/onnx/onnx/blob/main/docs/Versioning.md).

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.cache.publish import published_bytes
 from headstart.errors import CacheError, DataError
 from headstart.exchange.export_features import import_pyarrow, valid
+from headstart.storage.publishing import published_bytes
 from headstart.texts import csv_cell, reason_of
 
 #: Name of the split for images held out at random.

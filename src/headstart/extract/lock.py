@@ -15,10 +15,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from headstart.cache.publish import is_partial, writing
 from headstart.errors import CacheError, StorageError
 from headstart.storage import objects
 from headstart.storage.bucket import Address, Entry, ExistsError, GoneError, read, stat
+from headstart.storage.publishing import is_partial, writing
 
 #: Seconds within which a process that has just taken a lock writes its name.
 ANNOUNCE_SECONDS = 2.0

@@ -12,7 +12,6 @@ from typing import Any
 
 from headstart.cache.integrity import verify
 from headstart.cache.merge import MergedRows, merge, publish_shards
-from headstart.cache.publish import writing
 from headstart.cache.reader import FeatureCache, on_this_machine, open_cache, open_folder
 from headstart.cache.shards import OWN_SHARD_NAME, ShardFolder
 from headstart.errors import CacheError, HeadstartError
@@ -20,6 +19,7 @@ from headstart.extract.lock import Claim, claimed, lock
 from headstart.extract.plan import KnownRows
 from headstart.storage import bucket, objects
 from headstart.storage.bucket import Address, Location
+from headstart.storage.publishing import writing
 from headstart.types import Progress, Recipe
 
 #: Layouts of a cache; ``auto`` is that of the existing cache, else a file.

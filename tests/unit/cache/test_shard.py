@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from caches import CLASS_NAMES, MAP_SHAPE, N_POOLED, RECIPE, everything, failure, make_batch, make_row, write_cache
-from headstart.cache import publish
 from headstart.cache.columns import row_digest
 from headstart.cache.reader import open_cache
 from headstart.cache.writer import ShardWriter
 from headstart.errors import CacheError
+from headstart.storage import publishing
 from headstart.types import Failure, FeatureBatch, ImageRef, Recipe
 
 #: Names that a file system holds: bytes that are not UTF-8, newlines, quotes, right-to-left, combining, 255 bytes.
@@ -136,20 +136,20 @@ def test_an_interrupt_while_finishing_leaves_nothing(
         raise KeyboardInterrupt
 
     where: Any = {"write_descriptions": "headstart.cache.writer.write_descriptions", "replace": "pathlib.Path.replace"}
-    monkeypatch.setattr(where.get(step, f"headstart.cache.publish.PartialFile.{step}"), interrupt)
+    monkeypatch.setattr(where.get(step, f"headstart.storage.publishing.PartialFile.{step}"), interrupt)
     with pytest.raises(KeyboardInterrupt):
         write_cache(tmp_path / "a.h5")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_ctrl_c_inside_a_write_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Interrupting(publish.io.FileIO):
+    class Interrupting(publishing.io.FileIO):
         def write(self, data: Any) -> int:
             if self.tell() > 2000:
                 raise KeyboardInterrupt
             return super().write(data)
 
-    monkeypatch.setattr(publish.io, "FileIO", Interrupting)
+    monkeypatch.setattr(publishing.io, "FileIO", Interrupting)
     with pytest.raises(KeyboardInterrupt):
         write_cache(tmp_path / "a.h5")
     assert list(tmp_path.iterdir()) == []
@@ -167,7 +167,7 @@ def test_file_and_folder_are_flushed_around_the_rename(tmp_path: Path, monkeypat
         events.append("rename")
         return rename(self, target)
 
-    monkeypatch.setattr(publish.os, "fsync", fsync)
+    monkeypatch.setattr(publishing.os, "fsync", fsync)
     monkeypatch.setattr(Path, "replace", replace_)
     write_cache(tmp_path / "a.h5")
     assert events == ["file", "rename", "folder"]
@@ -330,6 +330,6 @@ def test_the_writer_streams(tmp_path: Path) -> None:
         for start in range(0, 2000, 500):
             writer.append(make_batch(range(start, start + 500)), [make_row(n) for n in range(start, start + 500)])
         (partial,) = tmp_path.iterdir()
-        assert partial.name.endswith(publish.PARTIAL_SUFFIX)
+        assert partial.name.endswith(publishing.PARTIAL_SUFFIX)
         assert partial.stat().st_size > 1500 * np.prod(MAP_SHAPE) * 2
     assert everything(tmp_path / "a.h5")["header"][0] == 2000

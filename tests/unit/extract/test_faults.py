@@ -79,7 +79,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch, is_full: Callable[[str], bool], r
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             return super().write(data)
 
-    monkeypatch.setattr("headstart.cache.publish.io", SimpleNamespace(FileIO=FullDisk))
+    monkeypatch.setattr("headstart.storage.publishing.io", SimpleNamespace(FileIO=FullDisk))
 
 
 @pytest.mark.parametrize(("place", "n_left"), [("shard", 0), ("merge", 18)])

@@ -20,7 +20,7 @@ from headstart.bundles import bundle
 from headstart.bundles.bundle import load_bundle, save_bundle, short_digests
 from headstart.errors import BundleError, RecipeMismatchError
 from headstart.heads.catalogue import HEAD_TYPES
-from headstart.storage import replacement
+from headstart.storage import publishing
 from headstart.types import FeatureBatch
 
 pytestmark = pytest.mark.slow
@@ -158,7 +158,7 @@ def test_a_head_that_cannot_be_put_in_place_leaves_the_old_one(
     def fails(*_: Path) -> bool:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(replacement, "exchange", fails)
+    monkeypatch.setattr(publishing, "exchange", fails)
     with pytest.raises(BundleError, match="no space left"):
         save_bundle(folder, fitted("logistic", batch), metrics={"accuracy": 1.0}, overwrite=True)
     assert load_bundle(folder).metrics == {"accuracy": 0.5}

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import pytest
 from filelock import FileLock
 
-from headstart.storage import replacement
-from headstart.storage.replacement import LOCK, NEW, OLD, WORKSPACE_SUFFIX, exchange, replacing, restore
+from headstart.storage import publishing
+from headstart.storage.publishing import LOCK, NEW, OLD, WORKSPACE_SUFFIX, exchange, replacing, restore
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def target(tmp_path: Path) -> Path:
 @pytest.fixture(params=[True, False], ids=["exchange", "two renames"])
 def exchanging(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     if not request.param:
-        monkeypatch.setattr(replacement, "exchange", lambda *_: False)
+        monkeypatch.setattr(publishing, "exchange", lambda *_: False)
     elif sys.platform != "linux":
         pytest.skip("needs renameat2")
     return bool(request.param)
@@ -90,9 +90,9 @@ def test_two_folders_are_exchanged_without_either_being_gone(tmp_path: Path, mon
 def test_a_file_system_without_exchange_is_told_from_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    monkeypatch.setattr(replacement.sys, "platform", "linux")
+    monkeypatch.setattr(publishing.sys, "platform", "linux")
     monkeypatch.setattr(
-        replacement,
+        publishing,
         "ctypes",
         SimpleNamespace(CDLL=lambda *_, **__: SimpleNamespace(renameat2=lambda *_: -1), get_errno=lambda: code),
     )
@@ -104,8 +104,8 @@ def test_a_file_system_without_exchange_is_told_from_an_error(
 
 @pytest.mark.parametrize("platform", ["win32", "darwin"])
 def test_a_system_without_renameat2_has_no_exchange(monkeypatch: pytest.MonkeyPatch, platform: str) -> None:
-    monkeypatch.setattr(replacement, "ctypes", SimpleNamespace())  # CDLL(None) is an error on Windows
-    monkeypatch.setattr(replacement.sys, "platform", platform)
+    monkeypatch.setattr(publishing, "ctypes", SimpleNamespace())  # CDLL(None) is an error on Windows
+    monkeypatch.setattr(publishing.sys, "platform", platform)
     assert not exchange(Path("a"), Path("b"))
 
 
@@ -113,17 +113,15 @@ def test_windows_cannot_open_folders(target: Path, monkeypatch: pytest.MonkeyPat
     def refuse(path: Path, *_: object) -> int:
         raise PermissionError(errno.EACCES, "a folder", str(path))
 
-    monkeypatch.setattr(
-        replacement, "os", SimpleNamespace(name="nt", open=refuse, fsync=os.fsync, strerror=os.strerror)
-    )
-    monkeypatch.setattr(replacement, "exchange", lambda *_: False)
+    monkeypatch.setattr(publishing, "os", SimpleNamespace(name="nt", open=refuse, fsync=os.fsync, strerror=os.strerror))
+    monkeypatch.setattr(publishing, "exchange", lambda *_: False)
     replace(target)
     assert (target / "file").read_text() == "new"
 
 
 def test_a_process_that_is_killed_while_it_saves_leaves_nothing_for_long(target: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from headstart.storage.replacement import replacing\n"
+        "import os, sys; from pathlib import Path; from headstart.storage.publishing import replacing\n"
         "with replacing(Path(sys.argv[1])) as new: (new / 'file').write_text('x'); os._exit(9)"
     )
     assert subprocess.run([sys.executable, "-c", code, target], check=False, timeout=60).returncode == 9
@@ -162,7 +160,7 @@ def test_a_folder_that_was_moved_away_by_a_process_that_was_killed_comes_back(ta
 
 
 def test_one_that_a_living_process_has_moved_away_is_waited_for(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replacement, "EXCHANGE_SECONDS", 0.0)
+    monkeypatch.setattr(publishing, "EXCHANGE_SECONDS", 0.0)
     work = dead_workspace(target, old=True)
     with FileLock(work / LOCK):
         restore(target)
@@ -172,7 +170,7 @@ def test_one_that_a_living_process_has_moved_away_is_waited_for(target: Path, mo
 
 
 def test_an_old_folder_is_never_lost(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replacement, "exchange", lambda *_: False)
+    monkeypatch.setattr(publishing, "exchange", lambda *_: False)
     rename, calls = Path.rename, []
 
     def fails(path: Path, to: Path) -> Path:
