@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from headstart.clustering import make_class_folders as make_class_folders
     from headstart.doctor.examine import examine_machine as examine_machine
     from headstart.errors import HeadstartError as HeadstartError
+    from headstart.evaluate.quality_report import inspect_quality as inspect_quality
     from headstart.evaluation import evaluate_head as evaluate_head
     from headstart.exchange.export_features import convert as convert
     from headstart.exchange.import_features import import_features as import_features
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from headstart.heads.transforms import SqrtL2Scaler as SqrtL2Scaler
     from headstart.heads.transforms import design_matrix as design_matrix
     from headstart.predict import Predictor as Predictor
-    from headstart.quality import inspect_quality as inspect_quality
     from headstart.repair import repair_cache as repair_cache
     from headstart.selection.compare import compare_heads as compare_heads
     from headstart.selection.comparison_setup import CompareOptions as CompareOptions
@@ -84,7 +84,7 @@ _HOMES = {
     "fit_head": "fit",
     "forecast_extraction": "extract.estimate",
     "import_features": "exchange.import_features",
-    "inspect_quality": "quality",
+    "inspect_quality": "evaluate.quality_report",
     "list_heads": "bundles.metadata",
     "load_bundle": "bundles.bundle",
     "load_weights": "backbones.weights",

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from headstart.cache.reader import FeatureCache, open_cache
 from headstart.errors import DataError
+from headstart.evaluate.quality_report import make_thumbnails, sampled_rows
 from headstart.heads.transforms import design_matrix, make_scaler
 from headstart.images.discovery.table_rows import read_rows
 from headstart.images.samples import DEFAULT_RULES, DecodeRules
-from headstart.quality.quality_report import make_thumbnails, sampled_rows
 from headstart.report.html_pages import pictures, render_page
 from headstart.storage.bucket import Location
 from headstart.texts import class_name, counted, csv_cell, plain_cell, reason_of

@@ -152,7 +152,7 @@ def sums(classes: dict[str, dict[str, int]], names: list[str], splits: list[str]
 
 def inspect_data(cache: str, *, data: Path | None, html: Path | None, as_json: bool) -> None:
     """Check the images and print the findings as a table or JSON; optionally write a page."""
-    from headstart.quality import inspect_quality
+    from headstart.evaluate.quality_report import inspect_quality
     from headstart.report.html_pages import quality_page
 
     report = inspect_quality(cache, data if html else None)

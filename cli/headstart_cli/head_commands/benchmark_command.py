@@ -226,8 +226,8 @@ def writer_of(output: Path | None) -> Any:
 def write_page(found: Comparison, html: Path, cache: str, data: Path | None) -> None:
     """Write the page, with thumbnails where the folder of images is given."""
     from headstart.cache.reader import open_cache
+    from headstart.evaluate.quality_report import make_thumbnails
     from headstart.images.samples import DecodeRules
-    from headstart.quality.quality_report import make_thumbnails
     from headstart.report.html_pages import benchmark_page, page_mistakes
 
     thumbnails: dict[str, bytes] = {}

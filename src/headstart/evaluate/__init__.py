@@ -1,1 +1,1 @@
-"""Splits, folds, metrics, intervals and leak detection."""
+"""Splits, folds, metrics, intervals and leak detection; checks of a data set, and the report on them."""

@@ -15,6 +15,7 @@ from caches import write_cache
 from foreign_arrays import WIDTH, N, arrays, imported
 from headstart.cache.reader import open_cache
 from headstart.errors import DataError, HeadstartError, RecipeMismatchError
+from headstart.evaluate.quality_report import inspect_quality
 from headstart.evaluation import evaluate_head
 from headstart.exchange import untrusted_arrays
 from headstart.exchange.export_features import convert
@@ -23,7 +24,6 @@ from headstart.exchange.import_features import check_lengths, described, import_
 from headstart.exchange.keras_file import export_keras
 from headstart.fit import fit_head
 from headstart.predict import Predictor
-from headstart.quality.quality_report import inspect_quality
 from headstart.types import ImageRef
 
 pytestmark = pytest.mark.slow

@@ -23,11 +23,11 @@ from headstart.cache.reader import open_cache
 from headstart.cache.safe_reads import StoredRows
 from headstart.cache.shards import ShardFolder
 from headstart.cache.writer import ShardWriter
+from headstart.evaluate.quality_checks import file_findings, identical_files
+from headstart.evaluate.quality_report import read_columns
 from headstart.extract.plan import KnownRows, assemble, is_current, make_plan
 from headstart.extract.run import extract_features
 from headstart.images.discovery.refs import ImageRefs
-from headstart.quality.quality_checks import file_findings, identical_files
-from headstart.quality.quality_report import read_columns
 from headstart.types import FeatureBatch, ImageRef, ImageRow
 from headstart_cli.cache_commands.inspect_command import describe
 from pictures import class_folders

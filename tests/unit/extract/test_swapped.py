@@ -12,6 +12,7 @@ import pytest
 
 from fakes import FakeBackbone, FakeNetwork
 from headstart.cache.reader import open_cache
+from headstart.evaluate.quality_report import inspect_quality
 from headstart.exchange.export_features import convert
 from headstart.exchange.merge_caches import merge_caches
 from headstart.extract.run import extract_features
@@ -19,7 +20,6 @@ from headstart.extract.summary import ExtractionSummary
 from headstart.images.discovery.refs import ImageRefs
 from headstart.images.discovery.scan import ImageSet, discover
 from headstart.predict import collect_images
-from headstart.quality.quality_report import inspect_quality
 from headstart.types import ImageRef
 from headstart.verify import verify_cache
 from pictures import picture

@@ -16,11 +16,7 @@ from PIL import Image
 from headstart.cache.reader import FeatureCache, open_cache
 from headstart.errors import DataError, ImageError
 from headstart.evaluate.leakage import NEAR_DUPLICATE_COSINE
-from headstart.images.decode import decode
-from headstart.images.discovery.refs import state_of
-from headstart.images.load import read_image_bytes
-from headstart.images.samples import DEFAULT_RULES, DecodeRules
-from headstart.quality.quality_checks import (
+from headstart.evaluate.quality_checks import (
     LABELS,
     NEAR,
     Columns,
@@ -30,6 +26,10 @@ from headstart.quality.quality_checks import (
     near_duplicates,
     why_not,
 )
+from headstart.images.decode import decode
+from headstart.images.discovery.refs import state_of
+from headstart.images.load import read_image_bytes
+from headstart.images.samples import DEFAULT_RULES, DecodeRules
 from headstart.report.html_pages import SEVERITIES, Check, Finding, QualityReport
 from headstart.runtime import usable_cores
 from headstart.types import ImageRef

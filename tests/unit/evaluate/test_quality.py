@@ -11,7 +11,7 @@ import pytest
 from headstart.cache import writer
 from headstart.errors import CacheError, DataError
 from headstart.evaluate import leakage
-from headstart.quality import inspect_quality
+from headstart.evaluate.quality_report import inspect_quality
 from headstart.report.html_pages import QualityReport
 from headstart.types import Failure, ImageRef
 from planted import Planted

@@ -12,10 +12,9 @@ import pytest
 from PIL import Image
 
 from fakes import FakeNetwork
+from headstart.evaluate.quality_report import inspect_quality, thumbnail
 from headstart.extract.options import ExtractOptions
 from headstart.extract.run import extract_features
-from headstart.quality import inspect_quality
-from headstart.quality.quality_report import thumbnail
 from headstart.report.html_pages import QualityReport, quality_page
 from planted import Planted
 
