@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.layers import IMAGES, Addition, ConvNet, Convolution, Layer
-from headstart.backbones.network_backbone import NetworkBackbone
-from headstart.backbones.spec import check_images
+from headstart.backbones.spec import NetworkBackbone, check_images
 from headstart.backbones.weights import Weights
 from headstart.errors import HeadstartError
 from headstart.runtime import available_threads

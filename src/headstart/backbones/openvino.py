@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.layers import IMAGES, Addition, ConvNet, Convolution, Layer
-from headstart.backbones.network_backbone import NetworkBackbone
 from headstart.backbones.precision import (
     CALIBRATION_SEED,
     CONVOLUTIONS,
@@ -27,7 +26,7 @@ from headstart.backbones.precision import (
     quantize_layers,
     sample_sha256,
 )
-from headstart.backbones.spec import check_images, joined, padded
+from headstart.backbones.spec import NetworkBackbone, check_images, joined, padded
 from headstart.backbones.vgg16 import NETWORK as VGG16_NETWORK
 from headstart.backbones.weights import Weights
 from headstart.errors import HeadstartError, RecipeMismatchError
@@ -175,7 +174,7 @@ class OpenVinoBackbone(NetworkBackbone):
     """A convolutional network up to a layer, frozen, compiled by OpenVINO for the CPU.
 
     Each image goes through the network alone, in one thread: its maps stay in the caches of one core, and its row depends on
-    nothing else. Parameters as of :class:`~headstart.backbones.network_backbone.NetworkBackbone`; the precision ``int8``
+    nothing else. Parameters as of :class:`~headstart.backbones.spec.NetworkBackbone`; the precision ``int8``
     needs a ``quantization``, from :func:`calibrate` or from the recipe of existing features.
 
     Raises

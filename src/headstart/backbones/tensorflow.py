@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.layers import IMAGES, Addition, ConvNet, Convolution, MaxPooling
-from headstart.backbones.network_backbone import NetworkBackbone
 from headstart.backbones.precision import Device, pick_device
-from headstart.backbones.spec import check_images, joined, padded
+from headstart.backbones.spec import NetworkBackbone, check_images, joined, padded
 from headstart.backbones.weights import Weights
 from headstart.errors import HeadstartError
 from headstart.runtime import import_keras, import_tensorflow
@@ -89,7 +88,7 @@ class FrozenBackbone(NetworkBackbone):
 
     It is compiled for one batch shape, which is halved when memory runs out. Each pass takes ``batch_size`` images (by
     default 32 on a CPU, 64 on a GPU), the last one padded. Parameters as of
-    :class:`~headstart.backbones.network_backbone.NetworkBackbone`.
+    :class:`~headstart.backbones.spec.NetworkBackbone`.
     """
 
     engine = "TensorFlow"
