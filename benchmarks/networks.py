@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.backbones.vgg16 import BGR_MEANS
-from headstart.backbones.weights import load_weights
+from headstart.backbones.vgg16 import BGR_MEANS, load_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

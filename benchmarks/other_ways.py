@@ -27,7 +27,7 @@ class Tutorial(Way):
     def load(self) -> Callable[[Pixels], Features]:
         import keras
 
-        from headstart.backbones.weights import load_weights
+        from headstart.backbones.vgg16 import load_weights
 
         self.model = keras.applications.VGG16(weights=None, include_top=False, input_shape=(224, 224, 3))
         for layer, tensors in load_weights().tensors.items():  # in place of the download of weights="imagenet"

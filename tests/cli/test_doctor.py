@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from headstart.backbones.convnet import Weights
 from headstart.backbones.precision import Device
-from headstart.backbones.weights import Weights
 from headstart.doctor import examine
 from headstart.doctor.examine import WeightsState
 from headstart.doctor.machine import Machine, Rates

@@ -16,7 +16,7 @@ from pictures import class_folders, picture
 from preloaded import preloaded
 
 if TYPE_CHECKING:
-    from headstart.backbones.weights import Weights
+    from headstart.backbones.convnet import Weights
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

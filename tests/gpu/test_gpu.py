@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from headstart.backbones.convnet import Weights
 from headstart.backbones.precision import MIN_COSINE, count_gpus, gpu, row_cosines
 from headstart.backbones.tensorflow import FrozenBackbone
-from headstart.backbones.weights import Weights
 from headstart.cache.reader import open_cache
 from headstart.extract.network import first_images
 from headstart.extract.options import SHARD_IMAGES, ExtractOptions

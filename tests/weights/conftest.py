@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 
-from headstart.backbones import weights
+from headstart.backbones import vgg16 as weights
 
 #: Digest, parsing and copies of 58 MB take a quarter of a second, which every network and every export would take anew.
 read_wheel_file = cache(weights.read_wheel_file)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from headstart.backbones.convnet import Weights
 from headstart.backbones.precision import Device
 from headstart.backbones.tensorflow import FrozenBackbone, Program
-from headstart.backbones.vgg16 import VGG16
-from headstart.backbones.weights import Weights, download, load_weights, read_keras_file
+from headstart.backbones.vgg16 import VGG16, download, load_weights, read_keras_file
 from headstart.errors import HeadstartError, RecipeMismatchError, WeightsError
 from headstart.runtime import import_keras, import_tensorflow
 from headstart.types import FeatureBatch

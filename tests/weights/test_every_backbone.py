@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from headstart.backbones.convnet import Weights, find_wheel_file
 from headstart.backbones.efficientnet_lite import LITE0, LITE2, Published
 from headstart.backbones.keras_applications import APPLICATIONS
 from headstart.backbones.precision import row_cosines
 from headstart.backbones.registry import BACKBONES, CPU_ENGINES, backbone_spec, build_backbone, is_installed
 from headstart.backbones.spec import BackboneSpec
 from headstart.backbones.torch_file import read_torch_file
-from headstart.backbones.weights import Weights, find_wheel_file
 from headstart.cache.reader import open_cache
 from headstart.errors import HeadstartError, RecipeMismatchError, WeightsError
 from headstart.evaluation import evaluate_head

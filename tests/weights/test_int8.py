@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from headstart.backbones.convnet import Weights
 from headstart.backbones.openvino import BATCH_SIZE, OpenVinoBackbone, calibrate
 from headstart.backbones.precision import (
     CALIBRATION_IMAGES,
@@ -19,7 +20,6 @@ from headstart.backbones.precision import (
 )
 from headstart.backbones.registry import build_backbone
 from headstart.backbones.tensorflow import FrozenBackbone
-from headstart.backbones.weights import Weights
 from headstart.cache.reader import open_cache
 from headstart.errors import HeadstartError, RecipeMismatchError
 from headstart.extract.run import extract_features

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from headstart.backbones.convnet import Weights
 from headstart.backbones.ncnn import NcnnBackbone, import_ncnn
 from headstart.backbones.tensorflow import FrozenBackbone
 from headstart.backbones.vgg16 import VGG16
-from headstart.backbones.weights import Weights
 from headstart.errors import HeadstartError, RecipeMismatchError
 from headstart.types import Recipe
 
@@ -85,7 +85,7 @@ FORKED = """
 import multiprocessing, sys
 import numpy as np
 from headstart.backbones.vgg16 import VGG16
-from headstart.backbones.weights import load_weights
+from headstart.backbones.vgg16 import load_weights
 from headstart.bundles.bundle import Bundle
 from headstart.predict import Predictor
 

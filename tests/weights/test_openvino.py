@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from headstart.backbones import registry
+from headstart.backbones.convnet import Weights
 from headstart.backbones.openvino import Graph, OpenVinoBackbone, averaged_block, compile_model
 from headstart.backbones.precision import CONVOLUTIONS, Device, cpu_flags, has_bfloat16, row_cosines
 from headstart.backbones.registry import build_backbone
 from headstart.backbones.tensorflow import FrozenBackbone
 from headstart.backbones.vgg16 import NETWORK
-from headstart.backbones.weights import Weights
 from headstart.errors import HeadstartError, RecipeMismatchError
 
 pytest.importorskip("openvino")

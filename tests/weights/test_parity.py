@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart.backbones.weights import Weights
+from headstart.backbones.convnet import Weights
 from headstart.bundles.bundle import load_bundle, save_bundle
 from headstart.cache.merge import MergedRow, merge
 from headstart.cache.reader import open_cache

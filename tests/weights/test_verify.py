@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from headstart.backbones.convnet import Weights
 from headstart.backbones.tensorflow import FrozenBackbone
-from headstart.backbones.weights import Weights
 from headstart.extract.pipeline import extract_shard
 from headstart.extract.shard_jobs import ShardJob
 from headstart.images.discovery.scan import discover

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from headstart.backbones import registry
+from headstart.backbones.convnet import Weights
 from headstart.backbones.precision import Device, adds_up_int8, cpu_flags
 from headstart.backbones.registry import MirroredBackbone, build_backbone
 from headstart.backbones.vgg16 import VGG16
-from headstart.backbones.weights import Weights
 from headstart.cache.reader import open_cache
 from headstart.errors import RecipeMismatchError
 from headstart.evaluation import evaluate_head

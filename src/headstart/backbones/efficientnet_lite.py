@@ -17,10 +17,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.layers import IMAGES, Addition, ConvNet, Convolution, Layer
+from headstart.backbones.convnet import (
+    IMAGES,
+    Addition,
+    ConvNet,
+    Convolution,
+    Layer,
+    Source,
+    Tensors,
+    Weights,
+    check_wheel_file,
+    find_wheel_file,
+)
 from headstart.backbones.spec import BackboneSpec
 from headstart.backbones.torch_file import read_torch_file
-from headstart.backbones.weights import Source, Tensors, Weights, check_wheel_file, find_wheel_file
 from headstart.errors import WeightsError
 
 #: Stages of EfficientNet-B0: number of blocks, kernel, stride, factor of the expansion, channels.

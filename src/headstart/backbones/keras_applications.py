@@ -18,11 +18,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.layers import ConvNet, Convolution, LayerSpec
+from headstart.backbones.convnet import (
+    DOWNLOAD_TIMEOUT_SECONDS,
+    ConvNet,
+    Convolution,
+    LayerSpec,
+    Source,
+    Tensors,
+    Weights,
+    keras_home,
+)
 from headstart.backbones.spec import BackboneSpec
 from headstart.backbones.tensorflow import POLICIES, FrozenBackbone
 from headstart.backbones.vgg16 import BGR_MEANS, VGG16, vgg_layers
-from headstart.backbones.weights import DOWNLOAD_TIMEOUT_SECONDS, Source, Tensors, Weights, keras_home
 from headstart.errors import WeightsError
 from headstart.runtime import import_keras
 from headstart.types import Recipe

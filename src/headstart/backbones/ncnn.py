@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.layers import IMAGES, Addition, ConvNet, Convolution, Layer
+from headstart.backbones.convnet import IMAGES, Addition, ConvNet, Convolution, Layer, Weights
 from headstart.backbones.spec import NetworkBackbone, check_images
-from headstart.backbones.weights import Weights
 from headstart.errors import HeadstartError
 from headstart.runtime import available_threads
 from headstart.texts import reason_of

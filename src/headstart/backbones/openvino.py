@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.layers import IMAGES, Addition, ConvNet, Convolution, Layer
+from headstart.backbones.convnet import IMAGES, Addition, ConvNet, Convolution, Layer, Weights
 from headstart.backbones.precision import (
     CALIBRATION_SEED,
     CONVOLUTIONS,
@@ -28,7 +28,6 @@ from headstart.backbones.precision import (
 )
 from headstart.backbones.spec import NetworkBackbone, check_images, joined, padded
 from headstart.backbones.vgg16 import NETWORK as VGG16_NETWORK
-from headstart.backbones.weights import Weights
 from headstart.errors import HeadstartError, RecipeMismatchError
 from headstart.runtime import available_threads
 from headstart.types import FeatureBatch, Quantization, Recipe

@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.layers import Convolution
+from headstart.backbones.convnet import Convolution, Weights
 from headstart.backbones.vgg16 import BGR_MEANS, NETWORK
-from headstart.backbones.weights import Weights
 from headstart.errors import HeadstartError
 from headstart.runtime import import_tensorflow
 from headstart.types import Backbone

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.backbones.convnet import Weights
 from headstart.backbones.efficientnet_lite import LITE0, LITE2
 from headstart.backbones.keras_applications import APPLICATIONS
 from headstart.backbones.precision import Device, pick_device
 from headstart.backbones.spec import BackboneSpec
 from headstart.backbones.vgg16 import VGG16
-from headstart.backbones.weights import Weights
 from headstart.errors import HeadstartError, RecipeMismatchError
 from headstart.runtime import per_second
 from headstart.types import Backbone, FeatureBatch, Recipe

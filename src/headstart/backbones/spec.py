@@ -13,8 +13,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.layers import ConvNet, LayerSpec
-from headstart.backbones.weights import Source, Weights
+from headstart.backbones.convnet import ConvNet, LayerSpec, Source, Weights
 from headstart.errors import HeadstartError, RecipeMismatchError
 from headstart.images.decode import DECODE_RULES
 from headstart.types import VIEWS, Backbone, FeatureBatch, Quantization, Recipe, checked_intensity, checked_page

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.layers import IMAGES, Addition, ConvNet, Convolution, MaxPooling
+from headstart.backbones.convnet import IMAGES, Addition, ConvNet, Convolution, MaxPooling, Weights
 from headstart.backbones.precision import Device, pick_device
 from headstart.backbones.spec import NetworkBackbone, check_images, joined, padded
-from headstart.backbones.weights import Weights
 from headstart.errors import HeadstartError
 from headstart.runtime import import_keras, import_tensorflow
 from headstart.types import FeatureBatch, Recipe

@@ -9,8 +9,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from headstart.backbones.convnet import DOWNLOAD_TIMEOUT_SECONDS, Weights
 from headstart.backbones.registry import ENGINE_NAMES, fastest_engine, type_to_prove
-from headstart.backbones.weights import DOWNLOAD_TIMEOUT_SECONDS, Weights, checked, local_sources
+from headstart.backbones.vgg16 import checked, local_sources
 from headstart.doctor.machine import (
     LARGE_MEGAPIXELS,
     Machine,

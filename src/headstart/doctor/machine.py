@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from headstart.backbones.convnet import Weights
 from headstart.backbones.precision import BFLOAT16_FLAGS, CALIBRATION_IMAGES, Device, count_gpus, cpu, cpu_flags, gpu
 from headstart.backbones.registry import build_backbone, installed_engines
 from headstart.backbones.vgg16 import VGG16
-from headstart.backbones.weights import Weights
 from headstart.errors import HeadstartError
 from headstart.images.load import decode_resized
 from headstart.runtime import free_bytes, installed_versions, per_second, usable_cores

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.backbones.convnet import ConvNet, Weights
 from headstart.backbones.keras_applications import APPLICATIONS, application_model
-from headstart.backbones.layers import ConvNet
 from headstart.backbones.registry import backbone_spec, check_runnable
 from headstart.backbones.tensorflow import build_model
-from headstart.backbones.weights import Weights
 from headstart.bundles.bundle import Bundle, load_bundle
 from headstart.errors import HeadstartError
 from headstart.heads.base import Layer

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from headstart.backbones.layers import IMAGES, Addition, ConvNet, Convolution
-from headstart.backbones.layers import Layer as NetworkLayer
-from headstart.backbones.weights import Weights
+from headstart.backbones.convnet import IMAGES, Addition, ConvNet, Convolution, Weights
+from headstart.backbones.convnet import Layer as NetworkLayer
 from headstart.errors import HeadstartError, MissingExtraError
 from headstart.exchange.keras_file import Request, open_request
 from headstart.heads.base import Layer

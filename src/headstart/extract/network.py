@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones import registry
+from headstart.backbones.convnet import Weights
 from headstart.backbones.precision import (
     CALIBRATION_IMAGES,
     CALIBRATION_SEED,
@@ -27,7 +28,6 @@ from headstart.backbones.precision import (
     row_cosines,
 )
 from headstart.backbones.spec import BackboneSpec
-from headstart.backbones.weights import Weights
 from headstart.errors import HeadstartError, ImageError
 from headstart.extract.options import ExtractOptions
 from headstart.extract.shard_jobs import ShardJob

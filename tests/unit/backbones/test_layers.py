@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from headstart.backbones.convnet import IMAGES, Addition, ConvNet, Convolution, MaxPooling
 from headstart.backbones.efficientnet_lite import LITE0, LITE2, scaled_channels
-from headstart.backbones.layers import IMAGES, Addition, ConvNet, Convolution, MaxPooling
 from headstart.backbones.registry import BACKBONES
 from headstart.backbones.vgg16 import NETWORK
 

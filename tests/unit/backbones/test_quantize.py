@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headstart.backbones.convnet import Weights
 from headstart.backbones.openvino import import_openvino
 from headstart.backbones.precision import (
     CONVOLUTIONS,
@@ -22,7 +23,6 @@ from headstart.backbones.precision import (
 )
 from headstart.backbones.registry import build_backbone
 from headstart.backbones.vgg16 import VGG16
-from headstart.backbones.weights import Weights
 from headstart.errors import HeadstartError
 from headstart.types import Quantization, Recipe
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart.backbones import weights
-from headstart.backbones.weights import IMAGENET_VGG16
+from headstart.backbones import vgg16 as weights
+from headstart.backbones.vgg16 import IMAGENET_VGG16
 from headstart.errors import WeightsError
 
 

