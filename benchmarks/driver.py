@@ -33,9 +33,9 @@ from headstart.cache.writer import ShardWriter
 from headstart.extract import plan, ray_engine
 from headstart.extract import run as extraction
 from headstart.extract import run as local
-from headstart.extract.options import SHARD_IMAGES, ExtractOptions
+from headstart.extract.options import ExtractOptions
 from headstart.extract.run import extract_features
-from headstart.extract.shard_jobs import Shard, ShardReport
+from headstart.extract.shard_jobs import SHARD_IMAGES, Shard, ShardReport
 from headstart.ray_cluster import ClusterOptions
 from headstart.types import FeatureBatch, ImageRef, ImageRow, Recipe
 from machine import write_result

@@ -20,7 +20,7 @@ from headstart.cache.reader import FeatureCache, open_cache
 from headstart.errors import DataError
 from headstart.evaluate.quality_report import make_thumbnails, sampled_rows
 from headstart.heads.transforms import design_matrix, make_scaler
-from headstart.images.discovery.table_rows import read_rows
+from headstart.images.discovery.csv_tables import read_rows
 from headstart.images.samples import DEFAULT_RULES, DecodeRules
 from headstart.report.html_pages import pictures, render_page
 from headstart.storage.bucket import Location

@@ -16,10 +16,10 @@ from headstart.backbones.precision import MIN_COSINE, count_gpus, gpu, row_cosin
 from headstart.backbones.tensorflow import FrozenBackbone
 from headstart.cache.reader import open_cache
 from headstart.extract.network import first_images
-from headstart.extract.options import SHARD_IMAGES, ExtractOptions
+from headstart.extract.options import ExtractOptions
 from headstart.extract.pipeline import Pipeline
 from headstart.extract.run import extract_features
-from headstart.extract.shard_jobs import Shard, ShardJob
+from headstart.extract.shard_jobs import SHARD_IMAGES, Shard, ShardJob
 from headstart.images import load as loading
 from headstart.images.discovery.scan import ImageSet, discover
 from headstart.images.load import LoadedImage, load_image

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from headstart.errors import DataError
+from headstart.extract.shard_jobs import SHARD_IMAGES
 from headstart.ray_cluster import ClusterOptions
 from headstart.runtime import usable_cores
 
@@ -16,10 +17,6 @@ class OnImages(Protocol):
 
     def __call__(self, n_images: int, place: str = "", /) -> None:
         """Count images done."""
-
-
-#: What a crash costs at most, in images. Some seconds of work on a CPU.
-SHARD_IMAGES = 256
 
 
 @dataclass(frozen=True, slots=True)

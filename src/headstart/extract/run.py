@@ -34,8 +34,8 @@ from headstart.extract.plan import (
 )
 from headstart.extract.shard_jobs import Shard, ShardJob
 from headstart.extract.summary import ExtractionSummary
+from headstart.images.discovery.csv_tables import TABLE_SUFFIXES
 from headstart.images.discovery.scan import ImageSet, classes_of, discover
-from headstart.images.discovery.table_rows import TABLE_SUFFIXES
 from headstart.images.load import decoded
 from headstart.storage import bucket
 from headstart.storage.bucket import Address, Location, location

@@ -18,6 +18,9 @@ from headstart.images.load import ReadOptions
 from headstart.storage.bucket import Address
 from headstart.types import Backbone, Failure, FeatureBatch, ImageRef, ImageRow, Recipe
 
+#: Images in one file, so many as a crash costs at most: some seconds of work on a CPU.
+SHARD_IMAGES = 256
+
 
 @dataclass(frozen=True, slots=True)
 class ShardJob(ReadOptions):

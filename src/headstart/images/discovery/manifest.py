@@ -10,7 +10,7 @@ from pathlib import Path
 
 from headstart.errors import DataError
 from headstart.images.discovery.classes_and_splits import named, split_of
-from headstart.images.discovery.table_rows import TABLE_SUFFIXES, file_named, forms, located, missing_files, read_rows
+from headstart.images.discovery.csv_tables import TABLE_SUFFIXES, file_named, forms, located, missing_files, read_rows
 from headstart.images.formats import IMAGE_SUFFIXES, suffix_of
 from headstart.storage import bucket
 from headstart.storage.bucket import Address, Location

@@ -37,9 +37,9 @@ from headstart.images.discovery.classes_and_splits import (
     shown,
     without_images,
 )
+from headstart.images.discovery.csv_tables import TABLE_SUFFIXES
 from headstart.images.discovery.manifest import is_manifest, read_manifest
 from headstart.images.discovery.refs import ImageRefs, read_part, state_of
-from headstart.images.discovery.table_rows import TABLE_SUFFIXES
 from headstart.images.formats import HEAD_BYTES, IMAGE_SUFFIXES, has_magic, suffix_of
 from headstart.storage import bucket
 from headstart.storage.bucket import Address, Entry, Location
