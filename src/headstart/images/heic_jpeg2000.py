@@ -48,7 +48,7 @@ class HeicFile(PictureFile):
         width, height = picture.size
         refuse_large(width, height, self._max_pixels)
         add_notes(notes, [HEIC_RULES])
-        values = np.asarray(picture)
+        values = np.array(picture)  # a copy: pillow-heif before 1.6 frees what it has lent
         if values.shape[:2] != (height, width):
             raise ImageError(f"damaged: it claims {width:,} × {height:,} pixels, but contains others")
         limits = None
