@@ -105,7 +105,9 @@ def load_network(recipe: Recipe, weights: Weights, network: ConvNet) -> Any:
     net.opt.num_threads = 1
     # By default ncnn stores and computes in smaller types if the processor has them.
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
-    net.opt.use_bf16_packed = net.opt.use_bf16_storage = False
+    net.opt.use_bf16_storage = False
+    if hasattr(net.opt, "use_bf16_packed"):  # not in older versions
+        net.opt.use_bf16_packed = False
     with network_files(recipe, weights, network) as (structure, values):
         if net.load_param(str(structure)) != 0 or net.load_model(str(values)) != 0:
             raise HeadstartError("This version of ncnn could not load the network: pip install --upgrade ncnn.")
