@@ -178,6 +178,7 @@ class Published:
             weights_sources=self.sources,
             weights_licence="Apache-2.0",
             precisions=("float32", "bfloat16", "float16"),
+            auto_tries=False,  # a cosine of 0.98 to 0.998 in bfloat16 (decision 0015)
             engines={
                 "openvino": "headstart.backbones.openvino:OpenVinoBackbone.from_recipe",
                 "ncnn": "headstart.backbones.ncnn:NcnnBackbone.from_recipe",

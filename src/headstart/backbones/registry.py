@@ -144,7 +144,7 @@ def type_to_prove(device: Device, engines: Collection[str], spec: BackboneSpec =
     fastest = next((name for name in spec.engines if name in engines), "")
     if device.winograd and fastest == "ncnn":
         return None
-    return device.reduced_precision if device.reduced_precision in spec.precisions else None
+    return device.reduced_precision if spec.auto_tries and device.reduced_precision in spec.precisions else None
 
 
 def fastest_engine(precision: str, spec: BackboneSpec = VGG16) -> str:

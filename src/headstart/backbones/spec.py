@@ -45,6 +45,7 @@ class BackboneSpec:
     weights_licence: str = ""
     can_download: bool = False  # whether weights that are found nowhere are downloaded
     precisions: tuple[str, ...] = ("float32",)  # types in which an engine computes
+    auto_tries: bool = True  # whether ``auto`` tries a reduced type; not where features are known to differ
     network: ConvNet | None = None  # the layers, for engines that build them
     gmac: float | None = None  # multiply-add operations for one image of the default size, in billions
     n_parameters: int | None = None
