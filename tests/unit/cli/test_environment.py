@@ -12,7 +12,8 @@ import pytest
 
 from fakes import FakeBackbone
 from headstart import predict, runtime
-from headstart.backbones import ncnn, weights
+from headstart.backbones import ncnn
+from headstart.backbones import vgg16 as weights
 from headstart.backbones.vgg16 import NETWORK
 from headstart.bundles.bundle import Bundle
 from headstart.bundles.metadata import list_heads
