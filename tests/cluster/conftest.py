@@ -32,7 +32,9 @@ def shared_cluster(s3_endpoint: str) -> Any:
 
     path = os.pathsep.join([str(HERE), *(path for path in sys.path if path)])
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": s3_endpoint, "PYTHONPATH": path}.items():
+        # Ray gives its workers a low priority (niceness 15): beside tests in other processes they would wait for minutes.
+        environment = {"AWS_ENDPOINT_URL": s3_endpoint, "PYTHONPATH": path, "RAY_worker_niceness": "0"}
+        for name, value in (CREDENTIALS | environment).items():
             patch.setenv(name, value)
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         ENDS.callback(made.shutdown)
