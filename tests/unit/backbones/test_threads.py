@@ -30,6 +30,7 @@ def test_no_thread_is_bound_to_a_core(monkeypatch: pytest.MonkeyPatch, limit: in
     assert limit is None or compiled().get_property("INFERENCE_NUM_THREADS") == limit
 
 
+@pytest.mark.slow
 @pytest.mark.alone
 def test_a_signal_is_handled_after_a_network_was_deleted_in_another_thread() -> None:
     networks, received = [compiled()], []

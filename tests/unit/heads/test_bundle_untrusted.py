@@ -199,6 +199,7 @@ def test_a_network_of_other_shape_is_refused(copy_of) -> None:
         load_bundle(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("head_type", "name"), [("logistic", "head.skops"), ("dense", "network.keras")])
 def test_an_archive_that_grows_when_it_is_unpacked_is_refused(head_type: str, name: str, copy_of) -> None:
     folder = copy_of(head_type)
