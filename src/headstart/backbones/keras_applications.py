@@ -40,6 +40,9 @@ ALL = "all"
 
 ENGINE = "headstart.backbones.keras_applications:ApplicationBackbone.from_recipe"
 
+#: Licence of weights for which no statement was found.
+UNKNOWN = "see Keras"
+
 #: What ``preprocess_input`` of a network does (``mode`` in keras.applications.imagenet_utils).
 CAFFE = "RGB → BGR, means of ImageNet subtracted"
 TORCH = "to 0…1, means and deviations of ImageNet"
@@ -59,7 +62,7 @@ class Application:
     preprocessing: str
     gmac: float  # multiply-add operations of the convolutions for one image, in billions
     n_parameters: int
-    licence: str  # of the weights, by the projects that published them
+    licence: str  # of the weights, as the Keras project states it where they were published
     input_size_px: int = 224
     min_input_size_px: int = 32
     network: ConvNet | None = None  # its layers, if the other engines and exports can build them
@@ -219,7 +222,7 @@ APPLICATIONS = {
             CAFFE,
             19.51,
             20_024_384,
-            "CC BY 4.0",
+            "CC BY",
             network=VGG19,
         ),
         Application(
@@ -246,7 +249,7 @@ APPLICATIONS = {
             TF,
             3.48,
             23_564_800,
-            "Apache-2.0",
+            UNKNOWN,
         ),
         Application(
             "mobilenetv2",
@@ -260,7 +263,7 @@ APPLICATIONS = {
             TF,
             0.30,
             2_257_984,
-            "Apache-2.0",
+            UNKNOWN,
         ),
         Application(
             "densenet121",
@@ -270,7 +273,7 @@ APPLICATIONS = {
             TORCH,
             2.83,
             7_037_504,
-            "BSD-3-Clause",
+            UNKNOWN,
         ),
         Application(
             "efficientnetv2b0",
@@ -284,7 +287,7 @@ APPLICATIONS = {
             INSIDE,
             0.72,
             5_919_312,
-            "Apache-2.0",
+            UNKNOWN,
         ),
         Application(
             "inceptionv3",
@@ -294,7 +297,7 @@ APPLICATIONS = {
             TF,
             5.71,
             21_802_784,
-            "Apache-2.0",
+            UNKNOWN,
             input_size_px=299,
             min_input_size_px=75,
         ),
@@ -308,7 +311,7 @@ APPLICATIONS = {
             TF,
             8.36,
             20_861_480,
-            "MIT",
+            UNKNOWN,
             input_size_px=299,
             min_input_size_px=71,
         ),
@@ -329,7 +332,7 @@ APPLICATIONS = {
             INSIDE,
             4.45,
             27_820_128,
-            "MIT",
+            UNKNOWN,
         ),
     )
 }
