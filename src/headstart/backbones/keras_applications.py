@@ -139,8 +139,7 @@ class Application:
     def sources(self) -> Sequence[Source]:
         """Return the place on this machine where the weights are looked for."""
         path = keras_home() / "models" / self.file
-        found = path.is_file()
-        return (Source("Keras' cache", str(path) if found else "", "download", (dict) if found else None),)
+        return (Source("Keras' cache", str(path) if path.is_file() else "", "download"),)
 
     def spec(self) -> BackboneSpec:
         """Return the description."""

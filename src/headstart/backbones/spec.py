@@ -58,12 +58,12 @@ class BackboneSpec:
     def has_local_weights(self) -> bool:
         """Return whether the default weights are on this machine, or there are none to be found."""
         sources = self.weights_sources()
-        return not sources or any(source.read for source in sources)
+        return not sources or any(source.location for source in sources)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the description as plain JSON types, with where the default weights are (empty if nowhere here)."""
         sources, network = self.weights_sources(), self.network
-        found = next((source for source in sources if source.read), None)
+        found = next((source for source in sources if source.location), None)
         return {
             "name": self.name,
             "input_size_px": self.default_input_size_px,

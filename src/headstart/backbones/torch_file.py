@@ -103,7 +103,7 @@ def _tensors(file: BinaryIO, n_bytes: int) -> dict[str, NDArray[Any]]:
     ):
         raise RefusedError("it does not hold a dict of tensors")
     storages = {tensor.storage.key: tensor.storage for tensor in named.values()}
-    if not isinstance(keys, list) or sorted(map(repr, keys)) != sorted(map(repr, storages)):
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or sorted(keys) != sorted(storages):
         raise RefusedError("its storages are not those of its tensors")
     values = {key: _values(file, storages[key], n_bytes) for key in keys}
     return {name: _view(tensor, values[tensor.storage.key], name) for name, tensor in named.items()}
@@ -201,13 +201,17 @@ class Machine:
         elif function == Name(REBUILD_TENSOR) and isinstance(arguments, tuple) and len(arguments) >= 4:
             self.push(checked_tensor(*arguments[:4]))
         else:
-            raise RefusedError(f"it calls {str(getattr(function, 'text', function))[:80]!r}")
+            called = repr(function.text[:80]) if isinstance(function, Name) else "something that is no function"
+            raise RefusedError(f"it calls {called}")
 
     def set_items(self, items: list[Any]) -> None:
-        """Add keys and values to the dict on the stack."""
+        """Add keys and values to the dict on the stack.
+
+        Keys are texts. The hash of a tuple in which a million others are nested would overflow the stack of the process.
+        """
         target = self.stack[-1]
-        if not isinstance(target, dict):
-            raise RefusedError("it sets items of something that is no dict")
+        if not isinstance(target, dict) or not all(isinstance(key, str) for key in items[::2]):
+            raise RefusedError("it sets items of something that is no dict of names")
         target.update(zip(items[::2], items[1::2], strict=True))
 
     def build(self) -> None:

@@ -126,6 +126,22 @@ def test_a_pickle_of_python_objects_is_never_loaded(tmp_path: Path) -> None:
     assert not target.exists()
 
 
+@pytest.mark.slow
+@pytest.mark.alone
+@pytest.mark.parametrize("place", ["key", "function", "storage"])
+def test_a_million_nested_tuples_are_refused(tmp_path: Path, place: str) -> None:
+    """Their hash or their text would overflow the stack of the process."""
+    nested = b")" + b"\x85" * 1_000_000
+    with_tuples, words = {
+        "key": (sound().replace(pickled(["1", "2"]), b"}" + nested + b"Ns"), "no dict of names"),
+        "function": (sound().replace(pickled(["1", "2"]), nested + b")R"), "no function"),
+        "storage": (sound().replace(pickled(["1", "2"]), b"]" + nested + b"a"), "are not those of its tensors"),
+    }[place]
+    assert len(with_tuples) > 1_000_000
+    with pytest.raises(WeightsError, match=words):
+        read(tmp_path, with_tuples)
+
+
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="No such file"):
         read_torch_file(tmp_path / "none.pth")
