@@ -19,15 +19,25 @@ log = logging.getLogger(__name__)
 #: Valid split names, in display order.
 SPLITS = ("train", "validation", "test")
 
-#: Views averaged into the features: the image alone (not written), or the image and its mirror image (backbones/registry.py).
-VIEWS = ("single", "mirrored")
+#: The four views of an image by flips: for each, the steps that make it, ``rows`` or ``columns`` in reverse order.
+_FLIPS: tuple[tuple[str, ...], ...] = ((), ("columns",), ("rows",), ("rows", "columns"))
+
+#: Views averaged into the features, by name: for each view, the steps that turn the image into it. Each step undoes itself;
+#: ``transpose`` exchanges rows and columns. ``single``, the image alone, is not written. The order is part of the format:
+#: neighbours are added first (backbones/registry.py).
+VIEWS: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "single": _FLIPS[:1],
+    "mirrored": _FLIPS[:2],
+    "flips": _FLIPS,
+    "dihedral": (*_FLIPS, *(("transpose", *steps) for steps in _FLIPS)),
+}
 
 #: Projections that turn several pages of a file into one image (images/samples.py).
 PROJECTIONS = ("max", "mean")
 
 #: Fields added after the first release, with the defaults at which they are not written: fingerprints of older recipes stay
 #: the same.
-UNWRITTEN: Mapping[str, Any] = {"quantization": None, "views": VIEWS[0], "page": None, "intensity": None}
+UNWRITTEN: Mapping[str, Any] = {"quantization": None, "views": "single", "page": None, "intensity": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +202,10 @@ class Recipe:
                 raise ValueError(f"{name} must be {wanted.__name__}. Received: {values[name]!r}")
         if "quantization" in values:
             values["quantization"] = Quantization.from_dict(values["quantization"])
-        if "views" in values and values["views"] not in VIEWS[1:]:
-            raise ValueError(f"views, where it is written, is {' or '.join(VIEWS[1:])}. Received: {values['views']!r}")
+        if "views" in values and values["views"] not in tuple(VIEWS)[1:]:
+            raise ValueError(
+                f"views, where it is written, is {' or '.join(tuple(VIEWS)[1:])}. Received: {values['views']!r}"
+            )
         if "page" in values:
             values["page"] = checked_page(values["page"])
         if "intensity" in values:

@@ -1,4 +1,4 @@
-"""Mirrored views of the real network, from images to the exported model."""
+"""Views of the real network, from images to the exported model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 from headstart.backbones import registry
 from headstart.backbones.convnet import Weights
 from headstart.backbones.precision import Device, adds_up_int8, cpu_flags
-from headstart.backbones.registry import MirroredBackbone, build_backbone
+from headstart.backbones.registry import ViewsBackbone, build_backbone, turned
 from headstart.backbones.vgg16 import VGG16
 from headstart.cache.reader import open_cache
 from headstart.errors import RecipeMismatchError
@@ -25,7 +25,7 @@ from headstart.fit import fit_head
 from headstart.heads.catalogue import default_spec
 from headstart.predict import Predictor
 from headstart.runtime import import_keras
-from headstart.types import Backbone, FeatureBatch
+from headstart.types import VIEWS, Backbone, FeatureBatch
 from headstart.verify import verify_cache
 from pictures import class_folders, picture
 
@@ -61,11 +61,14 @@ def test_a_symmetric_image_has_its_own_averages_and_a_symmetric_map(imagenet: We
     near(mirrored, FeatureBatch((single.features + single.features[:, :, ::-1]) / 2, single.pooled))
 
 
-def test_an_image_and_its_mirror_image_have_mirrored_features(imagenet: Weights, images: np.ndarray) -> None:
-    both = backbone(imagenet)
-    seen, turned = both.forward(images), both.forward(images[:, :, ::-1])
-    np.testing.assert_array_equal(turned.features, seen.features[:, :, ::-1])
-    np.testing.assert_array_equal(turned.pooled, seen.pooled)
+@pytest.mark.parametrize("views", ["mirrored", "dihedral"])
+def test_every_view_of_an_image_has_the_same_features_turned(imagenet: Weights, images: np.ndarray, views: str) -> None:
+    together = backbone(imagenet, views)
+    seen = together.forward(images)
+    for steps in VIEWS[views][-1:]:
+        found = together.forward(turned(images, steps))
+        np.testing.assert_array_equal(found.features, turned(seen.features, steps))
+        np.testing.assert_array_equal(found.pooled, seen.pooled)
     single = backbone(imagenet, "single").forward(images)
     assert np.abs(single.features - seen.features).max() > 0.1 * seen.features.max()
 
@@ -92,7 +95,7 @@ def test_bfloat16_is_chosen_by_its_proof(
         monkeypatch.setattr(module, "pick_device", lambda _name: native)
     run = network.Network(ExtractOptions(input_size_px=SIZE, views="mirrored"))
     chosen, reason = run.backbone(None, images, lambda: pytest.fail("no sample is needed"))
-    assert isinstance(chosen, MirroredBackbone)
+    assert isinstance(chosen, ViewsBackbone)
     assert (chosen.recipe.precision, chosen.recipe.views) == ("bfloat16", "mirrored")
     assert "lowest cosine to float32" in reason
 
@@ -102,11 +105,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return class_folders(tmp_path_factory.mktemp("views") / "data", n_per_class=6)
 
 
-@pytest.fixture(scope="module")
-def cache(data: Path, imagenet: Weights) -> Path:
-    output = data.parent / "mirrored.h5"
-    extract_features(data, output, views="mirrored", precision="float32", input_size_px=SIZE, batch_size=8)
+def extracted(data: Path, views: str) -> Path:
+    """A cache of the data in these views, made once."""
+    output = data.parent / f"{views}.h5"
+    if not output.exists():
+        extract_features(data, output, views=views, precision="float32", input_size_px=SIZE, batch_size=8)
     return output
+
+
+@pytest.fixture
+def cache(data: Path, imagenet: Weights) -> Path:
+    return extracted(data, "mirrored")
 
 
 def test_a_cache_grows_and_is_verified_by_its_own_views(tmp_path: Path, imagenet: Weights) -> None:
@@ -136,7 +145,7 @@ def test_int8_is_quantised_and_proven(data: Path, tmp_path: Path, imagenet: Weig
 def test_new_images_are_predicted_in_the_same_views(cache: Path, data: Path, tmp_path: Path) -> None:
     head = fit_head(cache, default_spec("logistic"), output=tmp_path / "head").folder
     predictor = Predictor(head, batch_size=8)
-    assert isinstance(predictor.backbone, MirroredBackbone)
+    assert isinstance(predictor.backbone, ViewsBackbone)
     from_cache, _ = evaluate_head(head, cache)
     from_folder, _ = evaluate_head(head, data, batch_size=8)
     assert from_folder.log_loss == pytest.approx(from_cache.log_loss, abs=1e-3)  # the cache stores float16
@@ -146,10 +155,15 @@ def test_new_images_are_predicted_in_the_same_views(cache: Path, data: Path, tmp
             predictor.bundle.predict_proba([batch], replace(opened.recipe, views="single"))
 
 
-@pytest.mark.parametrize("features", [("flatten",), ("avg", "block4_conv3", "max", "gem")])
-def test_an_exported_model_sees_both_views(cache: Path, data: Path, tmp_path: Path, features: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("views", "features"),
+    [("mirrored", ("flatten",)), ("mirrored", ("avg", "block4_conv3", "max", "gem")), ("dihedral", ("flatten",))],
+)
+def test_an_exported_model_sees_all_views(
+    data: Path, tmp_path: Path, imagenet: Weights, views: str, features: tuple[str, ...]
+) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    head = fit_head(cache, default_spec("ridge", features=features), output=tmp_path / "head").folder
+    head = fit_head(extracted(data, views), default_spec("ridge", features=features), output=tmp_path / "head").folder
     paths = sorted(data.rglob("*.png"))[:5]
     expected = np.stack([p.probabilities for p in Predictor(head, batch_size=8).predict(paths)])
     pixels = np.stack([np.asarray(Image.open(path)) for path in paths])

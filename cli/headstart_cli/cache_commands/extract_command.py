@@ -97,7 +97,11 @@ def extract(
         Model(metavar="HOW", help="keras-bilinear, pillow-antialias, or jpeg-draft, which is fast on large JPEGs."),
     ] = "keras-bilinear",
     views: Annotated[
-        Literal["single", "mirrored"], Model(metavar="HOW", help="single; mirrored: mean with mirror image.")
+        Literal["single", "mirrored", "flips", "dihedral"],
+        Model(
+            metavar="HOW",
+            help="Average: single, mirrored, flips, dihedral.",
+        ),
     ] = "single",
     precision: Annotated[
         Literal["auto", "float32", "bfloat16", "float16", "int8"],

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Collection
+import operator
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +21,9 @@ from headstart.backbones.spec import BackboneSpec
 from headstart.backbones.vgg16 import VGG16
 from headstart.errors import HeadstartError, RecipeMismatchError
 from headstart.runtime import per_second
-from headstart.types import Backbone, FeatureBatch, Recipe
+from headstart.types import VIEWS, Backbone, FeatureBatch, Recipe
+
+T = TypeVar("T")
 
 #: The backbones, by name.
 BACKBONES: dict[str, BackboneSpec] = {
@@ -56,48 +61,70 @@ def check_runnable(recipe: Recipe) -> None:
 
 def in_views(backbone: Backbone, views: str) -> Backbone:
     """Return a backbone for these views of each image (``types.VIEWS``), from one for single views."""
-    return MirroredBackbone(backbone) if views == "mirrored" else backbone
+    return backbone if views == "single" else ViewsBackbone(backbone, views)
 
 
-class MirroredBackbone(Backbone):
-    """A backbone whose features are the mean of those of an image and of its mirror image.
+class ViewsBackbone(Backbone):
+    """A backbone whose features are the mean over several views of an image, by the name of the views in ``types.VIEWS``.
 
-    Both go through the network in one pass, so that a batch has half as many images and takes as long.
+    All views go through the network together, so that a batch has as many times fewer images and takes as long.
     """
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: Backbone, views: str) -> None:
         self._backbone = backbone
-        self.recipe = replace(backbone.recipe, views="mirrored")
+        self.recipe = replace(backbone.recipe, views=views)
         self.device = backbone.device
 
     @property
     def batch_size(self) -> int:
-        """Images that fill a forward pass together with their mirror images."""
-        return max(1, self._backbone.batch_size // 2)
+        """Images that fill a forward pass with all their views."""
+        return max(1, self._backbone.batch_size // len(VIEWS[self.recipe.views]))
 
     def forward(self, images: NDArray[np.uint8]) -> FeatureBatch:
-        return mean_of_views(self._backbone.forward(with_mirror_images(images)))
+        return mean_of_views(self._backbone.forward(all_views(images, self.recipe.views)), self.recipe.views)
 
     def start(self, images: NDArray[np.uint8]) -> Callable[[], FeatureBatch]:
-        fetch = self._backbone.start(with_mirror_images(images))
-        return lambda: mean_of_views(fetch())
+        fetch = self._backbone.start(all_views(images, self.recipe.views))
+        return lambda: mean_of_views(fetch(), self.recipe.views)
 
 
-def with_mirror_images(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return images of shape (n_images, height, width, 3) followed by their mirror images."""
-    return np.concatenate([images, images[:, :, ::-1]])
+#: Step of a view → what it does to images or maps of shape (n_images, height, width, n_channels).
+STEPS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    "columns": lambda maps: maps[:, :, ::-1],
+    "rows": lambda maps: maps[:, ::-1],
+    "transpose": lambda maps: maps.swapaxes(1, 2),
+}
 
 
-def mean_of_views(both: FeatureBatch) -> FeatureBatch:
-    """Return the mean of the features of images and of the mirror images after them, whose maps are turned back.
+def turned(maps: NDArray[Any], steps: Iterable[str]) -> NDArray[Any]:
+    """Return images or maps of shape (n_images, height, width, n_channels) after these steps."""
+    return reduce(lambda values, step: STEPS[step](values), steps, maps)
 
-    In float32, in which the order of the two makes no difference.
+
+def all_views(images: NDArray[np.uint8], views: str) -> NDArray[np.uint8]:
+    """Return images of shape (n_images, size, size, 3) in the first view, then all in the second, and so on."""
+    return np.concatenate([turned(images, steps) for steps in VIEWS[views]])
+
+
+def mean_of_views(seen: FeatureBatch, views: str) -> FeatureBatch:
+    """Return the mean, in float32, of the features of :func:`all_views`, whose maps are turned back."""
+    n_views = len(VIEWS[views])
+    maps = [
+        turned(part, steps[::-1]) for part, steps in zip(np.split(seen.features, n_views), VIEWS[views], strict=True)
+    ]
+    scale = np.float32(1 / n_views)
+    features, pooled = pairwise_sum(maps) * scale, pairwise_sum(np.split(seen.pooled, n_views)) * scale
+    return FeatureBatch(np.ascontiguousarray(features), pooled, seen.pooled_column_layer)
+
+
+def pairwise_sum(parts: Sequence[T], add: Callable[[T, T], T] = operator.add) -> T:
+    """Return the sum of two, four or eight parts: neighbours are added, then the sums of neighbours.
+
+    With the order in ``types.VIEWS`` a flipped or turned image has the same pairs, so that rounding is the same too.
     """
-    n_images = len(both) // 2
-    maps, mirrored = both.features[:n_images], both.features[n_images:, :, ::-1]
-    half = np.float32(0.5)
-    pooled = (both.pooled[:n_images] + both.pooled[n_images:]) * half
-    return FeatureBatch((maps + mirrored) * half, pooled, both.pooled_column_layer)
+    while len(parts) > 1:
+        parts = [add(*pair) for pair in zip(parts[::2], parts[1::2], strict=True)]
+    return parts[0]
 
 
 #: Engines that compute on the CPU alone, with the types that they are the fastest in there (decision 0003).
@@ -172,7 +199,7 @@ def build_backbone(
     weights : str, Path or Weights, optional
         Name of published weights, a file, or loaded weights; the default is the first published weights.
     batch_size : int, optional
-        Images per forward pass, mirror images included; the default fits the device.
+        Images per forward pass, of which each view is one; the default fits the device.
     device : str
         ``auto``, ``cpu`` or ``gpu:N``; int8 runs on the CPU only.
 

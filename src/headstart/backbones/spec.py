@@ -145,7 +145,7 @@ class BackboneSpec:
                 f"The input of {self.name} is at least {self.min_input_size_px} pixels wide. Received: {size}."
             )
         check_choice("storage type", storage, ("float16", "float32"))
-        check_choice("views", views, VIEWS)
+        check_choice("views", views, tuple(VIEWS))
         try:
             page = None if page in {None, 1} else checked_page(page)
             intensity = None if intensity is None else checked_intensity(intensity)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from headstart.backbones.convnet import ConvNet, Weights
 from headstart.backbones.keras_applications import APPLICATIONS, application_model
-from headstart.backbones.registry import backbone_spec, check_runnable
+from headstart.backbones.registry import backbone_spec, check_runnable, pairwise_sum
 from headstart.backbones.tensorflow import build_model
 from headstart.bundles.bundle import Bundle, load_bundle
 from headstart.errors import HeadstartError
@@ -23,6 +24,7 @@ from headstart.heads.head_specs import GEM_POWER
 from headstart.heads.transforms import corners
 from headstart.runtime import import_keras
 from headstart.storage.publishing import writing
+from headstart.types import VIEWS
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,17 +162,32 @@ def _build_classifier(request: Request) -> Any:
 
 def _layer_outputs(request: Request, pixels: Any) -> dict[str, Any]:
     """Return the outputs of the stored and pooled layers by name, averaged over the recipe's views."""
-    recipe, ops = request.bundle.recipe, import_keras().ops
+    recipe = request.bundle.recipe
     exact, network = replace(recipe, precision="float32"), request.network
     if network is None:
         backbone = application_model(APPLICATIONS[recipe.backbone], exact, request.weights)
     else:
         backbone = build_model(exact, request.weights, network)
-    outputs = backbone(pixels)
-    if recipe.views == "mirrored":
-        mirrored = [ops.flip(output, axis=2) for output in backbone(ops.flip(pixels, axis=2))]
-        outputs = [(seen + turned) / 2 for seen, turned in zip(outputs, mirrored, strict=True)]
+    outputs = backbone(pixels) if recipe.views == "single" else _mean_of_views(backbone, pixels, VIEWS[recipe.views])
     return dict(zip((recipe.layer, *recipe.pooled_layers), outputs, strict=True))
+
+
+def _mean_of_views(backbone: Any, pixels: Any, views: Sequence[Sequence[str]]) -> list[Any]:
+    """Return the outputs of a backbone averaged over views of the images, after turning them back."""
+    seen = [[_turned(output, steps[::-1]) for output in backbone(_turned(pixels, steps))] for steps in views]
+    return [pairwise_sum(parts) / len(views) for parts in zip(*seen, strict=True)]
+
+
+def _turned(maps: Any, steps: Iterable[str]) -> Any:
+    """Return images or maps, channels last, after the steps of a view (``types.VIEWS``)."""
+    ops = import_keras().ops
+    for step in steps:
+        maps = (
+            ops.swapaxes(maps, 1, 2)
+            if step == "transpose"
+            else ops.flip(maps, axis=("rows", "columns").index(step) + 1)
+        )
+    return maps
 
 
 def _preprocess(images: Any, request: Request) -> Any:

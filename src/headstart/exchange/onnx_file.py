@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ import numpy as np
 
 from headstart.backbones.convnet import IMAGES, Addition, ConvNet, Convolution, Weights
 from headstart.backbones.convnet import Layer as NetworkLayer
+from headstart.backbones.registry import pairwise_sum
 from headstart.errors import HeadstartError, MissingExtraError
 from headstart.exchange.keras_file import Request, open_request
 from headstart.heads.base import Layer
 from headstart.heads.head_specs import GEM_POWER, POOLINGS
 from headstart.heads.transforms import corners
 from headstart.storage.publishing import published_bytes
+from headstart.types import VIEWS
 
 #: Versions of operators and file format supported by every runtime since 2023
 #: (https://github.com/onnx/onnx/blob/main/docs/Versioning.md).
@@ -112,16 +115,25 @@ def _blend(graph: Graph, start: str, end: str, weight: str) -> str:
     return graph.add("Add", graph.add("Mul", graph.add("Sub", end, start), weight), start)
 
 
-def mirror(graph: Graph, maps: str) -> str:
-    """Reverse the columns of maps, channels first."""
-    return cut(graph, maps, graph.constant([-1], np.int64), graph.constant([-BEYOND], np.int64), axis=3, step=-1)
+def turned(graph: Graph, maps: str, steps: Iterable[str]) -> str:
+    """Add the steps of a view (``types.VIEWS``) to maps, channels first."""
+    for step in steps:
+        if step == "transpose":
+            maps = graph.add("Transpose", maps, perm=[0, 1, 3, 2])
+        else:
+            start, end = (graph.constant([number], np.int64) for number in (-1, -BEYOND))
+            maps = cut(graph, maps, start, end, axis={"rows": 2, "columns": 3}[step], step=-1)
+    return maps
 
 
-def mean_of_views(graph: Graph, maps: str, n_images: str) -> str:
-    """Average the maps of some images with the mirrored maps of their mirror images, which follow them in the batch."""
-    start, end = (graph.constant([value], np.int64) for value in (0, BEYOND))
-    seen, mirrored = cut(graph, maps, start, n_images, axis=0), cut(graph, maps, n_images, end, axis=0)
-    return graph.add("Mul", graph.add("Add", seen, mirror(graph, mirrored)), graph.constant(0.5))
+def mean_of_views(graph: Graph, maps: str, n_images: str, views: str) -> str:
+    """Average the maps of some images over their views, which follow one another in the batch, after turning them back."""
+    parts = []
+    for i, steps in enumerate(VIEWS[views]):
+        start, end = (graph.add("Mul", n_images, graph.constant([number], np.int64)) for number in (i, i + 1))
+        parts.append(turned(graph, cut(graph, maps, start, end, axis=0), steps[::-1]))
+    total = pairwise_sum(parts, partial(graph.add, "Add"))
+    return graph.add("Mul", total, graph.constant(1 / len(parts)))
 
 
 def cut(graph: Graph, value: str, start: str, end: str, *, axis: int, step: int = 1) -> str:
@@ -209,10 +221,10 @@ def _layer_outputs(graph: Graph, pixels: str, request: Request) -> Mapping[str, 
     needed = sorted({recipe.layer if name in POOLINGS else name for name in spec.features})
     if recipe.views == "single":
         return _backbone(graph, pixels, needed, request)
-    both = graph.add("Concat", pixels, mirror(graph, pixels), axis=0)
+    seen = graph.add("Concat", *(turned(graph, pixels, steps) for steps in VIEWS[recipe.views]), axis=0)
     n_images = graph.add("Shape", pixels, end=1)
-    outputs = _backbone(graph, both, needed, request)
-    return {name: mean_of_views(graph, output, n_images) for name, output in outputs.items()}
+    outputs = _backbone(graph, seen, needed, request)
+    return {name: mean_of_views(graph, output, n_images, recipe.views) for name, output in outputs.items()}
 
 
 def _backbone(graph: Graph, value: str, needed: Collection[str], request: Request) -> Mapping[str, str]:

@@ -44,7 +44,7 @@ class ExtractOptions:
     compression : str
         ``zstd``, ``gzip`` or ``none``.
     batch_size : int, optional
-        Images per forward pass, mirror images included; the default fits the device.
+        Images per forward pass, of which each view is one; the default fits the device.
     device : str
         ``auto``, every GPU or else the CPU; ``cpu`` or ``gpu:N``; or several with commas between, as ``gpu:0,gpu:1``.
     decode_threads : int

@@ -11,13 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headstart.backbones import registry
+from headstart.backbones.registry import all_views
 from headstart.errors import HeadstartError, MissingExtraError
 from headstart.exchange import export_model
-from headstart.exchange.onnx_file import Graph, activate, as_float, linear_resize, mean_of_views, mirror
+from headstart.exchange.onnx_file import Graph, activate, as_float, linear_resize, mean_of_views, turned
 from headstart.heads.base import Layer
 from headstart.heads.head_specs import ACTIVATIONS
 from headstart.images.resize import keras_bilinear
 from headstart.runtime import import_keras
+from headstart.types import VIEWS, FeatureBatch
 
 pytestmark = pytest.mark.slow
 
@@ -70,17 +73,19 @@ def test_what_is_not_known_is_refused_not_left_out() -> None:
         activate(Graph(), layer, "images")
 
 
-def test_the_mean_of_two_views_turns_the_second_back() -> None:
-    graph, lopsided = Graph(), np.arange(1, 5, dtype=np.float32)
+@pytest.mark.parametrize("views", list(VIEWS)[1:])
+def test_the_mean_over_views_is_that_of_the_backbones(views: str) -> None:
+    graph, lopsided = Graph(), np.arange(16, dtype=np.float32).reshape(4, 4) / np.float32(3)
     pixels = graph.add("Transpose", as_float(graph, "images"), perm=[0, 3, 1, 2])
-    both = graph.add("Concat", pixels, mirror(graph, pixels), axis=0)
-    maps = graph.add("Mul", both, graph.constant(lopsided))
-    mean = mean_of_views(graph, maps, graph.add("Shape", pixels, end=1))
+    seen = graph.add("Concat", *(turned(graph, pixels, steps) for steps in VIEWS[views]), axis=0)
+    maps = graph.add("Mul", seen, graph.constant(lopsided))
+    mean = mean_of_views(graph, maps, graph.add("Shape", pixels, end=1), views)
     graph.add("Flatten", mean, axis=1, name="probabilities")
-    images = np.random.default_rng(0).integers(0, 256, (3, 2, 4, 3), np.uint8)
-    (found,) = session(graph.to_bytes(24, description="", metadata={})).run(None, {"images": images})
-    expected = images.transpose(0, 3, 1, 2) * (lopsided + lopsided[::-1]) / 2
-    np.testing.assert_array_equal(found, expected.reshape(3, -1))
+    images = np.random.default_rng(0).integers(0, 256, (3, 4, 4, 3), np.uint8)
+    (found,) = session(graph.to_bytes(48, description="", metadata={})).run(None, {"images": images})
+    features = all_views(images, views) * lopsided[..., None]
+    expected = registry.mean_of_views(FeatureBatch(features, np.empty((len(features), 0), np.float32)), views).features
+    np.testing.assert_array_equal(found, expected.transpose(0, 3, 1, 2).reshape(3, -1))
 
 
 def test_metadata_are_in_the_file() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
 from caches import everything
 from fakes import FakeBackbone, FakeNetwork
-from headstart.backbones.registry import MirroredBackbone
+from headstart.backbones.registry import ViewsBackbone
 from headstart.cache.reader import open_cache
 from headstart.errors import RecipeMismatchError
 from headstart.exchange.merge_caches import merge_caches
@@ -19,7 +20,9 @@ from headstart.extract.options import ExtractOptions
 from headstart.extract.run import extract_features
 from headstart.extract.summary import ExtractionSummary
 from headstart.repair import repair_cache
+from headstart.types import VIEWS
 from headstart.verify import verify_cache
+from headstart_cli.cache_commands import extract_command
 from pictures import class_folders, picture
 
 pytestmark = pytest.mark.slow
@@ -33,7 +36,12 @@ class MirroredNetwork(FakeNetwork):
     def __init__(self) -> None:
         super().__init__()
         self.inner = self.made
-        self.made = MirroredBackbone(self.inner)  # type: ignore[assignment]
+        self.made = ViewsBackbone(self.inner, "mirrored")  # type: ignore[assignment]
+
+
+def test_the_command_line_offers_all_views() -> None:
+    annotation = get_type_hints(extract_command.extract, include_extras=True)["views"]
+    assert get_args(get_args(annotation)[0]) == tuple(VIEWS)
 
 
 @pytest.fixture
@@ -81,10 +89,10 @@ def test_a_forecast_is_of_images(data: Path, tmp_path: Path, monkeypatch: pytest
 
 
 def test_more_is_expected_of_the_disk(data: Path, tmp_path: Path) -> None:
-    sizes = (bytes_per_row(Network(ExtractOptions(views=v)).wanted(None), "zstd", []) for v in ("single", "mirrored"))
-    (single, _), (mirrored, reason) = sizes
-    assert single < mirrored < 2 * single
-    assert "in a fifth" in reason
+    sizes = [bytes_per_row(Network(ExtractOptions(views=views)).wanted(None), "zstd", []) for views in VIEWS]
+    assert [size for size, _ in sizes] == sorted(size for size, _ in sizes)
+    assert sizes[0][0] < sizes[1][0] < sizes[-1][0] < 3 * sizes[0][0]
+    assert "in a fifth" in sizes[1][1]
 
 
 def test_it_grows_by_the_same_recipe_and_no_other(cache: Path, data: Path, tmp_path: Path) -> None:
@@ -102,7 +110,7 @@ def test_it_grows_by_the_same_recipe_and_no_other(cache: Path, data: Path, tmp_p
 
 
 def test_its_rows_are_computed_again_by_its_recipe(cache: Path, data: Path) -> None:
-    found = verify_cache(cache, data, backbone=MirroredBackbone(FakeBackbone()))
+    found = verify_cache(cache, data, backbone=ViewsBackbone(FakeBackbone(), "mirrored"))
     assert (found.findings, found.n_recomputed) == ((), N_IMAGES)
     with pytest.raises(RecipeMismatchError, match="views: mirrored ≠ single"):
         verify_cache(cache, data, backbone=FakeBackbone())
@@ -115,9 +123,9 @@ def test_damaged_rows_are_repaired(cache: Path, data: Path) -> None:
     damaged = bytearray(before)
     damaged[before.index(chunk) + len(chunk) // 2] ^= 8
     cache.write_bytes(damaged)
-    done = repair_cache(cache, data, backbone=MirroredBackbone(FakeBackbone()))
+    done = repair_cache(cache, data, backbone=ViewsBackbone(FakeBackbone(), "mirrored"))
     assert done.images == ("ant/003.png",)
-    assert verify_cache(cache, data, backbone=MirroredBackbone(FakeBackbone())).findings == ()
+    assert verify_cache(cache, data, backbone=ViewsBackbone(FakeBackbone(), "mirrored")).findings == ()
 
 
 def test_caches_of_other_views_are_not_merged(cache: Path, data: Path, tmp_path: Path) -> None:
