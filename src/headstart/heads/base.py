@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from headstart.errors import DataError
 
@@ -81,6 +82,39 @@ def encode(y: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
     return classes, indices.astype(np.int64)
 
 
+def weighted_rows(X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, NDArray[np.float64] | None]:
+    """Return rows, labels and weights, float64, without the rows of weight 0, which no head is fitted on.
+
+    None for no weights. Raises ValueError if a weight is negative or not finite, or there is not one for each row, and
+    DataError if all are 0.
+    """
+    if sample_weight is None:
+        return X, y, None
+    weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    used = weights > 0
+    if not used.any():
+        raise DataError("A classifier needs rows of at least two classes. Received: only rows of weight 0.")
+    return (X, y, weights) if used.all() else (X[used], y[used], weights[used])
+
+
+def row_weights(class_weight: Any, y: Any, sample_weight: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+    """Return the weight of each row in a loss, shape (n_samples,): its own, by default 1, times that of its class.
+
+    ``class_weight`` is as in scikit-learn; by ``balanced``, the rows of each class weigh the same together.
+    """
+    weights = np.ones(len(y)) if sample_weight is None else sample_weight
+    if class_weight is None:
+        return weights
+    classes, codes = np.unique(y, return_inverse=True)
+    if isinstance(class_weight, str) and class_weight == "balanced":
+        sums = np.bincount(codes, weights)
+        by_class = sums.sum() / (len(sums) * sums)
+    else:
+        by_class = compute_class_weight(class_weight, classes=classes, y=y)
+    weighted: NDArray[np.float64] = weights * by_class[codes]
+    return weighted
+
+
 def hold_out(codes: NDArray[np.int64], fraction: float, *, seed: int, least: int = 0) -> NDArray[np.int64]:
     """Return rows to hold out, ascending: a fraction of each class, ``least`` at least, but never all of a class."""
     order = np.random.default_rng(seed).permutation(len(codes))
@@ -91,7 +125,10 @@ def hold_out(codes: NDArray[np.int64], fraction: float, *, seed: int, least: int
 
 
 def fit_temperature(
-    scores: NDArray[np.float64], labels: NDArray[np.int64], weights: NDArray[np.float64] | None = None
+    scores: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    weights: NDArray[np.float64] | None = None,
+    counts: NDArray[np.float64] | None = None,
 ) -> float:
     """Return the temperature ``t`` for which ``softmax(scores / t)``, or its mean over views, has the smallest log-loss.
 
@@ -100,16 +137,18 @@ def fit_temperature(
     best temperature too, and no class of a new row gets probability 0 for want of mistakes.
 
     ``scores`` are those of rows that the model was not fitted on, shape (n_samples, n_classes) or (n_samples, n_views,
-    n_classes); ``labels`` the columns of the true classes, and ``weights`` those of the rows, shape (n_samples,).
+    n_classes); ``labels`` the columns of the true classes, ``weights`` those of the rows in the loss, and ``counts`` how many
+    rows each stands for (its sample weight, by default 1), shape (n_samples,).
     """
     if scores.ndim == 2:
         scores = scores[:, None]
     n_samples, n_views, n_classes = scores.shape
     centred = scores - scores.mean(axis=-1, keepdims=True)
-    spread = float(np.sqrt(np.mean(centred**2)))
+    squares = centred**2 if counts is None else np.average(centred**2, axis=0, weights=counts)
+    spread = float(np.sqrt(np.mean(squares)))
     if not spread > 0:  # no score, no row: any temperature gives the same probabilities
         return 1.0
-    others = 1.0 / (n_samples + n_classes)
+    others = 1.0 / ((n_samples if counts is None else counts.sum()) + n_classes)
     targets = np.full((n_samples, n_classes), others)
     targets[np.arange(n_samples), labels] = 1.0 - others * (n_classes - 1)
     if weights is not None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 from sklearn.utils.validation import validate_data
 
-from headstart.heads.base import Head, Layer, encode, fit_temperature, softmax_layer
+from headstart.heads.base import Head, Layer, encode, fit_temperature, softmax_layer, weighted_rows
 from headstart.heads.fitting.row_space import blocks
 from headstart.heads.out_of_core import dense
 
@@ -41,23 +41,33 @@ class ClassMeanHead(Head):
     def __init__(self, shrinkage: float = 0.5) -> None:
         self.shrinkage = shrinkage
 
-    def fit(self, X: Any, y: Any) -> ClassMeanHead:
-        """Fit on rows of features, an array or CSR matrix of shape (n_samples, n_features), and their labels."""
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> ClassMeanHead:
+        """Fit on rows of features, an array or CSR matrix of shape (n_samples, n_features), with labels and weights.
+
+        A row of weight n counts as n rows in mean and variance.
+        """
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=(np.float64, np.float32))
+        X, y, given = weighted_rows(X, y, sample_weight)
         self.classes_, labels = encode(y)
-        counts = np.bincount(labels).astype(np.float64)
-        self.means_ = np.zeros((len(counts), X.shape[1]))
+        weights = np.ones(len(labels)) if given is None else given
+        totals = np.bincount(labels, weights).astype(np.float64)
+        self.means_ = np.zeros((len(totals), X.shape[1]))
         for rows in blocks(*X.shape):
-            members = labels[rows] == np.arange(len(counts))[:, None]
-            self.means_ += (members / counts[:, None]) @ _wide(X[rows])
-        squares = sum(((_wide(X[rows]) - self.means_[labels[rows]]) ** 2).sum(axis=0) for rows in blocks(*X.shape))
-        self.variances_ = self._shrink(np.atleast_2d(squares), len(labels) - len(counts))[0]
-        self.temperature_ = self._choose_temperature(X, labels, counts, np.asarray(squares))
+            members = (labels[rows] == np.arange(len(totals))[:, None]) * weights[rows]
+            self.means_ += (members / totals[:, None]) @ _wide(X[rows])
+        squares = np.zeros(X.shape[1])
+        for rows in blocks(*X.shape):
+            squares += weights[rows] @ (_wide(X[rows]) - self.means_[labels[rows]]) ** 2
+        self.variances_ = self._shrink(squares[None], totals.sum() - len(totals))[0]
+        self.temperature_ = self._choose_temperature(X, labels, totals, squares, weights)
         return self
 
-    def _shrink(self, squares: NDArray[np.float64], freedom: int) -> NDArray[np.float64]:
-        """Return variances, shape as ``squares``: sums of squares within classes, one set in each row."""
-        variances = squares / max(freedom, 1)
+    def _shrink(self, squares: NDArray[np.float64], freedom: Any) -> NDArray[np.float64]:
+        """Return variances, shape as ``squares``: sums of squares within classes, one set in each row.
+
+        ``freedom`` is the weight of the rows less the number of classes, one for all or one for each row.
+        """
+        variances = squares / np.maximum(freedom, 1.0)
         shrunk: NDArray[np.float64] = (
             self.shrinkage * variances.mean(axis=1, keepdims=True) + (1 - self.shrinkage) * variances
         )
@@ -65,34 +75,43 @@ class ClassMeanHead(Head):
         return np.where(shrunk > 0, shrunk, 1.0)
 
     def _choose_temperature(
-        self, X: Any, labels: NDArray[np.int64], counts: NDArray[np.float64], squares: NDArray[np.float64]
+        self,
+        X: Any,
+        labels: NDArray[np.int64],
+        totals: NDArray[np.float64],
+        squares: NDArray[np.float64],
+        weights: NDArray[np.float64],
     ) -> float:
-        """Return the temperature by the scores of left-out rows; a row that is all its class cannot be left out."""
-        useful = np.flatnonzero(counts[labels] > 1)
+        """Return the temperature by the scores of left-out rows; a row that is all its class cannot be left out.
+
+        Of a row of weight n, one of n rows is left out.
+        """
+        left_out = np.minimum(weights, 1.0)
+        useful = np.flatnonzero(totals[labels] > left_out)
         if not len(useful):
             warnings.warn("Each class has one image: the probabilities are not calibrated.", stacklevel=3)
             return 1.0
         scores = np.concatenate(
             [
-                self._left_out(_wide(X[useful[part]]), labels[useful[part]], counts, squares, len(labels))
-                for part in blocks(len(useful), X.shape[1])
+                self._left_out(_wide(X[rows]), labels[rows], totals, squares, left_out[rows])
+                for rows in (useful[part] for part in blocks(len(useful), X.shape[1]))
             ]
         )
-        return fit_temperature(scores, labels[useful])
+        return fit_temperature(scores, labels[useful], weights[useful], weights[useful])
 
     def _left_out(
         self,
         X: NDArray[np.float64],
         labels: NDArray[np.int64],
-        counts: NDArray[np.float64],
+        totals: NDArray[np.float64],
         squares: NDArray[np.float64],
-        n_samples: int,
+        left_out: NDArray[np.float64],
     ) -> NDArray[np.float64]:
-        """Return the scores of rows by means and variances without each of them."""
-        share = counts[labels] / (counts[labels] - 1)
+        """Return the scores of rows by means and variances without each of them, or some of its weight, ``left_out``."""
+        share = totals[labels] / (totals[labels] - left_out)
         deviations = X - self.means_[labels]
-        without = np.maximum(squares - share[:, None] * deviations**2, 0.0)
-        variances = self._shrink(without, n_samples - 1 - len(counts))
+        without = np.maximum(squares - (left_out * share)[:, None] * deviations**2, 0.0)
+        variances = self._shrink(without, (totals.sum() - len(totals) - left_out)[:, None])
         scores = _distances(X, self.means_, variances)
         own = ((share[:, None] * deviations) ** 2 / variances).sum(axis=1)
         scores[np.arange(len(X)), labels] = own

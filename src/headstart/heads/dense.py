@@ -13,11 +13,10 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import StratifiedKFold
 from sklearn.utils import check_random_state
-from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from headstart.errors import DataError, ParameterError
-from headstart.heads.base import Head, Layer, encode, fit_temperature, hold_out
+from headstart.heads.base import Head, Layer, encode, fit_temperature, hold_out, row_weights, weighted_rows
 from headstart.heads.catalogue import HEAD_TYPES
 from headstart.heads.fitting.dense_training import (
     Descent,
@@ -117,8 +116,8 @@ class DenseHead(Head):
         self.class_weight = class_weight
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any, X_val: Any = None, y_val: Any = None) -> DenseHead:
-        """Train on rows of features, shape (n_samples, n_features), computed in float32, and their labels.
+    def fit(self, X: Any, y: Any, X_val: Any = None, y_val: Any = None, sample_weight: Any = None) -> DenseHead:
+        """Train on rows of features, shape (n_samples, n_features), computed in float32, with their labels and weights.
 
         ``X_val`` and ``y_val`` are Keras' ``validation_data``: rows that are not trained on, whose loss and accuracy after
         each epoch are in ``history_``, and by which ``early_stopping`` goes. Scale them as ``X``.
@@ -128,21 +127,22 @@ class DenseHead(Head):
         range of float32.
         """
         X, y = validate_data(self, X, y, dtype=np.float32)
+        X, y, counts = weighted_rows(X, y, sample_weight)
         codes, seed = self._start(X.shape[1], y)
         if X_val is not None and y_val is not None:
             train, watched = np.arange(len(X)), self._given(X_val, y_val)
         else:
             train, held_out = self._divide(codes, seed)
             watched = [(X[held_out], codes[held_out])] if len(held_out) else []
-        weights = self._weights(y)
+        weights = row_weights(self.class_weight, y, counts).astype(np.float32)
         data = (as_views(X, self.views), codes.astype(np.int32).repeat(self.views), weights.repeat(self.views))
         run_epoch = compile_epoch(self.network_, self._descent(len(train)), data)
         self._finish(run_epoch, train, watched, seed, float(weights.mean()))
         if self.cv:
-            self._temper(X, y, codes, weights, seed)
+            self._temper(X, y, codes, weights, counts, seed)
         return self
 
-    def fit_rows(self, rows: Rows, y: Any) -> DenseHead:
+    def fit_rows(self, rows: Rows, y: Any, sample_weight: Any = None) -> DenseHead:
         """Train as :meth:`fit` does, on scaled rows that are taken a batch at a time, in another random order in each epoch.
 
         Raises ParameterError too if a temperature is asked for, which takes rows in memory.
@@ -155,7 +155,7 @@ class DenseHead(Head):
         self.n_features_in_ = rows.shape[1]
         codes, seed = self._start(rows.shape[1], y)
         train, held_out = self._divide(codes, seed)
-        weights = self._weights(y)
+        weights = row_weights(self.class_weight, y, sample_weight).astype(np.float32)
 
         def take(numbers: NDArray[np.int32]) -> NDArray[np.float32]:
             row, view = np.divmod(numbers.astype(np.int64), self.views)
@@ -216,10 +216,6 @@ class DenseHead(Head):
             )
         return np.setdiff1d(np.arange(len(codes)), held_out), held_out
 
-    def _weights(self, y: Any) -> NDArray[np.float32]:
-        weights: NDArray[np.float32] = compute_sample_weight(self.class_weight, y).astype(np.float32)
-        return weights
-
     def _finish(
         self, run_epoch: EpochRunner, train: NDArray[np.intp], watched: Watched, seed: int, mean_weight: float
     ) -> DenseHead:
@@ -239,7 +235,13 @@ class DenseHead(Head):
         return self
 
     def _temper(
-        self, X: NDArray[np.float32], y: Any, codes: NDArray[np.intp], weights: NDArray[np.float32], seed: int
+        self,
+        X: NDArray[np.float32],
+        y: Any,
+        codes: NDArray[np.intp],
+        weights: NDArray[np.float32],
+        counts: NDArray[np.float64] | None,
+        seed: int,
     ) -> None:
         """Divide the scores by the temperature that heads without a fold each have on it (Guo et al., ICML 2017)."""
         n_folds = min(self.cv, int(np.bincount(codes).min()))
@@ -249,10 +251,11 @@ class DenseHead(Head):
             )
         scores = np.empty((len(X), self.views, len(self.classes_)))
         for train, test in StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(X, codes):
-            head = clone(self).set_params(cv=0, random_state=seed).fit(X[train], y[train])
+            own = None if counts is None else counts[train]
+            head = clone(self).set_params(cv=0, random_state=seed).fit(X[train], y[train], sample_weight=own)
             predicted = probabilities(head.network_, as_views(X[test], self.views))
             scores[test] = np.log(np.maximum(predicted, TINY)).reshape(len(test), self.views, -1)
-        self.temperature_ = fit_temperature(scores, codes, weights.astype(np.float64))
+        self.temperature_ = fit_temperature(scores, codes, weights.astype(np.float64), counts)
         *before, kernel, bias = self.network_.get_weights()
         self.network_.set_weights([*before, kernel / self.temperature_, bias / self.temperature_])
 

@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils.validation import validate_data
 
-from headstart.heads.base import Layer, LinearHead, encode, softmax_layer
+from headstart.heads.base import Layer, LinearHead, encode, row_weights, softmax_layer, weighted_rows
 from headstart.heads.catalogue import MAX_RANK
 from headstart.heads.fitting.linear_solvers import (
     Deviance,
@@ -58,10 +57,9 @@ class LinearClassifier(LinearHead):
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> LinearClassifier:
         """Fit on rows of features, an array or CSR matrix of shape (n_samples, n_features), with labels and weights."""
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=(np.float64, np.float32))
+        X, y, weights = weighted_rows(X, y, sample_weight)
         self.classes_, codes = encode(y)
-        weights = _check_sample_weight(sample_weight, X, dtype=np.float64)
-        by_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
-        loss = self._loss(codes, len(self.classes_), weights * by_class[codes])
+        loss = self._loss(codes, len(self.classes_), row_weights(self.class_weight, y, weights))
         space = row_space(X, centred=not loss.penalised_intercept) if self.reduce else no_space(X)
         solution = self._solve(space.rows, loss)
         self.coef_ = space.to_features(solution.weights)
@@ -104,11 +102,11 @@ class LogisticHead(LinearClassifier):
         self.tol = tol
         self.max_iter = max_iter
 
-    def fit_rows(self, rows: Rows, y: NDArray[Any]) -> LogisticHead:
+    def fit_rows(self, rows: Rows, y: NDArray[Any], sample_weight: Any = None) -> LogisticHead:
         """Fit on scaled rows that are taken block by block: the same objective, to ``GRADIENT_TOLERANCE``."""
         self.classes_, codes = encode(y)
         self.n_features_in_ = rows.shape[1]
-        loss = Deviance(codes, len(self.classes_), compute_sample_weight(self.class_weight, y))
+        loss = Deviance(codes, len(self.classes_), row_weights(self.class_weight, y, sample_weight))
         solution = solve_by_blocks(rows, loss, self.C, self.max_iter)
         self.coef_, self.intercept_ = np.ascontiguousarray(solution.weights.T), solution.intercept
         self.n_iter_ = solution.n_iter

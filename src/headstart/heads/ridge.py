@@ -10,11 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, sparse
 from scipy.special import softmax
-from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import validate_data
 
 from headstart.errors import DataError
-from headstart.heads.base import Layer, LinearHead, both_sides, encode, fit_temperature, hold_out, softmax_layer
+from headstart.heads.base import (
+    Layer,
+    LinearHead,
+    both_sides,
+    encode,
+    fit_temperature,
+    hold_out,
+    row_weights,
+    softmax_layer,
+    weighted_rows,
+)
 from headstart.heads.fitting.row_space import Centred
 from headstart.heads.out_of_core import MAX_PASSES, Rows, of_blocks, solver_bytes, warn_unfinished
 
@@ -39,7 +48,12 @@ class RidgePath:
 
 
 def ridge_path(
-    X: Any, targets: NDArray[np.float64], alphas: Sequence[float], *, weights: NDArray[np.float64] | None = None
+    X: Any,
+    targets: NDArray[np.float64],
+    alphas: Sequence[float],
+    *,
+    weights: NDArray[np.float64] | None = None,
+    counts: NDArray[np.float64] | None = None,
 ) -> RidgePath:
     """Return the ridge solutions for every ``alpha``, by one eigendecomposition in float64.
 
@@ -48,7 +62,8 @@ def ridge_path(
     Wahba, "Smoothing noisy data with spline functions", 1979; Golub, Heath & Wahba, Technometrics 21, 1979.
 
     ``X`` is an array or a CSR matrix of shape (n_samples, n_features), ``targets`` has shape (n_samples, n_targets), and
-    ``weights``, of the rows' squared residuals, shape (n_samples,).
+    ``weights``, of the rows' squared residuals, all above 0, shape (n_samples,). Of a row that stands for several
+    (``counts``, its sample weight), one is left out, as if each of them were a row of its own.
     """
     weights = np.ones(len(targets)) if weights is None else weights
     rows = Centred(X, weights)
@@ -57,9 +72,9 @@ def ridge_path(
     values, vectors, scores = decompose(rows)
     moments = scores.T @ wanted
     solutions = [moments / (values + alpha)[:, None] for alpha in alphas]
-    left_out = []
+    left_out, share = [], 1.0 if counts is None else 1.0 / np.maximum(counts, 1.0)
     for alpha, solution in zip(alphas, solutions, strict=True):
-        freedom = 1.0 - weights / weights.sum() - (scores**2) @ (1.0 / (values + alpha))
+        freedom = 1.0 - share * weights / weights.sum() - share * ((scores**2) @ (1.0 / (values + alpha)))
         residuals = (wanted - scores @ solution) / np.maximum(freedom, LEAST_FREEDOM)[:, None]
         left_out.append(targets - residuals / rows.root_weights[:, None])
     # All of them in one pass over the features.
@@ -108,17 +123,18 @@ class RidgeHead(LinearHead):
         self.alpha = alpha
         self.class_weight = class_weight
 
-    def fit(self, X: Any, y: Any) -> RidgeHead:
-        """Fit on rows of features, an array or CSR matrix of shape (n_samples, n_features), and their labels."""
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> RidgeHead:
+        """Fit on rows of features, an array or CSR matrix of shape (n_samples, n_features), with labels and weights."""
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=(np.float64, np.float32))
+        X, y, counts = weighted_rows(X, y, sample_weight)
         self.classes_, labels = encode(y)
-        weights = compute_sample_weight(self.class_weight, y) if self.class_weight is not None else None
-        path = ridge_path(X, signs(labels, len(self.classes_)), [self.alpha], weights=weights)
+        weights = row_weights(self.class_weight, y, counts)
+        path = ridge_path(X, signs(labels, len(self.classes_)), [self.alpha], weights=weights, counts=counts)
         self.coef_, self.intercept_ = path.coefs[0], path.intercepts[0]
-        self.temperature_ = fit_temperature(both_sides(path.left_out[0]), labels, weights)
+        self.temperature_ = fit_temperature(both_sides(path.left_out[0]), labels, weights, counts)
         return self
 
-    def fit_rows(self, rows: Rows, y: NDArray[Any]) -> RidgeHead:
+    def fit_rows(self, rows: Rows, y: NDArray[Any], sample_weight: Any = None) -> RidgeHead:
         """Fit on rows that are taken block by block: the same coefficients, to ``RESIDUAL_TOLERANCE``.
 
         Left-out scores of every row would need the matrix of the normal equations. The temperature comes from the scores
@@ -127,7 +143,7 @@ class RidgeHead(LinearHead):
         """
         self.classes_, codes = encode(y)
         self.n_features_in_ = rows.shape[1]
-        weights = compute_sample_weight(self.class_weight, y)
+        weights = row_weights(self.class_weight, y, sample_weight)
         held_out = hold_out(codes, HELD_OUT, seed=0, least=1)
         if not len(held_out):
             raise DataError(
@@ -140,7 +156,8 @@ class RidgeHead(LinearHead):
         (self.coef_, self.intercept_), (other, other_intercept) = fits
         scores = np.concatenate(list(of_blocks(lambda _, block: np.asarray(block @ other.T), rows, held_out)))
         scores += other_intercept
-        self.temperature_ = fit_temperature(both_sides(scores), codes[held_out], weights[held_out])
+        counts = None if sample_weight is None else sample_weight[held_out]
+        self.temperature_ = fit_temperature(both_sides(scores), codes[held_out], weights[held_out], counts)
         return self
 
     def streaming_bytes(self, n_features: int, n_classes: int) -> int:

@@ -11,11 +11,19 @@ from scipy.special import softmax
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.svm import SVC
-from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from headstart.errors import DataError
-from headstart.heads.base import Head, Layer, calibrated_layer, encode, fit_temperature, softmax_layer
+from headstart.heads.base import (
+    Head,
+    Layer,
+    calibrated_layer,
+    encode,
+    fit_temperature,
+    row_weights,
+    softmax_layer,
+    weighted_rows,
+)
 from headstart.heads.fitting.row_space import row_space
 from headstart.heads.linear import LinearSVM
 
@@ -51,26 +59,28 @@ class CalibratedSVM(Head):
     class_weight: Any
     random_state: Any
 
-    def fit(self, X: Any, y: Any) -> CalibratedSVM:
-        """Fit on rows of features, an array or CSR matrix of shape (n_samples, n_features), and their labels.
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> CalibratedSVM:
+        """Fit on rows of features, an array or CSR matrix of shape (n_samples, n_features), with labels and weights.
 
         Raises DataError if a class has a single row: the probabilities come from cross-validation.
         """
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64)
+        X, y, counts = weighted_rows(X, y, sample_weight)
         self.classes_, codes = encode(y)
-        counts = np.bincount(codes)
-        if counts.min() < 2:
-            rare = self.classes_[counts.argmin()]
+        n_rows = np.bincount(codes)
+        if n_rows.min() < 2:
+            rare = self.classes_[n_rows.argmin()]
             raise DataError(
                 f"Calibration needs at least two images of each class. Received: n_samples=1 of class {rare!r}. "
                 "Use logistic, or leave the class out."
             )
-        folds = StratifiedKFold(min(self.cv, int(counts.min())), shuffle=True, random_state=self.random_state)
+        folds = StratifiedKFold(min(self.cv, int(n_rows.min())), shuffle=True, random_state=self.random_state)
         # The probabilities are weighted as the SVM is: unweighted, they would undo what class_weight does.
-        weights = compute_sample_weight(self.class_weight, y) if self.class_weight is not None else None
+        unweighted = self.class_weight is None and counts is None
+        weights = None if unweighted else row_weights(self.class_weight, y, counts)
         for name in ("calibrated_", "svm_", "temperature_"):  # of an earlier fit, to another number of classes
             self.__dict__.pop(name, None)
-        self.n_iter_ = int(np.max(self._calibrate(X, y, folds, weights).n_iter_))
+        self.n_iter_ = int(np.max(self._calibrate(X, y, folds, weights, counts).n_iter_))
         return self
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
@@ -84,14 +94,17 @@ class CalibratedSVM(Head):
             probabilities = self.calibrated_.predict_proba(X)
         return probabilities
 
-    def _calibrate(self, X: Any, y: Any, folds: Any, weights: Any) -> Any:
-        """Fit the SVM, and what its decisions become probabilities by; return the former."""
+    def _calibrate(self, X: Any, y: Any, folds: Any, weights: Any, counts: Any) -> Any:
+        """Fit the SVM, and what its decisions become probabilities by; return the former.
+
+        ``weights`` are those of the rows in the loss, ``counts`` those without the weights of the classes; None for ones.
+        """
         if len(self.classes_) == 2:
             self.calibrated_ = CalibratedClassifierCV(self._svm(), ensemble=False, cv=folds).fit(X, y, weights)
             return self.calibrated_.calibrated_classifiers_[0].estimator
         given = {} if weights is None else {"sample_weight": weights}
         scores = cross_val_predict(self._svm(), X, y, cv=folds, method="decision_function", params=given)
-        self.temperature_ = fit_temperature(scores, np.searchsorted(self.classes_, y), weights)
+        self.temperature_ = fit_temperature(scores, np.searchsorted(self.classes_, y), weights, counts)
         self.svm_ = self._svm().fit(X, y, **given)
         return self.svm_
 
@@ -133,9 +146,9 @@ class LinearSVMHead(CalibratedSVM):
             return (softmax_layer(factor * self.svm_.coef_, factor * self.svm_.intercept_),)
         return (calibrated_layer(self.calibrated_.calibrated_classifiers_[0]),)
 
-    def _calibrate(self, X: Any, y: Any, folds: Any, weights: Any) -> Any:
+    def _calibrate(self, X: Any, y: Any, folds: Any, weights: Any, counts: Any) -> Any:
         space = row_space(X, centred=False)  # one for the SVM and all folds of its calibration
-        svm = super()._calibrate(space.rows, y, folds, weights)
+        svm = super()._calibrate(space.rows, y, folds, weights, counts)
         svm.coef_, svm.n_features_in_ = space.to_features(svm.coef_.T), X.shape[1]
         if len(self.classes_) == 2:
             self.calibrated_.n_features_in_ = X.shape[1]
@@ -175,20 +188,28 @@ class RBFSVMHead(CalibratedSVM):
         self.cv = cv
         self.random_state = random_state
 
-    def _calibrate(self, X: Any, y: Any, folds: Any, weights: Any) -> Any:
-        self.gamma_ = self.gamma if self.gamma_factor == 1 else self.gamma_factor * numeric_gamma(self.gamma, X)
-        return super()._calibrate(X, y, folds, weights)
+    def _calibrate(self, X: Any, y: Any, folds: Any, weights: Any, counts: Any) -> Any:
+        is_plain = self.gamma_factor == 1 and counts is None
+        self.gamma_ = self.gamma if is_plain else self.gamma_factor * numeric_gamma(self.gamma, X, counts)
+        return super()._calibrate(X, y, folds, weights, counts)
 
     def _svm(self) -> SVC:
         return SVC(C=self.C, gamma=self.gamma_, cache_size=KERNEL_CACHE_MB)
 
 
-def numeric_gamma(gamma: str | float, X: Any) -> float:
-    """Return the number that ``sklearn.svm.SVC`` takes ``scale`` or ``auto`` for on these rows; a number is itself."""
+def numeric_gamma(gamma: str | float, X: Any, counts: NDArray[np.float64] | None = None) -> float:
+    """Return the number that ``sklearn.svm.SVC`` takes ``scale`` or ``auto`` for on these rows; a number is itself.
+
+    A row of ``counts`` n counts as n rows in the variance, by default 1; shape (n_samples,).
+    """
     if not isinstance(gamma, str):
         return float(gamma)
     variance = 1.0
     if gamma == "scale":
         squares = X.multiply(X) if sparse.issparse(X) else X**2
-        variance = float(squares.mean() - X.mean() ** 2) or 1.0
+        square, mean = (
+            values.mean() if counts is None else np.average(np.asarray(values.mean(axis=1)).ravel(), weights=counts)
+            for values in (squares, X)
+        )
+        variance = float(square - mean**2) or 1.0
     return float(1.0 / (X.shape[1] * variance))

@@ -37,7 +37,7 @@ def test_variances_are_pooled_within_classes_and_shrunk() -> None:
 def test_left_out_scores_are_those_of_fits_without_the_row(shrinkage: float, monkeypatch: pytest.MonkeyPatch) -> None:
     X, y = rows(24)
     seen = []
-    monkeypatch.setattr(class_mean, "fit_temperature", lambda scores, labels: seen.append((scores, labels)) or 1.0)
+    monkeypatch.setattr(class_mean, "fit_temperature", lambda scores, labels, *_: seen.append((scores, labels)) or 1.0)
     ClassMeanHead(shrinkage).fit(X, y)
     scores, labels = seen[0]
     np.testing.assert_array_equal(labels, y)
