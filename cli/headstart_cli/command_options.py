@@ -89,9 +89,7 @@ Predictions = Annotated[
 ]
 
 #: The positive class.
-Positive = Annotated[
-    str | None, Output(metavar="CLASS", help="Report sensitivity and predictive values of this class.")
-]
+Positive = Annotated[str | None, Output(metavar="CLASS", help="Also report rates of this class, e.g. sensitivity.")]
 
 #: The metric of choices.
 ChoiceMetric = Annotated[
@@ -105,4 +103,4 @@ ChoiceMetric = Annotated[
 
 Engine = Annotated[Literal["local", "ray"], Resources(metavar="NAME", help="local, or ray: a Ray cluster.")]
 
-Address = Annotated[str | None, Resources(help="ray: the cluster, e.g. auto. Default: one on this machine.")]
+Address = Annotated[str | None, Resources(help="ray: the cluster, e.g. auto. Default: a local one.")]

@@ -111,7 +111,7 @@ def shown(text: object) -> str:
 #: Parameters of the library that messages name in backticks; most options are named after theirs.
 PARAMETERS = (
     "address batch_size class_names compression cpus_per_worker custom_weights decode_threads device drop_missing engine "
-    "features gpus_per_worker include_training intensity keep_missing manifest max_memory on_conflict overwrite page "
+    "features gpus_per_worker include_training intensity join keep_missing manifest max_memory on_conflict overwrite page "
     "precision raw resize storage validation weights"
 )
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.bundles.bundle import Bundle, load_bundle
+from headstart.bundles.metadata import recipe_in_short
 from headstart.cache.reader import FeatureCache, open_cache
 from headstart.cache.shards import is_cache
-from headstart.errors import DataError
+from headstart.errors import DataError, RecipeMismatchError
+from headstart.evaluate.joined_caches import AnyCache, join_caches, recipes_of
 from headstart.evaluate.leakage import ImageKeys, Seen, fitted_on, last_block_of, relations, training_images
 from headstart.evaluate.splits import class_notes, connected_units
 from headstart.evaluate.targets import encoded, encoded_names, target_named
@@ -25,9 +28,9 @@ from headstart.images.discovery.refs import ImageRefs
 from headstart.images.discovery.scan import ImageSet, discover
 from headstart.predict import Predictor
 from headstart.scores import Score, class_index
-from headstart.storage.bucket import Location, location
-from headstart.texts import class_name, did_you_mean
-from headstart.types import Failure, ImageRow
+from headstart.storage.bucket import Address, Location, location
+from headstart.texts import class_name, counted, did_you_mean
+from headstart.types import Failure, ImageRow, Recipe
 
 #: Treatment of images that the head has seen.
 Handling = Literal["left out", "included"]
@@ -67,7 +70,7 @@ class Evaluation:
 
 def evaluate_head(
     head: str | Path,
-    data: str | Location,
+    data: str | Location | Sequence[str | Location],
     *,
     split: str | None = None,
     include_training: bool = False,
@@ -82,8 +85,11 @@ def evaluate_head(
 
     Parameters
     ----------
-    head, data : str, Path or Address
-        Folder of the saved head; and a cache, or any input of ``extract-features``.
+    head : str or Path
+        Folder of the saved head.
+    data : str, Path or Address; or a sequence of these
+        A cache, or any input of ``extract-features``. Of a head on joined features: a cache of each of its recipes, in any
+        order, or images.
     split : str, optional
         Score images of this split only.
     include_training : bool
@@ -96,7 +102,7 @@ def evaluate_head(
     Raises
     ------
     RecipeMismatchError
-        If the cache was made by another recipe.
+        If the cache was made by another recipe, or a recipe of the head has no cache.
     ParameterError
         If the head has no such positive class.
     DataError
@@ -105,9 +111,14 @@ def evaluate_head(
     bundle = load_bundle(Path(head))
     index = class_index(positive or _fitted_positive(bundle), bundle.class_names)
     handling: Handling = "included" if include_training else "left out"
-    if is_cache(data):
-        with open_cache(data) as cache:
-            return _evaluate_on_cache(bundle, encoded(cache, target_named(bundle.target)), split, handling, index)
+    several = [data] if isinstance(data, str | PurePath | Address) else list(data)
+    if len(several) > 1 or is_cache(several[0]):
+        with ExitStack() as stack:
+            caches = [stack.enter_context(open_cache(path)) for path in several]
+            target = target_named(bundle.target)
+            ordered = [encoded(cache, target) for cache in in_order_of(bundle.recipes, caches)]
+            return _evaluate_on_caches(bundle, ordered, split, handling, index)
+    data = several[0]
     images = discover(location(data))
     chosen = replace(images, refs=ImageRefs.of(ref for ref in images.refs if split in (None, ref.split)))
     if not any(ref.label for ref in chosen.refs):
@@ -122,9 +133,27 @@ def _fitted_positive(bundle: Bundle) -> str | None:
     return name if name in bundle.class_names else None
 
 
-def _evaluate_on_cache(
-    bundle: Bundle, cache: FeatureCache, split: str | None, handling: Handling, positive: int | None
+def in_order_of(recipes: Sequence[Recipe], caches: Sequence[FeatureCache]) -> list[FeatureCache]:
+    """Return the cache of each recipe; raise RecipeMismatchError if there is none of one, or one of no recipe."""
+    if len(recipes) == len(caches) == 1:
+        return list(caches)  # the head compares its recipe, and names the fields
+    found = {cache.recipe: cache for cache in caches}
+    missing = [", ".join(recipe_in_short(recipe)) for recipe in recipes if recipe not in found]
+    unknown = [str(cache.path) for cache in caches if cache.recipe not in recipes]
+    if missing or unknown or len(caches) != len(recipes):
+        lacking = f" None is of: {'; '.join(missing)}." if missing else ""
+        others = f" Of no recipe of the head: {', '.join(unknown)}." if unknown else ""
+        raise RecipeMismatchError(
+            f"The head needs one cache of each of its {counted(len(recipes), 'recipe')}. Received: "
+            f"{', '.join(str(cache.path) for cache in caches)}.{lacking}{others}"
+        )
+    return [found[recipe] for recipe in recipes]
+
+
+def _evaluate_on_caches(
+    bundle: Bundle, caches: Sequence[FeatureCache], split: str | None, handling: Handling, positive: int | None
 ) -> Evaluation:
+    cache = caches[0]
     labels = cache.labels
     chosen = labels >= 0
     if split is not None:
@@ -139,10 +168,11 @@ def _evaluate_on_cache(
     rows = np.flatnonzero(chosen | own)
     seen, scored = _look(bundle, ImageKeys.of(cache, rows), chosen[rows], handling, str(cache.path))
     scored = rows[scored]
+    features: AnyCache = join_caches(caches, scored) if len(caches) > 1 else cache
     predicted = ScoredImages(
         [cache.paths[row] for row in scored.tolist()],
         y[scored],
-        bundle.predict_proba(cache.batches(scored, finite=True), cache.recipe),
+        bundle.predict_proba(features.batches(scored, finite=True), recipes_of(features)),
         bundle.class_names,
         [cache.splits[row] for row in scored.tolist()],
     )
@@ -165,7 +195,7 @@ def _evaluate_on_images(predictor: Predictor, data: ImageSet, handling: Handling
         if images:
             features = predictor.forward(list(images.values()))
             rows += [image.row for image in images.values()]
-            probabilities.append(bundle.predict_proba([features], bundle.recipe))
+            probabilities.append(bundle.predict_proba([features], bundle.recipes))
             averages.append(last_block_of(features, bundle.recipe))
     if not rows:
         raise DataError(f"{data.root} holds no labelled image that can be read.")

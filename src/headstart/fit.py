@@ -18,6 +18,7 @@ from headstart.bundles.trusted_types import check_savable
 from headstart.cache.reader import FeatureCache, open_cache
 from headstart.cache.shards import is_cache
 from headstart.errors import DataError
+from headstart.evaluate.joined_caches import AnyCache, JoinedCache, caches_of, recipes_of
 from headstart.evaluate.leakage import seen_in_the_fit
 from headstart.evaluate.splits import Sides, connected_units, divide, divide_caches
 from headstart.evaluate.targets import Target, encoded, target_named
@@ -26,7 +27,15 @@ from headstart.heads.catalogue import default_spec, make_head
 from headstart.heads.head_specs import fit_with_checks
 from headstart.heads.out_of_core import Memory, ReadRows, fit_streamed, matrix_fits
 from headstart.scores import Criterion, Score, class_index, metric_named
-from headstart.selection.search import Search, SearchResult, candidates, read_features, search_head, what_to_search
+from headstart.selection.search import (
+    Search,
+    SearchResult,
+    candidates,
+    on_cache,
+    read_features,
+    search_head,
+    what_to_search,
+)
 from headstart.storage.bucket import Location
 from headstart.types import SINGLE_LABEL, HeadSpec
 
@@ -59,7 +68,9 @@ class FitResult:
     search : SearchResult | None
         Result of the hyperparameter search on the training images; None if the setting was given.
     caches : tuple[Location, ...]
-        The caches searched; ``search.source`` is an index into them.
+        The caches searched, of which ``search.source`` is the number of the chosen one; or those that are ``joined``.
+    joined : bool
+        Whether the head was fitted on the features of all ``caches`` side by side.
     notes : tuple[str, ...]
         Sentences on classes without training or validation images, and other deviations from the defaults.
     scored : ScoredImages | None
@@ -78,6 +89,7 @@ class FitResult:
     streamed: bool = False
     search: SearchResult | None = None
     caches: tuple[Location, ...] = ()
+    joined: bool = False
     notes: tuple[str, ...] = ()
     scored: ScoredImages | None = None
 
@@ -91,6 +103,7 @@ def fit_head(
     max_memory: int | None = None,
     search: Search | None = None,
     among: Sequence[str | Location] = (),
+    join: bool = False,
     engine: str = "local",
     address: str | None = None,
     overwrite: bool = False,
@@ -124,6 +137,8 @@ def fit_head(
     among : sequence of str or Path
         Further caches of the same images (e.g. of another input size) to choose from. Images and split are those of the
         first cache.
+    join : bool
+        Fit on the features of all of these caches side by side, each cache scaled on its own, instead of choosing one.
     engine, address : str
         Where the search runs: ``local``, or ``ray`` for a cluster, at an address, e.g. ``auto``, or started on this machine.
         The final fit always runs in this process.
@@ -151,22 +166,21 @@ def fit_head(
     spec = default_spec(spec) if isinstance(spec, str) else spec
     metric_named(metric)  # refused before the work
     predicted = target_named(target, [spec.type])
-    if among and (search == "none" or _is_another_cache(validation)):
-        raise DataError(
-            "Choosing among several caches needs a search on images that are in all of them.",
-            hint="Leave out `search='none'`, and hold out a split or a fraction of the images instead of another cache.",
-        )
+    _check_caches(among, validation, search, join=join)
     if output is not None:
         check_target(Path(output), overwrite=overwrite)  # before the fit, not after it
         check_savable(spec)
     with ExitStack() as stack:
         train, *others = (encoded(stack.enter_context(open_cache(path)), predicted) for path in (cache, *among))
+        tried = tuple(one.path for one in (train, *others))
         strata = predicted.stratify(train.labels)
         if _is_another_cache(validation):
             scored = encoded(stack.enter_context(open_cache(str(validation))), predicted)
             sides = divide_caches(train, scored)
         else:
             sides = divide(train, validation, spec.random_state, strata)
+        if join:
+            sides, others = sides.joined(others), []
         class_index(positive, sides.class_names)  # refused before the fit, not after it
         criterion = Criterion(metric, class_index(positive, train.class_names))
         try:
@@ -176,11 +190,29 @@ def fit_head(
                 raise
             found, sides = None, replace(sides, notes=(*sides.notes, f"No setting was searched: {error}"))
         if found is None:
+            spec = on_cache(sides.train, spec)
             return _fit_on(sides, spec, predicted, output, max_memory, overwrite=overwrite, positive=positive)
         if found.source:
             sides = sides.within(others[found.source - 1])
         result = _fit_on(sides, found.spec, predicted, output, max_memory, overwrite=overwrite, positive=positive)
-        return replace(result, search=found, caches=(train.path, *(other.path for other in others)))
+        return replace(result, search=found, caches=tried)
+
+
+def _check_caches(
+    among: Sequence[str | Location], validation: float | str | Path | None, search: Search, *, join: bool
+) -> None:
+    """Raise DataError where several caches cannot be chosen among, or joined."""
+    if join and _is_another_cache(validation):
+        raise DataError(
+            "Of several caches side by side, no other cache can be scored.",
+            hint="Hold out a split or a fraction of the images (`validation`).",
+        )
+    if among and not join and (search == "none" or _is_another_cache(validation)):
+        raise DataError(
+            "Choosing among several caches needs a search on images that are in all of them.",
+            hint="Leave out `search='none'`, and hold out a split or a fraction of the images instead of another cache; or "
+            "use all caches side by side: `join=True`.",
+        )
 
 
 def _choose(
@@ -238,6 +270,7 @@ def _fit_on(
 ) -> FitResult:
     sides = replace(sides, notes=(*sides.notes, *seen_in_the_fit(sides)))
     train, validation, split = sides.train, sides.validation, sides.split
+    joined = isinstance(train, JoinedCache)
     rows, memory = _stored_rows(train, spec, split.train), Memory(max_memory)
     streamed = not matrix_fits(spec.type, rows.shape, memory)
     features = None if streamed else read_features(train, spec.features, split.train)
@@ -253,12 +286,13 @@ def _fit_on(
     bundle = Bundle(
         head=head,
         spec=spec,
-        recipe=train.recipe,
+        recipe=recipes_of(train)[0],
+        joined_recipes=recipes_of(train)[1:],
         class_names=sides.class_names,
         training_digests=np.unique(short_digests(train.sha256)[split.train]),
         target=target.name,
     )
-    probabilities = bundle.predict_proba(validation.batches(split.validation, finite=True), validation.recipe)
+    probabilities = bundle.predict_proba(validation.batches(split.validation, finite=True), recipes_of(validation))
     found = target.metrics(
         sides.y_validation,
         probabilities,
@@ -273,6 +307,7 @@ def _fit_on(
     if output is not None:
         details = {
             "cache": str(train.path),
+            **({"joined_caches": [str(one.path) for one in caches_of(train)[1:]]} if joined else {}),
             "split": split.description,
             "n_train": len(split.train),
             "fit_seconds": fit_seconds,
@@ -293,13 +328,14 @@ def _fit_on(
         warnings=tuple(dict.fromkeys(str(warning.message) for warning in caught)),
         folder=folder,
         streamed=streamed,
-        caches=(train.path,),
+        caches=tuple(one.path for one in caches_of(train)),
+        joined=joined,
         notes=sides.notes,
         scored=scored,
     )
 
 
-def _stored_rows(cache: FeatureCache, spec: HeadSpec, rows: NDArray[np.int64]) -> ReadRows:
+def _stored_rows(cache: AnyCache, spec: HeadSpec, rows: NDArray[np.int64]) -> ReadRows:
     """Return the head's input for some rows, read on demand."""
 
     def read(numbers: NDArray[np.int64]) -> NDArray[np.float32]:

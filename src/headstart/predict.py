@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,17 +15,21 @@ from PIL import Image
 
 from headstart.backbones.registry import BACKBONES, build_backbone, engine_label, pick_engine
 from headstart.bundles.bundle import Bundle, load_bundle
-from headstart.errors import DataError, HeadstartError, RecipeMismatchError
+from headstart.errors import DataError, HeadstartError, ParameterError, RecipeMismatchError
 from headstart.images.discovery.manifest import is_manifest, read_paths
 from headstart.images.discovery.refs import state_of
 from headstart.images.discovery.scan import discover
 from headstart.images.load import GivenImage, LoadedImage, ReadOptions, batches, given_image
 from headstart.storage.bucket import Location
-from headstart.types import Backbone, Failure, FeatureBatch, ImageRef
+from headstart.types import Backbone, Failure, FeatureBatch, ImageRef, Recipe
 
 #: The path of an image, folder or manifest; the bytes of an image file; a PIL image; or a uint8 array of shape (height,
 #: width), (height, width, 3), RGB, or (height, width, 4), RGBA.
 Input: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
+
+
+#: The name of published weights or the file of custom ones; None for the default.
+Weights: TypeAlias = str | Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +67,18 @@ class Predictor:
     Parameters
     ----------
     head : str, Path or Bundle
-        Folder of the saved head, or the loaded head.
-    weights : str or Path, optional
-        ``imagenet`` (the default), or the file with the custom weights of the head's backbone.
+        Folder of the saved head, or the loaded head. A head on joined features has several backbones.
+    weights : str, Path or sequence of these, optional
+        ``imagenet`` (the default), or the file with the custom weights of the head's backbone. Of several backbones, one
+        for each, in the order of ``bundle.recipes``; a single file is that of the only one with custom weights.
     precision : str, optional
         Overrides the precision of the recipe; ``float32`` is exact.
     batch_size : int, optional
         Images per forward pass.
     device : str
         ``auto``, ``cpu`` or ``gpu:N``.
-    backbone : Backbone, optional
-        An existing backbone.
+    backbone : Backbone or sequence of Backbone, optional
+        An existing backbone; of several, one for each.
 
     Notes
     -----
@@ -91,40 +96,61 @@ class Predictor:
         self,
         head: str | Path | Bundle,
         *,
-        weights: str | Path | None = None,
+        weights: Weights | Sequence[Weights] = None,
         precision: str | None = None,
         batch_size: int | None = None,
         device: str = "auto",
-        backbone: Backbone | None = None,
+        backbone: Backbone | Sequence[Backbone] | None = None,
     ) -> None:
         self.bundle = head if isinstance(head, Bundle) else load_bundle(Path(head))
-        self.recipe = replace(self.bundle.recipe, precision=precision) if precision else self.bundle.recipe
-        self._build = partial(build_backbone, self.recipe, weights, batch_size=batch_size, device=device)
-        self._backbone, self._is_given = backbone or self._build(), backbone is not None
+        self.recipes = tuple(
+            replace(recipe, precision=precision) if precision else recipe for recipe in self.bundle.recipes
+        )
+        of_each = weights_of_each(self.recipes, weights)
+        self._build = partial(build_backbones, self.recipes, of_each, batch_size=batch_size, device=device)
+        given = backbone if isinstance(backbone, Sequence) or backbone is None else [backbone]
+        self._backbones, self._is_given = list(given or self._build()), given is not None
         self._process, self._device = os.getpid(), device
-        differences = self.recipe.differences(self.backbone.recipe)
+        differences = [
+            difference
+            for recipe, one in zip(self.recipes, self._backbones, strict=True)
+            for difference in recipe.differences(one.recipe)
+        ]
         if differences:
             raise RecipeMismatchError(f"The head needs other features (head ≠ backbone): {'; '.join(differences)}.")
 
     @property
-    def backbone(self) -> Backbone:
-        """The network; a forked process builds its own, since threads do not survive a fork.
+    def recipe(self) -> Recipe:
+        """The recipe of the features; of several, the first."""
+        return self.recipes[0]
+
+    @property
+    def backbones(self) -> list[Backbone]:
+        """The networks; a forked process builds its own, since threads do not survive a fork.
 
         Raises
         ------
         HeadstartError
-            In a forked process, if the engine does not support it.
+            In a forked process, if an engine does not support it.
         """
         if os.getpid() != self._process and not self._is_given:
-            engine = pick_engine(self.recipe.precision, self._device, BACKBONES[self.recipe.backbone])
-            if engine != "ncnn":
+            engines = [
+                pick_engine(recipe.precision, self._device, BACKBONES[recipe.backbone]) for recipe in self.recipes
+            ]
+            unfit = [engine for engine in engines if engine != "ncnn"]
+            if unfit:
                 raise HeadstartError(
-                    f"This Predictor was made before the process forked, and {engine_label(engine)} does not run in a forked "
-                    "process. Make a Predictor in each worker, and start the workers by spawn or before the first Predictor "
-                    "(gunicorn: without --preload)."
+                    f"This Predictor was made before the process forked, and {engine_label(unfit[0])} does not run in a "
+                    "forked process. Make a Predictor in each worker, and start the workers by spawn or before the first "
+                    "Predictor (gunicorn: without --preload)."
                 )
-            self._backbone, self._process = self._build(), os.getpid()
-        return self._backbone
+            self._backbones, self._process = self._build(), os.getpid()
+        return self._backbones
+
+    @property
+    def backbone(self) -> Backbone:
+        """The network; of several, the first."""
+        return self.backbones[0]
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -161,17 +187,46 @@ class Predictor:
 
     def probabilities(self, images: Sequence[LoadedImage]) -> NDArray[np.float64]:
         """Return probabilities of decoded images, shape (n_images, n_classes), float64."""
-        return self.bundle.predict_proba([self.forward(images)], self.bundle.recipe)
+        return self.bundle.predict_proba([self.forward(images)], self.bundle.recipes)
 
     def forward(self, images: Sequence[LoadedImage]) -> FeatureBatch:
         """Return the features of decoded images."""
-        return self.backbone.forward(np.stack([image.pixels for image in images]))
+        pixels = zip(*((image.pixels, *image.others) for image in images), strict=True)
+        networks = zip(self.backbones, pixels, strict=True)
+        first, *others = (backbone.forward(np.stack(of_images)) for backbone, of_images in networks)
+        return replace(first, others=tuple(others)) if others else first
 
     def batches(
         self, root: Location, refs: Sequence[ImageRef]
     ) -> Iterator[tuple[dict[int, LoadedImage], dict[int, Failure]]]:
-        """Yield batches of images decoded by the head's recipe, and the failures, each by its index in ``refs``."""
-        return batches(refs, self.recipe, ReadOptions(root), lambda: self.backbone.batch_size)
+        """Yield batches of images decoded by the head's recipes, and the failures, each by its index in ``refs``."""
+
+        def batch_size() -> int:
+            return min(backbone.batch_size for backbone in self.backbones)
+
+        return batches(refs, self.recipe, ReadOptions(root), batch_size, *self.recipes[1:])
+
+
+def build_backbones(recipes: Sequence[Recipe], weights: Sequence[Weights], **options: Any) -> list[Backbone]:
+    """Return the backbone of each recipe."""
+    return [build_backbone(recipe, own, **options) for recipe, own in zip(recipes, weights, strict=True)]
+
+
+def weights_of_each(recipes: Sequence[Recipe], weights: Weights | Sequence[Weights]) -> list[Weights]:
+    """Return the weights of each recipe's backbone; raise ParameterError if it is not clear which those are."""
+    if weights is None or isinstance(weights, str | Path):
+        custom = [recipe.weights == "custom" for recipe in recipes]
+        if len(recipes) == 1 or weights in (None, "imagenet"):
+            return [weights] * len(recipes)
+        if sum(custom) == 1:
+            return [weights if own else None for own in custom]
+        weights = [weights]
+    if len(weights) != len(recipes):
+        raise ParameterError(
+            f"The head has {len(recipes)} backbones, {', '.join(recipe.backbone for recipe in recipes)}. Received: the "
+            f"weights {', '.join(map(str, weights))}. Expected: weights for each, in this order; imagenet for published ones."
+        )
+    return list(weights)
 
 
 def collect_images(inputs: Sequence[Input]) -> tuple[Path, list[tuple[str, ImageRef]]]:

@@ -242,6 +242,7 @@ class FeatureBatch:
     pooled: NDArray[np.float32]  # spatial averages of the pooled layers, concatenated; shape (n_images, n_pooled)
     #: Layer of each column of ``pooled``; may be left out where there are no columns, or only one pooled layer
     pooled_column_layer: tuple[str, ...] = ()
+    others: tuple[FeatureBatch, ...] = ()  # features of the same images by the further recipes of a join
 
     def __len__(self) -> int:
         return len(self.features)
@@ -282,12 +283,14 @@ class HeadSpec:
         Name in the catalogue (heads/catalogue.py), or import path of a scikit-learn classifier.
     features : tuple[str, ...]
         ``avg``, ``max``, ``gem``, ``crops`` or ``flatten`` of the stored layer, or pooled layers; concatenated in this
-        order.
+        order. On a join of caches each has the number of its cache, e.g. ``2:avg``.
     scaling : str
         ``sqrt-l2``, ``l2``, ``standard`` or ``none``.
     random_state : int
     params : Mapping[str, Any]
         Parameters of the estimator that differ from the catalogue's defaults; JSON types only.
+    widths : tuple[int, ...]
+        On a join of caches, the columns of each cache, which are scaled on their own; otherwise empty.
     """
 
     type: str
@@ -295,6 +298,12 @@ class HeadSpec:
     scaling: str
     random_state: int = 0
     params: Mapping[str, Any] = field(default_factory=dict)
+    widths: tuple[int, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types; ``widths`` only on a join."""
+        values = asdict(self)
+        return values if self.widths else {name: value for name, value in values.items() if name != "widths"}
 
 
 class Progress(Protocol):

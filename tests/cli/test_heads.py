@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from caches import RECIPE
 from commands import Cli
 from headstart.bundles.bundle import load_bundle
 from headstart.fit import fit_head
+from labelled import labelled_cache
 from pictures import class_folders, picture
 
 pytestmark = pytest.mark.slow
@@ -46,6 +49,25 @@ def test_several_caches_of_the_same_images_are_chosen_among(cli: Cli, data: Path
     code, _, err = cli("fit-head", "one.h5", "two.h5", "--type", "ridge", "--no-search")
     assert code == 1
     assert "needs a search" in err
+
+
+def test_several_caches_are_joined_on_request(cli: Cli, tmp_path: Path) -> None:
+    labels = [row % 3 for row in range(60)]
+    labelled_cache(tmp_path / "one.h5", labels)
+    labelled_cache(tmp_path / "two.h5", labels, seed=1, recipe=replace(RECIPE, input_size_px=16))
+    code, out, err = cli("fit-head", "one.h5", "two.h5", "--join", "--type", "ridge")
+    assert code == 0, err
+    assert "Side by side: one.h5, two.h5" in out
+    assert "ridge on 1:avg, 2:avg (scaling sqrt-l2)" in out
+    head = "heads/one+two-ridge"
+    assert "one.h5 + two.h5" in cli("heads")[1]
+    assert json.loads(cli("evaluate", head, "two.h5", "one.h5", "--json")[1])["n_samples"] == 15
+    code, _, err = cli("evaluate", head, "two.h5")
+    assert code == 1
+    assert "None is of: foreign:test last, 8 px" in err
+    code, _, err = cli("fit-head", "one.h5", "--join")
+    assert code == 2
+    assert "--join goes with several caches" in err
 
 
 def test_paths_to_predict_on_standard_input(

@@ -19,7 +19,7 @@ from headstart.heads.linear import LinearSVM, LogisticHead
 from headstart.heads.neighbours import NeighboursHead
 from headstart.heads.ridge import RidgeHead
 from headstart.heads.svm import LinearSVMHead, RBFSVMHead
-from headstart.heads.transforms import SqrtL2Scaler
+from headstart.heads.transforms import BlockScaler, SqrtL2Scaler
 
 pytestmark = pytest.mark.slow
 
@@ -63,6 +63,8 @@ def unequal(estimator: object) -> dict[str, str]:
         NeighboursHead(metric="euclidean", class_weight="balanced"),
         ClassMeanHead(),
         SqrtL2Scaler(),
+        BlockScaler(),
+        BlockScaler("standard"),
     ],
     expected_failed_checks=unequal,
 )

@@ -26,7 +26,14 @@ if TYPE_CHECKING:
 
 def evaluate(
     head: SavedHead,
-    data: Annotated[str, typer.Argument(help="A cache, a folder of labelled images, or a CSV manifest.")],
+    data: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DATA...",
+            help="A cache, a folder of labelled images, or a CSV manifest. For a head fitted with --join: a cache of each "
+            "of its recipes, in any order, or images.",
+        ),
+    ],
     split: Annotated[
         Literal["train", "validation", "test"] | None,
         Data(metavar="NAME", help="Score only this split: train, validation or test."),
@@ -51,12 +58,13 @@ def evaluate(
     --------
     headstart evaluate heads/data-logistic features/data.h5 --split test
     headstart evaluate heads/data-logistic new-images/
+    headstart evaluate heads/vgg16+lite2-logistic features/vgg16-new.h5 features/lite2-new.h5
     """
     from headstart.evaluation import evaluate_head
     from headstart.exchange.prediction_table import check_predictions_file, write_predictions
 
     if predictions:
-        check_predictions_file(predictions, [data])
+        check_predictions_file(predictions, data)
     found = evaluate_head(
         head,
         data,

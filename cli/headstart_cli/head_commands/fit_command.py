@@ -57,8 +57,7 @@ def fit(
         list[str],
         typer.Argument(
             metavar="CACHE...",
-            help="A feature cache with labels, e.g. features/data.h5. Of several caches of the same images, the best is "
-            "chosen.",
+            help="A cache with labels, e.g. features/data.h5. Of several caches of the same images, the best is chosen.",
         ),
     ],
     head_type: Annotated[
@@ -100,10 +99,13 @@ def fit(
         bool | None,
         Search(
             "--search/--no-search",
-            help="Choose features and parameters that are not given by cross-validation on the training images. "
-            "Default: for logistic, linear-svm and ridge.",
+            help="Choose what is not given by cross-validation. Default: for logistic, linear-svm and ridge.",
         ),
     ] = None,
+    join: Annotated[
+        bool,
+        Search("--join", help="Use all caches side by side, each scaled on its own."),
+    ] = False,
     metric: ChoiceMetric = "accuracy",
     max_memory: Annotated[
         str | None,
@@ -125,8 +127,8 @@ def fit(
 ) -> None:
     """Fit a head on cached features, score it on held-out images, and save it.
 
-    Held-out images are never used for model selection, and images with identical bytes are never on both sides of the
-    split. The parameters of a head, e.g. C and gamma: fit-head --type rbf-svm --help
+    Held-out images are never used for model selection; images with identical bytes are never on both sides.
+    Parameters of a head: fit-head --type rbf-svm --help
 
     Examples
     --------
@@ -134,6 +136,7 @@ def fit(
     fit-head features/data.h5 --type dense --hidden 512 --dropout 0.5
     fit-head features/data.h5 --type rbf-svm --features block4_conv3,avg
     fit-head features/data-224.h5 features/data-300.h5   [dim](chooses the input size)[/]
+    fit-head features/vgg16.h5 features/lite2.h5 --join   [dim](two backbones at once)[/]
     fit-head features/data.h5 --type sklearn.naive_bayes.GaussianNB
     """
     from headstart.exchange.prediction_table import check_predictions_file, write_predictions
@@ -146,7 +149,10 @@ def fit(
     if predictions:
         check_predictions_file(predictions, [path for path in (*caches, config) if path])
     cache, *others = caches
-    folder = output or Path("heads") / f"{location(cache).stem}-{spec.type.rpartition('.')[2]}"
+    if join and not others:
+        raise typer.BadParameter("--join goes with several caches of the same images.")
+    stem = "+".join(location(one).stem for one in (caches if join else [cache]))
+    folder = output or Path("heads") / f"{stem}-{spec.type.rpartition('.')[2]}"
     bound = parse_size(max_memory) if max_memory else None
     chosen = what_to_search(spec.type, asked=search, features_given=features is not None, complete=config is not None)
     if engine == "ray" and chosen == "none":
@@ -161,6 +167,7 @@ def fit(
         search=chosen,
         max_memory=bound,
         among=others,
+        join=join,
         engine=engine,
         address=address,
         overwrite=overwrite,
@@ -197,8 +204,10 @@ def print_result(result: FitResult) -> None:
     for warning in result.warnings:
         err.print(f"[yellow]{said(warning)}[/]")
     spec = result.spec
+    if result.joined:
+        out.print(f"Side by side: {escape(', '.join(map(str, result.caches)))}")
     if result.search:
-        print_search(result.search, result.caches)
+        print_search(result.search, () if result.joined else result.caches)
     out.print(
         f"[bold]{escape(spec.type)}[/] on {escape(', '.join(spec.features))} (scaling {escape(spec.scaling)}), "
         f"{counted(result.n_train)} fitted in {result.fit_seconds:.2f} s; scored on {escape(result.split)}, "

@@ -75,6 +75,6 @@ def cells(head: SavedHead) -> Iterator[tuple[str, ...]]:
         "" if head.interval is None else f"{head.interval[0]:.3f}–{head.interval[1]:.3f}",
         "" if head.n_scored is None else counted(head.n_scored),
     )
-    yield tuple(shown(part) for part in recipe_in_short(head.metadata.recipe))
+    yield tuple(shown(part) for recipe in head.metadata.recipes for part in recipe_in_short(recipe))
     size = f"{head.size_bytes / 1e6:,.1f} MB" if head.size_bytes >= 1e6 else f"{head.size_bytes / 1e3:.0f} kB"
     yield shown(head.metadata.created[:10]), size

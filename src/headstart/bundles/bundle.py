@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,7 +33,7 @@ from headstart.bundles.trusted_types import check_form, check_members, load_skop
 from headstart.errors import BundleError, RecipeMismatchError
 from headstart.heads.transforms import design_matrix
 from headstart.storage.publishing import replacing, restore
-from headstart.texts import reason_of
+from headstart.texts import counted, reason_of
 from headstart.types import SINGLE_LABEL, FeatureBatch, HeadSpec, Recipe
 
 #: Hexadecimal digits of eight bytes.
@@ -74,6 +74,7 @@ class Bundle:
         Scaling and classifier, fitted; its labels are indices into ``class_names``.
     spec : HeadSpec
     recipe : Recipe
+        Of the features; of several joined caches, that of the first.
     class_names : tuple[str, ...]
         The classes, in the order of the probabilities.
     training_digests : NDArray[np.uint64] | None
@@ -88,6 +89,8 @@ class Bundle:
         Folder it was loaded from.
     target : str
         Name of what it predicts (evaluate/targets.py).
+    joined_recipes : tuple[Recipe, ...]
+        Those of the further caches, where it was fitted on the features of several side by side.
     """
 
     head: Any
@@ -100,14 +103,27 @@ class Bundle:
     created: str = ""
     folder: Path | None = None
     target: str = SINGLE_LABEL
+    joined_recipes: tuple[Recipe, ...] = ()
 
-    def predict_proba(self, batches: Iterable[FeatureBatch], recipe: Recipe) -> NDArray[np.float64]:
+    @property
+    def recipes(self) -> tuple[Recipe, ...]:
+        """All recipes, in the order of the features."""
+        return self.recipe, *self.joined_recipes
+
+    def predict_proba(self, batches: Iterable[FeatureBatch], recipe: Recipe | Sequence[Recipe]) -> NDArray[np.float64]:
         """Return probabilities, shape (n_images, n_classes), float64, in the order of ``class_names``.
 
         A class without a training image has probability 0. Raises RecipeMismatchError, which names the fields, if the
-        features were made by another recipe.
+        features were made by another recipe; by several, for a head on joined features, in the order of ``recipes``.
         """
-        differences = self.recipe.differences(recipe)
+        given = (recipe,) if isinstance(recipe, Recipe) else tuple(recipe)
+        if len(given) != len(self.recipes):
+            raise RecipeMismatchError(
+                f"The head was fitted on the features of {counted(len(self.recipes), 'recipe')} side by side. Received: "
+                f"features of {counted(len(given), 'recipe')}."
+            )
+        pairs = zip(self.recipes, given, strict=True)
+        differences = [difference for mine, theirs in pairs for difference in mine.differences(theirs)]
         if differences:
             raise RecipeMismatchError(
                 f"The head was fitted on features of another recipe (head ≠ these): {'; '.join(differences)}. "
@@ -200,6 +216,7 @@ def write_files(folder: Path, bundle: Bundle, metrics: Mapping[str, Any], predic
     metadata = BundleMetadata(
         spec=bundle.spec,
         recipe=bundle.recipe,
+        joined_recipes=bundle.joined_recipes,
         class_names=bundle.class_names,
         n_features=int(head.n_features_in_) if hasattr(head, "n_features_in_") else None,
         versions=versions(),
@@ -263,6 +280,7 @@ def read_bundle(folder: Path) -> Bundle:
         head=head,
         spec=metadata.spec,
         recipe=metadata.recipe,
+        joined_recipes=metadata.joined_recipes,
         class_names=metadata.class_names,
         training_digests=read_digests(folder / TRAINING) if TRAINING in metadata.files else None,
         metrics=read_json(folder / METRICS),

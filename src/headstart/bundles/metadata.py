@@ -6,7 +6,7 @@ import hashlib
 import json
 import stat
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from headstart.errors import BundleError, HeadstartError
 from headstart.heads.catalogue import check_spec
-from headstart.heads.head_specs import is_count, is_number, is_path, is_scikit_learn
+from headstart.heads.head_specs import by_cache, is_count, is_number, is_path, is_scikit_learn
 from headstart.runtime import installed_versions
 from headstart.texts import reason_of
 from headstart.types import SINGLE_LABEL, HeadSpec, Recipe
@@ -51,8 +51,8 @@ def versions() -> dict[str, str]:
 
 FORMAT = "headstart-bundle"
 #: Raised by one when a program that knows the version before could not read what is written now; all older ones are read.
-#: 2: ``training.digests``.
-FORMAT_VERSION = 2
+#: 2: ``training.digests``. 3, only where there are some: ``joined_recipes``, and ``widths`` of the spec.
+FORMAT_VERSION = 3
 
 METADATA, METRICS, HEAD, NETWORK, TRAINING, PREDICTIONS = (
     "bundle.json",
@@ -79,15 +79,20 @@ class BundleMetadata:
     created: str  # time of saving (ISO 8601, UTC)
     files: Mapping[str, str]  # SHA-256 of each file beside ``bundle.json``
     target: str = SINGLE_LABEL  # name of what it predicts (evaluate/targets.py)
+    joined_recipes: tuple[Recipe, ...] = ()  # of further caches, whose features lie beside those of ``recipe``
+
+    @property
+    def recipes(self) -> tuple[Recipe, ...]:
+        """All recipes, in the order of the features."""
+        return self.recipe, *self.joined_recipes
 
     def to_json(self) -> str:
         """Return the text of ``bundle.json``."""
         values = {
             "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "spec": asdict(self.spec),
-            "recipe": json.loads(self.recipe.to_json()),
-            "recipe_fingerprint": self.recipe.fingerprint,
+            "format_version": 3 if self.joined_recipes else 2,
+            "spec": self.spec.to_dict(),
+            **recipe_to_dict(self.recipe),
             "target": self.target,
             "class_names": list(self.class_names),
             "n_features": self.n_features,
@@ -95,7 +100,22 @@ class BundleMetadata:
             "created": self.created,
             "files": dict(self.files),
         }
+        if self.joined_recipes:
+            values["joined_recipes"] = [recipe_to_dict(recipe) for recipe in self.joined_recipes]
         return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
+
+
+def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe with its fingerprint, JSON types."""
+    return {"recipe": json.loads(recipe.to_json()), "recipe_fingerprint": recipe.fingerprint}
+
+
+def recipe_from(values: Mapping[str, Any]) -> Recipe:
+    """Return the inverse of :func:`recipe_to_dict`; raise as :func:`metadata_from` does."""
+    recipe = Recipe.from_json(json.dumps(values["recipe"]))
+    if values["recipe_fingerprint"] != recipe.fingerprint:
+        raise ValueError("the fingerprint is not that of the recipe.")
+    return recipe
 
 
 def read_metadata(folder: Path) -> BundleMetadata:
@@ -128,9 +148,9 @@ def metadata_from(values: Mapping[str, Any]) -> BundleMetadata:
 
     Raises KeyError, TypeError, ValueError or HeadstartError if one is missing, or is not what it should be.
     """
-    recipe = Recipe.from_json(json.dumps(values["recipe"]))
-    if values["recipe_fingerprint"] != recipe.fingerprint:
-        raise ValueError("the fingerprint is not that of the recipe.")
+    spec, n_features = spec_from(typed(values, "spec", Mapping)), values.get("n_features")
+    joined = tuple(map(recipe_from, typed({"joined_recipes": [], **values}, "joined_recipes", list)))
+    check_widths(spec, 1 + len(joined), n_features)
     class_names = words(values, "class_names")
     if len(set(class_names)) != len(class_names):
         raise ValueError(f"class_names holds a name twice: {', '.join(class_names)}.")
@@ -141,15 +161,26 @@ def metadata_from(values: Mapping[str, Any]) -> BundleMetadata:
             f"Received: {', '.join(sorted(files))}."
         )
     return BundleMetadata(
-        spec=spec_from(typed(values, "spec", Mapping)),
-        recipe=recipe,
+        spec=spec,
+        recipe=recipe_from(values),
         class_names=class_names,
-        n_features=typed(values, "n_features", int) if values.get("n_features") is not None else None,
+        n_features=typed(values, "n_features", int) if n_features is not None else None,
         versions=mapping_of_words(values, "versions"),
         created=typed(values, "created", str),
         files=files,
         target=typed({"target": SINGLE_LABEL, **values}, "target", str),
+        joined_recipes=joined,
     )
+
+
+def check_widths(spec: HeadSpec, n_recipes: int, n_features: Any) -> None:
+    """Raise ValueError unless a spec has the widths of as many caches as there are recipes; none of a single one."""
+    if len(spec.widths) != (n_recipes if n_recipes > 1 else 0) or (spec.widths and sum(spec.widths) != n_features):
+        raise ValueError(
+            f"the widths {list(spec.widths)} are not those of {n_recipes} recipes with {n_features} columns in all."
+        )
+    if spec.widths:
+        by_cache(spec.features, n_recipes)
 
 
 def spec_from(values: Mapping[str, Any]) -> HeadSpec:
@@ -160,6 +191,7 @@ def spec_from(values: Mapping[str, Any]) -> HeadSpec:
         scaling=typed(values, "scaling", str),
         random_state=typed(values, "random_state", int),
         params=dict(typed(values, "params", Mapping)),
+        widths=tuple(typed({"widths": [], **values}, "widths", list)),
     )
     if is_path(spec.type) and not is_scikit_learn(spec.type):
         raise ValueError(f"a head of type {spec.type} is none of scikit-learn's, and no other is loaded.")
@@ -244,7 +276,7 @@ class SavedHead:
     interval: tuple[float, float] | None = None  # its 95 % interval
     n_scored: int | None = None
     split: str = ""
-    cache: str = ""  # the cache that it was fitted on; empty where it was not written down
+    cache: str = ""  # the cache that it was fitted on, or several with + between; empty where it was not written down
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -256,24 +288,29 @@ class SavedHead:
         }
         if self.metadata is None:
             return values
-        spec, recipe = self.metadata.spec, self.metadata.recipe
-        return values | {
-            "type": spec.type,
-            "features": list(spec.features),
-            "scaling": spec.scaling,
-            "params": dict(spec.params),
-            "random_state": spec.random_state,
-            "n_classes": len(self.metadata.class_names),
-            "accuracy": self.accuracy,
-            "accuracy_interval": list(self.interval) if self.interval else None,
-            "n_scored": self.n_scored,
-            "split": self.split or None,
-            "cache": self.cache or None,
-            "recipe": ", ".join(recipe_in_short(recipe)),
-            "recipe_fingerprint": recipe.fingerprint,
-            "created": self.metadata.created,
-            "versions": dict(self.metadata.versions),
-        }
+        spec, recipes = self.metadata.spec, self.metadata.recipes
+        joined = {"joined_fingerprints": [recipe.fingerprint for recipe in recipes[1:]]} if recipes[1:] else {}
+        return (
+            values
+            | joined
+            | {
+                "type": spec.type,
+                "features": list(spec.features),
+                "scaling": spec.scaling,
+                "params": dict(spec.params),
+                "random_state": spec.random_state,
+                "n_classes": len(self.metadata.class_names),
+                "accuracy": self.accuracy,
+                "accuracy_interval": list(self.interval) if self.interval else None,
+                "n_scored": self.n_scored,
+                "split": self.split or None,
+                "cache": self.cache or None,
+                "recipe": " + ".join(", ".join(recipe_in_short(recipe)) for recipe in recipes),
+                "recipe_fingerprint": recipes[0].fingerprint,
+                "created": self.metadata.created,
+                "versions": dict(self.metadata.versions),
+            }
+        )
 
 
 def list_heads(folder: str | Path = "heads") -> list[SavedHead]:
@@ -327,7 +364,7 @@ def scored(path: Path, size_bytes: int, metadata: BundleMetadata, metrics: Mappi
         interval=(interval[0], interval[1]) if interval and has_interval else None,
         n_scored=metrics["n_samples"] if is_count(metrics.get("n_samples")) else None,
         split=word(metrics, "split"),
-        cache=word(metrics, "cache"),
+        cache=" + ".join([word(metrics, "cache"), *strings(metrics, "joined_caches")]),
     )
 
 
@@ -335,6 +372,12 @@ def word(values: Mapping[str, Any], name: str) -> str:
     """Return a value that is a string, or an empty one."""
     value = values.get(name)
     return value if isinstance(value, str) else ""
+
+
+def strings(values: Mapping[str, Any], name: str) -> list[str]:
+    """Return a value that is a list of strings, or an empty one."""
+    value = values.get(name)
+    return value if isinstance(value, list) and all(isinstance(one, str) for one in value) else []
 
 
 def recipe_in_short(recipe: Recipe) -> tuple[str, str]:

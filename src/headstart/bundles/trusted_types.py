@@ -37,7 +37,8 @@ TRIAL = (60, 20, 3)
 def trusted_types() -> set[str]:
     """Return the types that a head may hold beside those of scikit-learn and NumPy that skops trusts."""
     own = [path for kind in HEAD_TYPES.values() for path in (kind.estimator, *kind.saved_types)]
-    return {"headstart.heads.transforms.SqrtL2Scaler", *own, *SCIKIT_LEARN_TYPES}
+    scalers = ("headstart.heads.transforms.SqrtL2Scaler", "headstart.heads.transforms.BlockScaler")
+    return {*scalers, *own, *SCIKIT_LEARN_TYPES}
 
 
 def unknown_types(data: bytes | None = None, file: Path | None = None) -> list[str]:
@@ -149,7 +150,8 @@ def check_form(folder: Path, head: Any, metadata: BundleMetadata) -> None:
         raise BundleError(f"{folder}: a dense head has a {NETWORK}, and no other head has one.")
 
 
-def form(head: Any) -> list[type]:
-    """Return the types of a head's steps, and of the classifier in a calibrated one."""
+def form(head: Any) -> tuple[list[type], Any]:
+    """Return the types of a head's steps, and of the classifier in a calibrated one; the blocks of columns of its scaler."""
     steps = [step for _, step in head.steps]
-    return [type(step) for step in (*steps, getattr(steps[-1], "estimator", None))]
+    kinds = [type(step) for step in (*steps, getattr(steps[-1], "estimator", None))]
+    return kinds, getattr(steps[0], "widths", None)

@@ -299,9 +299,7 @@ class FeatureCache:
         IndexError
             If there is no such row.
         """
-        indices = self._indices(rows)
-        row_bytes = self._datasets[FEATURES].dtype.itemsize * max(1, self.feature_values)
-        step = max(1, min(batch_rows, MAX_BATCH_BYTES // row_bytes))
+        indices, step = self._indices(rows), self.rows_per_batch(batch_rows)
         layers = self.pooled_column_layer
         for start in range(0, len(indices), step):
             part = indices[start : start + step]
@@ -309,6 +307,11 @@ class FeatureCache:
             if finite:
                 self._check_finite(batch, part)
             yield batch
+
+    def rows_per_batch(self, batch_rows: int) -> int:
+        """Return how many rows a batch has at most; fewer than asked for if it would exceed 256 MiB."""
+        row_bytes = self._datasets[FEATURES].dtype.itemsize * max(1, self.feature_values)
+        return max(1, min(batch_rows, MAX_BATCH_BYTES // row_bytes))
 
     def _check_finite(self, batch: FeatureBatch, rows: NDArray[np.int64]) -> None:
         for name, values in ((FEATURES, batch.features), (POOLED, batch.pooled)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.bundles.bundle import short_digests
-from headstart.cache.reader import FeatureCache, open_cache
+from headstart.cache.reader import open_cache
 from headstart.cache.shards import is_cache
 from headstart.errors import DataError, HeadstartError
 from headstart.evaluate.folds import check_lengths
+from headstart.evaluate.joined_caches import AnyCache, caches_of
 from headstart.evaluate.splits import Sides, coded, connected_units
 from headstart.heads.transforms import design_matrix, signed_sqrt
 from headstart.texts import counted
@@ -63,18 +64,19 @@ def near_units(pooled: NDArray[np.floating[Any]]) -> NDArray[np.intp]:
     return numbers
 
 
-def last_block(cache: FeatureCache) -> NDArray[np.float32]:
-    """Return the averages of the last pooled layer of a cache; of the stored layer if there are none."""
-    layers = cache.recipe.pooled_layers
+def last_block(cache: AnyCache) -> NDArray[np.float32]:
+    """Return the averages of the last pooled layer of a cache, the first of a join; of the stored layer if there are none."""
+    first = caches_of(cache)[0]
+    layers = first.recipe.pooled_layers
     if not layers:
-        return design_matrix(cache.batches(), ("avg",), n_samples=cache.n_images)
-    return cache.pooled()[:, np.array(cache.pooled_column_layer, object) == layers[-1]]
+        return design_matrix(first.batches(), ("avg",), n_samples=first.n_images)
+    return first.pooled()[:, np.array(first.pooled_column_layer, object) == layers[-1]]
 
 
 def last_block_of(batch: FeatureBatch, recipe: Recipe) -> NDArray[np.float32]:
-    """Return the same for newly computed features."""
+    """Return the same for newly computed features; ``recipe`` is the first of a join."""
     layers = recipe.pooled_layers
-    return design_matrix([batch], (layers[-1] if layers else "avg",))
+    return design_matrix([replace(batch, others=())], (layers[-1] if layers else "avg",))
 
 
 def unit_rows(features: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -273,7 +275,7 @@ class ImageKeys:
     pooled: NDArray[np.float32]  # averages of the last block; shape (n_images, n_features)
 
     @classmethod
-    def of(cls, cache: FeatureCache, rows: NDArray[np.int64]) -> ImageKeys:
+    def of(cls, cache: AnyCache, rows: NDArray[np.int64]) -> ImageKeys:
         """Return the properties of some rows of a cache."""
         sha256, groups = cache.sha256, cache.groups
         return cls([sha256[i] for i in rows.tolist()], [groups[i] for i in rows.tolist()], last_block(cache)[rows])

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from headstart.cache.reader import FeatureCache
 from headstart.errors import DataError, RecipeMismatchError
+from headstart.evaluate.joined_caches import AnyCache, caches_of, join_caches, names_of, same_images
 from headstart.images.discovery.classes_and_splits import split_of
 from headstart.texts import counted, did_you_mean, listed
 
@@ -192,9 +193,6 @@ def _check_sides(labels: NDArray[np.integer[Any]], split: Split) -> None:
         )
 
 
-#: Images named in an error.
-LISTED = 3
-
 #: Fraction of the images held out if the data has no split that can be scored.
 DEFAULT_FRACTION = 0.25
 
@@ -202,42 +200,12 @@ DEFAULT_FRACTION = 0.25
 MAX_LISTED = 10
 
 
-def same_images(cache: FeatureCache, rows: NDArray[np.int64], other: FeatureCache) -> NDArray[np.int64]:
-    """Return the rows of another cache that hold the same images as some rows, in their order, whatever their paths.
-
-    Raises DataError if an image is missing, or has another class there; the message names some.
-    """
-    row_of = {digest: row for row, digest in reversed(list(enumerate(other.sha256)))}
-    digests, paths = cache.sha256, cache.paths
-    missing = [paths[row] for row in rows if digests[row] not in row_of]
-    if missing:
-        raise DataError(
-            f"{other.path} lacks {len(missing):,} of the {len(rows):,} images of {cache.path}: {listed(missing, LISTED)}. "
-            "Bring both up to date with extract-features, on the same images."
-        )
-    found = np.array([row_of[digests[row]] for row in rows], np.int64)
-    mine, theirs = _names_of(cache, rows), _names_of(other, found)
-    different = [paths[row] for row, a, b in zip(rows, mine, theirs, strict=True) if a != b]
-    if different:
-        raise DataError(
-            f"{other.path} has other classes than {cache.path} for {len(different):,} images: {listed(different, LISTED)}. "
-            "Bring both up to date with extract-features, on the same folders or manifest."
-        )
-    return found
-
-
-def _names_of(cache: FeatureCache, rows: NDArray[np.int64]) -> list[str]:
-    """Return the class of each row; an empty name for none."""
-    names = (*cache.class_names, "")
-    return [names[label] for label in cache.labels[rows].tolist()]
-
-
 @dataclass(frozen=True, slots=True)
 class Sides:
     """Training and validation images."""
 
-    train: FeatureCache  # caches of one recipe; often the same
-    validation: FeatureCache
+    train: AnyCache  # caches of the same recipes; often the same
+    validation: AnyCache
     split: Split  # their rows
     class_names: tuple[str, ...]  # classes with training images; every validation image belongs to one of them
     notes: tuple[str, ...] = ()  # sentences on images and classes that are left out
@@ -259,9 +227,15 @@ class Sides:
 
     def within(self, cache: FeatureCache) -> Sides:
         """Return the same images in another cache."""
-        split = self.split
-        train, validation = (same_images(self.train, rows, cache) for rows in (split.train, split.validation))
+        split, first = self.split, caches_of(self.train)[0]
+        train, validation = (same_images(first, rows, cache) for rows in (split.train, split.validation))
         return replace(self, train=cache, validation=cache, split=replace(split, train=train, validation=validation))
+
+    def joined(self, others: Sequence[FeatureCache]) -> Sides:
+        """Return the same images with their features in this cache and in others; raise as :func:`join_caches` does."""
+        rows = np.union1d(self.split.train, self.split.validation)
+        both = join_caches((*caches_of(self.train), *others), rows)
+        return replace(self, train=both, validation=both)
 
 
 def divide(
@@ -352,8 +326,8 @@ def _told_apart(
 
     ``notes`` and ``lacking`` concern images left out before. Raises DataError if no validation image is left.
     """
-    fitted = Counter(_names_of(train, split.train))
-    scored = _names_of(validation, split.validation)
+    fitted = Counter(names_of(train, split.train))
+    scored = names_of(validation, split.validation)
     known = np.array([name in fitted for name in scored], bool)
     failed = Counter(failure.ref.label for failure in train.failures if failure.ref.label)
     if not known.any():
@@ -388,7 +362,7 @@ def class_notes(
     return notes if more <= 0 else [*notes[:MAX_LISTED], f"{more:,} more classes are not both fitted on and scored."]
 
 
-def _numbered(cache: FeatureCache, class_names: Sequence[str]) -> NDArray[np.int64]:
+def _numbered(cache: AnyCache, class_names: Sequence[str]) -> NDArray[np.int64]:
     """Return the index into ``class_names`` of each row; −1 if unlabelled or of another class."""
     number = {name: i for i, name in enumerate(class_names)}
     return np.array([*(number.get(name, -1) for name in cache.class_names), -1], np.int64)[cache.labels]

@@ -85,6 +85,11 @@ def open_request(
     if target.exists() and not overwrite:
         raise HeadstartError(f"{target} exists already.", hint="Replace it with `overwrite=True`.")
     bundle = load_bundle(Path(head))
+    if bundle.joined_recipes:
+        raise HeadstartError(
+            f"The head was fitted on the features of {len(bundle.recipes)} recipes side by side, and an exported model has "
+            "one backbone. Expected: a head that was fitted on a single cache. `headstart predict` predicts with any head."
+        )
     recipe = bundle.recipe
     check_runnable(recipe)
     backbone = backbone_spec(recipe.backbone)

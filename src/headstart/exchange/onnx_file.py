@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -200,7 +199,7 @@ def _build(request: Request) -> bytes:
         metadata={
             "class_names": json.dumps(bundle.class_names, ensure_ascii=False),
             "recipe": bundle.recipe.to_json(),
-            "spec": json.dumps(asdict(bundle.spec), sort_keys=True),
+            "spec": json.dumps(bundle.spec.to_dict(), sort_keys=True),
         },
     )
 

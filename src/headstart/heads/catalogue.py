@@ -275,6 +275,10 @@ def check_spec(spec: HeadSpec) -> None:
         check_values(spec.type, spec.params, head_kind(spec.type).params)
     if spec.scaling not in SCALINGS:
         raise ParameterError(f"Unknown scaling {spec.scaling!r}. Expected one of: {', '.join(SCALINGS)}.")
+    if spec.widths and not (len(spec.widths) > 1 and all(map(is_count, spec.widths))):
+        raise ParameterError(
+            f"widths are the columns of each of several caches, 1 or more each. Received: {spec.widths}."
+        )
     if not is_count(spec.random_state, 0) or spec.random_state > MAX_SEED:
         raise ParameterError(f"A seed is a whole number from 0 to {MAX_SEED}. Received: {spec.random_state!r}.")
 
@@ -290,7 +294,9 @@ def make_head(spec: HeadSpec) -> Any:
     from headstart.heads.transforms import make_scaler
 
     params = {**full_params(spec.type, spec.features, spec.scaling, spec.params), "random_state": spec.random_state}
-    return Pipeline([("scale", make_scaler(spec.scaling)), ("classifier", make_classifier(spec.type, params))])
+    return Pipeline(
+        [("scale", make_scaler(spec.scaling, spec.widths)), ("classifier", make_classifier(spec.type, params))]
+    )
 
 
 def full_params(head_type: str, features: Sequence[str], scaling: str, params: Mapping[str, Any]) -> dict[str, Any]:

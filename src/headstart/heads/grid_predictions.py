@@ -60,16 +60,21 @@ class Outcome:
 
 
 class Table:
-    """Rows of one choice of features and scaling, in the form that each head fits fastest; ``X`` is not scaled."""
+    """Rows of one choice of features and scaling, in the form that each head fits fastest; ``X`` is not scaled.
 
-    def __init__(self, X: NDArray[np.float32], features: tuple[str, ...], scaling: str) -> None:
-        self.features, self.scaling = features, scaling
+    Of a join of caches, ``widths`` are the columns of each, which are scaled on their own.
+    """
+
+    def __init__(
+        self, X: NDArray[np.float32], features: tuple[str, ...], scaling: str, widths: Sequence[int] = ()
+    ) -> None:
+        self.features, self.scaling, self.widths = features, scaling, widths
         self.raw = X
 
     @cached_property
     def scaled(self) -> NDArray[np.float32]:
         """Scaled rows, where scaling looks at one row at a time."""
-        scaled: NDArray[np.float32] = make_scaler(self.scaling).fit_transform(self.raw)
+        scaled: NDArray[np.float32] = make_scaler(self.scaling, self.widths).fit_transform(self.raw)
         return scaled
 
     @cached_property
@@ -87,12 +92,12 @@ class Table:
         turn = head_kind(head_type).rotation_invariant
         if self.scaling in ROW_BY_ROW:
             return self.turned if turn else self.scaled
-        scaled = make_scaler(self.scaling).fit(self.raw[train]).transform(self.raw)
+        scaled = make_scaler(self.scaling, self.widths).fit(self.raw[train]).transform(self.raw)
         return row_space(scaled, centred=False).rows if turn else scaled
 
     def gamma(self, gamma: str | float, train: Codes) -> float:
         """Return the width of an RBF kernel in numbers for these training rows (heads/svm.py)."""
-        scaler = None if self.scaling in ROW_BY_ROW else make_scaler(self.scaling)
+        scaler = None if self.scaling in ROW_BY_ROW else make_scaler(self.scaling, self.widths)
         return numeric_gamma(gamma, self.scaled[train] if scaler is None else scaler.fit_transform(self.raw[train]))
 
 

@@ -151,6 +151,39 @@ def count_views(features: Sequence[str]) -> int:
     return N_CROPS if tuple(features) == ("crops",) else 1
 
 
+#: Separates the number of a cache of a join, from 1, from the name of one of its features.
+OF_CACHE = ":"
+
+
+def numbered(features: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Return the features of each cache of a join as names with the number of the cache, e.g. ``2:avg``."""
+    return tuple(f"{number}{OF_CACHE}{name}" for number, names in enumerate(features, 1) for name in names)
+
+
+def by_cache(features: Sequence[str], n_caches: int) -> tuple[tuple[str, ...], ...]:
+    """Return the features of each cache of a join; a name without a number is one of every cache.
+
+    Raises ParameterError if there is no cache of a number, or no feature of a cache.
+    """
+    found: list[list[str]] = [[] for _ in range(n_caches)]
+    for feature in features:
+        number, colon, name = feature.partition(OF_CACHE)
+        if colon and not (number.isdecimal() and 1 <= int(number) <= n_caches):
+            raise ParameterError(
+                f"There is no cache of the feature {feature!r}. Expected: a number from 1 to {n_caches} before the colon, "
+                f"e.g. 1{OF_CACHE}avg, or a name alone for every cache."
+            )
+        for names in found[int(number) - 1 : int(number)] if colon else found:
+            names.append(name if colon else feature)
+    missing = [str(number) for number, names in enumerate(found, 1) if not names]
+    if missing:
+        raise ParameterError(
+            f"The features {', '.join(features)} have none of cache {', '.join(missing)}. Expected: at least one of each of "
+            f"the {n_caches} caches; leave out a cache that is not needed."
+        )
+    return tuple(map(tuple, found))
+
+
 #: Folds of the calibration of a classifier that has no probabilities of its own.
 CALIBRATION_FOLDS = 5
 

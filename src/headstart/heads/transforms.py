@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -10,10 +12,11 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScaler, normalize
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from headstart.errors import HeadstartError
-from headstart.heads.head_specs import GEM_POWER, POOLINGS, SCALINGS
+from headstart.heads.head_specs import GEM_POWER, POOLINGS, SCALINGS, by_cache
 from headstart.texts import did_you_mean
 from headstart.types import FeatureBatch
 
@@ -32,7 +35,7 @@ def design_matrix(
         Cached or fresh features.
     features : sequence of str
         ``flatten``, ``avg``, ``max``, ``gem`` or ``crops`` of the stored layer, or names of pooled layers; joined in this
-        order. HeadstartError is raised for others.
+        order. HeadstartError is raised for others. In features of several recipes, ``2:avg`` is one of the second.
     n_samples : int, optional
         Rows to come, where it is known: the matrix is then allocated once.
     """
@@ -75,7 +78,11 @@ def check_features(features: Sequence[str], pooled_layers: Sequence[str]) -> Non
 
 
 def join(batch: FeatureBatch, features: Sequence[str]) -> NDArray[np.float32]:
-    """Return the named features of one batch side by side, float32."""
+    """Return the named features of one batch side by side, float32; of a join, those of one recipe after the other."""
+    if batch.others:
+        parts = (replace(batch, others=()), *batch.others)
+        names = by_cache(features, len(parts))
+        return np.concatenate([join(*part) for part in zip(parts, names, strict=True)], axis=1)
     check_features(features, tuple(dict.fromkeys(batch.pooled_column_layer)))
     return np.concatenate([one_feature(batch, name) for name in features], axis=1, dtype=np.float32)
 
@@ -174,8 +181,74 @@ def signed_sqrt(values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
     return rooted
 
 
-def make_scaler(name: str) -> Any:
-    """Return an unfitted scaler; raise HeadstartError if there is none of that name."""
+class BlockScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+    """Blocks of columns, e.g. the features of several backbones, each scaled on its own.
+
+    Parameters
+    ----------
+    scaling : str
+        ``sqrt-l2``, ``l2`` or ``standard``.
+    widths : sequence of int, optional
+        Columns of each block; by default all columns are one block.
+
+    Attributes
+    ----------
+    scalers_ : list
+        The fitted scaler of each block.
+    """
+
+    def __init__(self, scaling: str = "sqrt-l2", widths: Sequence[int] | None = None) -> None:
+        self.scaling, self.widths = scaling, widths
+
+    @property
+    def with_mean(self) -> bool:
+        """Whether a mean is subtracted, after which zeros are no zeros any more."""
+        return self.scaling == "standard"
+
+    def fit(self, X: Any, y: Any = None) -> BlockScaler:
+        """Fit the scaler of each block; raise ValueError if the widths are not those of the columns."""
+        X = self._validated(X, reset=True)
+        self.scalers_ = [make_scaler(self.scaling).fit(block) for block in self._blocks(X)]
+        return self
+
+    @available_if(lambda self: self.with_mean)  # type: ignore[untyped-decorator]
+    def partial_fit(self, X: Any, y: Any = None) -> BlockScaler:
+        """Learn from some more rows; only of scalers that learn something of all rows."""
+        first = not hasattr(self, "scalers_")
+        blocks = self._blocks(self._validated(X, reset=first))
+        scalers = [make_scaler(self.scaling) for _ in blocks] if first else self.scalers_
+        self.scalers_ = [scaler.partial_fit(block) for scaler, block in zip(scalers, blocks, strict=True)]
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """Return the scaled rows, sparse where they were, float32 where they were."""
+        check_is_fitted(self, "scalers_")
+        blocks = self._blocks(self._validated(X, reset=False))
+        scaled = [scaler.transform(block) for scaler, block in zip(self.scalers_, blocks, strict=True)]
+        return sparse.hstack(scaled, format="csr") if sparse.issparse(X) else np.concatenate(scaled, axis=1)
+
+    def _validated(self, X: Any, *, reset: bool) -> Any:
+        accept_sparse = False if self.with_mean else "csr"
+        return validate_data(self, X, accept_sparse=accept_sparse, dtype=(np.float64, np.float32), reset=reset)
+
+    def _blocks(self, X: Any) -> list[Any]:
+        widths = [X.shape[1]] if self.widths is None else self.widths
+        if sum(widths) != X.shape[1]:
+            raise ValueError(f"Blocks of {widths} columns are {sum(widths)}. Received: {X.shape[1]} columns.")
+        return [X[:, start:end] for start, end in pairwise(np.cumsum([0, *widths]).tolist())]
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = not self.with_mean
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+def make_scaler(name: str, widths: Sequence[int] = ()) -> Any:
+    """Return an unfitted scaler, of blocks with ``widths`` if there are several.
+
+    Raises HeadstartError if there is none of that name.
+    """
     makers = {
         "sqrt-l2": SqrtL2Scaler,
         "l2": Normalizer,
@@ -184,4 +257,4 @@ def make_scaler(name: str) -> Any:
     }
     if name not in makers:
         raise HeadstartError(f"Unknown scaling {name!r}. Expected one of: {', '.join(SCALINGS)}.")
-    return makers[name]()
+    return BlockScaler(name, tuple(widths)) if len(widths) > 1 and name != "none" else makers[name]()

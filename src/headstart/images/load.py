@@ -8,7 +8,7 @@ import stat
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -21,10 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from headstart.errors import DataError, ImageError
-from headstart.images.decode import (
-    DecodedImage,
-    decode,
-)
+from headstart.images.decode import DecodedImage, decode
 from headstart.images.discovery.refs import READ_FLAGS, state_of
 from headstart.images.resize import DRAFT_PRESETS, resize
 from headstart.images.samples import DEFAULT_RULES, DecodeRules
@@ -71,20 +68,39 @@ class LoadedImage:
 
     pixels: NDArray[np.uint8]  # shape (size_px, size_px, 3), RGB, 0–255
     row: ImageRow  # the metadata kept in the cache
+    others: tuple[NDArray[np.uint8], ...] = ()  # the same for each further recipe
+
+
+#: What the pixels for a recipe depend on: input size, resize preset, rules of decoding.
+Form = tuple[int, str, DecodeRules]
+
+
+def form_of(recipe: Recipe) -> Form:
+    """Return in what form a recipe takes images."""
+    return recipe.input_size_px, recipe.resize, DecodeRules.of(recipe)
 
 
 def load_image(
-    root: Location, ref: ImageRef, *, size_px: int, resize_preset: str, rules: DecodeRules = DEFAULT_RULES
+    root: Location,
+    ref: ImageRef,
+    *,
+    size_px: int,
+    resize_preset: str,
+    rules: DecodeRules = DEFAULT_RULES,
+    others: Sequence[Form] = (),
 ) -> LoadedImage:
-    """Return an image, read once: the digest is that of the decoded bytes; empty for an image that is given decoded.
+    """Return an image, read once, and in other forms: equal ones are decoded once.
 
-    Raises ImageError, with the reason, if it cannot be read or decoded.
+    The digest is that of the decoded bytes; empty for an image that is given decoded. Raises ImageError, with the reason, if
+    it cannot be read or decoded.
     """
     data = ref.content if isinstance(ref, GivenImage) else read_image_bytes(root, ref)
-    image = decode_resized(data, ref.path, size_px, resize_preset, rules)
+    forms = ((size_px, resize_preset, rules), *others)
+    images = {form: decode_resized(data, ref.path, *form) for form in dict.fromkeys(forms)}
     digest = hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else ""
-    row = ImageRow(ref, digest, image.width_px, image.height_px, image.notes)
-    return LoadedImage(image.pixels, row)
+    image, notes = images[forms[0]], dict.fromkeys(note for image in images.values() for note in image.notes)
+    row = ImageRow(ref, digest, image.width_px, image.height_px, tuple(notes))
+    return LoadedImage(image.pixels, row, tuple(images[form].pixels for form in others))
 
 
 def decode_resized(
@@ -301,17 +317,23 @@ class ReadOptions:
 
 
 def decoded(
-    refs: Iterable[ImageRef], recipe: Recipe, job: ReadOptions, *, ahead: int, time: StageTime | None = None
+    refs: Iterable[ImageRef],
+    recipe: Recipe,
+    job: ReadOptions,
+    *others: Recipe,
+    ahead: int,
+    time: StageTime | None = None,
 ) -> Generator[LoadedImage | Failure]:
     """Return a generator of each image, or its failure, in order; up to ``ahead`` images are decoded in advance.
 
-    With ``job.stop_on_failure``, ImageError is raised for the first image that cannot be read, after those before it.
+    Each is decoded for ``others``, further recipes, too. With ``job.stop_on_failure``, ImageError is raised for the first
+    image that cannot be read, after those before it.
     """
-    rules = DecodeRules.of(recipe)
+    (size_px, preset, rules), *more = map(form_of, (recipe, *others))
 
     def load(ref: ImageRef) -> LoadedImage | Failure:
         try:
-            return load_image(job.root, ref, size_px=recipe.input_size_px, resize_preset=recipe.resize, rules=rules)
+            return load_image(job.root, ref, size_px=size_px, resize_preset=preset, rules=rules, others=more)
         except ImageError as error:
             if job.stop_on_failure:
                 raise ImageError(f"{ref.path}: {error}") from error
@@ -344,10 +366,10 @@ def threads_of(root: Location, threads: int) -> int:
 
 
 def batches(
-    refs: Iterable[ImageRef], recipe: Recipe, job: ReadOptions, batch_size: Callable[[], int]
+    refs: Iterable[ImageRef], recipe: Recipe, job: ReadOptions, batch_size: Callable[[], int], *others: Recipe
 ) -> Iterator[tuple[dict[int, LoadedImage], dict[int, Failure]]]:
-    """Yield full batches of decoded images, and the failures among them, each by its index in ``refs``."""
-    with closing(decoded(refs, recipe, job, ahead=images_ahead(batch_size(), job))) as results:
+    """Yield full batches of images, decoded for all recipes, and the failures among them, each by its index in ``refs``."""
+    with closing(decoded(refs, recipe, job, *others, ahead=images_ahead(batch_size(), job))) as results:
         yield from grouped(results, batch_size)
 
 

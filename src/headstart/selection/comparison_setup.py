@@ -16,13 +16,13 @@ from headstart.cache.reader import FeatureCache
 from headstart.errors import DataError
 from headstart.evaluate.folds import Folds, inner_folds, make_folds
 from headstart.evaluate.intervals import CV_VARIANCE, estimates
+from headstart.evaluate.joined_caches import same_images
 from headstart.evaluate.leakage import find_leaks, last_block, near_units
 from headstart.evaluate.splits import (
     class_notes,
     connected_units,
     joined_units,
     labelled,
-    same_images,
     scored_split,
     split_by_column,
     without_splits,

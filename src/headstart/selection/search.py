@@ -11,14 +11,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.cache.reader import FeatureCache
 from headstart.evaluate.folds import make_folds
-from headstart.heads.catalogue import default_spec, head_kind
+from headstart.evaluate.joined_caches import AnyCache, JoinedCache
+from headstart.heads.catalogue import HeadType, default_spec, head_kind
 from headstart.heads.grid_predictions import Table
-from headstart.heads.transforms import design_matrix
+from headstart.heads.head_specs import by_cache, numbered
+from headstart.heads.transforms import design_matrix, join
 from headstart.scores import ACCURACY, Criterion, metric_named
 from headstart.selection.cross_validation import Trial, best_trial, cross_validate, make_pool, search_notes
-from headstart.types import HeadSpec
+from headstart.types import FeatureBatch, HeadSpec
 
 #: Scope of a search: nothing, the parameters of the catalogue's grid that are not given, or the features too.
 Search = Literal["none", "params", "features"]
@@ -50,7 +51,7 @@ def what_to_search(
 
 
 def candidates(
-    cache: FeatureCache,
+    cache: AnyCache,
     head_type: str,
     *,
     features: Sequence[str] | None,
@@ -61,27 +62,59 @@ def candidates(
     """Return the settings to try, the simplest first: the catalogue's grid, but for what is given."""
     kind = head_kind(head_type, scaling)
     grid = {name: values for name, values in kind.grid.items() if name not in params}
-    known = {"avg", *cache.recipe.pooled_layers}
-    searched = [names for names in SEARCHED_FEATURES if known.issuperset(names)]
-    default = [kind.features] if kind.features == ("flatten",) else [*searched, kind.features]
     return [
-        default_spec(
-            head_type,
-            features=names,
-            scaling=scaling,
-            random_state=random_state,
-            params={**params, **dict(zip(grid, values, strict=True))},
+        on_cache(
+            cache,
+            default_spec(
+                head_type,
+                features=names,
+                scaling=scaling,
+                random_state=random_state,
+                params={**params, **dict(zip(grid, values, strict=True))},
+            ),
         )
-        for names in ([tuple(features)] if features else dict.fromkeys(default))
+        for names in feature_choices(cache, kind, features)
         for values in product(*grid.values())
     ]
 
 
-def most_images(cache: FeatureCache, specs: Sequence[HeadSpec]) -> int:
+def feature_choices(cache: AnyCache, kind: HeadType, features: Sequence[str] | None) -> list[tuple[str, ...]]:
+    """Return the features to try, the fewest first; of a join, every combination of those of its caches."""
+    if isinstance(cache, JoinedCache):
+        given = by_cache(features, len(cache.caches)) if features else [None] * len(cache.caches)
+        of_each = (feature_choices(one, kind, names) for one, names in zip(cache.caches, given, strict=True))
+        return [numbered(names) for names in product(*of_each)]
+    if features:
+        return [tuple(features)]
+    if kind.features == ("flatten",):
+        return [kind.features]
+    known = {"avg", *cache.recipe.pooled_layers}
+    searched = [names for names in SEARCHED_FEATURES if known.issuperset(names)]
+    return list(dict.fromkeys([*searched, kind.features]))
+
+
+def on_cache(cache: AnyCache, spec: HeadSpec) -> HeadSpec:
+    """Return a spec for a cache: for a join, its features have the numbers of their caches, and it has their widths."""
+    if not isinstance(cache, JoinedCache):
+        return spec
+    names = by_cache(spec.features, len(cache.caches))
+    widths = tuple(n_columns(one, own) for one, own in zip(cache.caches, names, strict=True))
+    return replace(spec, features=numbered(names), widths=widths)
+
+
+def n_columns(cache: AnyCache, features: Sequence[str]) -> int:
+    """Return how many columns some features of a cache have."""
+    if isinstance(cache, JoinedCache):
+        names = by_cache(features, len(cache.caches))
+        return sum(n_columns(one, own) for one, own in zip(cache.caches, names, strict=True))
+    maps, averages = np.zeros((1, *cache.map_shape), np.float32), np.zeros((1, cache.n_pooled), np.float32)
+    return int(join(FeatureBatch(maps, averages, cache.pooled_column_layer), features).shape[1])
+
+
+def most_images(cache: AnyCache, specs: Sequence[HeadSpec]) -> int:
     """Return how many images a search over these settings can bear."""
     widest = specs[-1].features  # candidates come with the fewest features first
-    width: int = design_matrix(cache.batches([0]), widest).shape[1]
-    return min(head_kind(specs[0].type).max_search_images, max(1, MAX_VALUES // width))
+    return min(head_kind(specs[0].type).max_search_images, max(1, MAX_VALUES // n_columns(cache, widest)))
 
 
 def sample(
@@ -100,13 +133,13 @@ def sample(
     return chosen, [f"The setting was chosen on {len(chosen):,} of {len(rows):,} training images, drawn by class."]
 
 
-def read_features(cache: FeatureCache, features: Sequence[str], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+def read_features(cache: AnyCache, features: Sequence[str], rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return what a head is fitted on for some rows of a cache, shape (n_rows, n_features), float32."""
     return design_matrix(cache.batches(rows, finite=True), features, n_samples=len(rows))
 
 
 def make_tables(
-    cache: FeatureCache, specs: Sequence[HeadSpec], rows: NDArray[np.int64]
+    cache: AnyCache, specs: Sequence[HeadSpec], rows: NDArray[np.int64]
 ) -> dict[tuple[tuple[str, ...], str], Table]:
     """Return the table of each choice of features and scaling."""
     matrices: dict[tuple[str, ...], NDArray[np.float32]] = {}
@@ -114,7 +147,7 @@ def make_tables(
     for spec in specs:
         if spec.features not in matrices:
             matrices[spec.features] = read_features(cache, spec.features, rows)
-        tables[spec.features, spec.scaling] = Table(matrices[spec.features], spec.features, spec.scaling)
+        tables[spec.features, spec.scaling] = Table(matrices[spec.features], spec.features, spec.scaling, spec.widths)
     return tables
 
 
@@ -131,14 +164,14 @@ class SearchResult:
 
 
 def search_head(
-    cache: FeatureCache,
+    cache: AnyCache,
     head_type: str,
     rows: NDArray[np.int64],
     *,
     features: Sequence[str] | None = None,
     scaling: str | None = None,
     params: Mapping[str, Any] | None = None,
-    others: Sequence[tuple[FeatureCache, NDArray[np.int64]]] = (),
+    others: Sequence[tuple[AnyCache, NDArray[np.int64]]] = (),
     units: NDArray[np.intp] | None = None,
     strata: NDArray[np.int64] | None = None,
     n_splits: int = N_SPLITS,

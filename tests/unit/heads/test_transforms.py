@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -126,3 +128,46 @@ def test_scalers_keep_float32(name: str, batch: FeatureBatch) -> None:
 def test_an_unknown_scaling_is_refused() -> None:
     with pytest.raises(HeadstartError, match="sqrt-l2, l2, standard, none"):
         make_scaler("minmax")
+
+
+def test_features_of_several_recipes_lie_side_by_side(batch: FeatureBatch) -> None:
+    other = replace(batch, features=batch.features[:, :3, :3])
+    joined = design_matrix([replace(batch, others=(other,))], ("2:max", "avg", "1:block1_conv2"))
+    expected = [design_matrix([batch], ("avg", "block1_conv2")), design_matrix([other], ("max", "avg"))]
+    np.testing.assert_array_equal(joined, np.hstack(expected))
+
+
+@pytest.mark.parametrize(
+    ("features", "reason"),
+    [
+        (("1:avg",), "none of cache 2"),
+        (("avg", "3:max"), "no cache of the feature '3:max'"),
+        (("avg", "0:max"), "no cache of the feature '0:max'"),
+        (("avg", "2:mean"), "Unknown features mean"),
+    ],
+)
+def test_features_of_no_recipe_are_refused(batch: FeatureBatch, features: tuple[str, ...], reason: str) -> None:
+    with pytest.raises(HeadstartError, match=reason):
+        design_matrix([replace(batch, others=(batch,))], features)
+
+
+@pytest.mark.parametrize("name", ["sqrt-l2", "l2", "standard"])
+def test_every_block_is_scaled_on_its_own(name: str) -> None:
+    X = np.random.default_rng(0).random((20, 7), dtype=np.float32)
+    X[:, 3:] *= 1000
+    scaler = make_scaler(name, (3, 4))
+    expected = np.hstack([make_scaler(name).fit_transform(X[:, :3]), make_scaler(name).fit_transform(X[:, 3:])])
+    found = scaler.fit_transform(X)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, expected)
+    if name == "standard":  # learned block by block of rows
+        streamed = make_scaler(name, (3, 4)).partial_fit(X[:8]).partial_fit(X[8:])
+        np.testing.assert_allclose(streamed.transform(X), expected, atol=1e-5)
+    else:
+        assert not hasattr(scaler, "partial_fit")
+        np.testing.assert_allclose(scaler.transform(sparse.csr_matrix(X)).toarray(), expected, rtol=1e-6)
+
+
+def test_blocks_are_all_columns() -> None:
+    with pytest.raises(ValueError, match="Received: 7 columns"):
+        make_scaler("l2", (3, 3)).fit(np.ones((2, 7)))
