@@ -63,7 +63,12 @@ SavedHead = Annotated[Path, typer.Argument(help="Folder of a saved head.")]
 Features = Annotated[str, typer.Option(metavar="NAMES", help=FEATURES_HELP, autocompletion=FEATURES)]
 
 Weights = Annotated[
-    str, Model(metavar="FILE", help="imagenet, or a Keras .h5 file.", autocompletion=completed(("imagenet",)))
+    str | None,
+    Model(
+        metavar="FILE",
+        help="imagenet, or a Keras .h5 or ONNX file.",
+        autocompletion=completed(("imagenet",)),
+    ),
 ]
 
 Device = Annotated[str, Resources(metavar="NAME", help="auto, cpu or gpu:N.", autocompletion=DEVICES)]

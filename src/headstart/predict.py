@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from headstart.backbones.registry import BACKBONES, build_backbone, engine_label, pick_engine
+from headstart.backbones.registry import build_backbone, engine_label, pick_engine, spec_of
 from headstart.bundles.bundle import Bundle, load_bundle
 from headstart.errors import DataError, HeadstartError, ParameterError, RecipeMismatchError
 from headstart.images.discovery.manifest import is_manifest, read_paths
@@ -134,9 +134,7 @@ class Predictor:
             In a forked process, if an engine does not support it.
         """
         if os.getpid() != self._process and not self._is_given:
-            engines = [
-                pick_engine(recipe.precision, self._device, BACKBONES[recipe.backbone]) for recipe in self.recipes
-            ]
+            engines = [pick_engine(recipe.precision, self._device, spec_of(recipe)) for recipe in self.recipes]
             unfit = [engine for engine in engines if engine != "ncnn"]
             if unfit:
                 raise HeadstartError(

@@ -319,10 +319,14 @@ def _options_of(recipe: Recipe | None, layout: str) -> Iterator[str]:
         yield "--manifest CSV"
     if recipe is None:
         return
-    if recipe.weights == "custom":
+    own: dict[str, str | int] = {}
+    if recipe.own_network:
+        yield "--backbone MODEL.onnx"
+        own = {"backbone": recipe.backbone, "layer": recipe.layer, "input_size_px": recipe.input_size_px}
+    elif recipe.weights == "custom":
         yield "--weights FILE --custom-weights"
-    spec = BACKBONES.get(recipe.backbone)
-    own = {"layer": spec.default_layer, "input_size_px": spec.default_input_size_px} if spec else {}
+    if spec := BACKBONES.get(recipe.backbone):
+        own = {"layer": spec.default_layer, "input_size_px": spec.default_input_size_px}
     for field, (option, default) in OPTIONS.items():
         value = getattr(recipe, field)
         if value not in (None, default, own.get(field)):

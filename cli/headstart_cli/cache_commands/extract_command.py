@@ -76,9 +76,13 @@ def extract(
     ] = False,
     backbone: Annotated[
         str,
-        Model(metavar="NAME", help="The network (headstart backbones lists them).", autocompletion=complete_backbone),
+        Model(
+            metavar="NAME",
+            help="Name (headstart backbones) or ONNX file.",
+            autocompletion=complete_backbone,
+        ),
     ] = "vgg16",
-    weights: Weights = "imagenet",
+    weights: Weights = None,
     custom_weights: Annotated[bool, Model("--custom-weights", help="These are my own fine-tuned weights.")] = False,
     layer: Annotated[
         str | None,

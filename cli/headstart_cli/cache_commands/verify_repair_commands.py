@@ -29,7 +29,7 @@ def verify(
     ] = None,
     sample: Annotated[int, typer.Option(min=0, metavar="N", help="With --data: rows to compute again.")] = 16,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="With --data: random seed for those rows.")] = 0,
-    weights: Weights = "imagenet",
+    weights: Weights = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -89,7 +89,7 @@ def repair(
     data: Annotated[
         str | None, typer.Option(metavar="FOLDER", help="The folder of images that the cache was made from.")
     ] = None,
-    weights: Weights = "imagenet",
+    weights: Weights = None,
     batch_size: BatchSize = None,
     device: Device = "auto",
 ) -> None:

@@ -41,7 +41,7 @@ def evaluate(
     include_training: Annotated[
         bool, Data("--include-training", help="Also score images that the head was fitted on.")
     ] = False,
-    weights: Weights = "imagenet",
+    weights: Weights = None,
     precision: Precision = None,
     device: Device = "auto",
     batch_size: BatchSize = None,

@@ -15,7 +15,7 @@ from headstart_cli.console import out
 def export(
     head: SavedHead,
     output: Annotated[Path, typer.Argument(help="The file to write, e.g. model.keras or model.onnx.")],
-    weights: Weights = "imagenet",
+    weights: Weights = None,
     overwrite: Overwrite = False,
 ) -> None:
     r"""Write backbone and head as one model: RGB images of any size in (0–255), class probabilities out.

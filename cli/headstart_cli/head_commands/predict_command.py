@@ -42,7 +42,7 @@ def predict(
         Output("--format", metavar="NAME", help="table, csv, or jsonl: a JSON object per line."),
     ] = "table",
     raw: Raw = False,
-    weights: Weights = "imagenet",
+    weights: Weights = None,
     precision: Precision = None,
     device: Device = "auto",
     batch_size: BatchSize = None,

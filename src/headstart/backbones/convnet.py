@@ -6,7 +6,7 @@ import hashlib
 import importlib.metadata
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +164,7 @@ class Weights:
     tensors: Tensors
     sha256: str  # digest of all tensors one after the other
     source: str  # place that they were read from, for messages
+    model: bytes = field(default=b"", repr=False)  # the file of a network of the user's own, which has no tensors here
 
 
 @dataclass(frozen=True, slots=True)

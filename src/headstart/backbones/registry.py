@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from headstart.backbones.convnet import Weights
 from headstart.backbones.efficientnet_lite import LITE0, LITE2
 from headstart.backbones.keras_applications import APPLICATIONS
+from headstart.backbones.own_networks.onnx_description import is_own_network, spec_of_file, spec_of_recipe
 from headstart.backbones.precision import Device, pick_device
 from headstart.backbones.spec import BackboneSpec
 from headstart.backbones.vgg16 import VGG16
@@ -33,10 +34,18 @@ BACKBONES: dict[str, BackboneSpec] = {
 
 
 def backbone_spec(name: str) -> BackboneSpec:
-    """Return the backbone of this name; raise HeadstartError, listing all names, if there is none."""
+    """Return the backbone of this name, or in this ONNX file; raise HeadstartError, listing all names, if there is none."""
+    if is_own_network(name):
+        return spec_of_file(name)
     if name not in BACKBONES:
-        raise HeadstartError(f"Unknown backbone {name!r}. Expected one of: {', '.join(BACKBONES)}.")
+        raise HeadstartError(f"Unknown backbone {name!r}. Expected an ONNX file or one of: {', '.join(BACKBONES)}.")
     return BACKBONES[name]
+
+
+def spec_of(recipe: Recipe) -> BackboneSpec:
+    """Return the backbone of a recipe; raise RecipeMismatchError if the features were made elsewhere."""
+    check_runnable(recipe)
+    return BACKBONES.get(recipe.backbone) or spec_of_recipe(recipe)
 
 
 def measured_rate(spec: BackboneSpec, seconds: float = 3.0) -> float:
@@ -51,7 +60,7 @@ def measured_rate(spec: BackboneSpec, seconds: float = 3.0) -> float:
 
 def check_runnable(recipe: Recipe) -> None:
     """Raise RecipeMismatchError if no backbone computes this recipe, since the features were made elsewhere."""
-    if recipe.backbone not in BACKBONES:
+    if recipe.backbone not in BACKBONES and recipe.own_network is None:
         raise RecipeMismatchError(
             f"These features were made by {recipe.backbone!r}, which headstart cannot run: it runs images through "
             f"{', '.join(BACKBONES)} only. Compute the features of new images where these came from, import them (headstart "
@@ -131,7 +140,7 @@ def pairwise_sum(parts: Sequence[T], add: Callable[[T, T], T] = operator.add) ->
 CPU_ENGINES = {"ncnn": ("float32",), "openvino": ("float32", "bfloat16", "int8")}
 
 #: Engines with their display names.
-ENGINE_NAMES = {"ncnn": "ncnn", "openvino": "OpenVINO", "tensorflow": "TensorFlow"}
+ENGINE_NAMES = {"ncnn": "ncnn", "openvino": "OpenVINO", "onnxruntime": "ONNX Runtime", "tensorflow": "TensorFlow"}
 
 
 def engine_label(engine: str) -> str:
@@ -225,7 +234,7 @@ def engine_backbone(
     recipe: Recipe, weights: str | Path | Weights | None, batch_size: int | None, device: str
 ) -> Backbone:
     """Return the backbone of a recipe of single views; parameters and errors as of :func:`build_backbone`."""
-    spec = BACKBONES[recipe.backbone]
+    spec = spec_of(recipe)
     factory, loaded = spec.engine(pick_engine(recipe.precision, device, spec)), spec.loaded(weights)
     spec.check(recipe, loaded)
     return factory(recipe, loaded, spec=spec, batch_size=batch_size, device=device)

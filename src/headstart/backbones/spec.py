@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 from headstart.backbones.convnet import ConvNet, LayerSpec, Source, Weights
 from headstart.errors import HeadstartError, RecipeMismatchError
 from headstart.images.decode import DECODE_RULES
-from headstart.types import VIEWS, Backbone, FeatureBatch, Quantization, Recipe, checked_intensity, checked_page
+from headstart.types import (
+    VIEWS,
+    Backbone,
+    FeatureBatch,
+    OwnNetwork,
+    Quantization,
+    Recipe,
+    checked_intensity,
+    checked_page,
+)
 
 #: Called as ``factory(recipe, weights, spec=..., batch_size=..., device=...)``; the first two by position.
 EngineFactory = Callable[..., Backbone]
@@ -49,6 +58,7 @@ class BackboneSpec:
     network: ConvNet | None = None  # the layers, for engines that build them
     gmac: float | None = None  # multiply-add operations for one image of the default size, in billions
     n_parameters: int | None = None
+    own_network: OwnNetwork | None = None  # description of an ONNX model of the user's own
 
     @cached_property
     def column_layers(self) -> tuple[str, ...]:
@@ -144,6 +154,11 @@ class BackboneSpec:
             raise HeadstartError(
                 f"The input of {self.name} is at least {self.min_input_size_px} pixels wide. Received: {size}."
             )
+        if self.own_network and size != self.default_input_size_px:
+            raise HeadstartError(
+                f"The input of {self.name} is {self.default_input_size_px} pixels wide, as the description beside it says. "
+                f"Received: {size}. Write another size into that file."
+            )
         check_choice("storage type", storage, ("float16", "float32"))
         check_choice("views", views, tuple(VIEWS))
         try:
@@ -166,6 +181,7 @@ class BackboneSpec:
             views=views,
             page=page,
             intensity=intensity,
+            own_network=self.own_network,
         )
 
 

@@ -21,6 +21,7 @@ import h5py
 from h5py import h5f, h5fd, h5p
 
 from headstart.cache.format import CACHE_VERSIONS, MAX_COMPACT_ATTRIBUTES, SIGNATURE, SUPERBLOCK_VERSION
+from headstart.limited_process import end_of_process, isolated_command
 from headstart.storage.objects import home
 from headstart.storage.publishing import PartialFile, partial_name, sync_folder, writing
 
@@ -50,12 +51,6 @@ MEMORY_BYTES, MEMORY_PER_FILE_BYTE = 2**30, 4
 #: Exit codes of :mod:`headstart.cache.sandbox_worker` for harmless files: intact, or damaged in a way that the reader
 #: reports.
 SOUND, DAMAGED = 0, 3
-
-#: Isolated Python with the module search path of this process.
-START = (
-    "import json, sys; sys.path += [p for p in json.loads(sys.argv[1]) if p not in sys.path]; "
-    "from headstart.cache.sandbox_worker import serve; serve()"
-)
 
 #: A :class:`subprocess.Popen` with text pipes.
 Process = Any
@@ -193,21 +188,13 @@ def check_harmless(path: Path) -> int | None:
     if code == SOUND and identity(path) == before:
         remember(before)
     elif code not in {SOUND, DAMAGED, None}:
-        reason = f"its structure is one that no program writes: a process that read it {_end_of(code, cpu_seconds)}"
+        reason = (
+            f"its structure is one that no program writes: a process that read it {end_of_process(code, cpu_seconds)}"
+        )
         if code != -getattr(signal, "SIGKILL", 0):  # may be due to lack of memory or time
             _refused[before] = reason
         raise ValueError(reason)
     return code
-
-
-def _end_of(code: int, cpu_seconds: int) -> str:
-    if code == -getattr(signal, "SIGXCPU", 0):
-        return f"did not come to an end in {cpu_seconds:,} s"
-    if code == -getattr(signal, "SIGKILL", 0):
-        return "did not come to an end, or took more memory than there is"
-    with suppress(ValueError):
-        return f"was ended by {signal.Signals(-code).name}"
-    return f"failed with exit code {code}"
 
 
 class Sandbox:
@@ -261,8 +248,7 @@ def _start() -> Process | None:
     """Return a new process that waits for questions; None if there can be none, e.g. in a frozen program."""
     if getattr(sys, "frozen", False) or not sys.executable:
         return None
-    folders = [folder for folder in sys.path if Path(folder).is_absolute()]
-    command = [sys.executable, "-I", "-c", START, json.dumps(folders)]
+    command = isolated_command("headstart.cache.sandbox_worker", "serve")
     # MALLOC_PERTURB_ fills unwritten memory, so that reading it is noticed.
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_PERTURB_": "165"}
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}

@@ -12,7 +12,6 @@ import os
 import select
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from headstart.cache.format import FEATURES, FORMAT, POOLED, SHARDS_FORMAT, form
 from headstart.cache.integrity import columns_of, read_described
 from headstart.cache.safe_reads import H5PY_ERRORS, StoredRows, read_rows
 from headstart.cache.shards import ShardFolder, read_manifest
+from headstart.limited_process import limit_process
 
 #: Exit codes: intact; damaged, which the reader reports; harmful (closing or memory allocation failed).
 SOUND, DAMAGED, HARMFUL = 0, 3, 4
@@ -66,7 +66,7 @@ def _is_asked() -> bool:
 
 
 def _answer(question: dict[str, Any]) -> int:
-    _limit(question["memory_bytes"], question["cpu_seconds"])
+    limit_process(question["memory_bytes"], question["cpu_seconds"])
     errors: list[BaseException] = []
     path = Path(question["path"])
     try:
@@ -84,22 +84,6 @@ def _answer(question: dict[str, Any]) -> int:
     if any(isinstance(error, MemoryError) or "alloc" in str(error) for error in errors):
         return HARMFUL
     return DAMAGED if errors else SOUND
-
-
-def _limit(memory_bytes: int, cpu_seconds: int) -> None:
-    """Limit CPU time and additional memory of this process, where the operating system can."""
-    try:
-        import resource
-    except ImportError:  # Windows: only the timeout of the parent applies
-        return
-    in_use = 0
-    with suppress(OSError):
-        in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    # The hard limit kills the process without a reason, so the soft limit is lower.
-    bounds = {"CORE": (0, 0), "CPU": (cpu_seconds, cpu_seconds + 1), "AS": (in_use + memory_bytes,) * 2}
-    for name, bound in bounds.items():
-        with suppress(OSError, ValueError):
-            resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), bound)
 
 
 def _reader(file: Any) -> Reader:

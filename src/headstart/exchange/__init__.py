@@ -33,7 +33,7 @@ EXPORTERS = {
 
 
 def export_model(
-    head: str | Path, output: str | Path, *, weights: str | Path = "imagenet", overwrite: bool = False
+    head: str | Path, output: str | Path, *, weights: str | Path | None = None, overwrite: bool = False
 ) -> Path:
     """Export a saved head and its backbone in the format given by the suffix; return the file with the class names.
 

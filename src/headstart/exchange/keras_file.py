@@ -74,7 +74,7 @@ class Request:
 
 
 def open_request(
-    head: str | Path, target: Path, suffix: str, weights: str | Path = "imagenet", overwrite: bool = False
+    head: str | Path, target: Path, suffix: str, weights: str | Path | None = None, overwrite: bool = False
 ) -> Request:
     """Return the content of a model to export; inexpensive checks come before reading the weights.
 
@@ -121,7 +121,7 @@ POOLING_LAYERS = {"flatten": "Flatten", "avg": "GlobalAveragePooling2D", "max": 
 
 
 def export_keras(
-    head: str | Path, output: str | Path, *, weights: str | Path = "imagenet", overwrite: bool = False
+    head: str | Path, output: str | Path, *, weights: str | Path | None = None, overwrite: bool = False
 ) -> Path:
     """Write a saved head and its backbone as one Keras model; return the file with the class names.
 

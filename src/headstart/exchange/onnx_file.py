@@ -168,7 +168,7 @@ SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
 
 def export_onnx(
-    head: str | Path, output: str | Path, *, weights: str | Path = "imagenet", overwrite: bool = False
+    head: str | Path, output: str | Path, *, weights: str | Path | None = None, overwrite: bool = False
 ) -> Path:
     """Write a saved head and its backbone as one ONNX model; return the file.
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.registry import BACKBONES
+from headstart.backbones.registry import spec_of
 from headstart.cache.merge import MergedRows
 from headstart.cache.reader import FeatureCache
 from headstart.extract.engine import devices_of
@@ -49,7 +49,7 @@ def bytes_per_row(recipe: Recipe, compression: str, sources: Sequence[KnownRows]
         files = (source.file for source in sources)
         sizes = (file.stat().st_size if isinstance(file, Path) else file.size_bytes for file in files)
         return sum(sizes) / n_rows, f"as the {n_rows:,} rows that exist"
-    spec = BACKBONES[recipe.backbone]
+    spec = spec_of(recipe)
     map_bytes = math.prod(spec.map_shape(recipe)) * (2 if recipe.storage == "float16" else 4)
     pooled_bytes = 4 * len(spec.column_layers)
     if compression != "none" and (recipe.backbone, recipe.layer) == ("vgg16", "block5_pool"):
@@ -84,7 +84,7 @@ def measured_rate(run: Run, plan: Plan, recipe: Recipe | None) -> tuple[Rate | N
     if not plan.compute:
         return None, "no image would go through the network"
     if not run.network.is_at_hand():
-        spec = BACKBONES[run.network.wanted(None).backbone]
+        spec = spec_of(run.network.wanted(None))
         then = ": the run would download them first" if spec.can_download else ""
         return None, f"the weights of {spec.name} are not on this machine{then} (headstart backbones)"
     started = time.perf_counter()

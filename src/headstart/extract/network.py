@@ -74,7 +74,7 @@ class Network:
     def __init__(self, options: ExtractOptions) -> None:
         self.options = options
 
-    @property
+    @cached_property
     def spec(self) -> BackboneSpec:
         """Description of the backbone."""
         return registry.backbone_spec(self.options.backbone)
@@ -90,10 +90,14 @@ class Network:
         return self.spec.load_weights(self.weights_name, custom=self.options.custom_weights)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickle for other processes, with the weights; each process sees only its own one of several devices."""
+        """Pickle for other processes, with the weights; each process sees only its own one of several devices.
+
+        With the description of an own network too, whose file other machines need not have.
+        """
         options = self.options
         several = options.device != options.first_device
-        return {"options": replace(options, device="auto") if several else options, "weights": self.weights}
+        own = {"spec": self.spec} if self.spec.own_network else {}
+        return {"options": replace(options, device="auto") if several else options, "weights": self.weights, **own}
 
     def is_at_hand(self) -> bool:
         """Return whether the weights need no download."""

@@ -26,7 +26,8 @@ class ExtractOptions:
     Attributes
     ----------
     backbone : str
-        Name of the network (``headstart.backbones.registry.BACKBONES``).
+        Name of the network (``headstart.backbones.registry.BACKBONES``), or path of an ONNX model with a description beside
+        it (docs/own-backbone.md).
     weights : str or Path, optional
         Name of published weights, e.g. ``imagenet``, or a weights file; the default is the first published one.
     custom_weights : bool

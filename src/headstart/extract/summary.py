@@ -15,6 +15,7 @@ from headstart.backbones.registry import (
     backbone_spec,
     fastest_engine,
     installed_engines,
+    spec_of,
     type_to_prove,
 )
 from headstart.extract.options import ExtractOptions
@@ -202,7 +203,7 @@ def _faster_network(summary: ExtractionSummary, options: ExtractOptions) -> str:
     if summary.device.startswith("gpu"):
         return "A faster GPU would help; if its memory is not full, a larger `batch_size`."
     ways = ["A GPU (`device='gpu:0'`) would help"]
-    spec = backbone_spec(summary.recipe.backbone if summary.recipe else options.backbone)
+    spec = spec_of(summary.recipe) if summary.recipe else backbone_spec(options.backbone)
     engine = fastest_engine(summary.recipe.precision, spec) if summary.recipe else "tensorflow"
     if engine not in installed_engines():
         ways.append(f"so may {ENGINE_NAMES[engine]}, with the same features: pip install 'headstart[{engine}]'")

@@ -57,7 +57,7 @@ def test_auto_tries_a_type_where_it_is_faster(device: Device, installed: set[str
 
 def test_the_engines_that_are_installed_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "is_installed", lambda engine: engine != "openvino")
-    assert installed_engines() == ("ncnn", "tensorflow")
+    assert installed_engines() == ("ncnn", "onnxruntime", "tensorflow")
 
 
 def test_int8_on_a_gpu_is_refused() -> None:

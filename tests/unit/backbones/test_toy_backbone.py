@@ -104,7 +104,7 @@ def test_what_the_backbone_cannot_do_is_refused(data: Path, tmp_path: Path, name
         ({"layer": "block5_pool"}, "Unknown layer of block-means 'block5_pool'. Expected one of: fine, coarse"),
         ({"precision": "bfloat16"}, "Unknown precision 'bfloat16'. Expected one of: float32"),
         ({"precision": "int8"}, "Unknown precision 'int8'"),
-        ({"backbone": "resnet"}, "Unknown backbone 'resnet'. Expected one of: vgg16, "),
+        ({"backbone": "resnet"}, "Unknown backbone 'resnet'. Expected an ONNX file or one of: vgg16, "),
     ):
         with pytest.raises(HeadstartError, match=re.escape(message)):
             extract_features(data, tmp_path / "toy.h5", **({"backbone": "block-means"} | options))

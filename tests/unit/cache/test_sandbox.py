@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from caches import everything, write_cache
+from headstart import limited_process
 from headstart.cache import sandbox
 from headstart.cache.integrity import verify_file
 from headstart.cache.reader import open_cache
@@ -24,7 +25,7 @@ from headstart.cache.sandbox_worker import probe_rows
 from headstart.errors import CacheError
 
 #: A process that takes a question and then does what is put in.
-PROCESS = "import os, signal, sys; print('ready', flush=True); sys.stdin.readline(); {}"
+PROCESS = "import os, signal, sys; print('ready', flush=True); sys.stdin.readline(); ACTION"
 
 needs_signals = pytest.mark.skipif(os.name == "nt", reason="signals")
 
@@ -105,7 +106,7 @@ def test_the_record_does_not_grow_without_end(tmp_path: Path, monkeypatch: pytes
 def test_a_file_over_which_a_process_ends_is_refused(
     tmp_path: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch, action: str, words: str
 ) -> None:
-    monkeypatch.setattr(sandbox, "START", PROCESS.format(action))
+    monkeypatch.setattr(limited_process, "START", PROCESS.replace("ACTION", action))
     copy = copied(tmp_path)
     with pytest.raises(CacheError, match=f"damaged or no feature cache.*{words}.*overwrite=True"):
         open_cache(copy)
@@ -119,7 +120,7 @@ def test_a_file_over_which_a_process_ends_is_refused(
 def test_a_process_that_does_not_answer_is_ended(
     tmp_path: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sandbox, "START", PROCESS.format("signal.pause()"))
+    monkeypatch.setattr(limited_process, "START", PROCESS.replace("ACTION", "signal.pause()"))
     monkeypatch.setattr(sandbox, "WAIT_FACTOR", 0)
     with pytest.raises(CacheError, match="did not come to an end"):
         open_cache(copied(tmp_path))
@@ -128,7 +129,7 @@ def test_a_process_that_does_not_answer_is_ended(
 def test_a_process_that_had_nothing_to_do_is_started_again(
     tmp_path: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sandbox, "START", PROCESS.format("print(0)"))  # it answers once, and ends
+    monkeypatch.setattr(limited_process, "START", PROCESS.replace("ACTION", "print(0)"))  # it answers once, and ends
     everything(copied(tmp_path))
     everything(copied(tmp_path, "second.h5"))
     assert asked == ["copy.h5", "second.h5"]
