@@ -31,6 +31,7 @@ def labelled_cache(
     recipe: Recipe = RECIPE,
     failed: Sequence[str] = (),
     of: str = "",
+    alike: dict[int, int] | None = None,
 ) -> Path:
     """Write a cache whose classes lie around points of their own.
 
@@ -54,10 +55,14 @@ def labelled_cache(
         Class of each image that could not be read.
     of : str
         Images of another name have other bytes.
+    alike : dict of int to int
+        Class → the class that it cannot be told from.
     """
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(3, WIDTH)) * distance
-    values = np.abs(rng.normal(size=(len(labels), WIDTH)) + centres[list(labels)])
+    values = np.abs(
+        rng.normal(size=(len(labels), WIDTH)) + centres[[(alike or {}).get(label, label) for label in labels]]
+    )
     for row, source in {**(copies or {}), **(near or {})}.items():
         values[row] = values[source] * (1.0 if row in (copies or {}) else 1.001)
     rows = [

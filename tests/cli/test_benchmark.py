@@ -48,6 +48,7 @@ def test_wrong_usage_is_refused_before_any_work(cli: Cli, cache: Path, tmp_path:
     assert cli("benchmark-heads", cache, "-o", "r.xlsx")[0] == 2
     assert cli("benchmark-heads", cache, "--data", tmp_path)[0] == 2
     assert cli("benchmark-heads", cache, "--address", "auto")[0] == 2
+    assert cli("benchmark-heads", cache, "--join")[0] == 2
     assert cli("fit-head", cache, "--address", "auto")[0] == 2
     assert cli("fit-head", cache, "--type", "knn", "--engine", "ray")[0] == 2
     code, _, messages = cli("benchmark-heads", cache, "--heads", "forest", "--no-latency")

@@ -42,8 +42,7 @@ def benchmark(
         list[str],
         typer.Argument(
             metavar="CACHE...",
-            help="A feature cache with labels, e.g. features/data.h5. Each head takes the best "
-            "of several caches of the same images.",
+            help="A cache with labels, e.g. features/data.h5. Of several of the same images, each head takes the best.",
         ),
     ],
     heads: Annotated[
@@ -77,6 +76,7 @@ def benchmark(
             "beside train.",
         ),
     ] = None,
+    join: Annotated[bool, Search("--join", help="Also try the features of all caches side by side.")] = False,
     near_duplicates: Annotated[
         bool, Search("--near-duplicates/--no-near-duplicates", help="Do not group images that look the same.")
     ] = True,
@@ -110,12 +110,15 @@ def benchmark(
     --------
     benchmark-heads features/data.h5
     benchmark-heads features/data.h5 --html report.html --data data/
-    benchmark-heads features/data.h5 --heads logistic,ridge --repeats 5 -o results.csv
+    benchmark-heads features/data.h5 --heads logistic,ridge --repeats 5 -o heads.csv
     benchmark-heads features/data-224.h5 features/data-300.h5
+    benchmark-heads features/vgg16.h5 features/lite2.h5 --join
     benchmark-heads features/data.h5 --engine ray --address auto
     """
     if address and engine == "local":
         raise typer.BadParameter("--address goes with --engine ray.")
+    if join and len(caches) == 1:
+        raise typer.BadParameter("--join goes with several caches of the same images.")
     if data and not html:
         raise typer.BadParameter("--data goes with --html.")
     writer_of(output)
@@ -140,6 +143,7 @@ def benchmark(
         n_jobs=jobs,
         engine=engine,
         address=address,
+        join=join,
     )
     if heads:
         options = replace(options, heads=words(heads) or ())

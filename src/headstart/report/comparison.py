@@ -33,12 +33,12 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One of several caches of the same images from which each head chose."""
+    """One of several caches of the same images from which each head chose, or all of them side by side."""
 
     name: str  # display name and path
     path: str
     differs: str  # description of the recipe fields that differ between the caches
-    recipe: Recipe
+    recipe: Recipe | None  # None for all caches side by side
 
     @property
     def title(self) -> str:
@@ -284,17 +284,20 @@ def fit_command(
     scaling: str | None,
     scored: str,
     *,
-    joined: bool,
+    same_images: bool,
 ) -> str:
     """Return what fits the recommended head; empty of one cache alone, and where there is nothing to fit.
 
-    Where not all caches hold the same images (``joined``), ``fit-head`` refuses to choose among them, and is given the
-    one that was chosen here. ``scored`` is the split that is held out; empty for none.
+    Where not all caches hold the ``same_images``, ``fit-head`` refuses to choose among them or to join them: it is given
+    the one that was chosen here, and there is no command for a join. ``scored`` is the split that is held out; empty for
+    none.
     """
-    if not caches or best.spec is None:
+    single = [cache for cache in caches if cache.recipe is not None]
+    joined = bool(best.cache) and best.cache not in [cache.title for cache in single]
+    if not caches or best.spec is None or (joined and not same_images):
         return ""
-    paths = [cache.path for cache in caches if joined or cache.title == best.cache]
-    words = ["fit-head", *paths, "--type", best.spec.type]
+    paths = [cache.path for cache in single if same_images or cache.title == best.cache]
+    words = ["fit-head", *paths, *(["--join"] if joined else []), "--type", best.spec.type]
     words += ["--features", ",".join(features)] if features else []
     words += ["--scaling", scaling] if scaling else []
     words += ["--validation", scored] if scored else []

@@ -193,7 +193,7 @@ def _remarks(comparison: Comparison) -> list[str]:
     named |= {"Expected of the recommended head": expected_text(comparison)}
     named |= {"Held out": comparison.held_out, "Machine": comparison.machine}
     lines += [f"{name}: {text}" for name, text in named.items() if text]
-    lines += [f"Cache: {cache.title}, {cache.path}" for cache in comparison.caches]
+    lines += [f"Cache: {cache.title}, {cache.path}" for cache in comparison.caches if cache.recipe]
     lines += comparison.not_in_all
     lines += [f"Leak: {leak}" for leak in comparison.leaks]
     lines += [f"{head.name}: {note}" for head in comparison.heads for note in head.notes]

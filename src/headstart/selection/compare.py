@@ -18,6 +18,7 @@ from headstart.bundles.metadata import versions
 from headstart.cache.reader import open_cache
 from headstart.errors import DataError
 from headstart.evaluate.intervals import INTERVAL_METHOD, Units, influences
+from headstart.evaluate.joined_caches import recipes_of
 from headstart.evaluate.significance import SELECTION_METHOD, TEST_METHOD, corrected, differences
 from headstart.evaluate.targets import encoded, target_named
 from headstart.exchange.prediction_table import fold_names
@@ -35,7 +36,7 @@ from headstart.report.comparison import (
 )
 from headstart.runtime import usable_cores
 from headstart.scores import Estimate, Metric, class_index, metric_named
-from headstart.selection.comparison_setup import Bench, CompareOptions, described, is_baseline, join, prepare
+from headstart.selection.comparison_setup import Bench, CompareOptions, is_baseline, prepare
 from headstart.selection.costs import head_milliseconds, learning_curve, saved_bytes, watched_memory
 from headstart.selection.cross_validation import (
     CrossValidation,
@@ -47,7 +48,8 @@ from headstart.selection.cross_validation import (
     probabilities_of,
     search_notes,
 )
-from headstart.selection.search import candidates, read_features
+from headstart.selection.search import candidates, on_cache, read_features
+from headstart.selection.sources import described, match
 from headstart.storage.bucket import Location
 from headstart.types import HeadSpec
 
@@ -99,8 +101,8 @@ def compare_heads(
         caches = [encoded(stack.enter_context(open_cache(path)), target) for path in (cache, *among)]
         strata = target.stratify(caches[0].labels)
         class_index(options.positive, caches[0].class_names)  # refused before the work
-        sources, not_in_all = join(caches, times)
-        named = described(caches)
+        sources, not_in_all = match(caches, times, join=options.join)
+        named = described(caches, join=options.join)
         bench, leaks, held_out = prepare(sources, options, strata, pool)
         results, left_out = [], {}
         for name in options.heads:
@@ -142,7 +144,7 @@ def compare_heads(
             caches=named,
             not_in_all=tuple(not_in_all),
             fit_command=fit_command(
-                results[0], named, options.features, options.scaling, bench.scored, joined=not not_in_all
+                results[0], named, options.features, options.scaling, bench.scored, same_images=not not_in_all
             ),
         )
 
@@ -203,7 +205,8 @@ def specs_of(bench: Bench, name: str, source: int) -> list[HeadSpec]:
             params={},
             random_state=options.random_state,
         )
-    return [default_spec(name, features=options.features, scaling=options.scaling, random_state=options.random_state)]
+    spec = default_spec(name, features=options.features, scaling=options.scaling, random_state=options.random_state)
+    return [on_cache(bench.sources[source].cache, spec)]
 
 
 def fit_and_measure(bench: Bench, best: Trial, tables: TablesOf, search_seconds: float) -> tuple[Any, Cost]:
@@ -218,7 +221,8 @@ def fit_and_measure(bench: Bench, best: Trial, tables: TablesOf, search_seconds:
             head.fit(X, labels)
             fit_seconds = time.perf_counter() - start
     head_ms = head_milliseconds(head, X)
-    bundle = Bundle(head=head, spec=spec, recipe=source.cache.recipe, class_names=bench.class_names)
+    recipe, *others = recipes_of(source.cache)
+    bundle = Bundle(head, spec, recipe, bench.class_names, joined_recipes=tuple(others))
     total_ms = None if source.backbone_ms is None else source.backbone_ms + head_ms
     return head, Cost(fit_seconds, search_seconds, head_ms, total_ms, saved_bytes(bundle), peak.bytes)
 

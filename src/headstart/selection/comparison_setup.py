@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
-from pathlib import PurePath
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 
-from headstart.cache.reader import FeatureCache
 from headstart.errors import DataError
 from headstart.evaluate.folds import Folds, inner_folds, make_folds
 from headstart.evaluate.intervals import CV_VARIANCE, estimates
-from headstart.evaluate.joined_caches import same_images
+from headstart.evaluate.joined_caches import JoinedCache
 from headstart.evaluate.leakage import find_leaks, last_block, near_units
 from headstart.evaluate.splits import (
     class_notes,
@@ -29,94 +26,13 @@ from headstart.evaluate.splits import (
 )
 from headstart.evaluate.targets import positive_rates, target_named
 from headstart.heads.catalogue import HEAD_TYPES, head_kind
-from headstart.heads.grid_predictions import Table
 from headstart.images.discovery.classes_and_splits import split_of
-from headstart.report.comparison import MAJORITY, Candidate
+from headstart.report.comparison import MAJORITY
 from headstart.scores import Criterion, Estimate, PositiveRates, Score, class_index
 from headstart.selection.cross_validation import Pool, Tables
-from headstart.selection.search import N_SPLITS, make_tables
-from headstart.texts import listed
-from headstart.types import SINGLE_LABEL, HeadSpec, Recipe
-
-#: Values of a table, 64 MB, up to which it stays in memory while the heads look at another cache: averages do, maps do not.
-MAX_KEPT_VALUES = 16_000_000
-
-#: Characters of a digest that are shown.
-SHOWN_DIGEST = 12
-
-
-@dataclass(slots=True)
-class Source:
-    """One cache of the images."""
-
-    cache: FeatureCache
-    rows: NDArray[np.int64]  # its row of each image that lies in all caches; shape (n_images,)
-    backbone_ms: float | None = None  # milliseconds per image of its frozen backbone; None where they are not known
-    #: Tables of the images of the folds, as far as they were read
-    tables: dict[tuple[tuple[str, ...], str], Table] = field(default_factory=dict)
-
-    def read(self, specs: Sequence[HeadSpec], images: NDArray[np.int64]) -> None:
-        """Read the tables of some settings that are not there yet."""
-        missing = [spec for spec in specs if (spec.features, spec.scaling) not in self.tables]
-        self.tables |= make_tables(self.cache, missing, self.rows[images])
-
-    def let_go(self) -> None:
-        """Drop the large tables; they are read again when they are asked for."""
-        for key in [key for key, table in self.tables.items() if table.raw.size > MAX_KEPT_VALUES]:
-            del self.tables[key]
-
-
-def join(caches: Sequence[FeatureCache], backbone_ms: Sequence[float | None]) -> tuple[list[Source], list[str]]:
-    """Return the caches with their rows of the images that lie in all of them, and what was left out, in words.
-
-    Images are known by their bytes. Order, labels, splits and groups are those of the first cache. Raises DataError if no
-    image lies in all caches, or one calls an image by another class.
-    """
-    first, *others = caches
-    digests = first.sha256
-    shared = set(digests).intersection(*(other.sha256 for other in others))
-    common = np.array([row for row, digest in enumerate(digests) if digest in shared], np.int64)
-    if others and not len(common):
-        raise DataError(f"No image lies in all of {', '.join(str(cache.path) for cache in caches)}.")
-    rows = [common, *(same_images(first, common, other) for other in others)]
-    sources = [Source(*parts) for parts in zip(caches, rows, backbone_ms, strict=True)]
-    return sources, [left_out(cache, shared, len(caches)) for cache in caches if set(cache.sha256) - shared]
-
-
-def left_out(cache: FeatureCache, shared: set[str], n_caches: int) -> str:
-    """Return which images of a cache are not compared on, in words."""
-    paths = [path for path, digest in zip(cache.paths, cache.sha256, strict=True) if digest not in shared]
-    return (
-        f"{len(paths):,} of the {cache.n_images:,} images of {cache.path} are left out: they do not lie in all {n_caches} "
-        f"caches ({listed(paths, 3)})."
-    )
-
-
-def described(caches: Sequence[FeatureCache]) -> tuple[Candidate, ...]:
-    """Return what to call each of several caches, and what differs between them; nothing of a single one."""
-    if len(caches) == 1:
-        return ()
-    paths = [str(cache.path) for cache in caches]
-    names = [PurePath(path).name for path in paths]
-    names = names if len(set(names)) == len(names) else paths
-    words = differences([cache.recipe for cache in caches])
-    return tuple(
-        Candidate(*parts) for parts in zip(names, paths, words, (cache.recipe for cache in caches), strict=True)
-    )
-
-
-def differences(recipes: Sequence[Recipe]) -> list[str]:
-    """Return of each recipe the fields that are not the same in all, in words."""
-    names = [one.name for one in fields(recipes[0]) if len({getattr(recipe, one.name) for recipe in recipes}) > 1]
-    return [
-        ", ".join(f"{name} {shown(getattr(recipe, name))}" for name in names) or "the same recipe" for recipe in recipes
-    ]
-
-
-def shown(value: Any) -> str:
-    """Return a field of a recipe in words."""
-    text = " + ".join(value) or "none" if isinstance(value, tuple) else str(value)
-    return text[:SHOWN_DIGEST] if len(text) == 64 else text
+from headstart.selection.search import N_SPLITS
+from headstart.selection.sources import Source
+from headstart.types import SINGLE_LABEL, HeadSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +168,8 @@ class CompareOptions:
         As in :func:`headstart.fit.fit_head`. Costs are always measured here.
     address : str | None
     target : str
+    join : bool
+        Of several caches, also try the features of all of them side by side.
     """
 
     heads: tuple[str, ...] = field(default_factory=all_heads)
@@ -269,6 +187,7 @@ class CompareOptions:
     engine: str = "local"
     address: str | None = None
     target: str = SINGLE_LABEL
+    join: bool = False
 
 
 @dataclass(slots=True)
@@ -356,6 +275,8 @@ def prepare(
     units = connected_units(np.arange(len(images.labels)), images.sha256, images.groups)
     leaks: list[str] = []
     for source in sources:
+        if isinstance(source.cache, JoinedCache):
+            continue  # of caches that are sources themselves
         pooled = last_block(source.cache)[source.rows] if options.near_duplicates else None
         if pooled is not None:
             units = joined_units(units, near_units(pooled))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from caches import RECIPE
+from headstart.bundles.bundle import load_bundle
 from headstart.errors import DataError
 from headstart.evaluate.folds import Fold, Folds, inner_folds
 from headstart.heads.catalogue import default_spec
@@ -18,7 +19,7 @@ from headstart.heads.grid_predictions import Table
 from headstart.report.comparison import Comparison
 from headstart.report.comparison_text import comparison_csv, comparison_json, comparison_markdown
 from headstart.report.html_pages import benchmark_page
-from headstart.selection import comparison_setup
+from headstart.selection import sources
 from headstart.selection.compare import compare_heads
 from headstart.selection.comparison_setup import Bench
 from headstart.selection.cross_validation import CrossValidation, LocalPool
@@ -129,7 +130,7 @@ def test_other_classes_and_other_images_are_refused(tmp_path: Path) -> None:
 def test_large_tables_of_one_cache_at_a_time_are_in_memory(
     caches: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(comparison_setup, "MAX_KEPT_VALUES", 10)
+    monkeypatch.setattr(sources, "MAX_KEPT_VALUES", 10)
     held: list[int] = []
     plain = Bench.tables
 
@@ -142,3 +143,60 @@ def test_large_tables_of_one_cache_at_a_time_are_in_memory(
     found = compare_heads(caches[0], heads=("ridge", "knn"), among=caches[1:])
     assert set(held) == {1}
     assert found["knn"].cache.startswith("clear.h5")
+
+
+@pytest.fixture(scope="module")
+def weak(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two caches that each show two of three classes alike; both together tell all."""
+    folder = tmp_path_factory.mktemp("weak")
+    first = labelled_cache(folder / "a.h5", LABELS, splits=SPLITS, alike={1: 0}, seed=3)
+    return first, labelled_cache(folder / "b.h5", LABELS, splits=SPLITS, alike={2: 1}, seed=4, recipe=LARGER)
+
+
+@pytest.fixture(scope="module")
+def joined(weak: tuple[Path, Path]) -> Comparison:
+    heads = ("logistic", "sklearn.naive_bayes.GaussianNB", "majority")
+    return compare_heads(
+        weak[0], heads=heads, among=weak[1:], backbone_ms=[1000.0, 5000.0], join=True, learning_curve=True
+    )
+
+
+def test_all_caches_side_by_side_are_one_more_that_each_head_may_take(
+    weak: tuple[Path, Path], joined: Comparison
+) -> None:
+    assert [cache.name for cache in joined.caches] == ["a.h5", "b.h5", "a.h5 + b.h5"]
+    for head in joined.heads[:2]:
+        assert head.spec is not None
+        assert (head.spec.features, head.spec.widths) == (("1:avg", "2:avg"), (64, 64))
+        assert head.cache == "a.h5 + b.h5 (side by side)"
+        assert all(words.startswith("a.h5 + b.h5") for words in head.fold_settings)
+        assert head.cost.total_ms == pytest.approx(6000, abs=500)
+        assert head.held_out is not None
+        assert head.learning_curve
+    single = compare_heads(weak[0], heads=("logistic",), among=weak[1:])
+    assert single.folds == joined.folds
+    assert joined["logistic"].metrics["accuracy"].value > single["logistic"].metrics["accuracy"].value + 0.2
+    for text in (comparison_csv(joined), comparison_json(joined), comparison_markdown(joined), benchmark_page(joined)):
+        assert "a.h5 + b.h5 (side by side)" in text
+
+
+def test_the_command_for_a_join_fits_what_was_compared(
+    weak: tuple[Path, Path], joined: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = shlex.split(joined.fit_command)
+    assert command[:4] == ["fit-head", str(weak[0]), str(weak[1]), "--join"]
+    make_app(*COMMANDS)(command, standalone_mode=False)
+    (saved,) = (tmp_path / "heads").iterdir()
+    held_out = joined[joined.recommended].held_out
+    assert held_out is not None
+    assert load_bundle(saved).metrics["accuracy"] == held_out.accuracy
+
+
+def test_a_join_of_caches_that_differ_in_their_images_has_no_command(weak: tuple[Path, Path], tmp_path: Path) -> None:
+    fewer = labelled_cache(tmp_path / "b.h5", LABELS[:80], alike={2: 1}, seed=4, recipe=LARGER)
+    found = compare_heads(weak[0], heads=("ridge",), among=[fewer], join=True)
+    assert found["ridge"].cache.endswith("(side by side)")
+    assert found.fit_command == ""
+    with pytest.raises(DataError, match="by the same recipe"):
+        compare_heads(weak[0], heads=("ridge",), among=[labelled_cache(tmp_path / "c.h5", LABELS)], join=True)
