@@ -24,7 +24,7 @@ from headstart.evaluate.splits import Sides, connected_units, divide, divide_cac
 from headstart.evaluate.targets import Target, encoded, target_named
 from headstart.exchange.prediction_table import ScoredImages, predictions_csv, split_names
 from headstart.heads.catalogue import default_spec, make_head
-from headstart.heads.head_specs import fit_with_checks
+from headstart.heads.head_specs import fit_with_checks, unweighted_notes
 from headstart.heads.out_of_core import Memory, ReadRows, fit_streamed, matrix_fits
 from headstart.scores import Criterion, Score, class_index, metric_named
 from headstart.selection.search import (
@@ -275,13 +275,14 @@ def _fit_on(
     streamed = not matrix_fits(spec.type, rows.shape, memory)
     features = None if streamed else read_features(train, spec.features, split.train)
     head = make_head(spec)
+    sides = replace(sides, notes=(*sides.notes, *unweighted_notes(head, spec.type, sides.weights)))
     start = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         if streamed:
-            fit_streamed(head, spec.type, rows, sides.y_train, memory)
+            fit_streamed(head, spec.type, rows, sides.y_train, memory, sides.weights)
         else:
-            fit_with_checks(head, spec.type, features, sides.y_train)
+            fit_with_checks(head, spec.type, features, sides.y_train, sides.weights)
     fit_seconds = time.perf_counter() - start
     bundle = Bundle(
         head=head,

@@ -61,6 +61,13 @@ class ImageRef:
     #: 32 bits derived from inode and status change time (images/discovery/refs.py), to tell files of equal size and time
     #: apart; 0 if unknown
     stamp: int = 0
+    #: How sure the label is: the weight of the image in a fit, finite; at 0 it is not fitted on
+    weight: float = 1.0
+
+
+def is_weight(value: float) -> bool:
+    """Return whether a number can be the weight of an image."""
+    return 0 <= value < math.inf
 
 
 @dataclass(frozen=True, slots=True)

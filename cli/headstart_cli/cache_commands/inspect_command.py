@@ -80,6 +80,7 @@ def describe(cache: FeatureCache) -> dict[str, Any]:
             for name in names
             if name or any(not label for _, label in counts)
         },
+        "weights": weight_counts(cache),
         "recipe": json.loads(cache.recipe.to_json()),
         "fingerprint": cache.recipe.fingerprint,
         "precision_reason": cache.info.get("precision_reason", ""),
@@ -94,9 +95,27 @@ def describe(cache: FeatureCache) -> dict[str, Any]:
     }
 
 
+def weight_counts(cache: FeatureCache) -> dict[str, float] | None:
+    """Return how the images are weighted in a fit; None if they are not."""
+    weights = cache.weights
+    if weights is None:
+        return None
+    return {
+        "lowest": float(weights.min()),
+        "highest": float(weights.max()),
+        "n_other_than_one": int((weights != 1).sum()),
+        "n_zero": int((weights == 0).sum()),
+    }
+
+
 def print_contents(contents: dict[str, Any]) -> None:
     out.print(f"[bold]{shown(contents['path'])}[/]: {contents['n_images']:,} images, {shown(contents['layout'])}")
     out.print(class_table(contents["classes"]))
+    if weights := contents["weights"]:
+        out.print(
+            f"Weights in a fit: {weights['lowest']:g} to {weights['highest']:g}, {weights['n_other_than_one']:,} of them "
+            f"not 1; {weights['n_zero']:,} of weight 0, which are not fitted on"
+        )
     recipe = Table("recipe", "", show_header=False, title="Recipe")
     for name, value in contents["recipe"].items():
         recipe.add_row(shown(name), shown(", ".join(map(str, value)) if isinstance(value, list) else value))

@@ -85,7 +85,7 @@ def write_table(parent: Any, name: str, columns: Sequence[Column], values: Mappi
             write_text(group, column.name, values[column.name], n_rows)
             continue
         numbers = np.asarray(values[column.name], column.dtype)
-        if numbers.any() or not column.is_optional:
+        if not column.is_optional or (numbers != column.default).any():
             write_numbers(group, column.name, numbers)
 
 
@@ -347,6 +347,7 @@ class Rows:
     mtime_ns: NDArray[np.int64]  # modification time of the image file, nanoseconds since 1970
     #: Bits of inode and status change time of the file (images/discovery/refs.py); 0 if unknown
     stamp: NDArray[np.uint32]
+    weight: NDArray[np.float64]  # of the image in a fit, 0 or more, finite
     width_px: NDArray[np.int32]  # size of the image after EXIF rotation, before the resize
     height_px: NDArray[np.int32]
 

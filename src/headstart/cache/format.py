@@ -94,7 +94,8 @@ class Column:
     name: str
     dtype: str = "text"  # little-endian NumPy type; ``text`` for fixed-length UTF-8
     width: int = 0  # numbers per row; 0 for a one-dimensional dataset
-    is_optional: bool = False  # whether the dataset may be missing, which means zeros; all-zero values are not written
+    is_optional: bool = False  # whether the dataset may be missing; it is not written if all values are the default
+    default: float = 0  # each value of a missing dataset
 
     @property
     def is_text(self) -> bool:
@@ -113,6 +114,7 @@ ROW_COLUMNS = (
     Column("size_bytes", "<i8"),
     Column("mtime_ns", "<i8"),
     Column("stamp", "<u4", is_optional=True),
+    Column("weight", "<f8", is_optional=True, default=1),
     Column("width_px", "<i4"),
     Column("height_px", "<i4"),
 )

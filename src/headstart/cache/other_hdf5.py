@@ -248,14 +248,15 @@ def write_portable(
     *,
     blocks: Iterable[NDArray[np.float32]],
     shape: tuple[int, int],
-    y: NDArray[np.integer[Any]],
+    numbers: Mapping[str, NDArray[Any]],
     texts: Mapping[str, tuple[int, Texts]],
     attributes: Mapping[str, str],
 ) -> None:
     """Write a matrix and the description of its rows; the file appears completely or not at all.
 
-    ``blocks`` are consecutive rows of X, float32; ``texts`` maps names of string datasets to their length and a
-    callable that returns the strings. Raises CacheError if a text cannot be stored or the file cannot be written.
+    ``blocks`` are consecutive rows of X, float32; ``numbers`` are columns of numbers by name; ``texts`` maps names of
+    string datasets to their length and a callable that returns the strings. Raises CacheError if a text cannot be stored
+    or the file cannot be written.
     """
     with published(path, PORTABLE_VERSIONS) as (file, below), writing(path):
         dataset, start = create_column(file, "X", "<f4", shape), 0
@@ -263,7 +264,8 @@ def write_portable(
             dataset[start : start + len(block)] = block
             start += len(block)
             below.check()
-        write_numbers(file, "y", np.asarray(y, "<i4"))
+        for name, values in numbers.items():
+            write_numbers(file, name, values)
         for name, (length, strings) in texts.items():
             write_text(file, name, partial(_encoded, strings, name), length)
         for name, value in attributes.items():
@@ -305,6 +307,10 @@ class PortableFile:
     def column(self, name: str, length: int | None, dtype: str = "text") -> Any:
         """Return the values of a column: an array of numbers, or a sequence of str."""
         return read_column(checked_column(self._file, name, Column(name, dtype), length))
+
+    def has(self, name: str) -> bool:
+        """Return whether there is a column of this name."""
+        return name in self._file
 
     def attribute(self, name: str) -> str:
         """Return a root attribute."""

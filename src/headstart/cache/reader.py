@@ -32,6 +32,7 @@ from headstart.cache.safe_reads import (
     StoredRows,
     check_labels,
     checked_datasets,
+    checked_weights,
     close_file,
     damage,
     first_line,
@@ -121,8 +122,8 @@ def on_this_machine(where: Location) -> Path:
 #: Maximum size of a batch: rows of early layers take megabytes.
 MAX_BATCH_BYTES = 256 * 2**20
 
-#: Optional columns of ``/rows``, and their types.
-OPTIONAL = {column.name: column.dtype for column in ROW_COLUMNS if column.is_optional}
+#: Optional columns of ``/rows``.
+OPTIONAL = {column.name: column for column in ROW_COLUMNS if column.is_optional}
 
 RowIndices = Sequence[int] | NDArray[np.integer[Any]]
 
@@ -235,6 +236,11 @@ class FeatureCache:
         return list(self.rows.group)
 
     @property
+    def weights(self) -> NDArray[np.float64] | None:
+        """Weight of each row in a fit, shape (n_images,), float64; None if all are 1."""
+        return None if (self.rows.weight == 1).all() else self.rows.weight
+
+    @property
     def sha256(self) -> list[str]:
         """Digest of the image file per row, 64 hexadecimal digits."""
         return list(self.rows.sha256)
@@ -263,7 +269,7 @@ class FeatureCache:
         )
 
     def refs(self) -> list[ImageRef]:
-        """Return the scan result of each row."""
+        """Return the scan results of all rows."""
         return list(self.iter_refs())
 
     def iter_refs(self, rows: RowIndices | None = None) -> Iterator[ImageRef]:
@@ -273,7 +279,7 @@ class FeatureCache:
         for start in range(0, len(indices), BLOCK_ROWS):
             part = indices[start : start + BLOCK_ROWS]
             texts = (column.take(part) for column in (columns.path, columns.split, columns.group))
-            chosen = (columns.label, columns.size_bytes, columns.mtime_ns, columns.stamp)
+            chosen = (columns.label, columns.size_bytes, columns.mtime_ns, columns.stamp, columns.weight)
             numbers = (column[part].tolist() for column in chosen)
             for path, split, group, label, *state in zip(*texts, *numbers, strict=True):
                 yield ImageRef(path, names[label], split or None, group or None, *state)
@@ -379,10 +385,10 @@ class FeatureCache:
         return f"{self.path}: reading /{name} failed once and then succeeded. Check the disk."
 
     def _row_column(self, name: str) -> Any:
-        """Return a column of ``/rows``; zeros for a missing optional one."""
-        if f"{ROWS}/{name}" in self._datasets or name not in OPTIONAL:
-            return self.read_column(f"{ROWS}/{name}")
-        return np.zeros(self.n_images, OPTIONAL[name])
+        """Return a column of ``/rows``; the default for a missing optional one."""
+        if f"{ROWS}/{name}" not in self._datasets and name in OPTIONAL:
+            return np.full(self.n_images, OPTIONAL[name].default, OPTIONAL[name].dtype)
+        return self.read_column(f"{ROWS}/{name}")
 
     def read_column(self, name: str) -> Any:
         """Return a column by its name in the file, e.g. ``rows/path``; raise CacheError if it is damaged."""
@@ -392,4 +398,5 @@ class FeatureCache:
         if isinstance(column, ShardedRows):
             raise ValueError(f"/{name} is not a column")
         with damage(self.path, f"/{name} cannot be read: "):
-            return read_column(column)
+            values = read_column(column)
+            return checked_weights(values) if name == f"{ROWS}/weight" else values

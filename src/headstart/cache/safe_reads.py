@@ -351,3 +351,12 @@ def check_labels(labels: NDArray[np.int32], class_names: Sequence[str]) -> None:
         raise ValueError("a class name is empty or occurs twice")
     if len(labels) and not -1 <= labels.min() <= labels.max() < len(class_names):
         raise ValueError(f"a label lies outside of the {len(class_names)} classes")
+
+
+def checked_weights(weights: Any) -> NDArray[np.float64]:
+    """Return the weights; raise ValueError if one is negative or not finite."""
+    wrong = ~((weights >= 0) & (weights < np.inf))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ValueError(f"row {row} has the weight {weights[row]}, which is no finite number from 0")
+    return np.asarray(weights, np.float64)

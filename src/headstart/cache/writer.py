@@ -226,6 +226,7 @@ def ref_columns(refs: Sequence[ImageRef]) -> dict[str, Any]:
         "size_bytes": columns.sizes,
         "mtime_ns": columns.times,
         "stamp": columns.stamps,
+        "weight": columns.weights,
     }
 
 

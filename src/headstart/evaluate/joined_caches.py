@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 LISTED = 3
 
 #: Attributes of a join that are those of its first cache.
-OF_IMAGES = frozenset({"path", "n_images", "class_names", "labels", "paths", "splits", "groups", "sha256", "failures"})
+OF_IMAGES = frozenset(
+    {"path", "n_images", "class_names", "labels", "paths", "splits", "groups", "sha256", "weights", "failures"}
+)
 
 
 class JoinedCache:
@@ -46,6 +48,7 @@ class JoinedCache:
     splits: list[str]
     groups: list[str]
     sha256: list[str]
+    weights: NDArray[np.float64] | None
     failures: tuple[Failure, ...]
 
     def __init__(self, caches: Sequence[FeatureCache], rows: Sequence[NDArray[np.int64]]) -> None:

@@ -209,6 +209,7 @@ class Sides:
     split: Split  # their rows
     class_names: tuple[str, ...]  # classes with training images; every validation image belongs to one of them
     notes: tuple[str, ...] = ()  # sentences on images and classes that are left out
+    weights: NDArray[np.float64] | None = None  # of the training images in the fit, above 0; None for ones
 
     @property
     def left_out(self) -> list[str]:
@@ -326,6 +327,7 @@ def _told_apart(
 
     ``notes`` and ``lacking`` concern images left out before. Raises DataError if no validation image is left.
     """
+    split, weights, weighting = weighted(train, split)
     fitted = Counter(names_of(train, split.train))
     scored = names_of(validation, split.validation)
     known = np.array([name in fitted for name in scored], bool)
@@ -341,7 +343,31 @@ def _told_apart(
         split = replace(split, validation=split.validation[known], description=description)
     names = tuple(name for name in train.class_names if name in fitted)
     said = class_notes(train.class_names, fitted, Counter(scored) + (lacking or Counter()), failed)
-    return Sides(train, validation, split, names, (*notes, *said))
+    return Sides(train, validation, split, names, (*notes, *weighting, *said), weights)
+
+
+def weighted(cache: AnyCache, split: Split) -> tuple[Split, NDArray[np.float64] | None, list[str]]:
+    """Return a split without the training images of weight 0, the weights of the others, None for ones, and sentences.
+
+    Raises DataError if fewer than two classes are left.
+    """
+    if cache.weights is None:
+        return split, None, []
+    weights = cache.weights[split.train]
+    split = replace(split, train=split.train[weights > 0])
+    _check_sides(cache.labels, split)
+    return split, weights[weights > 0], weight_notes(weights)
+
+
+def weight_notes(weights: NDArray[np.float64] | None) -> list[str]:
+    """Return sentences on the weights of images, None for ones."""
+    if weights is None:
+        return []
+    n_unused, used = int((weights == 0).sum()), weights[weights > 0]
+    notes = [f"{counted(n_unused)} of weight 0: not fitted on."] if n_unused else []
+    if len(used) and (used != 1).any():
+        notes.append(f"Fits are weighted, by {used.min():g} to {used.max():g} for an image; scores are not.")
+    return notes
 
 
 def class_notes(

@@ -38,6 +38,9 @@ NO_TIME = (1980, 1, 1, 0, 0, 0)
 #: Columns before the features; names as in a manifest.
 COLUMNS = ("path", "label", "y", "split", "group", "sha256")
 
+#: Column of the weights of images in a fit, after those; only written if there are any but 1.
+WEIGHT = "weight"
+
 #: Key of the table's metadata.
 METADATA = b"headstart"
 
@@ -55,11 +58,17 @@ class Contents:
     map_shape: tuple[int, ...]  # height, width and channels if X holds flattened maps; otherwise empty
     class_names: tuple[str, ...]  # names indexed by ``y``
     y: NDArray[np.int64]  # class index, −1 if unlabelled; shape (n_samples,)
+    weights: NDArray[np.float64] | None  # of the images in a fit; None if all are 1; shape (n_samples,)
     #: ``path``, ``label``, ``split``, ``group`` and ``sha256``; each call returns one string per row
     texts: Mapping[str, Callable[[], Iterable[str]]]
     recipe: str  # recipe of the features, JSON
     #: Each call yields X in blocks of shape (≤ 64, n_features), float32
     blocks: Callable[[], Iterator[NDArray[np.float32]]]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of a table before the features."""
+        return COLUMNS if self.weights is None else (*COLUMNS, WEIGHT)
 
 
 def _contents_of(cache: FeatureCache, features: Sequence[str]) -> Contents:
@@ -74,6 +83,7 @@ def _contents_of(cache: FeatureCache, features: Sequence[str]) -> Contents:
         map_shape=cache.map_shape if tuple(features) == ("flatten",) else (),
         class_names=cache.class_names,
         y=cache.labels,
+        weights=cache.weights,
         texts={
             "path": lambda: rows.path,
             "label": lambda: (names[label] for label in rows.label.tolist()),
@@ -104,6 +114,8 @@ def write_npz(path: Path, contents: Contents) -> None:
         _write_text(archive, "recipe", lambda: [contents.recipe])
         _write_array(archive, "X", np.dtype("<f4"), (n, len(contents.feature_names)), contents.blocks())
         _write_array(archive, "y", np.dtype("<i8"), (n,), [contents.y])
+        if contents.weights is not None:
+            _write_array(archive, WEIGHT, np.dtype("<f8"), (n,), [contents.weights])
         for name, texts in contents.texts.items():
             _write_text(archive, _plural(name), texts, n)
         for name in ("class_names", "features", "feature_names"):
@@ -152,9 +164,11 @@ def write_csv(path: Path, contents: Contents, *, raw: bool = False) -> None:
     with published_bytes(path) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([*COLUMNS, *contents.feature_names])
+        writer.writerow([*contents.columns, *contents.feature_names])
         for columns, block in _described_blocks(contents):
-            described = zip(*([csv_cell(cell, raw=raw) for cell in columns[name]] for name in COLUMNS), strict=True)
+            described = zip(
+                *([csv_cell(cell, raw=raw) for cell in columns[name]] for name in contents.columns), strict=True
+            )
             writer.writerows([*row, *map(str, values)] for row, values in zip(described, block, strict=True))
         text.flush()
         text.detach()
@@ -163,7 +177,8 @@ def write_csv(path: Path, contents: Contents, *, raw: bool = False) -> None:
 def write_parquet(path: Path, contents: Contents) -> None:
     r"""Write a Parquet table with snappy compression; empty texts become nulls, undecodable bytes of paths ``\xff``."""
     pa, parquet = import_pyarrow()
-    fields = [(name, pa.int32() if name == "y" else pa.string()) for name in COLUMNS]
+    kinds = {"y": pa.int32(), WEIGHT: pa.float64()}
+    fields = [(name, kinds.get(name, pa.string())) for name in contents.columns]
     fields += [(name, pa.float32()) for name in contents.feature_names]
     metadata = {
         "format": FORMAT,
@@ -176,14 +191,16 @@ def write_parquet(path: Path, contents: Contents) -> None:
     schema = pa.schema(fields, metadata={METADATA: json.dumps(metadata)})
     options = {
         "compression": "snappy",
-        "use_dictionary": list(COLUMNS),  # feature values rarely repeat, and there may be thousands of columns
-        "write_statistics": list(COLUMNS),
+        "use_dictionary": list(contents.columns),  # feature values rarely repeat, and there may be thousands of columns
+        "write_statistics": list(contents.columns),
         "write_page_checksum": True,
     }
     with published_bytes(path) as file, parquet.ParquetWriter(file, schema, **options) as writer:
         for columns, matrix in _groups(contents):
-            texts = [columns[name] if name == "y" else list(map(valid, columns[name])) for name in COLUMNS]
-            arrays = [pa.array(values, field[1]) for values, field in zip(texts, fields, strict=False)]
+            described = [
+                columns[name] if name in kinds else list(map(valid, columns[name])) for name in contents.columns
+            ]
+            arrays = [pa.array(values, field[1]) for values, field in zip(described, fields, strict=False)]
             arrays += [pa.array(column) for column in matrix]
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
@@ -192,7 +209,7 @@ def _groups(contents: Contents) -> Iterator[tuple[dict[str, list[Any]], NDArray[
     """Yield the columns that describe some rows, and their X transposed, about 64 MiB at a time."""
     n_rows = max(1, GROUP_VALUES // len(contents.feature_names))
     waiting: list[NDArray[np.float32]] = []
-    described: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    described: dict[str, list[Any]] = {name: [] for name in contents.columns}
     left = contents.n_samples
     for columns, block in _described_blocks(contents):
         waiting.append(block)
@@ -201,7 +218,7 @@ def _groups(contents: Contents) -> Iterator[tuple[dict[str, list[Any]], NDArray[
         left -= len(block)
         if sum(map(len, waiting)) >= n_rows or not left:
             yield described, np.concatenate([one.T for one in waiting], axis=1)
-            waiting, described = [], {name: [] for name in COLUMNS}
+            waiting, described = [], {name: [] for name in contents.columns}
 
 
 def _described_blocks(contents: Contents) -> Iterator[tuple[dict[str, list[Any]], NDArray[np.float32]]]:
@@ -210,6 +227,8 @@ def _described_blocks(contents: Contents) -> Iterator[tuple[dict[str, list[Any]]
     for block in contents.blocks():
         columns: dict[str, list[Any]] = {name: list(islice(values, len(block))) for name, values in texts.items()}
         columns["y"] = contents.y[start : start + len(block)].tolist()
+        if contents.weights is not None:
+            columns[WEIGHT] = contents.weights[start : start + len(block)].tolist()
         start += len(block)
         yield columns, block
 
@@ -257,7 +276,8 @@ def write_h5(path: Path, contents: Contents) -> None:
         "map_shape": json.dumps(contents.map_shape),
     }
     shape = (n, len(contents.feature_names))
-    write_portable(path, blocks=contents.blocks(), shape=shape, y=contents.y, texts=texts, attributes=attributes)
+    numbers = {"y": contents.y.astype("<i4"), **({} if contents.weights is None else {WEIGHT: contents.weights})}
+    write_portable(path, blocks=contents.blocks(), shape=shape, numbers=numbers, texts=texts, attributes=attributes)
 
 
 #: Suffix → writer.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from headstart.cache.format import SHARDS_FORMAT
 from headstart.cache.other_hdf5 import OtherFile, PortableFile, open_other, open_portable
 from headstart.errors import DataError, HeadstartError
 from headstart.exchange import FORMAT, FORMAT_VERSION
-from headstart.exchange.export_features import COLUMNS, METADATA, import_pyarrow
+from headstart.exchange.export_features import COLUMNS, METADATA, WEIGHT, import_pyarrow
 from headstart.exchange.untrusted_arrays import (
     Archive,
     Array,
@@ -26,9 +26,12 @@ from headstart.exchange.untrusted_arrays import (
     integers,
     labels,
     open_archive,
+    optional_numbers,
     optional_texts,
     texts,
 )
+
+Number = TypeVar("Number", int, float)
 
 #: Values of ``format`` in caches.
 CACHE_FORMS = (CACHE_FORMAT, SHARDS_FORMAT)
@@ -44,6 +47,7 @@ ARRAY_NAMES = {
     "class_names": ("class_names", "label_names", "target_names", "classes"),
     "split": ("split", "splits"),
     "group": ("group", "groups"),
+    "weight": ("weight", "sample_weight"),
     "sha256": ("sha256",),
     "map_shape": ("map_shape",),
     "recipe": ("recipe",),
@@ -66,6 +70,7 @@ class GivenFeatures:
     class_names: Sequence[str] | None = None  # names indexed by numbers; the others one per row
     split: Sequence[str] | None = None
     group: Sequence[str] | None = None
+    weight: Sequence[float] | None = None  # of the images in a fit
     sha256: Sequence[str] | None = None
     map_shape: tuple[int, ...] = ()  # height, width and channels if X holds flattened maps; otherwise empty
     recipe: str = ""  # JSON, if the file was written by ``headstart convert``; otherwise empty
@@ -94,6 +99,7 @@ def _given_of(arrays: Archive | OtherFile, path: Path) -> GivenFeatures:
         class_names=optional_texts(found["class_names"]),
         split=optional_texts(found["split"], n),
         group=optional_texts(found["group"], n),
+        weight=optional_numbers(found["weight"], n),
         sha256=digests(found["sha256"], n),
         map_shape=tuple(integers(map_shape, 3)) if map_shape is not None else (),
         recipe=str(recipe.scalar()) if recipe is not None and recipe.shape == () else "",
@@ -111,7 +117,7 @@ def _without_features(path: Path, names: Sequence[str]) -> str:
     )
     return (
         f"{path} must hold the features as X (or {', '.join(ARRAY_NAMES['X'][1:4])}), and may hold paths, y, class_names, "
-        f"split, group and sha256. Received: {', '.join(names) or 'none'}.{joined}"
+        f"split, group, weight and sha256. Received: {', '.join(names) or 'none'}.{joined}"
     )
 
 
@@ -185,6 +191,7 @@ def _given_of_portable(file: PortableFile, path: Path) -> GivenFeatures:
         class_names=list(file.column("class_names", None)),
         split=list(file.column("split", n)),
         group=list(file.column("group", n)),
+        weight=file.column(WEIGHT, n, "<f8").tolist() if file.has(WEIGHT) else None,
         sha256=list(file.column("sha256", n)),
         map_shape=_shape_from(json.loads(file.attribute("map_shape"))),
         recipe=file.attribute("recipe"),
@@ -214,12 +221,13 @@ def open_parquet(path: Path) -> Iterator[GivenFeatures]:
 
 def _given_of_table(pa: Any, file: Any, path: Path) -> GivenFeatures:
     schema = file.schema_arrow
-    features = [column.name for column in schema if pa.types.is_floating(column.type) and column.name not in COLUMNS]
-    others = sorted(set(schema.names) - set(features) - set(COLUMNS))
+    known = {*COLUMNS, WEIGHT}
+    features = [column.name for column in schema if pa.types.is_floating(column.type) and column.name not in known]
+    others = sorted(set(schema.names) - set(features) - known)
     if others or "path" not in schema.names or not features or len(set(schema.names)) < len(schema.names):
         raise DataError(
-            f"{path} must have the column path, may have {', '.join(COLUMNS[1:])}, and has otherwise features, each name "
-            f"once, float16, float32 or float64. Received besides features: {', '.join(others) or 'no path'}."
+            f"{path} must have the column path, may have {', '.join((*COLUMNS[1:], WEIGHT))}, and has otherwise features, "
+            f"each name once, float16, float32 or float64. Received besides features: {', '.join(others) or 'no path'}."
         )
     metadata = json.loads((schema.metadata or {}).get(METADATA, b"{}"))
     paths: list[str] = []
@@ -232,10 +240,11 @@ def _given_of_table(pa: Any, file: Any, path: Path) -> GivenFeatures:
         shape=(file.metadata.num_rows, len(features)),
         blocks=lambda: _matrix_blocks(file, features),
         paths=paths,
-        y=names if names is not None else _numbers(file, "y"),
+        y=names if names is not None else _numbers(file, "y", int, -1),
         class_names=[str(name) for name in metadata.get("class_names", ())] or None,
         split=_column(file, "split"),
         group=_column(file, "group"),
+        weight=_numbers(file, WEIGHT, float, 1.0),
         sha256=_column(file, "sha256"),
         map_shape=_shape_from(metadata.get("map_shape", [])),
         recipe=json.dumps(metadata["recipe"], sort_keys=True) if "recipe" in metadata else "",
@@ -265,11 +274,11 @@ def _column(file: Any, name: str) -> list[str] | None:
     return [value for block in _column_blocks(file, name) for value in block]
 
 
-def _numbers(file: Any, name: str) -> list[int] | None:
-    """Return the integers of a column, −1 for null, or None if it is missing."""
+def _numbers(file: Any, name: str, kind: type[Number], missing: Number) -> list[Number] | None:
+    """Return the numbers of a column, with a value for null, or None if it is missing."""
     if name not in file.schema_arrow.names:
         return None
     values = [value for batch in file.iter_batches(columns=[name]) for value in batch.column(0).to_pylist()]
-    if not all(value is None or type(value) is int for value in values):
-        raise DataError(f"The column {name} must hold whole numbers.")
-    return [-1 if value is None else value for value in values]
+    if not all(value is None or type(value) is kind for value in values):
+        raise DataError(f"The column {name} must hold {'whole numbers' if kind is int else 'floating numbers'}.")
+    return [missing if value is None else value for value in values]

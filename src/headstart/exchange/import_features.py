@@ -20,7 +20,7 @@ from headstart.exchange import check_new_cache
 from headstart.exchange.given_columns import GivenFeatures, open_h5, open_npz, open_parquet
 from headstart.images.discovery.classes_and_splits import questions, split_of
 from headstart.texts import class_name
-from headstart.types import FeatureBatch, ImageRef, ImageRow, Recipe
+from headstart.types import FeatureBatch, ImageRef, ImageRow, Recipe, is_weight
 
 #: ``Recipe.decode`` of imported features: docs/cache-format.md.
 FOREIGN_RULES = "foreign-1"
@@ -37,8 +37,8 @@ MAX_RECIPE_BYTES = 4096
 
 def check_lengths(given: GivenFeatures) -> None:
     """Raise DataError if a column does not have one value per row."""
-    columns = {"paths": given.paths, "y": given.y, "split": given.split, "group": given.group, "sha256": given.sha256}
-    for name, values in columns.items():
+    for name in ("paths", "y", "split", "group", "weight", "sha256"):
+        values: Sequence[Any] | None = getattr(given, name)
         if values is not None and len(values) != given.shape[0]:
             raise DataError(f"X has {given.shape[0]:,} rows, and {name} has {len(values):,}. One each is needed.")
 
@@ -88,18 +88,21 @@ def _numbered(y: Sequence[int], names: Sequence[str]) -> list[str | None]:
 
 def _make_refs(given: GivenFeatures, labels: Sequence[str | None]) -> list[ImageRef]:
     n = given.shape[0]
-    split, group = given.split or [""] * n, given.group or [""] * n
+    split, group, weights = given.split or [""] * n, given.group or [""] * n, given.weight or [1.0] * n
     unknown = sorted({name for name in split if name and split_of(name) is None})
     if unknown:
         raise DataError(f"A split is train, validation or test. Received: {', '.join(map(repr, unknown[:5]))}.")
+    wrong = next((weight for weight in weights if not is_weight(weight)), None)
+    if wrong is not None:
+        raise DataError(f"A weight is a finite number, 0 or more. Received: {wrong}.")
     for path in given.paths:
         _check_path(path)
     for digest in given.sha256 or ():
         if not re.fullmatch("[0-9a-fA-F]{64}", digest):
             raise DataError(f"A SHA-256 has 64 hexadecimal digits. Received: {digest[:80]!r}.")
     return [
-        ImageRef(path, label, split_of(one), other or None, 0, 0)
-        for path, label, one, other in zip(given.paths, labels, split, group, strict=True)
+        ImageRef(path, label, split_of(one), other or None, 0, 0, weight=weight)
+        for path, label, one, other, weight in zip(given.paths, labels, split, group, weights, strict=True)
     ]
 
 
@@ -151,8 +154,8 @@ def import_features(
     source : str or Path
         A NumPy archive (``.npz``) with ``X`` of shape (n, n_features) or (n, height, width, channels), floating; and
         optionally ``paths`` (unique text), ``y`` (integers from 0 with −1 for unlabelled, one-hot rows, or names),
-        ``class_names``, ``split``, ``group`` and ``sha256`` (of the image files); other usual names like ``features``
-        and ``labels`` are accepted. Or an HDF5 file (``.h5``, ``.hdf5``) with such datasets. Or an ``.h5`` or
+        ``class_names``, ``split``, ``group``, ``weight`` and ``sha256`` (of the image files); other usual names like
+        ``features`` and ``labels`` are accepted. Or an HDF5 file (``.h5``, ``.hdf5``) with such datasets. Or an ``.h5`` or
         ``.parquet`` file written by :func:`convert`, or a Parquet table of the same columns.
     output : str or Path
         The cache to write; with ``overwrite`` it may exist.
@@ -187,7 +190,8 @@ def import_features(
         with ShardWriter(target, recipe=_foreign_recipe(name), class_names=names, info=info) as writer:
             for features, rows in described(given, refs, map_shape):
                 writer.append(FeatureBatch(features, np.empty((len(rows), 0), np.float32)), rows)
-    notices = (*given.notices, *questions(Counter(label for label in labels if label is not None)))
+    weighted = () if given.weight is None else ("The weights say how much each image counts in a fit.",)
+    notices = (*given.notices, *weighted, *questions(Counter(label for label in labels if label is not None)))
     return Import(target, len(refs), labels.count(None), names, map_shape, identity, notices)
 
 

@@ -19,8 +19,8 @@ from headstart.images.discovery.refs import ImageRefs
 from headstart.texts import listed
 from headstart.types import ImageRef
 
-#: Fields that may be in conflict.
-FIELDS = ("label", "split", "group")
+#: Fields that may be in conflict, with their values for nothing given.
+FIELDS: Mapping[str, Any] = {"label": None, "split": None, "group": None, "weight": 1.0}
 
 Labels = dict[str, set[str]]
 
@@ -62,15 +62,15 @@ class Union:
             self.conflicts[path] = f"other bytes in {cache.path} than before"
         elif old is not None:
             self.n_shared += 1
-            pairs = ((name, getattr(old.ref, name), getattr(new.ref, name)) for name in FIELDS)
+            fields = [(name, unset, getattr(old.ref, name), getattr(new.ref, name)) for name, unset in FIELDS.items()]
             contradicted = [
                 f"{name} {later} in {cache.path}, {earlier} before"
-                for name, earlier, later in pairs
-                if None not in {earlier, later} and earlier != later
+                for name, unset, earlier, later in fields
+                if unset not in {earlier, later} and earlier != later
             ]
             if contradicted:
                 self.conflicts[path] = "; ".join(contradicted)
-            known = {name: getattr(new.ref, name) or getattr(old.ref, name) for name in FIELDS}
+            known = {name: earlier if later == unset else later for name, unset, earlier, later in fields}
             new = MergedRow(old.source, old.row, replace(new.ref, **known))
         self.rows[path], self.sha256[path] = new, digest
 
@@ -122,8 +122,8 @@ def merge_caches(
 ) -> Merged:
     """Merge caches into one; features are copied as stored.
 
-    A path in several caches with the same bytes becomes one row; a label, split or group missing in one is taken from
-    another.
+    A path in several caches with the same bytes becomes one row; a label, split, group or weight missing in one is taken
+    from another.
 
     Parameters
     ----------
@@ -132,8 +132,8 @@ def merge_caches(
     output : str or Path
         The new cache; with ``overwrite`` it may exist, and be one of the sources.
     on_conflict : str
-        If caches differ in the bytes, label, split or group of a path, or in the label of identical images: ``refuse``,
-        or ``later``, by which the later cache takes precedence.
+        If caches differ in the bytes, label, split, group or weight of a path, or in the label of identical images:
+        ``refuse``, or ``later``, by which the later cache takes precedence.
 
     Raises
     ------

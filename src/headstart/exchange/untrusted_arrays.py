@@ -192,6 +192,14 @@ def integers(array: Array, length: int) -> list[int]:
     return [int(value) for block in array.blocks() for value in block.tolist()]
 
 
+def optional_numbers(array: Array | None, length: int) -> list[float] | None:
+    """Return the numbers of an array, or None if there is none."""
+    if array is None:
+        return None
+    _check_array(array, "iuf", "numbers", length)
+    return [float(value) for block in array.blocks() for value in block.tolist()]
+
+
 def labels(array: Array | None, length: int) -> list[int] | list[str] | None:
     """Return labels as numbers or names, or None if there are none.
 

@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
-from sklearn.utils.class_weight import compute_class_weight
 
-from headstart.heads.base import both_sides
+from headstart.heads.base import both_sides, row_weights
 from headstart.heads.catalogue import full_params, head_kind, make_classifier
 from headstart.heads.fitting.linear_solvers import Deviance, Loss, Solution, SquaredHinge, solve_path
 from headstart.heads.fitting.row_space import row_space
-from headstart.heads.head_specs import imported
+from headstart.heads.head_specs import given_weights, imported
 from headstart.heads.ridge import ridge_path, signs
 from headstart.heads.svm import numeric_gamma
 from headstart.heads.transforms import make_scaler
@@ -62,14 +61,20 @@ class Outcome:
 class Table:
     """Rows of one choice of features and scaling, in the form that each head fits fastest; ``X`` is not scaled.
 
-    Of a join of caches, ``widths`` are the columns of each, which are scaled on their own.
+    Of a join of caches, ``widths`` are the columns of each, which are scaled on their own. ``weights`` are those of the rows
+    in a fit, shape (n_samples,); None for ones.
     """
 
     def __init__(
-        self, X: NDArray[np.float32], features: tuple[str, ...], scaling: str, widths: Sequence[int] = ()
+        self,
+        X: NDArray[np.float32],
+        features: tuple[str, ...],
+        scaling: str,
+        widths: Sequence[int] = (),
+        weights: NDArray[np.float64] | None = None,
     ) -> None:
         self.features, self.scaling, self.widths = features, scaling, widths
-        self.raw = X
+        self.raw, self.weights = X, weights
 
     @cached_property
     def scaled(self) -> NDArray[np.float32]:
@@ -92,13 +97,22 @@ class Table:
         turn = head_kind(head_type).rotation_invariant
         if self.scaling in ROW_BY_ROW:
             return self.turned if turn else self.scaled
-        scaled = make_scaler(self.scaling, self.widths).fit(self.raw[train]).transform(self.raw)
+        scaled = self._fitted_scaler(train).transform(self.raw)
         return row_space(scaled, centred=False).rows if turn else scaled
 
     def gamma(self, gamma: str | float, train: Codes) -> float:
         """Return the width of an RBF kernel in numbers for these training rows (heads/svm.py)."""
-        scaler = None if self.scaling in ROW_BY_ROW else make_scaler(self.scaling, self.widths)
-        return numeric_gamma(gamma, self.scaled[train] if scaler is None else scaler.fit_transform(self.raw[train]))
+        by_row = self.scaling in ROW_BY_ROW
+        scaled = self.scaled[train] if by_row else self._fitted_scaler(train).transform(self.raw[train])
+        return numeric_gamma(gamma, scaled, self.weights_of(train))
+
+    def weights_of(self, rows: Codes) -> NDArray[np.float64] | None:
+        """Return the weights of some rows; None for ones."""
+        return None if self.weights is None else self.weights[rows]
+
+    def _fitted_scaler(self, train: Codes) -> Any:
+        scaler = make_scaler(self.scaling, self.widths)
+        return scaler.fit(self.raw[train], **given_weights(scaler, self.weights_of(train)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +124,11 @@ class Division:
     X_test: Any  # rows to predict; shape (n_test, n_features)
     #: Returns the number for a ``gamma`` of ``sklearn.svm.SVC`` on the rows to fit on
     gamma: Callable[[str | float], float]
+    weights: NDArray[np.float64] | None = None  # of the rows to fit on, above 0; None for ones; shape (n_train,)
+
+    def weights_with(self, class_weight: Any) -> NDArray[np.float64]:
+        """Return the weights of the rows in a loss."""
+        return row_weights(class_weight, self.y, self.weights)
 
 
 def outcomes(
@@ -128,8 +147,11 @@ def outcomes(
     theirs are fitted one by one.
     """
     kind = head_kind(head_type)
+    weights = table.weights_of(train)
+    if weights is not None:
+        train, weights = train[weights > 0], weights[weights > 0]
     rows = table.rows(head_type, train)
-    division = Division(rows[train], labels[train], rows[test], partial(table.gamma, train=train))
+    division = Division(rows[train], labels[train], rows[test], partial(table.gamma, train=train), weights)
     full = [full_params(head_type, table.features, table.scaling, setting) for setting in settings]
     if kind.grid_solver and (kind.grid_probabilities or not probabilities):
         found: Iterator[Outcome] = imported(kind.grid_solver)(division, full)
@@ -159,7 +181,7 @@ def along_path(
     classes, codes = np.unique(rows.y, return_inverse=True)
     for group in grouped(settings, "C"):
         setting = settings[group[0]]
-        weights = compute_class_weight(setting["class_weight"], classes=classes, y=rows.y)[codes]
+        weights = rows.weights_with(setting["class_weight"])
         loss, Cs = make_loss(codes, len(classes), weights), [settings[number]["C"] for number in group]
         path = solve_path(rows.X, loss, Cs, tol=PATH_TOL, max_iter=setting["max_iter"])
         for number, solution in zip(group, path, strict=True):
@@ -170,7 +192,7 @@ def along_ridge(rows: Division, settings: Settings) -> Iterator[Outcome]:
     """Yield the outcomes of ridge heads, without probabilities; one decomposition serves every alpha."""
     classes, codes = np.unique(rows.y, return_inverse=True)
     for group in grouped(settings, "alpha"):
-        weights = compute_class_weight(settings[group[0]]["class_weight"], classes=classes, y=rows.y)[codes]
+        weights = rows.weights_with(settings[group[0]]["class_weight"])
         alphas = [settings[number]["alpha"] for number in group]
         path = ridge_path(rows.X, signs(codes, len(classes)), alphas, weights=weights)
         for number, coef, intercept in zip(group, path.coefs, path.intercepts, strict=True):
@@ -189,14 +211,16 @@ def with_kernels(rows: Division, settings: Settings) -> Iterator[Outcome]:
         gamma = setting["gamma_factor"] * rows.gamma(setting["gamma"])
         kernel, kernel_test = np.exp(-gamma * among), np.exp(-gamma * between)
         for number in group:
-            svm = SVC(C=settings[number]["C"], kernel="precomputed", class_weight=settings[number]["class_weight"])
-            yield Outcome(number, svm.fit(kernel, rows.y).predict(kernel_test))
+            weights = rows.weights_with(settings[number]["class_weight"])
+            svm = SVC(C=settings[number]["C"], kernel="precomputed").fit(kernel, rows.y, sample_weight=weights)
+            yield Outcome(number, svm.predict(kernel_test))
 
 
 def one_by_one(head_type: str, rows: Division, settings: Settings, random_state: int) -> Iterator[Outcome]:
     """Yield the outcomes of heads that share nothing."""
     for number, setting in enumerate(settings):
-        classifier = make_classifier(head_type, {**setting, "random_state": random_state}).fit(rows.X, rows.y)
+        classifier = make_classifier(head_type, {**setting, "random_state": random_state})
+        classifier.fit(rows.X, rows.y, **given_weights(classifier, rows.weights))
         found = classifier.predict_proba(rows.X_test)
         classes = classifier.classes_
         yield Outcome(number, classes[found.argmax(axis=1)], probabilities=found, classes=classes)

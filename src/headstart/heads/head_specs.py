@@ -271,15 +271,52 @@ def instance(kind: Any, path: str, params: dict[str, Any], random_state: int) ->
     return classifier
 
 
-def fit_with_checks(head: Any, head_type: str, X: Any, y: Any) -> Any:
-    """Return a fitted head.
+def takes_weights(estimator: Any) -> bool:
+    """Return whether the fit of a classifier or scaler takes weights of the rows."""
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.utils.validation import has_fit_parameter
+
+    fitted = estimator.estimator if isinstance(estimator, CalibratedClassifierCV) else estimator
+    return bool(has_fit_parameter(fitted, "sample_weight"))
+
+
+def given_weights(estimator: Any, weights: Any) -> dict[str, Any]:
+    """Return the arguments by which an estimator's fit takes the weights of the rows; none if it takes none."""
+    return {} if weights is None or not takes_weights(estimator) else {"sample_weight": weights}
+
+
+def fit_weighted(head: Any, X: Any, y: Any, weights: Any = None) -> Any:
+    """Return a pipeline fitted on rows with weights, shape (n_samples,), by default 1; rows of weight 0 are left out.
+
+    A scaler or classifier that takes no weights is fitted on the other rows as if all weighed the same.
+    """
+    if weights is None:
+        return head.fit(X, y)
+    used = weights > 0
+    if not used.all():
+        X, y, weights = X[used], y[used], weights[used]
+    steps = [(name, given_weights(step, weights)) for name, step in head.steps]
+    return head.fit(X, y, **{f"{name}__{key}": value for name, given in steps for key, value in given.items()})
+
+
+def unweighted_notes(head: Any, head_type: str, weights: Any) -> list[str]:
+    """Return the sentence that a head takes no weights, if there are any and it does not."""
+    if weights is None or takes_weights(head[-1]):
+        return []
+    return [
+        f"{head_type} takes no weights: every image it is fitted on counts the same, and those of weight 0 not at all."
+    ]
+
+
+def fit_with_checks(head: Any, head_type: str, X: Any, y: Any, weights: Any = None) -> Any:
+    """Return a head fitted by :func:`fit_weighted`.
 
     Raises DataError if a classifier by path cannot be fitted on these rows, or its probabilities are not finite.
     """
     if not is_path(head_type):
-        return head.fit(X, y)
+        return fit_weighted(head, X, y, weights)
     try:
-        head.fit(X, y)
+        fit_weighted(head, X, y, weights)
         finite = all(math.isfinite(value) for value in head.predict_proba(X[:1]).ravel())
     except ValueError as error:
         raise DataError(f"{head_type} cannot be fitted on these features: {error}") from error

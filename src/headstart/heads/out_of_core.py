@@ -243,7 +243,14 @@ def matrix_fits(head_type: str, shape: tuple[int, int], memory: Memory) -> bool:
     return False
 
 
-def fit_streamed(pipeline: Any, head_type: str, rows: Rows, y: NDArray[Any], memory: Memory) -> Any:
+def fit_streamed(
+    pipeline: Any,
+    head_type: str,
+    rows: Rows,
+    y: NDArray[Any],
+    memory: Memory,
+    weights: NDArray[np.float64] | None = None,
+) -> Any:
     """Return a pipeline of scaler and classifier, fitted without the whole matrix of features in memory.
 
     Where the non-zero values alone fit, they are read once and kept in four bytes each (:func:`pack`); else
@@ -251,7 +258,8 @@ def fit_streamed(pipeline: Any, head_type: str, rows: Rows, y: NDArray[Any], mem
     heads/linear.py and ridge.py; a dense head takes the same steps of Adam.
 
     ``pipeline`` is of :func:`headstart.heads.catalogue.make_head`, its estimator has ``fit_rows``, and ``rows`` are not
-    scaled. Raises HeadstartError if not even the head and a block of rows fit.
+    scaled; ``weights`` are those of the rows, by default 1. Raises HeadstartError if not even the head and a block of
+    rows fit.
     """
     scaler, classifier = pipeline.named_steps["scale"], pipeline.named_steps["classifier"]
     n_features, n_classes = rows.shape[1], len(np.unique(y))
@@ -266,16 +274,16 @@ def fit_streamed(pipeline: Any, head_type: str, rows: Rows, y: NDArray[Any], mem
     packed = pack(rows, left)
     log.info("Features %s.", f"packed in {size_text(packed.n_bytes)}" if packed else "read anew in every pass")
     kept = packed or rows
-    fit_scaler(scaler, kept)
-    classifier.fit_rows(ScaledRows(kept, scaler), y)
+    fit_scaler(scaler, kept, weights)
+    classifier.fit_rows(ScaledRows(kept, scaler), y, weights)
     return pipeline
 
 
-def fit_scaler(scaler: Any, rows: Rows) -> None:
+def fit_scaler(scaler: Any, rows: Rows, weights: NDArray[np.float64] | None = None) -> None:
     """Fit a scaler in one pass where it learns something of all rows; else on a single one."""
     if hasattr(scaler, "partial_fit"):
-        for _, block in blocks(rows):
-            scaler.partial_fit(dense(block))
+        for numbers, block in blocks(rows):
+            scaler.partial_fit(dense(block), sample_weight=None if weights is None else weights[numbers])
     else:
         scaler.fit(dense(rows.take(np.arange(1))))
 

@@ -13,7 +13,7 @@ from scipy import sparse
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScaler, normalize
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from headstart.errors import HeadstartError
 from headstart.heads.head_specs import GEM_POWER, POOLINGS, SCALINGS, by_cache
@@ -205,19 +205,21 @@ class BlockScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """Whether a mean is subtracted, after which zeros are no zeros any more."""
         return self.scaling == "standard"
 
-    def fit(self, X: Any, y: Any = None) -> BlockScaler:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> BlockScaler:
         """Fit the scaler of each block; raise ValueError if the widths are not those of the columns."""
         X = self._validated(X, reset=True)
-        self.scalers_ = [make_scaler(self.scaling).fit(block) for block in self._blocks(X)]
+        given = self._given(X, sample_weight)
+        self.scalers_ = [make_scaler(self.scaling).fit(block, **given) for block in self._blocks(X)]
         return self
 
     @available_if(lambda self: self.with_mean)  # type: ignore[untyped-decorator]
-    def partial_fit(self, X: Any, y: Any = None) -> BlockScaler:
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> BlockScaler:
         """Learn from some more rows; only of scalers that learn something of all rows."""
         first = not hasattr(self, "scalers_")
-        blocks = self._blocks(self._validated(X, reset=first))
+        X = self._validated(X, reset=first)
+        blocks, given = self._blocks(X), self._given(X, sample_weight)
         scalers = [make_scaler(self.scaling) for _ in blocks] if first else self.scalers_
-        self.scalers_ = [scaler.partial_fit(block) for scaler, block in zip(scalers, blocks, strict=True)]
+        self.scalers_ = [scaler.partial_fit(block, **given) for scaler, block in zip(scalers, blocks, strict=True)]
         return self
 
     def transform(self, X: Any) -> Any:
@@ -226,6 +228,13 @@ class BlockScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         blocks = self._blocks(self._validated(X, reset=False))
         scaled = [scaler.transform(block) for scaler, block in zip(self.scalers_, blocks, strict=True)]
         return sparse.hstack(scaled, format="csr") if sparse.issparse(X) else np.concatenate(scaled, axis=1)
+
+    def _given(self, X: Any, sample_weight: Any) -> dict[str, Any]:
+        """Return the weights for a scaler, checked; the others than ``standard`` look at one row at a time."""
+        if sample_weight is None:
+            return {}
+        weights = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
+        return {"sample_weight": weights} if self.scaling == "standard" else {}
 
     def _validated(self, X: Any, *, reset: bool) -> Any:
         accept_sparse = False if self.with_mean else "csr"

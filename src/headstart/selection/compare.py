@@ -23,7 +23,7 @@ from headstart.evaluate.significance import SELECTION_METHOD, TEST_METHOD, corre
 from headstart.evaluate.targets import encoded, target_named
 from headstart.exchange.prediction_table import fold_names
 from headstart.heads.catalogue import default_spec, head_kind, make_head
-from headstart.heads.head_specs import is_number
+from headstart.heads.head_specs import fit_weighted, is_number, unweighted_notes
 from headstart.report.comparison import (
     MAJORITY,
     Candidate,
@@ -188,7 +188,11 @@ def compare_one(bench: Bench, name: str, named: Sequence[Candidate]) -> HeadResu
         held_out=bench.held_out_score(held_out),
         held_out_probabilities=held_out,
         learning_curve=learning_curve(course, found.chosen, options.random_state) if options.learning_curve else (),
-        notes=(*found.notes, *(search_notes(trials, best) if several else ())),
+        notes=(
+            *found.notes,
+            *(search_notes(trials, best) if several else ()),
+            *unweighted_notes(head, name, bench.weights),
+        ),
         cache=named[best.source].title if named else "",
     )
 
@@ -212,13 +216,13 @@ def specs_of(bench: Bench, name: str, source: int) -> list[HeadSpec]:
 def fit_and_measure(bench: Bench, best: Trial, tables: TablesOf, search_seconds: float) -> tuple[Any, Cost]:
     """Return a head fitted on all rows of the folds, and what it costs, with the backbone of its cache."""
     spec, source = best.spec, bench.sources[best.source]
-    X, labels = tables(best.source)[spec.features, spec.scaling].raw, bench.labels
+    X, labels, weights = tables(best.source)[spec.features, spec.scaling].raw, bench.labels, bench.weights
     head = make_head(spec)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # said by the folds' fits already
         with watched_memory() as peak:
             start = time.perf_counter()
-            head.fit(X, labels)
+            fit_weighted(head, X, labels, weights)
             fit_seconds = time.perf_counter() - start
     head_ms = head_milliseconds(head, X)
     recipe, *others = recipes_of(source.cache)
@@ -241,12 +245,11 @@ def majority(bench: Bench) -> HeadResult:
     labels, n_classes = bench.labels, len(bench.class_names)
     probabilities = np.zeros((len(labels), n_classes))
     for split in bench.folds.splits:
-        probabilities[split.test] += np.bincount(labels[split.train], minlength=n_classes) / len(split.train)
+        probabilities[split.test] += class_shares(bench, split.train)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     held_out = None
     if len(bench.held_out):
-        shares = np.bincount(labels, minlength=n_classes) / len(labels)
-        held_out = np.tile(shares, (len(bench.held_out), 1))
+        held_out = np.tile(class_shares(bench, np.arange(len(labels))), (len(bench.held_out), 1))
     return HeadResult(
         name=MAJORITY,
         baseline=True,
@@ -262,6 +265,14 @@ def majority(bench: Bench) -> HeadResult:
         held_out=bench.held_out_score(held_out),
         held_out_probabilities=held_out,
     )
+
+
+def class_shares(bench: Bench, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the share of each class in the weight of some images of the folds, shape (n_classes,)."""
+    weights = np.ones(len(rows)) if bench.weights is None else bench.weights[rows]
+    sums = np.bincount(bench.labels[rows], weights, len(bench.class_names)).astype(np.float64)
+    shares: NDArray[np.float64] = sums / weights.sum()
+    return shares
 
 
 def compared(bench: Bench, results: Sequence[HeadResult], metric: Metric) -> tuple[list[HeadResult], Estimate]:

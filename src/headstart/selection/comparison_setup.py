@@ -22,6 +22,7 @@ from headstart.evaluate.splits import (
     labelled,
     scored_split,
     split_by_column,
+    weight_notes,
     without_splits,
 )
 from headstart.evaluate.targets import positive_rates, target_named
@@ -45,6 +46,7 @@ class Images:
     sha256: list[str]
     paths: list[str]
     class_names: tuple[str, ...]
+    weights: NDArray[np.float64] | None = None  # in a fit; None for ones
 
     @classmethod
     def of(cls, source: Source) -> Images:
@@ -58,6 +60,7 @@ class Images:
             sha256=[sha256[row] for row in rows],
             paths=[paths[row] for row in rows],
             class_names=cache.class_names,
+            weights=None if cache.weights is None else cache.weights[rows],
         )
 
     def counts(self, rows: NDArray[np.int64]) -> Counter[str]:
@@ -212,6 +215,11 @@ class Bench:
         return self.images.labels[self.rows]
 
     @property
+    def weights(self) -> NDArray[np.float64] | None:
+        """Weights of the images of the folds in a fit; None for ones."""
+        return None if self.images.weights is None else self.images.weights[self.rows]
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """Names that the labels index."""
         return self.images.class_names
@@ -254,7 +262,7 @@ class Bench:
         for other in self.sources:
             if other is not self.sources[number]:
                 other.let_go()
-        self.sources[number].read(specs, self.rows)
+        self.sources[number].read(specs, self.rows, self.weights)
         return self.sources[number].tables
 
     def metrics(self, probabilities: NDArray[np.float64]) -> dict[str, Estimate]:
@@ -306,4 +314,5 @@ def prepare(
         folds,
         pool,
     )
-    return bench, list(dict.fromkeys([*division.notes, *leaks])), division.description
+    notes = [*division.notes, *weight_notes(bench.weights), *leaks]
+    return bench, list(dict.fromkeys(notes)), division.description

@@ -20,6 +20,7 @@ from scipy import stats
 from headstart.bundles.bundle import Bundle, save_bundle
 from headstart.evaluate.folds import Fold
 from headstart.heads.catalogue import make_head
+from headstart.heads.head_specs import fit_weighted
 from headstart.report.comparison import CurvePoint
 from headstart.scores import Estimate
 from headstart.selection.cross_validation import CrossValidation, Tables, Trial, by_source, probabilities_of
@@ -136,13 +137,14 @@ def fit_some(
     tables: Tables, spec: HeadSpec, labels: NDArray[np.int64], split: Fold, per_class: int, random_state: int
 ) -> tuple[float, float]:
     """Return the accuracy on a fold's test images, fitted on some training rows, and how many of a class those were."""
-    train = draw(labels, split.train, per_class, random_state)
-    X = tables[spec.features, spec.scaling].raw
+    table = tables[spec.features, spec.scaling]
+    weights = table.weights_of(split.train)
+    train = draw(labels, split.train if weights is None else split.train[weights > 0], per_class, random_state)
     with warnings.catch_warnings():
         # Few images end few solvers early; the whole fits have said what there is to say.
         warnings.simplefilter("ignore")
-        head = make_head(spec).fit(X[train], labels[train])
-        predicted = probabilities_of(head, X[split.test], int(labels.max()) + 1).argmax(axis=1)
+        head = fit_weighted(make_head(spec), table.raw[train], labels[train], table.weights_of(train))
+        predicted = probabilities_of(head, table.raw[split.test], int(labels.max()) + 1).argmax(axis=1)
     return float((predicted == labels[split.test]).mean()), len(train) / len(np.unique(labels[train]))
 
 

@@ -18,7 +18,7 @@ from headstart.evaluate.folds import Fold, Folds
 from headstart.evaluate.targets import metric_values
 from headstart.heads.catalogue import head_kind, make_head
 from headstart.heads.grid_predictions import Outcome, Table, outcomes
-from headstart.heads.head_specs import is_number
+from headstart.heads.head_specs import fit_weighted, is_number
 from headstart.ray_cluster import RayPool
 from headstart.runtime import usable_cores
 from headstart.scores import ACCURACY, PROBABILITY_METRICS, Criterion, metric_named
@@ -223,10 +223,9 @@ class CrossValidation:
             tables, splits = self.tables(source), [self.folds.splits[fold] for fold in of_source]
             specs = [chosen[fold].spec for fold in of_source]
             matrices = {(spec.features, spec.scaling): tables[spec.features, spec.scaling].raw for spec in specs}
-            shared, in_threads = (
-                Fits(specs, matrices, labels, splits, self.n_classes),
-                not head_kind(specs[0].type).keras,
-            )
+            weights = tables[specs[0].features, specs[0].scaling].weights
+            shared = Fits(specs, matrices, labels, splits, self.n_classes, weights)
+            in_threads = not head_kind(specs[0].type).keras
             parts, said = self.pool.map(fit_fold, shared, [(n,) for n in range(len(splits))], in_threads=in_threads)
             notes += said
             for fold, split, probabilities in zip(of_source, splits, parts, strict=True):
@@ -277,13 +276,15 @@ class Fits:
     labels: NDArray[np.int64]
     splits: Sequence[Fold]
     n_classes: int
+    weights: NDArray[np.float64] | None  # of the rows in a fit; None for ones; shape (n_samples,)
 
 
 def fit_fold(fits: Fits, fold: int) -> NDArray[np.float64]:
     """Return the probabilities of a fold's test rows."""
     spec, split = fits.specs[fold], fits.splits[fold]
     X = fits.matrices[spec.features, spec.scaling]
-    head = make_head(spec).fit(X[split.train], fits.labels[split.train])
+    weights = None if fits.weights is None else fits.weights[split.train]
+    head = fit_weighted(make_head(spec), X[split.train], fits.labels[split.train], weights)
     return probabilities_of(head, X[split.test], fits.n_classes)
 
 

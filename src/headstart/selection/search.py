@@ -139,15 +139,16 @@ def read_features(cache: AnyCache, features: Sequence[str], rows: NDArray[np.int
 
 
 def make_tables(
-    cache: AnyCache, specs: Sequence[HeadSpec], rows: NDArray[np.int64]
+    cache: AnyCache, specs: Sequence[HeadSpec], rows: NDArray[np.int64], weights: NDArray[np.float64] | None
 ) -> dict[tuple[tuple[str, ...], str], Table]:
-    """Return the table of each choice of features and scaling."""
+    """Return the table of each choice of features and scaling; ``weights`` are those of the rows, None for ones."""
     matrices: dict[tuple[str, ...], NDArray[np.float32]] = {}
     tables = {}
     for spec in specs:
         if spec.features not in matrices:
             matrices[spec.features] = read_features(cache, spec.features, rows)
-        tables[spec.features, spec.scaling] = Table(matrices[spec.features], spec.features, spec.scaling, spec.widths)
+        X = matrices[spec.features]
+        tables[spec.features, spec.scaling] = Table(X, spec.features, spec.scaling, spec.widths, weights)
     return tables
 
 
@@ -188,7 +189,7 @@ def search_head(
     Parameters
     ----------
     rows : ndarray of shape (n_rows,), int64
-        Training rows, ascending, all labelled. No other row is read.
+        Training rows, ascending, all labelled. No other row is read. Fits are weighted as the cache says; scores are not.
     features, scaling, params
         Given values, which are not searched.
     others : sequence of (FeatureCache, rows), optional
@@ -223,6 +224,7 @@ def search_head(
     limit = min(most_images(source, specs) for source, _, specs in sources)
     chosen, notes = sample(cache.labels, rows, limit, random_state)
     labels, sha256, groups = cache.labels[chosen], cache.sha256, cache.groups
+    weights = None if cache.weights is None else cache.weights[chosen]
     folds = make_folds(
         labels,
         n_splits=n_splits,
@@ -237,7 +239,7 @@ def search_head(
     seconds = 0.0
     with make_pool(engine, address, n_jobs) as pool:
         for number, (source, source_rows, specs) in enumerate(sources):
-            tables = make_tables(source, specs, source_rows[np.searchsorted(rows, chosen)])
+            tables = make_tables(source, specs, source_rows[np.searchsorted(rows, chosen)], weights)
             start = time.perf_counter()
             found = cross_validate(specs, tables, labels, folds.splits, pool=pool, criterion=criterion)
             seconds += time.perf_counter() - start

@@ -36,10 +36,10 @@ class Source:
     #: Tables of the images of the folds, as far as they were read
     tables: dict[tuple[tuple[str, ...], str], Table] = field(default_factory=dict)
 
-    def read(self, specs: Sequence[HeadSpec], images: NDArray[np.int64]) -> None:
-        """Read the tables of some settings that are not there yet."""
+    def read(self, specs: Sequence[HeadSpec], images: NDArray[np.int64], weights: NDArray[np.float64] | None) -> None:
+        """Read the tables of some settings that are not there yet; ``weights`` are those of the images, None for ones."""
         missing = [spec for spec in specs if (spec.features, spec.scaling) not in self.tables]
-        self.tables |= make_tables(self.cache, missing, self.rows[images])
+        self.tables |= make_tables(self.cache, missing, self.rows[images], weights)
 
     def let_go(self) -> None:
         """Drop the large tables; they are read again when they are asked for."""

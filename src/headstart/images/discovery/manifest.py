@@ -1,7 +1,8 @@
-"""Manifests: CSV files with the columns path, label and optionally split and group."""
+"""Manifests: CSV files with the columns path, label and optionally split, group and weight."""
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from headstart.images.formats import IMAGE_SUFFIXES, suffix_of
 from headstart.storage import bucket
 from headstart.storage.bucket import Address, Location
 from headstart.texts import class_name, counted, plain_cell
-from headstart.types import SPLITS, ImageRef
+from headstart.types import SPLITS, ImageRef, is_weight
 
 #: Column → other names for it, e.g. ``file_name`` in Hugging Face's image folders
 #: (https://huggingface.co/docs/datasets/image_dataset#imagefolder); without case, spaces, ``_`` and ``-``.
@@ -27,6 +28,7 @@ COLUMNS = {
     "label": ("labels", "class", "classname", "category", "target", "labelname"),
     "split": ("splits", "set", "subset", "partition"),
     "group": ("groups", "groupid"),
+    "weight": ("weights", "sampleweight", "sampleweights"),
 }  # fmt: skip
 
 #: Required column → its values, for messages.
@@ -37,11 +39,11 @@ def read_manifest(manifest: Location, root: Location) -> tuple[list[ImageRef], l
     """Return the images in a manifest, in its order, and notices about the manifest.
 
     Columns are found by their names or other usual names (:data:`COLUMNS`); others are ignored. An empty label means
-    unlabelled, an empty split or group none. Paths are relative to ``root``, or absolute and below it; links are
-    followed. Bytes that are not UTF-8 are allowed in paths only.
+    unlabelled, an empty split or group none, an empty weight 1. Paths are relative to ``root``, or absolute and below it;
+    links are followed. Bytes that are not UTF-8 are allowed in paths only.
 
     Raises DataError if a column or a file is missing, an image is named twice with different labels, a path leads out of
-    ``root``, a split is unknown, or a label is not UTF-8.
+    ``root``, a split is unknown, a weight is no number from 0, or a label is not UTF-8.
     """
     rows = read_rows(manifest)
     header = next(rows, (0, []))[1]
@@ -53,7 +55,7 @@ def read_manifest(manifest: Location, root: Location) -> tuple[list[ImageRef], l
         ref = reader.ref(number, cells)
         first = seen.setdefault(ref.path, ref)
         n_again += first is not ref
-        if (first.label, first.split, first.group) != (ref.label, ref.split, ref.group):
+        if (first.label, first.split, first.group, first.weight) != (ref.label, ref.split, ref.group, ref.weight):
             contradictions.append(
                 f"line {number}: {ref.path} is named twice, as {_described(first)} and as {_described(ref)}"
             )
@@ -91,7 +93,8 @@ def _listed_refs(root: Address, refs: Sequence[ImageRef]) -> list[ImageRef]:
 
 
 def _described(ref: ImageRef) -> str:
-    return ", ".join(filter(None, (ref.label or "unlabelled", ref.split, ref.group and f"group {ref.group}")))
+    weight = "" if ref.weight == 1 else f"weight {ref.weight:g}"
+    return ", ".join(filter(None, (ref.label or "unlabelled", ref.split, ref.group and f"group {ref.group}", weight)))
 
 
 def read_paths(table: Path) -> list[Path]:
@@ -147,7 +150,22 @@ class RefReader:
                 f"{self.manifest}, line {number}: unknown split {split!r}. Expected one of: {', '.join(SPLITS)}."
             )
         label, group = self.name("label", number, cells), self.name("group", number, cells)
-        return ImageRef(path, label, split_of(split) if split else None, group, *state)
+        weight = self.weight(number, cells)
+        return ImageRef(path, label, split_of(split) if split else None, group, *state, weight=weight)
+
+    def weight(self, number: int, cells: Sequence[str]) -> float:
+        """Return the weight in a row; 1 if the cell is empty or the column is missing."""
+        given = plain_cell(cells[self.columns["weight"]].strip()) if "weight" in self.columns else ""
+        try:
+            weight = float(given or 1)
+        except ValueError:
+            weight = math.nan
+        if not is_weight(weight):
+            raise DataError(
+                f"{self.manifest}, line {number}: the weight is {given!r}. Expected: a finite number, 0 or more, with a "
+                "decimal point, e.g. 0.5; or nothing, for 1."
+            )
+        return weight
 
     def name(self, column: str, number: int, cells: Sequence[str]) -> str | None:
         """Return the normalised text of a cell; None if it is empty or the column is missing."""
@@ -178,7 +196,8 @@ def _columns_of(manifest: Location, header: Sequence[str], needed: Sequence[str]
         if places:
             found[column] = places[0]
     if not set(needed) <= set(found):
-        wanted = "the columns path and label, and optionally split and group" if len(needed) > 1 else "the column path"
+        optional = "and optionally split, group and weight"
+        wanted = f"the columns path and label, {optional}" if len(needed) > 1 else "the column path"
         raise DataError(
             f"{manifest} needs a first line with {wanted}. "
             f"Received: {', '.join(cell.strip() for cell in header) or 'nothing'}.{_how_to_name(header, needed, found)}"
@@ -215,7 +234,9 @@ def _notices_of(manifest: Location, header: Sequence[str], columns: Mapping[str,
     unused = [cell.strip() for i, cell in enumerate(header) if i not in columns.values() and cell.strip()]
     parts = [f"read {', '.join(read_as)}"] if read_as else []
     parts += [f"not used: {named(unused)}"] if unused else []
-    return [f"Columns of {manifest}: {'; '.join(parts)}."] if parts else []
+    weighted = [f"The column weight of {manifest} is how much each image counts in a fit; 1 where it is empty."]
+    said = [f"Columns of {manifest}: {'; '.join(parts)}."] if parts else []
+    return [*said, *(weighted if "weight" in columns else [])]
 
 
 def is_manifest(location: Location) -> bool:
