@@ -1,8 +1,11 @@
-"""What every backbone of the registry does, with its published weights: one way through all commands."""
+"""What every backbone of the registry does, with its published weights or random ones: one way through all commands."""
 
 from __future__ import annotations
 
+import functools
 import shutil
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,9 @@ from PIL import Image
 
 from headstart.backbones.convnet import Weights, find_wheel_file
 from headstart.backbones.efficientnet_lite import LITE0, LITE2, Published
-from headstart.backbones.keras_applications import APPLICATIONS
 from headstart.backbones.precision import row_cosines
 from headstart.backbones.registry import BACKBONES, CPU_ENGINES, backbone_spec, build_backbone, is_installed
-from headstart.backbones.spec import BackboneSpec
+from headstart.backbones.spec import BackboneSpec, EngineFactory
 from headstart.backbones.torch_file import read_torch_file
 from headstart.cache.reader import open_cache
 from headstart.errors import HeadstartError, RecipeMismatchError, WeightsError
@@ -27,9 +29,12 @@ from headstart.extract.run import extract_features
 from headstart.fit import fit_head
 from headstart.heads.catalogue import default_spec
 from headstart.predict import Predictor
+from headstart.ray_cluster import ClusterOptions
 from headstart.repair import repair_cache
 from headstart.runtime import import_keras
+from headstart.types import Backbone, Recipe
 from headstart.verify import verify_cache
+from networks import weights_file
 from pictures import class_folders
 
 pytestmark = pytest.mark.weights
@@ -37,56 +42,102 @@ pytestmark = pytest.mark.weights
 #: Pixels of a side: a multiple of no stride, so that sides are rounded.
 SIZE = 75
 
+#: Images per pass: three passes for twelve images.
+BATCH = 4
+
+#: Those whose layers are described, so that several engines build them.
+of_described_networks = pytest.mark.parametrize(
+    "spec", [name for name, spec in BACKBONES.items() if spec.network], indirect=True
+)
+
 #: Rows and probabilities of any two ways agree to this.
 TOLERANCE = 1e-4
 
 
-#: Those of keras.applications have no weights here: test_keras_applications.py draws some.
-PUBLISHED = [name for name in BACKBONES if name not in APPLICATIONS]
+@pytest.fixture(scope="module", params=BACKBONES)
+def spec(request: pytest.FixtureRequest) -> Iterator[BackboneSpec]:
+    """A backbone whose weights are read, and whose networks are built, once for all commands: each takes seconds."""
+    read, find = functools.cache(BackboneSpec.loaded), BackboneSpec.engine
+    built: dict[Any, Backbone] = {}
 
+    def engine(spec: BackboneSpec, name: str) -> EngineFactory:
+        def build(recipe: Recipe, weights: Weights, **options: Any) -> Backbone:
+            key = recipe, weights.sha256, name, options["batch_size"], options["device"]
+            return built.get(key) or built.setdefault(key, find(spec, name)(recipe, weights, **options))
 
-@pytest.fixture(scope="module", params=PUBLISHED)
-def spec(request: pytest.FixtureRequest) -> BackboneSpec:
-    spec = BACKBONES[request.param]
-    if not spec.has_local_weights():
-        pytest.skip(f"needs the weights of {spec.name} on this machine")
-    return spec
+        return build
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            BackboneSpec, "loaded", lambda spec, given: given if isinstance(given, Weights) else read(spec, given)
+        )
+        patch.setattr(BackboneSpec, "engine", engine)
+        yield BACKBONES[request.param]
 
 
 @pytest.fixture(scope="module")
-def weights(spec: BackboneSpec) -> Weights:
-    return spec.loaded(None)
+def folder(spec: BackboneSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp(spec.name)
 
 
 @pytest.fixture(scope="module")
-def data(spec: BackboneSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return class_folders(tmp_path_factory.mktemp(spec.name) / "data", n_per_class=6)
+def file(spec: BackboneSpec, folder: Path) -> Path | None:
+    """A file of random weights, if the published ones are not on this machine."""
+    if spec.has_local_weights():
+        return None
+    return weights_file(spec, folder) or pytest.skip(f"needs the weights of {spec.name} on this machine")
 
 
-def extract(spec: BackboneSpec, data: Path, output: Path, **options: Any) -> Path:
-    chosen = {"backbone": spec.name, "input_size_px": SIZE, "precision": "float32"} | options
-    extract_features(data, output, options=ExtractOptions(**chosen))
+@pytest.fixture(scope="module")
+def data(folder: Path) -> Path:
+    return class_folders(folder / "data", n_per_class=6)
+
+
+def extract(spec: BackboneSpec, file: Path | None, data: Path, output: Path, **options: Any) -> Path:
+    own = {"weights": file, "custom_weights": True} if file else {}
+    exact = {"input_size_px": SIZE, "precision": "float32", "storage": "float32", "batch_size": BATCH}
+    extract_features(data, output, options=ExtractOptions(backbone=spec.name, **exact, **own, **options))
     return output
 
 
 @pytest.fixture(scope="module")
-def cache(spec: BackboneSpec, data: Path) -> Path:
-    return extract(spec, data, data.parent / "data.h5")
+def cache(spec: BackboneSpec, file: Path | None, data: Path) -> Path:
+    return extract(spec, file, data, data.parent / "data.h5")
 
 
 @pytest.fixture(scope="module")
 def head(cache: Path, spec: BackboneSpec) -> Path:
-    features = (spec.pooled_layers[-1], "avg", "gem")
+    features = (spec.pooled_layers[-1], "avg", "gem" if spec.network else "max")  # some have negative features
     return fit_head(cache, default_spec("logistic", features=features), output=cache.parent / "head").folder
 
 
 @pytest.fixture(scope="module")
-def predicted(head: Path, data: Path) -> np.ndarray:
-    return np.stack([found.probabilities for found in Predictor(head, batch_size=4).predict(paths(data))])
+def predictor(head: Path, file: Path | None) -> Predictor:
+    return Predictor(head, weights=file, batch_size=BATCH)
+
+
+@pytest.fixture(scope="module")
+def predicted(predictor: Predictor, data: Path) -> np.ndarray:
+    return np.stack([found.probabilities for found in predictor.predict(paths(data))])
 
 
 def paths(data: Path) -> list[Path]:
     return sorted(data.rglob("*.png"))
+
+
+def pixels(data: Path) -> np.ndarray:
+    return np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths(data)])
+
+
+def rows(cache: Path) -> list[tuple[Any, ...]]:
+    """Return path, label and the bytes of the features of every row."""
+    with open_cache(cache) as opened:
+        batch = next(opened.batches())
+        features = zip(batch.features, batch.pooled, strict=True)
+        return [
+            (*row, values.tobytes(), averages.tobytes())
+            for row, (values, averages) in zip(zip(opened.paths, opened.labels, strict=True), features, strict=True)
+        ]
 
 
 def images(n: int) -> np.ndarray:
@@ -97,7 +148,9 @@ def engines(spec: BackboneSpec) -> list[str]:
     return [name for name in spec.engines if is_installed(name)]
 
 
-def test_every_engine_gives_the_same_features(spec: BackboneSpec, weights: Weights) -> None:
+@of_described_networks
+def test_every_engine_gives_the_same_features(spec: BackboneSpec, file: Path | None) -> None:
+    weights = spec.loaded(file)
     recipe = spec.recipe(weights=weights.name, weights_sha256=weights.sha256, input_size_px=SIZE)
     batches = {}
     for name in engines(spec):
@@ -110,9 +163,10 @@ def test_every_engine_gives_the_same_features(spec: BackboneSpec, weights: Weigh
         assert batch.pooled_column_layer == spec.column_layers
 
 
+@of_described_networks
 @pytest.mark.parametrize("layer", [0, 1, -2])
-def test_any_layer_can_be_stored(spec: BackboneSpec, weights: Weights, layer: int) -> None:
-    name = list(spec.layers)[layer]
+def test_any_layer_can_be_stored(spec: BackboneSpec, file: Path | None, layer: int) -> None:
+    name, weights = list(spec.layers)[layer], spec.loaded(file)
     recipe = spec.recipe(weights=weights.name, weights_sha256=weights.sha256, input_size_px=SIZE, layer=name)
     features = [
         spec.engine(engine)(recipe, weights, spec=spec, batch_size=1, device="cpu").forward(images(1)).features
@@ -123,10 +177,9 @@ def test_any_layer_can_be_stored(spec: BackboneSpec, weights: Weights, layer: in
         assert row_cosines(found, features[-1]).min() >= 0.99999
 
 
-def test_a_row_depends_on_its_image_alone(spec: BackboneSpec, weights: Weights) -> None:
-    recipe = spec.recipe(weights=weights.name, weights_sha256=weights.sha256, input_size_px=SIZE)
-    together = build_backbone(recipe, weights, device="cpu").forward(images(6)).features
-    alone = build_backbone(recipe, weights, batch_size=1, device="cpu").forward(images(6)[3:4]).features
+def test_a_row_depends_on_its_image_alone(predictor: Predictor) -> None:
+    together = predictor.backbone.forward(images(6)).features
+    alone = predictor.backbone.forward(images(6)[3:4]).features
     np.testing.assert_allclose(together[3:4], alone, rtol=1e-5, atol=TOLERANCE)
 
 
@@ -135,33 +188,68 @@ def test_predictions_are_those_of_the_cache(cache: Path, head: Path, data: Path,
     assert scored.scored is not None
     of_cache = dict(zip(scored.scored.paths, scored.scored.probabilities, strict=True))
     expected = np.array([of_cache[path.relative_to(data).as_posix()] for path in paths(data)])
-    np.testing.assert_allclose(predicted, expected, atol=10 * TOLERANCE)  # the cache keeps float16
+    np.testing.assert_allclose(predicted, expected, atol=TOLERANCE)
+    assert predicted.argmax(axis=1).tolist() == [0] * 6 + [1] * 6  # they say something
 
 
-def test_the_exported_models_predict_the_same(head: Path, data: Path, predicted: np.ndarray) -> None:
+def test_gem_refuses_negative_features(cache: Path) -> None:
+    with open_cache(cache) as opened:
+        is_negative = (next(opened.batches()).features < 0).any()
+    by_gem = default_spec("logistic", features=("gem",))
+    with pytest.raises(HeadstartError, match="without negative values") if is_negative else nullcontext():
+        fit_head(cache, by_gem)
+
+
+def test_the_onnx_model_predicts_the_same(head: Path, file: Path | None, data: Path, predicted: np.ndarray) -> None:
     runtime = pytest.importorskip("onnxruntime")
-    pixels = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths(data)])
-    export_onnx(head, head.parent / "model.onnx")
+    export_onnx(head, head.parent / "model.onnx", weights=file or "imagenet")
     session = runtime.InferenceSession(str(head.parent / "model.onnx"), providers=["CPUExecutionProvider"])
-    (of_onnx,) = session.run(None, {"images": pixels})
-    np.testing.assert_allclose(of_onnx, predicted, atol=TOLERANCE)
-    export_keras(head, head.parent / "model.keras")
+    (found,) = session.run(None, {"images": pixels(data)})
+    np.testing.assert_allclose(found, predicted, atol=TOLERANCE)
+
+
+def test_the_keras_model_predicts_the_same(head: Path, file: Path | None, data: Path, predicted: np.ndarray) -> None:
+    export_keras(head, head.parent / "model.keras", weights=file or "imagenet")
     model = import_keras().models.load_model(head.parent / "model.keras")
-    np.testing.assert_allclose(model.predict(pixels.astype(np.float32), verbose=0), predicted, atol=TOLERANCE)
+    found = np.asarray(model(pixels(data).astype(np.float32), training=False))
+    np.testing.assert_allclose(found, predicted, atol=TOLERANCE)
 
 
-def test_verify_reproduces_rows_and_repair_makes_them_again(cache: Path, data: Path, tmp_path: Path) -> None:
+def test_verify_reproduces_rows_and_repair_makes_them_again(
+    cache: Path, file: Path | None, data: Path, tmp_path: Path
+) -> None:
+    same: dict[str, Any] = {"weights": file, "batch_size": BATCH}
     damaged = Path(shutil.copy(cache, tmp_path / "damaged.h5"))
-    assert verify_cache(cache, data).findings == ()
+    verified = verify_cache(cache, data, **same)
+    assert (verified.findings, verified.n_recomputed) == ((), 12)
     with open_cache(damaged) as opened:
-        stored, before = opened.read_chunk("features", 2)[1], next(opened.batches()).features
+        stored = opened.read_chunk("features", 2)[1]
     content = bytearray(damaged.read_bytes())
     content[content.index(stored) + len(stored) // 2] ^= 8
     damaged.write_bytes(content)
     assert len(verify_cache(damaged).findings) == 1
-    assert repair_cache(damaged, data).n_images > 0
-    with open_cache(damaged) as opened:
-        np.testing.assert_array_equal(next(opened.batches()).features, before)
+    assert repair_cache(damaged, data, **same).images
+    assert rows(damaged) == rows(cache)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """One Ray cluster for all backbones."""
+    ray = pytest.importorskip("ray")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")  # else 15: beside tests in other processes they would wait for minutes
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        yield
+        ray.shutdown()
+
+
+@pytest.mark.cluster
+@pytest.mark.filterwarnings("ignore")
+def test_a_cluster_computes_the_same_rows(
+    spec: BackboneSpec, file: Path | None, cache: Path, data: Path, cluster: None, tmp_path: Path
+) -> None:
+    one = ClusterOptions(workers=1, cpus_per_worker=2)
+    assert rows(extract(spec, file, data, tmp_path / "far.h5", engine="ray", cluster=one)) == rows(cache)
 
 
 def test_another_backbone_is_refused_by_cache_and_head(cache: Path, data: Path, spec: BackboneSpec) -> None:

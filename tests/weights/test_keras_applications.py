@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from headstart.backbones.keras_applications import APPLICATIONS, Application
 from headstart.backbones.precision import row_cosines
 from headstart.backbones.registry import build_backbone
 from headstart.errors import HeadstartError, WeightsError
-from headstart.exchange.keras_file import export_keras
-from headstart.exchange.onnx_file import export_onnx
-from headstart.extract.options import ExtractOptions
-from headstart.extract.run import extract_features
-from headstart.fit import fit_head
-from headstart.heads.catalogue import default_spec
-from headstart.predict import Predictor
 from headstart.runtime import import_keras
-from pictures import class_folders
+from networks import as_onnx, drawn, scaled
 
 pytestmark = pytest.mark.weights
 
@@ -36,15 +29,9 @@ def application(request: pytest.FixtureRequest) -> Application:
 
 @pytest.fixture(scope="module")
 def model(application: Application) -> Any:
-    """Keras' own model with weights drawn at random; variances stay positive."""
+    """Keras' own model with weights drawn at random."""
     import_keras().utils.set_random_seed(0)
-    made, rng = application.model(SIZE), np.random.default_rng(0)
-    for variable in made.variables:
-        if "variance" in variable.path:
-            variable.assign(rng.uniform(0.5, 2, variable.shape))
-        elif any(name in variable.path for name in ("mean", "beta", "bias", "gamma")):
-            variable.assign(variable.numpy() + rng.normal(0, 0.1, variable.shape))
-    return made
+    return drawn(application.model(SIZE))
 
 
 @pytest.fixture(scope="module")
@@ -54,14 +41,27 @@ def file(application: Application, model: Any, tmp_path_factory: pytest.TempPath
     return path
 
 
+def outputs_of(model: Any, names: Sequence[str]) -> Any:
+    """Return the model with the outputs of inner layers after its own."""
+    return import_keras().Model(model.input, [model.output, *(model.get_layer(name).output for name in names)])
+
+
+def test_as_onnx_the_maps_are_those_of_keras(application: Application, model: Any) -> None:
+    pytest.importorskip("onnxruntime")
+    whole = outputs_of(model, application.spec().pooled_layers)
+    images = np.random.default_rng(2).integers(0, 256, (2, SIZE, SIZE, 3)).astype(np.uint8)
+    for found, output in zip(as_onnx(whole, images), whole(scaled(images), training=False), strict=True):
+        expected = np.asarray(output)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
 def test_features_are_those_of_keras(application: Application, model: Any, file: Path) -> None:
     spec = application.spec()
     weights = spec.loaded(file)
     recipe = spec.recipe(weights=weights.name, weights_sha256=weights.sha256, input_size_px=SIZE)
     images = np.random.default_rng(1).integers(0, 256, (3, SIZE, SIZE, 3)).astype(np.uint8)
     found = build_backbone(recipe, weights, batch_size=2, device="cpu").forward(images)
-    inner = [model.get_layer(name).output for name in recipe.pooled_layers]
-    whole = import_keras().Model(model.input, [model.output, *inner])
+    whole = outputs_of(model, recipe.pooled_layers)
     pixels = application.module.preprocess_input(images.astype(np.float32))
     expected, *maps = (np.asarray(output) for output in whole(pixels, training=False))
     assert expected.std() > 0
@@ -75,29 +75,6 @@ def test_features_are_those_of_keras(application: Application, model: Any, file:
     np.testing.assert_allclose(found.features, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
     averages = np.concatenate([output.mean(axis=(1, 2)) for output in maps], axis=1)
     np.testing.assert_allclose(found.pooled, averages, rtol=1e-3, atol=1e-4 * np.abs(averages).max())
-
-
-def test_a_head_on_negative_features_predicts_and_is_exported(tmp_path: Path) -> None:
-    name = "efficientnetv2b0"
-    application = APPLICATIONS[name]
-    import_keras().utils.set_random_seed(0)
-    weights = tmp_path / "own.weights.h5"
-    application.model(SIZE).save_weights(weights)
-    data, cache = class_folders(tmp_path / "data", n_per_class=5), tmp_path / "data.h5"
-    own = {"weights": str(weights), "custom_weights": True}
-    options = ExtractOptions(backbone=name, input_size_px=SIZE, precision="float32", **own)
-    extract_features(data, cache, options=options)
-    head = fit_head(cache, default_spec("logistic"), output=tmp_path / "head").folder
-    paths = sorted(data.rglob("*.png"))
-    predicted = np.stack([found.probabilities for found in Predictor(head, weights=str(weights)).predict(paths)])
-    pixels = np.stack([np.asarray(Image.open(path).convert("RGB"), np.float32) for path in paths])
-    export_keras(head, tmp_path / "model.keras", weights=weights)
-    model = import_keras().models.load_model(tmp_path / "model.keras")
-    np.testing.assert_allclose(model.predict(pixels, verbose=0), predicted, atol=1e-4)
-    with pytest.raises(HeadstartError, match="cannot be written to ONNX"):
-        export_onnx(head, tmp_path / "model.onnx", weights=weights)
-    with pytest.raises(HeadstartError, match="without negative values"):
-        fit_head(cache, default_spec("logistic", features=("gem",)))
 
 
 def test_weights_must_fit_and_be_whole(tmp_path: Path) -> None:

@@ -32,6 +32,12 @@ class LayerSpec:
         return (size_px + self.offset) // self.stride
 
 
+def same_padding(before: int, kernel_px: int, stride: int) -> tuple[int, int]:
+    """Return the zeros in front of and behind an input of a side, the odd one behind, as TensorFlow's ``SAME``."""
+    total = max((-(-before // stride) - 1) * stride + kernel_px - before, 0)
+    return total // 2, total - total // 2
+
+
 @dataclass(frozen=True, slots=True)
 class Convolution:
     """A convolution with bias, padded as by ``padding="same"`` of Keras, and its activation."""
@@ -55,8 +61,7 @@ class Convolution:
 
     def padding(self, before: int) -> tuple[int, int]:
         """Return the zeros in front of and behind an input of this side, the odd one behind, as TensorFlow's ``SAME``."""
-        total = max((self.side(before) - 1) * self.stride + self.kernel_px - before, 0)
-        return total // 2, total - total // 2
+        return same_padding(before, self.kernel_px, self.stride)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,23 @@ TF = "to −1…1"
 INSIDE = "inside the network"
 
 
+class Affine(NamedTuple):
+    """Preprocessing of pixels of 0–255: (pixel − mean) · scale."""
+
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)  # in the order of the channels
+    scale: float | tuple[float, float, float] = 1.0
+    bgr: bool = False  # whether the channels are blue, green, red
+
+
+#: The same as numbers, for exports (the means and deviations are those of keras.applications.imagenet_utils).
+AFFINE = {
+    CAFFE: Affine(BGR_MEANS, bgr=True),
+    TORCH: Affine((0.485 * 255, 0.456 * 255, 0.406 * 255), (1 / (0.229 * 255), 1 / (0.224 * 255), 1 / (0.225 * 255))),
+    TF: Affine((127.5, 127.5, 127.5), 1 / 127.5),
+    INSIDE: Affine(),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Application:
     """A network of ``keras.applications``."""
@@ -73,10 +90,14 @@ class Application:
         import_keras()
         return importlib.import_module(f"keras.applications.{self.function.rpartition('.')[0]}")
 
+    @property
+    def constructor(self) -> Any:
+        """The function of ``keras.applications`` that makes the network."""
+        return getattr(self.module, self.function.rpartition(".")[2])
+
     def model(self, size_px: int, weights: str | None = None) -> Any:
         """Return the network without top; weights are random, or those that Keras finds or downloads."""
-        function = getattr(self.module, self.function.rpartition(".")[2])
-        return function(weights=weights, include_top=False, input_shape=(size_px, size_px, 3))
+        return self.constructor(weights=weights, include_top=False, input_shape=(size_px, size_px, 3))
 
     def load(self, weights: str | Path = "imagenet", *, custom: bool = False) -> Weights:
         """Return the weights: ``imagenet``, or a Keras ``.h5`` or ``.weights.h5`` file without top.
@@ -176,14 +197,14 @@ class ApplicationBackbone(FrozenBackbone):
         return APPLICATIONS[self.spec.name]
 
     def model(self, recipe: Recipe, weights: Weights) -> Any:
-        return application_model(self.application, recipe, weights)
+        return application_model(self.application, recipe, weights, (recipe.layer, *recipe.pooled_layers))
 
     def preprocessed(self, images: Any) -> Any:
         return self.application.module.preprocess_input(images)
 
 
-def application_model(application: Application, recipe: Recipe, weights: Weights) -> Any:
-    """Return a Keras model from preprocessed images to the recipe's layer and its pooled layers, with these weights."""
+def application_model(application: Application, recipe: Recipe, weights: Weights, names: Sequence[str]) -> Any:
+    """Return a Keras model from preprocessed images to the outputs of the named layers, with these weights."""
     keras = import_keras()
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(POLICIES[recipe.precision])
@@ -194,7 +215,6 @@ def application_model(application: Application, recipe: Recipe, weights: Weights
     model.set_weights(weights.tensors[ALL])
     model.trainable = False
     last = list(application.layers)[-1]  # some have no name that is always the same
-    names = (recipe.layer, *recipe.pooled_layers)
     return keras.Model(model.input, [model.output if name == last else model.get_layer(name).output for name in names])
 
 

@@ -101,7 +101,7 @@ class BackboneSpec:
         """Return the layers; raise HeadstartError if they are not described."""
         if self.network is None:
             raise HeadstartError(
-                f"The layers of {self.name} are not described, so it cannot be written to ONNX or built for another engine."
+                f"The layers of {self.name} are not described, so it cannot be exported or built for another engine."
             )
         return self.network
 

@@ -67,11 +67,6 @@ class Request:
     network: ConvNet | None  # the layers of its backbone; None for those of keras.applications
     weights: Weights  # the weights of it
 
-    @property
-    def convnet(self) -> ConvNet:
-        """The layers of the backbone; HeadstartError if they are not described."""
-        return backbone_spec(self.bundle.recipe.backbone).convnet()
-
 
 def open_request(
     head: str | Path, target: Path, suffix: str, weights: str | Path | None = None, overwrite: bool = False
@@ -93,7 +88,7 @@ def open_request(
     recipe = bundle.recipe
     check_runnable(recipe)
     backbone = backbone_spec(recipe.backbone)
-    if suffix == ".onnx" or backbone.name not in APPLICATIONS:
+    if backbone.name not in APPLICATIONS:
         backbone.convnet()
     if recipe.resize != "keras-bilinear":
         raise HeadstartError(
@@ -168,13 +163,14 @@ def _build_classifier(request: Request) -> Any:
 def _layer_outputs(request: Request, pixels: Any) -> dict[str, Any]:
     """Return the outputs of the stored and pooled layers by name, averaged over the recipe's views."""
     recipe = request.bundle.recipe
+    names = (recipe.layer, *recipe.pooled_layers)
     exact, network = replace(recipe, precision="float32"), request.network
     if network is None:
-        backbone = application_model(APPLICATIONS[recipe.backbone], exact, request.weights)
+        backbone = application_model(APPLICATIONS[recipe.backbone], exact, request.weights, names)
     else:
         backbone = build_model(exact, request.weights, network)
     outputs = backbone(pixels) if recipe.views == "single" else _mean_of_views(backbone, pixels, VIEWS[recipe.views])
-    return dict(zip((recipe.layer, *recipe.pooled_layers), outputs, strict=True))
+    return dict(zip(names, outputs, strict=True))
 
 
 def _mean_of_views(backbone: Any, pixels: Any, views: Sequence[Sequence[str]]) -> list[Any]:

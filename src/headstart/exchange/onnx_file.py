@@ -3,78 +3,26 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from headstart.backbones.convnet import IMAGES, Addition, ConvNet, Convolution, Weights
+from headstart.backbones.convnet import IMAGES, Addition, Convolution, Weights
 from headstart.backbones.convnet import Layer as NetworkLayer
-from headstart.backbones.registry import pairwise_sum
-from headstart.errors import HeadstartError, MissingExtraError
+from headstart.backbones.keras_applications import AFFINE, APPLICATIONS, application_model
+from headstart.backbones.registry import pairwise_sum, spec_of
+from headstart.errors import HeadstartError
 from headstart.exchange.keras_file import Request, open_request
-from headstart.heads.base import Layer
+from headstart.exchange.keras_nodes import add_model
+from headstart.exchange.onnx_graph import BEYOND, Graph, activate, as_float, cut, import_onnx, over_positions
 from headstart.heads.head_specs import GEM_POWER, POOLINGS
 from headstart.heads.transforms import corners
 from headstart.storage.publishing import published_bytes
 from headstart.types import VIEWS
-
-#: Versions of operators and file format supported by every runtime since 2023
-#: (https://github.com/onnx/onnx/blob/main/docs/Versioning.md).
-OPSET, IR_VERSION = 18, 8
-
-#: Size limit of a protobuf message.
-MAX_BYTES = 2**31 - 1
-
-#: Slice bound beyond the end of every axis.
-BEYOND = 2**62
-
-
-class Graph:
-    """The nodes and constants of a graph; values are referred to by name."""
-
-    def __init__(self) -> None:
-        self._onnx = import_onnx()
-        self._nodes: list[Any] = []
-        self._constants: list[Any] = []
-
-    def add(self, operation: str, *inputs: str, name: str = "", **attributes: Any) -> str:
-        """Add an operator (https://onnx.ai/onnx/operators); return the name of its output."""
-        output = name or f"{operation.lower()}_{len(self._nodes)}"
-        self._nodes.append(self._onnx.helper.make_node(operation, inputs, [output], name=output, **attributes))
-        return output
-
-    def constant(self, values: Any, dtype: Any = np.float32) -> str:
-        """Add a constant; return its name."""
-        name = f"constant_{len(self._constants)}"
-        array = np.ascontiguousarray(values, dtype)
-        tensor = self._onnx.numpy_helper.from_array(array.reshape(np.shape(values)), name)  # a scalar stays one
-        self._constants.append(tensor)
-        return name
-
-    def to_bytes(self, n_outputs: int, *, description: str, metadata: Mapping[str, str]) -> bytes:
-        """Return a model from ``images``, uint8 (n, height, width, 3), to ``probabilities`` (n, n_outputs).
-
-        Raises HeadstartError if it exceeds the size limit of a single file.
-        """
-        helper, kinds = self._onnx.helper, self._onnx.TensorProto
-        images = helper.make_tensor_value_info("images", kinds.UINT8, ["n", "height", "width", 3])
-        outputs = helper.make_tensor_value_info("probabilities", kinds.FLOAT, ["n", n_outputs])
-        graph = helper.make_graph(self._nodes, "headstart_classifier", [images], [outputs], self._constants)
-        opset = [helper.make_opsetid("", OPSET)]
-        model = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION, producer_name="headstart")
-        model.doc_string = description
-        helper.set_model_props(model, dict(metadata))
-        if model.ByteSize() > MAX_BYTES:
-            raise HeadstartError(
-                f"The model would have {model.ByteSize():,} bytes; ONNX holds {MAX_BYTES:,} in one file."
-            )
-        self._onnx.checker.check_model(model, full_check=True)
-        data: bytes = model.SerializeToString(deterministic=True)
-        return data
 
 
 def linear_resize(graph: Graph, images: str, size_px: int) -> str:
@@ -135,36 +83,12 @@ def mean_of_views(graph: Graph, maps: str, n_images: str, views: str) -> str:
     return graph.add("Mul", total, graph.constant(1 / len(parts)))
 
 
-def cut(graph: Graph, value: str, start: str, end: str, *, axis: int, step: int = 1) -> str:
-    """Add a slice along one axis."""
-    return graph.add("Slice", value, start, end, *(graph.constant([number], np.int64) for number in (axis, step)))
-
-
-def as_float(graph: Graph, value: str) -> str:
-    """Add a conversion to float32."""
-    return graph.add("Cast", value, to=import_onnx().TensorProto.FLOAT)
-
-
 def _as_index(graph: Graph, value: str) -> str:
     return graph.add("Cast", value, to=import_onnx().TensorProto.INT64)
 
 
-def import_onnx() -> Any:
-    """Return onnx; raise MissingExtraError if not installed."""
-    try:
-        import onnx
-    except ImportError as error:
-        raise MissingExtraError(
-            'ONNX needs the package onnx, which is missing: pip install "headstart[onnx]"'
-        ) from error
-    return onnx
-
-
 #: Minimum divisor: rows of zeros stay zero.
 TINY = 1e-30
-
-#: Parameters of ``selu`` in Keras (Klambauer et al., "Self-Normalizing Neural Networks", 2017).
-SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
 
 def export_onnx(
@@ -189,7 +113,7 @@ def export_onnx(
 def _build(request: Request) -> bytes:
     bundle, graph = request.bundle, Graph()
     pixels = linear_resize(graph, "images", bundle.recipe.input_size_px)
-    maps = _layer_outputs(graph, _preprocess(graph, pixels, request.convnet), request)
+    maps = _layer_outputs(graph, _preprocess(graph, pixels, request), request)
     features = _scale(graph, _join(graph, maps, request), request)
     _classify(graph, features, request)
     return graph.to_bytes(
@@ -204,11 +128,12 @@ def _build(request: Request) -> bytes:
     )
 
 
-def _preprocess(graph: Graph, pixels: str, network: ConvNet) -> str:
+def _preprocess(graph: Graph, pixels: str, request: Request) -> str:
     """Add the input of the network: its order of channels, centred and scaled, channels first."""
+    network = request.network or AFFINE[APPLICATIONS[request.bundle.recipe.backbone].preprocessing]
     if network.bgr:
         pixels = graph.add("Gather", pixels, graph.constant([2, 1, 0], np.int64), axis=3)
-    values = graph.add("Sub", pixels, graph.constant(network.mean))
+    values = graph.add("Sub", pixels, graph.constant(network.mean)) if any(network.mean) else pixels
     if network.scale != 1:
         values = graph.add("Mul", values, graph.constant(network.scale))
     return graph.add("Transpose", values, perm=[0, 3, 1, 2])
@@ -226,10 +151,14 @@ def _layer_outputs(graph: Graph, pixels: str, request: Request) -> Mapping[str, 
     return {name: mean_of_views(graph, output, n_images, recipe.views) for name, output in outputs.items()}
 
 
-def _backbone(graph: Graph, value: str, needed: Collection[str], request: Request) -> Mapping[str, str]:
+def _backbone(graph: Graph, value: str, needed: Sequence[str], request: Request) -> Mapping[str, str]:
     """Add the necessary layers; return the outputs of the needed ones by name, channels first."""
-    network, outputs = request.convnet, {IMAGES: value}
-    sides = network.sides(request.bundle.recipe.input_size_px)
+    recipe, network, outputs = request.bundle.recipe, request.network, {IMAGES: value}
+    if network is None:
+        exact = replace(recipe, precision="float32")
+        model = application_model(APPLICATIONS[recipe.backbone], exact, request.weights, needed)
+        return dict(zip(needed, add_model(graph, model, value), strict=True))
+    sides = network.sides(recipe.input_size_px)
     for layer in network.needed_for(needed):
         inputs = [outputs[source] for source in layer.sources]
         outputs[layer.name] = _layer(graph, layer, inputs, sides[layer.sources[0]], request.weights)
@@ -257,16 +186,13 @@ def _layer(graph: Graph, layer: NetworkLayer, inputs: Sequence[str], side: int, 
     if layer.depthwise:
         options["group"] = layer.channels
     value = graph.add("Conv", *inputs, graph.constant(kernel), graph.constant(bias), **options)
-    if layer.activation == "relu6":
-        limits = graph.constant(np.float32(0)), graph.constant(np.float32(6))
-        return graph.add("Clip", value, *limits, name=layer.name)
-    return graph.add("Relu", value, name=layer.name) if layer.activation == "relu" else value
+    return activate(graph, layer.activation, value, layer.name) if layer.activation else value
 
 
 def _join(graph: Graph, maps: Mapping[str, str], request: Request) -> str:
     stored = maps.get(request.bundle.recipe.layer, "")
     parts = [
-        _pool(graph, name, stored, request) if name in POOLINGS else _reduce(graph, "Mean", maps[name])
+        _pool(graph, name, stored, request) if name in POOLINGS else over_positions(graph, "Mean", maps[name])
         for name in request.bundle.spec.features
     ]
     return graph.add("Concat", *parts, axis=1) if len(parts) > 1 else parts[0]
@@ -277,12 +203,13 @@ def _pool(graph: Graph, name: str, maps: str, request: Request) -> str:
     if name == "flatten":
         return graph.add("Flatten", graph.add("Transpose", maps, perm=[0, 2, 3, 1]), axis=1)
     if name in {"avg", "max"}:
-        return _reduce(graph, {"avg": "Mean", "max": "Max"}[name], maps)
+        return over_positions(graph, {"avg": "Mean", "max": "Max"}[name], maps)
     if name == "gem":
         return generalised_mean(graph, maps)
     if name == "crops":
         recipe = request.bundle.recipe
-        return average_crops(graph, maps, request.convnet.sides(recipe.input_size_px)[recipe.layer])
+        side, _, _ = spec_of(recipe).map_shape(recipe)
+        return average_crops(graph, maps, side)
     raise HeadstartError(f"The pooling {name} cannot be exported to ONNX.")
 
 
@@ -295,20 +222,15 @@ def average_crops(graph: Graph, maps: str, side: int) -> str:
             start, end = (graph.constant([bound], np.int64) for bound in (part.start, part.stop))
             corner = cut(graph, corner, start, end, axis=axis)
         parts.append(corner)
-    return graph.add("Concat", *(_reduce(graph, "Mean", part) for part in parts), axis=1)
-
-
-def _reduce(graph: Graph, how: str, maps: str, *, keepdims: int = 0) -> str:
-    """Add ``Mean`` or ``Max`` over all positions."""
-    return graph.add(f"Reduce{how}", maps, graph.constant([2, 3], np.int64), keepdims=keepdims)
+    return graph.add("Concat", *(over_positions(graph, "Mean", part) for part in parts), axis=1)
 
 
 def generalised_mean(graph: Graph, maps: str) -> str:
     """Add ``gem`` of heads/transforms.py."""
     positive = graph.add("Relu", maps)
-    largest = _reduce(graph, "Max", positive, keepdims=1)
+    largest = over_positions(graph, "Max", positive, keepdims=1)
     shares = graph.add("Div", positive, graph.add("Max", largest, graph.constant(TINY)))
-    mean = _reduce(graph, "Mean", graph.add("Pow", shares, graph.constant(GEM_POWER)), keepdims=1)
+    mean = over_positions(graph, "Mean", graph.add("Pow", shares, graph.constant(GEM_POWER)), keepdims=1)
     rooted = graph.add("Pow", mean, graph.constant(1 / GEM_POWER))
     return graph.add("Flatten", graph.add("Mul", rooted, largest), axis=1)
 
@@ -334,7 +256,8 @@ def _classify(graph: Graph, features: str, request: Request) -> None:
         width = len(form.layers[0].kernel)
         features = graph.add("Reshape", features, graph.constant([-1, width], np.int64))
     for layer in form.layers:
-        features = activate(graph, layer, graph.add("Gemm", features, *map(graph.constant, (layer.kernel, layer.bias))))
+        product = graph.add("Gemm", features, *map(graph.constant, (layer.kernel, layer.bias)))
+        features = activate(graph, layer.activation, product)
     if form.layers[-1].normalised:
         sums = graph.add("ReduceSum", features, graph.constant([1], np.int64), keepdims=1)
         features = graph.add("Div", features, sums)
@@ -346,22 +269,3 @@ def _classify(graph: Graph, features: str, request: Request) -> None:
     if placement is not None:
         features = graph.add("MatMul", features, graph.constant(placement))
     graph.add("Identity", features, name="probabilities")
-
-
-def activate(graph: Graph, layer: Layer, value: str) -> str:
-    """Add an activation as defined by Keras; raise HeadstartError if it is unknown."""
-    plain = {"relu": "Relu", "tanh": "Tanh", "elu": "Elu", "sigmoid": "Sigmoid"}
-    if layer.activation in plain:
-        return graph.add(plain[layer.activation], value)
-    if layer.activation == "softmax":
-        return graph.add("Softmax", value, axis=1)
-    if layer.activation == "selu":
-        return graph.add("Selu", value, alpha=SELU_ALPHA, gamma=SELU_SCALE)
-    if layer.activation == "silu":
-        return graph.add("Mul", value, graph.add("Sigmoid", value))
-    if layer.activation == "gelu":  # x · Φ(x), the exact one (Hendrycks & Gimpel, 2016)
-        error = graph.add("Erf", graph.add("Mul", value, graph.constant(1 / math.sqrt(2))))
-        return graph.add(
-            "Mul", graph.add("Mul", value, graph.constant(0.5)), graph.add("Add", error, graph.constant(1))
-        )
-    raise HeadstartError(f"The activation {layer.activation} cannot be exported to ONNX.")

@@ -15,8 +15,8 @@ from headstart.backbones import registry
 from headstart.backbones.registry import all_views
 from headstart.errors import HeadstartError, MissingExtraError
 from headstart.exchange import export_model
-from headstart.exchange.onnx_file import Graph, activate, as_float, linear_resize, mean_of_views, turned
-from headstart.heads.base import Layer
+from headstart.exchange.onnx_file import linear_resize, mean_of_views, turned
+from headstart.exchange.onnx_graph import Graph, activate, as_float
 from headstart.heads.head_specs import ACTIVATIONS
 from headstart.images.resize import keras_bilinear
 from headstart.runtime import import_keras
@@ -53,13 +53,12 @@ def test_the_resize_is_the_same_bit_for_bit(size_px: int, height: int, width: in
     np.testing.assert_array_equal(found.reshape(expected.shape), expected)
 
 
-@pytest.mark.parametrize("activation", [*ACTIVATIONS, "softmax", "sigmoid"])
+@pytest.mark.parametrize("activation", [*ACTIVATIONS, "softmax", "sigmoid", "relu6"])
 def test_activations_are_those_of_keras(activation: str) -> None:
     graph = Graph()
-    layer = Layer(np.zeros((12, 12), np.float32), np.zeros(12, np.float32), activation)
     values = graph.add("Cast", graph.add("Flatten", "images", axis=1), to=onnx.TensorProto.FLOAT)
     values = graph.add("Div", graph.add("Sub", values, graph.constant(128)), graph.constant(20))
-    graph.add("Identity", activate(graph, layer, values), name="probabilities")
+    graph.add("Identity", activate(graph, activation, values), name="probabilities")
     images = np.random.default_rng(0).integers(0, 256, (5, 2, 2, 3), np.uint8)
     (found,) = session(graph.to_bytes(12, description="", metadata={})).run(None, {"images": images})
     inputs = (images.reshape(5, -1).astype(np.float32) - 128) / 20
@@ -68,9 +67,8 @@ def test_activations_are_those_of_keras(activation: str) -> None:
 
 
 def test_what_is_not_known_is_refused_not_left_out() -> None:
-    layer = Layer(np.zeros((1, 1), np.float32), np.zeros(1, np.float32), "swoosh")
     with pytest.raises(HeadstartError, match="swoosh"):
-        activate(Graph(), layer, "images")
+        activate(Graph(), "swoosh", "images")
 
 
 @pytest.mark.parametrize("views", list(VIEWS)[1:])
