@@ -82,12 +82,14 @@ def engines_text(found: Examination) -> str:
 
 
 def weights_text(found: Examination) -> str:
-    """Return where the weights are, or whether they could be downloaded."""
+    """Return where the weights of VGG16 are, or whether they could be downloaded."""
     state = found.weights
     if state is None or not state.source:
         reachable = state is not None and state.reachable
-        return "none here; Keras would download them" if reachable else "none here, and the download is unreachable"
-    return f"{state.source} ({'all 26 tensors as published' if state.weights else 'not as published'})"
+        where = "none here; Keras would download them" if reachable else "none here, and the download is unreachable"
+    else:
+        where = f"{state.source} ({'all 26 tensors as published' if state.weights else 'not as published'})"
+    return f"VGG16: {where}. Others: headstart backbones"
 
 
 def rate_rows(found: Examination) -> list[tuple[str, str]]:
@@ -111,7 +113,7 @@ def rate_rows(found: Examination) -> list[tuple[str, str]]:
 def weights(
     check: Annotated[bool, typer.Option("--check/--no-check", help="Do not read and compare the tensors.")] = True,
 ) -> None:
-    """Show where ImageNet weights are found, in the order of the search.
+    """Show where the ImageNet weights of VGG16 are found, in the order of the search; and the weights of the other backbones.
 
     Examples
     --------
@@ -138,5 +140,18 @@ def weights(
     table.add_row("download by Keras", "", "tried last, where the others have nothing")
     out.print(table)
     out.print(f"Used: {used}." if used else "Used: the download, if its host can be reached.")
+    print_others()
     if not used:
         raise typer.Exit(1)
+
+
+def print_others() -> None:
+    """Print where the default weights of the other backbones are."""
+    from headstart.backbones.registry import BACKBONES
+
+    table = Table("backbone", "found", "licence", "remedy", title="Default weights of the other backbones")
+    for name, spec in BACKBONES.items():
+        row = spec.to_dict()
+        if name != "vgg16":
+            table.add_row(name, *map(said, (row["weights"] or "no", row["weights_licence"], row["weights_remedy"])))
+    out.print(table)

@@ -13,6 +13,7 @@ import tifffile
 from commands import Cli
 from fakes import FakeBackbone
 from headstart import repair
+from headstart.backbones.registry import BACKBONES
 from headstart.bundles.bundle import load_bundle
 from headstart.cache.reader import open_cache
 from headstart.types import Recipe
@@ -186,6 +187,7 @@ def test_weights_says_what_is_found(cli: Cli) -> None:
     code, out, _ = cli("weights", "--no-check")
     assert code in {0, 1}
     assert "Keras' cache" in out
+    assert [name for name in BACKBONES if name != "vgg16" and name not in out] == []
 
 
 def test_every_command_reads_a_folder_of_shards_as_it_reads_a_file(cli: Cli, data: Path) -> None:

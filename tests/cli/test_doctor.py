@@ -45,8 +45,8 @@ def doctor(monkeypatch: pytest.MonkeyPatch) -> Doctor:
 def test_for_people(doctor: Doctor) -> None:
     code, out = doctor()
     assert code == 0
-    machine = ("a [bold]processor", "TensorFlow; not installed: ncnn, OpenVINO", "a wheel: here", "no native")
-    for text in (*machine, "300.0 at 0.1", "16.0 in float32", "3,000 rows/s"):
+    machine = ("a [bold]processor", "TensorFlow; not installed: ncnn, OpenVINO", "VGG16: a wheel: here", "no native")
+    for text in (*machine, "headstart backbones", "300.0 at 0.1", "16.0 in float32", "3,000 rows/s"):
         assert text in out
 
 

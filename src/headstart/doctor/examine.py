@@ -147,7 +147,10 @@ def problems(weights: WeightsState) -> tuple[str, ...]:
     if weights.source:
         return weights.remedies
     ways = "\n".join(f"  {number}. {remedy}" for number, remedy in enumerate(weights.remedies, start=1))
-    return (f"No ImageNet weights on this machine, and the host of Keras' download does not answer. Remedies:\n{ways}",)
+    return (
+        "No ImageNet weights of VGG16 on this machine, and the host of Keras' download does not answer. headstart backbones "
+        f"lists the other networks. Remedies:\n{ways}",
+    )
 
 
 #: Free memory, bytes, below which the network may not fit: it needs 1.5 GiB with batches of 32.
