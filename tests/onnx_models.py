@@ -44,6 +44,7 @@ def model_bytes(
     shape: Sequence[Any] = ("n", 3, SIZE, SIZE),
     kind: int = TensorProto.FLOAT,
     output: str = "features",
+    opset: int = 18,
     constants: Sequence[tuple[str, NDArray[Any]]] = (("kernel", KERNEL),),
 ) -> bytes:
     """Return an ONNX model with one input, ``images``."""
@@ -54,7 +55,7 @@ def model_bytes(
         [helper.make_empty_tensor_value_info(output)],
         [numpy_helper.from_array(values, name) for name, values in constants],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
     data: bytes = model.SerializeToString()
     return data
 

@@ -140,12 +140,13 @@ class OwnNetwork:
     """
 
     input: str  # name of the model's input
-    layout: str  # ``NCHW`` or ``NHWC``, of the input and of a map
+    layout: str  # ``NCHW`` or ``NHWC``, of the input
     channels: str  # ``RGB`` or ``BGR``
     scale: float
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     output_kind: str  # one of :data:`OUTPUT_KINDS`
+    map_layout: str  # ``NCHW`` or ``NHWC``, of a map
     map_shape: tuple[int, int, int]  # height, width and channels of the stored map; a vector is a map of 1 × 1
 
     def __str__(self) -> str:
@@ -179,6 +180,7 @@ def is_finite(value: Any) -> bool:
 OWN_NETWORK_RULES: Mapping[str, Callable[[Any], bool]] = {
     "input": lambda value: isinstance(value, str) and value != "",
     "layout": lambda value: value in {"NCHW", "NHWC"},
+    "map_layout": lambda value: value in {"NCHW", "NHWC"},
     "channels": lambda value: value in {"RGB", "BGR"},
     "scale": lambda value: is_finite(value) and value != 0,
     "mean": _are_numbers,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from headstart.backbones.convnet import ConvNet, Weights
 from headstart.backbones.keras_applications import APPLICATIONS, application_model
-from headstart.backbones.registry import backbone_spec, check_runnable, pairwise_sum
+from headstart.backbones.registry import check_runnable, pairwise_sum, spec_of
 from headstart.backbones.tensorflow import build_model
 from headstart.bundles.bundle import Bundle, load_bundle
 from headstart.errors import HeadstartError
@@ -64,7 +64,7 @@ class Request:
 
     bundle: Bundle  # the saved head
     layers: HeadLayers  # its classifier
-    network: ConvNet | None  # the layers of its backbone; None for those of keras.applications
+    network: ConvNet | None  # the layers of its backbone; None for those of keras.applications, and own networks
     weights: Weights  # the weights of it
 
 
@@ -87,9 +87,14 @@ def open_request(
         )
     recipe = bundle.recipe
     check_runnable(recipe)
-    backbone = backbone_spec(recipe.backbone)
-    if backbone.name not in APPLICATIONS:
+    backbone = spec_of(recipe)
+    if not backbone.own_network and backbone.name not in APPLICATIONS:
         backbone.convnet()
+    if backbone.own_network and suffix == ".keras":
+        raise HeadstartError(
+            f"The network of this head is an ONNX model, {backbone.name}, which cannot be part of a Keras file. Export it to "
+            "a file that ends in .onnx."
+        )
     if recipe.resize != "keras-bilinear":
         raise HeadstartError(
             f"An exported model can carry the resize preset keras-bilinear only. The head was fitted on {recipe.resize!r}."

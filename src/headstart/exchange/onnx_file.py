@@ -13,16 +13,17 @@ import numpy as np
 
 from headstart.backbones.convnet import IMAGES, Addition, Convolution, Weights
 from headstart.backbones.convnet import Layer as NetworkLayer
-from headstart.backbones.keras_applications import AFFINE, APPLICATIONS, application_model
+from headstart.backbones.keras_applications import AFFINE, APPLICATIONS, Affine, application_model
 from headstart.backbones.registry import pairwise_sum, spec_of
 from headstart.errors import HeadstartError
 from headstart.exchange.keras_file import Request, open_request
 from headstart.exchange.keras_nodes import add_model
 from headstart.exchange.onnx_graph import BEYOND, Graph, activate, as_float, cut, import_onnx, over_positions
+from headstart.exchange.own_network_nodes import add_own_network
 from headstart.heads.head_specs import GEM_POWER, POOLINGS
 from headstart.heads.transforms import corners
 from headstart.storage.publishing import published_bytes
-from headstart.types import VIEWS
+from headstart.types import VIEWS, Recipe
 
 
 def linear_resize(graph: Graph, images: str, size_px: int) -> str:
@@ -130,13 +131,22 @@ def _build(request: Request) -> bytes:
 
 def _preprocess(graph: Graph, pixels: str, request: Request) -> str:
     """Add the input of the network: its order of channels, centred and scaled, channels first."""
-    network = request.network or AFFINE[APPLICATIONS[request.bundle.recipe.backbone].preprocessing]
+    network = request.network or affine_of(request.bundle.recipe)
     if network.bgr:
         pixels = graph.add("Gather", pixels, graph.constant([2, 1, 0], np.int64), axis=3)
     values = graph.add("Sub", pixels, graph.constant(network.mean)) if any(network.mean) else pixels
-    if network.scale != 1:
+    if np.any(np.not_equal(network.scale, 1)):
         values = graph.add("Mul", values, graph.constant(network.scale))
     return graph.add("Transpose", values, perm=[0, 3, 1, 2])
+
+
+def affine_of(recipe: Recipe) -> Affine:
+    """Return the preprocessing of a backbone whose layers are not described."""
+    own = recipe.own_network
+    if own is None:
+        return AFFINE[APPLICATIONS[recipe.backbone].preprocessing]
+    mean, scale = np.divide(own.mean, own.scale), np.divide(own.scale, own.std)
+    return Affine(tuple(mean.tolist()), tuple(scale.tolist()), bgr=own.channels == "BGR")
 
 
 def _layer_outputs(graph: Graph, pixels: str, request: Request) -> Mapping[str, str]:
@@ -154,6 +164,8 @@ def _layer_outputs(graph: Graph, pixels: str, request: Request) -> Mapping[str, 
 def _backbone(graph: Graph, value: str, needed: Sequence[str], request: Request) -> Mapping[str, str]:
     """Add the necessary layers; return the outputs of the needed ones by name, channels first."""
     recipe, network, outputs = request.bundle.recipe, request.network, {IMAGES: value}
+    if recipe.own_network:
+        return {recipe.layer: add_own_network(graph, request.weights.model, recipe, value)}
     if network is None:
         exact = replace(recipe, precision="float32")
         model = application_model(APPLICATIONS[recipe.backbone], exact, request.weights, needed)

@@ -31,6 +31,7 @@ class Graph:
         self._onnx = import_onnx()
         self._nodes: list[Any] = []
         self._constants: list[Any] = []
+        self._versions = {"": OPSET}  # of the operators, by domain
 
     def add(self, operation: str, *inputs: str, name: str = "", **attributes: Any) -> str:
         """Add an operator (https://onnx.ai/onnx/operators); return the name of its output."""
@@ -46,6 +47,14 @@ class Graph:
         self._constants.append(tensor)
         return name
 
+    def include(self, model: Any) -> None:
+        """Take over nodes and constants of an ONNX model, whose names occur nowhere else, with its versions of operators."""
+        self._nodes += model.graph.node
+        self._constants += model.graph.initializer
+        for one in model.opset_import:
+            domain = "" if one.domain == "ai.onnx" else one.domain
+            self._versions[domain] = max(one.version, self._versions.get(domain, 0))
+
     def to_bytes(self, n_outputs: int, *, description: str, metadata: Mapping[str, str]) -> bytes:
         """Return a model from ``images``, uint8 (n, height, width, 3), to ``probabilities`` (n, n_outputs).
 
@@ -55,7 +64,7 @@ class Graph:
         images = helper.make_tensor_value_info("images", kinds.UINT8, ["n", "height", "width", 3])
         outputs = helper.make_tensor_value_info("probabilities", kinds.FLOAT, ["n", n_outputs])
         graph = helper.make_graph(self._nodes, "headstart_classifier", [images], [outputs], self._constants)
-        opset = [helper.make_opsetid("", OPSET)]
+        opset = [helper.make_opsetid(*one) for one in self._versions.items()]
         model = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION, producer_name="headstart")
         model.doc_string = description
         helper.set_model_props(model, dict(metadata))

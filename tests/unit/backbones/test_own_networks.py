@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 from PIL import Image
@@ -24,6 +25,8 @@ from headstart.backbones.own_networks.onnx_trial import examine, report_on, try_
 from headstart.backbones.registry import backbone_spec, spec_of
 from headstart.backbones.spec import BackboneSpec
 from headstart.errors import HeadstartError, WeightsError
+from headstart.exchange.keras_file import export_keras
+from headstart.exchange.onnx_file import export_onnx
 from headstart.extract.network import Network
 from headstart.extract.options import ExtractOptions
 from headstart.heads.catalogue import default_spec
@@ -81,29 +84,34 @@ def tokens(n_first: int) -> list[Any]:
         *patch_nodes()[:2],
         helper.make_node("Reshape", ["patches", "shape"], ["columns"]),
         helper.make_node("Transpose", ["columns"], ["rows"], perm=[0, 2, 1]),
-        helper.make_node("Constant", [], ["others"], value=first),
+        helper.make_node("Constant", [], ["first"], value=first),
+        helper.make_node("Shape", ["images"], ["n"], start=0, end=1),
+        helper.make_node("Constant", [], ["rest"], value_ints=[1, 1]),
+        helper.make_node("Concat", ["n", "rest"], ["repeats"], axis=0),
+        helper.make_node("Tile", ["first", "repeats"], ["others"]),
         helper.make_node("Concat", ["others", "rows"], ["features"], axis=1),
     ]
 
 
-def channels_last() -> bytes:
-    """Return the map from and to arrays whose last axis are the channels, of images of any size."""
+def channels_last(*, map_too: bool = True) -> bytes:
+    """Return the map of arrays whose last axis are the channels, of images of any size."""
     nodes = [
         helper.make_node("Transpose", ["images"], ["first"], perm=[0, 3, 1, 2]),
         helper.make_node("Conv", ["first", "kernel"], ["linear"], strides=[4, 4]),
         helper.make_node("Relu", ["linear"], ["relu"]),
-        helper.make_node("Transpose", ["relu"], ["features"], perm=[0, 2, 3, 1]),
+        helper.make_node("Transpose", ["relu"], ["features"], perm=[0, 2, 3, 1] if map_too else [0, 1, 2, 3]),
     ]
     return model_bytes(nodes, shape=["n", "height", "width", 3])
 
 
-def with_tokens(n_first: int) -> bytes:
-    constants = [("kernel", KERNEL), ("shape", np.array([1, 5, -1]))]
-    return model_bytes(tokens(n_first), shape=[1, 3, SIZE, SIZE], constants=constants)
+def with_tokens(n_first: int, n_images: int | str = 1) -> bytes:
+    constants = [("kernel", KERNEL), ("shape", np.array([-1, 5, 16]))]
+    return model_bytes(tokens(n_first), shape=[n_images, 3, SIZE, SIZE], constants=constants)
 
 
 VARIANTS: dict[str, tuple[bytes, str]] = {
     "channels last": (channels_last(), f"size = {SIZE}"),
+    "channels last, map channels first": (channels_last(map_too=False), f"size = {SIZE}"),
     "four at a time": (model_bytes(shape=[4, 3, SIZE, SIZE]), 'output = "patches"'),
     "patches": (with_tokens(1), 'output_kind = "patch-tokens"'),
     "patches behind registers": (with_tokens(5), 'output_kind = "patch-tokens"'),
@@ -159,6 +167,47 @@ def test_every_step_from_images_to_predictions(tmp_path: Path) -> None:
     rows = np.stack([one.probabilities for one in found])
     assert rows.shape == (len(images), 2)
     np.testing.assert_allclose(rows.sum(axis=1), 1)
+
+
+EXPORTED = {
+    "vector": (model_bytes(), ""),
+    "inner map": (model_bytes(), 'output = "patches"'),
+    "older operators": (model_bytes(opset=13), ""),
+    "newer operators": (model_bytes(opset=21), ""),
+    "channels last": VARIANTS["channels last"],
+    "channels last, map channels first": VARIANTS["channels last, map channels first"],
+    "patches": (with_tokens(5, n_images="n"), 'output_kind = "patch-tokens"'),
+    "class token": (with_tokens(5, n_images="n"), 'output_kind = "class-token"'),
+}
+
+
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize("variant", EXPORTED)
+def test_a_head_and_its_network_are_one_onnx_file(variant: str, tmp_path: Path) -> None:
+    data, (model, more) = class_folders(tmp_path / "data", n_per_class=4), EXPORTED[variant]
+    path = write_model(tmp_path, model, DESCRIPTION + more)
+    extract_features(data, tmp_path / "own.h5", backbone=str(path), views="mirrored")
+    spec = default_spec("logistic", features=("avg",), scaling="standard")
+    head = fit_head(tmp_path / "own.h5", spec, output=tmp_path / "head").folder
+    with pytest.raises(WeightsError, match="is not given"):
+        export_onnx(head, tmp_path / "classifier.onnx")
+    exported = export_onnx(head, tmp_path / "classifier.onnx", weights=path)
+    images = sorted(data.rglob("*.png"))
+    expected = np.stack([found.probabilities for found in Predictor(head, weights=path).predict(images)])
+    session = onnxruntime.InferenceSession(exported)
+    (found,) = session.run(None, {"images": np.stack([np.asarray(Image.open(image)) for image in images])})
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_network_for_a_fixed_number_of_images_is_not_exported(tmp_path: Path) -> None:
+    data, path = class_folders(tmp_path / "data"), write_model(tmp_path, model_bytes(shape=[4, 3, SIZE, SIZE]))
+    extract_features(data, tmp_path / "own.h5", backbone=str(path))
+    head = fit_head(tmp_path / "own.h5", default_spec("logistic", features=("avg",)), output=tmp_path / "head").folder
+    with pytest.raises(HeadstartError, match="takes 4 images at a time"):
+        export_onnx(head, tmp_path / "classifier.onnx", weights=path)
+    with pytest.raises(HeadstartError, match=r"cannot be part of a Keras file.*ends in \.onnx"):
+        export_keras(head, tmp_path / "classifier.keras", weights=path)
 
 
 @pytest.mark.usefixtures("in_process")

@@ -181,12 +181,12 @@ def read_reference(path: Path, model: OnnxModel) -> NDArray[np.float32]:
     network = model.network
     height, width, channels = network.map_shape
     if values.size == height * width * channels:
-        in_front = network.layout == "NCHW" and values.shape[-3:] == (channels, height, width)
+        in_front = network.map_layout == "NCHW" and values.shape[-3:] == (channels, height, width)
         values = values.reshape((1, channels, height, width) if in_front else (1, *network.map_shape))
         return values.transpose(0, 2, 3, 1) if in_front else values
     axes = {"vector": 2, "map": 4}.get(network.output_kind, 3)
     try:
-        maps = as_maps(values if values.ndim == axes else values[np.newaxis], network.output_kind, network.layout)
+        maps = as_maps(values if values.ndim == axes else values[np.newaxis], network.output_kind, network.map_layout)
     except HeadstartError:
         maps = values
     if maps.shape != (1, *network.map_shape):

@@ -35,7 +35,11 @@ DEFAULTS: Mapping[str, Any] = {
     "std": [1.0, 1.0, 1.0],
     "output": None,
     "output_kind": None,
+    "map_layout": None,
 }
+
+#: Size limit of a protobuf message.
+MAX_MODEL_BYTES = 2**31 - 1
 
 #: Longer descriptions are none.
 MAX_DESCRIPTION_BYTES = 2**16
@@ -169,6 +173,10 @@ def read_model(path: Path) -> bytes:
     try:
         if not path.is_file():
             raise WeightsError(f"There is no ONNX model at {path}.")
+        if path.stat().st_size > MAX_MODEL_BYTES:
+            raise WeightsError(
+                f"{path} has {path.stat().st_size:,} bytes. Expected: at most {MAX_MODEL_BYTES:,}, as a protobuf message has."
+            )
         return path.read_bytes()
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {reason_of(error)}") from error
@@ -220,6 +228,7 @@ EXPECTED = {
     "input": "the name of an input of the model",
     "size": "the height and width in pixels, 1 to 4096",
     "layout": "NCHW or NHWC",
+    "map_layout": "NCHW or NHWC",
     "channels": "RGB or BGR",
     "scale": 'a number other than 0, or a fraction such as "1/255"',
     "mean": "one number or three",

@@ -147,7 +147,7 @@ class OnnxBackbone(NetworkBackbone):
         """Return the maps of at most as many images as a pass takes; ``network`` has another preprocessing."""
         network = network or self._network
         values = preprocessed(padded(images, self._pass_images), network, self._input.dtype)
-        return as_maps(self._session.run(values), network.output_kind, network.layout)[: len(images)]
+        return as_maps(self._session.run(values), network.output_kind, network.map_layout)[: len(images)]
 
 
 class OnnxRuntimeBackbone(OnnxBackbone):

@@ -11,9 +11,6 @@ from numpy.typing import NDArray
 
 from headstart.errors import HeadstartError
 
-#: Size limit of a protobuf message.
-MAX_BYTES = 2**31 - 1
-
 #: Operators that give other values each time, and those that repeat as often as their input says.
 RANDOM = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
@@ -25,8 +22,6 @@ def parsed(data: bytes) -> Any:
     """Return the model in some bytes; raise HeadstartError if they hold none."""
     import onnx
 
-    if len(data) > MAX_BYTES:
-        raise HeadstartError(f"it has {len(data):,} bytes; a model in one file has at most {MAX_BYTES:,}.")
     try:
         model = onnx.load_model_from_string(data)
     except Exception as error:  # protobuf raises several kinds
@@ -122,22 +117,23 @@ def input_type(number: int, settings: Mapping[str, Any]) -> str:
 
 
 def prepared(model: Any, given: ModelInput, output: str, n_images: int) -> bytes:
-    """Return the model for so many images, with one output, which may be any value inside of it; HeadstartError if none."""
+    """Return the model, which is changed, for so many images, with one output, which may be any value inside of it.
+
+    Raises HeadstartError if there is no such value.
+    """
     import onnx
 
     produced = {name for node in model.graph.node for name in node.output if name}
     if output not in produced:
         outputs = ", ".join(repr(value.name) for value in model.graph.output)
         raise HeadstartError(f"it has no output or inner value {output!r}. Its outputs: {outputs}.")
-    selected = onnx.ModelProto()
-    selected.CopyFrom(model)
-    graph = selected.graph
+    graph = model.graph
     del graph.output[:], graph.value_info[:]  # shapes are inferred anew
     graph.output.append(onnx.helper.make_empty_tensor_value_info(output))
     shape = next(value for value in graph.input if value.name == given.name).type.tensor_type.shape
     for axis, length in zip(shape.dim, given.shape(n_images), strict=True):
         axis.dim_value = length
-    data: bytes = selected.SerializeToString()
+    data: bytes = model.SerializeToString()
     return data
 
 
@@ -151,6 +147,13 @@ def kind_of(shape: Sequence[int]) -> str:
     if len(shape) not in {2, 4}:
         raise HeadstartError(f"its output has the shape {tuple(shape)}. Expected: two to four axes.")
     return "vector" if len(shape) == 2 else "map"
+
+
+def layout_of(shape: Sequence[int], input_layout: str) -> str:
+    """Return the layout of a map, whose two equal sides are height and width; that of the input where all are equal."""
+    if len(shape) != 4 or shape[1] == shape[2] == shape[3]:
+        return input_layout
+    return "NHWC" if shape[1] == shape[2] else "NCHW"
 
 
 def as_maps(values: NDArray[Any], kind: str, layout: str) -> NDArray[np.float32]:

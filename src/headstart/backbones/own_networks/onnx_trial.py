@@ -24,6 +24,7 @@ from headstart.backbones.own_networks.onnx_model import (
     check_operators,
     find_input,
     kind_of,
+    layout_of,
     parsed,
     prepared,
 )
@@ -106,7 +107,8 @@ def examine(data: bytes, sha256: str, settings: Mapping[str, Any]) -> dict[str, 
     session = SESSIONS[installed()[0]](prepared(model, given, output, n_images), given.name, output)
     values = run_trial(session, given.shape(n_images), given.dtype)
     kind = settings["output_kind"] or kind_of(values.shape)
-    shape = as_maps(values, kind, given.layout).shape[1:]
+    map_layout = settings["map_layout"] or layout_of(values.shape, given.layout)
+    shape = as_maps(values, kind, map_layout).shape[1:]
     if shape[0] != shape[1]:
         raise HeadstartError(f"its map is {shape[0]} × {shape[1]}; of a square image a square one is expected.")
     network = {
@@ -117,6 +119,7 @@ def examine(data: bytes, sha256: str, settings: Mapping[str, Any]) -> dict[str, 
         "mean": [float(value) for value in settings["mean"]],
         "std": [float(value) for value in settings["std"]],
         "output_kind": kind,
+        "map_layout": map_layout,
         "map_shape": shape,
     }
     return {"network": network, "output": output, "size": given.size_px}
