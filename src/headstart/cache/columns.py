@@ -180,6 +180,14 @@ def create_features(
     write_column_layers(file, column_layers)
 
 
+def stored_bytes(features: NDArray[Any], recipe: Recipe, compression: str) -> float:
+    """Return the mean size in bytes of some maps, shape (n_images, height, width, channels), as a cache would store them."""
+    with h5py.File("features", "w", driver="core", backing_store=False) as file:
+        _create_rows(file, FEATURES, features.shape[1:], recipe.storage, compression, len(features))
+        file[FEATURES][...] = features
+        return float(file[FEATURES].id.get_storage_size() / len(features))
+
+
 def write_column_layers(file: Any, layers: Sequence[str]) -> None:
     """Write ``/pooled_column_layer``."""
     write_text(file, POOLED_COLUMN_LAYER, lambda: (encode(name, "layer") for name in layers), len(layers))

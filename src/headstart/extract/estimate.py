@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.registry import spec_of
+from headstart.cache.columns import stored_bytes
 from headstart.cache.merge import MergedRows
 from headstart.cache.reader import FeatureCache
 from headstart.extract.engine import devices_of
@@ -28,21 +29,13 @@ from headstart.runtime import per_second
 from headstart.storage.bucket import Location
 from headstart.types import Backbone, Progress, Recipe
 
-#: Compressed size of a row of block5_pool as a share of its size, by views: 0.12 to 0.17 on photographs (hymenoptera,
-#: flowers17) and solar cells, float16 and zstd, since nine of ten values are zero. The mean of two, four or eight views has
-#: fewer zeros and needs 1.23, 1.68 or 2.15 times as much (hymenoptera). Other layers are counted uncompressed.
-COMPRESSED_SHARE = {
-    "single": (1 / 6, "a sixth"),
-    "mirrored": (1 / 5, "a fifth"),
-    "flips": (2 / 7, "two sevenths"),
-    "dihedral": (3 / 8, "three eighths"),
-}
-
 #: Digest, path, size, time and other columns of a row, bytes, about.
 DESCRIPTION_BYTES = 250
 
 
-def bytes_per_row(recipe: Recipe, compression: str, sources: Sequence[KnownRows]) -> tuple[float, str]:
+def bytes_per_row(
+    recipe: Recipe, compression: str, sources: Sequence[KnownRows], rate: Rate | None
+) -> tuple[float, str]:
     """Return the disk space of a row, and the origin of this figure."""
     n_rows = sum(map(len, sources))
     if n_rows:
@@ -50,14 +43,12 @@ def bytes_per_row(recipe: Recipe, compression: str, sources: Sequence[KnownRows]
         sizes = (file.stat().st_size if isinstance(file, Path) else file.size_bytes for file in files)
         return sum(sizes) / n_rows, f"as the {n_rows:,} rows that exist"
     spec = spec_of(recipe)
+    others = 4 * len(spec.column_layers) + DESCRIPTION_BYTES
+    if rate is not None:
+        return rate.map_bytes + others, f"measured on the first of these images, by {compression}"
     map_bytes = math.prod(spec.map_shape(recipe)) * (2 if recipe.storage == "float16" else 4)
-    pooled_bytes = 4 * len(spec.column_layers)
-    if compression != "none" and (recipe.backbone, recipe.layer) == ("vgg16", "block5_pool"):
-        share, words = COMPRESSED_SHARE[recipe.views]
-        reason = f"as photographs need on average: {recipe.layer} in {words} by {compression}, and its averages"
-        return map_bytes * share + pooled_bytes + DESCRIPTION_BYTES, reason
     at_most = "" if compression == "none" else f" at most: {recipe.layer} before {compression}"
-    return map_bytes + pooled_bytes + DESCRIPTION_BYTES, f"{recipe.storage}{at_most}"
+    return map_bytes + others, f"{recipe.storage}{at_most}"
 
 
 def free_disk_bytes(target: Path) -> int:
@@ -76,6 +67,7 @@ class Rate:
 
     start_seconds: float  # weights read, network built, compiled and, if requested, its precision proven
     images_per_second: float  # afterwards
+    map_bytes: float  # mean size of a stored map
     reason: str  # origin of the figures
 
 
@@ -96,14 +88,15 @@ def measured_rate(run: Run, plan: Plan, recipe: Recipe | None) -> tuple[Rate | N
         recipe, images, lambda: draw_sample(plan.compute, run.network.wanted(None), run.job)
     )
     batch = images[: backbone.batch_size]
-    backbone.forward(batch)  # compiles
+    features = backbone.forward(batch).features  # compiles
     start_seconds = time.perf_counter() - started
     forward, decode = seconds_per_image(backbone, batch), decode_seconds / len(images)
     n_gpus = max(1, sum(name.startswith("gpu") for name in devices_of(run.options, recipe)))
     per_image = seconds_with_decoding(forward / n_gpus, decode, on_cpu=backbone.device == "cpu")
     of_several = f", on one of {n_gpus} GPUs" if n_gpus > 1 else ""
     reason = f"measured now, on the first {len(images)} of these images{of_several}; precision {precision_reason}"
-    return Rate(start_seconds, 1 / per_image, reason), ""
+    map_bytes = stored_bytes(features, backbone.recipe, run.options.compression)
+    return Rate(start_seconds, 1 / per_image, map_bytes, reason), ""
 
 
 def seconds_with_decoding(forward: float, decode: float, *, on_cpu: bool) -> float:
@@ -208,7 +201,7 @@ def forecast(run: Run, stack: ExitStack) -> Forecast:
     sources, plan, recipe = run.prepare(old, keep_unusable=True)
     kept = rows_that_stay(run, plan, old)
     rate, no_rate_reason = measured_rate(run, plan, recipe)
-    row_bytes, row_bytes_reason = bytes_per_row(recipe or run.network.wanted(None), options.compression, sources)
+    row_bytes, row_bytes_reason = bytes_per_row(recipe or run.network.wanted(None), options.compression, sources, rate)
     up_to_date = not plan.compute and old is not None and unchanged(run, old, kept)
     n_rows = len(kept) + len(plan.compute) + len(plan.copies)
     final_bytes = old.size_bytes if up_to_date and old else round(n_rows * row_bytes)

@@ -15,7 +15,7 @@ from h5py import h5d, h5s, h5t
 
 from caches import CLASS_NAMES, RECIPE, everything, failure, make_batch, make_row, write_cache
 from headstart.cache import reader
-from headstart.cache.columns import pipeline
+from headstart.cache.columns import pipeline, stored_bytes
 from headstart.cache.reader import open_cache
 from headstart.cache.safe_reads import zstd_size
 from headstart.cache.writer import ShardWriter
@@ -66,6 +66,16 @@ def test_sparsity_and_size(path: Path) -> None:
         assert cache.sparsity(1) == pytest.approx((make_batch([0]).features == 0).mean())
         assert cache.size_bytes == path.stat().st_size
         assert cache.feature_values == 24
+
+
+def test_the_size_of_maps_is_measured_as_they_are_stored() -> None:
+    dense = np.random.default_rng(0).normal(size=(8, 7, 7, 64)).astype(np.float32)
+    raw = 7 * 7 * 64 * 2
+    sparse = np.where(dense > 1.3, dense, 0)  # a tenth of the values
+    assert raw <= stored_bytes(dense, RECIPE, "none") <= raw + 8
+    assert 0.9 * raw < stored_bytes(dense, RECIPE, "zstd") < 1.02 * raw  # without zeros nothing is saved
+    assert stored_bytes(sparse, RECIPE, "zstd") < 0.3 * raw
+    assert stored_bytes(sparse, replace(RECIPE, storage="float32"), "none") > 2 * raw
 
 
 def test_columns_are_lazy_sequences(path: Path) -> None:

@@ -15,7 +15,14 @@ from headstart.backbones.vgg16 import VGG16
 from headstart.cache.reader import open_cache
 from headstart.errors import RecipeMismatchError
 from headstart.extract import estimate
-from headstart.extract.estimate import Forecast, bytes_per_row, forecast_extraction, free_disk_bytes
+from headstart.extract.estimate import (
+    DESCRIPTION_BYTES,
+    Forecast,
+    Rate,
+    bytes_per_row,
+    forecast_extraction,
+    free_disk_bytes,
+)
 from headstart.extract.lock import lock
 from headstart.extract.options import ExtractOptions
 from headstart.extract.plan import KnownRows
@@ -165,15 +172,17 @@ def test_a_row_is_as_large_as_those_that_exist_or_as_its_layer(data: Path, outpu
     recipe = VGG16.recipe(weights="custom", weights_sha256="0" * 64)
     assert VGG16.map_shape(recipe) == (7, 7, 512)
     assert VGG16.map_shape(replace(recipe, layer="block4_conv3", input_size_px=300)) == (37, 37, 512)
-    compressed, reason = bytes_per_row(recipe, "zstd", [])
-    assert 10_000 < compressed < 16_000
-    assert "a sixth" in reason
-    plain, _ = bytes_per_row(replace(recipe, storage="float32"), "none", [])
+    rate = Rate(1.0, 1.0, 10_000.0, "")
+    assert bytes_per_row(recipe, "zstd", [], rate) == (
+        10_000 + 1472 * 4 + DESCRIPTION_BYTES,
+        "measured on the first of these images, by zstd",
+    )
+    plain, _ = bytes_per_row(replace(recipe, storage="float32"), "none", [], None)
     assert plain > 7 * 7 * 512 * 4 + 1472 * 4
-    assert bytes_per_row(replace(recipe, layer="block4_pool"), "zstd", [])[1].startswith("float16 at most")
+    assert bytes_per_row(replace(recipe, layer="block4_pool"), "zstd", [], None)[1].startswith("float16 at most")
     run(data, output)
     with open_cache(output) as cache:
-        assert bytes_per_row(recipe, "zstd", [KnownRows.of_open(cache)]) == (
+        assert bytes_per_row(recipe, "zstd", [KnownRows.of_open(cache)], rate) == (
             output.stat().st_size / 16,
             "as the 16 rows that exist",
         )

@@ -14,7 +14,7 @@ from headstart.cache.reader import open_cache
 from headstart.errors import RecipeMismatchError
 from headstart.exchange.merge_caches import merge_caches
 from headstart.extract import estimate
-from headstart.extract.estimate import bytes_per_row, forecast_extraction
+from headstart.extract.estimate import forecast_extraction
 from headstart.extract.network import Network
 from headstart.extract.options import ExtractOptions
 from headstart.extract.run import extract_features
@@ -86,13 +86,6 @@ def test_a_forecast_is_of_images(data: Path, tmp_path: Path, monkeypatch: pytest
     assert found.n_compute == N_IMAGES
     assert found.rate is not None
     assert found.rate.images_per_second == pytest.approx(1 / 2, rel=0.1)  # half a batch of four
-
-
-def test_more_is_expected_of_the_disk(data: Path, tmp_path: Path) -> None:
-    sizes = [bytes_per_row(Network(ExtractOptions(views=views)).wanted(None), "zstd", []) for views in VIEWS]
-    assert [size for size, _ in sizes] == sorted(size for size, _ in sizes)
-    assert sizes[0][0] < sizes[1][0] < sizes[-1][0] < 3 * sizes[0][0]
-    assert "in a fifth" in sizes[1][1]
 
 
 def test_it_grows_by_the_same_recipe_and_no_other(cache: Path, data: Path, tmp_path: Path) -> None:
