@@ -106,6 +106,11 @@ ChoiceMetric = Annotated[
     ),
 ]
 
+#: A folder of random crops.
+Crops = Annotated[
+    Path | None, Search(metavar="FOLDER", help="Fit on these random crops too (extract-features --augment).")
+]
+
 Engine = Annotated[Literal["local", "ray"], Resources(metavar="NAME", help="local, or ray: a Ray cluster.")]
 
 Address = Annotated[str | None, Resources(help="ray: the cluster, e.g. auto. Default: a local one.")]

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from headstart.cache.reader import FeatureCache, open_cache
 from headstart.errors import DataError
 from headstart.evaluate.quality_report import make_thumbnails, sampled_rows
+from headstart.evaluate.random_crops import refuse_crops
 from headstart.heads.transforms import design_matrix, make_scaler
 from headstart.images.discovery.csv_tables import read_rows
 from headstart.images.samples import DEFAULT_RULES, DecodeRules
@@ -109,6 +110,7 @@ def cluster_images(
     if not 1 <= low <= high:
         raise DataError(f"Expected a number of clusters, or a range as 2 to 30. Received: {low} to {high}.")
     with open_cache(cache) as opened:
+        refuse_crops(opened)
         X, rows = _projected(opened, features, scaling, random_state)
         paths, sha256, n_images, rules = opened.paths, opened.sha256, opened.n_images, DecodeRules.of(opened.recipe)
     n_different = len(np.unique(X, axis=0))

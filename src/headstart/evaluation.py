@@ -19,6 +19,7 @@ from headstart.cache.shards import is_cache
 from headstart.errors import DataError, RecipeMismatchError
 from headstart.evaluate.joined_caches import AnyCache, join_caches, recipes_of
 from headstart.evaluate.leakage import ImageKeys, Seen, fitted_on, last_block_of, relations, training_images
+from headstart.evaluate.random_crops import refuse_crops
 from headstart.evaluate.splits import class_notes, connected_units
 from headstart.evaluate.targets import encoded, encoded_names, target_named
 from headstart.exchange.prediction_table import ScoredImages
@@ -115,6 +116,8 @@ def evaluate_head(
     if len(several) > 1 or is_cache(several[0]):
         with ExitStack() as stack:
             caches = [stack.enter_context(open_cache(path)) for path in several]
+            for one in caches:
+                refuse_crops(one)
             target = target_named(bundle.target)
             ordered = [encoded(cache, target) for cache in in_order_of(bundle.recipes, caches)]
             return _evaluate_on_caches(bundle, ordered, split, handling, index)

@@ -20,10 +20,11 @@ from headstart.cache.shards import is_cache
 from headstart.errors import DataError
 from headstart.evaluate.joined_caches import AnyCache, JoinedCache, caches_of, recipes_of
 from headstart.evaluate.leakage import seen_in_the_fit
+from headstart.evaluate.random_crops import check_single, crops_of, open_crops
 from headstart.evaluate.splits import Sides, connected_units, divide, divide_caches
 from headstart.evaluate.targets import Target, encoded, target_named
 from headstart.exchange.prediction_table import ScoredImages, predictions_csv, split_names
-from headstart.heads.catalogue import default_spec, make_head
+from headstart.heads.catalogue import check_crops, default_spec, make_head
 from headstart.heads.head_specs import fit_with_checks, unweighted_notes
 from headstart.heads.out_of_core import Memory, ReadRows, fit_streamed, matrix_fits
 from headstart.scores import Criterion, Score, class_index, metric_named
@@ -33,6 +34,7 @@ from headstart.selection.search import (
     candidates,
     on_cache,
     read_features,
+    read_with_crops,
     search_head,
     what_to_search,
 )
@@ -104,6 +106,7 @@ def fit_head(
     search: Search | None = None,
     among: Sequence[str | Location] = (),
     join: bool = False,
+    crops: str | Path | None = None,
     engine: str = "local",
     address: str | None = None,
     overwrite: bool = False,
@@ -139,6 +142,8 @@ def fit_head(
         first cache.
     join : bool
         Fit on the features of all of these caches side by side, each cache scaled on its own, instead of choosing one.
+    crops : str or Path, optional
+        Folder of random crops of the training images (extract/run.py), to fit on them too, also in the search.
     engine, address : str
         Where the search runs: ``local``, or ``ray`` for a cluster, at an address, e.g. ``auto``, or started on this machine.
         The final fit always runs in this process.
@@ -167,6 +172,7 @@ def fit_head(
     metric_named(metric)  # refused before the work
     predicted = target_named(target, [spec.type])
     _check_caches(among, validation, search, join=join)
+    _check_crops(crops, spec, among)
     if output is not None:
         check_target(Path(output), overwrite=overwrite)  # before the fit, not after it
         check_savable(spec)
@@ -179,6 +185,7 @@ def fit_head(
             sides = divide_caches(train, scored)
         else:
             sides = divide(train, validation, spec.random_state, strata)
+        sides = _with_crops(sides, crops, stack)
         if join:
             sides, others = sides.joined(others), []
         class_index(positive, sides.class_names)  # refused before the fit, not after it
@@ -215,6 +222,21 @@ def _check_caches(
         )
 
 
+def _check_crops(folder: str | Path | None, spec: HeadSpec, among: Sequence[str | Location]) -> None:
+    """Raise DataError where crops are given, and a head cannot be fitted on them, or there are several caches."""
+    if folder is not None:
+        check_crops(spec)
+        check_single(among)
+
+
+def _with_crops(sides: Sides, folder: str | Path | None, stack: ExitStack) -> Sides:
+    """Return the sides with the crops of their training images, where there are any, and a sentence on them."""
+    if folder is None:
+        return sides
+    crops = crops_of(sides.train, sides.split.train, open_crops(folder, sides.train, stack))
+    return replace(sides, crops=crops, notes=(*sides.notes, crops.note))
+
+
 def _choose(
     sides: Sides,
     others: Sequence[FeatureCache],
@@ -246,6 +268,7 @@ def _choose(
         spec.type,
         rows,
         others=in_others,
+        crops=() if sides.crops is None else sides.crops.caches,
         strata=strata,
         engine=engine,
         address=address,
@@ -271,18 +294,21 @@ def _fit_on(
     sides = replace(sides, notes=(*sides.notes, *seen_in_the_fit(sides)))
     train, validation, split = sides.train, sides.validation, sides.split
     joined = isinstance(train, JoinedCache)
-    rows, memory = _stored_rows(train, spec, split.train), Memory(max_memory)
+    rows, memory = _stored_rows(sides, spec), Memory(max_memory)
     streamed = not matrix_fits(spec.type, rows.shape, memory)
-    features = None if streamed else read_features(train, spec.features, split.train)
+    features = None if streamed else read_with_crops(train, spec.features, split.train, sides.crops)
+    y, weights = sides.y_train, sides.weights
+    if sides.crops is not None:
+        y, weights = sides.crops.added(y), None if weights is None else sides.crops.added(weights)
     head = make_head(spec)
     sides = replace(sides, notes=(*sides.notes, *unweighted_notes(head, spec.type, sides.weights)))
     start = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         if streamed:
-            fit_streamed(head, spec.type, rows, sides.y_train, memory, sides.weights)
+            fit_streamed(head, spec.type, rows, y, memory, weights)
         else:
-            fit_with_checks(head, spec.type, features, sides.y_train, sides.weights)
+            fit_with_checks(head, spec.type, features, y, weights)
     fit_seconds = time.perf_counter() - start
     bundle = Bundle(
         head=head,
@@ -336,10 +362,25 @@ def _fit_on(
     )
 
 
-def _stored_rows(cache: AnyCache, spec: HeadSpec, rows: NDArray[np.int64]) -> ReadRows:
-    """Return the head's input for some rows, read on demand."""
+def _stored_rows(sides: Sides, spec: HeadSpec) -> ReadRows:
+    """Return the head's input for the training images and their crops, read on demand."""
+    sources: list[tuple[AnyCache, NDArray[np.int64]]] = [(sides.train, sides.split.train)]
+    if sides.crops is not None:
+        sources += zip(sides.crops.caches, sides.crops.rows, strict=True)
+    starts = np.cumsum([0, *(len(rows) for _, rows in sources)])
 
     def read(numbers: NDArray[np.int64]) -> NDArray[np.float32]:
-        return read_features(cache, spec.features, rows[numbers])
+        which = np.searchsorted(starts, numbers, side="right") - 1
+        parts = {
+            source: read_features(cache, spec.features, rows[numbers[which == source] - starts[source]])
+            for source, (cache, rows) in enumerate(sources)
+            if (which == source).any()
+        }
+        if len(parts) == 1:
+            return next(iter(parts.values()))
+        found = np.empty((len(numbers), next(iter(parts.values())).shape[1]), np.float32)
+        for source, part in parts.items():
+            found[which == source] = part
+        return found
 
-    return ReadRows(read, (len(rows), read(np.arange(1)).shape[1]))
+    return ReadRows(read, (int(starts[-1]), read(np.arange(1)).shape[1]))

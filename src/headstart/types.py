@@ -43,6 +43,7 @@ UNWRITTEN: Mapping[str, Any] = {
     "page": None,
     "intensity": None,
     "own_network": None,
+    "random_crop": 0,
 }
 
 
@@ -232,6 +233,9 @@ class Recipe:
         Values mapped to 0 and 255 in images of more than 8 bits; None, not written, is the range of the image's type.
     own_network : OwnNetwork | None
         Preprocessing and output of a network of the user's own; None, not written, for others.
+    random_crop : int
+        Number of the random crop and flip of each image that was taken instead of the image (images/resize.py); 0, not
+        written, is the image itself.
     """
 
     backbone: str
@@ -250,6 +254,7 @@ class Recipe:
     page: int | str | None = None
     intensity: tuple[float, float] | None = None
     own_network: OwnNetwork | None = None
+    random_crop: int = 0
 
     @property
     def fingerprint(self) -> str:
@@ -279,18 +284,9 @@ class Recipe:
             wanted = int if name in {"input_size_px", "format_version"} else str
             if not isinstance(values[name], wanted) or isinstance(values[name], bool):
                 raise ValueError(f"{name} must be {wanted.__name__}. Received: {values[name]!r}")
-        if "quantization" in values:
-            values["quantization"] = Quantization.from_dict(values["quantization"])
-        if "views" in values and values["views"] not in tuple(VIEWS)[1:]:
-            raise ValueError(
-                f"views, where it is written, is {' or '.join(tuple(VIEWS)[1:])}. Received: {values['views']!r}"
-            )
-        if "page" in values:
-            values["page"] = checked_page(values["page"])
-        if "intensity" in values:
-            values["intensity"] = checked_intensity(values["intensity"])
-        if "own_network" in values:
-            values["own_network"] = OwnNetwork.from_dict(values["own_network"])
+        for name, checked in CHECKED.items():
+            if name in values:
+                values[name] = checked(values[name])
         return cls(**{**values, "pooled_layers": tuple(layers)})
 
     def differences(self, other: Recipe) -> tuple[str, ...]:
@@ -313,6 +309,31 @@ def checked_intensity(value: Any) -> tuple[float, float]:
         if -math.inf < low < high < math.inf:
             return low, high
     raise ValueError(f"intensity, where it is written, is two finite numbers, the lower first. Received: {value!r}")
+
+
+def checked_views(value: Any) -> str:
+    """Return the views of a recipe; raise ValueError unless they are several of :data:`VIEWS`."""
+    if isinstance(value, str) and value in VIEWS and value != "single":
+        return value
+    raise ValueError(f"views, where it is written, is {' or '.join(tuple(VIEWS)[1:])}. Received: {value!r}")
+
+
+def checked_crop(value: Any) -> int:
+    """Return the number of a recipe's random crop; raise ValueError unless it is an integer from 1."""
+    if type(value) is int and value >= 1:
+        return value
+    raise ValueError(f"random_crop, where it is written, is 1 or more. Received: {value!r}")
+
+
+#: What reads each field of :data:`UNWRITTEN`, where it is written.
+CHECKED: Mapping[str, Callable[[Any], Any]] = {
+    "quantization": Quantization.from_dict,
+    "views": checked_views,
+    "page": checked_page,
+    "intensity": checked_intensity,
+    "own_network": OwnNetwork.from_dict,
+    "random_crop": checked_crop,
+}
 
 
 @dataclass(frozen=True, slots=True)

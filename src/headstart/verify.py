@@ -22,6 +22,7 @@ from headstart.cache.integrity import Finding, verify_file
 from headstart.cache.reader import FeatureCache, on_this_machine, open_cache
 from headstart.cache.shards import SHARD_NAME
 from headstart.errors import CacheError, DataError, ImageError, ParameterError, RecipeMismatchError
+from headstart.evaluate.random_crops import images_of
 from headstart.images.discovery.refs import state_of
 from headstart.images.load import LoadedImage, ReadOptions, batches, in_order, read_image_bytes
 from headstart.runtime import usable_cores
@@ -272,6 +273,7 @@ OPTIONS: Mapping[str, tuple[str, object]] = {
     "views": ("--views", "single"),
     "page": ("--page", None),
     "intensity": ("--intensity", "type"),
+    "random_crop": ("--augment", 0),
 }
 
 #: ``Finding.what`` of an intact row that the network does not reproduce.
@@ -304,7 +306,8 @@ def remedies(
     if recipe is not None and recipe.backbone.startswith(FOREIGN):
         made_by = shlex.quote(recipe.backbone.removeprefix(FOREIGN))
         return (f"headstart import FEATURES -o {name} --name {made_by} --overwrite",)
-    extract = " ".join(["extract-features", folder, "-o", name, *_options_of(recipe, layout)])
+    output = shlex.quote(images_of(cache)) if recipe is not None and recipe.random_crop else name
+    extract = " ".join(["extract-features", folder, "-o", output, *_options_of(recipe, layout)])
     images = [finding for finding in found if finding.place == IMAGE]
     damaged = [finding for finding in found if is_damaged_row(finding) or is_damaged_shard(finding)]
     if len(images) + len(damaged) < len(found) or (damaged and isinstance(cache, Address)):

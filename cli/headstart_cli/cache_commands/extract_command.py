@@ -43,7 +43,7 @@ Cluster = partial(typer.Option, rich_help_panel="Ray cluster (--engine ray)")
 def extract(
     data: Annotated[str, typer.Argument(help="Folder of images or class folders, CSV or s3://bucket.")],
     manifest: Annotated[
-        str | None, Data(metavar="CSV", help="Table with path, label and optionally split, group.")
+        str | None, Data(metavar="CSV", help="Table: path, label; optionally split, group, weight.")
     ] = None,
     page: Annotated[
         str,
@@ -98,7 +98,7 @@ def extract(
     ] = None,
     resize: Annotated[
         Literal["keras-bilinear", "pillow-antialias", "jpeg-draft"],
-        Model(metavar="HOW", help="keras-bilinear, pillow-antialias, or jpeg-draft, which is fast on large JPEGs."),
+        Model(metavar="HOW", help="pillow-antialias, jpeg-draft (fast)."),
     ] = "keras-bilinear",
     views: Annotated[
         Literal["single", "mirrored", "flips", "dihedral"],
@@ -107,6 +107,7 @@ def extract(
             help="Average: single, mirrored, flips, dihedral.",
         ),
     ] = "single",
+    augment: Annotated[int, Model(min=0, metavar="N", help="Also N random crops of each training image.")] = 0,
     precision: Annotated[
         Literal["auto", "float32", "bfloat16", "float16", "int8"],
         Model(
@@ -191,21 +192,54 @@ def extract(
         engine=engine,
         cluster=ClusterOptions(address, workers, cpus_per_worker, gpus_per_worker),
     )
+    if dry_run and augment:
+        raise typer.BadParameter("--dry-run shows a run without --augment.")
+    if augment and output:
+        check_crops_folder(output)  # before the images
     if dry_run:
         print_forecast(data, output, manifest, options, as_json=as_json)
         return
     with ProgressBar("Extracting") as progress:
         summary = extract_features(data, output, manifest=manifest, options=options, progress=progress)
+    crops = [] if summary.interrupted else extract_crops_of(summary, data, manifest, options, augment)
     if as_json:
-        print_json(summary.to_dict())
+        print_json({**summary.to_dict(), **({"crops": [one.to_dict() for one in crops]} if augment else {})})
     else:
         print_summary(summary)
         print_bottleneck(summary, options)
+        if crops:
+            from headstart.evaluate.random_crops import crops_folder
+
+            n_crops = sum(one.n_images for one in crops)
+            out.print(
+                f"{n_crops:,} random crops of training images, for fits alone: {shown(crops_folder(summary.output))}"
+            )
+    summary = crops[-1] if crops else summary
     if summary.stop_signal is not None:
         raise typer.Exit(128 + summary.stop_signal)
     if len(summary.failures) > max_failures * (summary.n_images + len(summary.failures)):
         err.print(f"[bold red]More than {max_failures:.0%} of the images could not be read[/] (--max-failures).")
         raise typer.Exit(1)
+
+
+def check_crops_folder(output: str) -> None:
+    """Raise DataError if there can be no crops beside a cache."""
+    from headstart.evaluate.random_crops import crops_folder
+    from headstart.storage.bucket import location
+
+    crops_folder(location(output))
+
+
+def extract_crops_of(
+    summary: ExtractionSummary, data: str, manifest: str | None, options: ExtractOptions, n_crops: int
+) -> list[ExtractionSummary]:
+    """Bring the crops of the training images of a cache up to date; return what was done for each number of a crop."""
+    if not n_crops:
+        return []
+    from headstart.extract.run import extract_crops
+
+    with ProgressBar("Extracting crops") as progress:
+        return list(extract_crops(data, summary.output, n_crops, manifest=manifest, options=options, progress=progress))
 
 
 def print_summary(summary: ExtractionSummary) -> None:

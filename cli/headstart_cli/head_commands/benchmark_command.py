@@ -19,6 +19,7 @@ from headstart_cli.command_options import (
     SCALINGS,
     Address,
     ChoiceMetric,
+    Crops,
     Engine,
     Head,
     Json,
@@ -77,6 +78,7 @@ def benchmark(
         ),
     ] = None,
     join: Annotated[bool, Search("--join", help="Also try the features of all caches side by side.")] = False,
+    crops: Crops = None,
     near_duplicates: Annotated[
         bool, Search("--near-duplicates/--no-near-duplicates", help="Do not group images that look the same.")
     ] = True,
@@ -153,7 +155,7 @@ def benchmark(
             status.update(f"Comparing heads: {escape(name)} …")
 
         times = [backbone_ms(cache) if latency else None for cache in caches]
-        found = compare_heads(caches[0], options, among=caches[1:], progress=say, backbone_ms=times)
+        found = compare_heads(caches[0], options, among=caches[1:], crops=crops, progress=say, backbone_ms=times)
     found = replace(found, command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
     show(found, as_json=as_json)
     if output:

@@ -18,6 +18,7 @@ from headstart_cli.command_options import (
     SCALINGS,
     Address,
     ChoiceMetric,
+    Crops,
     Data,
     Engine,
     Head,
@@ -106,6 +107,7 @@ def fit(
         bool,
         Search("--join", help="Use all caches side by side, each scaled on its own."),
     ] = False,
+    crops: Crops = None,
     metric: ChoiceMetric = "accuracy",
     max_memory: Annotated[
         str | None,
@@ -168,6 +170,7 @@ def fit(
         max_memory=bound,
         among=others,
         join=join,
+        crops=crops,
         engine=engine,
         address=address,
         overwrite=overwrite,

@@ -221,13 +221,15 @@ def build_backbone(
     """
     check_runnable(recipe)  # before weights are looked for
     backbone = in_views(engine_backbone(network_recipe(recipe), weights, batch_size, device), recipe.views)
-    backbone.recipe = replace(backbone.recipe, page=recipe.page, intensity=recipe.intensity)
+    backbone.recipe = replace(
+        backbone.recipe, page=recipe.page, intensity=recipe.intensity, random_crop=recipe.random_crop
+    )
     return backbone
 
 
 def network_recipe(recipe: Recipe) -> Recipe:
     """Return the recipe of an engine: without the treatment of an image before the network."""
-    return replace(recipe, views="single", page=None, intensity=None)
+    return replace(recipe, views="single", page=None, intensity=None, random_crop=0)
 
 
 def engine_backbone(

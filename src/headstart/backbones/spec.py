@@ -144,6 +144,7 @@ class BackboneSpec:
         views: str = "single",
         page: int | str | None = None,
         intensity: tuple[float, float] | None = None,
+        random_crop: int = 0,
     ) -> Recipe:
         """Return the recipe of features; raise HeadstartError, listing the possible values, if an option is unknown."""
         layer = self.default_layer if layer is None else layer
@@ -182,6 +183,7 @@ class BackboneSpec:
             page=page,
             intensity=intensity,
             own_network=self.own_network,
+            random_crop=random_crop,
         )
 
 

@@ -26,6 +26,7 @@ from headstart.evaluate.quality_checks import (
     near_duplicates,
     why_not,
 )
+from headstart.evaluate.random_crops import refuse_crops
 from headstart.images.decode import decode
 from headstart.images.discovery.refs import state_of
 from headstart.images.load import read_image_bytes
@@ -94,6 +95,7 @@ def inspect_quality(
     Near-duplicates 4
     """
     with open_cache(cache) as opened:
+        refuse_crops(opened)
         columns, rules = read_columns(opened, max_examples), DecodeRules.of(opened.recipe)
         found = [*file_findings(columns, min_images_per_class), *identical_files(columns)]
         rows = sampled_rows(opened.n_images, max_compared, random_state)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from headstart.cache.reader import FeatureCache
 from headstart.errors import DataError, RecipeMismatchError
 from headstart.evaluate.joined_caches import AnyCache, caches_of, join_caches, names_of, same_images
+from headstart.evaluate.random_crops import Crops
 from headstart.images.discovery.classes_and_splits import split_of
 from headstart.texts import counted, did_you_mean, listed
 
@@ -210,6 +211,7 @@ class Sides:
     class_names: tuple[str, ...]  # classes with training images; every validation image belongs to one of them
     notes: tuple[str, ...] = ()  # sentences on images and classes that are left out
     weights: NDArray[np.float64] | None = None  # of the training images in the fit, above 0; None for ones
+    crops: Crops | None = None  # random crops of the training images
 
     @property
     def left_out(self) -> list[str]:

@@ -13,6 +13,7 @@ from sklearn import metrics
 from headstart.cache.reader import FeatureCache
 from headstart.errors import DataError, ParameterError
 from headstart.evaluate.intervals import estimates, f1_interval, influences
+from headstart.evaluate.random_crops import refuse_crops
 from headstart.evaluate.splits import labelled
 from headstart.heads.catalogue import head_kind
 from headstart.scores import METRICS, Estimate, PositiveRates, Score, wilson
@@ -191,7 +192,11 @@ def target_named(name: str, head_types: Sequence[str] = ()) -> Target:
 
 
 def encoded(cache: FeatureCache, target: Target) -> FeatureCache:
-    """Return a cache whose ``labels`` and ``class_names`` are those of a target; everything else is as in the file."""
+    """Return a cache whose ``labels`` and ``class_names`` are those of a target; everything else is as in the file.
+
+    Raises DataError if it holds random crops.
+    """
+    refuse_crops(cache)
     labels, names = target.encode(cache.labels, cache.class_names)
     if names == cache.class_names and np.array_equal(labels, cache.labels):
         return cache

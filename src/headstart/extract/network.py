@@ -124,6 +124,7 @@ class Network:
             views=options.views,
             page=options.page,
             intensity=None if isinstance(options.intensity, str) else options.intensity,
+            random_crop=options.random_crop,
         )
 
     def backbone(

@@ -40,6 +40,9 @@ class ExtractOptions:
         Which sample values of more than 8 bits become 0 and 255: ``type``, the limits of each image's type; two values; or
         ``range`` or ``percentiles`` of the data set, found before the extraction (extract/network.py). A cache that has
         two values keeps them.
+    random_crop : int
+        Number of the random crop of each training image to take instead of the image (headstart/crops.py); 0: all images
+        as they are.
     precision : str
         ``auto``, ``float32``, ``bfloat16``, ``float16`` or ``int8``; ``auto`` takes what is proven equal, never ``int8``.
     compression : str
@@ -82,6 +85,7 @@ class ExtractOptions:
     views: str = "single"
     page: int | str | None = None
     intensity: str | tuple[float, float] = "type"
+    random_crop: int = 0
     compression: str = "zstd"
     batch_size: int | None = None
     device: str = "auto"

@@ -13,10 +13,11 @@ from typing import Any
 from headstart.cache.integrity import verify
 from headstart.cache.merge import MergedRows, merge, publish_shards
 from headstart.cache.reader import FeatureCache, on_this_machine, open_cache, open_folder
-from headstart.cache.shards import OWN_SHARD_NAME, ShardFolder
+from headstart.cache.shards import OWN_SHARD_NAME, ShardFolder, is_cache
 from headstart.errors import CacheError, HeadstartError
 from headstart.extract.lock import Claim, claimed, lock
 from headstart.extract.plan import KnownRows
+from headstart.images.discovery.csv_tables import TABLE_SUFFIXES
 from headstart.storage import bucket, objects
 from headstart.storage.bucket import Address, Location
 from headstart.storage.publishing import writing
@@ -288,3 +289,32 @@ def left_shards(
         n_rows = sum(map(len, shards))
         progress.message(f"Going on where an interrupted run stopped: {n_rows:,} images are done.")
     return shards
+
+
+def default_output(data: Location, layout: str = "auto") -> Path:
+    """Return ``features/<name>.h5`` in the current folder, for a folder or manifest of that name.
+
+    Without ``.h5`` for a folder of shards, and for ``auto`` if there is one and no file.
+    """
+    if isinstance(data, Address):
+        name = data.stem if data.suffix.lower() in TABLE_SUFFIXES else data.name
+    else:
+        resolved = data.resolve()
+        name = resolved.stem if resolved.is_file() else resolved.name
+    folder = Path("features") / (name or "images")
+    file = folder.with_name(f"{folder.name}.h5")
+    there = is_cache(folder) and not file.exists()
+    return folder if layout == "shards" or (layout == "auto" and there) else file
+
+
+def device_of(folder: Location) -> int | None:
+    """Return the number of the disk of a folder, which changes when it is unmounted; None without a folder.
+
+    Not the inode, which network file systems may change while the folder stays the same. A bucket that can be listed has 0.
+    """
+    if isinstance(folder, Address):
+        return 0 if bucket.is_there(folder) else None
+    try:
+        return folder.stat().st_dev if folder.is_dir() else None
+    except OSError:
+        return None

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +15,12 @@ from typing import Any
 
 from headstart.cache.merge import MergedRows
 from headstart.cache.reader import FeatureCache, open_cache
-from headstart.cache.shards import is_cache
 from headstart.errors import DataError, RecipeMismatchError
+from headstart.evaluate.random_crops import crops_folder
 from headstart.extract.engine import Engine, check_engine, make_engine
 from headstart.extract.network import Network, find_intensity
 from headstart.extract.options import ExtractOptions
-from headstart.extract.output import Destination, destination, first_number, left_shards
+from headstart.extract.output import Destination, default_output, destination, device_of, first_number, left_shards
 from headstart.extract.plan import (
     SOURCE,
     KnownRows,
@@ -34,11 +34,9 @@ from headstart.extract.plan import (
 )
 from headstart.extract.shard_jobs import Shard, ShardJob
 from headstart.extract.summary import ExtractionSummary
-from headstart.images.discovery.csv_tables import TABLE_SUFFIXES
-from headstart.images.discovery.scan import ImageSet, classes_of, discover
+from headstart.images.discovery.scan import ImageSet, classes_of, discover, training_images
 from headstart.images.load import decoded
-from headstart.storage import bucket
-from headstart.storage.bucket import Address, Location, location
+from headstart.storage.bucket import Location, location
 from headstart.texts import counted
 from headstart.types import Failure, ImageRef, Progress, Recipe, Silence
 
@@ -265,19 +263,6 @@ class Run:
         return {"precision_reason": summary.precision_reason, SOURCE: source_of(self.images.root)}
 
 
-def device_of(folder: Location) -> int | None:
-    """Return the number of the disk of a folder, which changes when it is unmounted; None without a folder.
-
-    Not the inode, which network file systems may change while the folder stays the same. A bucket that can be listed has 0.
-    """
-    if isinstance(folder, Address):
-        return 0 if bucket.is_there(folder) else None
-    try:
-        return folder.stat().st_dev if folder.is_dir() else None
-    except OSError:
-        return None
-
-
 def chunks(refs: Sequence[ImageRef], size: int) -> Iterator[Sequence[ImageRef]]:
     """Yield consecutive slices of at most ``size`` images."""
     return (refs[start : start + size] for start in range(0, len(refs), size))
@@ -351,20 +336,56 @@ def make_run(
     for notice in images.notices:
         progress.message(notice)
     target = location(output) if output else default_output(location(data), options.cache_layout)
+    images = training_images(images) if options.random_crop else images
     return Run(images, destination(target, options.cache_layout), options, progress, network or Network(options))
 
 
-def default_output(data: Location, layout: str = "auto") -> Path:
-    """Return ``features/<name>.h5`` in the current folder, for a folder or manifest of that name.
+def extract_crops(
+    data: str | Location,
+    cache: Location,
+    n_crops: int,
+    *,
+    manifest: str | Location | None = None,
+    options: ExtractOptions | None = None,
+    progress: Progress | None = None,
+    network: Callable[[ExtractOptions], Network] | None = None,
+    **overrides: Any,
+) -> Iterator[ExtractionSummary]:
+    """Bring the caches of random crops of the training images up to date, one after the other, and yield what was done.
 
-    Without ``.h5`` for a folder of shards, and for ``auto`` if there is one and no file.
+    Each is a cache like any other, with the recipe of ``cache`` but for the number of the crop, which together with the bytes
+    of an image determines the crop (images/resize.py). Images of the splits validation and test have none. Crops are used by
+    fits alone (``fit_head(..., crops=FOLDER)``); whatever scores or describes images refuses a cache of them.
+
+    Parameters
+    ----------
+    cache : Path
+        The cache of the images themselves, up to date; the crops go to :func:`crops_folder`.
+    n_crops : int
+        Crops of each image.
+    network : callable, optional
+        Returns the source of the backbone for the options of a cache.
+    data, manifest, options, progress, **overrides
+        As of :func:`headstart.extract_features`, for the cache.
+
+    Raises
+    ------
+    DataError
+        If the cache lies in a bucket, its precision is int8 (its network is quantised on a sample of its images), or there is
+        no training image; and as of :func:`headstart.extract_features`.
     """
-    if isinstance(data, Address):
-        name = data.stem if data.suffix.lower() in TABLE_SUFFIXES else data.name
-    else:
-        resolved = data.resolve()
-        name = resolved.stem if resolved.is_file() else resolved.name
-    folder = Path("features") / (name or "images")
-    file = folder.with_name(f"{folder.name}.h5")
-    there = is_cache(folder) and not file.exists()
-    return folder if layout == "shards" or (layout == "auto" and there) else file
+    folder, options = crops_folder(cache), replace(options or ExtractOptions(), **overrides)
+    with open_cache(cache) as opened:
+        recipe = opened.recipe
+    if recipe.precision == "int8":
+        raise DataError("There are no crops of a cache with the precision int8.", hint="Use another `precision`.")
+    options = replace(options, precision=recipe.precision, intensity=recipe.intensity or "type")
+    for number in range(1, n_crops + 1):
+        own, name = replace(options, random_crop=number), str(number)
+        output = folder / (name if options.cache_layout == "shards" else f"{name}.h5")
+        done = extract_features(
+            data, output, manifest=manifest, options=own, progress=progress, network=(network or Network)(own)
+        )
+        yield done
+        if done.interrupted:
+            return

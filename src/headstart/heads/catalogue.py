@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from headstart.errors import HeadstartError, ParameterError
+from headstart.errors import DataError, HeadstartError, ParameterError
 from headstart.heads.head_specs import (
     ACTIVATION,
     CLASS_WEIGHT,
@@ -75,6 +75,8 @@ class HeadType:
     matrix_copies: int = 4
     #: Up to this many rows or columns, whichever are fewer, a fit decomposes a square float64 matrix of that size
     max_square: int = 0
+    #: Whether a fit learns from the scores of rows that it leaves out
+    leaves_rows_out: bool = False
     saved_types: tuple[str, ...] = ()  # import paths of other classes of this package in a fitted estimator
 
 
@@ -162,6 +164,7 @@ HEAD_TYPES: dict[str, HeadType] = {
     ),
     "linear-svm": HeadType(
         estimator="headstart.heads.svm.LinearSVMHead",
+        leaves_rows_out=True,
         params={
             "C": Parameter(1.0, POSITIVE, INVERSE_PENALTY),
             "class_weight": CLASS_WEIGHTS,
@@ -178,6 +181,7 @@ HEAD_TYPES: dict[str, HeadType] = {
     ),
     "rbf-svm": HeadType(
         estimator="headstart.heads.svm.RBFSVMHead",
+        leaves_rows_out=True,
         params={
             "C": Parameter(10.0, POSITIVE, INVERSE_PENALTY),
             "gamma": Parameter("scale", GAMMA, "Kernel coefficient, as in sklearn.svm.SVC."),
@@ -193,6 +197,7 @@ HEAD_TYPES: dict[str, HeadType] = {
     ),
     "ridge": HeadType(
         estimator="headstart.heads.ridge.RidgeHead",
+        leaves_rows_out=True,
         params={
             "alpha": Parameter(1.0, POSITIVE, "Strength of the L2 penalty."),
             "class_weight": CLASS_WEIGHTS,
@@ -216,6 +221,7 @@ HEAD_TYPES: dict[str, HeadType] = {
     ),
     "nearest-class-mean": HeadType(
         estimator="headstart.heads.class_mean.ClassMeanHead",
+        leaves_rows_out=True,
         params={
             "shrinkage": Parameter(0.5, FRACTION, "Weight of the mean variance in that of each feature; 1: Euclidean.")
         },
@@ -281,6 +287,21 @@ def check_spec(spec: HeadSpec) -> None:
         )
     if not is_count(spec.random_state, 0) or spec.random_state > MAX_SEED:
         raise ParameterError(f"A seed is a whole number from 0 to {MAX_SEED}. Received: {spec.random_state!r}.")
+
+
+def check_crops(spec: HeadSpec) -> None:
+    """Raise DataError if a head learns from rows that it leaves out, among which crops of one image are no strangers."""
+    params = {} if is_path(spec.type) else full_params(spec.type, spec.features, spec.scaling, spec.params)
+    leaves_out = head_kind(spec.type).leaves_rows_out or params.get("cv") or params.get("early_stopping")
+    if is_path(spec.type):
+        from sklearn.calibration import CalibratedClassifierCV
+
+        leaves_out = isinstance(make_classifier(spec.type, {**spec.params, "random_state": 0}), CalibratedClassifierCV)
+    if leaves_out:
+        raise DataError(
+            f"{spec.type} learns from rows that it leaves out of its fit (calibration, early stopping), and crops of one "
+            "image would lie on both sides. Received: crops. Fit logistic, knn, or dense without cv and early_stopping."
+        )
 
 
 def make_head(spec: HeadSpec) -> Any:

@@ -62,7 +62,7 @@ class Table:
     """Rows of one choice of features and scaling, in the form that each head fits fastest; ``X`` is not scaled.
 
     Of a join of caches, ``widths`` are the columns of each, which are scaled on their own. ``weights`` are those of the rows
-    in a fit, shape (n_samples,); None for ones.
+    in a fit, shape (n_samples,); None for ones. The last rows are crops: ``crops`` is the row of the image of each.
     """
 
     def __init__(
@@ -72,9 +72,10 @@ class Table:
         scaling: str,
         widths: Sequence[int] = (),
         weights: NDArray[np.float64] | None = None,
+        crops: Codes | None = None,
     ) -> None:
         self.features, self.scaling, self.widths = features, scaling, widths
-        self.raw, self.weights = X, weights
+        self.raw, self.weights, self.crops = X, weights, crops
 
     @cached_property
     def scaled(self) -> NDArray[np.float32]:
@@ -105,6 +106,13 @@ class Table:
         by_row = self.scaling in ROW_BY_ROW
         scaled = self.scaled[train] if by_row else self._fitted_scaler(train).transform(self.raw[train])
         return numeric_gamma(gamma, scaled, self.weights_of(train))
+
+    def fitted(self, train: Codes, labels: Codes) -> tuple[Codes, Codes]:
+        """Return the rows of a fit on some images, those of their crops behind them, and the label of every row there is."""
+        if self.crops is None:
+            return train, labels
+        own = len(labels) + np.flatnonzero(np.isin(self.crops, train))
+        return np.concatenate([train, own]), np.concatenate([labels, labels[self.crops]])
 
     def weights_of(self, rows: Codes) -> NDArray[np.float64] | None:
         """Return the weights of some rows; None for ones."""
@@ -147,6 +155,7 @@ def outcomes(
     theirs are fitted one by one.
     """
     kind = head_kind(head_type)
+    train, labels = table.fitted(train, labels)
     weights = table.weights_of(train)
     if weights is not None:
         train, weights = train[weights > 0], weights[weights > 0]

@@ -23,7 +23,7 @@ from PIL import Image
 from headstart.errors import DataError, ImageError
 from headstart.images.decode import DecodedImage, decode
 from headstart.images.discovery.refs import READ_FLAGS, state_of
-from headstart.images.resize import DRAFT_PRESETS, resize
+from headstart.images.resize import DRAFT_PRESETS, resize, resize_crop
 from headstart.images.samples import DEFAULT_RULES, DecodeRules
 from headstart.runtime import usable_cores
 from headstart.storage import bucket
@@ -111,8 +111,11 @@ def decode_resized(
     rules: DecodeRules = DEFAULT_RULES,
 ) -> DecodedImage:
     """Return an image as a square; raises what ``decode`` and ``resize`` do."""
-    draft_px = size_px if preset in DRAFT_PRESETS else None
-    shrink = partial(resize, size_px=size_px, preset=preset)
+    shrink, margin = partial(resize, size_px=size_px, preset=preset), 1
+    if rules.random_crop:
+        seed = hashlib.sha256(data if isinstance(data, bytes) else data.tobytes()).digest()
+        shrink, margin = partial(resize_crop, size_px=size_px, preset=preset, seed=seed, number=rules.random_crop), 2
+    draft_px = margin * size_px if preset in DRAFT_PRESETS else None
     return decode(data, name=name, shrink=shrink, draft_px=draft_px, rules=rules)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,6 +48,56 @@ def resize(
     if box is not None and preset in DRAFT_PRESETS:
         return _pillow_antialias(pixels, size_px, box)
     return RESIZE_PRESETS[preset](pixels, size_px)
+
+
+#: Share of the area of an image that a random crop has, and its aspect, width by height, relative to that of the image: the
+#: resize does not keep the aspect, so that a crop is as much narrower or wider to the network than its image. Narrower than
+#: those of Szegedy et al., "Going deeper with convolutions", CVPR 2015, section 6 (area from 0.08), where a network learns.
+CROP_AREA, CROP_ASPECT = (0.6, 1.0), (3 / 4, 4 / 3)
+
+#: Crops that are tried until one fits into the image, which two of five do; else the whole image is taken.
+CROP_ATTEMPTS = 10
+
+
+def resize_crop(
+    pixels: NDArray[np.uint8], size_px: int, preset: str, *, seed: bytes, number: int, box: Box | None = None
+) -> NDArray[np.uint8]:
+    """Return what :func:`resize` does for a :func:`random_crop` of an image, mirrored left to right where it says so."""
+    height, width = pixels.shape[:2]
+    left, upper, right, lower = box or (0.0, 0.0, width, height)
+    (x, y, crop_width, crop_height), flipped = random_crop(seed, number, int(right - left), int(lower - upper))
+    if box is None:
+        resized = resize(pixels[y : y + crop_height, x : x + crop_width], size_px, preset)
+    else:
+        inner = (left + x, upper + y, left + x + crop_width, upper + y + crop_height)
+        resized = resize(pixels, size_px, preset, inner)
+    return np.ascontiguousarray(resized[:, ::-1] if flipped else resized)
+
+
+def random_crop(seed: bytes, number: int, width: int, height: int) -> tuple[tuple[int, int, int, int], bool]:
+    """Return a random crop of an image, left, upper, width and height in pixels, and whether it is mirrored.
+
+    Area and logarithm of the aspect are uniform within :data:`CROP_AREA` and :data:`CROP_ASPECT`, and so is the place. All
+    depends on ``seed``, the digest of the image's bytes, the number of the crop and the size of the image alone: the random
+    numbers are digits of SHA-256.
+    """
+    flipped = False
+    for attempt in range(CROP_ATTEMPTS):
+        area, aspect, x, y, side = _uniforms(b"random-crop-1\0%s%d %d" % (seed, number, attempt))
+        flipped = side < 0.5 if attempt == 0 else flipped
+        share = CROP_AREA[0] + (CROP_AREA[1] - CROP_AREA[0]) * area
+        ratio = CROP_ASPECT[0] * (CROP_ASPECT[1] / CROP_ASPECT[0]) ** aspect
+        crop_width, crop_height = round(width * math.sqrt(share * ratio)), round(height * math.sqrt(share / ratio))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            place = int(x * (width - crop_width + 1)), int(y * (height - crop_height + 1))
+            return (*place, crop_width, crop_height), flipped
+    return (0, 0, width, height), flipped
+
+
+def _uniforms(text: bytes) -> list[float]:
+    """Return five numbers from 0 to below 1 that are the digits of a digest."""
+    digest = hashlib.sha256(text).digest()
+    return [int.from_bytes(digest[start : start + 6]) / 2**48 for start in range(0, 30, 6)]
 
 
 def keras_bilinear(pixels: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:

@@ -45,11 +45,12 @@ class DecodeRules:
     #: Sample values that become 0 and 255 in images of more than 8 bits; values outside are clipped. None for the
     #: limits of the image's type (:func:`type_limits`).
     intensity: tuple[float, float] | None = None
+    random_crop: int = 0  # number of the random crop that is taken (images/resize.py); 0 for the whole image
 
     @classmethod
     def of(cls, recipe: Recipe) -> DecodeRules:
         """Return the rules of a recipe."""
-        return cls(recipe.page, recipe.intensity)
+        return cls(recipe.page, recipe.intensity, recipe.random_crop)
 
 
 DEFAULT_RULES = DecodeRules()

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,11 @@ from headstart.cache.reader import open_cache
 from headstart.errors import DataError
 from headstart.evaluate.intervals import INTERVAL_METHOD, Units, influences
 from headstart.evaluate.joined_caches import recipes_of
+from headstart.evaluate.random_crops import check_single, open_crops
 from headstart.evaluate.significance import SELECTION_METHOD, TEST_METHOD, corrected, differences
 from headstart.evaluate.targets import encoded, target_named
 from headstart.exchange.prediction_table import fold_names
-from headstart.heads.catalogue import default_spec, head_kind, make_head
+from headstart.heads.catalogue import check_crops, default_spec, head_kind, make_head
 from headstart.heads.head_specs import fit_weighted, is_number, unweighted_notes
 from headstart.report.comparison import (
     MAJORITY,
@@ -59,6 +61,7 @@ def compare_heads(
     options: CompareOptions | None = None,
     *,
     among: Sequence[str | Location] = (),
+    crops: str | Path | None = None,
     backbone_ms: float | Sequence[float | None] | None = None,
     progress: Callable[[str], None] = lambda _: None,
     **overrides: Any,
@@ -78,6 +81,9 @@ def compare_heads(
         Other caches of the same images, e.g. of another input size: the cache is chosen like every other setting, for each
         head and anew inside of every fold. Compared on the images that lie in all of them, with the labels, splits and groups
         of the first.
+    crops : str or Path, optional
+        Folder of random crops of the images of a single cache (extract/run.py): those of the training images of
+        each fold are fitted on too, and never scored.
     backbone_ms : float or sequence of float, optional
         Milliseconds per image of the frozen backbone here (selection/costs.py), for the latency from pixels; of each cache
         where there are several.
@@ -102,6 +108,9 @@ def compare_heads(
         strata = target.stratify(caches[0].labels)
         class_index(options.positive, caches[0].class_names)  # refused before the work
         sources, not_in_all = match(caches, times, join=options.join)
+        if crops is not None:
+            check_single(among)
+            sources[0].crops = open_crops(crops, caches[0], stack)
         named = described(caches, join=options.join)
         bench, leaks, held_out = prepare(sources, options, strata, pool)
         results, left_out = [], {}
@@ -155,6 +164,8 @@ def compare_one(bench: Bench, name: str, named: Sequence[Candidate]) -> HeadResu
         return majority(bench)
     options = bench.options
     specs = [specs_of(bench, name, number) for number in range(len(bench.sources))]
+    if bench.sources[0].crops:
+        check_crops(specs[0][0])
 
     def tables(source: int) -> Tables:
         return bench.tables(source, specs[source])
@@ -216,7 +227,8 @@ def specs_of(bench: Bench, name: str, source: int) -> list[HeadSpec]:
 def fit_and_measure(bench: Bench, best: Trial, tables: TablesOf, search_seconds: float) -> tuple[Any, Cost]:
     """Return a head fitted on all rows of the folds, and what it costs, with the backbone of its cache."""
     spec, source = best.spec, bench.sources[best.source]
-    X, labels, weights = tables(best.source)[spec.features, spec.scaling].raw, bench.labels, bench.weights
+    table = tables(best.source)[spec.features, spec.scaling]
+    X, labels, weights = table.raw, table.fitted(np.empty(0, np.int64), bench.labels)[1], table.weights
     head = make_head(spec)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # said by the folds' fits already

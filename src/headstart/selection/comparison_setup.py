@@ -15,6 +15,7 @@ from headstart.evaluate.folds import Folds, inner_folds, make_folds
 from headstart.evaluate.intervals import CV_VARIANCE, estimates
 from headstart.evaluate.joined_caches import JoinedCache
 from headstart.evaluate.leakage import find_leaks, last_block, near_units
+from headstart.evaluate.random_crops import crops_of
 from headstart.evaluate.splits import (
     class_notes,
     connected_units,
@@ -314,5 +315,7 @@ def prepare(
         folds,
         pool,
     )
-    notes = [*division.notes, *weight_notes(bench.weights), *leaks]
+    own = sources[0].crops
+    crops = [crops_of(sources[0].cache, sources[0].rows[rows], own).note] if own else []
+    notes = [*division.notes, *weight_notes(bench.weights), *crops, *leaks]
     return bench, list(dict.fromkeys(notes)), division.description

@@ -143,7 +143,8 @@ def fit_some(
     with warnings.catch_warnings():
         # Few images end few solvers early; the whole fits have said what there is to say.
         warnings.simplefilter("ignore")
-        head = fit_weighted(make_head(spec), table.raw[train], labels[train], table.weights_of(train))
+        rows, all_labels = table.fitted(train, labels)
+        head = fit_weighted(make_head(spec), table.raw[rows], all_labels[rows], table.weights_of(rows))
         predicted = probabilities_of(head, table.raw[split.test], int(labels.max()) + 1).argmax(axis=1)
     return float((predicted == labels[split.test]).mean()), len(train) / len(np.unique(labels[train]))
 

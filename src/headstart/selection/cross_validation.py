@@ -223,8 +223,10 @@ class CrossValidation:
             tables, splits = self.tables(source), [self.folds.splits[fold] for fold in of_source]
             specs = [chosen[fold].spec for fold in of_source]
             matrices = {(spec.features, spec.scaling): tables[spec.features, spec.scaling].raw for spec in specs}
-            weights = tables[specs[0].features, specs[0].scaling].weights
-            shared = Fits(specs, matrices, labels, splits, self.n_classes, weights)
+            table = tables[specs[0].features, specs[0].scaling]
+            fitted = [table.fitted(split.train, labels) for split in splits]
+            rows, all_labels = [train for train, _ in fitted], fitted[0][1]
+            shared = Fits(specs, matrices, all_labels, splits, self.n_classes, table.weights, rows)
             in_threads = not head_kind(specs[0].type).keras
             parts, said = self.pool.map(fit_fold, shared, [(n,) for n in range(len(splits))], in_threads=in_threads)
             notes += said
@@ -277,14 +279,16 @@ class Fits:
     splits: Sequence[Fold]
     n_classes: int
     weights: NDArray[np.float64] | None  # of the rows in a fit; None for ones; shape (n_samples,)
+    fitted: Sequence[NDArray[np.int64]]  # rows to fit on in each fold: its training rows, and their crops
 
 
 def fit_fold(fits: Fits, fold: int) -> NDArray[np.float64]:
     """Return the probabilities of a fold's test rows."""
     spec, split = fits.specs[fold], fits.splits[fold]
     X = fits.matrices[spec.features, spec.scaling]
-    weights = None if fits.weights is None else fits.weights[split.train]
-    head = fit_weighted(make_head(spec), X[split.train], fits.labels[split.train], weights)
+    train = fits.fitted[fold]
+    weights = None if fits.weights is None else fits.weights[train]
+    head = fit_weighted(make_head(spec), X[train], fits.labels[train], weights)
     return probabilities_of(head, X[split.test], fits.n_classes)
 
 

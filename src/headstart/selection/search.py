@@ -11,8 +11,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.cache.reader import FeatureCache
 from headstart.evaluate.folds import make_folds
 from headstart.evaluate.joined_caches import AnyCache, JoinedCache
+from headstart.evaluate.random_crops import Crops, crops_of
 from headstart.heads.catalogue import HeadType, default_spec, head_kind
 from headstart.heads.grid_predictions import Table
 from headstart.heads.head_specs import by_cache, numbered
@@ -138,17 +140,39 @@ def read_features(cache: AnyCache, features: Sequence[str], rows: NDArray[np.int
     return design_matrix(cache.batches(rows, finite=True), features, n_samples=len(rows))
 
 
+def read_with_crops(
+    cache: AnyCache, features: Sequence[str], rows: NDArray[np.int64], crops: Crops | None
+) -> NDArray[np.float32]:
+    """Return what :func:`read_features` does, followed by a row for each crop of these images."""
+    own = read_features(cache, features, rows)
+    if crops is None:
+        return own
+    parts = zip(crops.caches, crops.rows, strict=True)
+    return np.concatenate([own, *(read_features(one, features, of_one) for one, of_one in parts if len(of_one))])
+
+
 def make_tables(
-    cache: AnyCache, specs: Sequence[HeadSpec], rows: NDArray[np.int64], weights: NDArray[np.float64] | None
+    cache: AnyCache,
+    specs: Sequence[HeadSpec],
+    rows: NDArray[np.int64],
+    weights: NDArray[np.float64] | None,
+    crops: Crops | None = None,
 ) -> dict[tuple[tuple[str, ...], str], Table]:
-    """Return the table of each choice of features and scaling; ``weights`` are those of the rows, None for ones."""
+    """Return the table of each choice of features and scaling; ``weights`` are those of the rows, None for ones.
+
+    ``crops`` are those of the images in these rows, which a fit takes too.
+    """
+    if crops is not None and weights is not None:
+        weights = crops.added(weights)
     matrices: dict[tuple[str, ...], NDArray[np.float32]] = {}
     tables = {}
     for spec in specs:
         if spec.features not in matrices:
-            matrices[spec.features] = read_features(cache, spec.features, rows)
+            matrices[spec.features] = read_with_crops(cache, spec.features, rows, crops)
         X = matrices[spec.features]
-        tables[spec.features, spec.scaling] = Table(X, spec.features, spec.scaling, spec.widths, weights)
+        tables[spec.features, spec.scaling] = Table(
+            X, spec.features, spec.scaling, spec.widths, weights, None if crops is None else crops.images
+        )
     return tables
 
 
@@ -173,6 +197,7 @@ def search_head(
     scaling: str | None = None,
     params: Mapping[str, Any] | None = None,
     others: Sequence[tuple[AnyCache, NDArray[np.int64]]] = (),
+    crops: Sequence[FeatureCache] = (),
     units: NDArray[np.intp] | None = None,
     strata: NDArray[np.int64] | None = None,
     n_splits: int = N_SPLITS,
@@ -195,6 +220,8 @@ def search_head(
     others : sequence of (FeatureCache, rows), optional
         Other caches, and their rows of the same images in the same order (evaluate/splits.py): input sizes, layers and
         whatever else differs between them are chosen too.
+    crops : sequence of FeatureCache
+        Caches of random crops (extract/run.py): those of the training images of a fold are fitted on too.
     units : ndarray of shape (n_images,), int, optional
         Rows of one unit stay together, beside those of the same bytes or group.
     strata : ndarray of shape (n_images,), int64, optional
@@ -221,7 +248,7 @@ def search_head(
         (source, source_rows, candidates(source, head_type, **given))
         for source, source_rows in [(cache, rows), *others]
     ]
-    limit = min(most_images(source, specs) for source, _, specs in sources)
+    limit = min(most_images(source, specs) for source, _, specs in sources) // (1 + len(crops))
     chosen, notes = sample(cache.labels, rows, limit, random_state)
     labels, sha256, groups = cache.labels[chosen], cache.sha256, cache.groups
     weights = None if cache.weights is None else cache.weights[chosen]
@@ -239,7 +266,8 @@ def search_head(
     seconds = 0.0
     with make_pool(engine, address, n_jobs) as pool:
         for number, (source, source_rows, specs) in enumerate(sources):
-            tables = make_tables(source, specs, source_rows[np.searchsorted(rows, chosen)], weights)
+            own = crops_of(cache, chosen, crops) if crops else None
+            tables = make_tables(source, specs, source_rows[np.searchsorted(rows, chosen)], weights, own)
             start = time.perf_counter()
             found = cross_validate(specs, tables, labels, folds.splits, pool=pool, criterion=criterion)
             seconds += time.perf_counter() - start

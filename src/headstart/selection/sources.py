@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from headstart.cache.reader import FeatureCache
 from headstart.errors import DataError
 from headstart.evaluate.joined_caches import AnyCache, join_caches, same_images
+from headstart.evaluate.random_crops import crops_of
 from headstart.heads.grid_predictions import Table
 from headstart.report.comparison import Candidate
 from headstart.selection.search import make_tables
@@ -33,13 +34,15 @@ class Source:
     cache: AnyCache
     rows: NDArray[np.int64]  # its row of each image that lies in all caches; shape (n_images,)
     backbone_ms: float | None = None  # milliseconds per image of its frozen backbone; None where they are not known
+    crops: Sequence[FeatureCache] = ()  # caches of random crops of its images, for fits
     #: Tables of the images of the folds, as far as they were read
     tables: dict[tuple[tuple[str, ...], str], Table] = field(default_factory=dict)
 
     def read(self, specs: Sequence[HeadSpec], images: NDArray[np.int64], weights: NDArray[np.float64] | None) -> None:
         """Read the tables of some settings that are not there yet; ``weights`` are those of the images, None for ones."""
         missing = [spec for spec in specs if (spec.features, spec.scaling) not in self.tables]
-        self.tables |= make_tables(self.cache, missing, self.rows[images], weights)
+        own = crops_of(self.cache, self.rows[images], self.crops) if self.crops else None
+        self.tables |= make_tables(self.cache, missing, self.rows[images], weights, own)
 
     def let_go(self) -> None:
         """Drop the large tables; they are read again when they are asked for."""

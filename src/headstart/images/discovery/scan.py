@@ -23,7 +23,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -310,3 +310,12 @@ def _add_object(entry: Entry, found: Walk, *, is_image: bool) -> None:
         found.images.append((entry.path, entry.size_bytes, entry.changed_ns, 0))
     else:
         found.ignored.append(entry.path)
+
+
+def training_images(images: ImageSet) -> ImageSet:
+    """Return the images of the split ``train`` and of none; raise DataError if there are none."""
+    splits = np.array([split in {None, "train"} for _, split, _ in images.refs.tags], np.bool_)
+    refs = images.refs.taken(np.flatnonzero(splits[images.refs.codes]))
+    if not len(refs):
+        raise DataError(f"{images.root} has no training images: all are of the splits validation and test.")
+    return replace(images, refs=refs, class_names=classes_of(refs))
