@@ -53,7 +53,7 @@ def ours(X: np.ndarray, y: np.ndarray, folds: list[Any], _n_jobs: int) -> dict[f
     specs = [default_spec("logistic", features=("flatten",), scaling="l2", params={"C": C}) for C in CS]
     tables = {(("flatten",), "l2"): Table(X, ("flatten",), "l2")}
     trials = cross_validate(specs, tables, y, [Fold(train, test) for train, test in folds], pool=LocalPool())
-    return {trial.spec.params["C"]: trial.accuracy for trial in trials}
+    return {trial.spec.params["C"]: trial.score for trial in trials}
 
 
 def grid_search(X: np.ndarray, y: np.ndarray, folds: list[Any], n_jobs: int) -> dict[float, float]:

@@ -108,7 +108,8 @@ def cache(spec: BackboneSpec, file: Path | None, data: Path) -> Path:
 @pytest.fixture(scope="module")
 def head(cache: Path, spec: BackboneSpec) -> Path:
     features = (spec.pooled_layers[-1], "avg", "gem" if spec.network else "max")  # some have negative features
-    return fit_head(cache, default_spec("logistic", features=features), output=cache.parent / "head").folder
+    certain = default_spec("logistic", features=features, params={"C": 100.0})  # random networks tell images less apart
+    return fit_head(cache, certain, output=cache.parent / "head").folder
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +190,8 @@ def test_predictions_are_those_of_the_cache(cache: Path, head: Path, data: Path,
     of_cache = dict(zip(scored.scored.paths, scored.scored.probabilities, strict=True))
     expected = np.array([of_cache[path.relative_to(data).as_posix()] for path in paths(data)])
     np.testing.assert_allclose(predicted, expected, atol=TOLERANCE)
-    assert predicted.argmax(axis=1).tolist() == [0] * 6 + [1] * 6  # they say something
+    assert predicted.argmax(axis=1).tolist() == [0] * 6 + [1] * 6
+    assert np.ptp(predicted[:, 0]) > 0.1  # else any model would agree
 
 
 def test_gem_refuses_negative_features(cache: Path) -> None:
@@ -238,7 +240,7 @@ def cluster() -> Iterator[None]:
     ray = pytest.importorskip("ray")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_worker_niceness", "0")  # else 15: beside tests in other processes they would wait for minutes
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
         yield
         ray.shutdown()
 

@@ -14,7 +14,7 @@ from headstart.backbones.precision import row_cosines
 from headstart.backbones.registry import build_backbone
 from headstart.errors import HeadstartError, WeightsError
 from headstart.runtime import import_keras
-from networks import as_onnx, drawn, scaled
+from networks import as_onnx, random_model, scaled
 
 pytestmark = pytest.mark.weights
 
@@ -30,8 +30,7 @@ def application(request: pytest.FixtureRequest) -> Application:
 @pytest.fixture(scope="module")
 def model(application: Application) -> Any:
     """Keras' own model with weights drawn at random."""
-    import_keras().utils.set_random_seed(0)
-    return drawn(application.model(SIZE))
+    return random_model(application, SIZE)
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,9 @@ from headstart.types import FeatureBatch, HeadSpec
 Search = Literal["none", "params", "features"]
 
 #: Features tried where none are named, beside a head's own, the fewest columns first: on photographs the last block's average
-#: is best, on textures (as solar cells) the fourth block joined to it is (benchmarks/results).
+#: is best, on textures (as solar cells) the fourth block joined to it is (benchmarks/results). For EfficientNet-Lite the last
+#: inner layer joined to ``avg`` is not tried: it doubles the time, and in nested cross-validation gained −0.004 to 0.006 on
+#: hymenoptera, at most 1.5 standard errors, and 0.008 ± 0.004 on flowers17 (Lite0, ridge; benchmarks/searched_features.py).
 SEARCHED_FEATURES = (("avg",), ("block4_conv3", "avg"))
 
 #: Values of a table at most, 400 MB: of flattened maps some 4,000 images are enough to choose by.

@@ -51,7 +51,7 @@ def test_a_layer_computes_what_keras_computes(kind: str) -> None:
     if kind in {"dense", "layer normalization"}:
         values = values.reshape(2, -1)
     inputs = keras.Input(values.shape[1:])
-    model = drawn(keras.Model(inputs, LAYERS[kind](keras.layers)(inputs)))
+    model = drawn(keras.Model(inputs, LAYERS[kind](keras.layers)(inputs)), values)
     expected = np.asarray(model(values, training=False))
     assert expected.std() > 0
     (found,) = as_onnx(model, images)
