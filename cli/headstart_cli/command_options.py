@@ -107,9 +107,7 @@ ChoiceMetric = Annotated[
 ]
 
 #: A folder of random crops.
-Crops = Annotated[
-    Path | None, Search(metavar="FOLDER", help="Fit on these random crops too (extract-features --augment).")
-]
+Crops = Annotated[Path | None, Search(metavar="FOLDER", help="Also fit on these crops (extract-features --augment).")]
 
 Engine = Annotated[Literal["local", "ray"], Resources(metavar="NAME", help="local, or ray: a Ray cluster.")]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from headstart.bundles.bundle import Bundle, check_target, save_bundle, short_digests
 from headstart.bundles.trusted_types import check_savable
-from headstart.cache.reader import FeatureCache, open_cache
+from headstart.cache.reader import open_cache
 from headstart.cache.shards import is_cache
 from headstart.errors import DataError
 from headstart.evaluate.joined_caches import AnyCache, JoinedCache, caches_of, recipes_of
@@ -28,18 +28,17 @@ from headstart.heads.catalogue import check_crops, default_spec, make_head
 from headstart.heads.head_specs import fit_with_checks, unweighted_notes
 from headstart.heads.out_of_core import Memory, ReadRows, fit_streamed, matrix_fits
 from headstart.scores import Criterion, Score, class_index, metric_named
+from headstart.selection.choice import choose_setting, on_caches
 from headstart.selection.search import (
     Search,
     SearchResult,
-    candidates,
     on_cache,
     read_features,
     read_with_crops,
-    search_head,
     what_to_search,
 )
 from headstart.storage.bucket import Location
-from headstart.types import SINGLE_LABEL, HeadSpec
+from headstart.types import ENSEMBLE, SINGLE_LABEL, HeadSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,23 +185,22 @@ def fit_head(
         else:
             sides = divide(train, validation, spec.random_state, strata)
         sides = _with_crops(sides, crops, stack)
-        if join:
+        if join and spec.type != ENSEMBLE:
             sides, others = sides.joined(others), []
         class_index(positive, sides.class_names)  # refused before the fit, not after it
         criterion = Criterion(metric, class_index(positive, train.class_names))
         try:
-            found = _choose(sides, others, spec, search, engine, address, criterion, strata)
+            found = choose_setting(sides, others, spec, search, engine, address, criterion, strata, join=join)
         except DataError as error:  # too few images for it
-            if others or engine != "local":
+            if others or engine != "local" or spec.type == ENSEMBLE:
                 raise
             found, sides = None, replace(sides, notes=(*sides.notes, f"No setting was searched: {error}"))
         if found is None:
             spec = on_cache(sides.train, spec)
             return _fit_on(sides, spec, predicted, output, max_memory, overwrite=overwrite, positive=positive)
-        if found.source:
-            sides = sides.within(others[found.source - 1])
+        sides = on_caches(sides, others, found.used or (found.source,))
         result = _fit_on(sides, found.spec, predicted, output, max_memory, overwrite=overwrite, positive=positive)
-        return replace(result, search=found, caches=tried)
+        return replace(result, search=found, caches=result.caches if found.used else tried)
 
 
 def _check_caches(
@@ -235,46 +233,6 @@ def _with_crops(sides: Sides, folder: str | Path | None, stack: ExitStack) -> Si
         return sides
     crops = crops_of(sides.train, sides.split.train, open_crops(folder, sides.train, stack))
     return replace(sides, crops=crops, notes=(*sides.notes, crops.note))
-
-
-def _choose(
-    sides: Sides,
-    others: Sequence[FeatureCache],
-    spec: HeadSpec,
-    search: Search,
-    engine: str,
-    address: str | None,
-    criterion: Criterion,
-    strata: NDArray[np.int64],
-) -> SearchResult | None:
-    """Return the result of the search; None if there is nothing to choose."""
-    train, rows = sides.train, sides.split.train
-    given: dict[str, Any] = {
-        "features": None if search == "features" else spec.features,
-        "scaling": spec.scaling,
-        "params": spec.params,
-        "random_state": spec.random_state,
-    }
-    if search == "none" or (not others and len(candidates(train, spec.type, **given)) == 1):
-        if engine != "local":
-            raise DataError(
-                f"`engine` is for searches, and there is nothing to choose (search: {search}).",
-                hint="Leave out `engine`, or enable a search.",
-            )
-        return None
-    in_others = [(other, sides.within(other).split.train) for other in others]
-    return search_head(
-        train,
-        spec.type,
-        rows,
-        others=in_others,
-        crops=() if sides.crops is None else sides.crops.caches,
-        strata=strata,
-        engine=engine,
-        address=address,
-        criterion=criterion,
-        **given,
-    )
 
 
 def _is_another_cache(validation: float | str | Path | None) -> bool:

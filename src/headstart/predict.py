@@ -214,8 +214,10 @@ def weights_of_each(recipes: Sequence[Recipe], weights: Weights | Sequence[Weigh
     """Return the weights of each recipe's backbone; raise ParameterError if it is not clear which those are."""
     if weights is None or isinstance(weights, str | Path):
         custom = [recipe.weights == "custom" for recipe in recipes]
-        if len(recipes) == 1 or weights in (None, "imagenet"):
-            return [weights] * len(recipes)
+        if len(recipes) == 1:
+            return [weights]
+        if weights in (None, "imagenet"):
+            return [None if own else weights for own in custom]
         if sum(custom) == 1:
             return [weights if own else None for own in custom]
         weights = [weights]

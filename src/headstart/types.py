@@ -86,6 +86,9 @@ class ImageRow:
 #: Name of the target of heads that predict one class per image (evaluate/targets.py).
 SINGLE_LABEL = "single-label"
 
+#: Name of the mean of several heads (heads/ensemble.py).
+ENSEMBLE = "ensemble"
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:

@@ -44,6 +44,15 @@ def test_json_is_all_that_is_printed(cli: Cli, cache: Path) -> None:
     assert len(found["heads"][0]["fold_accuracy"]) == 3
 
 
+def test_the_mean_of_the_best_heads_is_one_more_row(cli: Cli, cache: Path) -> None:
+    code, output, _ = cli("benchmark-heads", cache, "--heads", "ridge,knn", "--ensemble", "--no-latency", "--json")
+    assert code == 0
+    found = {head["name"]: head for head in json.loads(output)["heads"]}
+    assert set(found) == {"ridge", "knn", "ensemble"}
+    assert {member["type"] for member in found["ensemble"]["spec"]["params"]["members"]} <= {"ridge", "knn"}
+    assert len(found["ensemble"]["fold_settings"]) == 5
+
+
 def test_wrong_usage_is_refused_before_any_work(cli: Cli, cache: Path, tmp_path: Path) -> None:
     assert cli("benchmark-heads", cache, "-o", "r.xlsx")[0] == 2
     assert cli("benchmark-heads", cache, "--data", tmp_path)[0] == 2

@@ -15,6 +15,7 @@ from headstart.errors import HeadstartError
 from headstart.heads.catalogue import HEAD_TYPES, default_spec, make_head
 from headstart.heads.class_mean import ClassMeanHead
 from headstart.heads.dense import DenseHead
+from headstart.heads.ensemble import EnsembleHead
 from headstart.heads.linear import LinearSVM, LogisticHead
 from headstart.heads.neighbours import NeighboursHead
 from headstart.heads.ridge import RidgeHead
@@ -62,6 +63,7 @@ def unequal(estimator: object) -> dict[str, str]:
         NeighboursHead(),
         NeighboursHead(metric="euclidean", class_weight="balanced"),
         ClassMeanHead(),
+        EnsembleHead(members=({"type": "ridge"}, {"type": "logistic", "scaling": "l2"})),
         SqrtL2Scaler(),
         BlockScaler(),
         BlockScaler("standard"),

@@ -193,7 +193,8 @@ def test_images_are_predicted_as_their_caches(tmp_path: Path, monkeypatch: pytes
 def test_a_file_of_weights_is_that_of_the_backbone_that_needs_one() -> None:
     published, custom = replace(RECIPE, weights="imagenet"), RECIPE
     assert weights_of_each([published, custom], "my.h5") == [None, "my.h5"]
-    assert weights_of_each([published, published], "imagenet") == ["imagenet"] * 2
+    assert weights_of_each([published, custom], "imagenet") == ["imagenet", None]
+    assert weights_of_each([custom], "imagenet") == ["imagenet"]
     assert weights_of_each([custom, custom], ["a.h5", "b.h5"]) == ["a.h5", "b.h5"]
     with pytest.raises(ParameterError, match="2 backbones"):
         weights_of_each([custom, custom], "my.h5")

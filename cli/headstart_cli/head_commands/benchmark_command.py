@@ -14,6 +14,7 @@ import typer
 from rich.markup import escape
 
 from headstart.heads.catalogue import HEAD_TYPES
+from headstart.types import ENSEMBLE
 from headstart_cli.command_options import (
     FEATURES,
     SCALINGS,
@@ -79,6 +80,7 @@ def benchmark(
     ] = None,
     join: Annotated[bool, Search("--join", help="Also try the features of all caches side by side.")] = False,
     crops: Crops = None,
+    ensemble: Annotated[bool, Search("--ensemble", help="Also try the mean of the best heads.")] = False,
     near_duplicates: Annotated[
         bool, Search("--near-duplicates/--no-near-duplicates", help="Do not group images that look the same.")
     ] = True,
@@ -117,12 +119,13 @@ def benchmark(
     benchmark-heads features/vgg16.h5 features/lite2.h5 --join
     benchmark-heads features/data.h5 --engine ray --address auto
     """
-    if address and engine == "local":
-        raise typer.BadParameter("--address goes with --engine ray.")
-    if join and len(caches) == 1:
-        raise typer.BadParameter("--join goes with several caches of the same images.")
-    if data and not html:
-        raise typer.BadParameter("--data goes with --html.")
+    refused = {
+        "--address goes with --engine ray.": address and engine == "local",
+        "--join goes with several caches of the same images.": join and len(caches) == 1,
+        "--data goes with --html.": data and not html,
+    }
+    for reason in (reason for reason, holds in refused.items() if holds):
+        raise typer.BadParameter(reason)
     writer_of(output)
     from headstart.exchange.prediction_table import check_predictions_file, write_predictions
     from headstart.selection.compare import compare_heads
@@ -147,8 +150,8 @@ def benchmark(
         address=address,
         join=join,
     )
-    if heads:
-        options = replace(options, heads=words(heads) or ())
+    named = (words(heads) if heads else None) or options.heads
+    options = replace(options, heads=tuple(dict.fromkeys([*named, ENSEMBLE])) if ensemble else named)
     with err.status("Comparing heads …") as status:
 
         def say(name: str) -> None:

@@ -11,6 +11,7 @@ from rich.markup import escape
 from headstart.heads.catalogue import HEAD_TYPES, default_spec
 from headstart.heads.head_specs import read_config
 from headstart.texts import counted, did_you_mean
+from headstart.types import ENSEMBLE
 from headstart_cli.command_options import (
     FEATURES,
     FEATURES_HELP,
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
 def known_type(head_type: str | None) -> str | None:
     """Return a type of head; raise a usage error if it is neither in the catalogue nor an import path."""
-    if head_type is None or head_type in HEAD_TYPES or "." in head_type:
+    if head_type is None or head_type in (*HEAD_TYPES, ENSEMBLE) or "." in head_type:
         return head_type
     near = did_you_mean([head_type], HEAD_TYPES)
     raise typer.BadParameter(f"{head_type!r} is neither a head ({', '.join(HEAD_TYPES)}) nor an import path.{near}")
@@ -66,7 +67,7 @@ def fit(
         Head(
             "--type",
             metavar="NAME",
-            help=f"{', '.join(HEAD_TYPES)}, or the import path of a scikit-learn classifier. Default: logistic.",
+            help=f"{', '.join(HEAD_TYPES)}, {ENSEMBLE}, or the import path of a scikit-learn classifier. Default: logistic.",
             callback=known_type,
             autocompletion=HEADS,
             is_eager=True,
@@ -139,6 +140,7 @@ def fit(
     fit-head features/data.h5 --type rbf-svm --features block4_conv3,avg
     fit-head features/data-224.h5 features/data-300.h5   [dim](chooses the input size)[/]
     fit-head features/vgg16.h5 features/lite2.h5 --join   [dim](two backbones at once)[/]
+    fit-head features/vgg16.h5 features/lite2.h5 --type ensemble   [dim](their mean)[/]
     fit-head features/data.h5 --type sklearn.naive_bayes.GaussianNB
     """
     from headstart.exchange.prediction_table import check_predictions_file, write_predictions
@@ -209,6 +211,8 @@ def print_result(result: FitResult) -> None:
     spec = result.spec
     if result.joined:
         out.print(f"Side by side: {escape(', '.join(map(str, result.caches)))}")
+    elif spec.type == ENSEMBLE:
+        out.print(f"Cache: {escape(str(result.caches[0]))}")
     if result.search:
         print_search(result.search, () if result.joined else result.caches)
     out.print(
@@ -231,6 +235,9 @@ def print_search(search: SearchResult, caches: Sequence[Location]) -> None:
     from headstart.scores import metric_named
     from headstart.selection.cross_validation import best_trial
 
+    if search.spec.type == ENSEMBLE:
+        print_members(search)
+        return
     best = best_trial(search.trials)
     title = metric_named(best.metric).title
     if len(caches) > 1:
@@ -245,5 +252,18 @@ def print_search(search: SearchResult, caches: Sequence[Location]) -> None:
         f"Best of {len(search.trials)} settings in cross-validation ({escape(search.folds)}, {search.seconds:.1f} s): "
         f"{escape(words)}. Its {title} there, {best.score:.3f}, is optimistic; the score below is on other images."
     )
+    for note in search.notes:
+        err.print(f"[yellow]{said(note)}[/]")
+
+
+def print_members(search: SearchResult) -> None:
+    """Print the members of an ensemble, and how many settings they were chosen among."""
+    out.print(
+        f"Members, chosen among {len(search.trials)} settings in cross-validation ({escape(search.folds)}, "
+        f"{search.seconds:.1f} s):"
+    )
+    for member in search.spec.params["members"]:
+        words = ", ".join(f"{name} = {value}" for name, value in member["params"].items())
+        out.print(f"  {member['type']} on {escape(', '.join(member['features']))}: {escape(words)}")
     for note in search.notes:
         err.print(f"[yellow]{said(note)}[/]")

@@ -17,7 +17,7 @@ from headstart.heads.catalogue import check_spec
 from headstart.heads.head_specs import by_cache, is_count, is_number, is_path, is_scikit_learn
 from headstart.runtime import installed_versions
 from headstart.texts import reason_of
-from headstart.types import SINGLE_LABEL, HeadSpec, Recipe
+from headstart.types import ENSEMBLE, SINGLE_LABEL, HeadSpec, Recipe
 
 #: A row of them is 64 MiB; whatever a damaged file says, no more is allocated to see whether a head works.
 MAX_TRIAL_FEATURES = 2**24
@@ -51,7 +51,7 @@ def versions() -> dict[str, str]:
 
 FORMAT = "headstart-bundle"
 #: Raised by one when a program that knows the version before could not read what is written now; all older ones are read.
-#: 2: ``training.digests``. 3, only where there are some: ``joined_recipes``, and ``widths`` of the spec.
+#: 2: ``training.digests``. 3, only where there are some: ``joined_recipes`` and ``widths`` of the spec; or an ensemble.
 FORMAT_VERSION = 3
 
 METADATA, METRICS, HEAD, NETWORK, TRAINING, PREDICTIONS = (
@@ -90,7 +90,7 @@ class BundleMetadata:
         """Return the text of ``bundle.json``."""
         values = {
             "format": FORMAT,
-            "format_version": 3 if self.joined_recipes else 2,
+            "format_version": 3 if self.joined_recipes or self.spec.type == ENSEMBLE else 2,
             "spec": self.spec.to_dict(),
             **recipe_to_dict(self.recipe),
             "target": self.target,

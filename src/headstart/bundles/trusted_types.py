@@ -12,7 +12,7 @@ import numpy as np
 
 from headstart.bundles.metadata import HEAD, NETWORK, BundleMetadata
 from headstart.errors import BundleError
-from headstart.heads.catalogue import HEAD_TYPES, head_kind, make_head
+from headstart.heads.catalogue import ENSEMBLE_TYPE, HEAD_TYPES, head_kind, make_head
 from headstart.heads.head_specs import is_path, is_scikit_learn
 from headstart.types import HeadSpec
 
@@ -36,7 +36,7 @@ TRIAL = (60, 20, 3)
 
 def trusted_types() -> set[str]:
     """Return the types that a head may hold beside those of scikit-learn and NumPy that skops trusts."""
-    own = [path for kind in HEAD_TYPES.values() for path in (kind.estimator, *kind.saved_types)]
+    own = [path for kind in (*HEAD_TYPES.values(), ENSEMBLE_TYPE) for path in (kind.estimator, *kind.saved_types)]
     scalers = ("headstart.heads.transforms.SqrtL2Scaler", "headstart.heads.transforms.BlockScaler")
     return {*scalers, *own, *SCIKIT_LEARN_TYPES}
 
@@ -99,9 +99,18 @@ def load_skops(path: Path) -> Any:
         raise
     except Exception as error:  # zip, JSON and skops' own errors: all mean that the file is not what it should be
         raise BundleError(f"{path} cannot be loaded: {error}") from error
-    for _, step in getattr(head, "steps", ()):
-        complete(step)
+    for own in (head, *members_of(head)):
+        for _, step in getattr(own, "steps", ()):
+            complete(step)
     return head
+
+
+def members_of(head: Any) -> list[Any]:
+    """Return the heads of an ensemble, fitted or not; none of another head."""
+    classifier: Any = head.steps[-1][1] if hasattr(head, "steps") else None
+    if hasattr(classifier, "members_"):
+        return list(classifier.members_)
+    return list(classifier.make_members()) if hasattr(classifier, "make_members") else []
 
 
 def check_members(path: Path) -> None:
@@ -150,8 +159,11 @@ def check_form(folder: Path, head: Any, metadata: BundleMetadata) -> None:
         raise BundleError(f"{folder}: a dense head has a {NETWORK}, and no other head has one.")
 
 
-def form(head: Any) -> tuple[list[type], Any]:
-    """Return the types of a head's steps, and of the classifier in a calibrated one; the blocks of columns of its scaler."""
+def form(head: Any) -> tuple[list[type], Any, list[Any]]:
+    """Return the types of a head's steps, and of the classifier in a calibrated one; the blocks of columns of its scaler.
+
+    And the same of the members of an ensemble.
+    """
     steps = [step for _, step in head.steps]
     kinds = [type(step) for step in (*steps, getattr(steps[-1], "estimator", None))]
-    return kinds, getattr(steps[0], "widths", None)
+    return kinds, getattr(steps[0], "widths", None), [form(member) for member in members_of(head)]

@@ -19,6 +19,7 @@ from headstart.heads.head_specs import (
     FOLDS_OR_NONE,
     FRACTION,
     GAMMA,
+    MEMBERS,
     METRIC,
     NOT_NEGATIVE,
     POSITIVE,
@@ -37,7 +38,7 @@ from headstart.heads.head_specs import (
     is_path,
     make_by_path,
 )
-from headstart.types import HeadSpec
+from headstart.types import ENSEMBLE, HeadSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,6 +231,23 @@ HEAD_TYPES: dict[str, HeadType] = {
     ),
 }
 
+#: The mean of several heads. It is no entry of the catalogue, since its members are chosen (selection/ensemble_members.py).
+ENSEMBLE_TYPE = HeadType(
+    estimator="headstart.heads.ensemble.EnsembleHead",
+    scaling="none",
+    params={"members": Parameter((), MEMBERS, "The heads whose probabilities are averaged.")},
+    searched_by=("fit-head", "benchmark-heads"),
+    leaves_rows_out=True,  # some of its members do
+    matrix_copies=8,
+)
+
+#: Types of heads that an ensemble is made of: those whose settings are searched, and that skops saves as a whole.
+MEMBER_TYPES = tuple(
+    name
+    for name, kind in HEAD_TYPES.items()
+    if "benchmark-heads" in kind.searched_by and not kind.keras and not kind.baseline
+)
+
 #: A classifier that is named by its import path; its class defines the parameters.
 BY_PATH = HeadType(estimator="", searched_by=())
 
@@ -264,6 +282,8 @@ def head_kind(head_type: str, scaling: str | None = None) -> HeadType:
     """Return the entry of a head, by its name and the scaling of its features."""
     if is_path(head_type):
         return BY_PATH
+    if head_type == ENSEMBLE:
+        return ENSEMBLE_TYPE
     if head_type not in HEAD_TYPES:
         raise HeadstartError(
             f"There is no head {head_type!r}. Expected one of: {', '.join(HEAD_TYPES)}; or the import path of a scikit-learn "
@@ -279,6 +299,8 @@ def check_spec(spec: HeadSpec) -> None:
         check_path(spec.type, spec.params)
     else:
         check_values(spec.type, spec.params, head_kind(spec.type).params)
+    for member in spec.params.get("members", ()) if spec.type == ENSEMBLE else ():
+        member_spec(member)
     if spec.scaling not in SCALINGS:
         raise ParameterError(f"Unknown scaling {spec.scaling!r}. Expected one of: {', '.join(SCALINGS)}.")
     if spec.widths and not (len(spec.widths) > 1 and all(map(is_count, spec.widths))):
@@ -302,6 +324,25 @@ def check_crops(spec: HeadSpec) -> None:
             f"{spec.type} learns from rows that it leaves out of its fit (calibration, early stopping), and crops of one "
             "image would lie on both sides. Received: crops. Fit logistic, knn, or dense without cv and early_stopping."
         )
+
+
+def member_spec(member: Mapping[str, Any]) -> HeadSpec:
+    """Return the spec of a member of an ensemble; raise ParameterError if it cannot be one."""
+    if member["type"] not in MEMBER_TYPES:
+        raise ParameterError(
+            f"A {member['type']} head is no member of an ensemble. Expected one of: {', '.join(MEMBER_TYPES)}."
+        )
+    kind = HEAD_TYPES[member["type"]]
+    spec = HeadSpec(
+        type=member["type"],
+        features=tuple(member.get("features", kind.features)),
+        scaling=member.get("scaling", kind.scaling),
+        random_state=member.get("random_state", 0),
+        params=dict(member.get("params", {})),
+        widths=tuple(member.get("widths", ())),
+    )
+    check_spec(spec)
+    return spec
 
 
 def make_head(spec: HeadSpec) -> Any:
@@ -332,7 +373,7 @@ def make_classifier(head_type: str, params: Mapping[str, Any]) -> Any:
     """Return an unfitted classifier; only its own module is imported."""
     if is_path(head_type):
         return make_by_path(head_type, {k: v for k, v in params.items() if k != "random_state"}, params["random_state"])
-    estimator = imported(HEAD_TYPES[head_type].estimator)
+    estimator = imported(head_kind(head_type).estimator)
     given = {k: v for k, v in params.items() if k != "random_state" or k in estimator._get_param_names()}
     # What was a tuple is a list in JSON and TOML.
     return estimator(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})

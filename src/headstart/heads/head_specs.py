@@ -17,6 +17,7 @@ from typing import Any
 
 from headstart.errors import DataError, ParameterError
 from headstart.texts import did_you_mean
+from headstart.types import ENSEMBLE
 
 #: Activations of hidden layers, as Keras names them.
 ACTIVATIONS = ("relu", "gelu", "silu", "elu", "selu", "tanh")
@@ -60,6 +61,35 @@ def are_units(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str) and all(is_count(unit) for unit in value)
 
 
+def are_members(value: Any) -> bool:
+    """Return whether a value is a list of members of an ensemble, as far as their form goes."""
+    return isinstance(value, Sequence) and not isinstance(value, str) and all(map(is_member, value))
+
+
+def is_member(value: Any) -> bool:
+    """Return whether a value has the form of a member of an ensemble."""
+    if not isinstance(value, Mapping) or not isinstance(value.get("type"), str) or set(value) - set(MEMBER_KEYS):
+        return False
+    if not all(isinstance(value[name], kind) for name, kind in MEMBER_KEYS.items() if name in value):
+        return False
+    words = all(isinstance(name, str) for name in value.get("features", ()))
+    return words and all(
+        isinstance(part, Sequence) and len(part) == 2 and all(is_count(end, 0) for end in part) and part[0] < part[1]
+        for part in value.get("columns", ())
+    )
+
+
+#: Keys of a member of an ensemble, and what each must be.
+MEMBER_KEYS: dict[str, Any] = {
+    "type": str,
+    "features": (list, tuple),
+    "scaling": str,
+    "random_state": int,
+    "params": Mapping,
+    "widths": (list, tuple),
+    "columns": (list, tuple),
+}
+
 COUNT = Kind("a whole number, 1 or more", is_count)
 FOLDS = Kind("a whole number, 2 or more", lambda value: is_count(value, 2))
 FOLDS_OR_NONE = Kind(
@@ -73,6 +103,7 @@ FRACTION = Kind("a number above 0, 1 at most", lambda value: is_number(value) an
 METRIC = Kind(f"one of {', '.join(METRICS)}", lambda value: value in METRICS)
 SWITCH = Kind("true or false", lambda value: isinstance(value, bool))
 UNITS = Kind("whole numbers, 1 or more each; none for no hidden layer", are_units)
+MEMBERS = Kind("a list of tables with type, features, scaling, random_state, params, widths and columns", are_members)
 ACTIVATION = Kind(f"one of {', '.join(ACTIVATIONS)}", lambda value: value in ACTIVATIONS)
 SCHEDULE = Kind(f"one of {', '.join(SCHEDULES)}", lambda value: value in SCHEDULES)
 GAMMA = Kind("scale, auto, or a number above 0", lambda value: value in ("scale", "auto") or POSITIVE.accepts(value))
@@ -86,8 +117,9 @@ def check_values(head_type: str, values: Mapping[str, Any], parameters: Mapping[
     """Raise ParameterError if a head has no such parameter, or it cannot have such a value."""
     unknown = sorted(set(values) - set(parameters))
     if unknown:
+        article = "An" if head_type == ENSEMBLE else "A"
         raise ParameterError(
-            f"A {head_type} head takes no {', '.join(unknown)}. It takes: {', '.join(parameters)}."
+            f"{article} {head_type} head takes no {', '.join(unknown)}. It takes: {', '.join(parameters)}."
             f"{did_you_mean(unknown, parameters)}"
         )
     for name, value in values.items():

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from headstart.report.text_tables import interval_text
 from headstart.scores import ALPHA, Estimate, Metric, PositiveRates, Score
-from headstart.types import HeadSpec, Recipe
+from headstart.types import ENSEMBLE, HeadSpec, Recipe
 
 #: Name of the baseline that predicts the class frequencies.
 MAJORITY = "majority"
@@ -289,12 +289,14 @@ def fit_command(
     """Return what fits the recommended head; empty of one cache alone, and where there is nothing to fit.
 
     Where not all caches hold the ``same_images``, ``fit-head`` refuses to choose among them or to join them: it is given
-    the one that was chosen here, and there is no command for a join. ``scored`` is the split that is held out; empty for
-    none.
+    the one that was chosen here, and there is no command for a join or an ensemble. ``scored`` is the split that is held
+    out; empty for none.
     """
     single = [cache for cache in caches if cache.recipe is not None]
-    joined = bool(best.cache) and best.cache not in [cache.title for cache in single]
-    if not caches or best.spec is None or (joined and not same_images):
+    is_ensemble = best.name == ENSEMBLE
+    on_several = bool(best.cache) and best.cache not in [cache.title for cache in single]
+    joined = len(single) < len(caches) if is_ensemble else on_several
+    if not caches or best.spec is None or ((on_several or is_ensemble) and not same_images):
         return ""
     paths = [cache.path for cache in single if same_images or cache.title == best.cache]
     words = ["fit-head", *paths, *(["--join"] if joined else []), "--type", best.spec.type]

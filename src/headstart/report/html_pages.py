@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -227,8 +227,18 @@ def _best_of(comparison: Comparison) -> dict[str, float]:
 def _setting(spec: HeadSpec | None) -> str:
     if spec is None:
         return ""
-    params: list[Any] = [f"{name} = {value}" for name, value in spec.params.items()]
-    return ", ".join([" + ".join(spec.features), f"scaling {spec.scaling}", *params])
+    members = spec.params.get("members", ())
+    if members:
+        parts = (f"{one['type']} ({words_of(one['features'], one['scaling'], one['params'])})" for one in members)
+        return f"mean of {', '.join(parts)}"
+    return words_of(spec.features, spec.scaling, spec.params)
+
+
+def words_of(features: Sequence[str], scaling: str, params: Mapping[str, Any]) -> str:
+    """Return a setting in words."""
+    return ", ".join(
+        [" + ".join(features), f"scaling {scaling}", *(f"{name} = {value}" for name, value in params.items())]
+    )
 
 
 def image_link(root: str | None, path: str) -> str:

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import platform
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.bundles.bundle import Bundle
 from headstart.bundles.metadata import versions
 from headstart.cache.reader import open_cache
 from headstart.errors import DataError
 from headstart.evaluate.intervals import INTERVAL_METHOD, Units, influences
-from headstart.evaluate.joined_caches import recipes_of
 from headstart.evaluate.random_crops import check_single, open_crops
 from headstart.evaluate.significance import SELECTION_METHOD, TEST_METHOD, corrected, differences
 from headstart.evaluate.targets import encoded, target_named
 from headstart.exchange.prediction_table import fold_names
-from headstart.heads.catalogue import check_crops, default_spec, head_kind, make_head
-from headstart.heads.head_specs import fit_weighted, is_number, unweighted_notes
+from headstart.heads.catalogue import check_crops, default_spec, head_kind
+from headstart.heads.head_specs import is_number, unweighted_notes
 from headstart.report.comparison import (
     MAJORITY,
     Candidate,
@@ -39,21 +36,22 @@ from headstart.report.comparison import (
 from headstart.runtime import usable_cores
 from headstart.scores import Estimate, Metric, class_index, metric_named
 from headstart.selection.comparison_setup import Bench, CompareOptions, is_baseline, prepare
-from headstart.selection.costs import head_milliseconds, learning_curve, saved_bytes, watched_memory
+from headstart.selection.costs import fit_and_measure, learning_curve
 from headstart.selection.cross_validation import (
     CrossValidation,
     Tables,
-    TablesOf,
     Trial,
+    best_of_each,
     best_trial,
     make_pool,
     probabilities_of,
     search_notes,
 )
-from headstart.selection.search import candidates, on_cache, read_features
-from headstart.selection.sources import described, match
+from headstart.selection.ensemble_members import choose_members, ensemble_spec, predicted
+from headstart.selection.search import candidates, make_tables, on_cache, read_features
+from headstart.selection.sources import Source, described, match
 from headstart.storage.bucket import Location
-from headstart.types import HeadSpec
+from headstart.types import ENSEMBLE, HeadSpec
 
 
 def compare_heads(
@@ -113,13 +111,7 @@ def compare_heads(
             sources[0].crops = open_crops(crops, caches[0], stack)
         named = described(caches, join=options.join)
         bench, leaks, held_out = prepare(sources, options, strata, pool)
-        results, left_out = [], {}
-        for name in options.heads:
-            progress(name)
-            try:
-                results.append(compare_one(bench, name, named))
-            except DataError as error:  # e.g. a class with too few images for this head
-                left_out[name] = str(error)
+        results, left_out = compare_all(bench, named, progress)
         if not results:
             raise DataError(f"No head could be fitted. {next(iter(left_out.values()), '')}")
         results, expected = compared(bench, ranked(results, metric), metric)
@@ -158,10 +150,36 @@ def compare_heads(
         )
 
 
-def compare_one(bench: Bench, name: str, named: Sequence[Candidate]) -> HeadResult:
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """How one head did, and the settings that an ensemble may take: the best on each cache."""
+
+    result: HeadResult
+    in_folds: tuple[tuple[Trial, ...], ...] = ()  # inside of each fold
+    overall: tuple[Trial, ...] = ()  # on all images of the folds; empty where nothing was searched
+
+
+def compare_all(
+    bench: Bench, named: Sequence[Candidate], progress: Callable[[str], None]
+) -> tuple[list[HeadResult], dict[str, str]]:
+    """Return how all heads do, an ensemble of them last, and the reasons why some could not be fitted, by name."""
+    entries: list[Entry] = []
+    left_out: dict[str, str] = {}
+    for name in sorted(bench.options.heads, key=lambda name: name == ENSEMBLE):
+        progress(name)
+        try:
+            entries.append(
+                compare_ensemble(bench, entries, named) if name == ENSEMBLE else compare_one(bench, name, named)
+            )
+        except DataError as error:  # e.g. a class with too few images for this head
+            left_out[name] = str(error)
+    return [entry.result for entry in entries], left_out
+
+
+def compare_one(bench: Bench, name: str, named: Sequence[Candidate]) -> Entry:
     """Return how one head does: on the folds, on the held-out images, and what it costs."""
     if name == MAJORITY:
-        return majority(bench)
+        return Entry(majority(bench))
     options = bench.options
     specs = [specs_of(bench, name, number) for number in range(len(bench.sources))]
     if bench.sources[0].crops:
@@ -184,9 +202,10 @@ def compare_one(bench: Bench, name: str, named: Sequence[Candidate]) -> HeadResu
     several = sum(map(len, specs)) > 1
     trials, search_seconds = course.try_all(bench.folds.splits) if several else ([], 0.0)
     best = best_trial(trials) if several else Trial(specs[0][0], ())
-    head, cost = fit_and_measure(bench, best, tables, search_seconds)
-    held_out = held_out_probabilities(bench, best, head)
-    return HeadResult(
+    source, table = bench.sources[best.source], tables(best.source)[best.spec.features, best.spec.scaling]
+    head, cost = fit_and_measure(bench, best.spec, source, table, search_seconds)
+    held_out = held_out_probabilities(bench, best.spec, source, head)
+    result = HeadResult(
         name=name,
         baseline=is_baseline(name),
         spec=best.spec,
@@ -206,6 +225,61 @@ def compare_one(bench: Bench, name: str, named: Sequence[Candidate]) -> HeadResu
         ),
         cache=named[best.source].title if named else "",
     )
+    return Entry(result, found.candidates, best_of_each(trials) if several else ())
+
+
+def compare_ensemble(bench: Bench, entries: Sequence[Entry], named: Sequence[Candidate]) -> Entry:
+    """Return how the mean of several heads does; its members are chosen anew inside of each fold.
+
+    Raises DataError if fewer than two of the heads can be members.
+    """
+    if bench.sources[0].crops:
+        check_crops(default_spec(ENSEMBLE))
+    labels, splits = bench.labels, bench.folds.splits
+    sums, counts = np.zeros((len(labels), len(bench.class_names))), np.zeros((len(labels), 1))
+    accuracy, words = [], []
+    for fold, split in enumerate(splits):
+        trials = [trial for entry in entries if entry.in_folds for trial in entry.in_folds[fold]]
+        inner = bench.inner_folds(split.train).splits
+        members = choose_members(trials, bench.tables, labels, inner, bench.pool, bench.criterion)
+        found = predicted(members, bench.tables, labels, [split], len(bench.class_names), bench.pool)
+        mean = found[:, split.test].mean(axis=0)
+        sums[split.test] += mean
+        counts[split.test] += 1
+        accuracy.append(float((mean.argmax(axis=1) == labels[split.test]).mean()))
+        words.append(" + ".join(member_words(member, named) for member in members))
+    start = time.perf_counter()
+    trials = [trial for entry in entries for trial in entry.overall]
+    members = choose_members(trials, bench.tables, labels, splits, bench.pool, bench.criterion)
+    searched = sum(entry.result.cost.search_seconds for entry in entries if entry.overall)
+    search_seconds = searched + time.perf_counter() - start
+    spec, used = ensemble_spec(members, bench.caches, bench.options.random_state)
+    source = bench.source_of(used)
+    tables = make_tables(source.cache, [spec], source.rows[bench.rows], bench.weights)
+    head, cost = fit_and_measure(bench, spec, source, tables[spec.features, spec.scaling], search_seconds)
+    held_out = held_out_probabilities(bench, spec, source, head)
+    probabilities = sums / counts
+    result = HeadResult(
+        name=ENSEMBLE,
+        baseline=False,
+        spec=spec,
+        metrics=bench.metrics(probabilities),
+        positive=bench.positive_rates(probabilities),
+        fold_accuracy=tuple(accuracy),
+        probabilities=probabilities.astype(np.float32),
+        cost=cost,
+        fold_settings=tuple(words),
+        held_out=bench.held_out_score(held_out),
+        held_out_probabilities=held_out,
+        notes=(f"The mean of {' + '.join(member_words(member, named) for member in members)}.",),
+        cache=" + ".join(named[number].name for number in used) if named else "",
+    )
+    return Entry(result)
+
+
+def member_words(member: Trial, named: Sequence[Candidate]) -> str:
+    """Return a member of an ensemble in words."""
+    return f"{member.spec.type} on {named[member.source].name}" if named else member.spec.type
 
 
 def specs_of(bench: Bench, name: str, source: int) -> list[HeadSpec]:
@@ -224,31 +298,11 @@ def specs_of(bench: Bench, name: str, source: int) -> list[HeadSpec]:
     return [on_cache(bench.sources[source].cache, spec)]
 
 
-def fit_and_measure(bench: Bench, best: Trial, tables: TablesOf, search_seconds: float) -> tuple[Any, Cost]:
-    """Return a head fitted on all rows of the folds, and what it costs, with the backbone of its cache."""
-    spec, source = best.spec, bench.sources[best.source]
-    table = tables(best.source)[spec.features, spec.scaling]
-    X, labels, weights = table.raw, table.fitted(np.empty(0, np.int64), bench.labels)[1], table.weights
-    head = make_head(spec)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # said by the folds' fits already
-        with watched_memory() as peak:
-            start = time.perf_counter()
-            fit_weighted(head, X, labels, weights)
-            fit_seconds = time.perf_counter() - start
-    head_ms = head_milliseconds(head, X)
-    recipe, *others = recipes_of(source.cache)
-    bundle = Bundle(head, spec, recipe, bench.class_names, joined_recipes=tuple(others))
-    total_ms = None if source.backbone_ms is None else source.backbone_ms + head_ms
-    return head, Cost(fit_seconds, search_seconds, head_ms, total_ms, saved_bytes(bundle), peak.bytes)
-
-
-def held_out_probabilities(bench: Bench, best: Trial, head: Any) -> NDArray[np.float64] | None:
+def held_out_probabilities(bench: Bench, spec: HeadSpec, source: Source, head: Any) -> NDArray[np.float64] | None:
     """Return what a fitted head says of the given held-out images, shape (n_held_out, n_classes); None without any."""
     if not len(bench.held_out):
         return None
-    source = bench.sources[best.source]
-    X = read_features(source.cache, best.spec.features, source.rows[bench.held_out])
+    X = read_features(source.cache, spec.features, source.rows[bench.held_out])
     return probabilities_of(head, X, len(bench.class_names))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 
+from headstart.cache.reader import FeatureCache
 from headstart.errors import DataError
 from headstart.evaluate.folds import Folds, inner_folds, make_folds
 from headstart.evaluate.intervals import CV_VARIANCE, estimates
@@ -33,7 +34,7 @@ from headstart.report.comparison import MAJORITY
 from headstart.scores import Criterion, Estimate, PositiveRates, Score, class_index
 from headstart.selection.cross_validation import Pool, Tables
 from headstart.selection.search import N_SPLITS
-from headstart.selection.sources import Source
+from headstart.selection.sources import Source, side_by_side
 from headstart.types import SINGLE_LABEL, HeadSpec
 
 
@@ -240,6 +241,17 @@ class Bench:
             n_splits=N_SPLITS,
             random_state=self.options.random_state,
         )
+
+    @property
+    def caches(self) -> list[FeatureCache]:
+        """The caches, without the join of all."""
+        return [source.cache for source in self.sources if not isinstance(source.cache, JoinedCache)]
+
+    def source_of(self, numbers: Sequence[int]) -> Source:
+        """Return one of the caches, or several of them side by side, with the sum of the times of their backbones."""
+        if len(numbers) == 1:
+            return self.sources[numbers[0]]
+        return side_by_side([self.sources[number] for number in numbers])
 
     def positive_rates(self, probabilities: NDArray[np.float64]) -> PositiveRates | None:
         """Return how well out-of-fold predictions tell the positive class; None where none is named."""

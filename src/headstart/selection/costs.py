@@ -19,11 +19,15 @@ from scipy import stats
 
 from headstart.bundles.bundle import Bundle, save_bundle
 from headstart.evaluate.folds import Fold
+from headstart.evaluate.joined_caches import recipes_of
 from headstart.heads.catalogue import make_head
+from headstart.heads.grid_predictions import Table
 from headstart.heads.head_specs import fit_weighted
-from headstart.report.comparison import CurvePoint
+from headstart.report.comparison import Cost, CurvePoint
 from headstart.scores import Estimate
+from headstart.selection.comparison_setup import Bench
 from headstart.selection.cross_validation import CrossValidation, Tables, Trial, by_source, probabilities_of
+from headstart.selection.sources import Source
 from headstart.types import Backbone, HeadSpec
 
 #: Images predicted at a time when latency is measured, how often at most, and after how many seconds no other round begins.
@@ -72,6 +76,25 @@ def resident_bytes() -> int:
     import resource
 
     return int(MEMORY_FILE.read_text(encoding="ascii").split()[1]) * resource.getpagesize()
+
+
+def fit_and_measure(
+    bench: Bench, spec: HeadSpec, source: Source, table: Table, search_seconds: float
+) -> tuple[Any, Cost]:
+    """Return a head fitted on all rows of the folds, and what it costs, with the backbone of its cache."""
+    X, labels, weights = table.raw, table.fitted(np.empty(0, np.int64), bench.labels)[1], table.weights
+    head = make_head(spec)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # said by the folds' fits already
+        with watched_memory() as peak:
+            start = time.perf_counter()
+            fit_weighted(head, X, labels, weights)
+            fit_seconds = time.perf_counter() - start
+    head_ms = head_milliseconds(head, X)
+    recipe, *others = recipes_of(source.cache)
+    bundle = Bundle(head, spec, recipe, bench.class_names, joined_recipes=tuple(others))
+    total_ms = None if source.backbone_ms is None else source.backbone_ms + head_ms
+    return head, Cost(fit_seconds, search_seconds, head_ms, total_ms, saved_bytes(bundle), peak.bytes)
 
 
 def head_milliseconds(head: Any, X: NDArray[np.float32]) -> float:

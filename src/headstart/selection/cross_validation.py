@@ -162,6 +162,12 @@ def best_trial(trials: Sequence[Trial]) -> Trial:
     return max(trials, key=lambda trial: trial.gain)
 
 
+def best_of_each(trials: Sequence[Trial]) -> tuple[Trial, ...]:
+    """Return the best trial on each cache, in the order of the caches."""
+    sources = sorted({trial.source for trial in trials})
+    return tuple(best_trial([trial for trial in trials if trial.source == source]) for source in sources)
+
+
 def search_notes(trials: Sequence[Trial], best: Trial) -> list[str]:
     """Return what to say of a search: a setting at the edge of the grid, fits that did not end."""
     notes = []
@@ -192,6 +198,9 @@ class Nested:
     """How one type of head did on each fold."""
 
     chosen: tuple[Trial, ...]  # inside of each fold: the setting and its cache
+    candidates: tuple[
+        tuple[Trial, ...], ...
+    ]  # inside of each fold: the best setting on each cache, which were chosen among
     #: Probabilities of each image by the head that was not fitted on it; the mean over repeats; shape (n_samples,
     #: n_classes)
     probabilities: NDArray[np.float64]
@@ -216,9 +225,10 @@ class CrossValidation:
 
     def run(self) -> Nested:
         """Return how the head does on each fold."""
-        chosen, labels = self.choose(), self.labels
+        candidates, labels = self.candidates(), self.labels
+        chosen = [best_trial(of_fold) for of_fold in candidates]
         sums, counts = np.zeros((len(labels), self.n_classes)), np.zeros(len(labels))
-        accuracy, notes = np.zeros(len(chosen)), []
+        accuracy, said = np.zeros(len(chosen)), list[str]()
         for source, of_source in by_source(chosen).items():
             tables, splits = self.tables(source), [self.folds.splits[fold] for fold in of_source]
             specs = [chosen[fold].spec for fold in of_source]
@@ -228,25 +238,30 @@ class CrossValidation:
             rows, all_labels = [train for train, _ in fitted], fitted[0][1]
             shared = Fits(specs, matrices, all_labels, splits, self.n_classes, table.weights, rows)
             in_threads = not head_kind(specs[0].type).keras
-            parts, said = self.pool.map(fit_fold, shared, [(n,) for n in range(len(splits))], in_threads=in_threads)
-            notes += said
+            parts, warned = self.pool.map(fit_fold, shared, [(n,) for n in range(len(splits))], in_threads=in_threads)
+            said += warned
             for fold, split, probabilities in zip(of_source, splits, parts, strict=True):
                 sums[split.test] += probabilities
                 counts[split.test] += 1
                 accuracy[fold] = float((probabilities.argmax(axis=1) == labels[split.test]).mean())
-        return Nested(tuple(chosen), sums / counts[:, None], tuple(accuracy.tolist()), tuple(dict.fromkeys(notes)))
+        notes = tuple(dict.fromkeys(said))
+        return Nested(tuple(chosen), tuple(candidates), sums / counts[:, None], tuple(accuracy.tolist()), notes)
 
     def choose(self) -> list[Trial]:
         """Return the setting and the cache that each fold's training rows choose."""
+        return [best_trial(of_fold) for of_fold in self.candidates()]
+
+    def candidates(self) -> list[tuple[Trial, ...]]:
+        """Return, for each fold, the setting that its training rows choose on each cache."""
         only, *more = [spec for of_source in self.specs for spec in of_source]
         if not more:
-            return [Trial(only, ())] * len(self.folds.splits)
+            return [(Trial(only, ()),)] * len(self.folds.splits)
         parts = [self.inner(split.train).splits for split in self.folds.splits]
         trials, _ = self.try_all([fold for part in parts for fold in part])
         chosen, start = [], 0
         for part in parts:
             end = start + len(part)
-            chosen.append(best_trial([replace(trial, fold_scores=trial.fold_scores[start:end]) for trial in trials]))
+            chosen.append(best_of_each([replace(trial, fold_scores=trial.fold_scores[start:end]) for trial in trials]))
             start = end
         return chosen
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.cache.reader import FeatureCache
-from headstart.evaluate.folds import make_folds
+from headstart.evaluate.folds import Folds, make_folds
 from headstart.evaluate.joined_caches import AnyCache, JoinedCache
 from headstart.evaluate.random_crops import Crops, crops_of
 from headstart.heads.catalogue import HeadType, default_spec, head_kind
@@ -178,6 +178,28 @@ def make_tables(
     return tables
 
 
+def search_folds(
+    cache: AnyCache,
+    rows: NDArray[np.int64],
+    units: NDArray[np.intp] | None,
+    strata: NDArray[np.int64] | None,
+    n_splits: int,
+    random_state: int,
+) -> Folds:
+    """Return the folds of a search over some rows; ``units`` and ``strata`` are those of all rows of the cache."""
+    sha256, groups = cache.sha256, cache.groups
+    return make_folds(
+        cache.labels[rows],
+        n_splits=n_splits,
+        sha256=[sha256[row] for row in rows.tolist()],
+        groups=[groups[row] for row in rows.tolist()],
+        units=None if units is None else units[rows],
+        strata=None if strata is None else strata[rows],
+        random_state=random_state,
+        class_names=cache.class_names,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class SearchResult:
     """Result of a search."""
@@ -188,6 +210,7 @@ class SearchResult:
     seconds: float  # time without reading the features
     notes: tuple[str, ...] = ()
     source: int = 0  # number of the chosen cache, of several with the same images
+    used: tuple[int, ...] = ()  # of an ensemble, the numbers of the caches that its members need
 
 
 def search_head(
@@ -252,18 +275,9 @@ def search_head(
     ]
     limit = min(most_images(source, specs) for source, _, specs in sources) // (1 + len(crops))
     chosen, notes = sample(cache.labels, rows, limit, random_state)
-    labels, sha256, groups = cache.labels[chosen], cache.sha256, cache.groups
+    labels = cache.labels[chosen]
     weights = None if cache.weights is None else cache.weights[chosen]
-    folds = make_folds(
-        labels,
-        n_splits=n_splits,
-        sha256=[sha256[row] for row in chosen.tolist()],
-        groups=[groups[row] for row in chosen.tolist()],
-        units=None if units is None else units[chosen],
-        strata=None if strata is None else strata[chosen],
-        random_state=random_state,
-        class_names=cache.class_names,
-    )
+    folds = search_folds(cache, chosen, units, strata, n_splits, random_state)
     trials: list[Trial] = []
     seconds = 0.0
     with make_pool(engine, address, n_jobs) as pool:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from headstart.cache.reader import FeatureCache
 from headstart.errors import DataError
-from headstart.evaluate.joined_caches import AnyCache, join_caches, same_images
+from headstart.evaluate.joined_caches import AnyCache, caches_of, join_caches, same_images
 from headstart.evaluate.random_crops import crops_of
 from headstart.heads.grid_predictions import Table
 from headstart.report.comparison import Candidate
@@ -68,10 +68,16 @@ def match(
     rows = [common, *(same_images(first, common, other) for other in others)]
     sources = [Source(*parts) for parts in zip(caches, rows, backbone_ms, strict=True)]
     if join:
-        known = [value for value in backbone_ms if value is not None]
-        total_ms = sum(known) if len(known) == len(caches) else None
-        sources.append(Source(join_caches(caches, common), common, total_ms))
+        sources.append(side_by_side(sources))
     return sources, [left_out(cache, shared, len(caches)) for cache in caches if set(cache.sha256) - shared]
+
+
+def side_by_side(sources: Sequence[Source]) -> Source:
+    """Return several caches as one, whose backbones take the sum of their times."""
+    rows = sources[0].rows
+    known = [source.backbone_ms for source in sources if source.backbone_ms is not None]
+    caches = [cache for source in sources for cache in caches_of(source.cache)]
+    return Source(join_caches(caches, rows), rows, sum(known) if len(known) == len(sources) else None)
 
 
 def left_out(cache: FeatureCache, shared: set[str], n_caches: int) -> str:
