@@ -255,18 +255,19 @@ def _fit_on(
     rows, memory = _stored_rows(sides, spec), Memory(max_memory)
     streamed = not matrix_fits(spec.type, rows.shape, memory)
     features = None if streamed else read_with_crops(train, spec.features, split.train, sides.crops)
-    y, weights = sides.y_train, sides.weights
+    y, weights, groups = sides.y_train, sides.weights, None
     if sides.crops is not None:
         y, weights = sides.crops.added(y), None if weights is None else sides.crops.added(weights)
+        groups = sides.crops.added(np.arange(len(split.train)))
     head = make_head(spec)
     sides = replace(sides, notes=(*sides.notes, *unweighted_notes(head, spec.type, sides.weights)))
     start = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         if streamed:
-            fit_streamed(head, spec.type, rows, y, memory, weights)
+            fit_streamed(head, spec.type, rows, y, memory, weights, groups)
         else:
-            fit_with_checks(head, spec.type, features, y, weights)
+            fit_with_checks(head, spec.type, features, y, weights, groups)
     fit_seconds = time.perf_counter() - start
     bundle = Bundle(
         head=head,

@@ -27,8 +27,10 @@ from headstart.evaluation import evaluate_head
 from headstart.extract.options import ExtractOptions
 from headstart.extract.run import extract_crops, extract_features
 from headstart.fit import fit_head
-from headstart.heads.catalogue import HEAD_TYPES, check_crops, default_spec
+from headstart.heads.catalogue import check_crops, default_spec
 from headstart.heads.grid_predictions import Table, outcomes
+from headstart.heads.head_specs import fit_with_checks
+from headstart.heads.ridge import RidgeHead
 from headstart.images.load import decode_resized, load_image
 from headstart.images.resize import CROP_AREA, CROP_ASPECT, keras_bilinear, random_crop, resize_crop
 from headstart.images.samples import DecodeRules
@@ -261,16 +263,22 @@ def test_a_fit_takes_the_crops_of_its_training_images(
     np.testing.assert_array_equal(seen["y"], np.tile(seen["y"][:16], 3))
 
 
-def test_heads_that_leave_rows_out_are_refused(cache: Path) -> None:
-    for name, kind in HEAD_TYPES.items():
-        if kind.leaves_rows_out:
-            with pytest.raises(DataError, match=f"{name} learns from rows that it leaves out"):
-                fit_head(cache, default_spec(name), crops=crops_folder(cache))
-    check_crops(default_spec("dense"))
+@pytest.mark.parametrize("head_type", ["ridge", "nearest-class-mean", "linear-svm"])
+def test_a_head_that_leaves_rows_out_knows_which_are_crops_of_one_image(
+    cache: Path, head_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(fit, "fit_with_checks", lambda *args: seen.append(args) or fit_with_checks(*args))
+    fit_head(cache, default_spec(head_type), crops=crops_folder(cache))
+    np.testing.assert_array_equal(seen[0][-1], np.tile(np.arange(16), 3))
+    fit_head(cache, default_spec(head_type))
+    assert seen[1][-1] is None
+
+
+def test_a_calibration_that_knows_no_groups_is_refused(cache: Path) -> None:
     check_crops(default_spec("sklearn.naive_bayes.GaussianNB"))
-    for spec in (default_spec("dense", params={"cv": 3}), default_spec("sklearn.svm.LinearSVC")):
-        with pytest.raises(DataError, match="learns from rows that it leaves out"):
-            check_crops(spec)
+    with pytest.raises(DataError, match="on both sides of its calibration"):
+        fit_head(cache, default_spec("sklearn.svm.LinearSVC"), crops=crops_folder(cache))
 
 
 @pytest.mark.parametrize("head_type", ["logistic", "knn"])
@@ -292,6 +300,21 @@ def test_folds_are_fitted_on_the_crops_of_their_training_images_alone(head_type:
     expected = predicted(X, own, everything, weights=weights)
     np.testing.assert_allclose(predicted(X, train, labels, weights=weights, crops=images), expected, atol=1e-6)
     assert np.abs(np.array(predicted(X, train, labels)) - expected).max() > 1e-3
+
+
+def test_folds_of_a_search_know_which_are_crops_of_one_image() -> None:
+    rng = np.random.default_rng(0)
+    labels, images = np.arange(20) % 2, np.repeat(np.arange(20), 2)
+    base = rng.normal(size=(20, 6)) + np.eye(6)[labels]
+    X = np.concatenate([base, base[images] + 0.1 * rng.normal(size=(40, 6))]).astype(np.float32)
+    train, groups = np.arange(12), np.concatenate([np.arange(20), images])
+    table = Table(X, ("avg",), "none", crops=images)
+    (found,) = outcomes("ridge", table, labels, train, np.arange(12, 20), [{}], 0, probabilities=True)
+    own = np.isin(groups, train)
+    head = RidgeHead().fit(X[own], groups[own] % 2, groups=groups[own])
+    np.testing.assert_allclose(found.probabilities_of(2), head.predict_proba(X[12:20]), rtol=1e-4)
+    alone = RidgeHead().fit(X[own], groups[own] % 2).predict_proba(X[12:20])
+    assert np.abs(alone - found.probabilities_of(2)).max() > 1e-3
 
 
 def test_the_command_line_makes_and_takes_crops(
@@ -330,8 +353,7 @@ def test_a_search_and_a_comparison_use_crops_and_never_score_them(cache: Path) -
         learning_curve=True,
         near_duplicates=False,
     )
-    assert [head.name for head in compared.heads] == ["logistic", "majority"]
-    assert "ridge learns from rows that it leaves out" in compared.left_out["ridge"]
+    assert {head.name for head in compared.heads} == {"logistic", "ridge", "majority"}
     assert (len(compared.y_true), len(compared.heads[0].probabilities), len(compared.held_out_paths)) == (16, 16, 6)
     assert any("32 random crops of 16 training images" in sentence for sentence in compared.leaks)
     with open_cache(cache) as images:

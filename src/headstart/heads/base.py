@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
@@ -82,19 +83,25 @@ def encode(y: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
     return classes, indices.astype(np.int64)
 
 
-def weighted_rows(X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, NDArray[np.float64] | None]:
-    """Return rows, labels and weights, float64, without the rows of weight 0, which no head is fitted on.
+def weighted_rows(
+    X: Any, y: Any, sample_weight: Any, groups: Any = None
+) -> tuple[Any, Any, NDArray[np.float64] | None, NDArray[np.int64] | None]:
+    """Return rows, labels, weights, float64, and groups without the rows of weight 0, which no head is fitted on.
 
-    None for no weights. Raises ValueError if a weight is negative or not finite, or there is not one for each row, and
-    DataError if all are 0.
+    Groups are numbered anew. None for no weights or no groups. Raises ValueError if a weight is negative or not finite, or
+    there is not one for each row, and DataError if all are 0.
     """
+    if groups is not None:
+        groups = np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64)
     if sample_weight is None:
-        return X, y, None
+        return X, y, None, groups
     weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     used = weights > 0
     if not used.any():
         raise DataError("A classifier needs rows of at least two classes. Received: only rows of weight 0.")
-    return (X, y, weights) if used.all() else (X[used], y[used], weights[used])
+    if used.all():
+        return X, y, weights, groups
+    return X[used], y[used], weights[used], None if groups is None else groups[used]
 
 
 def row_weights(class_weight: Any, y: Any, sample_weight: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
@@ -115,8 +122,42 @@ def row_weights(class_weight: Any, y: Any, sample_weight: NDArray[np.float64] | 
     return weighted
 
 
-def hold_out(codes: NDArray[np.int64], fraction: float, *, seed: int, least: int = 0) -> NDArray[np.int64]:
-    """Return rows to hold out, ascending: a fraction of each class, ``least`` at least, but never all of a class."""
+def stratified_folds(
+    codes: NDArray[np.int64], n_folds: int, *, seed: Any, groups: NDArray[np.int64] | None = None
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Return rows to fit on and rows left out of each fold, with all classes in their shares as far as groups allow.
+
+    Rows of one group are in one fold. There are fewer folds where a class has fewer rows, or groups; none if it has one.
+    """
+    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+    n_folds = min(n_folds, int(groups_per_class(codes, groups).min()))
+    if n_folds < 2:
+        return []
+    return list(kind(n_folds, shuffle=True, random_state=seed).split(codes, codes, groups))
+
+
+def groups_per_class(codes: NDArray[np.int64], groups: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    """Return the number of groups, without any of rows, of each class, shape (n_classes,)."""
+    n_classes = int(codes.max()) + 1
+    return np.bincount(codes if groups is None else np.unique(groups * n_classes + codes) % n_classes)
+
+
+def hold_out(
+    codes: NDArray[np.int64],
+    fraction: float,
+    *,
+    seed: int,
+    least: int = 0,
+    groups: NDArray[np.int64] | None = None,
+) -> NDArray[np.int64]:
+    """Return rows to hold out, ascending: a fraction of each class, ``least`` at least, but never all of a class.
+
+    With ``groups``, that many of the groups, by the class of their first row, with all rows of them.
+    """
+    if groups is not None:
+        names, first = np.unique(groups, return_index=True)
+        held_out = names[hold_out(codes[first], fraction, seed=seed, least=least)]
+        return np.flatnonzero(np.isin(groups, held_out))
     order = np.random.default_rng(seed).permutation(len(codes))
     by_class = [order[codes[order] == code] for code in np.unique(codes)]
     return np.sort(

@@ -76,8 +76,6 @@ class HeadType:
     matrix_copies: int = 4
     #: Up to this many rows or columns, whichever are fewer, a fit decomposes a square float64 matrix of that size
     max_square: int = 0
-    #: Whether a fit learns from the scores of rows that it leaves out
-    leaves_rows_out: bool = False
     saved_types: tuple[str, ...] = ()  # import paths of other classes of this package in a fitted estimator
 
 
@@ -165,7 +163,6 @@ HEAD_TYPES: dict[str, HeadType] = {
     ),
     "linear-svm": HeadType(
         estimator="headstart.heads.svm.LinearSVMHead",
-        leaves_rows_out=True,
         params={
             "C": Parameter(1.0, POSITIVE, INVERSE_PENALTY),
             "class_weight": CLASS_WEIGHTS,
@@ -182,7 +179,6 @@ HEAD_TYPES: dict[str, HeadType] = {
     ),
     "rbf-svm": HeadType(
         estimator="headstart.heads.svm.RBFSVMHead",
-        leaves_rows_out=True,
         params={
             "C": Parameter(10.0, POSITIVE, INVERSE_PENALTY),
             "gamma": Parameter("scale", GAMMA, "Kernel coefficient, as in sklearn.svm.SVC."),
@@ -198,7 +194,6 @@ HEAD_TYPES: dict[str, HeadType] = {
     ),
     "ridge": HeadType(
         estimator="headstart.heads.ridge.RidgeHead",
-        leaves_rows_out=True,
         params={
             "alpha": Parameter(1.0, POSITIVE, "Strength of the L2 penalty."),
             "class_weight": CLASS_WEIGHTS,
@@ -222,7 +217,6 @@ HEAD_TYPES: dict[str, HeadType] = {
     ),
     "nearest-class-mean": HeadType(
         estimator="headstart.heads.class_mean.ClassMeanHead",
-        leaves_rows_out=True,
         params={
             "shrinkage": Parameter(0.5, FRACTION, "Weight of the mean variance in that of each feature; 1: Euclidean.")
         },
@@ -237,7 +231,6 @@ ENSEMBLE_TYPE = HeadType(
     scaling="none",
     params={"members": Parameter((), MEMBERS, "The heads whose probabilities are averaged.")},
     searched_by=("fit-head", "benchmark-heads"),
-    leaves_rows_out=True,  # some of its members do
     matrix_copies=8,
 )
 
@@ -312,17 +305,21 @@ def check_spec(spec: HeadSpec) -> None:
 
 
 def check_crops(spec: HeadSpec) -> None:
-    """Raise DataError if a head learns from rows that it leaves out, among which crops of one image are no strangers."""
-    params = {} if is_path(spec.type) else full_params(spec.type, spec.features, spec.scaling, spec.params)
-    leaves_out = head_kind(spec.type).leaves_rows_out or params.get("cv") or params.get("early_stopping")
-    if is_path(spec.type):
-        from sklearn.calibration import CalibratedClassifierCV
-
-        leaves_out = isinstance(make_classifier(spec.type, {**spec.params, "random_state": 0}), CalibratedClassifierCV)
-    if leaves_out:
+    """Raise DataError if a head is calibrated in folds of rows, on both sides of which crops of an image would lie."""
+    if spec.type == ENSEMBLE:
         raise DataError(
-            f"{spec.type} learns from rows that it leaves out of its fit (calibration, early stopping), and crops of one "
-            "image would lie on both sides. Received: crops. Fit logistic, knn, or dense without cv and early_stopping."
+            "The members of an ensemble are chosen on images alone. Received: crops. Fit a head of one type."
+        )
+    if not is_path(spec.type):
+        return  # the heads of the catalogue know groups of rows
+    from sklearn.calibration import CalibratedClassifierCV
+
+    if isinstance(
+        make_classifier(spec.type, {**spec.params, "random_state": spec.random_state}), CalibratedClassifierCV
+    ):
+        raise DataError(
+            f"{spec.type} has no probabilities of its own, and crops of one image would lie on both sides of its "
+            "calibration. Received: crops. Fit linear-svm, rbf-svm or another head of the catalogue."
         )
 
 

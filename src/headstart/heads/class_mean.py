@@ -14,6 +14,9 @@ from headstart.heads.base import Head, Layer, encode, fit_temperature, softmax_l
 from headstart.heads.fitting.row_space import blocks
 from headstart.heads.out_of_core import dense
 
+#: Share of the weight of a class that may be rounding.
+ROUNDING = 1e-12
+
 
 class ClassMeanHead(Head):
     """The nearest class mean, each feature measured in its own spread, with probabilities.
@@ -41,13 +44,14 @@ class ClassMeanHead(Head):
     def __init__(self, shrinkage: float = 0.5) -> None:
         self.shrinkage = shrinkage
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> ClassMeanHead:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> ClassMeanHead:
         """Fit on rows of features, an array or CSR matrix of shape (n_samples, n_features), with labels and weights.
 
-        A row of weight n counts as n rows in mean and variance.
+        A row of weight n counts as n rows in mean and variance. Rows of one group (of ``groups``, shape (n_samples,)) and
+        class, as crops of an image, are left out together.
         """
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=(np.float64, np.float32))
-        X, y, given = weighted_rows(X, y, sample_weight)
+        X, y, given, groups = weighted_rows(X, y, sample_weight, groups)
         self.classes_, labels = encode(y)
         weights = np.ones(len(labels)) if given is None else given
         totals = np.bincount(labels, weights).astype(np.float64)
@@ -59,7 +63,7 @@ class ClassMeanHead(Head):
         for rows in blocks(*X.shape):
             squares += weights[rows] @ (_wide(X[rows]) - self.means_[labels[rows]]) ** 2
         self.variances_ = self._shrink(squares[None], totals.sum() - len(totals))[0]
-        self.temperature_ = self._choose_temperature(X, labels, totals, squares, weights)
+        self.temperature_ = self._choose_temperature(X, labels, totals, squares, weights, groups)
         return self
 
     def _shrink(self, squares: NDArray[np.float64], freedom: Any) -> NDArray[np.float64]:
@@ -81,23 +85,27 @@ class ClassMeanHead(Head):
         totals: NDArray[np.float64],
         squares: NDArray[np.float64],
         weights: NDArray[np.float64],
+        groups: NDArray[np.int64] | None,
     ) -> float:
-        """Return the temperature by the scores of left-out rows; a row that is all its class cannot be left out.
+        """Return the temperature by the scores of left-out rows; a row, or group, that is all its class cannot be left out.
 
-        Of a row of weight n, one of n rows is left out.
+        Of a row of weight n, one of n rows is left out; of a group all.
         """
-        left_out = np.minimum(weights, 1.0)
-        useful = np.flatnonzero(totals[labels] > left_out)
-        if not len(useful):
+        if groups is None:
+            own, left_out = np.arange(len(labels)), np.minimum(weights, 1.0)
+        else:
+            own, left_out = np.unique(groups * len(totals) + labels, return_inverse=True)[1], weights
+        useful = totals[labels] * (1 - ROUNDING) > np.bincount(own, left_out)[own]
+        if not useful.any():
             warnings.warn("Each class has one image: the probabilities are not calibrated.", stacklevel=3)
             return 1.0
-        scores = np.concatenate(
-            [
-                self._left_out(_wide(X[rows]), labels[rows], totals, squares, left_out[rows])
-                for rows in (useful[part] for part in blocks(len(useful), X.shape[1]))
-            ]
-        )
-        return fit_temperature(scores, labels[useful], weights[useful], weights[useful])
+        order = np.flatnonzero(useful)[np.argsort(own[useful], kind="stable")]
+        starts = np.flatnonzero(np.diff(own[order], prepend=-1))
+        ends, scores = np.append(starts, len(order)), []
+        for part in blocks(len(starts), X.shape[1] * -(-len(order) // len(starts))):
+            rows = order[ends[part.start] : ends[min(part.stop, len(starts))]]
+            scores.append(self._left_out(_wide(X[rows]), labels[rows], totals, squares, left_out[rows], own[rows]))
+        return fit_temperature(np.concatenate(scores), labels[order], weights[order], weights[order])
 
     def _left_out(
         self,
@@ -106,15 +114,24 @@ class ClassMeanHead(Head):
         totals: NDArray[np.float64],
         squares: NDArray[np.float64],
         left_out: NDArray[np.float64],
+        own: NDArray[np.int64],
     ) -> NDArray[np.float64]:
-        """Return the scores of rows by means and variances without each of them, or some of its weight, ``left_out``."""
-        share = totals[labels] / (totals[labels] - left_out)
+        """Return the scores of rows by means and variances without ``left_out`` of the weight of each row of its set.
+
+        ``own`` numbers the sets of rows that are left out together, all of one class, one behind the other.
+        """
+        starts = np.flatnonzero(np.diff(own, prepend=-1))
+        sizes = np.diff(np.append(starts, len(own)))
         deviations = X - self.means_[labels]
-        without = np.maximum(squares - (left_out * share)[:, None] * deviations**2, 0.0)
-        variances = self._shrink(without, (totals.sum() - len(totals) - left_out)[:, None])
+        weight, first, second = (
+            np.add.reduceat(values, starts).repeat(sizes, axis=0)
+            for values in (left_out, left_out[:, None] * deviations, left_out[:, None] * deviations**2)
+        )
+        rest = (totals[labels] - weight)[:, None]
+        without = np.maximum(squares - second - first**2 / rest, 0.0)
+        variances = self._shrink(without, (totals.sum() - len(totals) - weight)[:, None])
         scores = _distances(X, self.means_, variances)
-        own = ((share[:, None] * deviations) ** 2 / variances).sum(axis=1)
-        scores[np.arange(len(X)), labels] = own
+        scores[np.arange(len(X)), labels] = ((deviations + first / rest) ** 2 / variances).sum(axis=1)
         return -0.5 * scores
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:

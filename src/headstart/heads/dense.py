@@ -11,12 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import StratifiedKFold
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from headstart.errors import DataError, ParameterError
-from headstart.heads.base import Head, Layer, encode, fit_temperature, hold_out, row_weights, weighted_rows
+from headstart.heads.base import (
+    Head,
+    Layer,
+    encode,
+    fit_temperature,
+    hold_out,
+    row_weights,
+    stratified_folds,
+    weighted_rows,
+)
 from headstart.heads.catalogue import HEAD_TYPES
 from headstart.heads.fitting.dense_training import (
     Descent,
@@ -116,33 +124,42 @@ class DenseHead(Head):
         self.class_weight = class_weight
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any, X_val: Any = None, y_val: Any = None, sample_weight: Any = None) -> DenseHead:
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight: Any = None,
+        groups: Any = None,
+    ) -> DenseHead:
         """Train on rows of features, shape (n_samples, n_features), computed in float32, with their labels and weights.
 
         ``X_val`` and ``y_val`` are Keras' ``validation_data``: rows that are not trained on, whose loss and accuracy after
-        each epoch are in ``history_``, and by which ``early_stopping`` goes. Scale them as ``X``.
+        each epoch are in ``history_``, and by which ``early_stopping`` goes. Scale them as ``X``. Rows of one group (of
+        ``groups``, shape (n_samples,)), as crops of an image, are held out together.
 
         Raises DataError if there are fewer than two classes, or too few rows to hold some out; ParameterError if a
         parameter cannot have its value, the columns cannot be divided into so many views, or the weights have left the
         range of float32.
         """
         X, y = validate_data(self, X, y, dtype=np.float32)
-        X, y, counts = weighted_rows(X, y, sample_weight)
+        X, y, counts, groups = weighted_rows(X, y, sample_weight, groups)
         codes, seed = self._start(X.shape[1], y)
         if X_val is not None and y_val is not None:
             train, watched = np.arange(len(X)), self._given(X_val, y_val)
         else:
-            train, held_out = self._divide(codes, seed)
+            train, held_out = self._divide(codes, seed, groups)
             watched = [(X[held_out], codes[held_out])] if len(held_out) else []
         weights = row_weights(self.class_weight, y, counts).astype(np.float32)
         data = (as_views(X, self.views), codes.astype(np.int32).repeat(self.views), weights.repeat(self.views))
         run_epoch = compile_epoch(self.network_, self._descent(len(train)), data)
         self._finish(run_epoch, train, watched, seed, float(weights.mean()))
         if self.cv:
-            self._temper(X, y, codes, weights, counts, seed)
+            self._temper(X, y, codes, weights, counts, groups, seed)
         return self
 
-    def fit_rows(self, rows: Rows, y: Any, sample_weight: Any = None) -> DenseHead:
+    def fit_rows(self, rows: Rows, y: Any, sample_weight: Any = None, groups: Any = None) -> DenseHead:
         """Train as :meth:`fit` does, on scaled rows that are taken a batch at a time, in another random order in each epoch.
 
         Raises ParameterError too if a temperature is asked for, which takes rows in memory.
@@ -154,7 +171,7 @@ class DenseHead(Head):
             )
         self.n_features_in_ = rows.shape[1]
         codes, seed = self._start(rows.shape[1], y)
-        train, held_out = self._divide(codes, seed)
+        train, held_out = self._divide(codes, seed, groups)
         weights = row_weights(self.class_weight, y, sample_weight).astype(np.float32)
 
         def take(numbers: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -204,11 +221,13 @@ class DenseHead(Head):
         self.network_ = self._network(n_features, seed)
         return codes, seed
 
-    def _divide(self, codes: NDArray[np.intp], seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    def _divide(
+        self, codes: NDArray[np.intp], seed: int, groups: NDArray[np.int64] | None
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Return the rows to train on, and those that early stopping holds out."""
         if not self.early_stopping:
             return np.arange(len(codes)), np.arange(0)
-        held_out = hold_out(codes, self.validation_fraction, seed=seed)
+        held_out = hold_out(codes, self.validation_fraction, seed=seed, groups=groups)
         if not len(held_out):
             raise DataError(
                 f"early_stopping needs rows to hold out. Received: {len(codes)} rows and "
@@ -241,16 +260,17 @@ class DenseHead(Head):
         codes: NDArray[np.intp],
         weights: NDArray[np.float32],
         counts: NDArray[np.float64] | None,
+        groups: NDArray[np.int64] | None,
         seed: int,
     ) -> None:
         """Divide the scores by the temperature that heads without a fold each have on it (Guo et al., ICML 2017)."""
-        n_folds = min(self.cv, int(np.bincount(codes).min()))
-        if n_folds < 2:
+        folds = stratified_folds(codes, self.cv, seed=seed, groups=groups)
+        if not folds:
             raise DataError(
                 f"A temperature needs at least two rows of each class. Received: 1 of one of them, cv={self.cv}. Set cv=0."
             )
         scores = np.empty((len(X), self.views, len(self.classes_)))
-        for train, test in StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(X, codes):
+        for train, test in folds:
             own = None if counts is None else counts[train]
             head = clone(self).set_params(cv=0, random_state=seed).fit(X[train], y[train], sample_weight=own)
             predicted = probabilities(head.network_, as_views(X[test], self.views))

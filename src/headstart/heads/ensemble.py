@@ -43,7 +43,7 @@ class EnsembleHead(Head):
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> EnsembleHead:
         """Fit every head on rows of features, shape (n_samples, n_features), with labels and weights."""
         X, y = validate_data(self, X, y, dtype=(np.float64, np.float32))
-        X, y, weights = weighted_rows(X, y, sample_weight)
+        X, y, weights, _ = weighted_rows(X, y, sample_weight)
         self.classes_, _ = encode(y)
         pairs = zip(self.make_members(), self.members, strict=True)
         self.members_ = [fit_weighted(head, columns_of(X, member), y, weights) for head, member in pairs]

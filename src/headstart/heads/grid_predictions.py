@@ -21,7 +21,7 @@ from headstart.heads.base import both_sides, row_weights
 from headstart.heads.catalogue import full_params, head_kind, make_classifier
 from headstart.heads.fitting.linear_solvers import Deviance, Loss, Solution, SquaredHinge, solve_path
 from headstart.heads.fitting.row_space import row_space
-from headstart.heads.head_specs import given_weights, imported
+from headstart.heads.head_specs import given_groups, given_weights, imported
 from headstart.heads.ridge import ridge_path, signs
 from headstart.heads.svm import numeric_gamma
 from headstart.heads.transforms import make_scaler
@@ -114,6 +114,13 @@ class Table:
         own = len(labels) + np.flatnonzero(np.isin(self.crops, train))
         return np.concatenate([train, own]), np.concatenate([labels, labels[self.crops]])
 
+    def groups_of(self, rows: Codes) -> Codes | None:
+        """Return the image of each of some rows; None where every row is an image."""
+        if self.crops is None:
+            return None
+        n_images = len(self.raw) - len(self.crops)
+        return np.concatenate([np.arange(n_images), self.crops])[rows]
+
     def weights_of(self, rows: Codes) -> NDArray[np.float64] | None:
         """Return the weights of some rows; None for ones."""
         return None if self.weights is None else self.weights[rows]
@@ -133,6 +140,7 @@ class Division:
     #: Returns the number for a ``gamma`` of ``sklearn.svm.SVC`` on the rows to fit on
     gamma: Callable[[str | float], float]
     weights: NDArray[np.float64] | None = None  # of the rows to fit on, above 0; None for ones; shape (n_train,)
+    groups: Codes | None = None  # image of each row to fit on, where there are crops; shape (n_train,)
 
     def weights_with(self, class_weight: Any) -> NDArray[np.float64]:
         """Return the weights of the rows in a loss."""
@@ -160,7 +168,9 @@ def outcomes(
     if weights is not None:
         train, weights = train[weights > 0], weights[weights > 0]
     rows = table.rows(head_type, train)
-    division = Division(rows[train], labels[train], rows[test], partial(table.gamma, train=train), weights)
+    division = Division(
+        rows[train], labels[train], rows[test], partial(table.gamma, train=train), weights, table.groups_of(train)
+    )
     full = [full_params(head_type, table.features, table.scaling, setting) for setting in settings]
     if kind.grid_solver and (kind.grid_probabilities or not probabilities):
         found: Iterator[Outcome] = imported(kind.grid_solver)(division, full)
@@ -229,7 +239,8 @@ def one_by_one(head_type: str, rows: Division, settings: Settings, random_state:
     """Yield the outcomes of heads that share nothing."""
     for number, setting in enumerate(settings):
         classifier = make_classifier(head_type, {**setting, "random_state": random_state})
-        classifier.fit(rows.X, rows.y, **given_weights(classifier, rows.weights))
+        given = {**given_weights(classifier, rows.weights), **given_groups(classifier, rows.groups)}
+        classifier.fit(rows.X, rows.y, **given)
         found = classifier.predict_proba(rows.X_test)
         classes = classifier.classes_
         yield Outcome(number, classes[found.argmax(axis=1)], probabilities=found, classes=classes)

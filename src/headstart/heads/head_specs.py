@@ -317,17 +317,23 @@ def given_weights(estimator: Any, weights: Any) -> dict[str, Any]:
     return {} if weights is None or not takes_weights(estimator) else {"sample_weight": weights}
 
 
-def fit_weighted(head: Any, X: Any, y: Any, weights: Any = None) -> Any:
+def given_groups(estimator: Any, groups: Any) -> dict[str, Any]:
+    """Return the arguments by which a classifier's fit takes groups of rows; none if it takes none."""
+    from sklearn.utils.validation import has_fit_parameter
+
+    return {"groups": groups} if groups is not None and has_fit_parameter(estimator, "groups") else {}
+
+
+def fit_weighted(head: Any, X: Any, y: Any, weights: Any = None, groups: Any = None) -> Any:
     """Return a pipeline fitted on rows with weights, shape (n_samples,), by default 1; rows of weight 0 are left out.
 
-    A scaler or classifier that takes no weights is fitted on the other rows as if all weighed the same.
+    A head that leaves out rows of its fit leaves out all of a group (of ``groups``, shape (n_samples,)) together. A scaler or
+    classifier that takes no weights is fitted on the other rows as if all weighed the same.
     """
-    if weights is None:
-        return head.fit(X, y)
-    used = weights > 0
-    if not used.all():
-        X, y, weights = X[used], y[used], weights[used]
+    if weights is not None and not (used := weights > 0).all():
+        X, y, weights, groups = X[used], y[used], weights[used], None if groups is None else groups[used]
     steps = [(name, given_weights(step, weights)) for name, step in head.steps]
+    steps.append((head.steps[-1][0], given_groups(head[-1], groups)))
     return head.fit(X, y, **{f"{name}__{key}": value for name, given in steps for key, value in given.items()})
 
 
@@ -340,15 +346,15 @@ def unweighted_notes(head: Any, head_type: str, weights: Any) -> list[str]:
     ]
 
 
-def fit_with_checks(head: Any, head_type: str, X: Any, y: Any, weights: Any = None) -> Any:
+def fit_with_checks(head: Any, head_type: str, X: Any, y: Any, weights: Any = None, groups: Any = None) -> Any:
     """Return a head fitted by :func:`fit_weighted`.
 
     Raises DataError if a classifier by path cannot be fitted on these rows, or its probabilities are not finite.
     """
     if not is_path(head_type):
-        return fit_weighted(head, X, y, weights)
+        return fit_weighted(head, X, y, weights, groups)
     try:
-        fit_weighted(head, X, y, weights)
+        fit_weighted(head, X, y, weights, groups)
         finite = all(math.isfinite(value) for value in head.predict_proba(X[:1]).ravel())
     except ValueError as error:
         raise DataError(f"{head_type} cannot be fitted on these features: {error}") from error

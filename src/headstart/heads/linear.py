@@ -57,7 +57,7 @@ class LinearClassifier(LinearHead):
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> LinearClassifier:
         """Fit on rows of features, an array or CSR matrix of shape (n_samples, n_features), with labels and weights."""
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=(np.float64, np.float32))
-        X, y, weights = weighted_rows(X, y, sample_weight)
+        X, y, weights, _ = weighted_rows(X, y, sample_weight)
         self.classes_, codes = encode(y)
         loss = self._loss(codes, len(self.classes_), row_weights(self.class_weight, y, weights))
         space = row_space(X, centred=not loss.penalised_intercept) if self.reduce else no_space(X)

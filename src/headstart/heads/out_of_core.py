@@ -23,6 +23,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from headstart.errors import HeadstartError
 from headstart.heads.catalogue import head_kind, heads_with
+from headstart.heads.head_specs import given_groups
 from headstart.runtime import free_bytes, size_text, used_bytes
 
 Indices = NDArray[np.int64]
@@ -250,6 +251,7 @@ def fit_streamed(
     y: NDArray[Any],
     memory: Memory,
     weights: NDArray[np.float64] | None = None,
+    groups: NDArray[np.int64] | None = None,
 ) -> Any:
     """Return a pipeline of scaler and classifier, fitted without the whole matrix of features in memory.
 
@@ -258,8 +260,8 @@ def fit_streamed(
     heads/linear.py and ridge.py; a dense head takes the same steps of Adam.
 
     ``pipeline`` is of :func:`headstart.heads.catalogue.make_head`, its estimator has ``fit_rows``, and ``rows`` are not
-    scaled; ``weights`` are those of the rows, by default 1. Raises HeadstartError if not even the head and a block of
-    rows fit.
+    scaled; ``weights`` are those of the rows, by default 1, and rows of one of the ``groups`` are left out together. Raises
+    HeadstartError if not even the head and a block of rows fit.
     """
     scaler, classifier = pipeline.named_steps["scale"], pipeline.named_steps["classifier"]
     n_features, n_classes = rows.shape[1], len(np.unique(y))
@@ -275,7 +277,8 @@ def fit_streamed(
     log.info("Features %s.", f"packed in {size_text(packed.n_bytes)}" if packed else "read anew in every pass")
     kept = packed or rows
     fit_scaler(scaler, kept, weights)
-    classifier.fit_rows(ScaledRows(kept, scaler), y, weights)
+    given = given_groups(classifier, groups)
+    classifier.fit_rows(ScaledRows(kept, scaler), y, weights, **given)
     return pipeline
 
 

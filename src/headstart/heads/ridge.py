@@ -24,7 +24,7 @@ from headstart.heads.base import (
     softmax_layer,
     weighted_rows,
 )
-from headstart.heads.fitting.row_space import Centred
+from headstart.heads.fitting.row_space import Centred, blocks
 from headstart.heads.out_of_core import MAX_PASSES, Rows, of_blocks, solver_bytes, warn_unfinished
 
 #: 1 − leverage of a row that its own target alone decides; below it, rounding is all that is left.
@@ -54,6 +54,7 @@ def ridge_path(
     *,
     weights: NDArray[np.float64] | None = None,
     counts: NDArray[np.float64] | None = None,
+    groups: NDArray[np.int64] | None = None,
 ) -> RidgePath:
     """Return the ridge solutions for every ``alpha``, by one eigendecomposition in float64.
 
@@ -64,6 +65,8 @@ def ridge_path(
     ``X`` is an array or a CSR matrix of shape (n_samples, n_features), ``targets`` has shape (n_samples, n_targets), and
     ``weights``, of the rows' squared residuals, all above 0, shape (n_samples,). Of a row that stands for several
     (``counts``, its sample weight), one is left out, as if each of them were a row of its own.
+    With ``groups``, numbers of shape (n_samples,), all rows of a group are left out together: their residuals change by
+    (1 − their block of the leverages)⁻¹.
     """
     weights = np.ones(len(targets)) if weights is None else weights
     rows = Centred(X, weights)
@@ -74,12 +77,34 @@ def ridge_path(
     solutions = [moments / (values + alpha)[:, None] for alpha in alphas]
     left_out, share = [], 1.0 if counts is None else 1.0 / np.maximum(counts, 1.0)
     for alpha, solution in zip(alphas, solutions, strict=True):
+        if groups is not None:
+            basis = np.column_stack([scores, rows.root_weights])
+            factors = np.append(1.0 / (values + alpha), 1.0 / weights.sum())
+            residuals = without_groups(wanted - scores @ solution, basis, factors, groups)
+            left_out.append(targets - residuals / rows.root_weights[:, None])
+            continue
         freedom = 1.0 - share * weights / weights.sum() - share * ((scores**2) @ (1.0 / (values + alpha)))
         residuals = (wanted - scores @ solution) / np.maximum(freedom, LEAST_FREEDOM)[:, None]
         left_out.append(targets - residuals / rows.root_weights[:, None])
     # All of them in one pass over the features.
     coefs = vectors(np.hstack(solutions)).T.reshape(len(solutions), targets.shape[1], -1)
     return RidgePath(coefs, mean - coefs @ rows.mean, np.stack(left_out))
+
+
+def without_groups(
+    residuals: NDArray[np.float64], basis: NDArray[np.float64], factors: NDArray[np.float64], groups: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return the residuals of rows by the solutions without their groups; leverages are ``basis · factors · basisᵀ``."""
+    found = np.empty_like(residuals)
+    sizes = np.bincount(groups)[groups]
+    for size in np.unique(sizes).tolist():
+        rows = np.flatnonzero(sizes == size)
+        members = rows[np.argsort(groups[rows], kind="stable")].reshape(-1, size)
+        for part in blocks(len(members), size * basis.shape[1]):
+            own = basis[members[part]]
+            freedom = (1.0 + LEAST_FREEDOM) * np.eye(size) - (own * factors) @ own.transpose(0, 2, 1)
+            found[members[part]] = np.linalg.solve(freedom, residuals[members[part]])
+    return found
 
 
 def decompose(rows: Centred) -> tuple[NDArray[np.float64], Any, NDArray[np.float64]]:
@@ -123,18 +148,23 @@ class RidgeHead(LinearHead):
         self.alpha = alpha
         self.class_weight = class_weight
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> RidgeHead:
-        """Fit on rows of features, an array or CSR matrix of shape (n_samples, n_features), with labels and weights."""
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> RidgeHead:
+        """Fit on rows of features, an array or CSR matrix of shape (n_samples, n_features), with labels and weights.
+
+        Rows of one group (of ``groups``, shape (n_samples,)), as crops of an image, are left out together.
+        """
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=(np.float64, np.float32))
-        X, y, counts = weighted_rows(X, y, sample_weight)
+        X, y, counts, groups = weighted_rows(X, y, sample_weight, groups)
         self.classes_, labels = encode(y)
         weights = row_weights(self.class_weight, y, counts)
-        path = ridge_path(X, signs(labels, len(self.classes_)), [self.alpha], weights=weights, counts=counts)
+        path = ridge_path(
+            X, signs(labels, len(self.classes_)), [self.alpha], weights=weights, counts=counts, groups=groups
+        )
         self.coef_, self.intercept_ = path.coefs[0], path.intercepts[0]
         self.temperature_ = fit_temperature(both_sides(path.left_out[0]), labels, weights, counts)
         return self
 
-    def fit_rows(self, rows: Rows, y: NDArray[Any], sample_weight: Any = None) -> RidgeHead:
+    def fit_rows(self, rows: Rows, y: NDArray[Any], sample_weight: Any = None, groups: Any = None) -> RidgeHead:
         """Fit on rows that are taken block by block: the same coefficients, to ``RESIDUAL_TOLERANCE``.
 
         Left-out scores of every row would need the matrix of the normal equations. The temperature comes from the scores
@@ -144,7 +174,7 @@ class RidgeHead(LinearHead):
         self.classes_, codes = encode(y)
         self.n_features_in_ = rows.shape[1]
         weights = row_weights(self.class_weight, y, sample_weight)
-        held_out = hold_out(codes, HELD_OUT, seed=0, least=1)
+        held_out = hold_out(codes, HELD_OUT, seed=0, least=1, groups=groups)
         if not len(held_out):
             raise DataError(
                 "Ridge needs at least two images of a class to find its temperature. Received: one of each."

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.special import softmax
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.model_selection import cross_val_predict
 from sklearn.svm import SVC
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -20,8 +20,10 @@ from headstart.heads.base import (
     calibrated_layer,
     encode,
     fit_temperature,
+    groups_per_class,
     row_weights,
     softmax_layer,
+    stratified_folds,
     weighted_rows,
 )
 from headstart.heads.fitting.row_space import row_space
@@ -59,22 +61,23 @@ class CalibratedSVM(Head):
     class_weight: Any
     random_state: Any
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> CalibratedSVM:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> CalibratedSVM:
         """Fit on rows of features, an array or CSR matrix of shape (n_samples, n_features), with labels and weights.
 
-        Raises DataError if a class has a single row: the probabilities come from cross-validation.
+        Rows of one group (of ``groups``, shape (n_samples,)), as crops of an image, are in one fold of the calibration.
+        Raises DataError if a class has a single row or group: the probabilities come from cross-validation.
         """
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64)
-        X, y, counts = weighted_rows(X, y, sample_weight)
+        X, y, counts, groups = weighted_rows(X, y, sample_weight, groups)
         self.classes_, codes = encode(y)
-        n_rows = np.bincount(codes)
-        if n_rows.min() < 2:
-            rare = self.classes_[n_rows.argmin()]
+        n_groups = groups_per_class(codes, groups)
+        if n_groups.min() < 2:
+            rare = self.classes_[n_groups.argmin()]
             raise DataError(
                 f"Calibration needs at least two images of each class. Received: n_samples=1 of class {rare!r}. "
                 "Use logistic, or leave the class out."
             )
-        folds = StratifiedKFold(min(self.cv, int(n_rows.min())), shuffle=True, random_state=self.random_state)
+        folds = stratified_folds(codes, self.cv, seed=self.random_state, groups=groups)
         # The probabilities are weighted as the SVM is: unweighted, they would undo what class_weight does.
         unweighted = self.class_weight is None and counts is None
         weights = None if unweighted else row_weights(self.class_weight, y, counts)
@@ -100,7 +103,8 @@ class CalibratedSVM(Head):
         ``weights`` are those of the rows in the loss, ``counts`` those without the weights of the classes; None for ones.
         """
         if len(self.classes_) == 2:
-            self.calibrated_ = CalibratedClassifierCV(self._svm(), ensemble=False, cv=folds).fit(X, y, weights)
+            calibrated = CalibratedClassifierCV(self._svm(), ensemble=False, cv=folds).fit(X, y, weights)
+            self.calibrated_ = calibrated.set_params(cv=len(folds))  # not the numbers of the rows
             return self.calibrated_.calibrated_classifiers_[0].estimator
         given = {} if weights is None else {"sample_weight": weights}
         scores = cross_val_predict(self._svm(), X, y, cv=folds, method="decision_function", params=given)

@@ -88,7 +88,7 @@ def fit_and_measure(
         warnings.simplefilter("ignore")  # said by the folds' fits already
         with watched_memory() as peak:
             start = time.perf_counter()
-            fit_weighted(head, X, labels, weights)
+            fit_weighted(head, X, labels, weights, table.groups_of(np.arange(len(X))))
             fit_seconds = time.perf_counter() - start
     head_ms = head_milliseconds(head, X)
     recipe, *others = recipes_of(source.cache)
@@ -167,7 +167,8 @@ def fit_some(
         # Few images end few solvers early; the whole fits have said what there is to say.
         warnings.simplefilter("ignore")
         rows, all_labels = table.fitted(train, labels)
-        head = fit_weighted(make_head(spec), table.raw[rows], all_labels[rows], table.weights_of(rows))
+        weights, groups = table.weights_of(rows), table.groups_of(rows)
+        head = fit_weighted(make_head(spec), table.raw[rows], all_labels[rows], weights, groups)
         predicted = probabilities_of(head, table.raw[split.test], int(labels.max()) + 1).argmax(axis=1)
     return float((predicted == labels[split.test]).mean()), len(train) / len(np.unique(labels[train]))
 

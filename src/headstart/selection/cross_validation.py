@@ -236,7 +236,8 @@ class CrossValidation:
             table = tables[specs[0].features, specs[0].scaling]
             fitted = [table.fitted(split.train, labels) for split in splits]
             rows, all_labels = [train for train, _ in fitted], fitted[0][1]
-            shared = Fits(specs, matrices, all_labels, splits, self.n_classes, table.weights, rows)
+            groups = [table.groups_of(train) for train in rows]
+            shared = Fits(specs, matrices, all_labels, splits, self.n_classes, table.weights, rows, groups)
             in_threads = not head_kind(specs[0].type).keras
             parts, warned = self.pool.map(fit_fold, shared, [(n,) for n in range(len(splits))], in_threads=in_threads)
             said += warned
@@ -295,6 +296,7 @@ class Fits:
     n_classes: int
     weights: NDArray[np.float64] | None  # of the rows in a fit; None for ones; shape (n_samples,)
     fitted: Sequence[NDArray[np.int64]]  # rows to fit on in each fold: its training rows, and their crops
+    groups: Sequence[NDArray[np.int64] | None]  # images of these rows; None where every row is an image
 
 
 def fit_fold(fits: Fits, fold: int) -> NDArray[np.float64]:
@@ -303,7 +305,7 @@ def fit_fold(fits: Fits, fold: int) -> NDArray[np.float64]:
     X = fits.matrices[spec.features, spec.scaling]
     train = fits.fitted[fold]
     weights = None if fits.weights is None else fits.weights[train]
-    head = fit_weighted(make_head(spec), X[train], fits.labels[train], weights)
+    head = fit_weighted(make_head(spec), X[train], fits.labels[train], weights, fits.groups[fold])
     return probabilities_of(head, X[split.test], fits.n_classes)
 
 

@@ -91,7 +91,8 @@ def predicted(
         weights = own[specs[0].features, specs[0].scaling].weights
         of_pairs = [trials[number].spec for number, _ in pairs]
         of_splits = [split for _, split in pairs]
-        fits = Fits(of_pairs, matrices, labels, of_splits, n_classes, weights, [split.train for split in of_splits])
+        rows, no_groups = [split.train for split in of_splits], [None] * len(of_splits)
+        fits = Fits(of_pairs, matrices, labels, of_splits, n_classes, weights, rows, no_groups)
         parts, _ = pool.map(fit_fold, fits, [(place,) for place in range(len(pairs))])
         for (number, split), probabilities in zip(pairs, parts, strict=True):
             found[number, split.test] += probabilities

@@ -108,7 +108,7 @@ def test_wide_rows_are_packed_a_few_at_a_time():
     asked = []
     X = np.eye(5, 100, dtype=np.float32)  # 240 numbers at a time here: two rows
     rows = pack(ReadRows(lambda some: asked.append(len(some)) or X[some], X.shape), np.inf)
-    assert asked == [2, 2, 1]
+    assert sorted(asked) == [1, 2, 2]  # by several threads
     np.testing.assert_array_equal(rows.take(np.array([4, 0])).toarray(), X[[4, 0]])
 
 
