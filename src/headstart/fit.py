@@ -123,7 +123,8 @@ def fit_head(
     cache : str or Path
         A cache with labels.
     spec : HeadSpec or str
-        Configuration of the head; or its name in the catalogue; or the import path of a scikit-learn classifier.
+        Configuration of the head; or its name in the catalogue; or the import path of a scikit-learn classifier; or
+        ``ensemble``, the mean of several heads on one or several of the caches, chosen by the search.
     validation : float, str or Path, optional
         Fraction of the images to hold out; a split of the cache, ``validation`` or ``test``; or another cache of the
         same recipe. By default the cache's own split if it can be scored, otherwise a quarter of the images.
@@ -140,7 +141,8 @@ def fit_head(
         Further caches of the same images (e.g. of another input size) to choose from. Images and split are those of the
         first cache.
     join : bool
-        Fit on the features of all of these caches side by side, each cache scaled on its own, instead of choosing one.
+        Fit on the features of all of these caches side by side, each cache scaled on its own, instead of choosing one; of an
+        ensemble, members may then be heads on all caches, too.
     crops : str or Path, optional
         Folder of random crops of the training images (extract/run.py), to fit on them too, also in the search.
     engine, address : str
