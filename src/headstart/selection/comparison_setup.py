@@ -284,6 +284,22 @@ class Bench:
         return estimates(self.labels, stored, self.units, positive=self.criterion.positive, variance_factor=CV_VARIANCE)
 
 
+#: Share of the images, and number, from which a group that looks the same is reported.
+LARGE_GROUP_SHARE, LARGE_GROUP_IMAGES = 0.1, 20
+
+
+def large_groups(units: NDArray[np.intp]) -> list[str]:
+    """Return a sentence on the largest group of images that look the same, if it is a large part of all."""
+    largest = int(np.bincount(units).max(initial=0))
+    if largest < max(LARGE_GROUP_IMAGES, LARGE_GROUP_SHARE * len(units)):
+        return []
+    return [
+        f"{largest:,} of {len(units):,} images look the same by these features, each like another one, and are never on both "
+        "sides of a split: folds are uneven and scores uncertain. If they are different pictures, compare without grouping "
+        "near-duplicates."
+    ]
+
+
 def prepare(
     sources: Sequence[Source], options: CompareOptions, strata: NDArray[np.int64], pool: Pool
 ) -> tuple[Bench, list[str], str]:
@@ -300,7 +316,9 @@ def prepare(
             continue  # of caches that are sources themselves
         pooled = last_block(source.cache)[source.rows] if options.near_duplicates else None
         if pooled is not None:
-            units = joined_units(units, near_units(pooled))
+            near = near_units(pooled)
+            units = joined_units(units, near)
+            leaks += large_groups(near)
         found = find_leaks(images.labels, images.splits, sha256=images.sha256, groups=images.groups, pooled=pooled)
         leaks += [leak.sentence for leak in found]
     failed = [failure.ref.label for failure in sources[0].cache.failures if failure.ref.label]

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caches import CLASS_NAMES, RECIPE, make_batch, make_row
+from headstart.backbones.registry import BACKBONES
 from headstart.cache.reader import open_cache
 from headstart.cache.writer import ShardWriter
 from headstart.errors import DataError
 from headstart.evaluate.folds import make_folds
-from headstart.evaluate.leakage import find_leaks, last_block, last_block_of, near_units
+from headstart.evaluate.leakage import deepest_feature, find_leaks, last_block, last_block_of, near_units
 from headstart.evaluate.splits import split_by_column
 
 
@@ -148,6 +149,17 @@ def test_the_averages_of_a_cache_are_those_of_its_last_pooled_layer(tmp_path: Pa
     with open_cache(tmp_path / "a.h5") as cache:
         np.testing.assert_array_equal(last_block(cache), batch.pooled[:, 3:])
         np.testing.assert_array_equal(last_block_of(batch, recipe), batch.pooled[:, 3:])
+
+
+def test_near_duplicates_are_found_by_the_deepest_layer() -> None:
+    def deepest(backbone: str, **options: str) -> str:
+        return deepest_feature(BACKBONES[backbone].recipe(weights_sha256="", **options))
+
+    assert deepest("vgg16") == "block5_conv3"
+    assert deepest("vgg19") == "block5_conv4"
+    assert {deepest(name) for name in BACKBONES if not name.startswith("vgg")} == {"avg"}
+    assert deepest("efficientnet-lite2", layer="stem") == "block16_expand"
+    assert deepest_feature(replace(RECIPE, pooled_layers=())) == "avg"
 
 
 def test_features_that_are_not_finite_are_like_no_others() -> None:

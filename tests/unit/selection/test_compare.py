@@ -12,7 +12,7 @@ from headstart.errors import DataError, HeadstartError, ParameterError
 from headstart.report.comparison import Comparison, recommend
 from headstart.scores import METRICS, Estimate
 from headstart.selection.compare import compare_heads
-from headstart.selection.comparison_setup import CompareOptions
+from headstart.selection.comparison_setup import CompareOptions, large_groups
 from headstart.selection.costs import draw, watched_memory
 from labelled import labelled_cache
 
@@ -230,3 +230,12 @@ def test_the_positive_class_has_rates_and_the_metric_chooses(tmp_path: Path) -> 
     assert found["majority"].positive is not None
     with pytest.raises(ParameterError, match="Received: 'bee'"):
         compare_heads(cache, heads=("ridge",), positive="bee")
+
+
+def test_a_large_group_of_images_that_look_the_same_is_reported() -> None:
+    units = np.array([*range(70), *[70] * 30])
+    (sentence,) = large_groups(units)
+    assert sentence.startswith("30 of 100 images look the same by these features")
+    assert large_groups(np.arange(100)) == []
+    assert large_groups(np.array([0] * 19 + [1])) == []  # too few to say anything
+    assert large_groups(np.array([], np.intp)) == []
