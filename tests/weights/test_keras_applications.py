@@ -14,7 +14,7 @@ from headstart.backbones.precision import row_cosines
 from headstart.backbones.registry import build_backbone
 from headstart.errors import HeadstartError, WeightsError
 from headstart.runtime import import_keras
-from networks import as_onnx, random_model, scaled
+from networks import as_onnx, random_images, random_model, scaled
 
 pytestmark = pytest.mark.weights
 
@@ -48,17 +48,17 @@ def outputs_of(model: Any, names: Sequence[str]) -> Any:
 def test_as_onnx_the_maps_are_those_of_keras(application: Application, model: Any) -> None:
     pytest.importorskip("onnxruntime")
     whole = outputs_of(model, application.spec().pooled_layers)
-    images = np.random.default_rng(2).integers(0, 256, (2, SIZE, SIZE, 3)).astype(np.uint8)
+    images = random_images(2, SIZE)
     for found, output in zip(as_onnx(whole, images), whole(scaled(images), training=False), strict=True):
         expected = np.asarray(output)
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
 def test_features_are_those_of_keras(application: Application, model: Any, file: Path) -> None:
     spec = application.spec()
     weights = spec.loaded(file)
     recipe = spec.recipe(weights=weights.name, weights_sha256=weights.sha256, input_size_px=SIZE)
-    images = np.random.default_rng(1).integers(0, 256, (3, SIZE, SIZE, 3)).astype(np.uint8)
+    images = random_images(3, SIZE)  # of noise, random networks make values of 80,000, in which rounding is amplified
     found = build_backbone(recipe, weights, batch_size=2, device="cpu").forward(images)
     whole = outputs_of(model, recipe.pooled_layers)
     pixels = application.module.preprocess_input(images.astype(np.float32))
