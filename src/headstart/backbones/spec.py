@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from headstart.backbones.convnet import ConvNet, LayerSpec, Source, Weights
 from headstart.errors import HeadstartError, RecipeMismatchError
 from headstart.images.decode import DECODE_RULES
+from headstart.own_network import OwnNetwork
 from headstart.types import (
     VIEWS,
     Backbone,
     FeatureBatch,
-    OwnNetwork,
     Quantization,
     Recipe,
     checked_intensity,

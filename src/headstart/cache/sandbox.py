@@ -21,7 +21,7 @@ import h5py
 from h5py import h5f, h5fd, h5p
 
 from headstart.cache.format import CACHE_VERSIONS, MAX_COMPACT_ATTRIBUTES, SIGNATURE, SUPERBLOCK_VERSION
-from headstart.limited_process import end_of_process, isolated_command
+from headstart.storage.limited_process import end_of_process, isolated_command
 from headstart.storage.objects import home
 from headstart.storage.publishing import PartialFile, partial_name, sync_folder, writing
 

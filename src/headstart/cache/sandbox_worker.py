@@ -22,7 +22,7 @@ from headstart.cache.format import FEATURES, FORMAT, POOLED, SHARDS_FORMAT, form
 from headstart.cache.integrity import columns_of, read_described
 from headstart.cache.safe_reads import H5PY_ERRORS, StoredRows, read_rows
 from headstart.cache.shards import ShardFolder, read_manifest
-from headstart.limited_process import limit_process
+from headstart.storage.limited_process import limit_process
 
 #: Exit codes: intact; damaged, which the reader reports; harmful (closing or memory allocation failed).
 SOUND, DAMAGED, HARMFUL = 0, 3, 4

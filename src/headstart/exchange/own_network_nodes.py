@@ -10,7 +10,8 @@ import numpy as np
 from headstart.backbones.own_networks.onnx_model import ModelInput, find_input, parsed
 from headstart.errors import HeadstartError
 from headstart.exchange.onnx_graph import BEYOND, OPSET, Graph, as_float, cut, import_onnx
-from headstart.types import OwnNetwork, Recipe
+from headstart.own_network import OwnNetwork
+from headstart.types import Recipe
 
 #: Put before every name of the model.
 PREFIX = "backbone/"

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 
 from caches import everything, write_cache
-from headstart import limited_process
 from headstart.cache import sandbox
 from headstart.cache.integrity import verify_file
 from headstart.cache.reader import open_cache
 from headstart.cache.safe_reads import StoredRows
 from headstart.cache.sandbox_worker import probe_rows
 from headstart.errors import CacheError
+from headstart.storage import limited_process
 
 #: A process that takes a question and then does what is put in.
 PROCESS = "import os, signal, sys; print('ready', flush=True); sys.stdin.readline(); ACTION"

@@ -19,9 +19,10 @@ from headstart.backbones.precision import row_cosines
 from headstart.errors import HeadstartError
 from headstart.images.discovery.refs import state_of
 from headstart.images.load import load_image
+from headstart.own_network import OwnNetwork
 from headstart.runtime import available_threads, per_second
 from headstart.texts import reason_of
-from headstart.types import Backbone, ImageRef, OwnNetwork
+from headstart.types import Backbone, ImageRef
 
 #: Preprocessing of published networks: (channels, scale, mean, std).
 CONVENTIONS: Mapping[str, tuple[str, float, tuple[float, float, float], tuple[float, float, float]]] = {

@@ -16,8 +16,9 @@ from headstart.backbones.convnet import LayerSpec, Weights
 from headstart.backbones.own_networks.onnx_trial import try_model
 from headstart.backbones.spec import BackboneSpec
 from headstart.errors import HeadstartError, WeightsError
+from headstart.own_network import OUTPUT_KINDS, OWN_NETWORK_RULES, OwnNetwork
 from headstart.texts import did_you_mean, reason_of
-from headstart.types import OUTPUT_KINDS, OWN_NETWORK_RULES, OwnNetwork, Recipe
+from headstart.types import Recipe
 
 #: Prefix of ``Recipe.backbone``.
 PREFIX = "onnx:"

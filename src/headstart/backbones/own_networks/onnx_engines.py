@@ -19,8 +19,9 @@ from headstart.backbones.own_networks.onnx_model import as_maps, find_input, par
 from headstart.backbones.precision import pick_device
 from headstart.backbones.spec import NetworkBackbone, check_images, padded
 from headstart.errors import HeadstartError, MissingExtraError
+from headstart.own_network import OwnNetwork
 from headstart.runtime import available_threads
-from headstart.types import FeatureBatch, OwnNetwork
+from headstart.types import FeatureBatch
 
 #: Images per batch, at least and per thread on a CPU, and on a GPU.
 BATCH_SIZE, IMAGES_A_THREAD, GPU_BATCH_SIZE = 32, 2, 64

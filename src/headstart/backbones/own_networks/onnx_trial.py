@@ -29,8 +29,8 @@ from headstart.backbones.own_networks.onnx_model import (
     prepared,
 )
 from headstart.errors import HeadstartError, MissingExtraError
-from headstart.limited_process import end_of_process, isolated_command, limit_process
 from headstart.runtime import limit_threads
+from headstart.storage.limited_process import end_of_process, isolated_command, limit_process
 
 #: CPU seconds of a trial, three passes of a model on a few images, and memory: a constant, and a factor of the file's size.
 CPU_SECONDS, MEMORY_BYTES, MEMORY_PER_FILE_BYTE = 300, 4 * 2**30, 6
