@@ -326,6 +326,9 @@ def test_a_missing_description_is_explained(tmp_path: Path) -> None:
     path.with_suffix(".toml").unlink()
     with pytest.raises(HeadstartError, match=r"needs a description: there is no .*own\.toml(.|\n)*mean = \[0.485"):
         open_model(path)
+    path.unlink()
+    with pytest.raises(HeadstartError, match="There is no ONNX model at"):
+        open_model(path)
 
 
 USUAL = 'channels = "RGB"\nscale = "1/255"\nmean = [0.485, 0.456, 0.406]\nstd = [0.229, 0.224, 0.225]\n'

@@ -152,13 +152,8 @@ def open_model(path: Path) -> OnnxModel:
     HeadstartError
         If a file is missing, the description is invalid, or the model is refused (:func:`try_model`).
     """
-    return described_model(path, read_description(path.with_suffix(".toml")))
-
-
-def described_model(path: Path, settings: Mapping[str, Any]) -> OnnxModel:
-    """Return a model with this description, keys as of :data:`DEFAULTS`; raises as :func:`open_model`."""
     sha256 = hashlib.sha256(read_model(path)).hexdigest()
-    return _tried(path, sha256, json.dumps(dict(settings), sort_keys=True))
+    return _tried(path, sha256, json.dumps(read_description(path.with_suffix(".toml")), sort_keys=True))
 
 
 @functools.lru_cache(maxsize=8)
