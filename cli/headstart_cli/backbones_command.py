@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from headstart.backbones.own_networks.onnx_check import ModelCheck
 
 
-#: Display names of the engines that run an ONNX model.
-ENGINES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
-
-
 def backbones(
     action: Annotated[Literal["list", "check"], typer.Argument(help="List all, or check an ONNX model.")] = "list",
     model: Annotated[Path | None, typer.Argument(help="The model to check, with its description beside it.")] = None,
@@ -90,6 +86,8 @@ def check(model: Path | None, image: Path | None, reference: Path | None, *, as_
 
 def check_lines(found: ModelCheck) -> Iterator[str]:
     """Yield the lines of a check."""
+    from headstart.backbones.registry import engine_label
+
     network, features = found.model.network, found.features
     yield f"Input      {network.input}: {found.model.size_px}×{found.model.size_px}, {network}"
     for channel, (mean, deviation) in zip(network.channels, found.inputs, strict=True):
@@ -100,7 +98,7 @@ def check_lines(found: ModelCheck) -> Iterator[str]:
         f"{features['zeros']:.0%} zeros"
     )
     for engine, rate in found.images_per_second.items():
-        yield f"Speed      {rate:.1f} images/s on {ENGINES[engine]}"
+        yield f"Speed      {rate:.1f} images/s on {engine_label(engine)}"
     if found.cosine is not None:
         yield f"Reference  cosine {found.cosine:.6f}"
 

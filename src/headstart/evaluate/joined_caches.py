@@ -124,7 +124,7 @@ def same_images(cache: FeatureCache, rows: NDArray[np.int64], other: FeatureCach
 
     Raises DataError if an image is missing, or has another class there; the message names some.
     """
-    row_of = {digest: row for row, digest in reversed(list(enumerate(other.sha256)))}
+    row_of = first_rows(other)
     digests, paths = cache.sha256, cache.paths
     missing = [paths[row] for row in rows if digests[row] not in row_of]
     if missing:
@@ -141,6 +141,11 @@ def same_images(cache: FeatureCache, rows: NDArray[np.int64], other: FeatureCach
             "Bring both up to date with extract-features, on the same folders or manifest."
         )
     return found
+
+
+def first_rows(cache: FeatureCache) -> dict[str, int]:
+    """Return the first row of each digest."""
+    return {digest: row for row, digest in reversed(list(enumerate(cache.sha256)))}
 
 
 def names_of(cache: AnyCache, rows: NDArray[np.int64]) -> list[str]:

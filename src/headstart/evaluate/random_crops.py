@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from headstart.cache.reader import FeatureCache, open_cache
 from headstart.cache.shards import is_cache
 from headstart.errors import DataError, RecipeMismatchError
-from headstart.evaluate.joined_caches import AnyCache, caches_of
+from headstart.evaluate.joined_caches import AnyCache, caches_of, first_rows
 from headstart.storage.bucket import Address, Location
 from headstart.texts import counted
 
@@ -99,11 +99,6 @@ def crops_of(cache: AnyCache, rows: NDArray[np.int64], caches: Sequence[FeatureC
         own_rows.append(np.array([row for row, _ in pairs], np.int64))
         images.append(np.array([place for _, place in pairs], np.int64))
     return Crops(tuple(caches), tuple(own_rows), np.concatenate([np.empty(0, np.int64), *images]))
-
-
-def first_rows(cache: FeatureCache) -> dict[str, int]:
-    """Return the first row of each digest."""
-    return {digest: row for row, digest in reversed(list(enumerate(cache.sha256)))}
 
 
 def check_single(others: Sequence[Any]) -> None:

@@ -210,6 +210,23 @@ def test_a_network_for_a_fixed_number_of_images_is_not_exported(tmp_path: Path) 
         export_keras(head, tmp_path / "classifier.keras", weights=path)
 
 
+def test_a_model_is_tried_once_and_another_file_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[Path] = []
+
+    def trial(path: Path, sha256: str, settings: dict[str, Any]) -> dict[str, Any]:
+        tried.append(path)
+        return examine(path.read_bytes(), sha256, settings)
+
+    monkeypatch.setattr(onnx_description, "try_model", trial)
+    path = write_model(tmp_path)
+    spec = backbone_spec(str(path))
+    spec.loaded(None)
+    assert tried == [path]
+    copy = write_model(tmp_path / "copy")
+    spec.loaded(copy)
+    assert tried == [path, copy]
+
+
 @pytest.mark.usefixtures("in_process")
 def test_other_machines_need_no_file(tmp_path: Path) -> None:
     path = write_model(tmp_path)
@@ -382,6 +399,10 @@ def test_a_reference_that_does_not_fit_is_refused(tmp_path: Path, image: Path) -
     with pytest.raises(HeadstartError, match=r"has the shape \(1, 7\).*which is\s+1×1×5"):
         check_model(path, image, reference, seconds=0)
     np.save(reference, np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(HeadstartError, match="cannot be read as a NumPy array"):
+        check_model(path, image, reference, seconds=0)
+    with reference.open("wb") as file:  # a header that claims a terabyte
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (2**38,)})
     with pytest.raises(HeadstartError, match="cannot be read as a NumPy array"):
         check_model(path, image, reference, seconds=0)
 
