@@ -66,6 +66,7 @@ class ImageRef:
     stamp: int = 0
     #: How sure the label is: the weight of the image in a fit, finite; at 0 it is not fitted on
     weight: float = 1.0
+    target: float | None = None  # the number to predict for the image, finite; None for none
 
 
 def is_weight(value: float) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from itertools import chain
 from pathlib import Path
@@ -81,6 +82,7 @@ def describe(cache: FeatureCache) -> dict[str, Any]:
             if name or any(not label for _, label in counts)
         },
         "weights": weight_counts(cache),
+        "targets": target_counts(cache),
         "recipe": json.loads(cache.recipe.to_json()),
         "fingerprint": cache.recipe.fingerprint,
         "precision_reason": cache.info.get("precision_reason", ""),
@@ -108,6 +110,14 @@ def weight_counts(cache: FeatureCache) -> dict[str, float] | None:
     }
 
 
+def target_counts(cache: FeatureCache) -> dict[str, float] | None:
+    """Return the range of the numbers to predict; None if there are none."""
+    if cache.targets is None:
+        return None
+    known = [target for target in cache.targets.tolist() if not math.isnan(target)]
+    return {"lowest": min(known), "highest": max(known), "n_images": len(known)}
+
+
 def print_contents(contents: dict[str, Any]) -> None:
     out.print(f"[bold]{shown(contents['path'])}[/]: {contents['n_images']:,} images, {shown(contents['layout'])}")
     out.print(class_table(contents["classes"]))
@@ -115,6 +125,10 @@ def print_contents(contents: dict[str, Any]) -> None:
         out.print(
             f"Weights in a fit: {weights['lowest']:g} to {weights['highest']:g}, {weights['n_other_than_one']:,} of them "
             f"not 1; {weights['n_zero']:,} of weight 0, which are not fitted on"
+        )
+    if targets := contents["targets"]:
+        out.print(
+            f"Numbers to predict: {targets['lowest']:g} to {targets['highest']:g}, of {counted(targets['n_images'])}"
         )
     recipe = Table("recipe", "", show_header=False, title="Recipe")
     for name, value in contents["recipe"].items():

@@ -85,7 +85,8 @@ def write_table(parent: Any, name: str, columns: Sequence[Column], values: Mappi
             write_text(group, column.name, values[column.name], n_rows)
             continue
         numbers = np.asarray(values[column.name], column.dtype)
-        if not column.is_optional or (numbers != column.default).any():
+        default = np.full_like(numbers, column.default)
+        if not column.is_optional or not np.array_equal(numbers, default, equal_nan=numbers.dtype.kind == "f"):
             write_numbers(group, column.name, numbers)
 
 
@@ -356,6 +357,7 @@ class Rows:
     #: Bits of inode and status change time of the file (images/discovery/refs.py); 0 if unknown
     stamp: NDArray[np.uint32]
     weight: NDArray[np.float64]  # of the image in a fit, 0 or more, finite
+    target: NDArray[np.float64]  # number to predict for the image, finite; NaN for none
     width_px: NDArray[np.int32]  # size of the image after EXIF rotation, before the resize
     height_px: NDArray[np.int32]
 

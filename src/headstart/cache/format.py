@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import sys
@@ -115,6 +116,7 @@ ROW_COLUMNS = (
     Column("mtime_ns", "<i8"),
     Column("stamp", "<u4", is_optional=True),
     Column("weight", "<f8", is_optional=True, default=1),
+    Column("target", "<f8", is_optional=True, default=math.nan),
     Column("width_px", "<i4"),
     Column("height_px", "<i4"),
 )

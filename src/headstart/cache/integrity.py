@@ -32,7 +32,7 @@ from headstart.cache.safe_reads import (
     check_labels,
     checked_columns,
     checked_datasets,
-    checked_weights,
+    checked_numbers,
     close_file,
     first_line,
     manifest_columns,
@@ -104,11 +104,11 @@ def contradictions(header: Header, datasets: Datasets, columns: Mapping[str, Any
         for row in outside.tolist():
             expected, received = f"-1 to {len(names) - 1}", str(columns[f"{ROWS}/label"][row])
             yield Finding(f"/{ROWS}/label", "there is no such class", row, _image_of(columns, row), expected, received)
-    if (weights := columns.get(f"{ROWS}/weight")) is not None:
+    for name in (f"{ROWS}/weight", f"{ROWS}/target"):
         try:
-            checked_weights(weights)
+            checked_numbers(name, columns.get(name))
         except ValueError as error:
-            yield Finding(f"/{ROWS}/weight", str(error))
+            yield Finding(f"/{name}", str(error))
     for row, path in enumerate(paths or ()):
         if not path:
             yield Finding(f"/{ROWS}/path", "the path is empty", row)

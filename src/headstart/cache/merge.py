@@ -122,6 +122,7 @@ def has_descriptions(cache: FeatureCache, refs: ImageRefs) -> bool:
         and np.array_equal(rows.size_bytes, refs.sizes)
         and bool(same_files(rows.mtime_ns, upper(rows.stamp), refs.times, upper(refs.stamps)).all())
         and np.array_equal(rows.weight, refs.weights)
+        and np.array_equal(rows.target, refs.targets, equal_nan=True)
         and np.array_equal(rows.label, class_numbers(refs, cache.class_names))
         and rows.split == TextColumn.from_bytes(tag_texts(refs, 1, "split")())
         and rows.group == TextColumn.from_bytes(tag_texts(refs, 2, "group")())
@@ -133,7 +134,7 @@ class MergedRow(NamedTuple):
 
     source: int  # index of the source, and row in it; a row may be used more than once
     row: int
-    #: Path, label, split, group, weight, size and time in the new file. Digests, size in pixels and notes are copied.
+    #: Path, label, split, group, weight, target, size and time in the new file. Digests, size in pixels and notes are copied.
     ref: ImageRef
 
 

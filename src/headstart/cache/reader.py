@@ -32,7 +32,7 @@ from headstart.cache.safe_reads import (
     StoredRows,
     check_labels,
     checked_datasets,
-    checked_weights,
+    checked_numbers,
     close_file,
     damage,
     first_line,
@@ -41,6 +41,7 @@ from headstart.cache.safe_reads import (
 from headstart.cache.sandbox import open_hdf5
 from headstart.cache.shards import MANIFEST, OpenShards, Places, ShardedRows, ShardFolder, read_manifest, shard_folder
 from headstart.errors import CacheError
+from headstart.images.discovery.refs import given_target
 from headstart.storage.bucket import Address, GoneError, Location, location
 from headstart.storage.objects import copied
 from headstart.texts import BLOCK_ROWS
@@ -241,6 +242,11 @@ class FeatureCache:
         return None if (self.rows.weight == 1).all() else self.rows.weight
 
     @property
+    def targets(self) -> NDArray[np.float64] | None:
+        """Number to predict for each row, NaN for none, shape (n_images,), float64; None if no row has one."""
+        return None if np.isnan(self.rows.target).all() else self.rows.target
+
+    @property
     def sha256(self) -> list[str]:
         """Digest of the image file per row, 64 hexadecimal digits."""
         return list(self.rows.sha256)
@@ -279,9 +285,17 @@ class FeatureCache:
         for start in range(0, len(indices), BLOCK_ROWS):
             part = indices[start : start + BLOCK_ROWS]
             texts = (column.take(part) for column in (columns.path, columns.split, columns.group))
-            chosen = (columns.label, columns.size_bytes, columns.mtime_ns, columns.stamp, columns.weight)
+            chosen = (
+                columns.label,
+                columns.size_bytes,
+                columns.mtime_ns,
+                columns.stamp,
+                columns.weight,
+                columns.target,
+            )
             numbers = (column[part].tolist() for column in chosen)
-            for path, split, group, label, *state in zip(*texts, *numbers, strict=True):
+            for path, split, group, label, size, time, stamp, weight, target in zip(*texts, *numbers, strict=True):
+                state = size, time, stamp, weight, given_target(target)
                 yield ImageRef(path, names[label], split or None, group or None, *state)
 
     def batches(
@@ -399,4 +413,4 @@ class FeatureCache:
             raise ValueError(f"/{name} is not a column")
         with damage(self.path, f"/{name} cannot be read: "):
             values = read_column(column)
-            return checked_weights(values) if name == f"{ROWS}/weight" else values
+            return checked_numbers(name, values)

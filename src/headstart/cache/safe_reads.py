@@ -353,10 +353,18 @@ def check_labels(labels: NDArray[np.int32], class_names: Sequence[str]) -> None:
         raise ValueError(f"a label lies outside of the {len(class_names)} classes")
 
 
-def checked_weights(weights: Any) -> NDArray[np.float64]:
-    """Return the weights; raise ValueError if one is negative or not finite."""
-    wrong = ~((weights >= 0) & (weights < np.inf))
+def checked_numbers(name: str, values: Any) -> Any:
+    """Return a column, e.g. ``rows/weight``; raise ValueError if it holds a number that it may not hold.
+
+    A weight is finite and not negative; a target is finite, or NaN for none.
+    """
+    if name == f"{ROWS}/weight" and values is not None:
+        wrong, rule = ~((values >= 0) & (values < np.inf)), "finite number from 0"
+    elif name == f"{ROWS}/target" and values is not None:
+        wrong, rule = np.isinf(values), "finite number"
+    else:
+        return values
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise ValueError(f"row {row} has the weight {weights[row]}, which is no finite number from 0")
-    return np.asarray(weights, np.float64)
+        raise ValueError(f"row {row} has the {name.rpartition('/')[2]} {values[row]}, which is no {rule}")
+    return np.asarray(values, np.float64)

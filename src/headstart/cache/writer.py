@@ -227,6 +227,7 @@ def ref_columns(refs: Sequence[ImageRef]) -> dict[str, Any]:
         "mtime_ns": columns.times,
         "stamp": columns.stamps,
         "weight": columns.weights,
+        "target": columns.targets,
     }
 
 

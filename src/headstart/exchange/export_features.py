@@ -38,8 +38,9 @@ NO_TIME = (1980, 1, 1, 0, 0, 0)
 #: Columns before the features; names as in a manifest.
 COLUMNS = ("path", "label", "y", "split", "group", "sha256")
 
-#: Column of the weights of images in a fit, after those; only written if there are any but 1.
-WEIGHT = "weight"
+#: Columns of numbers after those: the weights of images in a fit, only written if there are any but 1; and the numbers to
+#: predict, NaN for none, only written if there are any.
+WEIGHT, TARGET = "weight", "target"
 
 #: Key of the table's metadata.
 METADATA = b"headstart"
@@ -58,7 +59,7 @@ class Contents:
     map_shape: tuple[int, ...]  # height, width and channels if X holds flattened maps; otherwise empty
     class_names: tuple[str, ...]  # names indexed by ``y``
     y: NDArray[np.int64]  # class index, −1 if unlabelled; shape (n_samples,)
-    weights: NDArray[np.float64] | None  # of the images in a fit; None if all are 1; shape (n_samples,)
+    numbers: Mapping[str, NDArray[np.float64]]  # :data:`WEIGHT` and :data:`TARGET`, if any; shape (n_samples,)
     #: ``path``, ``label``, ``split``, ``group`` and ``sha256``; each call returns one string per row
     texts: Mapping[str, Callable[[], Iterable[str]]]
     recipe: str  # recipe of the features, JSON
@@ -68,7 +69,7 @@ class Contents:
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns of a table before the features."""
-        return COLUMNS if self.weights is None else (*COLUMNS, WEIGHT)
+        return (*COLUMNS, *self.numbers)
 
 
 def _contents_of(cache: FeatureCache, features: Sequence[str]) -> Contents:
@@ -83,7 +84,9 @@ def _contents_of(cache: FeatureCache, features: Sequence[str]) -> Contents:
         map_shape=cache.map_shape if tuple(features) == ("flatten",) else (),
         class_names=cache.class_names,
         y=cache.labels,
-        weights=cache.weights,
+        numbers={
+            name: values for name, values in ((WEIGHT, cache.weights), (TARGET, cache.targets)) if values is not None
+        },
         texts={
             "path": lambda: rows.path,
             "label": lambda: (names[label] for label in rows.label.tolist()),
@@ -114,8 +117,8 @@ def write_npz(path: Path, contents: Contents) -> None:
         _write_text(archive, "recipe", lambda: [contents.recipe])
         _write_array(archive, "X", np.dtype("<f4"), (n, len(contents.feature_names)), contents.blocks())
         _write_array(archive, "y", np.dtype("<i8"), (n,), [contents.y])
-        if contents.weights is not None:
-            _write_array(archive, WEIGHT, np.dtype("<f8"), (n,), [contents.weights])
+        for name, values in contents.numbers.items():
+            _write_array(archive, name, np.dtype("<f8"), (n,), [values])
         for name, texts in contents.texts.items():
             _write_text(archive, _plural(name), texts, n)
         for name in ("class_names", "features", "feature_names"):
@@ -177,7 +180,7 @@ def write_csv(path: Path, contents: Contents, *, raw: bool = False) -> None:
 def write_parquet(path: Path, contents: Contents) -> None:
     r"""Write a Parquet table with snappy compression; empty texts become nulls, undecodable bytes of paths ``\xff``."""
     pa, parquet = import_pyarrow()
-    kinds = {"y": pa.int32(), WEIGHT: pa.float64()}
+    kinds = {"y": pa.int32(), WEIGHT: pa.float64(), TARGET: pa.float64()}
     fields = [(name, kinds.get(name, pa.string())) for name in contents.columns]
     fields += [(name, pa.float32()) for name in contents.feature_names]
     metadata = {
@@ -227,8 +230,8 @@ def _described_blocks(contents: Contents) -> Iterator[tuple[dict[str, list[Any]]
     for block in contents.blocks():
         columns: dict[str, list[Any]] = {name: list(islice(values, len(block))) for name, values in texts.items()}
         columns["y"] = contents.y[start : start + len(block)].tolist()
-        if contents.weights is not None:
-            columns[WEIGHT] = contents.weights[start : start + len(block)].tolist()
+        for name, values in contents.numbers.items():
+            columns[name] = values[start : start + len(block)].tolist()
         start += len(block)
         yield columns, block
 
@@ -276,7 +279,7 @@ def write_h5(path: Path, contents: Contents) -> None:
         "map_shape": json.dumps(contents.map_shape),
     }
     shape = (n, len(contents.feature_names))
-    numbers = {"y": contents.y.astype("<i4"), **({} if contents.weights is None else {WEIGHT: contents.weights})}
+    numbers = {"y": contents.y.astype("<i4"), **contents.numbers}
     write_portable(path, blocks=contents.blocks(), shape=shape, numbers=numbers, texts=texts, attributes=attributes)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from headstart.cache.format import SHARDS_FORMAT
 from headstart.cache.other_hdf5 import OtherFile, PortableFile, open_other, open_portable
 from headstart.errors import DataError, HeadstartError
 from headstart.exchange import FORMAT, FORMAT_VERSION
-from headstart.exchange.export_features import COLUMNS, METADATA, WEIGHT, import_pyarrow
+from headstart.exchange.export_features import COLUMNS, METADATA, TARGET, WEIGHT, import_pyarrow
 from headstart.exchange.untrusted_arrays import (
     Archive,
     Array,
@@ -48,6 +49,7 @@ ARRAY_NAMES = {
     "split": ("split", "splits"),
     "group": ("group", "groups"),
     "weight": ("weight", "sample_weight"),
+    "target": ("target",),
     "sha256": ("sha256",),
     "map_shape": ("map_shape",),
     "recipe": ("recipe",),
@@ -71,6 +73,7 @@ class GivenFeatures:
     split: Sequence[str] | None = None
     group: Sequence[str] | None = None
     weight: Sequence[float] | None = None  # of the images in a fit
+    target: Sequence[float] | None = None  # numbers to predict, NaN for none
     sha256: Sequence[str] | None = None
     map_shape: tuple[int, ...] = ()  # height, width and channels if X holds flattened maps; otherwise empty
     recipe: str = ""  # JSON, if the file was written by ``headstart convert``; otherwise empty
@@ -80,6 +83,8 @@ class GivenFeatures:
 def _given_of(arrays: Archive | OtherFile, path: Path) -> GivenFeatures:
     """Return the content of a file of arrays."""
     found = {name: arrays.array(*names) for name, names in ARRAY_NAMES.items()}
+    if found["y"] is not None and found["y"].name == "target":
+        found["target"] = None  # labels, as it always was
     X, paths, map_shape, recipe = (found[name] for name in ("X", "paths", "map_shape", "recipe"))
     if X is None:
         raise DataError(_without_features(path, arrays.names()))
@@ -100,6 +105,7 @@ def _given_of(arrays: Archive | OtherFile, path: Path) -> GivenFeatures:
         split=optional_texts(found["split"], n),
         group=optional_texts(found["group"], n),
         weight=optional_numbers(found["weight"], n),
+        target=optional_numbers(found["target"], n),
         sha256=digests(found["sha256"], n),
         map_shape=tuple(integers(map_shape, 3)) if map_shape is not None else (),
         recipe=str(recipe.scalar()) if recipe is not None and recipe.shape == () else "",
@@ -117,7 +123,7 @@ def _without_features(path: Path, names: Sequence[str]) -> str:
     )
     return (
         f"{path} must hold the features as X (or {', '.join(ARRAY_NAMES['X'][1:4])}), and may hold paths, y, class_names, "
-        f"split, group, weight and sha256. Received: {', '.join(names) or 'none'}.{joined}"
+        f"split, group, weight, target and sha256. Received: {', '.join(names) or 'none'}.{joined}"
     )
 
 
@@ -192,6 +198,7 @@ def _given_of_portable(file: PortableFile, path: Path) -> GivenFeatures:
         split=list(file.column("split", n)),
         group=list(file.column("group", n)),
         weight=file.column(WEIGHT, n, "<f8").tolist() if file.has(WEIGHT) else None,
+        target=file.column(TARGET, n, "<f8").tolist() if file.has(TARGET) else None,
         sha256=list(file.column("sha256", n)),
         map_shape=_shape_from(json.loads(file.attribute("map_shape"))),
         recipe=file.attribute("recipe"),
@@ -221,13 +228,14 @@ def open_parquet(path: Path) -> Iterator[GivenFeatures]:
 
 def _given_of_table(pa: Any, file: Any, path: Path) -> GivenFeatures:
     schema = file.schema_arrow
-    known = {*COLUMNS, WEIGHT}
+    known = {*COLUMNS, WEIGHT, TARGET}
     features = [column.name for column in schema if pa.types.is_floating(column.type) and column.name not in known]
     others = sorted(set(schema.names) - set(features) - known)
     if others or "path" not in schema.names or not features or len(set(schema.names)) < len(schema.names):
         raise DataError(
-            f"{path} must have the column path, may have {', '.join((*COLUMNS[1:], WEIGHT))}, and has otherwise features, "
-            f"each name once, float16, float32 or float64. Received besides features: {', '.join(others) or 'no path'}."
+            f"{path} must have the column path, may have {', '.join((*COLUMNS[1:], WEIGHT, TARGET))}, and has otherwise "
+            "features, each name once, float16, float32 or float64. Received besides features: "
+            f"{', '.join(others) or 'no path'}."
         )
     metadata = json.loads((schema.metadata or {}).get(METADATA, b"{}"))
     paths: list[str] = []
@@ -245,6 +253,7 @@ def _given_of_table(pa: Any, file: Any, path: Path) -> GivenFeatures:
         split=_column(file, "split"),
         group=_column(file, "group"),
         weight=_numbers(file, WEIGHT, float, 1.0),
+        target=_numbers(file, TARGET, float, math.nan),
         sha256=_column(file, "sha256"),
         map_shape=_shape_from(metadata.get("map_shape", [])),
         recipe=json.dumps(metadata["recipe"], sort_keys=True) if "recipe" in metadata else "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -37,7 +38,7 @@ MAX_RECIPE_BYTES = 4096
 
 def check_lengths(given: GivenFeatures) -> None:
     """Raise DataError if a column does not have one value per row."""
-    for name in ("paths", "y", "split", "group", "weight", "sha256"):
+    for name in ("paths", "y", "split", "group", "weight", "target", "sha256"):
         values: Sequence[Any] | None = getattr(given, name)
         if values is not None and len(values) != given.shape[0]:
             raise DataError(f"X has {given.shape[0]:,} rows, and {name} has {len(values):,}. One each is needed.")
@@ -92,6 +93,10 @@ def _make_refs(given: GivenFeatures, labels: Sequence[str | None]) -> list[Image
     unknown = sorted({name for name in split if name and split_of(name) is None})
     if unknown:
         raise DataError(f"A split is train, validation or test. Received: {', '.join(map(repr, unknown[:5]))}.")
+    targets = [None if math.isnan(one) else one for one in given.target] if given.target else [None] * n
+    infinite = next((one for one in targets if one is not None and math.isinf(one)), None)
+    if infinite is not None:
+        raise DataError(f"A number to predict is finite, or NaN for none. Received: {infinite}.")
     wrong = next((weight for weight in weights if not is_weight(weight)), None)
     if wrong is not None:
         raise DataError(f"A weight is a finite number, 0 or more. Received: {wrong}.")
@@ -101,8 +106,10 @@ def _make_refs(given: GivenFeatures, labels: Sequence[str | None]) -> list[Image
         if not re.fullmatch("[0-9a-fA-F]{64}", digest):
             raise DataError(f"A SHA-256 has 64 hexadecimal digits. Received: {digest[:80]!r}.")
     return [
-        ImageRef(path, label, split_of(one), other or None, 0, 0, weight=weight)
-        for path, label, one, other, weight in zip(given.paths, labels, split, group, weights, strict=True)
+        ImageRef(path, label, split_of(one), other or None, 0, 0, weight=weight, target=target)
+        for path, label, one, other, weight, target in zip(
+            given.paths, labels, split, group, weights, targets, strict=True
+        )
     ]
 
 
@@ -154,9 +161,9 @@ def import_features(
     source : str or Path
         A NumPy archive (``.npz``) with ``X`` of shape (n, n_features) or (n, height, width, channels), floating; and
         optionally ``paths`` (unique text), ``y`` (integers from 0 with −1 for unlabelled, one-hot rows, or names),
-        ``class_names``, ``split``, ``group``, ``weight`` and ``sha256`` (of the image files); other usual names like
-        ``features`` and ``labels`` are accepted. Or an HDF5 file (``.h5``, ``.hdf5``) with such datasets. Or an ``.h5`` or
-        ``.parquet`` file written by :func:`convert`, or a Parquet table of the same columns.
+        ``class_names``, ``split``, ``group``, ``weight``, ``target`` (NaN for none) and ``sha256`` (of the image files);
+        other usual names like ``features`` and ``labels`` are accepted. Or an HDF5 file (``.h5``, ``.hdf5``) with such
+        datasets. Or an ``.h5`` or ``.parquet`` file written by :func:`convert`, or a Parquet table of the same columns.
     output : str or Path
         The cache to write; with ``overwrite`` it may exist.
     name : str

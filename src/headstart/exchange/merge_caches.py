@@ -20,7 +20,7 @@ from headstart.texts import listed
 from headstart.types import ImageRef
 
 #: Fields that may be in conflict, with their values for nothing given.
-FIELDS: Mapping[str, Any] = {"label": None, "split": None, "group": None, "weight": 1.0}
+FIELDS: Mapping[str, Any] = {"label": None, "split": None, "group": None, "weight": 1.0, "target": None}
 
 Labels = dict[str, set[str]]
 
@@ -122,8 +122,8 @@ def merge_caches(
 ) -> Merged:
     """Merge caches into one; features are copied as stored.
 
-    A path in several caches with the same bytes becomes one row; a label, split, group or weight missing in one is taken
-    from another.
+    A path in several caches with the same bytes becomes one row; a label, split, group, weight or target missing in one is
+    taken from another.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def merge_caches(
     output : str or Path
         The new cache; with ``overwrite`` it may exist, and be one of the sources.
     on_conflict : str
-        If caches differ in the bytes, label, split, group or weight of a path, or in the label of identical images:
+        If caches differ in the bytes, label, split, group, weight or target of a path, or in the label of identical images:
         ``refuse``, or ``later``, by which the later cache takes precedence.
 
     Raises

@@ -1,4 +1,4 @@
-"""Manifests: CSV files with the columns path, label and optionally split, group and weight."""
+"""Manifests: CSV files with the columns path, label and optionally split, group, weight and target."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from headstart.errors import DataError
 from headstart.images.discovery.classes_and_splits import named, split_of
@@ -29,6 +31,7 @@ COLUMNS = {
     "split": ("splits", "set", "subset", "partition"),
     "group": ("groups", "groupid"),
     "weight": ("weights", "sampleweight", "sampleweights"),
+    "target": (),
 }  # fmt: skip
 
 #: Required column → its values, for messages.
@@ -39,11 +42,14 @@ def read_manifest(manifest: Location, root: Location) -> tuple[list[ImageRef], l
     """Return the images in a manifest, in its order, and notices about the manifest.
 
     Columns are found by their names or other usual names (:data:`COLUMNS`); others are ignored. An empty label means
-    unlabelled, an empty split or group none, an empty weight 1. Paths are relative to ``root``, or absolute and below it;
-    links are followed. Bytes that are not UTF-8 are allowed in paths only.
+    unlabelled, an empty split, group or target none, an empty weight 1. A column ``target`` holds numbers to predict; beside
+    no other column of labels, it holds the labels too, unless its numbers have fractions, and alone if it holds words. Paths
+    are relative to ``root``, or absolute and below it; links are followed. Bytes that are not UTF-8 are allowed in paths
+    only.
 
     Raises DataError if a column or a file is missing, an image is named twice with different labels, a path leads out of
-    ``root``, a split is unknown, a weight is no number from 0, or a label is not UTF-8.
+    ``root``, a split is unknown, a weight is no number from 0, a target is a
+    word among numbers, or a label is not UTF-8.
     """
     rows = read_rows(manifest)
     header = next(rows, (0, []))[1]
@@ -55,11 +61,11 @@ def read_manifest(manifest: Location, root: Location) -> tuple[list[ImageRef], l
         ref = reader.ref(number, cells)
         first = seen.setdefault(ref.path, ref)
         n_again += first is not ref
-        if (first.label, first.split, first.group, first.weight) != (ref.label, ref.split, ref.group, ref.weight):
+        if _description(first) != _description(ref):
             contradictions.append(
                 f"line {number}: {ref.path} is named twice, as {_described(first)} and as {_described(ref)}"
             )
-    refs = list(seen.values())
+    refs, numeric = _with_targets(list(seen.values()), reader)
     if not refs:
         raise DataError(f"{manifest} names no images.")
     if isinstance(root, Address):
@@ -71,7 +77,31 @@ def read_manifest(manifest: Location, root: Location) -> tuple[list[ImageRef], l
         more = f" {counted(len(contradictions) - 1, 'more row')} like it." if len(contradictions) > 1 else ""
         raise DataError(f"{manifest}, {contradictions[0]}.{more} Keep one row for each image.")
     again = [f"{manifest} names images again in {counted(n_again, 'row')}, with the same label: each is taken once."]
-    return refs, [*_notices_of(manifest, header, columns), *(again if n_again else [])]
+    return refs, [*_notices_of(manifest, header, columns, numeric=numeric), *(again if n_again else [])]
+
+
+def _with_targets(refs: list[ImageRef], reader: RefReader) -> tuple[list[ImageRef], bool]:
+    """Return the images with what their column ``target`` means, and whether it holds numbers to predict.
+
+    Raises DataError if words are among its numbers, beside a column of labels.
+    """
+    if not any(ref.target is not None for ref in refs):
+        return refs, False
+    is_label = reader.columns.get("label") == reader.columns["target"]
+    if reader.not_a_number and is_label:
+        return [replace(ref, target=None) for ref in refs], False
+    if reader.not_a_number:
+        raise DataError(
+            f"{reader.manifest}, {reader.not_a_number}. Expected: a finite number to predict, with a decimal point, e.g. "
+            "0.5; or nothing, for none. Call the column otherwise if it holds something else."
+        )
+    if is_label and not all(ref.target is None or ref.target.is_integer() for ref in refs):
+        return [replace(ref, label=None) for ref in refs], True
+    return refs, True
+
+
+def _description(ref: ImageRef) -> tuple[Any, ...]:
+    return ref.label, ref.split, ref.group, ref.weight, ref.target
 
 
 def _listed_refs(root: Address, refs: Sequence[ImageRef]) -> list[ImageRef]:
@@ -94,7 +124,9 @@ def _listed_refs(root: Address, refs: Sequence[ImageRef]) -> list[ImageRef]:
 
 def _described(ref: ImageRef) -> str:
     weight = "" if ref.weight == 1 else f"weight {ref.weight:g}"
-    return ", ".join(filter(None, (ref.label or "unlabelled", ref.split, ref.group and f"group {ref.group}", weight)))
+    target = "" if ref.target is None else f"target {ref.target:g}"
+    words = (ref.label or "unlabelled", ref.split, ref.group and f"group {ref.group}", weight, target)
+    return ", ".join(filter(None, words))
 
 
 def read_paths(table: Path) -> list[Path]:
@@ -126,6 +158,7 @@ class RefReader:
     columns: Mapping[str, int]  # name → position
     #: Cell → normalised label; a million rows have few different ones.
     labels: dict[str, str] = field(default_factory=dict)
+    not_a_number: str = ""  # the first cell of the column ``target`` that holds something else, in words
 
     def ref(self, number: int, cells: list[str]) -> ImageRef:
         """Return the image of a row; its size is −1 if the file is missing."""
@@ -151,7 +184,8 @@ class RefReader:
             )
         label, group = self.name("label", number, cells), self.name("group", number, cells)
         weight = self.weight(number, cells)
-        return ImageRef(path, label, split_of(split) if split else None, group, *state, weight=weight)
+        target = self.target(number, cells)
+        return ImageRef(path, label, split_of(split) if split else None, group, *state, weight=weight, target=target)
 
     def weight(self, number: int, cells: Sequence[str]) -> float:
         """Return the weight in a row; 1 if the cell is empty or the column is missing."""
@@ -166,6 +200,17 @@ class RefReader:
                 "decimal point, e.g. 0.5; or nothing, for 1."
             )
         return weight
+
+    def target(self, number: int, cells: Sequence[str]) -> float | None:
+        """Return the number to predict in a row; None if the cell is empty or holds none, or the column is missing."""
+        given = plain_cell(cells[self.columns["target"]].strip()) if "target" in self.columns else ""
+        if not given:
+            return None
+        with suppress(ValueError):
+            if math.isfinite(target := float(given)):
+                return target
+        self.not_a_number = self.not_a_number or f"line {number}: the target is {given!r}"
+        return None
 
     def name(self, column: str, number: int, cells: Sequence[str]) -> str | None:
         """Return the normalised text of a cell; None if it is empty or the column is missing."""
@@ -188,6 +233,8 @@ def _columns_of(manifest: Location, header: Sequence[str], needed: Sequence[str]
     for column, others in COLUMNS.items():
         places = [i for i, name in enumerate(names) if name == column]
         places = places or [i for i, name in enumerate(names) if name in others]
+        if column == "label" and len(places) > 1:
+            places = [i for i in places if names[i] != "target"]
         if len(places) > 1:
             raise DataError(
                 f"{manifest} has several columns that may be the {column}: {', '.join(header[i].strip() for i in places)}. "
@@ -196,7 +243,7 @@ def _columns_of(manifest: Location, header: Sequence[str], needed: Sequence[str]
         if places:
             found[column] = places[0]
     if not set(needed) <= set(found):
-        optional = "and optionally split, group and weight"
+        optional = "and optionally split, group, weight and target"
         wanted = f"the columns path and label, {optional}" if len(needed) > 1 else "the column path"
         raise DataError(
             f"{manifest} needs a first line with {wanted}. "
@@ -229,14 +276,18 @@ def _is_row(header: Sequence[str]) -> bool:
     return any(suffix_of(cell.strip()) in IMAGE_SUFFIXES for cell in header)
 
 
-def _notices_of(manifest: Location, header: Sequence[str], columns: Mapping[str, int]) -> list[str]:
+def _notices_of(
+    manifest: Location, header: Sequence[str], columns: Mapping[str, int], *, numeric: bool = False
+) -> list[str]:
+    columns = {name: i for name, i in columns.items() if name != "target" or numeric}
     read_as = [f"{header[i].strip()} as {name}" for name, i in columns.items() if _column_name(header[i]) != name]
     unused = [cell.strip() for i, cell in enumerate(header) if i not in columns.values() and cell.strip()]
     parts = [f"read {', '.join(read_as)}"] if read_as else []
     parts += [f"not used: {named(unused)}"] if unused else []
     weighted = [f"The column weight of {manifest} is how much each image counts in a fit; 1 where it is empty."]
+    target = [f"The column target of {manifest} is the number that heads for the target number predict."]
     said = [f"Columns of {manifest}: {'; '.join(parts)}."] if parts else []
-    return [*said, *(weighted if "weight" in columns else [])]
+    return [*said, *(weighted if "weight" in columns else []), *(target if numeric else [])]
 
 
 def is_manifest(location: Location) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 from array import array
@@ -38,8 +39,8 @@ class ImageRefs(Sequence[ImageRef]):
     """An immutable sequence of :class:`ImageRef`, stored as columns: 67 MB for a million images instead of 260 MB.
 
     ``tags`` are the combinations of label, split and group, and ``codes`` their indices, int32; ``sizes`` (bytes) and
-    ``times`` (nanoseconds since 1970) are int64, ``stamps`` (:func:`state_of`) uint32, ``weights`` float64. All have shape
-    (n_images,).
+    ``times`` (nanoseconds since 1970) are int64, ``stamps`` (:func:`state_of`) uint32, ``weights`` and ``targets`` (NaN for
+    none) float64. All have shape (n_images,).
     """
 
     def __init__(
@@ -51,9 +52,10 @@ class ImageRefs(Sequence[ImageRef]):
         times: NDArray[np.int64],
         stamps: NDArray[np.uint32],
         weights: NDArray[np.float64],
+        targets: NDArray[np.float64],
     ) -> None:
         self.paths, self.tags, self.codes = paths, tuple(tags), codes
-        self.sizes, self.times, self.stamps, self.weights = sizes, times, stamps, weights
+        self.sizes, self.times, self.stamps, self.weights, self.targets = sizes, times, stamps, weights, targets
 
     @classmethod
     def of(cls, refs: Iterable[ImageRef]) -> ImageRefs:
@@ -61,7 +63,7 @@ class ImageRefs(Sequence[ImageRef]):
         if isinstance(refs, ImageRefs):
             return refs
         data, ends, sizes, times = bytearray(), array("q"), array("q"), array("q")
-        codes, stamps, weights = array("i"), array("I"), array("d")
+        codes, stamps, weights, targets = array("i"), array("I"), array("d"), array("d")
         numbers: dict[Tag, int] = {}
         for ref in refs:
             data += _encoded(ref.path)
@@ -70,16 +72,18 @@ class ImageRefs(Sequence[ImageRef]):
             times.append(min(max(ref.mtime_ns, MIN_TIME_NS), MAX_TIME_NS))
             stamps.append(ref.stamp)
             weights.append(ref.weight)
+            targets.append(math.nan if ref.target is None else ref.target)
             codes.append(numbers.setdefault((ref.label, ref.split, ref.group), len(numbers)))
         paths = TextColumn(bytes(data), np.frombuffer(ends, np.int64))
         states = np.frombuffer(sizes, np.int64), np.frombuffer(times, np.int64), np.frombuffer(stamps, np.uint32)
-        return cls(paths, tuple(numbers), np.frombuffer(codes, np.int32), *states, np.frombuffer(weights, np.float64))
+        doubles = np.frombuffer(weights, np.float64), np.frombuffer(targets, np.float64)
+        return cls(paths, tuple(numbers), np.frombuffer(codes, np.int32), *states, *doubles)
 
     def taken(self, rows: NDArray[np.int64]) -> ImageRefs:
         """Return the columns of some images, in the given order."""
         used, codes = np.unique(self.codes[rows], return_inverse=True)
         tags = [self.tags[code] for code in used.tolist()]
-        numbers = self.sizes[rows], self.times[rows], self.stamps[rows], self.weights[rows]
+        numbers = self.sizes[rows], self.times[rows], self.stamps[rows], self.weights[rows], self.targets[rows]
         return ImageRefs(self.paths.taken(rows), tags, codes.astype(np.int32), *numbers)
 
     def __len__(self) -> int:
@@ -94,16 +98,18 @@ class ImageRefs(Sequence[ImageRef]):
             return [self[row] for row in range(*index.indices(len(self)))]
         label, split, group = self.tags[self.codes[index]]
         numbers = int(self.sizes[index]), int(self.times[index]), int(self.stamps[index])
-        return ImageRef(self.paths[index], label, split, group, *numbers, float(self.weights[index]))
+        weight, target = float(self.weights[index]), given_target(float(self.targets[index]))
+        return ImageRef(self.paths[index], label, split, group, *numbers, weight, target)
 
     def __iter__(self) -> Iterator[ImageRef]:
         paths = iter(self.paths)
         for start in range(0, len(self), BLOCK_ROWS):
             block = slice(start, start + BLOCK_ROWS)
-            numbers = (self.codes, self.sizes, self.times, self.stamps, self.weights)
-            for code, *state in zip(*(column[block].tolist() for column in numbers), strict=True):
+            numbers = (self.codes, self.sizes, self.times, self.stamps, self.weights, self.targets)
+            for code, size, time, stamp, weight, target in zip(*(c[block].tolist() for c in numbers), strict=True):
                 label, split, group = self.tags[code]
-                yield ImageRef(next(paths), label, split, group, *state)
+                state = size, time, stamp, weight
+                yield ImageRef(next(paths), label, split, group, *state, given_target(target))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence):
@@ -111,6 +117,11 @@ class ImageRefs(Sequence[ImageRef]):
         return len(self) == len(other) and all(map(eq, self, other))
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def given_target(number: float) -> float | None:
+    """Return a number of the column of targets as it is in an ImageRef: None for NaN."""
+    return None if math.isnan(number) else number
 
 
 def state_of(info: os.stat_result) -> tuple[int, int, int]:
