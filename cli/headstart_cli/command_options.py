@@ -11,7 +11,8 @@ import typer
 
 from headstart.heads.catalogue import HEAD_TYPES
 from headstart.heads.head_specs import POOLINGS
-from headstart.scores import CHOICE_METRICS
+from headstart.scores import CHOICE_METRICS, NUMBER_METRICS
+from headstart.types import NUMBER, SINGLE_LABEL
 
 #: An option in one of the panels of ``--help``.
 Data = partial(typer.Option, rich_help_panel="Data")
@@ -33,6 +34,10 @@ def completed(words: Sequence[str], *, several: bool = False) -> Callable[[str],
         return [f"{before}{comma}{word}" for word in words if word.startswith(last)]
 
     return complete
+
+
+#: Metrics of predicted numbers.
+NUMBERS = tuple(metric.name for metric in NUMBER_METRICS)
 
 
 def complete_backbone(incomplete: str) -> list[str]:
@@ -98,11 +103,22 @@ Positive = Annotated[str | None, Output(metavar="CLASS", help="Also report rates
 
 #: The metric of choices.
 ChoiceMetric = Annotated[
-    str,
+    str | None,
     Search(
         metavar="NAME",
-        help=f"{', '.join(CHOICE_METRICS[:-1])} or {CHOICE_METRICS[-1]}.",
-        autocompletion=completed(CHOICE_METRICS),
+        help=f"{', '.join(CHOICE_METRICS)}; {', '.join(NUMBERS)}.",
+        autocompletion=completed((*CHOICE_METRICS, *NUMBERS)),
+    ),
+]
+
+#: What heads predict.
+TargetName = Annotated[
+    str | None,
+    Head(
+        "--target",
+        metavar="NAME",
+        help=f"{NUMBER}: predict the numbers in the column target.",
+        autocompletion=completed((SINGLE_LABEL, NUMBER)),
     ),
 ]
 

@@ -17,21 +17,22 @@ from headstart.bundles.metadata import recipe_in_short
 from headstart.cache.reader import FeatureCache, open_cache
 from headstart.cache.shards import is_cache
 from headstart.errors import DataError, RecipeMismatchError
-from headstart.evaluate.joined_caches import AnyCache, join_caches, recipes_of
+from headstart.evaluate.joined_caches import AnyCache, join_caches, outputs_of, recipes_of
 from headstart.evaluate.leakage import ImageKeys, Seen, fitted_on, last_block_of, relations, training_images
 from headstart.evaluate.random_crops import refuse_crops
-from headstart.evaluate.splits import class_notes, connected_units
-from headstart.evaluate.targets import encoded, encoded_names, target_named
+from headstart.evaluate.split_notes import class_notes
+from headstart.evaluate.splits import connected_units
+from headstart.evaluate.targets import encoded, target_named
 from headstart.exchange.prediction_table import ScoredImages
 from headstart.images.decode import sentences
 from headstart.images.discovery.classes_and_splits import spellings
 from headstart.images.discovery.refs import ImageRefs
 from headstart.images.discovery.scan import ImageSet, discover
 from headstart.predict import Predictor
-from headstart.scores import Score, class_index
+from headstart.scores import AnyScore
 from headstart.storage.bucket import Address, Location, location
 from headstart.texts import class_name, counted, did_you_mean
-from headstart.types import Failure, ImageRow, Recipe
+from headstart.types import Failure, ImageRef, ImageRow, Recipe
 
 #: Treatment of images that the head has seen.
 Handling = Literal["left out", "included"]
@@ -43,7 +44,7 @@ class Evaluation:
 
     Attributes
     ----------
-    score : Score
+    score : Score or NumberScore
         Metrics on the scored images.
     failures : list[Failure]
         Images that could not be read.
@@ -55,7 +56,7 @@ class Evaluation:
         The images with their predictions.
     """
 
-    score: Score
+    score: AnyScore
     failures: list[Failure]
     seen: Seen
     notes: tuple[str, ...] = ()
@@ -110,7 +111,7 @@ def evaluate_head(
         If there is nothing to score that the head has not seen, or a class is unknown to the head.
     """
     bundle = load_bundle(Path(head))
-    index = class_index(positive or _fitted_positive(bundle), bundle.class_names)
+    index = target_named(bundle.target).positive_index(positive or _fitted_positive(bundle), bundle.class_names)
     handling: Handling = "included" if include_training else "left out"
     several = [data] if isinstance(data, str | PurePath | Address) else list(data)
     if len(several) > 1 or is_cache(several[0]):
@@ -124,8 +125,6 @@ def evaluate_head(
     data = several[0]
     images = discover(location(data))
     chosen = replace(images, refs=ImageRefs.of(ref for ref in images.refs if split in (None, ref.split)))
-    if not any(ref.label for ref in chosen.refs):
-        raise DataError(f"There are no labelled images in {data}{_of_split(split)}.")
     return _evaluate_on_images(Predictor(bundle, **backbone_options), chosen, handling, index)
 
 
@@ -162,7 +161,7 @@ def _evaluate_on_caches(
     if split is not None:
         chosen &= np.array([name == split for name in cache.splits])
     if not chosen.any():
-        raise DataError(f"{cache.path} holds no labelled image{_of_split(split)}.")
+        raise DataError(f"{cache.path} holds no {_labelled(bundle)}{_of_split(split)}.")
     counts = np.bincount(labels[chosen], minlength=len(cache.class_names)).tolist()
     numbers, notes = _classes_to_score(bundle, dict(zip(cache.class_names, counts, strict=True)))
     y = np.array([*(numbers.get(name, -1) for name in cache.class_names), -1])[labels]
@@ -174,8 +173,8 @@ def _evaluate_on_caches(
     features: AnyCache = join_caches(caches, scored) if len(caches) > 1 else cache
     predicted = ScoredImages(
         [cache.paths[row] for row in scored.tolist()],
-        y[scored],
-        bundle.predict_proba(features.batches(scored, finite=True), recipes_of(features)),
+        (y if outputs_of(cache) is None else outputs_for(cache))[scored],
+        bundle.outputs(features.batches(scored, finite=True), recipes_of(features)),
         bundle.class_names,
         [cache.splits[row] for row in scored.tolist()],
     )
@@ -185,29 +184,27 @@ def _evaluate_on_caches(
 
 def _evaluate_on_images(predictor: Predictor, data: ImageSet, handling: Handling, positive: int | None) -> Evaluation:
     bundle = predictor.bundle
-    labels = list(dict.fromkeys(ref.label for ref in data.refs if ref.label is not None))
-    outputs = encoded_names(labels, target_named(bundle.target))
-    refs = [ref for ref in data.refs if ref.label in outputs]
-    found_classes, notes = _classes_to_score(bundle, Counter(outputs[str(ref.label)] for ref in refs))
-    numbers = {label: found_classes[name] for label, name in outputs.items() if name in found_classes}
+    refs, truth, notes = _images_to_score(bundle, data)
     rows: list[ImageRow] = []
     probabilities, averages = [], []
     failed: list[Failure] = []
-    for images, failures in predictor.batches(data.root, [ref for ref in refs if ref.label in numbers]):
+    y: list[Any] = []
+    for images, failures in predictor.batches(data.root, refs):
         failed += failures.values()
         if images:
+            y += [truth[number] for number in images]
             features = predictor.forward(list(images.values()))
             rows += [image.row for image in images.values()]
-            probabilities.append(bundle.predict_proba([features], bundle.recipes))
+            probabilities.append(bundle.outputs([features], bundle.recipes))
             averages.append(last_block_of(features, bundle.recipe))
     if not rows:
-        raise DataError(f"{data.root} holds no labelled image that can be read.")
+        raise DataError(f"{data.root} holds no {_labelled(bundle)} that can be read.")
     known = ImageKeys([row.sha256 for row in rows], [row.ref.group or "" for row in rows], np.concatenate(averages))
     seen, scored = _look(bundle, known, np.ones(len(rows), bool), handling, str(data.root))
     refs = [rows[row].ref for row in scored.tolist()]
     predicted = ScoredImages(
         [ref.path for ref in refs],
-        np.array([numbers[str(ref.label)] for ref in refs]),
+        np.array(y)[scored],
         np.concatenate(probabilities)[scored],
         bundle.class_names,
         [ref.split or "" for ref in refs],
@@ -216,6 +213,31 @@ def _evaluate_on_images(predictor: Predictor, data: ImageSet, handling: Handling
     lost = Counter(note for row in scored.tolist() for note in rows[row].notes)
     said = (f"{sentence}." for sentence in sentences(lost, with_options=False))
     return _scored(bundle, predicted, units, positive, failed, seen, notes, said)
+
+
+def _images_to_score(bundle: Bundle, data: ImageSet) -> tuple[list[ImageRef], list[Any], tuple[str, ...]]:
+    """Return the images that have an output the head knows, these outputs, and sentences on the others."""
+    number = {name: place for place, name in enumerate(data.class_names)}
+    labels = np.array([-1 if ref.label is None else number[ref.label] for ref in data.refs], np.int64)
+    codes, names, outputs = target_named(bundle.target).outputs(labels, data.class_names, data.refs.targets)
+    if not (codes >= 0).any():
+        raise DataError(f"There is no {_labelled(bundle)} in {data.root}.")
+    found, notes = _classes_to_score(bundle, Counter(names[code] for code in codes.tolist() if code >= 0))
+    index = np.array([*(found.get(name, -1) for name in names), -1])[codes]
+    rows = np.flatnonzero(index >= 0).tolist()
+    truth = index if outputs is codes else outputs
+    return [data.refs[row] for row in rows], truth[rows].tolist(), notes
+
+
+def _labelled(bundle: Bundle) -> str:
+    return "labelled image" if bundle.task == "classification" else f"image with a {bundle.target} to predict"
+
+
+def outputs_for(cache: AnyCache) -> NDArray[Any]:
+    """Return what is to be predicted for each row of a cache, where that is not the class."""
+    found = outputs_of(cache)
+    assert found is not None  # noqa: S101
+    return found
 
 
 def _look(
@@ -249,8 +271,8 @@ def _scored(
     more: Iterable[str] = (),
 ) -> Evaluation:
     y_true, class_names = predicted.y_true, bundle.class_names
-    found = target_named(bundle.target).metrics(y_true, predicted.probabilities, class_names, positive, units)
-    missing = np.setdiff1d(bundle.head.classes_, y_true).tolist()
+    found: AnyScore = target_named(bundle.target).metrics(y_true, predicted.probabilities, class_names, positive, units)
+    missing = np.setdiff1d(fitted_classes(bundle), y_true).tolist() if bundle.task == "classification" else []
     not_scored = (f"{class_names[label]}: no image to score." for label in missing)
     return Evaluation(found, failures, seen, (*notes, *not_scored, *more), predicted)
 
@@ -269,8 +291,8 @@ def _classes_to_score(bundle: Bundle, counts: Mapping[str, int]) -> tuple[dict[s
 
     Classes that were in the training cache but not fitted on are not scored.
     """
-    names, head = bundle.class_names, bundle.head
-    fitted = {names[label] for label in head.classes_.tolist()}  # older versions kept classes without an image
+    names = bundle.class_names
+    fitted = {names[label] for label in fitted_classes(bundle)}  # older versions kept classes without an image
     noted = bundle.metrics.get("classes_left_out", [])
     absent = {*(noted if isinstance(noted, list) else []), *names} - fitted
     lacking = {name: n for name, n in counts.items() if n and name in absent}
@@ -280,6 +302,11 @@ def _classes_to_score(bundle: Bundle, counts: Mapping[str, int]) -> tuple[dict[s
     if not numbers:
         raise DataError(f"There is nothing to score. {' '.join(notes)} The head knows: {', '.join(sorted(fitted))}.")
     return numbers, tuple(notes)
+
+
+def fitted_classes(bundle: Bundle) -> list[int]:
+    """Return the outputs that a head was fitted on, by their place: of a classifier its classes, otherwise all."""
+    return list(getattr(bundle.head, "classes_", range(len(bundle.class_names))))
 
 
 def class_numbers(known: Sequence[str], found: Sequence[str]) -> dict[str, int]:

@@ -22,17 +22,18 @@ from headstart.evaluate.joined_caches import AnyCache, JoinedCache, caches_of, r
 from headstart.evaluate.leakage import seen_in_the_fit
 from headstart.evaluate.random_crops import check_single, crops_of, open_crops
 from headstart.evaluate.splits import Sides, connected_units, divide, divide_caches
-from headstart.evaluate.targets import Target, encoded, target_named
+from headstart.evaluate.targets import Target, criterion_for, encoded, target_named
 from headstart.exchange.prediction_table import ScoredImages, predictions_csv, split_names
-from headstart.heads.catalogue import check_crops, default_spec, make_head
+from headstart.heads.catalogue import check_crops, default_head, default_spec, make_head
 from headstart.heads.head_specs import fit_with_checks, unweighted_notes
 from headstart.heads.out_of_core import Memory, ReadRows, fit_streamed, matrix_fits
-from headstart.scores import Criterion, Score, class_index, metric_named
+from headstart.scores import AnyScore, metric_named
 from headstart.selection.choice import choose_setting, on_caches
 from headstart.selection.search import (
     Search,
     SearchResult,
     on_cache,
+    outputs_for,
     read_features,
     read_with_crops,
     what_to_search,
@@ -51,8 +52,8 @@ class FitResult:
         Fitted on the training rows only.
     spec : HeadSpec
         Its configuration.
-    score : Score
-        On the validation rows.
+    score : Score or NumberScore
+        On the validation rows; which one, the target decides.
     split : str
         Description of the split.
     n_train : int
@@ -80,7 +81,7 @@ class FitResult:
 
     head: Any
     spec: HeadSpec
-    score: Score
+    score: AnyScore
     split: str
     n_train: int
     n_dropped: int
@@ -97,7 +98,7 @@ class FitResult:
 
 def fit_head(
     cache: str | Location,
-    spec: HeadSpec | str = "logistic",
+    spec: HeadSpec | str | None = None,
     *,
     validation: float | str | Path | None = None,
     output: str | Path | None = None,
@@ -109,7 +110,7 @@ def fit_head(
     engine: str = "local",
     address: str | None = None,
     overwrite: bool = False,
-    metric: str = "accuracy",
+    metric: str | None = None,
     positive: str | None = None,
     target: str = SINGLE_LABEL,
 ) -> FitResult:
@@ -122,8 +123,9 @@ def fit_head(
     ----------
     cache : str or Path
         A cache with labels.
-    spec : HeadSpec or str
-        Configuration of the head; or its name in the catalogue; or the import path of a scikit-learn classifier; or
+    spec : HeadSpec or str, optional
+        Configuration of the head; or its name in the catalogue, by default ``logistic``, and ``ridge-regression`` for
+        numbers; or the import path of a scikit-learn classifier; or
         ``ensemble``, the mean of several heads on one or several of the caches, chosen by the search.
     validation : float, str or Path, optional
         Fraction of the images to hold out; a split of the cache, ``validation`` or ``test``; or another cache of the
@@ -149,12 +151,12 @@ def fit_head(
         Where the search runs: ``local``, or ``ray`` for a cluster, at an address, e.g. ``auto``, or started on this machine.
         The final fit always runs in this process.
     metric : str
-        Metric maximised by the search: ``accuracy``, ``balanced_accuracy``, ``f1_macro``, ``roc_auc_ovr``,
-        ``average_precision`` or ``log_loss``.
+        Metric that the search goes by: ``accuracy``, the default, ``balanced_accuracy``, ``f1_macro``, ``roc_auc_ovr``,
+        ``average_precision`` or ``log_loss``; for numbers ``rmse``, the default, ``mae``, ``r2`` or ``spearman``.
     positive : str, optional
         The positive class, for sensitivity, specificity, predictive values and average precision.
     target : str
-        What to predict: a name in ``headstart.evaluate.targets.TARGETS``.
+        What to predict: a name in ``headstart.evaluate.targets.TARGETS``; ``number`` is the column ``target`` of a manifest.
 
     Raises
     ------
@@ -167,11 +169,12 @@ def fit_head(
     BundleError
         If ``output`` exists and may not be replaced, or the head cannot be saved.
     """
+    spec = spec or default_head(target_named(target).task)
     if search is None:
         search = what_to_search(spec) if isinstance(spec, str) else "none"
     spec = default_spec(spec) if isinstance(spec, str) else spec
-    metric_named(metric)  # refused before the work
     predicted = target_named(target, [spec.type])
+    metric_named(metric or predicted.choices[0], predicted.choices)  # refused before the work
     _check_caches(among, validation, search, join=join)
     _check_crops(crops, spec, among)
     if output is not None:
@@ -180,7 +183,7 @@ def fit_head(
     with ExitStack() as stack:
         train, *others = (encoded(stack.enter_context(open_cache(path)), predicted) for path in (cache, *among))
         tried = tuple(one.path for one in (train, *others))
-        strata = predicted.stratify(train.labels)
+        strata = predicted.stratify(outputs_for(train, np.arange(train.n_images)))
         if _is_another_cache(validation):
             scored = encoded(stack.enter_context(open_cache(str(validation))), predicted)
             sides = divide_caches(train, scored)
@@ -189,8 +192,8 @@ def fit_head(
         sides = _with_crops(sides, crops, stack)
         if join and spec.type != ENSEMBLE:
             sides, others = sides.joined(others), []
-        class_index(positive, sides.class_names)  # refused before the fit, not after it
-        criterion = Criterion(metric, class_index(positive, train.class_names))
+        predicted.positive_index(positive, sides.class_names)  # refused before the fit, not after it
+        criterion = criterion_for(predicted, metric, positive, train.class_names)
         try:
             found = choose_setting(sides, others, spec, search, engine, address, criterion, strata, join=join)
         except DataError as error:  # too few images for it
@@ -280,17 +283,17 @@ def _fit_on(
         training_digests=np.unique(short_digests(train.sha256)[split.train]),
         target=target.name,
     )
-    probabilities = bundle.predict_proba(validation.batches(split.validation, finite=True), recipes_of(validation))
-    found = target.metrics(
+    outputs = bundle.outputs(validation.batches(split.validation, finite=True), recipes_of(validation))
+    found: AnyScore = target.metrics(
         sides.y_validation,
-        probabilities,
+        outputs,
         sides.class_names,
-        class_index(positive, sides.class_names),
+        target.positive_index(positive, sides.class_names),
         connected_units(split.validation, validation.sha256, validation.groups),
     )
     splits = split_names(validation.splits, split.validation)
     paths = [validation.paths[row] for row in split.validation.tolist()]
-    scored = ScoredImages(paths, sides.y_validation, probabilities, sides.class_names, splits)
+    scored = ScoredImages(paths, sides.y_validation, outputs, sides.class_names, splits)
     folder = None
     if output is not None:
         details = {

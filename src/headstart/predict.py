@@ -1,4 +1,4 @@
-"""Predict class probabilities of images with a saved head and its backbone."""
+"""Predict class probabilities or numbers of images with a saved head and its backbone."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ Weights: TypeAlias = str | Path | None
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Class probabilities of one image, or the reason why it could not be read.
+    """What a head predicts for one image, or the reason why it could not be read.
 
     Attributes
     ----------
     path : str
         Path as given, or as found in the given folder; ``inputs[2]`` for the third input, if that is no path.
     probabilities : ndarray of shape (n_classes,), float64, or None
-        In the order of the head's class names; None if the image could not be read.
+        In the order of the head's class names; of a head for numbers the number alone; None if the image could not be read.
     failure : str
         The reason; empty if the image was read.
     notes : tuple of str
@@ -152,7 +152,7 @@ class Predictor:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Class names in the order of the probabilities."""
+        """Class names in the order of the probabilities; ``target`` for a number."""
         return self.bundle.class_names
 
     def predict(self, inputs: Input | Sequence[Input]) -> Iterator[Prediction]:
@@ -184,8 +184,8 @@ class Predictor:
             yield from (done[index] for index in sorted(done))
 
     def probabilities(self, images: Sequence[LoadedImage]) -> NDArray[np.float64]:
-        """Return probabilities of decoded images, shape (n_images, n_classes), float64."""
-        return self.bundle.predict_proba([self.forward(images)], self.bundle.recipes)
+        """Return probabilities of decoded images, shape (n_images, n_classes), float64; or numbers, shape (n_images, 1)."""
+        return self.bundle.outputs([self.forward(images)], self.bundle.recipes)
 
     def forward(self, images: Sequence[LoadedImage]) -> FeatureBatch:
         """Return the features of decoded images."""

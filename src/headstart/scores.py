@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,10 +99,53 @@ class Score:
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     positive: PositiveRates | None = None
 
+    @property
+    def main(self) -> Estimate:
+        """The first metric, by which a head is told in one figure: accuracy."""
+        return Estimate(self.accuracy, *self.accuracy_interval)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, for ``metrics.json``; NaN becomes None."""
         values: dict[str, Any] = json_value(asdict(self))
         return values
+
+
+@dataclass(frozen=True, slots=True)
+class NumberScore:
+    """Metrics of predicted numbers; as defined by scikit-learn and SciPy.
+
+    Attributes
+    ----------
+    n_samples : int
+        Images scored.
+    rmse, mae : float
+        Root mean squared and mean absolute error, in the unit of the numbers.
+    r2, spearman : float | None
+        Coefficient of determination, and rank correlation; None if undefined, e.g. where all true numbers are equal.
+    intervals : Mapping[str, tuple[float, float]]
+        Metric → 95 % interval of this head on other images of the same kind.
+    """
+
+    n_samples: int
+    rmse: float
+    mae: float
+    r2: float | None
+    spearman: float | None
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def main(self) -> Estimate:
+        """The first metric, by which a head is told in one figure: root mean squared error."""
+        return Estimate(self.rmse, *self.intervals["rmse"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types, for ``metrics.json``; NaN becomes None."""
+        values: dict[str, Any] = json_value(asdict(self))
+        return values
+
+
+#: The score of a head: :class:`Score` or :class:`NumberScore`. Which one, its target decides, and no type checker can know.
+AnyScore: TypeAlias = Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +157,15 @@ class Metric:
     name: str
     title: str  # display name
     higher_is_better: bool = True  # direction of the metric
+    bounds: tuple[float, float] = (0.0, 1.0)  # range of the metric
 
     def gain(self, value: float) -> float:
         """Return the value with its sign chosen so that higher is better."""
         return value if self.higher_is_better else -value
 
     def clip(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return values clipped to the range of the metric: from 0 for log-loss, otherwise from 0 to 1."""
-        return np.clip(values, 0.0, np.inf if self.name == "log_loss" else 1.0)
+        """Return values clipped to the range of the metric."""
+        return np.clip(values, *self.bounds)
 
 
 #: All metrics, in display order.
@@ -131,7 +175,7 @@ METRICS = (
     Metric("f1_macro", "macro F1"),
     Metric("roc_auc_ovr", "ROC-AUC (one-vs-rest)"),
     Metric("average_precision", "average precision"),
-    Metric("log_loss", "log-loss", higher_is_better=False),
+    Metric("log_loss", "log-loss", higher_is_better=False, bounds=(0.0, math.inf)),
     Metric("ece", "expected calibration error", higher_is_better=False),
 )
 
@@ -139,12 +183,27 @@ METRICS = (
 CHOICE_METRICS = tuple(metric.name for metric in METRICS if metric.name != "ece")
 
 
+#: Metrics of predicted numbers, in display order; all are available for model selection. The root mean squared error is
+#: first: it is smallest for the mean of what is possible, which the heads estimate. The mean absolute error prefers one
+#: nearest neighbour to the mean of ten where many numbers are equal (solar cells: RMSE 0.39 instead of 0.32).
+NUMBER_METRICS = (
+    Metric("rmse", "root mean squared error", higher_is_better=False, bounds=(0.0, math.inf)),
+    Metric("mae", "mean absolute error", higher_is_better=False, bounds=(0.0, math.inf)),
+    Metric("r2", "R²", bounds=(-math.inf, 1.0)),
+    Metric("spearman", "rank correlation (Spearman)", bounds=(-1.0, 1.0)),
+)
+
+#: Metrics by name.
+BY_NAME = {metric.name: metric for metric in (*METRICS, *NUMBER_METRICS)}
+
+
 @dataclass(frozen=True, slots=True)
 class Criterion:
     """The metric used for model selection."""
 
-    metric: str = "accuracy"  # one of :data:`CHOICE_METRICS`
+    metric: str = "accuracy"  # one of those of the target
     positive: int | None = None  # class index for average precision; None for the mean over all classes
+    target: Any = None  # what is predicted (evaluate/targets.py); None for one class per image
 
 
 #: The default criterion.
@@ -177,13 +236,13 @@ def class_index(name: str | None, class_names: Sequence[str]) -> int | None:
 
 def metric_title(name: str) -> str:
     """Return the display name of a metric; its name if it is unknown."""
-    return next((metric.title for metric in METRICS if metric.name == name), name)
+    return BY_NAME[name].title if name in BY_NAME else name
 
 
-def metric_named(name: str) -> Metric:
-    """Return the metric of a name; raise ParameterError if it is not one of :data:`CHOICE_METRICS`."""
-    if name not in CHOICE_METRICS:
+def metric_named(name: str, among: Sequence[str] = CHOICE_METRICS) -> Metric:
+    """Return the metric of a name; raise ParameterError if it is not ``among`` those of model selection."""
+    if name not in among:
         raise ParameterError(
-            f"Expected a metric among {', '.join(CHOICE_METRICS)}. Received: {name!r}.{did_you_mean([name], CHOICE_METRICS)}"
+            f"Expected a metric among {', '.join(among)}. Received: {name!r}.{did_you_mean([name], among)}"
         )
-    return {metric.name: metric for metric in METRICS}[name]
+    return BY_NAME[name]

@@ -12,7 +12,7 @@ import pytest
 
 from headstart.errors import DataError, HeadstartError
 from headstart.fit import fit_head
-from headstart.heads.catalogue import HEAD_TYPES
+from headstart.heads.catalogue import heads_for
 from headstart.ray_cluster import RayPool
 from headstart.selection.compare import compare_heads
 from labelled import labelled_cache
@@ -30,7 +30,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_comparison_is_the_same_bit_for_bit(cache: Path) -> None:
-    heads = (*(name for name in HEAD_TYPES if name != "dense"), "majority")
+    heads = (*(name for name in heads_for("classification") if name != "dense"), "majority")
     far, near = (compare_heads(cache, heads=heads, n_repeats=1, engine=engine) for engine in ("ray", "local"))
     assert [head.name for head in far.heads] == [head.name for head in near.heads]
     for one, other in zip(far.heads, near.heads, strict=True):

@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from headstart.errors import HeadstartError
-from headstart.heads.catalogue import HEAD_TYPES, default_spec, make_head
+from headstart.heads.catalogue import default_spec, heads_for, make_head
 from headstart.heads.class_mean import ClassMeanHead
 from headstart.heads.dense import DenseHead
 from headstart.heads.ensemble import EnsembleHead
@@ -74,7 +74,7 @@ def test_scikit_learn_conventions(estimator: object, check: object) -> None:
     check(estimator)
 
 
-@pytest.mark.parametrize("name", list(HEAD_TYPES))
+@pytest.mark.parametrize("name", heads_for("classification"))
 def test_probabilities(name: str, data: tuple[np.ndarray, np.ndarray]) -> None:
     X, y = data
     head = make_head(default_spec(name, features=["avg"])).fit(X, y)
@@ -85,7 +85,7 @@ def test_probabilities(name: str, data: tuple[np.ndarray, np.ndarray]) -> None:
     assert head.score(X, y) > 0.8
 
 
-@pytest.mark.parametrize("name", list(HEAD_TYPES))
+@pytest.mark.parametrize("name", heads_for("classification"))
 def test_the_same_seed_gives_the_same_head(name: str, data: tuple[np.ndarray, np.ndarray]) -> None:
     X, y = data
     first, second = (
@@ -94,7 +94,7 @@ def test_the_same_seed_gives_the_same_head(name: str, data: tuple[np.ndarray, np
     np.testing.assert_array_equal(first, second)
 
 
-@pytest.mark.parametrize("name", list(HEAD_TYPES))
+@pytest.mark.parametrize("name", heads_for("classification"))
 def test_heads_work_inside_scikit_learn(name: str, data: tuple[np.ndarray, np.ndarray]) -> None:
     X, y = data
     head = make_head(default_spec(name, features=["avg"]))
@@ -103,7 +103,7 @@ def test_heads_work_inside_scikit_learn(name: str, data: tuple[np.ndarray, np.nd
     assert cross_val_score(make_pipeline(StandardScaler(), clone(head)), X, y, cv=2).shape == (2,)
 
 
-@pytest.mark.parametrize("name", list(HEAD_TYPES))
+@pytest.mark.parametrize("name", heads_for("classification"))
 def test_labels_of_any_kind(name: str, data: tuple[np.ndarray, np.ndarray]) -> None:
     X, y = data
     words = np.array(["ant", "bee", "cat"])[y]
@@ -111,7 +111,7 @@ def test_labels_of_any_kind(name: str, data: tuple[np.ndarray, np.ndarray]) -> N
     assert set(head.predict(X)) <= {"ant", "bee", "cat"}
 
 
-@pytest.mark.parametrize("name", list(HEAD_TYPES))
+@pytest.mark.parametrize("name", heads_for("classification"))
 def test_an_unknown_parameter_is_refused_with_those_that_exist(name: str) -> None:
     with pytest.raises(HeadstartError, match=r"takes no depth\. It takes: \w+"):
         default_spec(name, features=["avg"], params={"depth": 3})

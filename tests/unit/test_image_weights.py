@@ -24,7 +24,7 @@ from headstart.exchange.import_features import import_features
 from headstart.exchange.merge_caches import merge_caches
 from headstart.extract.run import extract_features
 from headstart.fit import fit_head
-from headstart.heads.catalogue import HEAD_TYPES, default_spec
+from headstart.heads.catalogue import HEAD_TYPES, default_spec, heads_for
 from headstart.heads.grid_predictions import Table, outcomes
 from headstart.images.discovery.scan import discover
 from headstart.repair import repair_cache
@@ -227,7 +227,7 @@ def test_a_class_of_weight_zero_is_not_fitted_on(images: Path, tmp_path: Path) -
         fit_head(nothing, default_spec("ridge"))
 
 
-@pytest.mark.parametrize("head_type", [name for name, kind in HEAD_TYPES.items() if kind.grid_solver])
+@pytest.mark.parametrize("head_type", [name for name in heads_for("classification") if HEAD_TYPES[name].grid_solver])
 @pytest.mark.parametrize("scaling", ["sqrt-l2", "standard"])
 def test_a_grid_is_weighted_as_the_head_is(head_type: str, scaling: str) -> None:
     rng = np.random.default_rng(0)

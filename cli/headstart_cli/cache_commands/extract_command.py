@@ -43,7 +43,7 @@ Cluster = partial(typer.Option, rich_help_panel="Ray cluster (--engine ray)")
 def extract(
     data: Annotated[str, typer.Argument(help="Folder of images or class folders, CSV or s3://bucket.")],
     manifest: Annotated[
-        str | None, Data(metavar="CSV", help="Table: path, label; optionally split, group, weight, target.")
+        str | None, Data(metavar="CSV", help="Table: path, label; split, group, weight, target.")
     ] = None,
     page: Annotated[
         str,

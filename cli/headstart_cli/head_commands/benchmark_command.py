@@ -14,7 +14,7 @@ import typer
 from rich.markup import escape
 
 from headstart.heads.catalogue import HEAD_TYPES
-from headstart.types import ENSEMBLE
+from headstart.types import ENSEMBLE, SINGLE_LABEL
 from headstart_cli.command_options import (
     FEATURES,
     SCALINGS,
@@ -29,6 +29,7 @@ from headstart_cli.command_options import (
     Predictions,
     Resources,
     Search,
+    TargetName,
     completed,
     separated,
 )
@@ -59,7 +60,7 @@ def benchmark(
         str | None,
         Head(
             metavar="NAMES",
-            help="For every head, e.g. block4_conv3,avg. Default: chosen for each; crops for dense.",
+            help="For every head, e.g. avg. Default: chosen for each.",
             autocompletion=FEATURES,
         ),
     ] = None,
@@ -67,7 +68,8 @@ def benchmark(
         Literal["sqrt-l2", "l2", "standard", "none"] | None,
         Head(metavar="NAME", help=f"For every head: {SCALINGS}. Default: sqrt-l2; l2 for dense."),
     ] = None,
-    metric: ChoiceMetric = "accuracy",
+    metric: ChoiceMetric = None,
+    target: TargetName = None,
     folds: Annotated[int, Search(min=2, metavar="N", help="Folds of the cross-validation.")] = 5,
     repeats: Annotated[int, Search(min=1, metavar="N", help="Repeats with newly drawn folds.")] = 1,
     held_out: Annotated[
@@ -116,8 +118,8 @@ def benchmark(
     benchmark-heads features/data.h5 --html report.html --data data/
     benchmark-heads features/data.h5 --heads logistic,ridge --repeats 5 -o heads.csv
     benchmark-heads features/data-224.h5 features/data-300.h5
+    benchmark-heads features/data.h5 --target number
     benchmark-heads features/vgg16.h5 features/lite2.h5 --join
-    benchmark-heads features/data.h5 --engine ray --address auto
     """
     refused = {
         "--address goes with --engine ray.": address and engine == "local",
@@ -149,6 +151,7 @@ def benchmark(
         engine=engine,
         address=address,
         join=join,
+        target=target or SINGLE_LABEL,
     )
     named = (words(heads) if heads else None) or options.heads
     options = replace(options, heads=tuple(dict.fromkeys([*named, ENSEMBLE])) if ensemble else named)

@@ -21,7 +21,7 @@ from headstart_cli.command_options import (
 from headstart_cli.console import err, out, print_json, said, shown
 
 if TYPE_CHECKING:
-    from headstart.scores import Score
+    from headstart.scores import AnyScore
 
 
 def evaluate(
@@ -90,10 +90,21 @@ def evaluate(
     print_score(found.score)
 
 
-def print_score(score: Score) -> None:
+def print_score(score: AnyScore) -> None:
     """Print a score: one line, the rates of the positive class, the per-class table, the confusion matrix."""
-    from headstart.report.text_tables import chance_line, confusion_table, per_class_table, positive_line, summary_line
+    from headstart.report.text_tables import (
+        chance_line,
+        confusion_table,
+        number_line,
+        per_class_table,
+        positive_line,
+        summary_line,
+    )
+    from headstart.scores import NumberScore
 
+    if isinstance(score, NumberScore):
+        out.print(number_line(score))
+        return
     out.print(summary_line(score))
     if line := chance_line(score):
         out.print(f"[yellow]{line}[/]")

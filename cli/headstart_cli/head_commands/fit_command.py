@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.markup import escape
 
-from headstart.heads.catalogue import HEAD_TYPES, default_spec
+from headstart.heads.catalogue import HEAD_TYPES, default_head, default_spec, heads_for
 from headstart.heads.head_specs import read_config
 from headstart.texts import counted, did_you_mean
-from headstart.types import ENSEMBLE
+from headstart.types import ENSEMBLE, SINGLE_LABEL
 from headstart_cli.command_options import (
     FEATURES,
     FEATURES_HELP,
@@ -29,6 +29,7 @@ from headstart_cli.command_options import (
     Predictions,
     Resources,
     Search,
+    TargetName,
     completed,
     separated,
 )
@@ -67,7 +68,7 @@ def fit(
         Head(
             "--type",
             metavar="NAME",
-            help=f"{', '.join(HEAD_TYPES)}, {ENSEMBLE}, or the import path of a scikit-learn classifier. Default: logistic.",
+            help=f"{', '.join(heads_for('classification'))}, {ENSEMBLE} or a path into scikit-learn. Default: logistic.",
             callback=known_type,
             autocompletion=HEADS,
             is_eager=True,
@@ -77,7 +78,7 @@ def fit(
         Path | None,
         Head(
             metavar="TOML",
-            help="A file with type, features, scaling, random_state and a table params; options override it.",
+            help="TOML with type, features, scaling and a table params.",
         ),
     ] = None,
     features: Annotated[str | None, Head(metavar="NAMES", help=FEATURES_HELP, autocompletion=FEATURES)] = None,
@@ -97,6 +98,7 @@ def fit(
             autocompletion=completed(("validation", "test", "0.25")),
         ),
     ] = None,
+    target: TargetName = None,
     search: Annotated[
         bool | None,
         Search(
@@ -109,7 +111,7 @@ def fit(
         Search("--join", help="Use all caches side by side, each scaled on its own."),
     ] = False,
     crops: Crops = None,
-    metric: ChoiceMetric = "accuracy",
+    metric: ChoiceMetric = None,
     max_memory: Annotated[
         str | None,
         Resources(
@@ -141,7 +143,7 @@ def fit(
     fit-head features/data-224.h5 features/data-300.h5   [dim](chooses the input size)[/]
     fit-head features/vgg16.h5 features/lite2.h5 --join   [dim](two backbones at once)[/]
     fit-head features/vgg16.h5 features/lite2.h5 --type ensemble   [dim](their mean)[/]
-    fit-head features/data.h5 --type sklearn.naive_bayes.GaussianNB
+    fit-head features/data.h5 --target number   [dim](the column target of a manifest)[/]
     """
     from headstart.exchange.prediction_table import check_predictions_file, write_predictions
     from headstart.fit import fit_head
@@ -149,7 +151,9 @@ def fit(
     from headstart.selection.search import what_to_search
     from headstart.storage.bucket import location
 
-    spec = make_spec(config, head_type, features, scaling, seed, parameters)
+    spec = make_spec(
+        config, head_type or default_type(target or SINGLE_LABEL, config), features, scaling, seed, parameters
+    )
     if predictions:
         check_predictions_file(predictions, [path for path in (*caches, config) if path])
     cache, *others = caches
@@ -178,10 +182,18 @@ def fit(
         overwrite=overwrite,
         metric=metric,
         positive=positive,
+        target=target or SINGLE_LABEL,
     )
     if predictions and result.scored:
         write_predictions(predictions, [result.scored])
     print_result(result)
+
+
+def default_type(target: str, config: Path | None) -> str | None:
+    """Return the type of head for a target where neither an option nor a file names one."""
+    from headstart.evaluate.targets import target_named
+
+    return None if config else default_head(target_named(target).task)
 
 
 def make_spec(
@@ -232,14 +244,14 @@ def print_result(result: FitResult) -> None:
 
 def print_search(search: SearchResult, caches: Sequence[Location]) -> None:
     """Print the chosen settings, the number of candidates, and notes."""
-    from headstart.scores import metric_named
+    from headstart.scores import metric_title
     from headstart.selection.cross_validation import best_trial
 
     if search.spec.type == ENSEMBLE:
         print_members(search)
         return
     best = best_trial(search.trials)
-    title = metric_named(best.metric).title
+    title = metric_title(best.metric)
     if len(caches) > 1:
         best_of = [
             best_trial([trial for trial in search.trials if trial.source == number]).score

@@ -24,7 +24,7 @@ def heads(
     """List saved heads: accuracy, features, parameters and recipe; for damaged ones, what is wrong.
 
     The accuracy and its 95 % interval are those on the images held out when the head was fitted. Accuracies on different
-    images cannot be compared.
+    images cannot be compared. Of heads for numbers, the root mean squared error is shown.
 
     Examples
     --------
@@ -71,6 +71,7 @@ def cells(head: SavedHead) -> Iterator[tuple[str, ...]]:
     yield f"[bold]{shown(head.path.name)}[/]", shown(spec.type) if spec.type not in head.path.name else ""
     yield f"{shown(', '.join(spec.features))} ({shown(spec.scaling)})", shown(head.cache)
     yield (
+        "" if head.rmse is None else f"RMSE {head.rmse:.4g}",
         "" if head.accuracy is None else f"[bold]{head.accuracy:.3f}[/]",
         "" if head.interval is None else f"{head.interval[0]:.3f}–{head.interval[1]:.3f}",
         "" if head.n_scored is None else counted(head.n_scored),

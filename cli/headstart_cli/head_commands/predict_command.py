@@ -47,7 +47,7 @@ def predict(
     device: Device = "auto",
     batch_size: BatchSize = None,
 ) -> None:
-    """Predict the classes of images, decoded and computed exactly like the head's training images.
+    """Predict the classes or the numbers of images, decoded and computed exactly like the head's training images.
 
     Unreadable images are listed on standard error, the others are predicted, and the exit code is 1. Losses while decoding
     (further pages, clipped values) are listed there, too.
@@ -58,16 +58,27 @@ def predict(
     headstart predict heads/data-logistic new-images/ --format csv > predictions.csv
     find new-images -newer last-run | headstart predict heads/data-logistic -
     """
-    from headstart.images.decode import sentences
     from headstart.predict import Predictor
 
     predictor = Predictor(head, weights=weights, precision=precision, batch_size=batch_size, device=device)
     failed: list[Prediction] = []
     notes: Counter[str] = Counter()
+    if predictor.bundle.task == "regression":
+        predicted = readable(predictor.predict(with_standard_input(images)), failed, notes)
+        print_numbers(predicted, output_format, raw=raw)
+        report(failed, notes)
+        return
     kinds: dict[str, Show] = {"table": print_table, "csv": partial(print_csv, raw=raw), "jsonl": print_jsonl}
     kinds[output_format](
         readable(predictor.predict(with_standard_input(images)), failed, notes), predictor.class_names, top
     )
+    report(failed, notes)
+
+
+def report(failed: Sequence[Prediction], notes: Counter[str]) -> None:
+    """Print losses while decoding and images that could not be read; exit with 1 if there are any of these."""
+    from headstart.images.decode import sentences
+
     for sentence in sentences(notes, with_options=False):
         err.print(said(sentence))
     for prediction in failed:
@@ -106,6 +117,23 @@ def print_table(predictions: Iterable[Prediction], class_names: Sequence[str], t
         cells = (f"{shown(name)} [dim]{probability:.3f}[/]" for name, probability in best)
         table.add_row(shown(prediction.path), *cells)
     out.print(table)
+
+
+def print_numbers(predictions: Iterable[Prediction], output_format: str, *, raw: bool) -> None:
+    """Print path and predicted number of each image."""
+    rows = ((one.path, float(one.probabilities[0])) for one in predictions if one.probabilities is not None)
+    if output_format == "table":
+        table = Table("image", "target")
+        for path, number in rows:
+            table.add_row(shown(path), f"{number:.4g}")
+        out.print(table)
+    elif output_format == "csv":
+        writer = csv.writer(sys.stdout)
+        writer.writerow(["path", "target"])
+        writer.writerows((path if raw else safe_cell(path), number) for path, number in rows)
+    else:
+        for path, number in rows:
+            typer.echo(json.dumps({"path": printable(path), "target": number}))
 
 
 def print_csv(predictions: Iterable[Prediction], class_names: Sequence[str], top: int, *, raw: bool = False) -> None:

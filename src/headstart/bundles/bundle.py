@@ -31,6 +31,8 @@ from headstart.bundles.metadata import (
 )
 from headstart.bundles.trusted_types import check_form, check_members, load_skops, not_savable, unknown_types
 from headstart.errors import BundleError, RecipeMismatchError
+from headstart.heads.base import outputs_of
+from headstart.heads.catalogue import head_kind
 from headstart.heads.transforms import design_matrix
 from headstart.storage.publishing import replacing, restore
 from headstart.texts import counted, reason_of
@@ -76,7 +78,7 @@ class Bundle:
     recipe : Recipe
         Of the features; of several joined caches, that of the first.
     class_names : tuple[str, ...]
-        The classes, in the order of the probabilities.
+        The classes, in the order of the probabilities; ``target`` alone for a number.
     training_digests : NDArray[np.uint64] | None
         Digests of the images it was fitted on, ascending; None if unknown, e.g. in a head that an older version saved;
         shape (n_images,).
@@ -110,11 +112,25 @@ class Bundle:
         """All recipes, in the order of the features."""
         return self.recipe, *self.joined_recipes
 
-    def predict_proba(self, batches: Iterable[FeatureBatch], recipe: Recipe | Sequence[Recipe]) -> NDArray[np.float64]:
-        """Return probabilities, shape (n_images, n_classes), float64, in the order of ``class_names``.
+    @property
+    def task(self) -> str:
+        """Task of the head, e.g. ``classification``."""
+        return head_kind(self.spec.type).task
 
-        A class without a training image has probability 0. Raises RecipeMismatchError, which names the fields, if the
-        features were made by another recipe; by several, for a head on joined features, in the order of ``recipes``.
+    def predict_proba(self, batches: Iterable[FeatureBatch], recipe: Recipe | Sequence[Recipe]) -> NDArray[np.float64]:
+        """Return probabilities, as :meth:`outputs` does; raise BundleError if the head predicts something else."""
+        if self.task == "regression":
+            raise BundleError(
+                f"A head for the target {self.target} has no probabilities. Take what `Bundle.outputs` returns."
+            )
+        return self.outputs(batches, recipe)
+
+    def outputs(self, batches: Iterable[FeatureBatch], recipe: Recipe | Sequence[Recipe]) -> NDArray[np.float64]:
+        """Return what the head predicts, shape (n_images, n_outputs), float64, in the order of ``class_names``.
+
+        Of a classifier probabilities, 0 of a class without a training image; of a regressor numbers. Raises
+        RecipeMismatchError, which names the fields, if the features were made by another recipe; by several, for a head on
+        joined features, in the order of ``recipes``.
         """
         given = (recipe,) if isinstance(recipe, Recipe) else tuple(recipe)
         if len(given) != len(self.recipes):
@@ -132,10 +148,7 @@ class Bundle:
         return np.concatenate([self._of_batch(batch) for batch in batches] or [np.empty((0, len(self.class_names)))])
 
     def _of_batch(self, batch: FeatureBatch) -> NDArray[np.float64]:
-        X = design_matrix([batch], self.spec.features)
-        probabilities = np.zeros((len(X), len(self.class_names)))
-        probabilities[:, self.head.classes_] = self.head.predict_proba(X)
-        return probabilities
+        return outputs_of(self.head, design_matrix([batch], self.spec.features), len(self.class_names))
 
 
 def save_bundle(

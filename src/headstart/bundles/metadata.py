@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from headstart.errors import BundleError, HeadstartError
-from headstart.heads.catalogue import check_spec
+from headstart.heads.catalogue import check_spec, head_kind
 from headstart.heads.head_specs import by_cache, is_count, is_number, is_path, is_scikit_learn
 from headstart.runtime import installed_versions
 from headstart.texts import reason_of
@@ -39,7 +39,8 @@ def check_works(path: Path, head: Any, n_features: int | None) -> None:
     if n_features is None or n_features > MAX_TRIAL_FEATURES:
         return
     try:
-        head.predict_proba(np.zeros((1, n_features), np.float32))
+        row = np.zeros((1, n_features), np.float32)
+        head.predict_proba(row) if hasattr(head, "predict_proba") else head.predict(row)
     except Exception as error:  # another version's attributes: anything may be missing
         raise BundleError(f"{path} does not work here ({error}). Fit the head again.") from error
 
@@ -52,7 +53,8 @@ def versions() -> dict[str, str]:
 FORMAT = "headstart-bundle"
 #: Raised by one when a program that knows the version before could not read what is written now; all older ones are read.
 #: 2: ``training.digests``. 3, only where there are some: ``joined_recipes`` and ``widths`` of the spec; or an ensemble.
-FORMAT_VERSION = 3
+#: 4, only for those: heads that predict something else than classes.
+FORMAT_VERSION = 4
 
 METADATA, METRICS, HEAD, NETWORK, TRAINING, PREDICTIONS = (
     "bundle.json",
@@ -86,11 +88,18 @@ class BundleMetadata:
         """All recipes, in the order of the features."""
         return self.recipe, *self.joined_recipes
 
+    @property
+    def format_version(self) -> int:
+        """The version of the format in which this head is saved."""
+        if head_kind(self.spec.type).task != "classification":
+            return 4
+        return 3 if self.joined_recipes or self.spec.type == ENSEMBLE else 2
+
     def to_json(self) -> str:
         """Return the text of ``bundle.json``."""
         values = {
             "format": FORMAT,
-            "format_version": 3 if self.joined_recipes or self.spec.type == ENSEMBLE else 2,
+            "format_version": self.format_version,
             "spec": self.spec.to_dict(),
             **recipe_to_dict(self.recipe),
             "target": self.target,
@@ -274,6 +283,7 @@ class SavedHead:
     metadata: BundleMetadata | None = None
     accuracy: float | None = None  # on the images that were held out when it was fitted
     interval: tuple[float, float] | None = None  # its 95 % interval
+    rmse: float | None = None  # root mean squared error on these images, of a head for numbers
     n_scored: int | None = None
     split: str = ""
     cache: str = ""  # the cache that it was fitted on, or several with + between; empty where it was not written down
@@ -300,7 +310,9 @@ class SavedHead:
                 "params": dict(spec.params),
                 "random_state": spec.random_state,
                 "n_classes": len(self.metadata.class_names),
+                "target": self.metadata.target,
                 "accuracy": self.accuracy,
+                "rmse": self.rmse,
                 "accuracy_interval": list(self.interval) if self.interval else None,
                 "n_scored": self.n_scored,
                 "split": self.split or None,
@@ -362,6 +374,7 @@ def scored(path: Path, size_bytes: int, metadata: BundleMetadata, metrics: Mappi
         metadata=metadata,
         accuracy=accuracy if is_number(accuracy) else None,
         interval=(interval[0], interval[1]) if interval and has_interval else None,
+        rmse=metrics["rmse"] if is_number(metrics.get("rmse")) else None,
         n_scored=metrics["n_samples"] if is_count(metrics.get("n_samples")) else None,
         split=word(metrics, "split"),
         cache=" + ".join([word(metrics, "cache"), *strings(metrics, "joined_caches")]),

@@ -146,7 +146,7 @@ def check_form(folder: Path, head: Any, metadata: BundleMetadata) -> None:
     """Raise BundleError where what was loaded is not the kind of head that ``bundle.json`` speaks of."""
     try:
         expected, received = form(make_head(metadata.spec)), form(head)
-        labels = np.asarray(head.classes_) if received == expected else None
+        labels = fitted_labels(head, metadata) if received == expected else None
     except (AttributeError, TypeError, ValueError) as error:
         raise BundleError(f"{folder / HEAD} holds no head of this kind: {error}") from error
     if labels is None:
@@ -157,6 +157,14 @@ def check_form(folder: Path, head: Any, metadata: BundleMetadata) -> None:
         raise BundleError(f"{folder / HEAD} has labels that are none of the {len(metadata.class_names)} classes.")
     if (NETWORK in metadata.files) != head_kind(metadata.spec.type).keras:
         raise BundleError(f"{folder}: a dense head has a {NETWORK}, and no other head has one.")
+
+
+def fitted_labels(head: Any, metadata: BundleMetadata) -> Any:
+    """Return the labels of a head, indices into its class names; of a head for numbers the only one, if it is sound."""
+    if head_kind(metadata.spec.type).task == "classification":
+        return np.asarray(head.classes_)
+    head.steps[-1][1].check_loaded()
+    return np.arange(1)
 
 
 def form(head: Any) -> tuple[list[type], Any, list[Any]]:

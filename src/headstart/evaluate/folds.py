@@ -121,6 +121,7 @@ def make_folds(
     strata: NDArray[np.integer[Any]] | None = None,
     random_state: int = 0,
     class_names: Sequence[str] | None = None,
+    least: int = 2,
 ) -> Folds:
     """Return folds, stratified as well as whole units allow.
 
@@ -133,18 +134,19 @@ def make_folds(
     class of a single unit cannot be on both sides: it is tested once without being fitted on, since leaving it out would
     hide its errors. There is a note on that too. Notes name classes by ``class_names``, by default their numbers.
 
-    Raises DataError if ``n_splits`` is below 2, lengths differ, or fewer than two classes can be both fitted on and tested.
+    Raises DataError if ``n_splits`` is below 2, lengths differ, or fewer than two classes, or than ``least``, can be both
+    fitted on and tested.
     """
     labels = np.asarray(labels)
     if n_splits < 2 or n_repeats < 1:
         raise DataError(f"Expected at least 2 folds and 1 repeat. Received: {n_splits} folds, {n_repeats} repeats.")
     check_lengths(len(labels), sha256=sha256, groups=groups, units=units, strata=strata)
-    rows = labelled(labels)
+    rows = labelled(labels, least)
     together = _units_of(rows, sha256, groups, units)
     classes, y = np.unique(labels[rows], return_inverse=True)
     names = [class_names[label] if class_names is not None else f"class {label}" for label in classes.tolist()]
     n_units = units_per_class(together, y, len(names))
-    n_possible = _possible_splits(n_units, n_splits)
+    n_possible = _possible_splits(n_units, n_splits, least)
     stratum = y if strata is None else np.unique(strata[rows], return_inverse=True)[1]
     splits = []
     for repeat in range(n_repeats):
@@ -156,8 +158,8 @@ def make_folds(
         tuple(splits),
         n_possible,
         n_repeats,
-        _description(n_possible, n_repeats, len(rows), together, random_state),
-        (*notes, *untrained(labels, splits, dict(zip(classes.tolist(), names, strict=True)), n_units)),
+        _description(n_possible, n_repeats, len(rows), together, random_state, "class" if least > 1 else "number"),
+        (*notes, *untrained(labels, splits, dict(zip(classes.tolist(), names, strict=True)), n_units, least)),
     )
 
 
@@ -169,6 +171,7 @@ def inner_folds(
     *,
     n_splits: int = 5,
     random_state: int = 0,
+    least: int = 2,
 ) -> Folds:
     """Return folds of distinct rows, e.g. the training part of a fold; row numbers index ``labels``, not ``rows``.
 
@@ -177,7 +180,7 @@ def inner_folds(
     rows = np.sort(rows)
     units, strata = (None if column is None else np.asarray(column)[rows] for column in (units, strata))
     folds = make_folds(
-        np.asarray(labels)[rows], n_splits=n_splits, units=units, strata=strata, random_state=random_state
+        np.asarray(labels)[rows], n_splits=n_splits, units=units, strata=strata, random_state=random_state, least=least
     )
     return replace(folds, splits=tuple(Fold(rows[fold.train], rows[fold.test]) for fold in folds.splits))
 
@@ -211,23 +214,26 @@ def units_per_class(units: NDArray[np.intp], y: NDArray[np.intp], n_classes: int
     return np.bincount(pairs % n_classes, minlength=n_classes)
 
 
-def _possible_splits(n_units: NDArray[np.intp], n_splits: int) -> int:
+def _possible_splits(n_units: NDArray[np.intp], n_splits: int, least: int) -> int:
     """Return the number of folds for which every class of two or more units can be spread."""
     enough = n_units[n_units >= 2]
-    if len(enough) < 2:
+    if len(enough) < least:
+        what = "two classes of at least two images each" if least > 1 else "at least two images"
+        received = f"{counted(len(enough), 'such class')} of {len(n_units)}" if least > 1 else "fewer"
         raise DataError(
-            "Cross-validation needs two classes of at least two images each that do not belong together (by bytes, group "
-            f"or likeness). Received: {counted(len(enough), 'such class')} of {len(n_units)}. Add images, or score on "
-            "images of another folder."
+            f"Cross-validation needs {what} that do not belong together (by bytes, group or likeness). Received: {received}. "
+            "Add images, or score on images of another folder."
         )
     return min(n_splits, int(enough.min()))
 
 
-def _description(n_splits: int, n_repeats: int, n_rows: int, units: NDArray[np.intp], random_state: int) -> str:
+def _description(
+    n_splits: int, n_repeats: int, n_rows: int, units: NDArray[np.intp], random_state: int, by: str
+) -> str:
     together = n_rows - int(units.max()) - 1
     kept = f", {together:,} of them kept together with others" if together else ""
     often = f"{n_splits} folds" if n_repeats == 1 else f"{n_repeats} × {n_splits} folds"
-    return f"{often} of {n_rows:,} images{kept}, stratified by class, seed {random_state}"
+    return f"{often} of {n_rows:,} images{kept}, stratified by {by}, seed {random_state}"
 
 
 def _fewer_folds(wanted: int, n_splits: int, names: Sequence[str], n_units: NDArray[np.intp]) -> str:
@@ -236,7 +242,11 @@ def _fewer_folds(wanted: int, n_splits: int, names: Sequence[str], n_units: NDAr
 
 
 def untrained(
-    labels: NDArray[np.integer[Any]], splits: Sequence[Fold], names: Mapping[int, str], n_units: NDArray[np.intp]
+    labels: NDArray[np.integer[Any]],
+    splits: Sequence[Fold],
+    names: Mapping[int, str],
+    n_units: NDArray[np.intp],
+    least: int = 2,
 ) -> list[str]:
     """Return notes on classes tested without being fitted on; raise DataError if a fold has a single class to fit on.
 
@@ -245,7 +255,7 @@ def untrained(
     missing: set[int] = set()
     for fold in splits:
         present = set(np.unique(labels[fold.train]).tolist())
-        if len(present) < 2:
+        if len(present) < least:
             raise DataError(
                 "The images hang together so closely that a fold leaves a single class to fit on. Give them narrower "
                 "groups, or score on images of another folder."

@@ -133,11 +133,12 @@ def same_images(cache: FeatureCache, rows: NDArray[np.int64], other: FeatureCach
             "Bring both up to date with extract-features, on the same images."
         )
     found = np.array([row_of[digests[row]] for row in rows], np.int64)
-    mine, theirs = names_of(cache, rows), names_of(other, found)
+    mine, theirs = outputs_by_image(cache, rows), outputs_by_image(other, found)
     different = [paths[row] for row, a, b in zip(rows, mine, theirs, strict=True) if a != b]
     if different:
+        kind = "classes" if outputs_of(cache) is None else "numbers"
         raise DataError(
-            f"{other.path} has other classes than {cache.path} for {len(different):,} images: {listed(different, LISTED)}. "
+            f"{other.path} has other {kind} than {cache.path} for {len(different):,} images: {listed(different, LISTED)}. "
             "Bring both up to date with extract-features, on the same folders or manifest."
         )
     return found
@@ -146,6 +147,22 @@ def same_images(cache: FeatureCache, rows: NDArray[np.int64], other: FeatureCach
 def first_rows(cache: FeatureCache) -> dict[str, int]:
     """Return the first row of each digest."""
     return {digest: row for row, digest in reversed(list(enumerate(cache.sha256)))}
+
+
+def outputs_of(cache: AnyCache) -> NDArray[Any] | None:
+    """Return what is to be predicted for each row, NaN for none (evaluate/targets.py); None if that is the class."""
+    return getattr(caches_of(cache)[0], "outputs", None)
+
+
+def least_classes(cache: AnyCache) -> int:
+    """Return how many classes of labels a fit needs: two, or one where other outputs are predicted."""
+    return 2 if outputs_of(cache) is None else 1
+
+
+def outputs_by_image(cache: AnyCache, rows: NDArray[np.int64]) -> list[Any]:
+    """Return what is to be predicted for each row, for a comparison: the class, an empty name for none, or the number."""
+    outputs = outputs_of(cache)
+    return names_of(cache, rows) if outputs is None else np.nan_to_num(outputs[rows], nan=np.inf).tolist()
 
 
 def names_of(cache: AnyCache, rows: NDArray[np.int64]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -50,12 +50,14 @@ def corrected(
     probabilities: NDArray[np.floating[Any]],
     units: Units,
     random_state: int = 0,
+    finish: Callable[[float, float], Estimate] | None = None,
 ) -> Estimate:
     """Return the expected score of the best of several heads on other images (:data:`SELECTION_METHOD`).
 
     ``found`` are the scores of all heads on the same rows, and ``probabilities`` the predictions of the best one.
     Scores of bootstrap samples are first-order approximations by influences; exact for accuracy and log-loss. The
-    variance is the mean over heads, weighted by how often each is the best.
+    variance is the mean over heads, weighted by how often each is the best. ``finish`` returns the metric with its interval
+    from value and variance, by default that of a metric of classes.
     """
     values = np.array([one.value for one in found])
     sums = np.stack([units.sums(one.rows) for one in found], axis=1)
@@ -63,6 +65,8 @@ def corrected(
     if len(found) > 1:
         value, shares = _out_of_bag(metric, values, sums, random_state)
     variance = float(shares @ [units.variance(one.rows) for one in found])
+    if finish is not None:
+        return finish(value, variance)
     return estimate(metric.name, value, variance, unseen(metric.name, y_true, probabilities, units), CV_VARIANCE)
 
 
@@ -100,9 +104,10 @@ class Difference:
     p_value: float  # corrected for all pairs of heads; below :data:`ALPHA` exactly if the interval does not contain 0
 
 
-def differences(found: Mapping[str, Influence], units: Units, best: str) -> dict[str, Difference]:
+def differences(found: Mapping[str, Influence], units: Units, best: str, unit: float = 1.0) -> dict[str, Difference]:
     """Return each other head's score minus that of the best one (:data:`TEST_METHOD`).
 
+    ``unit`` is the size of a large difference: 1 for scores from 0 to 1, the spread of the true numbers for their errors.
     Raises DataError if ``best`` is not a head, or the heads were not scored on the same rows.
     """
     if best not in found or len({one.rows.shape for one in found.values()}) > 1:
@@ -112,7 +117,7 @@ def differences(found: Mapping[str, Influence], units: Units, best: str) -> dict
     for name, one in found.items():
         difference = one.value - found[best].value
         if name != best and math.isfinite(difference):
-            variance = CV_VARIANCE * units.variance(one.rows - found[best].rows) + 2 / units.n**2
+            variance = CV_VARIANCE * units.variance(one.rows - found[best].rows) + 2 * (unit / units.n) ** 2
             made[name] = range_test(difference, math.sqrt(variance), len(found))
     return made
 

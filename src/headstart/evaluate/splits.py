@@ -16,8 +16,17 @@ from numpy.typing import NDArray
 
 from headstart.cache.reader import FeatureCache
 from headstart.errors import DataError, RecipeMismatchError
-from headstart.evaluate.joined_caches import AnyCache, caches_of, join_caches, names_of, same_images
+from headstart.evaluate.joined_caches import (
+    AnyCache,
+    caches_of,
+    join_caches,
+    least_classes,
+    names_of,
+    outputs_of,
+    same_images,
+)
 from headstart.evaluate.random_crops import Crops
+from headstart.evaluate.split_notes import MAX_LISTED, class_notes, weight_notes
 from headstart.images.discovery.classes_and_splits import split_of
 from headstart.texts import counted, did_you_mean, listed
 
@@ -40,6 +49,7 @@ def split_by_fraction(
     groups: Sequence[str] | None = None,
     random_state: int = 0,
     strata: NDArray[np.integer[Any]] | None = None,
+    least: int = 2,
 ) -> Split:
     """Return a stratified split; unlabelled rows (−1) are in neither part.
 
@@ -49,7 +59,7 @@ def split_by_fraction(
     """
     if not 0 < fraction < 1:
         raise DataError(f"The fraction to hold out lies between 0 and 1. Received: {fraction}.")
-    rows = labelled(labels)
+    rows = labelled(labels, least)
     units = connected_units(rows, sha256, groups)
     held_out = np.zeros(units.max() + 1, bool)
     stratum = majority_class(units, (labels if strata is None else strata)[rows])
@@ -64,7 +74,7 @@ def split_by_fraction(
         rows[chosen],
         f"{counted(int(chosen.sum()), 'held-out image')} ({fraction:.0%}, stratified, seed {random_state})",
     )
-    _check_sides(labels, split)
+    _check_sides(labels, split, least)
     return split
 
 
@@ -84,6 +94,7 @@ def split_by_column(
     validation: str,
     sha256: Sequence[str],
     groups: Sequence[str] | None = None,
+    least: int = 2,
 ) -> Split:
     """Return the rows of ``train`` to fit on and those of another split to score on.
 
@@ -92,7 +103,7 @@ def split_by_column(
     """
     if validation == "train":
         raise DataError("The split train is fitted on. Name another split to score on, or a fraction to hold out.")
-    rows = labelled(labels)
+    rows = labelled(labels, least)
     names = np.asarray(splits, dtype=object)[rows]
     train, scored = rows[names == "train"], rows[names == validation]
     if not len(train) or not len(scored):
@@ -105,7 +116,7 @@ def split_by_column(
     seen = {units[row] for row in scored.tolist()}
     kept = np.array([row for row in train.tolist() if units[row] not in seen], np.int64)
     split = Split(kept, scored, f"the {counted(len(scored))} of the split {validation}", len(train) - len(kept))
-    _check_sides(labels, split)
+    _check_sides(labels, split, least)
     return split
 
 
@@ -115,23 +126,24 @@ def split_by_caches(
     *,
     sha256: Sequence[str],
     other_sha256: Sequence[str],
+    least: int = 2,
 ) -> Split:
     """Return the labelled rows of one cache to fit on, without images of the other, and those of the other to score on."""
-    rows, scored = labelled(labels), np.flatnonzero(np.asarray(other_labels) >= 0)
+    rows, scored = labelled(labels, least), np.flatnonzero(np.asarray(other_labels) >= 0)
     seen = {other_sha256[row] for row in scored.tolist()}
     kept = np.array([row for row in rows.tolist() if sha256[row] not in seen], np.int64)
     if not len(kept):
         raise DataError("Every training image is among the scored ones, by its bytes. Name another cache.")
     split = Split(kept, scored, f"the {counted(len(scored))} of the other cache", len(rows) - len(kept))
-    _check_sides(labels, split)
+    _check_sides(labels, split, least)
     return split
 
 
-def labelled(labels: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-    """Return the rows with a label; raise DataError if there are fewer than two classes."""
+def labelled(labels: NDArray[np.integer[Any]], least: int = 2) -> NDArray[np.int64]:
+    """Return the rows with a label; raise DataError if there are fewer than two classes, or than ``least``."""
     rows = np.flatnonzero(np.asarray(labels) >= 0)
     n_classes = len(np.unique(np.asarray(labels)[rows]))
-    if n_classes < 2:
+    if n_classes < least:
         unlabelled = "" if len(rows) else " To label images group by group: headstart cluster CACHE."
         images = counted(len(rows), "labelled image") if len(rows) else "no labelled images"
         raise DataError(
@@ -184,21 +196,18 @@ def majority_class(units: NDArray[np.intp], labels: NDArray[np.integer[Any]]) ->
     return most_frequent
 
 
-def _check_sides(labels: NDArray[np.integer[Any]], split: Split) -> None:
+def _check_sides(labels: NDArray[np.integer[Any]], split: Split, least: int) -> None:
     n_classes = len(np.unique(labels[split.train]))
-    if n_classes < 2 or not len(split.validation):
+    if n_classes < least or not len(split.validation):
+        of, pair = (f" of {counted(n_classes, 'class')}", "two classes with ") if least > 1 else ("", "")
         raise DataError(
-            f"Too few images to divide: {len(split.train):,} of {counted(n_classes, 'class')} to fit on, "
-            f"{len(split.validation):,} to score on. Expected: at least two classes with two images each that do not belong "
-            "together, by their bytes or group."
+            f"Too few images to divide: {len(split.train):,}{of} to fit on, {len(split.validation):,} to score on. Expected: "
+            f"at least {pair}two images{' each' if pair else ''} that do not belong together, by their bytes or group."
         )
 
 
 #: Fraction of the images held out if the data has no split that can be scored.
 DEFAULT_FRACTION = 0.25
-
-#: Classes that are named one by one, of each kind.
-MAX_LISTED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,14 +228,14 @@ class Sides:
         return sorted({*self.train.class_names, *self.validation.class_names} - {*self.class_names})
 
     @property
-    def y_train(self) -> NDArray[np.int64]:
-        """Index into ``class_names`` of each training image."""
-        return _numbered(self.train, self.class_names)[self.split.train]
+    def y_train(self) -> NDArray[Any]:
+        """Output of each training image: an index into ``class_names``, or a number."""
+        return _outputs(self.train, self.class_names)[self.split.train]
 
     @property
-    def y_validation(self) -> NDArray[np.int64]:
-        """Index into ``class_names`` of each validation image."""
-        return _numbered(self.validation, self.class_names)[self.split.validation]
+    def y_validation(self) -> NDArray[Any]:
+        """Output of each validation image."""
+        return _outputs(self.validation, self.class_names)[self.split.validation]
 
     def within(self, cache: FeatureCache) -> Sides:
         """Return the same images in another cache."""
@@ -270,10 +279,18 @@ def divide(
             groups=cache.groups,
             random_state=random_state,
             strata=strata,
+            least=least_classes(cache),
         )
     else:
         name = split_of(str(validation)) or str(validation)
-        split = split_by_column(labels, cache.splits, validation=name, sha256=cache.sha256, groups=cache.groups)
+        split = split_by_column(
+            labels,
+            cache.splits,
+            validation=name,
+            sha256=cache.sha256,
+            groups=cache.groups,
+            least=least_classes(cache),
+        )
     return _told_apart(cache, cache, split, notes, lacking)
 
 
@@ -288,7 +305,9 @@ def divide_caches(train: FeatureCache, other: FeatureCache) -> Sides:
         raise RecipeMismatchError(
             f"{other.path} was made by another recipe than {train.path} (there ≠ here): {'; '.join(differences)}."
         )
-    split = split_by_caches(train.labels, other.labels, sha256=train.sha256, other_sha256=other.sha256)
+    split = split_by_caches(
+        train.labels, other.labels, sha256=train.sha256, other_sha256=other.sha256, least=least_classes(train)
+    )
     return _told_apart(train, other, split)
 
 
@@ -357,40 +376,14 @@ def weighted(cache: AnyCache, split: Split) -> tuple[Split, NDArray[np.float64] 
         return split, None, []
     weights = cache.weights[split.train]
     split = replace(split, train=split.train[weights > 0])
-    _check_sides(cache.labels, split)
+    _check_sides(cache.labels, split, least_classes(cache))
     return split, weights[weights > 0], weight_notes(weights)
 
 
-def weight_notes(weights: NDArray[np.float64] | None) -> list[str]:
-    """Return sentences on the weights of images, None for ones."""
-    if weights is None:
-        return []
-    n_unused, used = int((weights == 0).sum()), weights[weights > 0]
-    notes = [f"{counted(n_unused)} of weight 0: not fitted on."] if n_unused else []
-    if len(used) and (used != 1).any():
-        notes.append(f"Fits are weighted, by {used.min():g} to {used.max():g} for an image; scores are not.")
-    return notes
-
-
-def class_notes(
-    class_names: Sequence[str], fitted: Counter[str], scored: Counter[str], failed: Counter[str] | None = None
-) -> list[str]:
-    """Return sentences on classes that are not both fitted on and scored, given the images per class on each side."""
-    notes = []
-    for name in dict.fromkeys([*class_names, *scored]):
-        if scored[name] and not fitted[name]:
-            notes.append(f"{name}: {counted(scored[name], 'scored image')}, none to fit on.")
-        elif fitted[name] and not scored[name]:
-            notes.append(f"{name}: {counted(fitted[name])} to fit on, none scored.")
-        elif not fitted[name] and failed and failed[name]:
-            notes.append(f"{name}: none to fit on; {counted(failed[name])} could not be read.")
-        elif not fitted[name]:
-            notes.append(f"{name}: no image to fit on.")
-    more = len(notes) - MAX_LISTED
-    return notes if more <= 0 else [*notes[:MAX_LISTED], f"{more:,} more classes are not both fitted on and scored."]
-
-
-def _numbered(cache: AnyCache, class_names: Sequence[str]) -> NDArray[np.int64]:
-    """Return the index into ``class_names`` of each row; −1 if unlabelled or of another class."""
+def _outputs(cache: AnyCache, class_names: Sequence[str]) -> NDArray[Any]:
+    """Return the output of each row; of classes, the index into ``class_names``, −1 if unlabelled or of another class."""
+    outputs = outputs_of(cache)
+    if outputs is not None:
+        return outputs
     number = {name: i for i, name in enumerate(class_names)}
     return np.array([*(number.get(name, -1) for name in cache.class_names), -1], np.int64)[cache.labels]

@@ -1,9 +1,9 @@
-"""Targets: what a head predicts for an image, today one class, as labelled or merged; and the metrics of its predictions."""
+"""Targets: what a head predicts for an image, by default one class, as labelled or merged; and the metrics of predictions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -12,13 +12,34 @@ from sklearn import metrics
 
 from headstart.cache.reader import FeatureCache
 from headstart.errors import DataError, ParameterError
-from headstart.evaluate.intervals import estimates, f1_interval, influences
+from headstart.evaluate.intervals import (
+    INTERVAL_METHOD,
+    Influence,
+    Units,
+    estimate,
+    estimates,
+    f1_interval,
+    influences,
+    unseen,
+)
+from headstart.evaluate.number_target import Number
 from headstart.evaluate.random_crops import refuse_crops
 from headstart.evaluate.splits import labelled
-from headstart.heads.catalogue import head_kind
-from headstart.scores import METRICS, Estimate, PositiveRates, Score, wilson
+from headstart.heads.catalogue import HEAD_TYPES, head_kind
+from headstart.scores import (
+    CHOICE_METRICS,
+    METRICS,
+    Criterion,
+    Estimate,
+    Metric,
+    PositiveRates,
+    Score,
+    class_index,
+    metric_named,
+    wilson,
+)
 from headstart.texts import did_you_mean
-from headstart.types import SINGLE_LABEL
+from headstart.types import NUMBER, SINGLE_LABEL
 
 
 def score(
@@ -118,38 +139,87 @@ def _proportion(n: int, of: int) -> Estimate:
 
 
 class Target(Protocol):
-    """What a head predicts for an image: how labels become outputs, what folds keep in proportion, how outputs are scored."""
+    """What a head predicts for an image, what folds keep in proportion, and how predictions are scored.
+
+    An output is what a head predicts for a row: a class index, a number. Predictions have a column for each output name.
+    """
 
     #: Key in ``TARGETS``; saved with a head.
     name: str
     #: Only heads of this task can predict it (``HeadType.task``).
     task: str
+    #: Name of the baseline that knows nothing of the images (:meth:`know_nothing`).
+    baseline: str
+    #: Classes of labels that a fit needs at least.
+    n_classes_needed: int
+    #: Metrics in display order, the first is that of choices by default; and the names of those that choices may go by.
+    all_metrics: Sequence[Metric]
+    choices: Sequence[str]
+    #: Description of the intervals of a comparison.
+    interval_method: str
 
-    def encode(
-        self, labels: NDArray[np.int64], class_names: Sequence[str]
-    ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-        """Return the output to predict for each row, −1 for none, and the names of the outputs.
+    def outputs(
+        self, labels: NDArray[np.int64], class_names: Sequence[str], targets: NDArray[np.float64] | None
+    ) -> tuple[NDArray[np.int64], tuple[str, ...], NDArray[Any]]:
+        """Return the class of each row for splits, −1 where nothing is to be predicted; names of outputs; and the outputs.
 
-        ``labels`` are indices into ``class_names``, −1 where unlabelled, shape (n_rows,).
+        ``labels`` are indices into ``class_names``, −1 where unlabelled, and ``targets`` numbers, NaN for none, shape
+        (n_rows,); None if there are none. The outputs are the classes themselves, or have another type.
         """
         ...
 
-    def stratify(self, y: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the stratum of each row, shape (n_rows,): splits and folds keep their shares.
+    def stratify(self, y: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the stratum of each row by its output, shape (n_rows,): splits and folds keep their shares.
 
-        Rows that :meth:`encode` gave no output are in no fold. Raises DataError if nothing can be learned from ``y``.
+        Rows without an output are in no fold. Raises DataError if nothing can be learned from ``y``.
         """
+        ...
+
+    def positive_index(self, positive: str | None, class_names: Sequence[str]) -> int | None:
+        """Return the index of the positive class, None for none; raise ParameterError if there is no such class."""
         ...
 
     def metrics(
         self,
-        y_true: NDArray[np.integer[Any]],
-        probabilities: NDArray[np.floating[Any]],
+        y_true: NDArray[Any],
+        outputs: NDArray[np.floating[Any]],
         names: Sequence[str],
         positive: int | None = None,
         units: NDArray[np.integer[Any]] | None = None,
-    ) -> Score:
+    ) -> Any:
         """Return the score of predictions; parameters are those of :func:`headstart.evaluate.targets.score`."""
+        ...
+
+    def influences(
+        self, y_true: NDArray[Any], outputs: NDArray[np.floating[Any]], positive: int | None = None
+    ) -> dict[str, Influence]:
+        """Return all metrics by name, with the influence of each row."""
+        ...
+
+    def estimates(
+        self,
+        y_true: NDArray[Any],
+        outputs: NDArray[np.floating[Any]],
+        units: NDArray[np.integer[Any]] | None = None,
+        *,
+        positive: int | None = None,
+        variance_factor: float = 1.0,
+    ) -> dict[str, Estimate]:
+        """Return all metrics by name, with their intervals."""
+        ...
+
+    def finish(
+        self, name: str, value: float, variance: float, y_true: NDArray[Any], outputs: Any, units: Units, factor: float
+    ) -> Estimate:
+        """Return a metric with its interval, from its variance times a factor."""
+        ...
+
+    def unit_of(self, name: str, y_true: NDArray[Any]) -> float:
+        """Return the size of a large difference between two heads in a metric."""
+        ...
+
+    def know_nothing(self, y: NDArray[Any], weights: NDArray[np.float64] | None, n_outputs: int) -> NDArray[np.float64]:
+        """Return the prediction of the baseline for every image, shape (n_outputs,), given outputs to fit on."""
         ...
 
 
@@ -158,22 +228,65 @@ class SingleLabel:
 
     name = SINGLE_LABEL
     task = "classification"
+    baseline = "majority"
+    n_classes_needed = 2
+    all_metrics: Sequence[Metric] = METRICS
+    choices: Sequence[str] = CHOICE_METRICS
+    interval_method = INTERVAL_METHOD
     metrics = staticmethod(score)
+    influences = staticmethod(influences)
+    estimates = staticmethod(estimates)
 
     def encode(
         self, labels: NDArray[np.int64], class_names: Sequence[str]
     ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-        """Return the labels as they are."""
+        """Return the class to predict for each row, −1 for none, and the names of these classes: the labels as they are."""
         return labels, tuple(class_names)
+
+    def outputs(
+        self, labels: NDArray[np.int64], class_names: Sequence[str], targets: NDArray[np.float64] | None = None
+    ) -> tuple[NDArray[np.int64], tuple[str, ...], NDArray[np.int64]]:
+        """Return the encoded labels and their names; the outputs are these labels."""
+        y, names = self.encode(labels, class_names)
+        return y, names, y
 
     def stratify(self, y: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the classes; raise DataError where fewer than two have a labelled image."""
         labelled(y)
         return y
 
+    def positive_index(self, positive: str | None, class_names: Sequence[str]) -> int | None:
+        """Return the index of the positive class; raise ParameterError if there is no such class."""
+        return class_index(positive, class_names)
+
+    def finish(
+        self,
+        name: str,
+        value: float,
+        variance: float,
+        y_true: NDArray[np.int64],
+        outputs: NDArray[np.floating[Any]],
+        units: Units,
+        factor: float,
+    ) -> Estimate:
+        """Return a metric with its interval (:data:`INTERVAL_METHOD`)."""
+        return estimate(name, value, variance, unseen(name, y_true, outputs, units), factor)
+
+    def unit_of(self, name: str, y_true: NDArray[np.int64]) -> float:
+        """Return 1."""
+        return 1.0
+
+    def know_nothing(
+        self, y: NDArray[np.int64], weights: NDArray[np.float64] | None, n_outputs: int
+    ) -> NDArray[np.float64]:
+        """Return the share of each class in the weight of the rows."""
+        weights = np.ones(len(y)) if weights is None else weights
+        shares: NDArray[np.float64] = np.bincount(y, weights, n_outputs) / weights.sum()
+        return shares
+
 
 #: Name → target.
-TARGETS: dict[str, Target] = {target.name: target for target in (SingleLabel(),)}
+TARGETS: dict[str, Target] = {SINGLE_LABEL: SingleLabel(), NUMBER: Number()}
 
 
 def target_named(name: str, head_types: Sequence[str] = ()) -> Target:
@@ -185,33 +298,54 @@ def target_named(name: str, head_types: Sequence[str] = ()) -> Target:
     target = TARGETS[name]
     others = [head_type for head_type in head_types if head_kind(head_type).task != target.task]
     if others:
+        able = [head_type for head_type, kind in HEAD_TYPES.items() if kind.task == target.task]
         raise ParameterError(
-            f"The target {name} is a {target.task} task, which these heads cannot do: {', '.join(others)}."
+            f"The target {name} is a {target.task} task, which these heads cannot do: {', '.join(others)}. "
+            f"Expected one of: {', '.join(able)}."
         )
     return target
+
+
+def criterion_for(target: Target, metric: str | None, positive: str | None, class_names: Sequence[str]) -> Criterion:
+    """Return the criterion of choices, by default the first metric of a target.
+
+    Raises ParameterError if the target has no such metric or positive class.
+    """
+    chosen = metric_named(metric or target.choices[0], target.choices)
+    return Criterion(chosen.name, target.positive_index(positive, class_names), target)
+
+
+def target_of(criterion: Criterion) -> Target:
+    """Return the target of a criterion; one class per image unless it names another."""
+    return TARGETS[SINGLE_LABEL] if criterion.target is None else cast("Target", criterion.target)
+
+
+def value_of(criterion: Criterion, y_true: NDArray[Any], outputs: NDArray[np.floating[Any]]) -> float:
+    """Return the metric of a criterion for some predictions."""
+    return target_of(criterion).influences(y_true, outputs, criterion.positive)[criterion.metric].value
 
 
 def encoded(cache: FeatureCache, target: Target) -> FeatureCache:
     """Return a cache whose ``labels`` and ``class_names`` are those of a target; everything else is as in the file.
 
-    Raises DataError if it holds random crops.
+    Where outputs are no classes, ``outputs`` holds them. Raises DataError if the cache holds random crops.
     """
     refuse_crops(cache)
-    labels, names = target.encode(cache.labels, cache.class_names)
-    if names == cache.class_names and np.array_equal(labels, cache.labels):
+    labels, names, outputs = target.outputs(cache.labels, cache.class_names, cache.targets)
+    if names == cache.class_names and outputs is labels and np.array_equal(labels, cache.labels):
         return cache
-    return cast("FeatureCache", _Encoded(cache, labels, names))
+    return cast("FeatureCache", _Encoded(cache, labels, names, None if outputs is labels else outputs))
 
 
 class _Encoded:
-    def __init__(self, cache: FeatureCache, labels: NDArray[np.int64], class_names: tuple[str, ...]) -> None:
-        self._cache, self.labels, self.class_names = cache, labels, class_names
+    def __init__(
+        self,
+        cache: FeatureCache,
+        labels: NDArray[np.int64],
+        class_names: tuple[str, ...],
+        outputs: NDArray[Any] | None,
+    ) -> None:
+        self._cache, self.labels, self.class_names, self.outputs = cache, labels, class_names, outputs
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._cache, name)
-
-
-def encoded_names(found: Sequence[str], target: Target) -> Mapping[str, str]:
-    """Return the name of the output of each class of some images; a class that the target leaves out is missing."""
-    y, names = target.encode(np.arange(len(found)), found)
-    return {name: names[label] for name, label in zip(found, y.tolist(), strict=True) if label >= 0}

@@ -30,25 +30,38 @@ class ScoredImages:
     """Images with their predictions."""
 
     paths: Sequence[str]  # relative to the folder of images
-    y_true: NDArray[np.int64]  # true class indices; shape (n_images,)
-    #: Class probabilities; the prediction is the largest, the first one if tied; shape (n_images, n_classes)
+    y_true: NDArray[Any]  # true class indices, or numbers, float64; shape (n_images,)
+    #: Class probabilities; the prediction is the largest, the first one if tied; shape (n_images, n_classes). Or the
+    #: predicted numbers, shape (n_images, 1)
     probabilities: NDArray[np.floating[Any]]
-    class_names: tuple[str, ...]  # names of the classes
+    class_names: tuple[str, ...]  # names of the classes; not used for numbers
     splits: Sequence[str]  # split or fold of each image; empty for none
     head: str = ""  # name of the head, if there are several
 
     def __len__(self) -> int:
         return len(self.y_true)
 
+    @property
+    def of_numbers(self) -> bool:
+        """Whether numbers are predicted."""
+        return self.y_true.dtype.kind == "f"
+
     def columns(self) -> dict[str, Sequence[str]]:
         """Return the text columns by name; ``head`` comes first if there are several heads."""
-        texts: dict[str, Sequence[str]] = {
-            "path": self.paths,
-            "truth": [self.class_names[label] for label in self.y_true.tolist()],
-            "prediction": [self.class_names[label] for label in self.probabilities.argmax(axis=1).tolist()],
-            "split": self.splits,
-        }
+        texts: dict[str, Sequence[str]] = {"path": self.paths}
+        if not self.of_numbers:
+            texts["truth"] = [self.class_names[label] for label in self.y_true.tolist()]
+            texts["prediction"] = [self.class_names[label] for label in self.probabilities.argmax(axis=1).tolist()]
+        texts["split"] = self.splits
         return {"head": [self.head] * len(self), **texts} if self.head else texts
+
+    def numbers(self) -> dict[str, NDArray[np.floating[Any]]]:
+        """Return the columns of numbers by name: probabilities, or truth and prediction."""
+        if self.of_numbers:
+            return {"truth": self.y_true, "prediction": self.probabilities[:, 0]}
+        return {
+            f"{PROBABILITY}{name}": column for name, column in zip(self.class_names, self.probabilities.T, strict=True)
+        }
 
 
 def split_names(splits: Sequence[str], rows: NDArray[np.int64]) -> list[str]:
@@ -78,14 +91,17 @@ def fold_names(tests: Sequence[NDArray[np.int64]], n_splits: int, n_samples: int
 def predictions_csv(scored: Sequence[ScoredImages]) -> bytes:
     """Return a CSV table of one head or several named heads: path, truth, prediction, split or fold, and all probabilities.
 
+    Of numbers: path, split or fold, truth and prediction.
+
     Text that a spreadsheet would take for a formula gets a leading ``'``. Undecodable bytes of paths are kept.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*scored[0].columns(), *(f"{PROBABILITY}{name}" for name in scored[0].class_names)])
+    writer.writerow([*scored[0].columns(), *scored[0].numbers()])
     for one in scored:
         texts = zip(*(map(csv_cell, column) for column in one.columns().values()), strict=True)
-        writer.writerows([*cells, *map(str, row)] for cells, row in zip(texts, one.probabilities, strict=True))
+        rows = zip(*one.numbers().values(), strict=True)
+        writer.writerows([*cells, *map(str, row)] for cells, row in zip(texts, rows, strict=True))
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 
@@ -96,19 +112,25 @@ def predictions_json(scored: Sequence[ScoredImages]) -> bytes:
 
 def _json_rows(scored: Sequence[ScoredImages]) -> Iterator[dict[str, Any]]:
     for one in scored:
-        names = list(map(valid, one.class_names))
+        names = ["truth", "prediction"] if one.of_numbers else list(map(valid, one.class_names))
         columns = {name: list(map(valid, texts)) for name, texts in one.columns().items()}
-        for cells, row in zip(zip(*columns.values(), strict=True), one.probabilities.tolist(), strict=True):
-            yield {**dict(zip(columns, cells, strict=True)), "probabilities": dict(zip(names, row, strict=True))}
+        rows = zip(*(column.tolist() for column in one.numbers().values()), strict=True)
+        for cells, row in zip(zip(*columns.values(), strict=True), rows, strict=True):
+            numbers: dict[Any, Any] = dict(zip(names, row, strict=True))
+            yield {
+                **dict(zip(columns, cells, strict=True)),
+                **(numbers if one.of_numbers else {"probabilities": numbers}),
+            }
 
 
 def predictions_parquet(scored: Sequence[ScoredImages]) -> bytes:
     r"""Return a Parquet table with the columns of the CSV, text unchanged; an undecodable byte becomes ``\xff``."""
     pa, parquet = import_pyarrow()
     columns = {name: [valid(t) for one in scored for t in one.columns()[name]] for name in scored[0].columns()}
-    names = [*columns, *(f"{PROBABILITY}{valid(name)}" for name in scored[0].class_names)]
+    names = [*columns, *map(valid, scored[0].numbers())]
     arrays = [pa.array(values, pa.string()) for values in columns.values()]
-    arrays += [pa.array(values) for values in np.concatenate([one.probabilities for one in scored]).T]
+    parts = [list(one.numbers().values()) for one in scored]
+    arrays += [pa.array(np.concatenate(column)) for column in zip(*parts, strict=True)]
     target = io.BytesIO()
     parquet.write_table(pa.Table.from_arrays(arrays, names=names), target)
     return target.getvalue()

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, logsumexp
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, is_regressor
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
@@ -201,6 +201,18 @@ def fit_temperature(
 
     found = minimize_scalar(log_loss, bounds=LOG_BOUNDS, method="bounded", options={"xatol": 1e-6})
     return spread * float(np.exp(found.x))
+
+
+def outputs_of(head: Any, X: Any, n_outputs: int) -> NDArray[np.float64]:
+    """Return what a fitted head predicts, shape (n_samples, n_outputs): numbers, or probabilities of all classes.
+
+    A class that the head was not fitted on has probability 0.
+    """
+    if is_regressor(head):
+        return np.asarray(head.predict(X), np.float64).reshape(len(X), n_outputs)
+    probabilities = np.zeros((len(X), n_outputs))
+    probabilities[:, head.classes_] = head.predict_proba(X)
+    return probabilities
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from headstart.errors import DataError, HeadstartError, ParameterError
+from headstart.heads.entries.head_entry import HeadType
+from headstart.heads.entries.regression_entries import REGRESSION_TYPES
 from headstart.heads.head_specs import (
     ACTIVATION,
     CLASS_WEIGHT,
@@ -39,45 +40,6 @@ from headstart.heads.head_specs import (
     make_by_path,
 )
 from headstart.types import ENSEMBLE, HeadSpec
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeadType:
-    """An entry of the catalogue: everything that is known of a type of head before its estimator is imported.
-
-    Some abilities are methods of the estimator: ``fit_rows(rows, y)`` with ``streaming_bytes(n_features, n_classes)`` fits
-    it without the whole matrix in memory (heads/out_of_core.py); ``to_layers()`` gives its dense layers for export.
-    """
-
-    #: Import path of the estimator, a scikit-learn classifier with ``predict_proba``. Saved heads hold it: a module of an
-    #: estimator keeps its name.
-    estimator: str
-    task: str = "classification"  # task of the targets that it can predict (evaluate/targets.py)
-    features: tuple[str, ...] = ("avg",)
-    scaling: str = "sqrt-l2"
-    params: Mapping[str, Parameter] = field(default_factory=dict)
-    #: Values that a search tries, in every combination; the defaults are among them
-    grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    unscaled: HeadType | None = None  # entry to use instead where the features are not scaled
-    #: Commands that search the setting by default: ``fit-head``, ``benchmark-heads``
-    searched_by: tuple[str, ...] = ("benchmark-heads",)
-    max_search_images: int = 20_000  # images that a search uses at most, drawn by class
-    #: Import path of a function that predicts with many settings in less time than one by one
-    #: (heads/grid_predictions.py); empty for none
-    grid_solver: str = ""
-    grid_probabilities: bool = False  # whether the predictions of ``grid_solver`` have probabilities
-    #: Whether predictions depend on inner products of rows or distances between them alone
-    rotation_invariant: bool = False
-    baseline: bool = False  # whether it is compared with the others, but never recommended
-    #: Whether the estimator has a Keras network, ``network_``: it is saved as a file of its own, heads are fitted one
-    #: at a time, and the memory of TensorFlow is counted
-    keras: bool = False
-    #: Arrays of the size of the float32 feature matrix that exist at the same time during a fit, the matrix included
-    matrix_copies: int = 4
-    #: Up to this many rows or columns, whichever are fewer, a fit decomposes a square float64 matrix of that size
-    max_square: int = 0
-    saved_types: tuple[str, ...] = ()  # import paths of other classes of this package in a fitted estimator
-
 
 #: Eight decades: from nearly the class shares alone to nearly no penalty, on rows of length 1.
 DECADES = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0, 10_000.0)
@@ -223,6 +185,7 @@ HEAD_TYPES: dict[str, HeadType] = {
         grid={"shrinkage": (0.03, 0.1, 0.3, 0.5, 0.8, 1.0)},
         baseline=True,
     ),
+    **REGRESSION_TYPES,
 }
 
 #: The mean of several heads. It is no entry of the catalogue, since its members are chosen (selection/ensemble_members.py).
@@ -238,7 +201,7 @@ ENSEMBLE_TYPE = HeadType(
 MEMBER_TYPES = tuple(
     name
     for name, kind in HEAD_TYPES.items()
-    if "benchmark-heads" in kind.searched_by and not kind.keras and not kind.baseline
+    if kind.task == "classification" and "benchmark-heads" in kind.searched_by and not (kind.keras or kind.baseline)
 )
 
 #: A classifier that is named by its import path; its class defines the parameters.
@@ -269,6 +232,16 @@ def default_spec(
     if is_path(head_type):
         make_by_path(head_type, spec.params, random_state)  # before the features are read, not after it
     return spec
+
+
+def heads_for(task: str) -> tuple[str, ...]:
+    """Return the names of the heads that can do a task."""
+    return tuple(name for name, kind in HEAD_TYPES.items() if kind.task == task)
+
+
+def default_head(task: str) -> str:
+    """Return the head that is fitted for a task unless another one is named."""
+    return "logistic" if task == "classification" else heads_for(task)[0]
 
 
 def head_kind(head_type: str, scaling: str | None = None) -> HeadType:

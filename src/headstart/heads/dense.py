@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,12 +28,11 @@ from headstart.heads.catalogue import HEAD_TYPES
 from headstart.heads.fitting.dense_training import (
     Descent,
     EpochRunner,
+    SavedNetwork,
     Watched,
     as_views,
-    build_network,
     compile_epoch,
     compile_streamed_epoch,
-    load_network,
     probabilities,
     run_epochs,
 )
@@ -45,7 +43,7 @@ from headstart.heads.out_of_core import HeldOut, Rows, dense
 TINY = float(np.finfo(np.float32).tiny)
 
 
-class DenseHead(Head):
+class DenseHead(SavedNetwork, Head):
     """Dense layers with ReLU, then Dense with softmax, trained by Adam on cross-entropy.
 
     The defaults are those of the Keras recipe: ``Dense(256, relu) → Dense(n_classes, softmax)``, 10 epochs, batches of 32.
@@ -203,11 +201,6 @@ class DenseHead(Head):
         X = validate_data(self, X, dtype=np.float32, reset=False)
         return probabilities(self.network_, X, self.views)
 
-    def load_network(self, path: Path) -> DenseHead:
-        """Take the weights of a saved network; raise BundleError if it is damaged, or not this head's."""
-        self.network_ = load_network(path, self.n_features_in_ // self.views, **self._shape())
-        return self
-
     def _start(self, n_features: int, y: Any) -> tuple[NDArray[np.intp], int]:
         """Check the parameters and labels, make the network, and return codes and seed."""
         settings = {name: value for name, value in self.get_params().items() if name != "random_state"}
@@ -283,9 +276,6 @@ class DenseHead(Head):
         n_steps = int(self.epochs) * -(-n_rows // int(self.batch_size))
         return Descent(self.learning_rate, self.batch_size, n_steps, self.schedule)
 
-    def _network(self, n_features: int, seed: int) -> Any:
-        return build_network(n_features // self.views, **self._shape(), seed=seed)
-
     def _shape(self) -> dict[str, Any]:
         units = (*self.hidden, len(self.classes_))
         return {"units": units, "activation": self.activation, "dropout": self.dropout, "l2": self.l2}
@@ -313,20 +303,6 @@ class DenseHead(Head):
                 ConvergenceWarning,
                 stacklevel=4,
             )
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = dict(super().__getstate__())
-        network = state.pop("network_", None)
-        if network is not None:
-            state["_network_weights"] = network.get_weights()
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        weights = state.pop("_network_weights", None)
-        super().__setstate__(state)
-        if weights is not None:
-            self.network_ = self._network(self.n_features_in_, seed=0)
-            self.network_.set_weights(weights)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

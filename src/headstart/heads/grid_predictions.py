@@ -41,12 +41,21 @@ class Outcome:
     """Predictions of one setting for the test rows."""
 
     setting: int  # its place among the settings
-    predicted: Codes  # labels; shape (n_test,)
+    predicted: NDArray[Any]  # labels, or numbers, float64; shape (n_test,)
     converged: bool = True  # whether its solver came to an end
     #: Probabilities of ``classes``, those it was fitted on; None where they were not asked for; shape (n_test,
     #: n_fitted)
     probabilities: NDArray[np.float64] | None = None
     classes: Codes | None = None
+
+    def outputs_of(self, n_outputs: int) -> NDArray[np.float64]:
+        """Return what is predicted, shape (n_test, n_outputs): numbers, or probabilities of all classes.
+
+        Without probabilities, that of the predicted class is 1.
+        """
+        if self.predicted.dtype.kind == "f":
+            return self.predicted[:, None]
+        return self.probabilities_of(n_outputs)
 
     def probabilities_of(self, n_classes: int) -> NDArray[np.float64]:
         """Return probabilities of all classes, shape (n_test, n_classes); 1 of the predicted one where there are none."""
@@ -107,7 +116,7 @@ class Table:
         scaled = self.scaled[train] if by_row else self._fitted_scaler(train).transform(self.raw[train])
         return numeric_gamma(gamma, scaled, self.weights_of(train))
 
-    def fitted(self, train: Codes, labels: Codes) -> tuple[Codes, Codes]:
+    def fitted(self, train: Codes, labels: NDArray[Any]) -> tuple[Codes, NDArray[Any]]:
         """Return the rows of a fit on some images, those of their crops behind them, and the label of every row there is."""
         if self.crops is None:
             return train, labels
@@ -135,7 +144,7 @@ class Division:
     """Rows to fit on and rows to predict, scaled."""
 
     X: Any  # rows to fit on, scaled; shape (n_train, n_features)
-    y: Codes  # their labels; shape (n_train,)
+    y: NDArray[Any]  # their labels or numbers; shape (n_train,)
     X_test: Any  # rows to predict; shape (n_test, n_features)
     #: Returns the number for a ``gamma`` of ``sklearn.svm.SVC`` on the rows to fit on
     gamma: Callable[[str | float], float]
@@ -150,7 +159,7 @@ class Division:
 def outcomes(
     head_type: str,
     table: Table,
-    labels: Codes,
+    labels: NDArray[Any],
     train: Codes,
     test: Codes,
     settings: Settings,
@@ -172,7 +181,7 @@ def outcomes(
         rows[train], labels[train], rows[test], partial(table.gamma, train=train), weights, table.groups_of(train)
     )
     full = [full_params(head_type, table.features, table.scaling, setting) for setting in settings]
-    if kind.grid_solver and (kind.grid_probabilities or not probabilities):
+    if kind.grid_solver and (kind.grid_probabilities or not probabilities or kind.task == "regression"):
         found: Iterator[Outcome] = imported(kind.grid_solver)(division, full)
         return found
     return one_by_one(head_type, division, full, random_state)
@@ -237,10 +246,14 @@ def with_kernels(rows: Division, settings: Settings) -> Iterator[Outcome]:
 
 def one_by_one(head_type: str, rows: Division, settings: Settings, random_state: int) -> Iterator[Outcome]:
     """Yield the outcomes of heads that share nothing."""
+    kind = head_kind(head_type)
     for number, setting in enumerate(settings):
         classifier = make_classifier(head_type, {**setting, "random_state": random_state})
         given = {**given_weights(classifier, rows.weights), **given_groups(classifier, rows.groups)}
         classifier.fit(rows.X, rows.y, **given)
+        if kind.task == "regression":
+            yield Outcome(number, np.asarray(classifier.predict(rows.X_test), np.float64))
+            continue
         found = classifier.predict_proba(rows.X_test)
         classes = classifier.classes_
         yield Outcome(number, classes[found.argmax(axis=1)], probabilities=found, classes=classes)

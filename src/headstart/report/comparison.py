@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.report.text_tables import interval_text
-from headstart.scores import ALPHA, Estimate, Metric, PositiveRates, Score
+from headstart.scores import ALPHA, METRICS, AnyScore, Estimate, Metric, PositiveRates
 from headstart.types import ENSEMBLE, HeadSpec, Recipe
 
-#: Name of the baseline that predicts the class frequencies.
-MAJORITY = "majority"
+#: Baselines that know nothing of the images: name → what they know.
+KNOW_NOTHING = {"majority": "the shares of the classes", "mean": "the mean of the numbers"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +68,10 @@ class HeadResult:
     metrics : Mapping[str, Estimate]
         Metrics by name, over the held-out images of all folds.
     fold_accuracy : tuple[float, ...]
-        Accuracy of each fold; all heads use the same folds.
+        Accuracy of each fold, NaN for numbers; all heads use the same folds.
     probabilities : NDArray[np.float32]
-        Out-of-fold probabilities, rows as in ``Comparison.y_true``; the mean over repeats; shape (n_samples, n_classes).
+        Out-of-fold probabilities, or numbers in a single column, rows as in ``Comparison.y_true``; the mean over repeats;
+        shape (n_samples, n_outputs).
     cost : Cost
     difference : Estimate | None
         ``Comparison.metric`` minus that of the best head, paired, with a simultaneous interval; None for the best.
@@ -102,7 +103,7 @@ class HeadResult:
     difference: Estimate | None = None
     p_value: float | None = None
     fold_settings: tuple[str, ...] = ()
-    held_out: Score | None = None
+    held_out: AnyScore | None = None
     held_out_probabilities: NDArray[np.floating[Any]] | None = field(default=None, repr=False)
     learning_curve: tuple[CurvePoint, ...] = ()
     notes: tuple[str, ...] = ()
@@ -121,8 +122,8 @@ class Comparison:
     recipe : Recipe
     class_names : tuple[str, ...]
         Columns of the probabilities.
-    y_true : NDArray[np.int64]
-        True classes of the scored images, in the order of the rows used; shape (n_samples,).
+    y_true : NDArray[np.int64] or NDArray[np.float64]
+        True classes, or numbers, of the scored images, in the order of the rows used; shape (n_samples,).
     paths : Sequence[str]
     folds : str
         Descriptions of the folds, of the intervals, and of the test behind the p-values.
@@ -163,12 +164,14 @@ class Comparison:
     correction : str
     positive : str | None
         The positive class, if one was named.
+    metrics : tuple[Metric, ...]
+        The metrics of the heads in display order; heads are told by the first.
     """
 
     cache: str
     recipe: Recipe
     class_names: tuple[str, ...]
-    y_true: NDArray[np.int64] = field(repr=False)
+    y_true: NDArray[Any] = field(repr=False)
     paths: Sequence[str] = field(repr=False)
     folds: str
     interval: str
@@ -188,12 +191,18 @@ class Comparison:
     fit_command: str = ""
     metric: str = "accuracy"
     held_out_paths: Sequence[str] = field(default=(), repr=False)
-    held_out_y_true: NDArray[np.int64] | None = field(default=None, repr=False)
+    held_out_y_true: NDArray[Any] | None = field(default=None, repr=False)
     held_out_split: str = ""
     fold_names: Sequence[str] = field(default=(), repr=False)
     expected: Estimate | None = None
     correction: str = ""
     positive: str | None = None
+    metrics: tuple[Metric, ...] = METRICS
+
+    @property
+    def is_of_numbers(self) -> bool:
+        """Whether heads predict numbers, not classes."""
+        return self.y_true.dtype.kind == "f"
 
     def __getitem__(self, name: str) -> HeadResult:
         """Return the result of a head; KeyError where it was not compared."""
@@ -202,7 +211,7 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, without the probabilities of single images."""
         values = asdict(self)
-        for name in ("y_true", "paths", "fold_names", "held_out_y_true", "held_out_paths"):
+        for name in ("y_true", "paths", "fold_names", "held_out_y_true", "held_out_paths", "metrics"):
             del values[name]
         for head in values["heads"]:
             del head["probabilities"], head["held_out_probabilities"]
@@ -214,7 +223,8 @@ def ranked(results: Sequence[HeadResult], metric: Metric) -> list[HeadResult]:
 
     def place(result: HeadResult) -> tuple[bool, float, float]:
         gain = metric.gain(result.metrics[metric.name].value)
-        return result.baseline, math.inf if math.isnan(gain) else -gain, result.metrics["log_loss"].value
+        log_loss = result.metrics["log_loss"].value if "log_loss" in result.metrics else 0.0
+        return result.baseline, math.inf if math.isnan(gain) else -gain, log_loss
 
     return sorted(results, key=place)
 
@@ -230,11 +240,11 @@ def recommend(results: Sequence[HeadResult], metric: Metric, expected: Estimate 
     sentence = f"{metric.title} {figure_text(best.metrics[metric.name])} on images it was not fitted on"
     if expected is not None and heads:
         sentence += f"; as the best of {len(heads) + 1} heads, expect {figure_text(expected)} on other images"
-    chance = next((other for other in others if other.name == MAJORITY), None)
+    chance = next((other for other in others if other.name in KNOW_NOTHING), None)
     if chance is not None and not is_better(best, chance, metric):
         return best.name, (
             f"By {metric.title}, no head is better than chance: the best, {best.name}{where}, has {sentence}, and "
-            f"{MAJORITY}, which knows the shares of the classes alone, {chance.metrics[metric.name].value:.3f}: the "
+            f"{chance.name}, which knows {KNOW_NOTHING[chance.name]} alone, {chance.metrics[metric.name].value:.3f}: the "
             "difference is within noise. Check the labels, or add images."
         )
     rivals = [other for other in others if other is not chance]
@@ -306,9 +316,13 @@ def fit_command(
     return shlex.join([*words, "--search"])
 
 
-def pareto_optimal(heads: Sequence[HeadResult], costs: dict[str, float]) -> set[str]:
-    """Return the Pareto-optimal heads in accuracy and cost, without baselines."""
-    points = [(head.name, head.metrics["accuracy"].value, costs[head.name]) for head in heads if not head.baseline]
+def pareto_optimal(heads: Sequence[HeadResult], costs: dict[str, float], metric: Metric = METRICS[0]) -> set[str]:
+    """Return the Pareto-optimal heads in a metric, by default accuracy, and cost, without baselines."""
+    points = [
+        (head.name, metric.gain(head.metrics[metric.name].value), costs[head.name])
+        for head in heads
+        if not head.baseline
+    ]
     return {
         name
         for name, accuracy, cost in points

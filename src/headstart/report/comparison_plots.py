@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from headstart.report import curve_points
 from headstart.report.comparison import Comparison, HeadResult, pareto_optimal
 from headstart.report.curve_points import Bin, Curve
+from headstart.report.learning_curve_plot import learning_curve
+from headstart.report.residual_plots import residual_plots
 from headstart.report.svg import (
     ROLES,
     Plot,
@@ -18,13 +20,12 @@ from headstart.report.svg import (
     drawn_heads,
     duration_axis,
     legend_below,
-    log_ticks,
     look,
     short,
     telling_heads,
 )
 from headstart.report.text_tables import estimate_text, milliseconds, p_text, signed, value_text
-from headstart.scores import ECE_BINS, metric_title
+from headstart.scores import ECE_BINS, Metric, metric_title
 
 #: Stands for a duration of 0 on a logarithmic axis, in milliseconds.
 NO_TIME_MS = 1e-4
@@ -37,67 +38,71 @@ def comparison_plots(comparison: Comparison) -> dict[str, Plot]:
         pareto_latency(comparison),
         differences(comparison),
         learning_curve(comparison),
-        confusion(comparison),
-        *curves(comparison),
-        reliability(comparison),
-        every_reliability(comparison),
+        *(residual_plots(comparison) if comparison.is_of_numbers else plots_of_classes(comparison)),
     ]
     return {plot.name: plot for plot in made if plot is not None}
 
 
+def plots_of_classes(comparison: Comparison) -> list[Plot | None]:
+    """Return the plots of predicted classes and probabilities."""
+    return [confusion(comparison), *curves(comparison), reliability(comparison), every_reliability(comparison)]
+
+
 def pareto_fit(comparison: Comparison) -> Plot:
-    """Return accuracy against the time of one fit."""
+    """Return the first metric against the time of one fit."""
     return _pareto(comparison, "fit", "time of one fit", lambda head: head.cost.fit_seconds * 1000)
 
 
 def pareto_latency(comparison: Comparison) -> Plot:
-    """Return accuracy against the head's time per image."""
+    """Return the first metric against the head's time per image."""
     return _pareto(comparison, "latency", "time per image, from cached features", lambda head: head.cost.head_ms)
 
 
 def _pareto(comparison: Comparison, name: str, axis: str, cost_ms: Callable[[HeadResult], float]) -> Plot:
-    """Return accuracy with its interval against a cost; markers of Pareto-optimal heads are filled."""
+    """Return the first metric with its interval against a cost; markers of Pareto-optimal heads are filled."""
+    main = comparison.metrics[0]
     shown, left_out = drawn_heads(comparison)
     costs = {head.name: max(cost_ms(head), NO_TIME_MS) for head in comparison.heads}
-    best = pareto_optimal(shown, costs)
+    best = pareto_optimal(shown, costs, main)
 
     def paint(figure: Any) -> None:
         axes = figure.add_subplot()
         duration_axis(axes, [costs[head.name] for head in shown])
-        steps = sorted((costs[head.name], head.metrics["accuracy"].value) for head in shown if head.name in best)
+        steps = sorted((costs[head.name], head.metrics[main.name].value) for head in shown if head.name in best)
         axes.step(*zip(*steps, strict=True), where="post", color=ROLES["soft"], linewidth=0.9, linestyle=(0, (3, 2)))
         for head in shown:
-            mark, accuracy = look(head, comparison), head.metrics["accuracy"]
+            mark, figure_of = look(head, comparison), head.metrics[main.name]
             fill = mark["color"] if head.name in best else ROLES["paper"]
-            axes.vlines(costs[head.name], accuracy.low, accuracy.high, color=mark["color"], linewidth=1.2)
+            axes.vlines(costs[head.name], figure_of.low, figure_of.high, color=mark["color"], linewidth=1.2)
             axes.plot(
                 costs[head.name],
-                accuracy.value,
+                figure_of.value,
                 **mark | {"linestyle": "none"},
                 markerfacecolor=fill,
                 label=short(head.name),
             )
-        axes.set(xlabel=axis, ylabel="accuracy, 95 % interval")
+        axes.set(xlabel=axis, ylabel=f"{main.title}, 95 % interval")
         legend_below(figure)
 
     return draw(
         paint,
         name=f"pareto-{name}",
-        title=f"Accuracy against {axis}",
-        description=_pareto_words(shown, left_out, best, costs),
+        title=f"{main.title[:1].upper()}{main.title[1:]} against {axis}",
+        description=_pareto_words(shown, left_out, best, costs, main),
     )
 
 
 def _pareto_words(
-    shown: Sequence[HeadResult], left_out: Sequence[HeadResult], best: set[str], costs: dict[str, float]
+    shown: Sequence[HeadResult], left_out: Sequence[HeadResult], best: set[str], costs: dict[str, float], main: Metric
 ) -> str:
     parts = []
     for head in shown:
         optimal = ", no other is both as accurate and as fast" if head.name in best else ""
         parts.append(
-            f"{head.name} {estimate_text(head.metrics['accuracy'])} at {milliseconds(costs[head.name])}{optimal}"
+            f"{head.name} {estimate_text(head.metrics[main.name])} at {milliseconds(costs[head.name])}{optimal}"
         )
-    parts += [f"{head.name} {estimate_text(head.metrics['accuracy'])} lies below the plot" for head in left_out]
+    beyond = "below" if main.higher_is_better else "above"
+    parts += [f"{head.name} {estimate_text(head.metrics[main.name])} lies {beyond} the plot" for head in left_out]
     return "; ".join(parts) + "."
 
 
@@ -145,46 +150,6 @@ def _difference_words(head: HeadResult) -> str:
     p_value = "" if head.p_value is None else f", p {p_text(head.p_value)}"
     between = f"{signed(difference.low)} to {signed(difference.high)}"
     return f"{head.name} {signed(difference.value)} ({between}{p_value})"
-
-
-def learning_curve(comparison: Comparison) -> Plot | None:
-    """Return accuracy against images per class; None if it was not measured."""
-    shown, _ = drawn_heads(comparison)
-    heads = [head for head in shown if head.learning_curve]
-    if not heads:
-        return None
-
-    def paint(figure: Any) -> None:
-        from matplotlib.ticker import FixedLocator, NullLocator
-
-        axes = figure.add_subplot()
-        for number, head in enumerate(heads):
-            # Shifted slightly, so that intervals do not overlap.
-            shift = 1.012 ** (number - (len(heads) - 1) / 2)
-            x = [point.images_per_class * shift for point in head.learning_curve]
-            estimates = [point.accuracy for point in head.learning_curve]
-            mark = look(head, comparison)
-            axes.vlines(x, [e.low for e in estimates], [e.high for e in estimates], color=mark["color"], linewidth=1)
-            axes.plot(x, [e.value for e in estimates], **mark, markersize=5, label=short(head.name))
-        places = sorted({point.images_per_class for head in heads for point in head.learning_curve})
-        axes.set_xscale("log")
-        low, high = places[0] / 1.15, places[-1] * 1.15
-        axes.set_xlim(low, high)
-        axes.xaxis.set_major_locator(FixedLocator(places if len(places) <= 8 else log_ticks(low, high)))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.set(xlabel="training images per class", ylabel="accuracy, 95 % interval")
-        legend_below(figure)
-
-    words = [f"{head.name}: {_curve_words(head)}" for head in heads]
-    return draw(
-        paint, name="learning-curve", title="Accuracy against training images per class",
-        description="; ".join(words) + ".", height_pt=310,
-    )  # fmt: skip
-
-
-def _curve_words(head: HeadResult) -> str:
-    return ", ".join(f"{value_text(one.accuracy.value)} at {one.images_per_class:g}" for one in head.learning_curve)
 
 
 #: Maximum number of classes in a confusion matrix.

@@ -26,7 +26,7 @@ from headstart.report.text_tables import (
     size,
     value_text,
 )
-from headstart.scores import METRICS, Estimate, PositiveRates, metric_title
+from headstart.scores import Estimate, PositiveRates, metric_title
 from headstart.texts import counted, csv_cell, json_value, printable
 
 #: Headers that keep the table of scores within 80 columns.
@@ -38,6 +38,10 @@ SHORT_TITLES = {
     "average_precision": "avg.\nprec.",
     "log_loss": "log-\nloss",
     "ece": "ECE",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "r2": "R²",
+    "spearman": "rank\ncorr.",
 }
 
 
@@ -58,12 +62,13 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
 
 
 def _scores_table(comparison: Comparison) -> Table:
-    columns = ["head", SHORT_TITLES["accuracy"], "95 %\ninterval"]
-    table = _slim_table("Scores", [*columns, *(SHORT_TITLES[metric.name] for metric in METRICS[1:])])
+    main, *others = comparison.metrics
+    columns = ["head", SHORT_TITLES[main.name], "95 %\ninterval"]
+    table = _slim_table("Scores", [*columns, *(SHORT_TITLES[metric.name] for metric in others)])
     for head in comparison.heads:
-        accuracy = head.metrics["accuracy"]
-        values = [value_text(accuracy.value), interval_text(accuracy.low, accuracy.high)]
-        values += [value_text(head.metrics[metric.name].value) for metric in METRICS[1:]]
+        first = head.metrics[main.name]
+        values = [value_text(first.value), interval_text(first.low, first.high)]
+        values += [value_text(head.metrics[metric.name].value) for metric in others]
         table.add_row(_shown_name(head, comparison), *values, style="dim" if head.baseline else None)
     return table
 
@@ -111,7 +116,7 @@ def _difference_cells(head: HeadResult) -> list[str]:
 def _held_out_text(head: HeadResult) -> str:
     if head.held_out is None:
         return NOTHING
-    return f"{value_text(head.held_out.accuracy)} ({interval_text(*head.held_out.accuracy_interval)})"
+    return estimate_text(head.held_out.main)
 
 
 def _costs_table(comparison: Comparison) -> Table:
@@ -159,13 +164,20 @@ def _shown_name(head: HeadResult, comparison: Comparison) -> str:
 def comparison_markdown(comparison: Comparison) -> str:
     """Return recommendation, tables and method as Markdown."""
     parts = [f"**{markdown_text(comparison.recommendation)}**"]
-    header = ["head", *(metric.title for metric in METRICS)]
-    parts.append(_markdown_table(header, ([mark(head, comparison), *_score_cells(head)] for head in comparison.heads)))
+    header = ["head", *(metric.title for metric in comparison.metrics)]
+    scores = ([mark(head, comparison), *_score_cells(head, comparison)] for head in comparison.heads)
+    parts.append(_markdown_table(header, scores))
     if comparison.positive:
         parts.append(f"{markdown_text(comparison.positive)} against the rest:")
         rows = ([mark(head, comparison), *_positive_cells(head)] for head in comparison.heads if head.positive)
         parts.append(_markdown_table(["head", *(title.replace("\n", " ") for title in POSITIVE_TITLES)], rows))
-    header = ["head", f"{metric_title(comparison.metric)} minus the best's", "95 % interval", "p", "held-out accuracy"]
+    header = [
+        "head",
+        f"{metric_title(comparison.metric)} minus the best's",
+        "95 % interval",
+        "p",
+        f"held-out {comparison.metrics[0].title}",
+    ]
     rows = ([mark(head, comparison), *_difference_cells(head), _held_out_text(head)] for head in comparison.heads)
     parts.append(_markdown_table(header, rows))
     header = ["head", "fit", "search", "per image: head", "per image: in all", "size", "peak memory"]
@@ -188,7 +200,8 @@ def _positive_cells(head: HeadResult) -> list[str]:
 
 def _remarks(comparison: Comparison) -> list[str]:
     """Return sentences on the method and on caveats."""
-    lines = [f"{counted(len(comparison.y_true))}, {counted(len(comparison.class_names), 'class')}, {comparison.cache}"]
+    of = "numbers" if comparison.is_of_numbers else counted(len(comparison.class_names), "class")
+    lines = [f"{counted(len(comparison.y_true))}, {of}, {comparison.cache}"]
     named = {"Folds": comparison.folds, "Intervals": comparison.interval, "Differences": comparison.test}
     named |= {"Expected of the recommended head": expected_text(comparison)}
     named |= {"Held out": comparison.held_out, "Machine": comparison.machine}
@@ -211,8 +224,8 @@ def expected_text(comparison: Comparison) -> str:
     return f"{metric_title(comparison.metric)} {estimate_text(expected)}; measured {measured}. {comparison.correction}"
 
 
-def _score_cells(head: HeadResult) -> list[str]:
-    return [estimate_text(head.metrics[metric.name]) for metric in METRICS]
+def _score_cells(head: HeadResult, comparison: Comparison) -> list[str]:
+    return [estimate_text(head.metrics[metric.name]) for metric in comparison.metrics]
 
 
 def mark(head: HeadResult, comparison: Comparison) -> str:
@@ -259,7 +272,7 @@ def _csv_row(head: HeadResult, comparison: Comparison) -> dict[str, Any]:
     expected = comparison.expected if row["recommended"] else None
     ends = (None, None, None) if expected is None else (expected.value, expected.low, expected.high)
     row |= dict(zip(("expected", "expected_low", "expected_high"), map(_or_empty, ends), strict=True))
-    row["held_out_accuracy"] = None if head.held_out is None else head.held_out.accuracy
+    row[f"held_out_{comparison.metrics[0].name}"] = None if head.held_out is None else head.held_out.main.value
     cost = head.cost
     row |= {"fit_seconds": cost.fit_seconds, "search_seconds": cost.search_seconds, "head_ms": cost.head_ms}
     row |= {"total_ms": cost.total_ms, "size_bytes": cost.size_bytes, "peak_bytes": cost.peak_bytes}

@@ -16,7 +16,7 @@ from headstart.report.comparison import Comparison
 from headstart.report.comparison_plots import comparison_plots
 from headstart.report.comparison_text import expected_text
 from headstart.report.curve_points import ClassTally, MistakenCell
-from headstart.scores import METRICS
+from headstart.report.residual_plots import largest_errors
 from headstart.texts import printable
 from headstart.types import HeadSpec
 
@@ -174,20 +174,15 @@ def benchmark_page(
     ``thumbnails`` maps paths to small JPEGs of the images named by :func:`page_mistakes`. ``image_root`` is the relative
     path from the page's folder to that of the images, for links; without it, paths are text.
     """
-    head = comparison[comparison.recommended]
-    counts = curve_points.confusion_matrix(comparison.y_true, head.probabilities)
     return render_page(
         "benchmark",
         comparison=comparison,
-        head=head,
-        metrics=METRICS,
+        head=comparison[comparison.recommended],
+        metrics=comparison.metrics,
         expected=expected_text(comparison),
         text=text_tables,
         plots=comparison_plots(comparison),
-        classes=_listed_classes(curve_points.class_tallies(counts, comparison.class_names)),
-        pairs=curve_points.confusions(counts, comparison.class_names, PAGE_PAIRS),
-        n_wrong=int(counts.sum() - counts.trace()),
-        mistakes=page_mistakes(comparison),
+        **(_of_numbers(comparison) if comparison.is_of_numbers else _of_classes(comparison)),
         picture=pictures(thumbnails or {}),
         link=lambda path: image_link(image_root, path),
         setting=_setting,
@@ -196,8 +191,26 @@ def benchmark_page(
     )
 
 
+def _of_classes(comparison: Comparison) -> dict[str, Any]:
+    """Return what the page says of classes, by its name in the template."""
+    counts = curve_points.confusion_matrix(comparison.y_true, comparison[comparison.recommended].probabilities)
+    return {
+        "classes": _listed_classes(curve_points.class_tallies(counts, comparison.class_names)),
+        "pairs": curve_points.confusions(counts, comparison.class_names, PAGE_PAIRS),
+        "n_wrong": int(counts.sum() - counts.trace()),
+        "mistakes": page_mistakes(comparison),
+    }
+
+
+def _of_numbers(comparison: Comparison) -> dict[str, Any]:
+    """Return what the page says of numbers, by its name in the template."""
+    return {"largest": largest_errors(comparison)}
+
+
 def page_mistakes(comparison: Comparison) -> list[MistakenCell]:
-    """Return the mistakes of the recommended head shown on the page, by cell of the confusion matrix."""
+    """Return the mistakes of the recommended head shown on the page, by cell of the confusion matrix; none of numbers."""
+    if comparison.is_of_numbers:
+        return []
     return curve_points.mistakes_by_cell(
         comparison.y_true,
         comparison[comparison.recommended].probabilities,
@@ -216,7 +229,7 @@ def _listed_classes(classes: list[ClassTally]) -> list[ClassTally]:
 def _best_of(comparison: Comparison) -> dict[str, float]:
     """Return the best displayed value of each metric, without baselines."""
     best = {}
-    for metric in METRICS:
+    for metric in comparison.metrics:
         values = [head.metrics[metric.name].value for head in comparison.heads if not head.baseline]
         values = [value for value in values if value == value]  # noqa: PLR0124  # NaN
         if values:

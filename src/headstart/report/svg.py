@@ -177,11 +177,15 @@ def short(text: str, length: int = NAME_LENGTH) -> str:
 
 
 def drawn_heads(comparison: Comparison) -> tuple[list[HeadResult], list[HeadResult]]:
-    """Return the heads shown in plots of accuracy, and baselines far below them."""
+    """Return the heads shown in plots of the first metric, and baselines far worse than them."""
+    main = comparison.metrics[0]
     heads = [head for head in comparison.heads if not head.baseline] or list(comparison.heads)
-    bounds = [bound for head in heads for bound in (head.metrics["accuracy"].low, head.metrics["accuracy"].high)]
-    lowest = min(bounds) - max(max(bounds) - min(bounds), 0.05)
-    shown = [head for head in comparison.heads if head in heads or head.metrics["accuracy"].value >= lowest]
+    figures = [head.metrics[main.name] for head in heads]
+    bounds = [main.gain(bound) for one in figures for bound in (one.low, one.high)]
+    bounds = [bound for bound in bounds if math.isfinite(bound)] or [main.gain(one.value) for one in figures]
+    least = 0.0 if comparison.is_of_numbers else 0.05
+    lowest = min(bounds) - max(max(bounds) - min(bounds), least)
+    shown = [head for head in comparison.heads if head in heads or main.gain(head.metrics[main.name].value) >= lowest]
     return shown, [head for head in comparison.heads if head not in shown]
 
 

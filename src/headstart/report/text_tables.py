@@ -9,7 +9,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from headstart.scores import Estimate, PositiveRates, Score
+from headstart.scores import NUMBER_METRICS, Estimate, NumberScore, PositiveRates, Score
 from headstart.texts import printable
 
 #: Shown for undefined numbers.
@@ -101,6 +101,23 @@ def summary_line(score: Score) -> str:
         f"macro F1 {_with_interval(score, 'f1_macro', score.f1_macro)} · "
         f"log-loss {_with_interval(score, 'log_loss', score.log_loss)}"
     )
+
+
+def number_text(value: float) -> str:
+    """Return a number in any unit with four significant digits."""
+    return f"{value:.4g}"
+
+
+def number_line(score: NumberScore) -> str:
+    """Return the metrics of predicted numbers with their intervals as one line of Rich markup."""
+    parts = []
+    for metric in NUMBER_METRICS:
+        value, between = getattr(score, metric.name), score.intervals.get(metric.name)
+        if value is not None:
+            interval = f" (95 % interval {number_text(between[0])} to {number_text(between[1])})" if between else ""
+            parts.append(f"{metric.title} {number_text(value)}{interval}")
+    first, *others = parts
+    return " · ".join([f"[bold]{first}[/], n = {score.n_samples:,}", *others])
 
 
 def chance_line(score: Score) -> str:

@@ -15,16 +15,17 @@ from numpy.typing import NDArray
 
 from headstart.bundles.metadata import versions
 from headstart.cache.reader import open_cache
-from headstart.errors import DataError
-from headstart.evaluate.intervals import INTERVAL_METHOD, Units, influences
+from headstart.errors import DataError, ParameterError
+from headstart.evaluate.intervals import CV_VARIANCE, Units
 from headstart.evaluate.random_crops import check_single, open_crops
 from headstart.evaluate.significance import SELECTION_METHOD, TEST_METHOD, corrected, differences
-from headstart.evaluate.targets import encoded, target_named
+from headstart.evaluate.targets import Target, encoded, target_named
 from headstart.exchange.prediction_table import fold_names
+from headstart.heads.base import outputs_of
 from headstart.heads.catalogue import check_crops, default_spec, head_kind
 from headstart.heads.head_specs import is_number, unweighted_notes
 from headstart.report.comparison import (
-    MAJORITY,
+    KNOW_NOTHING,
     Candidate,
     Comparison,
     Cost,
@@ -34,21 +35,21 @@ from headstart.report.comparison import (
     recommend,
 )
 from headstart.runtime import usable_cores
-from headstart.scores import Estimate, Metric, class_index, metric_named
-from headstart.selection.comparison_setup import Bench, CompareOptions, is_baseline, prepare
+from headstart.scores import Estimate, Metric, metric_named
+from headstart.selection.comparison_setup import Bench, CompareOptions, all_heads, is_baseline, prepare
 from headstart.selection.costs import fit_and_measure, learning_curve
 from headstart.selection.cross_validation import (
     CrossValidation,
     Tables,
     Trial,
+    accuracy_of,
     best_of_each,
     best_trial,
     make_pool,
-    probabilities_of,
     search_notes,
 )
 from headstart.selection.ensemble_members import choose_members, ensemble_spec, predicted
-from headstart.selection.search import candidates, make_tables, on_cache, read_features
+from headstart.selection.search import candidates, make_tables, on_cache, outputs_for, read_features
 from headstart.selection.sources import Source, described, match
 from headstart.storage.bucket import Location
 from headstart.types import ENSEMBLE, HeadSpec
@@ -97,14 +98,18 @@ def compare_heads(
         If there is no such head, feature or scaling.
     """
     options = replace(options or CompareOptions(), **overrides)
-    metric = metric_named(options.metric)
-    target = target_named(options.target, [name for name in options.heads if name != MAJORITY])
+    if options.heads == all_heads():
+        options = replace(options, heads=all_heads(options.target))
+    target = target_named(options.target, [name for name in options.heads if name not in KNOW_NOTHING])
+    metric = metric_named(options.metric or target.choices[0], target.choices)
+    options = replace(options, metric=metric.name)
+    check_options(options, target)
     start = time.perf_counter()
     times = backbone_ms if isinstance(backbone_ms, Sequence) else [backbone_ms] * (1 + len(among))
     with ExitStack() as stack, make_pool(options.engine, options.address, options.n_jobs) as pool:
         caches = [encoded(stack.enter_context(open_cache(path)), target) for path in (cache, *among)]
-        strata = target.stratify(caches[0].labels)
-        class_index(options.positive, caches[0].class_names)  # refused before the work
+        strata = target.stratify(outputs_for(caches[0], np.arange(caches[0].n_images)))
+        target.positive_index(options.positive, caches[0].class_names)  # refused before the work
         sources, not_in_all = match(caches, times, join=options.join)
         if crops is not None:
             check_single(among)
@@ -123,12 +128,12 @@ def compare_heads(
             y_true=bench.labels,
             paths=[bench.images.paths[row] for row in bench.rows],
             folds=bench.folds.description,
-            interval=INTERVAL_METHOD,
+            interval=target.interval_method,
             test=TEST_METHOD,
             heads=tuple(results),
             metric=metric.name,
             held_out_paths=[bench.images.paths[row] for row in bench.held_out],
-            held_out_y_true=bench.images.labels[bench.held_out],
+            held_out_y_true=bench.images.y[bench.held_out],
             held_out_split=bench.scored,
             fold_names=fold_names([fold.test for fold in bench.folds.splits], bench.folds.n_splits, len(bench.rows)),
             expected=expected,
@@ -147,6 +152,21 @@ def compare_heads(
             fit_command=fit_command(
                 results[0], named, options.features, options.scaling, bench.scored, same_images=not not_in_all
             ),
+            metrics=tuple(target.all_metrics),
+        )
+
+
+def check_options(options: CompareOptions, target: Target) -> None:
+    """Raise ParameterError if a baseline is that of another target, or a learning curve is asked for that there is not."""
+    others = [name for name in options.heads if name in KNOW_NOTHING and name != target.baseline]
+    if others:
+        raise ParameterError(
+            f"The baseline of the target {target.name} is {target.baseline}. Received: {', '.join(others)}."
+        )
+    if options.learning_curve and target.task != "classification":
+        raise ParameterError(
+            f"A learning curve is of accuracy, and the target {target.name} has none.",
+            hint="Leave out `learning_curve`.",
         )
 
 
@@ -178,8 +198,8 @@ def compare_all(
 
 def compare_one(bench: Bench, name: str, named: Sequence[Candidate]) -> Entry:
     """Return how one head does: on the folds, on the held-out images, and what it costs."""
-    if name == MAJORITY:
-        return Entry(majority(bench))
+    if name in KNOW_NOTHING:
+        return Entry(knowing_nothing(bench))
     options = bench.options
     specs = [specs_of(bench, name, number) for number in range(len(bench.sources))]
     if bench.sources[0].crops:
@@ -303,29 +323,27 @@ def held_out_probabilities(bench: Bench, spec: HeadSpec, source: Source, head: A
     if not len(bench.held_out):
         return None
     X = read_features(source.cache, spec.features, source.rows[bench.held_out])
-    return probabilities_of(head, X, len(bench.class_names))
+    return outputs_of(head, X, len(bench.class_names))
 
 
-def majority(bench: Bench) -> HeadResult:
-    """Return how it does to know nothing but the classes' shares."""
+def knowing_nothing(bench: Bench) -> HeadResult:
+    """Return how it does to know nothing of the images: to predict the classes' shares, or the mean number."""
     labels, n_classes = bench.labels, len(bench.class_names)
-    probabilities = np.zeros((len(labels), n_classes))
+    probabilities, counts = np.zeros((len(labels), n_classes)), np.zeros((len(labels), 1))
     for split in bench.folds.splits:
-        probabilities[split.test] += class_shares(bench, split.train)
-    probabilities /= probabilities.sum(axis=1, keepdims=True)
+        probabilities[split.test] += known_of(bench, split.train)
+        counts[split.test] += 1
+    probabilities /= counts
     held_out = None
     if len(bench.held_out):
-        held_out = np.tile(class_shares(bench, np.arange(len(labels))), (len(bench.held_out), 1))
+        held_out = np.tile(known_of(bench, np.arange(len(labels))), (len(bench.held_out), 1))
     return HeadResult(
-        name=MAJORITY,
+        name=bench.target.baseline,
         baseline=True,
         spec=None,
         metrics=bench.metrics(probabilities),
         positive=bench.positive_rates(probabilities),
-        fold_accuracy=tuple(
-            float((probabilities[split.test].argmax(axis=1) == labels[split.test]).mean())
-            for split in bench.folds.splits
-        ),
+        fold_accuracy=tuple(accuracy_of(labels[split.test], probabilities[split.test]) for split in bench.folds.splits),
         probabilities=probabilities.astype(np.float32),
         cost=Cost(0.0, 0.0, 0.0, bench.sources[0].backbone_ms if len(bench.sources) == 1 else None, 0, None),
         held_out=bench.held_out_score(held_out),
@@ -333,27 +351,25 @@ def majority(bench: Bench) -> HeadResult:
     )
 
 
-def class_shares(bench: Bench, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the share of each class in the weight of some images of the folds, shape (n_classes,)."""
-    weights = np.ones(len(rows)) if bench.weights is None else bench.weights[rows]
-    sums = np.bincount(bench.labels[rows], weights, len(bench.class_names)).astype(np.float64)
-    shares: NDArray[np.float64] = sums / weights.sum()
-    return shares
+def known_of(bench: Bench, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return what the baseline learns of some images of the folds, shape (n_outputs,)."""
+    weights = None if bench.weights is None else bench.weights[rows]
+    return bench.target.know_nothing(bench.labels[rows], weights, len(bench.class_names))
 
 
 def compared(bench: Bench, results: Sequence[HeadResult], metric: Metric) -> tuple[list[HeadResult], Estimate]:
     """Return the results with the difference of each to the first, and what to expect of the first, having been chosen."""
     units = Units(bench.units, len(bench.labels))
-    found = {
-        head.name: influences(bench.labels, head.probabilities, bench.criterion.positive)[metric.name]
-        for head in results
-    }
+    target, y, positive = bench.target, bench.labels, bench.criterion.positive
+    found = {head.name: target.influences(y, head.probabilities, positive)[metric.name] for head in results}
     best = results[0]
-    tested = differences(found, units, best.name)
+    tested = differences(found, units, best.name, target.unit_of(metric.name, y))
     chosen_among = [found[head.name] for head in results if head.baseline == best.baseline]
-    expected = corrected(
-        metric, chosen_among, bench.labels, best.probabilities, units, random_state=bench.options.random_state
-    )
+
+    def finish(value: float, variance: float) -> Estimate:
+        return target.finish(metric.name, value, variance, y, best.probabilities, units, CV_VARIANCE)
+
+    expected = corrected(metric, chosen_among, y, best.probabilities, units, bench.options.random_state, finish)
     with_tests = [
         replace(head, difference=tested[head.name].estimate, p_value=tested[head.name].p_value)
         if head.name in tested

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,25 +14,24 @@ from sklearn.metrics import confusion_matrix
 from headstart.cache.reader import FeatureCache
 from headstart.errors import DataError
 from headstart.evaluate.folds import Folds, inner_folds, make_folds
-from headstart.evaluate.intervals import CV_VARIANCE, estimates
-from headstart.evaluate.joined_caches import JoinedCache
+from headstart.evaluate.intervals import CV_VARIANCE
+from headstart.evaluate.joined_caches import JoinedCache, outputs_of
 from headstart.evaluate.leakage import find_leaks, last_block, near_units
 from headstart.evaluate.random_crops import crops_of
+from headstart.evaluate.split_notes import class_notes, weight_notes
 from headstart.evaluate.splits import (
-    class_notes,
     connected_units,
     joined_units,
     labelled,
     scored_split,
     split_by_column,
-    weight_notes,
     without_splits,
 )
-from headstart.evaluate.targets import positive_rates, target_named
-from headstart.heads.catalogue import HEAD_TYPES, head_kind
+from headstart.evaluate.targets import Target, criterion_for, positive_rates, target_named
+from headstart.heads.catalogue import head_kind, heads_for
 from headstart.images.discovery.classes_and_splits import split_of
-from headstart.report.comparison import MAJORITY
-from headstart.scores import Criterion, Estimate, PositiveRates, Score, class_index
+from headstart.report.comparison import KNOW_NOTHING
+from headstart.scores import AnyScore, Criterion, Estimate, PositiveRates
 from headstart.selection.cross_validation import Pool, Tables
 from headstart.selection.search import N_SPLITS
 from headstart.selection.sources import Source, side_by_side
@@ -49,11 +49,13 @@ class Images:
     paths: list[str]
     class_names: tuple[str, ...]
     weights: NDArray[np.float64] | None = None  # in a fit; None for ones
+    outputs: NDArray[Any] | None = None  # what is predicted, if that is not the class
 
     @classmethod
     def of(cls, source: Source) -> Images:
         """Return them as they lie in a cache."""
         cache, rows = source.cache, source.rows.tolist()
+        outputs = outputs_of(cache)
         splits, groups, sha256, paths = cache.splits, cache.groups, cache.sha256, cache.paths
         return cls(
             labels=cache.labels[rows],
@@ -63,7 +65,18 @@ class Images:
             paths=[paths[row] for row in rows],
             class_names=cache.class_names,
             weights=None if cache.weights is None else cache.weights[rows],
+            outputs=None if outputs is None else outputs[rows],
         )
+
+    @property
+    def y(self) -> NDArray[Any]:
+        """What is predicted for each image."""
+        return self.labels if self.outputs is None else self.outputs
+
+    @property
+    def least_classes(self) -> int:
+        """Classes of labels that a fit needs."""
+        return 2 if self.outputs is None else 1
 
     def counts(self, rows: NDArray[np.int64]) -> Counter[str]:
         """Return how many of some labelled images are of each class."""
@@ -118,13 +131,14 @@ def divide_images(
 def sides_of(images: Images, units: NDArray[np.intp], scored: str) -> tuple[NDArray[np.int64], NDArray[np.int64], str]:
     """Return the rows for the folds, those that are scored at the end, and how they were divided, in words."""
     if not scored:
-        return labelled(images.labels), np.empty(0, np.int64), ""
+        return labelled(images.labels, images.least_classes), np.empty(0, np.int64), ""
     split = split_by_column(
         images.labels,
         [own if own == scored else "train" for own in images.splits],
         validation=scored,
         sha256=images.sha256,
         groups=[str(unit) for unit in units],
+        least=images.least_classes,
     )
     dropped = f"; {split.n_dropped:,} training images that belong to them were left out" if split.n_dropped else ""
     return split.train, split.validation, f"{split.description}{dropped}"
@@ -132,12 +146,13 @@ def sides_of(images: Images, units: NDArray[np.intp], scored: str) -> tuple[NDAr
 
 def is_baseline(name: str) -> bool:
     """Return whether a head is a baseline: compared, but never recommended."""
-    return name == MAJORITY or head_kind(name).baseline
+    return name in KNOW_NOTHING or head_kind(name).baseline
 
 
-def all_heads() -> tuple[str, ...]:
-    """Return the heads that are compared by default, baselines last."""
-    return tuple(sorted((*HEAD_TYPES, MAJORITY), key=is_baseline))
+def all_heads(target: str = SINGLE_LABEL) -> tuple[str, ...]:
+    """Return the heads that are compared by default for a target, baselines last."""
+    found = target_named(target)
+    return tuple(sorted((*heads_for(found.task), found.baseline), key=is_baseline))
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +162,7 @@ class CompareOptions:
     Attributes
     ----------
     heads : tuple[str, ...]
-        Names in the catalogue, or ``majority``.
+        Names in the catalogue, or ``majority`` (``mean`` for numbers). The defaults are replaced by those of the target.
     features : tuple[str, ...] | None
         For every head; by default features are searched (search.py), and each head's own where nothing is.
     scaling : str | None
@@ -162,8 +177,9 @@ class CompareOptions:
     learning_curve : bool
         Accuracy against images per class as well.
     metric : str
-        Metric of ranking, comparison and recommendation: one of ``scores.CHOICE_METRICS``; and the positive class, whose
-        average precision, curves and rates are reported.
+        Metric of ranking, comparison and recommendation, by default the first of the target: for classes one of
+        ``scores.CHOICE_METRICS``, for numbers one of ``scores.NUMBER_METRICS``; and the positive class, whose average
+        precision, curves and rates are reported.
     positive : str | None
     random_state : int
         Seeds everything random.
@@ -185,7 +201,7 @@ class CompareOptions:
     held_out: str | None = None
     near_duplicates: bool = True
     learning_curve: bool = False
-    metric: str = "accuracy"
+    metric: str | None = None
     positive: str | None = None
     random_state: int = 0
     n_jobs: int | None = None
@@ -212,9 +228,14 @@ class Bench:
     pool: Pool  # runs the folds
 
     @property
-    def labels(self) -> NDArray[np.int64]:
-        """Labels of the images of the folds."""
-        return self.images.labels[self.rows]
+    def labels(self) -> NDArray[Any]:
+        """Outputs of the images of the folds: labels, or numbers."""
+        return self.images.y[self.rows]
+
+    @property
+    def target(self) -> Target:
+        """What is predicted."""
+        return target_named(self.options.target)
 
     @property
     def weights(self) -> NDArray[np.float64] | None:
@@ -229,17 +250,18 @@ class Bench:
     @property
     def criterion(self) -> Criterion:
         """Criterion by which settings and heads are chosen."""
-        return Criterion(self.options.metric, class_index(self.options.positive, self.class_names))
+        return criterion_for(self.target, self.options.metric, self.options.positive, self.class_names)
 
     def inner_folds(self, rows: NDArray[np.int64]) -> Folds:
         """Return folds of the training rows of a fold."""
         return inner_folds(
             rows,
-            self.labels,
+            self.images.labels[self.rows],
             self.units,
             self.strata,
             n_splits=N_SPLITS,
             random_state=self.options.random_state,
+            least=self.images.least_classes,
         )
 
     @property
@@ -261,14 +283,14 @@ class Bench:
         counts = confusion_matrix(self.labels, probabilities.argmax(axis=1), labels=np.arange(len(self.class_names)))
         return positive_rates(counts, positive, self.class_names[positive])
 
-    def held_out_score(self, probabilities: NDArray[np.float64] | None) -> Score | None:
+    def held_out_score(self, probabilities: NDArray[np.float64] | None) -> AnyScore | None:
         """Return the score of a fitted head on the held-out images; None without any."""
         if probabilities is None:
             return None
         units = connected_units(self.held_out, self.images.sha256, self.images.groups)
-        labels = self.images.labels[self.held_out]
-        target = target_named(self.options.target)
-        return target.metrics(labels, probabilities, self.class_names, self.criterion.positive, units)
+        y = self.images.y[self.held_out]
+        found: AnyScore = self.target.metrics(y, probabilities, self.class_names, self.criterion.positive, units)
+        return found
 
     def tables(self, number: int, specs: Sequence[HeadSpec]) -> Tables:
         """Return what some settings need of a cache; the large tables of the other caches are let go first."""
@@ -281,7 +303,9 @@ class Bench:
     def metrics(self, probabilities: NDArray[np.float64]) -> dict[str, Estimate]:
         """Return the scores of out-of-fold probabilities, as they are stored: in float32."""
         stored = probabilities.astype(np.float32)
-        return estimates(self.labels, stored, self.units, positive=self.criterion.positive, variance_factor=CV_VARIANCE)
+        return self.target.estimates(
+            self.labels, stored, self.units, positive=self.criterion.positive, variance_factor=CV_VARIANCE
+        )
 
 
 #: Share of the images, and number, from which a group that looks the same is reported.
@@ -332,6 +356,7 @@ def prepare(
         strata=strata[rows],
         random_state=options.random_state,
         class_names=images.class_names,
+        least=images.least_classes,
     )
     bench = Bench(
         sources,

@@ -16,17 +16,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+from sklearn.base import is_regressor
 
 from headstart.bundles.bundle import Bundle, save_bundle
 from headstart.evaluate.folds import Fold
 from headstart.evaluate.joined_caches import recipes_of
+from headstart.heads.base import outputs_of
 from headstart.heads.catalogue import make_head
 from headstart.heads.grid_predictions import Table
 from headstart.heads.head_specs import fit_weighted
 from headstart.report.comparison import Cost, CurvePoint
 from headstart.scores import Estimate
 from headstart.selection.comparison_setup import Bench
-from headstart.selection.cross_validation import CrossValidation, Tables, Trial, by_source, probabilities_of
+from headstart.selection.cross_validation import CrossValidation, Tables, Trial, by_source
 from headstart.selection.sources import Source
 from headstart.types import Backbone, HeadSpec
 
@@ -92,15 +94,15 @@ def fit_and_measure(
             fit_seconds = time.perf_counter() - start
     head_ms = head_milliseconds(head, X)
     recipe, *others = recipes_of(source.cache)
-    bundle = Bundle(head, spec, recipe, bench.class_names, joined_recipes=tuple(others))
+    bundle = Bundle(head, spec, recipe, bench.class_names, target=bench.target.name, joined_recipes=tuple(others))
     total_ms = None if source.backbone_ms is None else source.backbone_ms + head_ms
     return head, Cost(fit_seconds, search_seconds, head_ms, total_ms, saved_bytes(bundle), peak.bytes)
 
 
 def head_milliseconds(head: Any, X: NDArray[np.float32]) -> float:
-    """Return milliseconds per image from features to probabilities, in batches of 256."""
+    """Return milliseconds per image from features to predictions, in batches of 256."""
     batch = X[np.arange(min(BATCH_IMAGES, max(len(X), 1))) % len(X)]
-    return 1000.0 * seconds_of(lambda: head.predict_proba(batch)) / len(batch)
+    return 1000.0 * seconds_of(lambda: (head.predict if is_regressor(head) else head.predict_proba)(batch)) / len(batch)
 
 
 def backbone_milliseconds(backbone: Backbone) -> float:
@@ -169,7 +171,7 @@ def fit_some(
         rows, all_labels = table.fitted(train, labels)
         weights, groups = table.weights_of(rows), table.groups_of(rows)
         head = fit_weighted(make_head(spec), table.raw[rows], all_labels[rows], weights, groups)
-        predicted = probabilities_of(head, table.raw[split.test], int(labels.max()) + 1).argmax(axis=1)
+        predicted = outputs_of(head, table.raw[split.test], int(labels.max()) + 1).argmax(axis=1)
     return float((predicted == labels[split.test]).mean()), len(train) / len(np.unique(labels[train]))
 
 

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from headstart.errors import HeadstartError
 from headstart.evaluate.folds import Fold, Folds
-from headstart.evaluate.targets import metric_values
+from headstart.evaluate.targets import value_of
+from headstart.heads.base import outputs_of
 from headstart.heads.catalogue import head_kind, make_head
 from headstart.heads.grid_predictions import Outcome, Table, outcomes
 from headstart.heads.head_specs import fit_weighted, is_number
 from headstart.ray_cluster import RayPool
 from headstart.runtime import usable_cores
-from headstart.scores import ACCURACY, PROBABILITY_METRICS, Criterion, metric_named
+from headstart.scores import ACCURACY, BY_NAME, PROBABILITY_METRICS, Criterion
 from headstart.types import HeadSpec
 
 #: Features and scaling.
@@ -83,7 +84,7 @@ class Trial:
     fold_scores: tuple[float, ...]
     converged: bool = True  # whether every fit of it came to an end
     source: int = 0  # number of the cache, of several with the same images, it was tried on
-    metric: str = "accuracy"  # name of the score, one of ``scores.CHOICE_METRICS``
+    metric: str = "accuracy"  # name of the score, one of ``scores.BY_NAME``
 
     @property
     def score(self) -> float:
@@ -94,7 +95,7 @@ class Trial:
     @property
     def gain(self) -> float:
         """The score with the sign under which more is better, to nine digits; minus infinity where there is none."""
-        gain = metric_named(self.metric).gain(self.score)
+        gain = BY_NAME[self.metric].gain(self.score)
         return -math.inf if math.isnan(gain) else round(gain, 9)
 
 
@@ -105,7 +106,7 @@ class Task:
     specs: Sequence[HeadSpec]  # settings of one type of head
     groups: Mapping[Key, Sequence[int]]  # the settings of each table, by their place
     tables: Tables
-    labels: NDArray[np.int64]  # labels of the rows of the tables; shape (n_samples,)
+    labels: NDArray[Any]  # outputs of the rows of the tables; shape (n_samples,)
     splits: Sequence[Fold]  # folds of the rows of the tables
     criterion: Criterion
 
@@ -113,7 +114,7 @@ class Task:
 def cross_validate(
     specs: Sequence[HeadSpec],
     tables: Tables,
-    labels: NDArray[np.int64],
+    labels: NDArray[Any],
     splits: Sequence[Fold],
     *,
     pool: Pool,
@@ -144,17 +145,22 @@ def try_settings(task: Task, key: Key, fold: int) -> list[tuple[int, int, float,
     split, numbers, head_type = task.splits[fold], task.groups[key], task.specs[0].type
     params = [task.specs[number].params for number in numbers]
     seed = task.specs[0].random_state
-    metric, positive = task.criterion.metric, task.criterion.positive
+    metric = task.criterion.metric
     wanted = metric in PROBABILITY_METRICS
     found = outcomes(head_type, task.tables[key], task.labels, split.train, split.test, params, seed, wanted)
-    truth, n_classes = task.labels[split.test], int(task.labels.max()) + 1
+    truth, n_outputs = task.labels[split.test], count_outputs(task.labels)
 
     def judged(one: Outcome) -> float:
         if metric == "accuracy":  # by far the most frequent, and the fastest without the others
             return float(np.mean(one.predicted == truth))
-        return metric_values(truth, one.probabilities_of(n_classes), positive)[metric]
+        return value_of(task.criterion, truth, one.outputs_of(n_outputs))
 
     return [(numbers[one.setting], fold, judged(one), one.converged) for one in found]
+
+
+def count_outputs(labels: NDArray[Any]) -> int:
+    """Return how many columns the predictions of these outputs have: one for numbers, otherwise one for each class."""
+    return 1 if labels.dtype.kind == "f" else int(labels.max()) + 1
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial:
@@ -216,10 +222,10 @@ class CrossValidation:
         Sequence[HeadSpec]
     ]  # settings for each cache, the simplest first; a single one in all is not searched
     tables: TablesOf  # in the same order for all caches
-    labels: NDArray[np.int64]  # of the rows of the tables
+    labels: NDArray[Any]  # outputs of the rows of the tables
     folds: Folds
     inner: InnerFolds
-    n_classes: int
+    n_classes: int  # columns of the predictions
     pool: Pool
     criterion: Criterion = ACCURACY
 
@@ -244,7 +250,7 @@ class CrossValidation:
             for fold, split, probabilities in zip(of_source, splits, parts, strict=True):
                 sums[split.test] += probabilities
                 counts[split.test] += 1
-                accuracy[fold] = float((probabilities.argmax(axis=1) == labels[split.test]).mean())
+                accuracy[fold] = accuracy_of(labels[split.test], probabilities)
         notes = tuple(dict.fromkeys(said))
         return Nested(tuple(chosen), tuple(candidates), sums / counts[:, None], tuple(accuracy.tolist()), notes)
 
@@ -291,7 +297,7 @@ class Fits:
 
     specs: Sequence[HeadSpec]
     matrices: Mapping[Key, NDArray[np.float32]]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     splits: Sequence[Fold]
     n_classes: int
     weights: NDArray[np.float64] | None  # of the rows in a fit; None for ones; shape (n_samples,)
@@ -306,11 +312,9 @@ def fit_fold(fits: Fits, fold: int) -> NDArray[np.float64]:
     train = fits.fitted[fold]
     weights = None if fits.weights is None else fits.weights[train]
     head = fit_weighted(make_head(spec), X[train], fits.labels[train], weights, fits.groups[fold])
-    return probabilities_of(head, X[split.test], fits.n_classes)
+    return outputs_of(head, X[split.test], fits.n_classes)
 
 
-def probabilities_of(head: Any, X: Any, n_classes: int) -> NDArray[np.float64]:
-    """Return probabilities of all classes, shape (n_samples, n_classes); 0 of those that were not fitted on."""
-    probabilities = np.zeros((len(X), n_classes))
-    probabilities[:, head.classes_] = head.predict_proba(X)
-    return probabilities
+def accuracy_of(y_true: NDArray[Any], outputs: NDArray[np.float64]) -> float:
+    """Return the share of classes that are predicted right; NaN of numbers."""
+    return math.nan if y_true.dtype.kind == "f" else float((outputs.argmax(axis=1) == y_true).mean())

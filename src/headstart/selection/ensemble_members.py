@@ -14,10 +14,10 @@ from headstart.cache.reader import FeatureCache
 from headstart.errors import DataError
 from headstart.evaluate.folds import Fold
 from headstart.evaluate.joined_caches import AnyCache, join_caches
-from headstart.evaluate.targets import metric_values
+from headstart.evaluate.targets import target_of
 from headstart.heads.catalogue import MEMBER_TYPES
 from headstart.heads.head_specs import by_cache, numbered
-from headstart.scores import ACCURACY, Criterion, metric_named
+from headstart.scores import ACCURACY, BY_NAME, Criterion
 from headstart.selection.cross_validation import (
     Fits,
     Pool,
@@ -125,9 +125,9 @@ def best_mean(
 
 def judged(probabilities: NDArray[np.float64], truth: NDArray[np.int64], criterion: Criterion) -> tuple[float, float]:
     """Return the score of predictions, more is better, and minus their log-loss, which decides between equal scores."""
-    found = metric_values(truth, probabilities, criterion.positive)
-    gain = metric_named(criterion.metric).gain(found[criterion.metric])
-    return (-math.inf if math.isnan(gain) else round(gain, 9)), -round(found["log_loss"], 9)
+    found = target_of(criterion).influences(truth, probabilities, criterion.positive)
+    gain = BY_NAME[criterion.metric].gain(found[criterion.metric].value)
+    return (-math.inf if math.isnan(gain) else round(gain, 9)), -round(found["log_loss"].value, 9)
 
 
 def choose_members(

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from headstart.cache.reader import FeatureCache
 from headstart.evaluate.folds import Folds, make_folds
-from headstart.evaluate.joined_caches import AnyCache, JoinedCache
+from headstart.evaluate.joined_caches import AnyCache, JoinedCache, least_classes, outputs_of
 from headstart.evaluate.random_crops import Crops, crops_of
-from headstart.heads.catalogue import HeadType, default_spec, head_kind
+from headstart.evaluate.targets import target_of
+from headstart.heads.catalogue import default_spec, head_kind
+from headstart.heads.entries.head_entry import HeadType
 from headstart.heads.grid_predictions import Table
 from headstart.heads.head_specs import by_cache, numbered
 from headstart.heads.transforms import design_matrix, join
@@ -137,6 +139,12 @@ def sample(
     return chosen, [f"The setting was chosen on {len(chosen):,} of {len(rows):,} training images, drawn by class."]
 
 
+def outputs_for(cache: AnyCache, rows: NDArray[np.int64]) -> NDArray[Any]:
+    """Return what is to be predicted for some rows: classes, or numbers."""
+    outputs = outputs_of(cache)
+    return (cache.labels if outputs is None else outputs)[rows]
+
+
 def read_features(cache: AnyCache, features: Sequence[str], rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return what a head is fitted on for some rows of a cache, shape (n_rows, n_features), float32."""
     return design_matrix(cache.batches(rows, finite=True), features, n_samples=len(rows))
@@ -197,6 +205,7 @@ def search_folds(
         strata=None if strata is None else strata[rows],
         random_state=random_state,
         class_names=cache.class_names,
+        least=least_classes(cache),
     )
 
 
@@ -265,7 +274,7 @@ def search_head(
     HeadstartError
         If there is no such head, feature, scaling, parameter or metric.
     """
-    metric_named(criterion.metric)
+    metric_named(criterion.metric, target_of(criterion).choices)
     given: dict[str, Any] = {
         "features": features, "scaling": scaling, "params": params or {}, "random_state": random_state
     }  # fmt: skip
@@ -275,7 +284,7 @@ def search_head(
     ]
     limit = min(most_images(source, specs) for source, _, specs in sources) // (1 + len(crops))
     chosen, notes = sample(cache.labels, rows, limit, random_state)
-    labels = cache.labels[chosen]
+    labels = outputs_for(cache, chosen)
     weights = None if cache.weights is None else cache.weights[chosen]
     folds = search_folds(cache, chosen, units, strata, n_splits, random_state)
     trials: list[Trial] = []

@@ -121,7 +121,7 @@ def test_a_wrong_value_of_a_parameter_is_wrong_usage(tmp_path: Path, options: li
         (["fit-head", "--distance", ""], ["cosine", "euclidean"]),
         (["extract-features", "--resize", "k"], ["keras-bilinear"]),
         (["benchmark-heads", "--metric", "f1"], ["f1_macro"]),
-        (["benchmark-heads", "--heads", "ridge,r"], ["ridge,rbf-svm", "ridge,ridge"]),
+        (["benchmark-heads", "--heads", "ridge,r"], ["ridge,rbf-svm", "ridge,ridge", "ridge,ridge-regression"]),
     ],
 )
 def test_a_shell_completes_values(words: list[str], expected: list[str]) -> None:

@@ -18,7 +18,7 @@ def fitted(head_type: str, n_classes: int, params: dict[str, Any] | None = None)
     rng = np.random.default_rng(0)
     y = np.arange(60) % n_classes * 2  # every other class has no image
     X = np.abs(rng.normal(size=(60, 8)) + y[:, None] * np.eye(8)[y % 8]).astype(np.float32)
-    spec = default_spec(head_type, scaling="none", params=params)
+    spec = default_spec(head_type, features=["avg"], scaling="none", params=params)
     classifier = make_head(spec).steps[-1][1].fit(X, y)
     return classifier, np.abs(rng.normal(size=(20, 8))).astype(np.float32)
 

@@ -10,7 +10,15 @@ from sklearn.exceptions import ConvergenceWarning
 from headstart.errors import HeadstartError
 from headstart.heads import out_of_core
 from headstart.heads.catalogue import default_spec, make_head
-from headstart.heads.out_of_core import Memory, PackedRows, ReadRows, fit_streamed, matrix_fits, pack, packed_block
+from headstart.heads.out_of_core import (
+    Memory,
+    PackedRows,
+    ReadRows,
+    fit_streamed,
+    matrix_fits,
+    pack,
+    packed_block,
+)
 
 pytestmark = pytest.mark.slow
 

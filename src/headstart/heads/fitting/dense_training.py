@@ -97,39 +97,52 @@ class Adam:
 
 
 def build_network(
-    n_features: int, units: Sequence[int], *, activation: str, dropout: float, l2: float, seed: int
+    n_features: int,
+    units: Sequence[int],
+    *,
+    activation: str,
+    dropout: float,
+    l2: float,
+    seed: int,
+    last: str = "softmax",
 ) -> Any:
-    """Return an untrained network: hidden layers with dropout, then softmax, of these units; Glorot's start, seeded."""
+    """Return an untrained network: hidden layers with dropout, then one with the activation ``last``, of these units.
+
+    It starts as Glorot's, seeded.
+    """
     keras = import_keras()
     penalty = keras.regularizers.L2(l2) if l2 else None
     layers = [keras.Input((n_features,))]
     for number, width in enumerate(units):
-        last = number == len(units) - 1
+        is_last = number == len(units) - 1
         layers.append(
             keras.layers.Dense(
                 width,
                 dtype="float32",  # whatever policy is set for other networks
-                activation="softmax" if last else activation,
+                activation=last if is_last else activation,
                 kernel_initializer=keras.initializers.GlorotUniform(seed + number),
                 kernel_regularizer=penalty,
             )
         )
-        if dropout and not last:
+        if dropout and not is_last:
             layers.append(keras.layers.Dropout(dropout, seed=seed + 1000 + number, dtype="float32"))
     return keras.Sequential(layers)
 
 
-def compile_epoch(network: Any, descent: Descent, data: Sequence[Any]) -> EpochRunner:
+def compile_epoch(
+    network: Any, descent: Descent, data: Sequence[Any], make_step: Callable[[Any, Adam], Any] | None = None
+) -> EpochRunner:
     """Return a function that trains ``network`` for one epoch, on rows in the order it is given.
 
     Features, codes and weights stay on the device; a step gathers its rows there, and all steps of an epoch but the last,
     whose batch may be smaller, are one call. The arithmetic is that of ``model.fit`` with
-    ``sparse_categorical_crossentropy``. The function returns the sum of the losses and the number of rows that were right.
+    ``sparse_categorical_crossentropy``, or with the loss of another step that ``make_step`` returns. The function returns the
+    sum of the losses and the number of rows that were right.
     """
     tf = import_tensorflow()
     adam, batch_size = Adam(network.trainable_variables, descent), descent.batch_size
     features, codes, weights = (tf.constant(part) for part in data)
-    train = training_step(network, adam)
+    train = (make_step or training_step)(network, adam)
 
     # Compiled once, for whole batches and the smaller one. Without AutoGraph: nothing here needs it, and where it cannot
     # read a function it prints the user's whole environment.
@@ -199,8 +212,29 @@ def training_step(network: Any, adam: Adam) -> Callable[[Any, Any, Any, Any], tu
     return train
 
 
+def squared_error_step(network: Any, adam: Adam) -> Callable[[Any, Any, Any, Any], tuple[Any, Any]]:
+    """Return a function that trains ``network`` on one batch of features, numbers and weights by their squared error."""
+    tf = import_tensorflow()
+
+    def train(x: Any, y: Any, w: Any, pace: Any) -> tuple[Any, Any]:
+        with tf.GradientTape() as tape:
+            losses = tf.square(network(x, training=True)[:, 0] - y) * w
+            loss = tf.reduce_mean(losses) + sum(network.losses)
+        adam.apply(tape.gradient(loss, network.trainable_variables), pace)
+        return tf.reduce_sum(losses), tf.zeros(())
+
+    return train
+
+
 def load_network(
-    path: Path, n_features: int, units: Sequence[int], *, activation: str, dropout: float, l2: float
+    path: Path,
+    n_features: int,
+    units: Sequence[int],
+    *,
+    activation: str,
+    dropout: float,
+    l2: float,
+    last: str = "softmax",
 ) -> Any:
     """Return the Keras network of a dense head: built by this module, with the weights of the file.
 
@@ -216,13 +250,46 @@ def load_network(
         n_weights = sum((before + 1) * after for before, after in pairwise((n_features, *units)))
         if 4 * n_weights > weights_bytes:
             raise BundleError(f"{path} holds {weights_bytes:,} bytes of weights, too few for {n_weights:,} of them.")
-        network = build_network(n_features, units, activation=activation, dropout=dropout, l2=l2, seed=0)
+        network = build_network(n_features, units, activation=activation, dropout=dropout, l2=l2, seed=0, last=last)
         network.load_weights(path)
     except BundleError:
         raise
     except Exception as error:  # Keras raises many kinds for a damaged file
         raise BundleError(f"{path} cannot be loaded: {error}") from error
     return network
+
+
+class SavedNetwork:
+    """Part of a head with a network, ``network_``: its file, and copies of the head in memory."""
+
+    views: int
+    n_features_in_: int
+
+    def load_network(self, path: Path) -> Any:
+        """Take the weights of a saved network; raise BundleError if it is damaged, or not this head's."""
+        self.network_ = load_network(path, self.n_features_in_ // self.views, **self._shape())
+        return self
+
+    def _shape(self) -> dict[str, Any]:
+        """Return the arguments of :func:`build_network` that describe the layers."""
+        raise NotImplementedError
+
+    def _network(self, n_features: int, seed: int) -> Any:
+        return build_network(n_features // self.views, **self._shape(), seed=seed)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = dict(super().__getstate__())  # type: ignore[call-overload]
+        network = state.pop("network_", None)
+        if network is not None:
+            state["_network_weights"] = network.get_weights()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        weights = state.pop("_network_weights", None)
+        super().__setstate__(state)  # type: ignore[misc]
+        if weights is not None:
+            self.network_ = self._network(self.n_features_in_, seed=0)
+            self.network_.set_weights(weights)
 
 
 def check_config(path: Path, config: dict[str, Any], units: Sequence[int]) -> None:
@@ -316,7 +383,7 @@ def probabilities(network: Any, X: NDArray[np.float32], views: int = 1) -> NDArr
         rows = X[start : start + ROWS_AT_ONCE].astype(np.float64)
         values = as_views(rows, views)
         for activation, kernel, bias in layers:
-            values = activation(values @ kernel + bias).numpy()
+            values = np.asarray(activation(values @ kernel + bias))
         chunks.append(values.reshape(len(rows), views, -1).mean(axis=1).astype(np.float32))
     return np.concatenate(chunks)
 
