@@ -29,7 +29,7 @@ from headstart.evaluate.folds import make_folds
 from headstart.evaluate.intervals import CV_VARIANCE, Influence, Units, estimates, influences
 from headstart.evaluate.significance import corrected, differences
 from headstart.evaluate.splits import Split
-from headstart.evaluate.targets import metric_values
+from headstart.evaluate.target_types.class_target import metric_values
 from headstart.scores import ALPHA, CHOICE_METRICS, METRICS, Metric
 from machine import write_result
 

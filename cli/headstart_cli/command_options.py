@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from headstart.heads.catalogue import HEAD_TYPES
 from headstart.heads.head_specs import POOLINGS
-from headstart.scores import CHOICE_METRICS, NUMBER_METRICS
-from headstart.types import NUMBER, SINGLE_LABEL
+from headstart.scores import BY_NAME, CHOICE_METRICS, NUMBER_METRICS
+from headstart.types import NUMBER, ORDER, SINGLE_LABEL
 
 #: An option in one of the panels of ``--help``.
 Data = partial(typer.Option, rich_help_panel="Data")
@@ -106,8 +106,8 @@ ChoiceMetric = Annotated[
     str | None,
     Search(
         metavar="NAME",
-        help=f"{', '.join(CHOICE_METRICS)}; {', '.join(NUMBERS)}.",
-        autocompletion=completed((*CHOICE_METRICS, *NUMBERS)),
+        help=f"{', '.join(CHOICE_METRICS)}; qwk; {', '.join(NUMBERS[:3])}.",
+        autocompletion=completed(tuple(BY_NAME)),
     ),
 ]
 
@@ -117,10 +117,13 @@ TargetName = Annotated[
     Head(
         "--target",
         metavar="NAME",
-        help=f"{NUMBER}: predict the numbers in the column target.",
-        autocompletion=completed((SINGLE_LABEL, NUMBER)),
+        help=f"{NUMBER} (the column target), or {ORDER} of the classes.",
+        autocompletion=completed((SINGLE_LABEL, NUMBER, ORDER)),
     ),
 ]
+
+#: The order of the classes.
+Levels = Annotated[str | None, Head(metavar="NAMES", help=f"{ORDER}: low,middle,high. Default: sorted numbers.")]
 
 #: A folder of random crops.
 Crops = Annotated[Path | None, Search(metavar="FOLDER", help="Also fit on these crops (extract-features --augment).")]
@@ -128,3 +131,14 @@ Crops = Annotated[Path | None, Search(metavar="FOLDER", help="Also fit on these 
 Engine = Annotated[Literal["local", "ray"], Resources(metavar="NAME", help="local, or ray: a Ray cluster.")]
 
 Address = Annotated[str | None, Resources(help="ray: the cluster, e.g. auto. Default: a local one.")]
+
+
+def target_of(name: str | None, levels: str | None) -> Any:
+    """Return the target of the options ``--target`` and ``--levels``."""
+    if levels is None:
+        return name or SINGLE_LABEL
+    if name != ORDER:
+        raise typer.BadParameter(f"--levels goes with --target {ORDER}.")
+    from headstart.evaluate.target_types.order_target import Order
+
+    return Order(separated(levels))

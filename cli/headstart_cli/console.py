@@ -111,7 +111,7 @@ def shown(text: object) -> str:
 #: Parameters of the library that messages name in backticks; most options are named after theirs.
 PARAMETERS = (
     "address batch_size class_names compression cpus_per_worker crops custom_weights decode_threads device drop_missing "
-    "engine features gpus_per_worker include_training intensity join keep_missing learning_curve manifest max_memory "
+    "engine features gpus_per_worker include_training intensity join keep_missing learning_curve levels manifest max_memory "
     "on_conflict overwrite page positive precision raw resize storage validation weights"
 )
 

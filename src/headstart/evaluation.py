@@ -22,7 +22,7 @@ from headstart.evaluate.leakage import ImageKeys, Seen, fitted_on, last_block_of
 from headstart.evaluate.random_crops import refuse_crops
 from headstart.evaluate.split_notes import class_notes
 from headstart.evaluate.splits import connected_units
-from headstart.evaluate.targets import encoded, target_named
+from headstart.evaluate.targets import Target, encoded, target_named
 from headstart.exchange.prediction_table import ScoredImages
 from headstart.images.decode import sentences
 from headstart.images.discovery.classes_and_splits import spellings
@@ -111,7 +111,7 @@ def evaluate_head(
         If there is nothing to score that the head has not seen, or a class is unknown to the head.
     """
     bundle = load_bundle(Path(head))
-    index = target_named(bundle.target).positive_index(positive or _fitted_positive(bundle), bundle.class_names)
+    index = target_for(bundle).positive_index(positive or _fitted_positive(bundle), bundle.class_names)
     handling: Handling = "included" if include_training else "left out"
     several = [data] if isinstance(data, str | PurePath | Address) else list(data)
     if len(several) > 1 or is_cache(several[0]):
@@ -119,13 +119,18 @@ def evaluate_head(
             caches = [stack.enter_context(open_cache(path)) for path in several]
             for one in caches:
                 refuse_crops(one)
-            target = target_named(bundle.target)
+            target = target_for(bundle)
             ordered = [encoded(cache, target) for cache in in_order_of(bundle.recipes, caches)]
             return _evaluate_on_caches(bundle, ordered, split, handling, index)
     data = several[0]
     images = discover(location(data))
     chosen = replace(images, refs=ImageRefs.of(ref for ref in images.refs if split in (None, ref.split)))
     return _evaluate_on_images(Predictor(bundle, **backbone_options), chosen, handling, index)
+
+
+def target_for(bundle: Bundle) -> Target:
+    """Return what a saved head predicts."""
+    return target_named(bundle.target).for_head(bundle.class_names)
 
 
 def _fitted_positive(bundle: Bundle) -> str | None:
@@ -219,7 +224,7 @@ def _images_to_score(bundle: Bundle, data: ImageSet) -> tuple[list[ImageRef], li
     """Return the images that have an output the head knows, these outputs, and sentences on the others."""
     number = {name: place for place, name in enumerate(data.class_names)}
     labels = np.array([-1 if ref.label is None else number[ref.label] for ref in data.refs], np.int64)
-    codes, names, outputs = target_named(bundle.target).outputs(labels, data.class_names, data.refs.targets)
+    codes, names, outputs = target_for(bundle).outputs(labels, data.class_names, data.refs.targets)
     if not (codes >= 0).any():
         raise DataError(f"There is no {_labelled(bundle)} in {data.root}.")
     found, notes = _classes_to_score(bundle, Counter(names[code] for code in codes.tolist() if code >= 0))
@@ -230,7 +235,7 @@ def _images_to_score(bundle: Bundle, data: ImageSet) -> tuple[list[ImageRef], li
 
 
 def _labelled(bundle: Bundle) -> str:
-    return "labelled image" if bundle.task == "classification" else f"image with a {bundle.target} to predict"
+    return "labelled image" if bundle.task != "regression" else f"image with a {bundle.target} to predict"
 
 
 def outputs_for(cache: AnyCache) -> NDArray[Any]:
@@ -271,8 +276,8 @@ def _scored(
     more: Iterable[str] = (),
 ) -> Evaluation:
     y_true, class_names = predicted.y_true, bundle.class_names
-    found: AnyScore = target_named(bundle.target).metrics(y_true, predicted.probabilities, class_names, positive, units)
-    missing = np.setdiff1d(fitted_classes(bundle), y_true).tolist() if bundle.task == "classification" else []
+    found: AnyScore = target_for(bundle).metrics(y_true, predicted.probabilities, class_names, positive, units)
+    missing = np.setdiff1d(fitted_classes(bundle), y_true).tolist() if bundle.task != "regression" else []
     not_scored = (f"{class_names[label]}: no image to score." for label in missing)
     return Evaluation(found, failures, seen, (*notes, *not_scored, *more), predicted)
 

@@ -112,7 +112,7 @@ def fit_head(
     overwrite: bool = False,
     metric: str | None = None,
     positive: str | None = None,
-    target: str = SINGLE_LABEL,
+    target: str | Target = SINGLE_LABEL,
 ) -> FitResult:
     """Fit a head on some images of a cache, score it on others, and save it.
 
@@ -155,8 +155,9 @@ def fit_head(
         ``average_precision`` or ``log_loss``; for numbers ``rmse``, the default, ``mae``, ``r2`` or ``spearman``.
     positive : str, optional
         The positive class, for sensitivity, specificity, predictive values and average precision.
-    target : str
-        What to predict: a name in ``headstart.evaluate.targets.TARGETS``; ``number`` is the column ``target`` of a manifest.
+    target : str or Target
+        What to predict: a name in ``headstart.evaluate.targets.TARGETS``; ``number`` is the column ``target`` of a manifest,
+        ``order`` takes classes that are numbers as ordered levels. Or a target, e.g. ``Order(("low", "middle", "high"))``.
 
     Raises
     ------
@@ -169,7 +170,7 @@ def fit_head(
     BundleError
         If ``output`` exists and may not be replaced, or the head cannot be saved.
     """
-    spec = spec or default_head(target_named(target).task)
+    spec = spec or default_head(target_named(target).tasks[0])
     if search is None:
         search = what_to_search(spec) if isinstance(spec, str) else "none"
     spec = default_spec(spec) if isinstance(spec, str) else spec

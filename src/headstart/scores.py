@@ -111,6 +111,28 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class OrderScore(Score):
+    """Metrics of predicted levels, the most probable ones: those of classes, and two that know the order.
+
+    Attributes
+    ----------
+    qwk : float | None
+        Quadratic weighted kappa, as ``sklearn.metrics.cohen_kappa_score``; None if undefined.
+    mae_levels : float
+        Mean distance of true and predicted level, in levels.
+    """
+
+    qwk: float | None = None
+    mae_levels: float = 0.0
+
+    @property
+    def main(self) -> Estimate:
+        """The first metric: kappa."""
+        value = math.nan if self.qwk is None else self.qwk
+        return Estimate(value, *self.intervals.get("qwk", (math.nan, math.nan)))
+
+
+@dataclass(frozen=True, slots=True)
 class NumberScore:
     """Metrics of predicted numbers; as defined by scikit-learn and SciPy.
 
@@ -144,7 +166,8 @@ class NumberScore:
         return values
 
 
-#: The score of a head: :class:`Score` or :class:`NumberScore`. Which one, its target decides, and no type checker can know.
+#: The score of a head: :class:`Score`, :class:`OrderScore` or :class:`NumberScore`. Which one, its target decides, and no
+#: type checker can know.
 AnyScore: TypeAlias = Any
 
 
@@ -193,8 +216,15 @@ NUMBER_METRICS = (
     Metric("spearman", "rank correlation (Spearman)", bounds=(-1.0, 1.0)),
 )
 
+#: Metrics of ordered levels, in display order; all are available for model selection.
+ORDER_METRICS = (
+    Metric("qwk", "quadratic weighted kappa", bounds=(-1.0, 1.0)),
+    Metric("mae_levels", "error in levels", higher_is_better=False, bounds=(0.0, math.inf)),
+    *(metric for metric in METRICS if metric.name in ("accuracy", "balanced_accuracy", "f1_macro", "log_loss")),
+)
+
 #: Metrics by name.
-BY_NAME = {metric.name: metric for metric in (*METRICS, *NUMBER_METRICS)}
+BY_NAME = {metric.name: metric for metric in (*METRICS, *NUMBER_METRICS, *ORDER_METRICS)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,8 +89,11 @@ class ImageRow:
 #: Name of the target of heads that predict one class per image (evaluate/targets.py).
 SINGLE_LABEL = "single-label"
 
-#: Name of the target of heads that predict a number per image (evaluate/number_target.py).
+#: Name of the target of heads that predict a number per image (evaluate/target_types/number_target.py).
 NUMBER = "number"
+
+#: Name of the target of heads that predict one of ordered levels (evaluate/target_types/order_target.py).
+ORDER = "order"
 
 #: Name of the mean of several heads (heads/ensemble.py).
 ENSEMBLE = "ensemble"

@@ -14,7 +14,7 @@ import typer
 from rich.markup import escape
 
 from headstart.heads.catalogue import HEAD_TYPES
-from headstart.types import ENSEMBLE, SINGLE_LABEL
+from headstart.types import ENSEMBLE
 from headstart_cli.command_options import (
     FEATURES,
     SCALINGS,
@@ -24,6 +24,7 @@ from headstart_cli.command_options import (
     Engine,
     Head,
     Json,
+    Levels,
     Output,
     Positive,
     Predictions,
@@ -32,6 +33,7 @@ from headstart_cli.command_options import (
     TargetName,
     completed,
     separated,
+    target_of,
 )
 from headstart_cli.console import err, out, said, shown, write_text
 
@@ -70,6 +72,7 @@ def benchmark(
     ] = None,
     metric: ChoiceMetric = None,
     target: TargetName = None,
+    levels: Levels = None,
     folds: Annotated[int, Search(min=2, metavar="N", help="Folds of the cross-validation.")] = 5,
     repeats: Annotated[int, Search(min=1, metavar="N", help="Repeats with newly drawn folds.")] = 1,
     held_out: Annotated[
@@ -93,9 +96,7 @@ def benchmark(
     jobs: Annotated[int | None, Resources(min=1, metavar="N", help="Folds in parallel. Default: one per core.")] = None,
     engine: Engine = "local",
     address: Address = None,
-    latency: Annotated[
-        bool, Resources("--latency/--no-latency", help="Do not time the backbone, part of the latency from pixels.")
-    ] = True,
+    latency: Annotated[bool, Resources("--latency/--no-latency", help="Do not time the backbone.")] = True,
     output: Annotated[
         Path | None, Output("-o", "--output", metavar="FILE", help="Also write the results: .json, .csv or .md.")
     ] = None,
@@ -151,7 +152,7 @@ def benchmark(
         engine=engine,
         address=address,
         join=join,
-        target=target or SINGLE_LABEL,
+        target=target_of(target, levels),
     )
     named = (words(heads) if heads else None) or options.heads
     options = replace(options, heads=tuple(dict.fromkeys([*named, ENSEMBLE])) if ensemble else named)

@@ -96,15 +96,18 @@ def print_score(score: AnyScore) -> None:
         chance_line,
         confusion_table,
         number_line,
+        order_line,
         per_class_table,
         positive_line,
         summary_line,
     )
-    from headstart.scores import NumberScore
+    from headstart.scores import NumberScore, OrderScore
 
     if isinstance(score, NumberScore):
         out.print(number_line(score))
         return
+    if isinstance(score, OrderScore):
+        out.print(order_line(score))
     out.print(summary_line(score))
     if line := chance_line(score):
         out.print(f"[yellow]{line}[/]")

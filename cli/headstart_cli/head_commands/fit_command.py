@@ -11,7 +11,7 @@ from rich.markup import escape
 from headstart.heads.catalogue import HEAD_TYPES, default_head, default_spec, heads_for
 from headstart.heads.head_specs import read_config
 from headstart.texts import counted, did_you_mean
-from headstart.types import ENSEMBLE, SINGLE_LABEL
+from headstart.types import ENSEMBLE
 from headstart_cli.command_options import (
     FEATURES,
     FEATURES_HELP,
@@ -23,6 +23,7 @@ from headstart_cli.command_options import (
     Data,
     Engine,
     Head,
+    Levels,
     Output,
     Overwrite,
     Positive,
@@ -32,6 +33,7 @@ from headstart_cli.command_options import (
     TargetName,
     completed,
     separated,
+    target_of,
 )
 from headstart_cli.console import err, out, said
 from headstart_cli.head_commands.evaluate_command import print_score
@@ -40,6 +42,7 @@ from headstart_cli.head_commands.parameter_options import number_or_word, parame
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from headstart.evaluate.targets import Target
     from headstart.fit import FitResult
     from headstart.selection.search import SearchResult
     from headstart.storage.bucket import Location
@@ -99,6 +102,7 @@ def fit(
         ),
     ] = None,
     target: TargetName = None,
+    levels: Levels = None,
     search: Annotated[
         bool | None,
         Search(
@@ -116,8 +120,7 @@ def fit(
         str | None,
         Resources(
             metavar="SIZE",
-            help="Memory to use, e.g. 4GiB. Default: half of the free memory. dense, logistic and ridge are also fitted on "
-            "features that exceed it.",
+            help="Memory to use, e.g. 4GiB. Default: half of the free memory.",
         ),
     ] = None,
     engine: Engine = "local",
@@ -152,7 +155,7 @@ def fit(
     from headstart.storage.bucket import location
 
     spec = make_spec(
-        config, head_type or default_type(target or SINGLE_LABEL, config), features, scaling, seed, parameters
+        config, head_type or default_type(target_of(target, levels), config), features, scaling, seed, parameters
     )
     if predictions:
         check_predictions_file(predictions, [path for path in (*caches, config) if path])
@@ -182,18 +185,18 @@ def fit(
         overwrite=overwrite,
         metric=metric,
         positive=positive,
-        target=target or SINGLE_LABEL,
+        target=target_of(target, levels),
     )
     if predictions and result.scored:
         write_predictions(predictions, [result.scored])
     print_result(result)
 
 
-def default_type(target: str, config: Path | None) -> str | None:
+def default_type(target: str | Target, config: Path | None) -> str | None:
     """Return the type of head for a target where neither an option nor a file names one."""
     from headstart.evaluate.targets import target_named
 
-    return None if config else default_head(target_named(target).task)
+    return None if config else default_head(target_named(target).tasks[0])
 
 
 def make_spec(

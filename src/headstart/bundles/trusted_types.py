@@ -161,7 +161,7 @@ def check_form(folder: Path, head: Any, metadata: BundleMetadata) -> None:
 
 def fitted_labels(head: Any, metadata: BundleMetadata) -> Any:
     """Return the labels of a head, indices into its class names; of a head for numbers the only one, if it is sound."""
-    if head_kind(metadata.spec.type).task == "classification":
+    if head_kind(metadata.spec.type).task != "regression":
         return np.asarray(head.classes_)
     head.steps[-1][1].check_loaded()
     return np.arange(1)

@@ -38,6 +38,8 @@ SHORT_TITLES = {
     "average_precision": "avg.\nprec.",
     "log_loss": "log-\nloss",
     "ece": "ECE",
+    "qwk": "kappa",
+    "mae_levels": "level\nerror",
     "rmse": "RMSE",
     "mae": "MAE",
     "r2": "R²",

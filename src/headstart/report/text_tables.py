@@ -9,7 +9,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from headstart.scores import NUMBER_METRICS, Estimate, NumberScore, PositiveRates, Score
+from headstart.scores import NUMBER_METRICS, ORDER_METRICS, Estimate, NumberScore, OrderScore, PositiveRates, Score
 from headstart.texts import printable
 
 #: Shown for undefined numbers.
@@ -118,6 +118,15 @@ def number_line(score: NumberScore) -> str:
             parts.append(f"{metric.title} {number_text(value)}{interval}")
     first, *others = parts
     return " · ".join([f"[bold]{first}[/], n = {score.n_samples:,}", *others])
+
+
+def order_line(score: OrderScore) -> str:
+    """Return the metrics that know the order of the levels, with their intervals, as one line of Rich markup."""
+    return " · ".join(
+        f"[bold]{metric.title} {_with_interval(score, metric.name, getattr(score, metric.name))}[/]"
+        for metric in ORDER_METRICS[:2]
+        if getattr(score, metric.name) is not None
+    )
 
 
 def chance_line(score: Score) -> str:

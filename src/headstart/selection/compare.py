@@ -163,7 +163,7 @@ def check_options(options: CompareOptions, target: Target) -> None:
         raise ParameterError(
             f"The baseline of the target {target.name} is {target.baseline}. Received: {', '.join(others)}."
         )
-    if options.learning_curve and target.task != "classification":
+    if options.learning_curve and "classification" not in target.tasks:
         raise ParameterError(
             f"A learning curve is of accuracy, and the target {target.name} has none.",
             hint="Leave out `learning_curve`.",

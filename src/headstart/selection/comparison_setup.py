@@ -27,7 +27,8 @@ from headstart.evaluate.splits import (
     split_by_column,
     without_splits,
 )
-from headstart.evaluate.targets import Target, criterion_for, positive_rates, target_named
+from headstart.evaluate.target_types.class_target import positive_rates
+from headstart.evaluate.targets import Target, criterion_for, target_named
 from headstart.heads.catalogue import head_kind, heads_for
 from headstart.images.discovery.classes_and_splits import split_of
 from headstart.report.comparison import KNOW_NOTHING
@@ -149,10 +150,11 @@ def is_baseline(name: str) -> bool:
     return name in KNOW_NOTHING or head_kind(name).baseline
 
 
-def all_heads(target: str = SINGLE_LABEL) -> tuple[str, ...]:
+def all_heads(target: str | Target = SINGLE_LABEL) -> tuple[str, ...]:
     """Return the heads that are compared by default for a target, baselines last."""
     found = target_named(target)
-    return tuple(sorted((*heads_for(found.task), found.baseline), key=is_baseline))
+    able = (name for task in found.tasks for name in heads_for(task))
+    return tuple(sorted((*able, found.baseline), key=is_baseline))
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +190,7 @@ class CompareOptions:
     engine : str
         As in :func:`headstart.fit.fit_head`. Costs are always measured here.
     address : str | None
-    target : str
+    target : str | Target
     join : bool
         Of several caches, also try the features of all of them side by side.
     """
@@ -207,7 +209,7 @@ class CompareOptions:
     n_jobs: int | None = None
     engine: str = "local"
     address: str | None = None
-    target: str = SINGLE_LABEL
+    target: str | Target = SINGLE_LABEL
     join: bool = False
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from headstart.errors import DataError
 from headstart.evaluate.intervals import estimates, f1_interval, wilson
-from headstart.evaluate.targets import metric_values
+from headstart.evaluate.target_types.class_target import metric_values
 
 
 def sample(seed: int, n: int = 200, n_classes: int = 3, sharpness: float = 1.5) -> tuple[np.ndarray, np.ndarray]:

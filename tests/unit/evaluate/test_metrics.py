@@ -8,7 +8,7 @@ import pytest
 from sklearn import metrics
 
 from headstart.errors import DataError
-from headstart.evaluate.targets import metric_values, positive_rates, score
+from headstart.evaluate.target_types.class_target import metric_values, positive_rates, score
 from headstart.scores import METRICS, wilson
 
 

@@ -11,7 +11,7 @@ from sklearn import metrics
 
 from headstart.errors import DataError, ParameterError
 from headstart.evaluate.intervals import Influence
-from headstart.evaluate.number_target import Number, determination, rank_correlation
+from headstart.evaluate.target_types.number_target import Number, determination, rank_correlation
 from headstart.scores import NUMBER_METRICS
 
 NUMBER = Number()

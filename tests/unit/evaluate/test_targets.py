@@ -13,7 +13,8 @@ from caches import everything, write_cache
 from headstart.cache.reader import open_cache
 from headstart.errors import DataError, ParameterError
 from headstart.evaluate import folds
-from headstart.evaluate.targets import TARGETS, SingleLabel, encoded, target_named
+from headstart.evaluate.target_types.class_target import SingleLabel
+from headstart.evaluate.targets import TARGETS, encoded, target_named
 from headstart.fit import fit_head
 from headstart.heads.catalogue import HEAD_TYPES
 from headstart.selection.compare import compare_heads
@@ -84,7 +85,7 @@ def test_an_unknown_target_is_refused_with_those_that_exist(tmp_path: Path) -> N
 
 def test_a_head_of_another_task_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(HEAD_TYPES, "ridge", replace(HEAD_TYPES["ridge"], task="regression"))
-    assert target_named("single-label", ["logistic"]).task == "classification"
+    assert target_named("single-label", ["logistic"]).tasks == ("classification",)
     with pytest.raises(ParameterError, match=r"classification task, which these heads cannot do: ridge\."):
         fit_head(write_cache(tmp_path / "cache.h5"), "ridge")
 

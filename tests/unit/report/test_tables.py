@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from headstart.evaluate.targets import score
+from headstart.evaluate.target_types.class_target import score
 from headstart.report.text_tables import chance_line
 
 

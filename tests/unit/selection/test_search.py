@@ -14,7 +14,7 @@ from headstart.cache.merge import MergedRow, merge
 from headstart.cache.reader import open_cache
 from headstart.errors import DataError, HeadstartError, ParameterError
 from headstart.evaluate.folds import make_folds
-from headstart.evaluate.targets import metric_values
+from headstart.evaluate.target_types.class_target import metric_values
 from headstart.fit import fit_head
 from headstart.heads import grid_predictions as trials_of_heads
 from headstart.heads.catalogue import HEAD_TYPES, default_spec, make_head

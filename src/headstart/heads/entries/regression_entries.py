@@ -1,4 +1,4 @@
-"""Entries of the catalogue for heads that predict a number; importing it imports no estimator."""
+"""Entries of the catalogue for heads that predict a number or one of ordered levels; importing it imports no estimator."""
 
 from __future__ import annotations
 
@@ -101,5 +101,19 @@ REGRESSION_TYPES: dict[str, HeadType] = {
         grid={"learning_rate": (0.001, 0.003, 0.01), "epochs": (20, 40)},
         searched_by=(),
         keras=True,
+    ),
+}
+
+ORDER_TYPES: dict[str, HeadType] = {
+    "ordinal-ridge": HeadType(
+        estimator="headstart.heads.regression.ordinal_ridge.OrdinalRidgeHead",
+        task="order",
+        params={"alpha": Parameter(1.0, POSITIVE, PENALTY)},
+        grid=REGRESSION_TYPES["ridge-regression"].grid,
+        searched_by=("fit-head", "benchmark-heads"),
+        grid_solver="headstart.heads.regression.ordinal_ridge.along_ordinal_ridge",
+        rotation_invariant=True,
+        matrix_copies=6,
+        max_square=sys.maxsize,
     ),
 }

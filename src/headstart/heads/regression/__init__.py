@@ -1,1 +1,1 @@
-"""Heads that predict a number."""
+"""Heads that predict a number, or one of ordered levels."""

@@ -32,7 +32,7 @@ class Number:
     """A number per image: the column ``target`` of a manifest."""
 
     name = NUMBER
-    task = "regression"
+    tasks: Sequence[str] = ("regression",)
     baseline = "mean"
     n_classes_needed = 1
     all_metrics: Sequence[Metric] = NUMBER_METRICS
@@ -45,6 +45,10 @@ class Number:
         """Return 0 for each row with a number, −1 for the others; the name of the output; and the numbers."""
         numbers = np.full(len(labels), np.nan) if targets is None else targets
         return np.where(np.isnan(numbers), -1, 0), ("target",), numbers
+
+    def for_head(self, names: Sequence[str]) -> Number:
+        """Return the target itself."""
+        return self
 
     def stratify(self, y: NDArray[np.float64]) -> NDArray[np.int64]:
         """Return the tenth of each row by its number, −1 for rows without; raise DataError if there are no two numbers."""
