@@ -12,7 +12,7 @@ import typer
 from headstart.heads.catalogue import HEAD_TYPES
 from headstart.heads.head_specs import POOLINGS
 from headstart.scores import BY_NAME, CHOICE_METRICS, NUMBER_METRICS
-from headstart.types import NUMBER, ORDER, SINGLE_LABEL
+from headstart.types import NORMAL, NUMBER, ORDER, SINGLE_LABEL
 
 #: An option in one of the panels of ``--help``.
 Data = partial(typer.Option, rich_help_panel="Data")
@@ -122,8 +122,9 @@ TargetName = Annotated[
     ),
 ]
 
-#: The order of the classes.
+#: The order of the classes, and the class of normal images.
 Levels = Annotated[str | None, Head(metavar="NAMES", help=f"{ORDER}: low,middle,high. Default: sorted numbers.")]
+Normal = Annotated[str | None, Head(metavar="CLASS", help="Fit on this class, and tell all others from it.")]
 
 #: A folder of random crops.
 Crops = Annotated[Path | None, Search(metavar="FOLDER", help="Also fit on these crops (extract-features --augment).")]
@@ -133,8 +134,14 @@ Engine = Annotated[Literal["local", "ray"], Resources(metavar="NAME", help="loca
 Address = Annotated[str | None, Resources(help="ray: the cluster, e.g. auto. Default: a local one.")]
 
 
-def target_of(name: str | None, levels: str | None) -> Any:
-    """Return the target of the options ``--target`` and ``--levels``."""
+def target_of(name: str | None, levels: str | None, normal: str | None) -> Any:
+    """Return the target of the options ``--target``, ``--levels`` and ``--normal``."""
+    if normal is not None:
+        if name not in (None, NORMAL) or levels is not None:
+            raise typer.BadParameter(f"--normal goes with --target {NORMAL} alone.")
+        from headstart.evaluate.target_types.normal_target import Normal as NormalTarget
+
+        return NormalTarget(normal)
     if levels is None:
         return name or SINGLE_LABEL
     if name != ORDER:

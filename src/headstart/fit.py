@@ -157,7 +157,8 @@ def fit_head(
         The positive class, for sensitivity, specificity, predictive values and average precision.
     target : str or Target
         What to predict: a name in ``headstart.evaluate.targets.TARGETS``; ``number`` is the column ``target`` of a manifest,
-        ``order`` takes classes that are numbers as ordered levels. Or a target, e.g. ``Order(("low", "middle", "high"))``.
+        ``order`` takes classes that are numbers as ordered levels. Or a target, e.g. ``Order(("low", "middle", "high"))``, or
+        ``Normal("functional")`` for heads fitted on one class alone.
 
     Raises
     ------
@@ -184,6 +185,11 @@ def fit_head(
     with ExitStack() as stack:
         train, *others = (encoded(stack.enter_context(open_cache(path)), predicted) for path in (cache, *among))
         tried = tuple(one.path for one in (train, *others))
+        if search != "none" and "anomaly" in predicted.tasks:
+            raise DataError(
+                "The setting of a head for anomalies is not searched in a fit, which sees normal images alone.",
+                hint="Leave out `search`; a comparison of heads chooses by the others.",
+            )
         strata = predicted.stratify(outputs_for(train, np.arange(train.n_images)))
         if _is_another_cache(validation):
             scored = encoded(stack.enter_context(open_cache(str(validation))), predicted)

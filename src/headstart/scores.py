@@ -133,6 +133,20 @@ class OrderScore(Score):
 
 
 @dataclass(frozen=True, slots=True)
+class AnomalyScore(Score):
+    """Metrics of anomaly scores: of the ranking, and at the threshold of the head, the rates of images that are not normal.
+
+    The anomaly scores are no probabilities, so log-loss and calibration error mean nothing.
+    """
+
+    @property
+    def main(self) -> Estimate:
+        """The first metric: area under the ROC curve."""
+        value = math.nan if self.roc_auc_ovr is None else self.roc_auc_ovr
+        return Estimate(value, *self.intervals.get("roc_auc_ovr", (math.nan, math.nan)))
+
+
+@dataclass(frozen=True, slots=True)
 class NumberScore:
     """Metrics of predicted numbers; as defined by scikit-learn and SciPy.
 
@@ -221,6 +235,14 @@ ORDER_METRICS = (
     Metric("qwk", "quadratic weighted kappa", bounds=(-1.0, 1.0)),
     Metric("mae_levels", "error in levels", higher_is_better=False, bounds=(0.0, math.inf)),
     *(metric for metric in METRICS if metric.name in ("accuracy", "balanced_accuracy", "f1_macro", "log_loss")),
+)
+
+#: Metrics of anomaly scores, in display order; all are available for model selection.
+ANOMALY_METRICS = tuple(
+    metric
+    for name in ("roc_auc_ovr", "average_precision", "balanced_accuracy", "accuracy")
+    for metric in METRICS
+    if metric.name == name
 )
 
 #: Metrics by name.

@@ -95,6 +95,9 @@ NUMBER = "number"
 #: Name of the target of heads that predict one of ordered levels (evaluate/target_types/order_target.py).
 ORDER = "order"
 
+#: Name of the target of heads that tell normal images from others (evaluate/target_types/normal_target.py).
+NORMAL = "normal"
+
 #: Name of the mean of several heads (heads/ensemble.py).
 ENSEMBLE = "ensemble"
 

@@ -73,7 +73,7 @@ def test_a_setting_is_searched_by_the_metric_that_is_asked_for(tmp_path: Path) -
     found = fit_head(path, target="number", metric="mae", output=tmp_path / "head")
     assert found.search is not None
     assert (found.spec.type, found.search.trials[0].metric) == ("ridge-regression", "mae")
-    assert "stratified by number" in found.search.folds
+    assert "stratified, seed" in found.search.folds
     best = min(found.search.trials, key=lambda trial: trial.score)
     assert found.search.spec == best.spec, "a smaller error is better"
 
@@ -111,7 +111,7 @@ def test_heads_are_compared_by_their_errors(tmp_path: Path) -> None:
     assert found["knn-regression"].p_value < 0.05
     assert found.expected is not None
     assert "root mean squared error" in found.recommendation
-    assert "stratified by number" in found.folds
+    assert "stratified, seed" in found.folds
     assert "RMSE" in str([column.header for column in comparison_tables(found)[0].columns])
     assert "held-out root mean squared error" in comparison_markdown(found)
     (row, *_) = csv.DictReader(comparison_csv(found).splitlines())

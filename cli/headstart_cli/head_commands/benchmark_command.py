@@ -25,6 +25,7 @@ from headstart_cli.command_options import (
     Head,
     Json,
     Levels,
+    Normal,
     Output,
     Positive,
     Predictions,
@@ -73,14 +74,14 @@ def benchmark(
     metric: ChoiceMetric = None,
     target: TargetName = None,
     levels: Levels = None,
+    normal: Normal = None,
     folds: Annotated[int, Search(min=2, metavar="N", help="Folds of the cross-validation.")] = 5,
     repeats: Annotated[int, Search(min=1, metavar="N", help="Repeats with newly drawn folds.")] = 1,
     held_out: Annotated[
         str | None,
         Search(
             metavar="SPLIT",
-            help="Score this split once at the end; none: use all images for the folds. Default: test or validation, "
-            "beside train.",
+            help="Score this split once at the end; or none. Default: test or validation, beside train.",
         ),
     ] = None,
     join: Annotated[bool, Search("--join", help="Also try the features of all caches side by side.")] = False,
@@ -152,7 +153,7 @@ def benchmark(
         engine=engine,
         address=address,
         join=join,
-        target=target_of(target, levels),
+        target=target_of(target, levels, normal),
     )
     named = (words(heads) if heads else None) or options.heads
     options = replace(options, heads=tuple(dict.fromkeys([*named, ENSEMBLE])) if ensemble else named)

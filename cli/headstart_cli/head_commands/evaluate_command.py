@@ -93,6 +93,7 @@ def evaluate(
 def print_score(score: AnyScore) -> None:
     """Print a score: one line, the rates of the positive class, the per-class table, the confusion matrix."""
     from headstart.report.text_tables import (
+        anomaly_line,
         chance_line,
         confusion_table,
         number_line,
@@ -101,16 +102,19 @@ def print_score(score: AnyScore) -> None:
         positive_line,
         summary_line,
     )
-    from headstart.scores import NumberScore, OrderScore
+    from headstart.scores import AnomalyScore, NumberScore, OrderScore
 
     if isinstance(score, NumberScore):
         out.print(number_line(score))
         return
-    if isinstance(score, OrderScore):
-        out.print(order_line(score))
-    out.print(summary_line(score))
-    if line := chance_line(score):
-        out.print(f"[yellow]{line}[/]")
+    if isinstance(score, AnomalyScore):
+        out.print(anomaly_line(score))
+    else:
+        if isinstance(score, OrderScore):
+            out.print(order_line(score))
+        out.print(summary_line(score))
+        if line := chance_line(score):
+            out.print(f"[yellow]{line}[/]")
     if score.positive:
         out.print(positive_line(score.positive))
     out.print(per_class_table(score))

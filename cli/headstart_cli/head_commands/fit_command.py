@@ -24,6 +24,7 @@ from headstart_cli.command_options import (
     Engine,
     Head,
     Levels,
+    Normal,
     Output,
     Overwrite,
     Positive,
@@ -103,11 +104,12 @@ def fit(
     ] = None,
     target: TargetName = None,
     levels: Levels = None,
+    normal: Normal = None,
     search: Annotated[
         bool | None,
         Search(
             "--search/--no-search",
-            help="Choose what is not given by cross-validation. Default: for logistic, linear-svm and ridge.",
+            help="Choose what is not given. Default: for linear heads.",
         ),
     ] = None,
     join: Annotated[
@@ -155,7 +157,12 @@ def fit(
     from headstart.storage.bucket import location
 
     spec = make_spec(
-        config, head_type or default_type(target_of(target, levels), config), features, scaling, seed, parameters
+        config,
+        head_type or default_type(target_of(target, levels, normal), config),
+        features,
+        scaling,
+        seed,
+        parameters,
     )
     if predictions:
         check_predictions_file(predictions, [path for path in (*caches, config) if path])
@@ -185,7 +192,7 @@ def fit(
         overwrite=overwrite,
         metric=metric,
         positive=positive,
-        target=target_of(target, levels),
+        target=target_of(target, levels, normal),
     )
     if predictions and result.scored:
         write_predictions(predictions, [result.scored])

@@ -158,7 +158,7 @@ def make_folds(
         tuple(splits),
         n_possible,
         n_repeats,
-        _description(n_possible, n_repeats, len(rows), together, random_state, "class" if least > 1 else "number"),
+        _description(n_possible, n_repeats, len(rows), together, random_state, " by class" if least > 1 else ""),
         (*notes, *untrained(labels, splits, dict(zip(classes.tolist(), names, strict=True)), n_units, least)),
     )
 
@@ -233,7 +233,7 @@ def _description(
     together = n_rows - int(units.max()) - 1
     kept = f", {together:,} of them kept together with others" if together else ""
     often = f"{n_splits} folds" if n_repeats == 1 else f"{n_repeats} × {n_splits} folds"
-    return f"{often} of {n_rows:,} images{kept}, stratified by {by}, seed {random_state}"
+    return f"{often} of {n_rows:,} images{kept}, stratified{by}, seed {random_state}"
 
 
 def _fewer_folds(wanted: int, n_splits: int, names: Sequence[str], n_units: NDArray[np.intp]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +15,13 @@ from headstart.texts import counted
 MAX_LISTED = 10
 
 
-def weight_notes(weights: NDArray[np.float64] | None) -> list[str]:
-    """Return sentences on the weights of images, None for ones."""
+def weight_notes(weights: NDArray[np.float64] | None, outputs: NDArray[Any] | None = None) -> list[str]:
+    """Return sentences on the weights of images, None for ones; ``outputs`` if other things than classes are predicted."""
     if weights is None:
         return []
     n_unused, used = int((weights == 0).sum()), weights[weights > 0]
-    notes = [f"{counted(n_unused)} of weight 0: not fitted on."] if n_unused else []
+    words = "of weight 0" if outputs is None or outputs.dtype.kind == "f" else "not normal, or of weight 0"
+    notes = [f"{counted(n_unused)} {words}: not fitted on."] if n_unused else []
     if len(used) and (used != 1).any():
         notes.append(f"Fits are weighted, by {used.min():g} to {used.max():g} for an image; scores are not.")
     return notes

@@ -351,7 +351,8 @@ def _told_apart(
     split, weights, weighting = weighted(train, split)
     fitted = Counter(names_of(train, split.train))
     scored = names_of(validation, split.validation)
-    known = np.array([name in fitted for name in scored], bool)
+    is_class = outputs_of(train) is None  # otherwise nothing depends on the classes that are fitted on
+    known = np.array([name in fitted or not is_class for name in scored], bool)
     failed = Counter(failure.ref.label for failure in train.failures if failure.ref.label)
     if not known.any():
         raise DataError(
@@ -362,8 +363,8 @@ def _told_apart(
     if not known.all():
         description = f"{split.description}, less {(~known).sum():,} of classes with no image to fit on"
         split = replace(split, validation=split.validation[known], description=description)
-    names = tuple(name for name in train.class_names if name in fitted)
-    said = class_notes(train.class_names, fitted, Counter(scored) + (lacking or Counter()), failed)
+    names = tuple(name for name in train.class_names if name in fitted or not is_class)
+    said = class_notes(train.class_names, fitted, Counter(scored) + (lacking or Counter()), failed) if is_class else []
     return Sides(train, validation, split, names, (*notes, *weighting, *said), weights)
 
 
@@ -377,7 +378,8 @@ def weighted(cache: AnyCache, split: Split) -> tuple[Split, NDArray[np.float64] 
     weights = cache.weights[split.train]
     split = replace(split, train=split.train[weights > 0])
     _check_sides(cache.labels, split, least_classes(cache))
-    return split, weights[weights > 0], weight_notes(weights)
+    used = weights[weights > 0]
+    return split, None if (used == 1).all() else used, weight_notes(weights, outputs_of(cache))
 
 
 def _outputs(cache: AnyCache, class_names: Sequence[str]) -> NDArray[Any]:

@@ -13,12 +13,13 @@ from headstart.errors import ParameterError
 from headstart.evaluate.intervals import Influence, Units
 from headstart.evaluate.random_crops import refuse_crops
 from headstart.evaluate.target_types.class_target import SingleLabel
+from headstart.evaluate.target_types.normal_target import Normal
 from headstart.evaluate.target_types.number_target import Number
 from headstart.evaluate.target_types.order_target import Order
 from headstart.heads.catalogue import head_kind, heads_for
 from headstart.scores import Criterion, Estimate, Metric, metric_named
 from headstart.texts import did_you_mean
-from headstart.types import NUMBER, ORDER, SINGLE_LABEL
+from headstart.types import NORMAL, NUMBER, ORDER, SINGLE_LABEL
 
 
 class Target(Protocol):
@@ -49,6 +50,10 @@ class Target(Protocol):
         ``labels`` are indices into ``class_names``, −1 where unlabelled, and ``targets`` numbers, NaN for none, shape
         (n_rows,); None if there are none. The outputs are the classes themselves, or have another type.
         """
+        ...
+
+    def weights(self, y: NDArray[Any], weights: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+        """Return the weights of rows in a fit, given those of the cache; 0 for rows that are only scored."""
         ...
 
     def for_head(self, names: Sequence[str]) -> Target:
@@ -111,7 +116,7 @@ class Target(Protocol):
 
 
 #: Name → target.
-TARGETS: dict[str, Target] = {SINGLE_LABEL: SingleLabel(), NUMBER: Number(), ORDER: Order()}
+TARGETS: dict[str, Target] = {SINGLE_LABEL: SingleLabel(), NUMBER: Number(), ORDER: Order(), NORMAL: Normal()}
 
 
 def target_named(name: str | Target, head_types: Sequence[str] = ()) -> Target:
@@ -162,7 +167,8 @@ def encoded(cache: FeatureCache, target: Target) -> FeatureCache:
     labels, names, outputs = target.outputs(cache.labels, cache.class_names, cache.targets)
     if names == cache.class_names and outputs is labels and np.array_equal(labels, cache.labels):
         return cache
-    return cast("FeatureCache", _Encoded(cache, labels, names, None if outputs is labels else outputs))
+    weights = target.weights(outputs, cache.weights)
+    return cast("FeatureCache", _Encoded(cache, labels, names, None if outputs is labels else outputs, weights))
 
 
 class _Encoded:
@@ -172,8 +178,10 @@ class _Encoded:
         labels: NDArray[np.int64],
         class_names: tuple[str, ...],
         outputs: NDArray[Any] | None,
+        weights: NDArray[np.float64] | None,
     ) -> None:
         self._cache, self.labels, self.class_names, self.outputs = cache, labels, class_names, outputs
+        self.weights = weights
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._cache, name)

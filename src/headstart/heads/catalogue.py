@@ -11,7 +11,7 @@ from typing import Any
 
 from headstart.errors import DataError, HeadstartError, ParameterError
 from headstart.heads.entries.head_entry import HeadType
-from headstart.heads.entries.regression_entries import ORDER_TYPES, REGRESSION_TYPES
+from headstart.heads.entries.regression_entries import ANOMALY_TYPES, ORDER_TYPES, REGRESSION_TYPES
 from headstart.heads.head_specs import (
     ACTIVATION,
     CLASS_WEIGHT,
@@ -187,6 +187,7 @@ HEAD_TYPES: dict[str, HeadType] = {
     ),
     **REGRESSION_TYPES,
     **ORDER_TYPES,
+    **ANOMALY_TYPES,
 }
 
 #: The mean of several heads. It is no entry of the catalogue, since its members are chosen (selection/ensemble_members.py).

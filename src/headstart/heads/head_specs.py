@@ -339,7 +339,7 @@ def fit_weighted(head: Any, X: Any, y: Any, weights: Any = None, groups: Any = N
 
 def unweighted_notes(head: Any, head_type: str, weights: Any) -> list[str]:
     """Return the sentence that a head takes no weights, if there are any and it does not."""
-    if weights is None or takes_weights(head[-1]):
+    if weights is None or takes_weights(head[-1]) or all(weight in (0, 1) for weight in weights):
         return []
     return [
         f"{head_type} takes no weights: every image it is fitted on counts the same, and those of weight 0 not at all."

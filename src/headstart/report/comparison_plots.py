@@ -45,7 +45,10 @@ def comparison_plots(comparison: Comparison) -> dict[str, Plot]:
 
 def plots_of_classes(comparison: Comparison) -> list[Plot | None]:
     """Return the plots of predicted classes and probabilities."""
-    return [confusion(comparison), *curves(comparison), reliability(comparison), every_reliability(comparison)]
+    found = [confusion(comparison), *curves(comparison)]
+    if "log_loss" in [metric.name for metric in comparison.metrics]:  # else outputs are no probabilities
+        found += [reliability(comparison), every_reliability(comparison)]
+    return found
 
 
 def pareto_fit(comparison: Comparison) -> Plot:

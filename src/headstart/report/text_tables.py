@@ -9,7 +9,17 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from headstart.scores import NUMBER_METRICS, ORDER_METRICS, Estimate, NumberScore, OrderScore, PositiveRates, Score
+from headstart.scores import (
+    ANOMALY_METRICS,
+    NUMBER_METRICS,
+    ORDER_METRICS,
+    AnomalyScore,
+    Estimate,
+    NumberScore,
+    OrderScore,
+    PositiveRates,
+    Score,
+)
 from headstart.texts import printable
 
 #: Shown for undefined numbers.
@@ -127,6 +137,16 @@ def order_line(score: OrderScore) -> str:
         for metric in ORDER_METRICS[:2]
         if getattr(score, metric.name) is not None
     )
+
+
+def anomaly_line(score: AnomalyScore) -> str:
+    """Return the metrics of the ranking with their intervals as one line of Rich markup."""
+    parts = [
+        f"{metric.title} {_with_interval(score, metric.name, value)}"
+        for metric in ANOMALY_METRICS[:3]
+        if (value := getattr(score, metric.name)) is not None
+    ]
+    return f"[bold]{parts[0]}[/], n = {score.n_samples:,} · {' · '.join(parts[1:])}"
 
 
 def chance_line(score: Score) -> str:

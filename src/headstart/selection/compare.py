@@ -120,6 +120,7 @@ def compare_heads(
         if not results:
             raise DataError(f"No head could be fitted. {next(iter(left_out.values()), '')}")
         results, expected = compared(bench, ranked(results, metric), metric)
+        found = bench.criterion.positive
         recommended, sentence = recommend(results, metric, expected)
         return Comparison(
             cache=str(cache),
@@ -138,7 +139,7 @@ def compare_heads(
             fold_names=fold_names([fold.test for fold in bench.folds.splits], bench.folds.n_splits, len(bench.rows)),
             expected=expected,
             correction=SELECTION_METHOD,
-            positive=options.positive,
+            positive=None if found is None else bench.class_names[found],
             recommended=recommended,
             recommendation=sentence,
             leaks=(*leaks, *bench.folds.notes),

@@ -118,14 +118,17 @@ def divide_images(
         images = replace(images, labels=labels)
     rows, last, description = sides_of(images, units, scored)
     fitted, counts = images.counts(rows), images.counts(last)
-    known = np.array([images.class_names[label] in fitted for label in images.labels[last].tolist()], bool)
+    is_class = images.outputs is None
+    known = np.array(
+        [not is_class or images.class_names[label] in fitted for label in images.labels[last].tolist()], bool
+    )
     lacking += Counter({name: n for name, n in counts.items() if name not in fitted})
-    said = class_notes(images.class_names, fitted, fitted + lacking, Counter(failed))
+    said = class_notes(images.class_names, fitted, fitted + lacking, Counter(failed)) if is_class else []
     if len(last) and not known.any():
         raise DataError(f"Nothing of {description} can be scored. {' '.join(said)} Name another split, or none.")
     if not known.all():
         description += f", less {(~known).sum():,} of classes with no image to fit on"
-    names = tuple(name for name in images.class_names if name in fitted)
+    names = tuple(name for name in images.class_names if name in fitted or not is_class)
     return Division(images.of_classes(names), rows, last[known], scored, description, (*notes, *said))
 
 
@@ -374,5 +377,5 @@ def prepare(
     )
     own = sources[0].crops
     crops = [crops_of(sources[0].cache, sources[0].rows[rows], own).note] if own else []
-    notes = [*division.notes, *weight_notes(bench.weights), *crops, *leaks]
+    notes = [*division.notes, *weight_notes(bench.weights, images.outputs), *crops, *leaks]
     return bench, list(dict.fromkeys(notes)), division.description

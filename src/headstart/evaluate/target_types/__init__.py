@@ -1,1 +1,1 @@
-"""What heads predict: one class, one of ordered levels, or a number per image."""
+"""What heads predict: one class, one of ordered levels, a number, or whether an image is normal."""

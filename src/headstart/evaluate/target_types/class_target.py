@@ -157,6 +157,10 @@ class SingleLabel:
         y, names = self.encode(labels, class_names)
         return y, names, y
 
+    def weights(self, y: NDArray[Any], weights: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+        """Return the weights as they are."""
+        return weights
+
     def for_head(self, names: Sequence[str]) -> SingleLabel:
         """Return the target itself."""
         return self

@@ -46,6 +46,10 @@ class Number:
         numbers = np.full(len(labels), np.nan) if targets is None else targets
         return np.where(np.isnan(numbers), -1, 0), ("target",), numbers
 
+    def weights(self, y: NDArray[Any], weights: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+        """Return the weights as they are."""
+        return weights
+
     def for_head(self, names: Sequence[str]) -> Number:
         """Return the target itself."""
         return self

@@ -1,4 +1,4 @@
-"""Entries of the catalogue for heads that predict a number or one of ordered levels; importing it imports no estimator."""
+"""Entries of the catalogue for heads that predict a number, a level or an anomaly; importing it imports no estimator."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from headstart.heads.head_specs import (
     POSITIVE,
     RATE,
     SCHEDULE,
+    SHARE,
     UNITS,
     Parameter,
 )
@@ -115,5 +116,32 @@ ORDER_TYPES: dict[str, HeadType] = {
         rotation_invariant=True,
         matrix_copies=6,
         max_square=sys.maxsize,
+    ),
+}
+
+FALSE_ALARMS = Parameter(0.05, SHARE, "Share of normal images beyond the threshold.")
+
+ANOMALY_TYPES: dict[str, HeadType] = {
+    "anomaly": HeadType(
+        estimator="headstart.heads.regression.anomaly_heads.MahalanobisHead",
+        task="anomaly",
+        params={
+            "shrinkage_factor": Parameter(1.0, POSITIVE, "Factor of the covariance's shrinkage by Ledoit and Wolf."),
+            "false_alarms": FALSE_ALARMS,
+        },
+        grid={"shrinkage_factor": (0.1, 1.0, 10.0)},
+        matrix_copies=6,
+        max_square=4096,
+    ),
+    "anomaly-knn": HeadType(
+        estimator="headstart.heads.regression.anomaly_heads.NearestNormalHead",
+        task="anomaly",
+        params={
+            "n_neighbors": Parameter(3, COUNT, "Number of nearest normal images."),
+            "metric": Parameter("cosine", METRIC, "Distance between rows of features."),
+            "false_alarms": FALSE_ALARMS,
+        },
+        grid={"n_neighbors": (1, 3, 10)},
+        matrix_copies=6,
     ),
 }

@@ -1,1 +1,1 @@
-"""Heads that predict a number, or one of ordered levels."""
+"""Heads that predict a number, one of ordered levels, or whether an image is normal."""
