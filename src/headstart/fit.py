@@ -18,6 +18,7 @@ from headstart.bundles.trusted_types import check_savable
 from headstart.cache.reader import open_cache
 from headstart.cache.shards import is_cache
 from headstart.errors import DataError
+from headstart.evaluate.familiar_images import familiarity_of, n_unfamiliar
 from headstart.evaluate.joined_caches import AnyCache, JoinedCache, caches_of, recipes_of
 from headstart.evaluate.leakage import seen_in_the_fit
 from headstart.evaluate.random_crops import check_single, crops_of, open_crops
@@ -77,6 +78,8 @@ class FitResult:
         Sentences on classes without training or validation images, and other deviations from the defaults.
     scored : ScoredImages | None
         The validation images with their predictions; also saved as ``predictions.csv`` in ``folder``.
+    n_unfamiliar : int | None
+        Validation images that the saved head calls unfamiliar (decisions/familiarity.py); None if it was not saved.
     """
 
     head: Any
@@ -94,6 +97,7 @@ class FitResult:
     joined: bool = False
     notes: tuple[str, ...] = ()
     scored: ScoredImages | None = None
+    n_unfamiliar: int | None = None
 
 
 def fit_head(
@@ -301,8 +305,9 @@ def _fit_on(
     splits = split_names(validation.splits, split.validation)
     paths = [validation.paths[row] for row in split.validation.tolist()]
     scored = ScoredImages(paths, sides.y_validation, outputs, sides.class_names, splits)
-    folder = None
+    folder, unfamiliar = None, None
     if output is not None:
+        bundle, unfamiliar = _with_familiarity(bundle, sides)
         details = {
             "cache": str(train.path),
             **({"joined_caches": [str(one.path) for one in caches_of(train)[1:]]} if joined else {}),
@@ -312,6 +317,7 @@ def _fit_on(
             "streamed": streamed,
             "notes": list(sides.notes),
             "classes_left_out": list(sides.left_out),
+            "n_unfamiliar": unfamiliar,
         }
         metrics, predictions = found.to_dict() | details, predictions_csv([scored])
         folder = save_bundle(Path(output), bundle, metrics=metrics, predictions=predictions, overwrite=overwrite)
@@ -330,7 +336,16 @@ def _fit_on(
         joined=joined,
         notes=sides.notes,
         scored=scored,
+        n_unfamiliar=unfamiliar,
     )
+
+
+def _with_familiarity(bundle: Bundle, sides: Sides) -> tuple[Bundle, int | None]:
+    """Return a bundle that knows its training images, and how many validation images are unfamiliar to it."""
+    split = sides.split
+    found = familiarity_of(sides.train, split.train, sides.y_train, sides.class_names, bundle.spec.random_state)
+    n = n_unfamiliar(found, sides.validation, split.validation) if found else None
+    return replace(bundle, familiarity=found), n
 
 
 def _stored_rows(sides: Sides, spec: HeadSpec) -> ReadRows:

@@ -249,6 +249,9 @@ def print_result(result: FitResult) -> None:
     for note in result.notes:
         out.print(f"[yellow]{said(note)}[/]")
     print_score(result.score)
+    if result.n_unfamiliar is not None:
+        scored = counted(result.score.n_samples)
+        out.print(f"Unlike the training images (unfamiliar): {result.n_unfamiliar:,} of the {scored} scored.")
     out.print(f"Saved in {escape(str(result.folder))}")
 
 

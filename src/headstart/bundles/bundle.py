@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.bundles.familiarity_file import familiarity_bytes, read_familiarity
 from headstart.bundles.metadata import (
+    FAMILIARITY,
     HEAD,
     METADATA,
     METRICS,
@@ -30,6 +32,7 @@ from headstart.bundles.metadata import (
     versions,
 )
 from headstart.bundles.trusted_types import check_form, check_members, load_skops, not_savable, unknown_types
+from headstart.decisions.familiarity import Familiarity
 from headstart.errors import BundleError, RecipeMismatchError
 from headstart.heads.base import outputs_of
 from headstart.heads.catalogue import head_kind
@@ -93,6 +96,8 @@ class Bundle:
         Name of what it predicts (evaluate/targets.py).
     joined_recipes : tuple[Recipe, ...]
         Those of the further caches, where it was fitted on the features of several side by side.
+    familiarity : Familiarity | None
+        What it keeps of the training images, to tell unfamiliar ones; None in a head that an older version saved.
     """
 
     head: Any
@@ -106,6 +111,7 @@ class Bundle:
     folder: Path | None = None
     target: str = SINGLE_LABEL
     joined_recipes: tuple[Recipe, ...] = ()
+    familiarity: Familiarity | None = None
 
     @property
     def recipes(self) -> tuple[Recipe, ...]:
@@ -225,6 +231,8 @@ def write_files(folder: Path, bundle: Bundle, metrics: Mapping[str, Any], predic
         network.save(folder / NETWORK)
     if bundle.training_digests is not None:
         (folder / TRAINING).write_bytes(np.unique(bundle.training_digests).astype("<u8").tobytes())
+    if bundle.familiarity is not None:
+        (folder / FAMILIARITY).write_bytes(familiarity_bytes(bundle.familiarity))
     (folder / METRICS).write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     metadata = BundleMetadata(
         spec=bundle.spec,
@@ -301,4 +309,5 @@ def read_bundle(folder: Path) -> Bundle:
         created=metadata.created,
         folder=folder.resolve(),
         target=metadata.target,
+        familiarity=read_familiarity(folder / FAMILIARITY, metadata.recipe) if FAMILIARITY in metadata.files else None,
     )

@@ -53,20 +53,21 @@ def versions() -> dict[str, str]:
 FORMAT = "headstart-bundle"
 #: Raised by one when a program that knows the version before could not read what is written now; all older ones are read.
 #: 2: ``training.digests``. 3, only where there are some: ``joined_recipes`` and ``widths`` of the spec; or an ensemble.
-#: 4, only for those: heads that predict something else than classes.
-FORMAT_VERSION = 4
+#: 4, only for those: heads that predict something else than classes. 5, where it is there: ``familiarity.bin``.
+FORMAT_VERSION = 5
 
-METADATA, METRICS, HEAD, NETWORK, TRAINING, PREDICTIONS = (
+METADATA, METRICS, HEAD, NETWORK, TRAINING, FAMILIARITY, PREDICTIONS = (
     "bundle.json",
     "metrics.json",
     "head.skops",
     "network.keras",
     "training.digests",
+    "familiarity.bin",
     "predictions.csv",
 )
 
 #: Files that every saved head has beside ``bundle.json``, and those that only some have.
-REQUIRED, OPTIONAL = frozenset({METRICS, HEAD}), frozenset({NETWORK, TRAINING})
+REQUIRED, OPTIONAL = frozenset({METRICS, HEAD}), frozenset({NETWORK, TRAINING, FAMILIARITY})
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,8 @@ class BundleMetadata:
     @property
     def format_version(self) -> int:
         """The version of the format in which this head is saved."""
+        if FAMILIARITY in self.files:
+            return 5
         if head_kind(self.spec.type).task != "classification":
             return 4
         return 3 if self.joined_recipes or self.spec.type == ENSEMBLE else 2
