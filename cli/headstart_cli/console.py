@@ -110,10 +110,9 @@ def shown(text: object) -> str:
 
 #: Parameters of the library that messages name in backticks; most options are named after theirs.
 PARAMETERS = (
-    "address at batch_size class_names compression cost_matrix coverage coverage_per_class cpus_per_worker crops "
-    "custom_weights decode_threads device drop_missing engine features gpus_per_worker include_training intensity "
-    "join keep_missing learning_curve levels manifest max_memory normal on_conflict overwrite page positive precision raw "
-    "resize storage validation weights"
+    "address batch_size class_names compression cpus_per_worker crops custom_weights decode_threads device drop_missing "
+    "engine features gpus_per_worker include_training intensity join keep_missing learning_curve levels manifest max_memory "
+    "normal on_conflict overwrite page positive precision raw resize storage validation weights"
 )
 
 #: The options of parameters: how they are written with another name, or for one value.

@@ -17,9 +17,8 @@ from headstart.bundles.bundle import Bundle, check_target, save_bundle, short_di
 from headstart.bundles.trusted_types import check_savable
 from headstart.cache.reader import open_cache
 from headstart.cache.shards import is_cache
-from headstart.decisions.decision_options import DecisionOptions, decision_options
-from headstart.decisions.rule import DecisionScore
 from headstart.errors import DataError
+from headstart.evaluate.familiar_images import familiarity_of, n_unfamiliar
 from headstart.evaluate.joined_caches import AnyCache, JoinedCache, caches_of, recipes_of
 from headstart.evaluate.leakage import seen_in_the_fit
 from headstart.evaluate.random_crops import check_single, crops_of, open_crops
@@ -31,7 +30,6 @@ from headstart.heads.head_specs import fit_with_checks, unweighted_notes
 from headstart.heads.out_of_core import Memory, ReadRows, fit_streamed, matrix_fits
 from headstart.scores import AnyScore, metric_named
 from headstart.selection.choice import choose_setting, on_caches
-from headstart.selection.out_of_fold import ChosenRule, check_deciding, choose_by_folds
 from headstart.selection.search import (
     Search,
     SearchResult,
@@ -80,10 +78,8 @@ class FitResult:
         Sentences on classes without training or validation images, and other deviations from the defaults.
     scored : ScoredImages | None
         The validation images with their predictions; also saved as ``predictions.csv`` in ``folder``.
-    chosen : ChosenRule | None
-        How the head decides, and what it was chosen on; None if the most probable class is the decision.
-    decision : DecisionScore | None
-        How these decisions do on the validation images.
+    n_unfamiliar : int | None
+        Validation images that the saved head calls unfamiliar (decisions/familiarity.py); None if it was not saved.
     """
 
     head: Any
@@ -101,8 +97,7 @@ class FitResult:
     joined: bool = False
     notes: tuple[str, ...] = ()
     scored: ScoredImages | None = None
-    chosen: ChosenRule | None = None
-    decision: DecisionScore | None = None
+    n_unfamiliar: int | None = None
 
 
 def fit_head(
@@ -122,10 +117,6 @@ def fit_head(
     metric: str | None = None,
     positive: str | None = None,
     target: str | Target = SINGLE_LABEL,
-    at: str | None = None,
-    cost_matrix: str | Path | None = None,
-    coverage: float | None = None,
-    coverage_per_class: bool = False,
 ) -> FitResult:
     """Fit a head on some images of a cache, score it on others, and save it.
 
@@ -172,15 +163,6 @@ def fit_head(
         What to predict: a name in ``headstart.evaluate.targets.TARGETS``; ``number`` is the column ``target`` of a manifest,
         ``order`` takes classes that are numbers as ordered levels. Or a target, e.g. ``Order(("low", "middle", "high"))``, or
         ``Normal("functional")`` for heads fitted on one class alone.
-    at : str, optional
-        What the threshold on the probability of the positive class is chosen for: ``recall=0.95``, ``precision=0.9`` or
-        ``cost=fn:10,fp:1``, on predictions of the training images by heads that were not fitted on them.
-    cost_matrix : str or Path, optional
-        CSV file with what each decision costs for each true class; the decision has the lowest expected cost.
-    coverage : float, optional
-        Share of the images whose set of classes is to hold the true one (headstart/decisions/conformal.py).
-    coverage_per_class : bool
-        Reach the coverage for the images of each class.
 
     Raises
     ------
@@ -189,7 +171,7 @@ def fit_head(
     RecipeMismatchError
         If the validation cache was made by another recipe.
     ParameterError
-        If there is no such metric, positive class or target, or the head cannot predict the target, or decide as asked.
+        If there is no such metric, positive class or target, or the head cannot predict the target.
     BundleError
         If ``output`` exists and may not be replaced, or the head cannot be saved.
     """
@@ -199,8 +181,6 @@ def fit_head(
     spec = default_spec(spec) if isinstance(spec, str) else spec
     predicted = target_named(target, [spec.type])
     metric_named(metric or predicted.choices[0], predicted.choices)  # refused before the work
-    deciding = decision_options(at, positive, cost_matrix, coverage, per_class=coverage_per_class)
-    check_deciding(deciding, spec)
     _check_caches(among, validation, search, join=join)
     _check_crops(crops, spec, among)
     if output is not None:
@@ -233,13 +213,9 @@ def fit_head(
             found, sides = None, replace(sides, notes=(*sides.notes, f"No setting was searched: {error}"))
         if found is None:
             spec = on_cache(sides.train, spec)
-            return _fit_on(
-                sides, spec, predicted, output, max_memory, overwrite=overwrite, positive=positive, deciding=deciding
-            )
+            return _fit_on(sides, spec, predicted, output, max_memory, overwrite=overwrite, positive=positive)
         sides = on_caches(sides, others, found.used or (found.source,))
-        result = _fit_on(
-            sides, found.spec, predicted, output, max_memory, overwrite=overwrite, positive=positive, deciding=deciding
-        )
+        result = _fit_on(sides, found.spec, predicted, output, max_memory, overwrite=overwrite, positive=positive)
         return replace(result, search=found, caches=result.caches if found.used else tried)
 
 
@@ -288,14 +264,12 @@ def _fit_on(
     *,
     overwrite: bool,
     positive: str | None,
-    deciding: DecisionOptions | None,
 ) -> FitResult:
     sides = replace(sides, notes=(*sides.notes, *seen_in_the_fit(sides)))
     train, validation, split = sides.train, sides.validation, sides.split
     joined = isinstance(train, JoinedCache)
     rows, memory = _stored_rows(sides, spec), Memory(max_memory)
     streamed = not matrix_fits(spec.type, rows.shape, memory)
-    chosen = choose_by_folds(sides, spec, target, deciding, streamed=streamed) if deciding else None
     features = None if streamed else read_with_crops(train, spec.features, split.train, sides.crops)
     y, weights, groups = sides.y_train, sides.weights, None
     if sides.crops is not None:
@@ -319,7 +293,6 @@ def _fit_on(
         class_names=sides.class_names,
         training_digests=np.unique(short_digests(train.sha256)[split.train]),
         target=target.name,
-        decision=chosen.rule if chosen else None,
     )
     outputs = bundle.outputs(validation.batches(split.validation, finite=True), recipes_of(validation))
     found: AnyScore = target.metrics(
@@ -332,9 +305,9 @@ def _fit_on(
     splits = split_names(validation.splits, split.validation)
     paths = [validation.paths[row] for row in split.validation.tolist()]
     scored = ScoredImages(paths, sides.y_validation, outputs, sides.class_names, splits)
-    decision = chosen.rule.score(sides.y_validation, outputs, sides.class_names) if chosen else None
-    folder = None
+    folder, unfamiliar = None, None
     if output is not None:
+        bundle, unfamiliar = _with_familiarity(bundle, sides)
         details = {
             "cache": str(train.path),
             **({"joined_caches": [str(one.path) for one in caches_of(train)[1:]]} if joined else {}),
@@ -344,7 +317,7 @@ def _fit_on(
             "streamed": streamed,
             "notes": list(sides.notes),
             "classes_left_out": list(sides.left_out),
-            **({"decision": decision.to_dict()} if decision else {}),
+            "n_unfamiliar": unfamiliar,
         }
         metrics, predictions = found.to_dict() | details, predictions_csv([scored])
         folder = save_bundle(Path(output), bundle, metrics=metrics, predictions=predictions, overwrite=overwrite)
@@ -363,9 +336,16 @@ def _fit_on(
         joined=joined,
         notes=sides.notes,
         scored=scored,
-        chosen=chosen,
-        decision=decision,
+        n_unfamiliar=unfamiliar,
     )
+
+
+def _with_familiarity(bundle: Bundle, sides: Sides) -> tuple[Bundle, int | None]:
+    """Return a bundle that knows its training images, and how many validation images are unfamiliar to it."""
+    split = sides.split
+    found = familiarity_of(sides.train, split.train, sides.y_train, sides.class_names, bundle.spec.random_state)
+    n = n_unfamiliar(found, sides.validation, split.validation) if found else None
+    return replace(bundle, familiarity=found), n
 
 
 def _stored_rows(sides: Sides, spec: HeadSpec) -> ReadRows:

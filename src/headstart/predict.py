@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,7 +16,6 @@ from PIL import Image
 
 from headstart.backbones.registry import build_backbone, engine_label, pick_engine, spec_of
 from headstart.bundles.bundle import Bundle, load_bundle
-from headstart.decisions.rule import Decision
 from headstart.errors import DataError, HeadstartError, ParameterError, RecipeMismatchError
 from headstart.images.discovery.manifest import is_manifest, read_paths
 from headstart.images.discovery.refs import state_of
@@ -47,16 +47,24 @@ class Prediction:
         The reason; empty if the image was read.
     notes : tuple of str
         Conversions done by the decoder (:mod:`headstart.images.decode`).
-    decision : Decision or None
-        The class that the head decides for, and the set of classes; None if the image could not be read, or the head has
-        neither a threshold nor costs nor sets, so that the most probable class is the decision.
+    unfamiliarity : float or None
+        Distance to the head's training images (:mod:`headstart.decisions.familiarity`): above 1, probabilities mean nothing
+        for the image. None if the image could not be read, or an older version saved the head.
+    nearest : tuple of str and str, or None
+        Path and label of the nearest training image.
     """
 
     path: str
     probabilities: NDArray[np.float64] | None
     failure: str = ""
     notes: tuple[str, ...] = ()
-    decision: Decision | None = None
+    unfamiliarity: float | None = None
+    nearest: tuple[str, str] | None = None
+
+    @property
+    def is_unfamiliar(self) -> bool:
+        """Whether the image is unlike the training images."""
+        return self.unfamiliarity is not None and self.unfamiliarity > 1
 
     def top(self, class_names: Sequence[str], k: int) -> list[tuple[str, float]]:
         """Return the ``k`` most probable classes with their probabilities, highest first."""
@@ -180,22 +188,29 @@ class Predictor:
         single = isinstance(inputs, str | os.PathLike | bytes | Image.Image | np.ndarray)
         root, found = collect_images([inputs] if single else inputs)  # type: ignore[list-item,arg-type]
         for images, failures in self.batches(root, [ref for _, ref in found]):
-            rows = self.probabilities(list(images.values())) if images else np.empty((0, len(self.class_names)))
-            done = {
-                index: Prediction(found[index][0], probabilities, "", images[index].row.notes, decision)
-                for index, probabilities, decision in zip(images, rows, self.decide(rows), strict=True)
-            }
+            names = [found[index][0] for index in images]
+            done = dict(zip(images, self._predicted(names, list(images.values())), strict=True))
             done |= {index: Prediction(found[index][0], None, failure.reason) for index, failure in failures.items()}
             yield from (done[index] for index in sorted(done))
+
+    def _predicted(self, names: Sequence[str], images: Sequence[LoadedImage]) -> Iterator[Prediction]:
+        if not images:
+            return
+        features, familiarity = self.forward(images), self.bundle.familiarity
+        outputs = self.bundle.outputs([features], self.bundle.recipes)
+        predicted = map(Prediction, names, outputs, repeat(""), [image.row.notes for image in images])
+        if familiarity is None:
+            yield from predicted
+            return
+        rows = familiarity.rows(features)
+        distances, nearest = familiarity.unfamiliarity(rows).tolist(), familiarity.nearest(rows).tolist()
+        for prediction, distance, number in zip(predicted, distances, nearest, strict=True):
+            known = familiarity.paths[number], familiarity.labels[number]
+            yield replace(prediction, unfamiliarity=distance, nearest=known)
 
     def probabilities(self, images: Sequence[LoadedImage]) -> NDArray[np.float64]:
         """Return probabilities of decoded images, shape (n_images, n_classes), float64; or numbers, shape (n_images, 1)."""
         return self.bundle.outputs([self.forward(images)], self.bundle.recipes)
-
-    def decide(self, probabilities: NDArray[np.float64]) -> Sequence[Decision | None]:
-        """Return the decision for each row of probabilities, None of a head without a rule for it."""
-        rule = self.bundle.decision
-        return rule.decide(probabilities, self.class_names) if rule else [None] * len(probabilities)
 
     def forward(self, images: Sequence[LoadedImage]) -> FeatureBatch:
         """Return the features of decoded images."""

@@ -8,7 +8,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from caches import RECIPE
 from commands import Cli
@@ -86,17 +88,32 @@ def test_paths_to_predict_on_standard_input(
 def test_predictions_for_programs(cli: Cli, head: Path, tmp_path: Path, form: str) -> None:
     picture(tmp_path / "new" / "one.png", 5)
     (tmp_path / "new" / "bad.jpg").write_bytes(b"no")
-    code, out, err = cli("predict", head, "new", "--format", form, "-k", "1")
+    code, out, err = cli("predict", head, "new", "--format", form)
     assert code == 1
     assert "new/bad.jpg: " in err
-    if form == "csv":
-        rows = list(csv.DictReader(io.StringIO(out)))
-        assert [row["path"] for row in rows] == ["new/one.png"]
-        assert set(rows[0]) == {"path", "class_1", "probability_1"}
-    else:
-        (line,) = out.splitlines()
-        assert json.loads(line)["path"] == "new/one.png"
-        assert len(json.loads(line)["predictions"]) == 1
+    rows = list(csv.DictReader(io.StringIO(out))) if form == "csv" else [json.loads(line) for line in out.splitlines()]
+    assert [row["path"] for row in rows] == ["new/bad.jpg", "new/one.png"]
+    assert rows[0]["failure"]
+    assert not rows[0]["prediction"]
+    assert rows[1]["nearest_label"] == rows[1]["prediction"]
+
+
+def test_images_unlike_the_training_images_are_marked(cli: Cli, head: Path, tmp_path: Path) -> None:
+    picture(tmp_path / "new" / "one.png", 5)
+    Image.fromarray(np.eye(64, dtype=np.uint8) * 255).save(tmp_path / "new" / "drawing.png")
+    code, out, err = cli("predict", head, "new")
+    assert code == 0, err
+    assert out.count("unfamiliar") == 1
+    assert "1 of 2 images unfamiliar" in err
+    code, out, _ = cli("predict", head, "new", "--unfamiliar", "refuse", "-o", "new.csv", "--sort", "unfamiliar")
+    rows = list(csv.DictReader(io.StringIO(Path("new.csv").read_text())))
+    assert (code, out) == (0, "")
+    assert [(row["path"], row["prediction"] == "") for row in rows] == [
+        ("new/drawing.png", True),
+        ("new/one.png", False),
+    ]
+    _, out, _ = cli("predict", head, "new", "--summary")
+    assert "1 of 2 images are unfamiliar." in out
 
 
 def test_wrong_parameters_of_a_head_are_named(cli: Cli, head: Path) -> None:

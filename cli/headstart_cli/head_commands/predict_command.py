@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.table import Table
 
-from headstart.texts import counted, csv_cell, printable
+from headstart.texts import counted
 from headstart_cli.command_options import BatchSize, Device, Output, Precision, Raw, SavedHead, Weights
-from headstart_cli.console import err, out, said, shown
+from headstart_cli.console import err, said, shown
+from headstart_cli.head_commands.prediction_output import (
+    check_output,
+    prediction_row,
+    print_counts,
+    print_rows,
+    print_table,
+    write_rows,
+)
 
 if TYPE_CHECKING:
     from headstart.predict import Prediction
 
-#: What prints predictions, given them, the names of the classes, and how many classes to show.
-Show = Callable[["Iterable[Prediction]", Sequence[str], int], None]
+#: The reason of :func:`refused`.
+UNFAMILIAR = "It is unlike the training images."
 
 
 def predict(
@@ -36,11 +42,29 @@ def predict(
             "standard input.",
         ),
     ],
-    top: Annotated[int, Output("-k", "--top", min=1, metavar="N", help="Classes shown per image.")] = 3,
+    unfamiliar: Annotated[
+        Literal["flag", "refuse", "keep"],
+        typer.Option(
+            metavar="HOW",
+            help="Images unlike the training images: flag, refuse to predict them, or keep them like all others.",
+        ),
+    ] = "flag",
+    top: Annotated[int, Output("-k", "--top", min=1, metavar="N", help="table: classes shown per image.")] = 3,
     output_format: Annotated[
         Literal["table", "csv", "jsonl"],
         Output("--format", metavar="NAME", help="table, csv, or jsonl: a JSON object per line."),
     ] = "table",
+    output: Annotated[
+        Path | None, Output("-o", "--output", metavar="FILE", help="Write to a .csv, .jsonl or .parquet file instead.")
+    ] = None,
+    sort: Annotated[
+        Literal["given", "uncertain", "unfamiliar"],
+        Output(
+            metavar="HOW",
+            help="uncertain: lowest probability of the predicted class first; unfamiliar: farthest first.",
+        ),
+    ] = "given",
+    summary: Annotated[bool, Output("--summary", help="Only print how many images there are of each class.")] = False,
     raw: Raw = False,
     weights: Weights = None,
     precision: Precision = None,
@@ -49,43 +73,95 @@ def predict(
 ) -> None:
     """Predict the classes or the numbers of images, decoded and computed exactly like the head's training images.
 
-    Unreadable images are listed on standard error, the others are predicted, and the exit code is 1. Losses while decoding
-    (further pages, clipped values) are listed there, too.
+    Images unlike the training images are marked: a head knows its own classes only, and can be sure of any image. Unreadable
+    images are rows too, and are listed on standard error; the exit code is then 1. Losses while decoding (further pages,
+    clipped values) are listed there, too.
 
     Examples
     --------
     headstart predict heads/data-logistic photo.jpg
     headstart predict heads/data-logistic new-images/ --format csv > predictions.csv
+    headstart predict heads/data-logistic new-images/ -o predictions.parquet --sort uncertain
     find new-images -newer last-run | headstart predict heads/data-logistic -
     """
     from headstart.predict import Predictor
 
+    if output is not None:
+        check_output(output)
     predictor = Predictor(head, weights=weights, precision=precision, batch_size=batch_size, device=device)
-    failed: list[Prediction] = []
-    notes: Counter[str] = Counter()
-    if predictor.bundle.task == "regression":
-        predicted = readable(predictor.predict(with_standard_input(images)), failed, notes)
-        print_numbers(predicted, output_format, raw=raw)
-        report(failed, notes)
-        return
-    kinds: dict[str, Show] = {"table": print_table, "csv": partial(print_csv, raw=raw), "jsonl": print_jsonl}
-    kinds[output_format](
-        readable(predictor.predict(with_standard_input(images)), failed, notes), predictor.class_names, top
-    )
-    report(failed, notes)
+    names, of_numbers = predictor.class_names, predictor.bundle.task == "regression"
+    if sort == "uncertain" and of_numbers:
+        raise typer.BadParameter("--sort uncertain goes with probabilities, and this head predicts a number.")
+    seen = Seen()
+    found: Iterable[Prediction] = seen.counted(predictor.predict(with_standard_input(images)))
+    if unfamiliar == "refuse":
+        found = map(refused, found)
+    if sort != "given":
+        found = sorted(found, key=uncertainty if sort == "uncertain" else distance)
+    rows = map(partial(prediction_row, class_names=names, of_numbers=of_numbers), found)
+    if summary:
+        print_counts(list(rows), of_numbers=of_numbers)
+    elif output is not None:
+        write_rows(output, list(rows))
+    elif output_format == "table":
+        print_table(found, names, top, of_numbers=of_numbers)
+    else:
+        print_rows(rows, output_format, raw=raw)
+    seen.report(marked=unfamiliar != "keep", is_known=predictor.bundle.familiarity is not None)
 
 
-def report(failed: Sequence[Prediction], notes: Counter[str]) -> None:
-    """Print losses while decoding and images that could not be read; exit with 1 if there are any of these."""
-    from headstart.images.decode import sentences
+def refused(prediction: Prediction) -> Prediction:
+    """Return a prediction, without probabilities where the image is unfamiliar."""
+    return replace(prediction, probabilities=None, failure=UNFAMILIAR) if prediction.is_unfamiliar else prediction
 
-    for sentence in sentences(notes, with_options=False):
-        err.print(said(sentence))
-    for prediction in failed:
-        err.print(f"{shown(prediction.path)}: {said(prediction.failure)}")
-    if failed:
-        err.print(f"[bold yellow]{counted(len(failed))} could not be read.[/]")
-        raise typer.Exit(1)
+
+def uncertainty(prediction: Prediction) -> float:
+    """Return the probability of the predicted class; images that could not be read come first."""
+    return 0.0 if prediction.probabilities is None else float(prediction.probabilities.max())
+
+
+def distance(prediction: Prediction) -> float:
+    """Return how near an image is to the training images; images that could not be read come first."""
+    return -float("inf") if prediction.unfamiliarity is None else -prediction.unfamiliarity
+
+
+class Seen:
+    """What is said of all predictions at the end."""
+
+    def __init__(self) -> None:
+        self.n_read, self.n_unfamiliar = 0, 0
+        self.failed: list[Prediction] = []
+        self.notes: Counter[str] = Counter()
+
+    def counted(self, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
+        """Yield the predictions, and count them."""
+        for prediction in predictions:
+            if prediction.probabilities is None:
+                self.failed.append(prediction)
+            else:
+                self.n_read += 1
+                self.n_unfamiliar += prediction.is_unfamiliar
+                self.notes.update(prediction.notes)
+            yield prediction
+
+    def report(self, *, marked: bool, is_known: bool) -> None:
+        """Print unfamiliar images, losses while decoding, and unreadable images; exit with 1 if there are any of these."""
+        from headstart.images.decode import sentences
+
+        for sentence in sentences(self.notes, with_options=False):
+            err.print(said(sentence))
+        if marked and self.n_unfamiliar:
+            err.print(
+                f"[bold yellow]{self.n_unfamiliar:,} of {counted(self.n_read)} unfamiliar[/]: unlike the training images, so "
+                "that their probabilities mean nothing."
+            )
+        elif marked and not is_known:
+            err.print("Unfamiliar images are not marked: an older version saved the head. Fit it again.")
+        for prediction in self.failed:
+            err.print(f"{shown(prediction.path)}: {said(prediction.failure)}")
+        if self.failed:
+            err.print(f"[bold yellow]{counted(len(self.failed))} could not be read.[/]")
+            raise typer.Exit(1)
 
 
 def with_standard_input(images: Iterable[Path]) -> list[Path]:
@@ -98,63 +174,3 @@ def with_standard_input(images: Iterable[Path]) -> list[Path]:
         else:
             found.append(path)
     return found
-
-
-def readable(predictions: Iterable[Prediction], failed: list[Prediction], notes: Counter[str]) -> Iterable[Prediction]:
-    """Yield the predictions of images that could be read, and count their notes; put the others into ``failed``."""
-    for prediction in predictions:
-        if prediction.probabilities is None:
-            failed.append(prediction)
-        else:
-            notes.update(prediction.notes)
-            yield prediction
-
-
-def print_table(predictions: Iterable[Prediction], class_names: Sequence[str], top: int) -> None:
-    table = Table("image", *(f"class {i + 1}" for i in range(min(top, len(class_names)))))
-    for prediction in predictions:
-        best = prediction.top(class_names, top)
-        cells = (f"{shown(name)} [dim]{probability:.3f}[/]" for name, probability in best)
-        table.add_row(shown(prediction.path), *cells)
-    out.print(table)
-
-
-def print_numbers(predictions: Iterable[Prediction], output_format: str, *, raw: bool) -> None:
-    """Print path and predicted number of each image."""
-    rows = ((one.path, float(one.probabilities[0])) for one in predictions if one.probabilities is not None)
-    if output_format == "table":
-        table = Table("image", "target")
-        for path, number in rows:
-            table.add_row(shown(path), f"{number:.4g}")
-        out.print(table)
-    elif output_format == "csv":
-        writer = csv.writer(sys.stdout)
-        writer.writerow(["path", "target"])
-        writer.writerows((path if raw else safe_cell(path), number) for path, number in rows)
-    else:
-        for path, number in rows:
-            typer.echo(json.dumps({"path": printable(path), "target": number}))
-
-
-def print_csv(predictions: Iterable[Prediction], class_names: Sequence[str], top: int, *, raw: bool = False) -> None:
-    """Print one line per image: path, then class and probability of the most probable classes.
-
-    Unless ``raw``, text that a spreadsheet would take for a formula begins with ``'``, and control characters are escaped.
-    """
-    writer = csv.writer(sys.stdout)
-    columns = [f"{part}_{i + 1}" for i in range(min(top, len(class_names))) for part in ("class", "probability")]
-    writer.writerow(["path", *columns])
-    for prediction in predictions:
-        row = [prediction.path, *(cell for pair in prediction.top(class_names, top) for cell in pair)]
-        writer.writerow(row if raw else map(safe_cell, row))
-
-
-def safe_cell(value: Any) -> Any:
-    """Return a value that neither a terminal nor a spreadsheet takes for something else than text or a number."""
-    return csv_cell(printable(value)) if isinstance(value, str) else value
-
-
-def print_jsonl(predictions: Iterable[Prediction], class_names: Sequence[str], top: int) -> None:
-    for prediction in predictions:
-        best = [{"class": name, "probability": value} for name, value in prediction.top(class_names, top)]
-        typer.echo(json.dumps({"path": printable(prediction.path), "predictions": best}))

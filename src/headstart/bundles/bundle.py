@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.bundles.familiarity_file import familiarity_bytes, read_familiarity
 from headstart.bundles.metadata import (
+    FAMILIARITY,
     HEAD,
     METADATA,
     METRICS,
@@ -22,13 +24,15 @@ from headstart.bundles.metadata import (
     TRAINING,
     BundleMetadata,
     check_files,
+    check_works,
     digest,
     read_json,
     read_metadata,
+    version_difference,
+    versions,
 )
-from headstart.bundles.package_versions import check_works, version_difference, versions
 from headstart.bundles.trusted_types import check_form, check_members, load_skops, not_savable, unknown_types
-from headstart.decisions.rule import DecisionRule
+from headstart.decisions.familiarity import Familiarity
 from headstart.errors import BundleError, RecipeMismatchError
 from headstart.heads.base import outputs_of
 from headstart.heads.catalogue import head_kind
@@ -92,8 +96,8 @@ class Bundle:
         Name of what it predicts (evaluate/targets.py).
     joined_recipes : tuple[Recipe, ...]
         Those of the further caches, where it was fitted on the features of several side by side.
-    decision : DecisionRule | None
-        How it decides; None if the most probable class is the decision.
+    familiarity : Familiarity | None
+        What it keeps of the training images, to tell unfamiliar ones; None in a head that an older version saved.
     """
 
     head: Any
@@ -107,7 +111,7 @@ class Bundle:
     folder: Path | None = None
     target: str = SINGLE_LABEL
     joined_recipes: tuple[Recipe, ...] = ()
-    decision: DecisionRule | None = None
+    familiarity: Familiarity | None = None
 
     @property
     def recipes(self) -> tuple[Recipe, ...]:
@@ -227,6 +231,8 @@ def write_files(folder: Path, bundle: Bundle, metrics: Mapping[str, Any], predic
         network.save(folder / NETWORK)
     if bundle.training_digests is not None:
         (folder / TRAINING).write_bytes(np.unique(bundle.training_digests).astype("<u8").tobytes())
+    if bundle.familiarity is not None:
+        (folder / FAMILIARITY).write_bytes(familiarity_bytes(bundle.familiarity))
     (folder / METRICS).write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     metadata = BundleMetadata(
         spec=bundle.spec,
@@ -238,7 +244,6 @@ def write_files(folder: Path, bundle: Bundle, metrics: Mapping[str, Any], predic
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         files={path.name: digest(path) for path in sorted(folder.iterdir())},
         target=bundle.target,
-        decision=bundle.decision,
     )
     (folder / METADATA).write_text(metadata.to_json(), encoding="utf-8")
     if predictions:  # for people, who may sort it and save it again: no part of the head, so without a digest
@@ -304,5 +309,5 @@ def read_bundle(folder: Path) -> Bundle:
         created=metadata.created,
         folder=folder.resolve(),
         target=metadata.target,
-        decision=metadata.decision,
+        familiarity=read_familiarity(folder / FAMILIARITY, metadata.recipe) if FAMILIARITY in metadata.files else None,
     )
