@@ -30,6 +30,7 @@ from headstart_cli.demo_command import demo
 from headstart_cli.doctor_weights_commands import doctor, weights
 from headstart_cli.head_commands.benchmark_command import benchmark
 from headstart_cli.head_commands.evaluate_command import evaluate
+from headstart_cli.head_commands.explain_command import explain
 from headstart_cli.head_commands.export_command import export
 from headstart_cli.head_commands.fit_command import fit
 from headstart_cli.head_commands.list_command import heads
@@ -47,6 +48,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "repair": repair,
     "heads": heads,
     "predict": predict,
+    "explain": explain,
     "evaluate": evaluate,
     "export": export,
     "convert": convert,

@@ -112,7 +112,7 @@ def shown(text: object) -> str:
 PARAMETERS = (
     "address batch_size class_names compression cpus_per_worker crops custom_weights decode_threads device drop_missing "
     "engine features gpus_per_worker include_training intensity join keep_missing learning_curve levels manifest max_memory "
-    "normal on_conflict overwrite page positive precision raw resize storage validation weights"
+    "method normal on_conflict overwrite page positive precision raw resize storage validation weights"
 )
 
 #: The options of parameters: how they are written with another name, or for one value.
@@ -120,6 +120,7 @@ OPTIONS = {name: f"--{name.replace('_', '-')}" for name in PARAMETERS.split()} |
     "output": "-o",
     "input_size_px": "--input-size",
     "cache_layout": "--layout",
+    "class_name": "--class",
     "n_clusters": "--k",
     "search='none'": "--no-search",
 }

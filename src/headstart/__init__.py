@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from headstart.exchange.keras_file import export_keras as export_keras
     from headstart.exchange.merge_caches import merge_caches as merge_caches
     from headstart.exchange.onnx_file import export_onnx as export_onnx
+    from headstart.explain.explanations import explain_images as explain_images
     from headstart.extract.estimate import forecast_extraction as forecast_extraction
     from headstart.extract.options import ExtractOptions as ExtractOptions
     from headstart.extract.run import extract_features as extract_features
@@ -78,6 +79,7 @@ _HOMES = {
     "design_matrix": "heads.transforms",
     "evaluate_head": "evaluation",
     "examine_machine": "doctor.examine",
+    "explain_images": "explain.explanations",
     "export_keras": "exchange.keras_file",
     "export_onnx": "exchange.onnx_file",
     "extract_features": "extract.run",

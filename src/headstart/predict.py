@@ -185,18 +185,19 @@ class Predictor:
             If an input does not exist or is of another type, an array has another type or shape, a folder has no images,
             or a manifest lists no path or a missing file.
         """
-        single = isinstance(inputs, str | os.PathLike | bytes | Image.Image | np.ndarray)
-        root, found = collect_images([inputs] if single else inputs)  # type: ignore[list-item,arg-type]
+        root, found = collect_images(inputs)
         for images, failures in self.batches(root, [ref for _, ref in found]):
-            names = [found[index][0] for index in images]
-            done = dict(zip(images, self._predicted(names, list(images.values())), strict=True))
+            names, loaded = [found[index][0] for index in images], list(images.values())
+            rows = self.predictions(names, loaded, self.forward(loaded)) if loaded else ()
+            done = dict(zip(images, rows, strict=True))
             done |= {index: Prediction(found[index][0], None, failure.reason) for index, failure in failures.items()}
             yield from (done[index] for index in sorted(done))
 
-    def _predicted(self, names: Sequence[str], images: Sequence[LoadedImage]) -> Iterator[Prediction]:
-        if not images:
-            return
-        features, familiarity = self.forward(images), self.bundle.familiarity
+    def predictions(
+        self, names: Sequence[str], images: Sequence[LoadedImage], features: FeatureBatch
+    ) -> Iterator[Prediction]:
+        """Yield the prediction of each of some decoded images, with their names and features."""
+        familiarity = self.bundle.familiarity
         outputs = self.bundle.outputs([features], self.bundle.recipes)
         predicted = map(Prediction, names, outputs, repeat(""), [image.row.notes for image in images])
         if familiarity is None:
@@ -254,10 +255,12 @@ def weights_of_each(recipes: Sequence[Recipe], weights: Weights | Sequence[Weigh
     return list(weights)
 
 
-def collect_images(inputs: Sequence[Input]) -> tuple[Path, list[tuple[str, ImageRef]]]:
+def collect_images(inputs: Input | Sequence[Input]) -> tuple[Path, list[tuple[str, ImageRef]]]:
     """Return the common folder of all paths, and each image with its display name and its path below that folder."""
     given: dict[Path | str, Path | GivenImage] = {}
-    for number, image in enumerate(inputs):
+    single = isinstance(inputs, str | os.PathLike | bytes | Image.Image | np.ndarray)
+    images: Sequence[Input] = [inputs] if single else inputs  # type: ignore[list-item,assignment]
+    for number, image in enumerate(images):
         if isinstance(image, str | os.PathLike):
             path = Path(image)
             files = read_paths(path) if is_manifest(path) else [path]

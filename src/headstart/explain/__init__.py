@@ -1,0 +1,1 @@
+"""Where in an image the decision of a head comes from."""
