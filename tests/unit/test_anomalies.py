@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,21 @@ from headstart.evaluate.target_types.normal_target import Normal
 from headstart.evaluation import evaluate_head
 from headstart.fit import fit_head
 from headstart.heads.catalogue import default_spec, heads_for, make_head
-from headstart.heads.regression.anomaly_heads import MahalanobisHead, NearestNormalHead, conformal_quantile
+from headstart.heads.regression.anomaly_heads import (
+    MahalanobisHead,
+    NearestNormalHead,
+    PatchMemoryHead,
+    conformal_quantile,
+    greedy_coreset,
+)
 from headstart.report.html_pages import benchmark_page
 from headstart.selection.compare import compare_heads
 from labelled import labelled_cache
 
 pytestmark = pytest.mark.slow
+
+#: Heads that take any rows.
+OF_ROWS = ("anomaly", "anomaly-knn")
 
 #: Twice as many ants as bees and wasps.
 LABELS = [(0, 0, 1, 2)[row % 4] for row in range(120)]
@@ -58,7 +68,7 @@ def test_distances_are_those_of_scikit_learn() -> None:
     np.testing.assert_allclose(near._distances(others), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", heads_for("anomaly"))
+@pytest.mark.parametrize("name", OF_ROWS)
 def test_a_new_normal_image_is_called_an_anomaly_as_often_as_it_is_said(name: str) -> None:
     X, _ = data(3000)
     spec = default_spec(name, scaling="none", params={"false_alarms": 0.1})
@@ -68,7 +78,7 @@ def test_a_new_normal_image_is_called_an_anomaly_as_often_as_it_is_said(name: st
     assert conformal_quantile(np.arange(1.0, 100), 0.05) == 95
 
 
-@pytest.mark.parametrize("name", heads_for("anomaly"))
+@pytest.mark.parametrize("name", OF_ROWS)
 def test_labels_and_rows_of_weight_0_do_not_count(name: str) -> None:
     X, others = data()
     weights = np.r_[np.ones(len(X)), np.zeros(len(others))]
@@ -78,6 +88,35 @@ def test_labels_and_rows_of_weight_0_do_not_count(name: str) -> None:
     np.testing.assert_array_equal(both, head.fit(X, y[: len(X)]).predict_proba(others))
 
 
+def maps(n: int, seed: int = 0) -> np.ndarray:
+    """Return maps of 3 × 3 positions and 8 channels, flattened."""
+    rng = np.random.default_rng(seed)
+    return ((0.8 + 0.4 * rng.random((n, 3, 3, 8))) * np.arange(1, 9)).astype(np.float32).reshape(n, -1)
+
+
+def test_one_odd_position_makes_a_map_odd() -> None:
+    X, others = maps(80), maps(20, seed=1)
+    odd = others.reshape(20, 3, 3, 8).copy()
+    odd[:, 1, 1] = odd[:, 1, 1, ::-1] * 3
+    head = PatchMemoryHead(9, memory_size=200, random_state=0).fit(X)
+    scores = head.predict_proba(np.r_[others, odd.reshape(20, -1)])[:, 1]
+    assert roc_auc_score(np.arange(40) >= 20, scores) > 0.95
+    own = PatchMemoryHead(9, memory_size=720, random_state=0).fit(X)
+    assert own._distances(X).max() < 1e-2, "all positions are kept"
+    np.testing.assert_allclose(np.linalg.norm(own.memory_, axis=1), 1, rtol=1e-5)
+    with pytest.raises(DataError, match="no square map of 10 positions"):
+        PatchMemoryHead(10).fit(maps(4))
+
+
+def test_a_coreset_is_spread_out() -> None:
+    rng = np.random.default_rng(0)
+    rows = np.concatenate([rng.normal(size=(300, 4)), 50 * np.eye(3, 4)])
+    chosen = greedy_coreset(rows, 5, np.random.default_rng(1))
+    assert {300, 301, 302} <= set(chosen.tolist())
+    assert len(set(chosen.tolist())) == 5
+    assert greedy_coreset(rows, 1000, np.random.default_rng(1)).tolist() == list(range(303))
+
+
 def test_copies_of_a_row_are_left_out_together() -> None:
     X, _ = data(60)
     twice, groups = np.r_[X, X], np.r_[np.arange(60), np.arange(60)]
@@ -85,7 +124,7 @@ def test_copies_of_a_row_are_left_out_together() -> None:
     assert alone.fit(twice).threshold_ < 1e-6 or alone.threshold_ < alone.fit(twice, groups=groups).threshold_
 
 
-@pytest.mark.parametrize("name", heads_for("anomaly"))
+@pytest.mark.parametrize("name", OF_ROWS)
 def test_a_head_is_fitted_on_normal_images_alone(cache: Path, tmp_path: Path, name: str) -> None:
     spec = default_spec(name, features=["avg"])
     found = fit_head(cache, spec, target=ANTS, validation=0.5, output=tmp_path / "head")
@@ -108,7 +147,7 @@ def test_a_head_is_fitted_on_normal_images_alone(cache: Path, tmp_path: Path, na
     assert found.score.positive.class_name == "not ants"
     assert found.score.positive.specificity.value == pytest.approx(((expected < 0.5) & ~truth).sum() / (~truth).sum())
     assert (bundle.target, bundle.class_names, bundle.task) == ("normal", ("ants", "not ants"), "anomaly")
-    assert '"format_version": 4' in (tmp_path / "head" / "bundle.json").read_text()
+    assert json.loads((tmp_path / "head" / "bundle.json").read_text())["format_version"] >= 4
 
 
 def test_training_sides_without_anomalies_are_enough(tmp_path: Path) -> None:
@@ -134,7 +173,8 @@ def test_a_saved_head_is_scored_on_classes_that_it_has_never_seen(cache: Path, t
 
 
 def test_heads_for_anomalies_are_compared(cache: Path) -> None:
-    found = compare_heads(cache, target=ANTS, n_splits=3)
+    assert set(heads_for("anomaly")) == {*OF_ROWS, "anomaly-patches"}
+    found = compare_heads(cache, target=ANTS, heads=(*OF_ROWS, "majority"), n_splits=3)
     assert {head.name for head in found.heads} == {"anomaly", "anomaly-knn", "majority"}
     assert (found.metric, found.positive) == ("roc_auc_ovr", "not ants")
     for head in found.heads:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import combinations
 from pathlib import Path
 
@@ -155,7 +156,7 @@ def test_a_head_for_levels_from_fit_to_evaluation(cache: Path, tmp_path: Path) -
     assert found.search.trials[0].metric == "qwk"
     bundle = load_bundle(tmp_path / "head")
     assert (bundle.target, bundle.class_names) == ("order", ("bees", "ants", "wasps"))
-    assert '"format_version": 4' in (tmp_path / "head" / "bundle.json").read_text()
+    assert json.loads((tmp_path / "head" / "bundle.json").read_text())["format_version"] >= 4
     again = evaluate_head(tmp_path / "head", cache).score
     assert again.qwk == pytest.approx(found.score.qwk)
     assert again.class_names == ("bees", "ants", "wasps")

@@ -69,6 +69,6 @@ def test_columns_that_are_in_place_need_no_matrix() -> None:
 
 @pytest.mark.parametrize("head_type", sorted(set(HEAD_TYPES) - set(heads_with("to_layers"))))
 def test_other_heads_are_refused_and_told_which_can(head_type: str) -> None:
-    classifier, _ = fitted(head_type, 2)
+    classifier, _ = fitted(head_type, 2, {"positions": 4} if head_type == "anomaly-patches" else None)
     with pytest.raises(HeadstartError, match=r"cannot be expressed exactly.*dense, logistic, linear-svm"):
         as_layers(classifier)

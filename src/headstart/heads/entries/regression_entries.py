@@ -144,4 +144,18 @@ ANOMALY_TYPES: dict[str, HeadType] = {
         grid={"n_neighbors": (1, 3, 10)},
         matrix_copies=6,
     ),
+    "anomaly-patches": HeadType(
+        estimator="headstart.heads.regression.anomaly_heads.PatchMemoryHead",
+        task="anomaly",
+        features=("flatten",),
+        scaling="none",
+        params={
+            "positions": Parameter(49, COUNT, "Positions of the map, e.g. 49 of VGG16 at 224 pixels."),
+            "memory_size": Parameter(1000, COUNT, "Positions of normal maps that are kept."),
+            "false_alarms": FALSE_ALARMS,
+        },
+        grid={"memory_size": (300, 1000, 3000)},
+        searched_by=(),
+        matrix_copies=6,
+    ),
 }
