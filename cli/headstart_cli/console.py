@@ -112,7 +112,8 @@ def shown(text: object) -> str:
 PARAMETERS = (
     "address batch_size class_names compression cpus_per_worker crops custom_weights decode_threads device drop_missing "
     "engine features gpus_per_worker include_training intensity join keep_missing learning_curve levels manifest max_memory "
-    "method normal on_conflict overwrite page positive precision raw resize storage validation weights"
+    "method normal on_conflict overwrite page positive precision raw resize storage validation weights "
+    "at cost_matrix coverage coverage_per_class"
 )
 
 #: The options of parameters: how they are written with another name, or for one value.

@@ -16,6 +16,7 @@ from headstart.bundles.bundle import Bundle, load_bundle
 from headstart.bundles.metadata import recipe_in_short
 from headstart.cache.reader import FeatureCache, open_cache
 from headstart.cache.shards import is_cache
+from headstart.decisions.rule import DecisionScore
 from headstart.errors import DataError, RecipeMismatchError
 from headstart.evaluate.joined_caches import AnyCache, join_caches, outputs_of, recipes_of
 from headstart.evaluate.leakage import ImageKeys, Seen, fitted_on, last_block_of, relations, training_images
@@ -54,6 +55,8 @@ class Evaluation:
         Sentences on classes that are not scored and on conversions done by the decoder.
     scored : ScoredImages | None
         The images with their predictions.
+    decision : DecisionScore | None
+        How the decisions do; None if the most probable class is the decision.
     """
 
     score: AnyScore
@@ -61,13 +64,16 @@ class Evaluation:
     seen: Seen
     notes: tuple[str, ...] = ()
     scored: ScoredImages | None = None
+    decision: DecisionScore | None = None
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.score, self.failures))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
-        return {**self.score.to_dict(), "training_images": self.seen.to_dict(), "notes": list(self.notes)}
+        decision = {"decision": self.decision.to_dict()} if self.decision else {}
+        said = {"training_images": self.seen.to_dict(), "notes": list(self.notes)}
+        return {**self.score.to_dict(), **decision, **said}
 
 
 def evaluate_head(
@@ -279,7 +285,9 @@ def _scored(
     found: AnyScore = target_for(bundle).metrics(y_true, predicted.probabilities, class_names, positive, units)
     missing = np.setdiff1d(fitted_classes(bundle), y_true).tolist() if bundle.task != "regression" else []
     not_scored = (f"{class_names[label]}: no image to score." for label in missing)
-    return Evaluation(found, failures, seen, (*notes, *not_scored, *more), predicted)
+    rule = bundle.decision
+    decision = rule.score(y_true, predicted.probabilities, class_names) if rule else None
+    return Evaluation(found, failures, seen, (*notes, *not_scored, *more), predicted, decision)
 
 
 def _places_of_cache(bundle: Bundle) -> list[Path]:

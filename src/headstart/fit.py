@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headstart.bundles.bundle import Bundle, check_target, save_bundle, short_digests
 from headstart.bundles.trusted_types import check_savable
 from headstart.cache.reader import open_cache
 from headstart.cache.shards import is_cache
+from headstart.decisions.decision_options import DecisionOptions, decision_options
+from headstart.decisions.rule import DecisionScore
 from headstart.errors import DataError
 from headstart.evaluate.familiar_images import familiarity_of, n_unfamiliar
-from headstart.evaluate.joined_caches import AnyCache, JoinedCache, caches_of, recipes_of
+from headstart.evaluate.joined_caches import JoinedCache, caches_of, recipes_of
 from headstart.evaluate.leakage import seen_in_the_fit
 from headstart.evaluate.random_crops import check_single, crops_of, open_crops
 from headstart.evaluate.splits import Sides, connected_units, divide, divide_caches
@@ -27,16 +28,17 @@ from headstart.evaluate.targets import Target, criterion_for, encoded, target_na
 from headstart.exchange.prediction_table import ScoredImages, predictions_csv, split_names
 from headstart.heads.catalogue import check_crops, default_head, default_spec, make_head
 from headstart.heads.head_specs import fit_with_checks, unweighted_notes
-from headstart.heads.out_of_core import Memory, ReadRows, fit_streamed, matrix_fits
+from headstart.heads.out_of_core import Memory, fit_streamed, matrix_fits
 from headstart.scores import AnyScore, metric_named
 from headstart.selection.choice import choose_setting, on_caches
+from headstart.selection.out_of_fold import ChosenRule, check_deciding, choose_by_folds
 from headstart.selection.search import (
     Search,
     SearchResult,
     on_cache,
     outputs_for,
-    read_features,
     read_with_crops,
+    stored_rows,
     what_to_search,
 )
 from headstart.storage.bucket import Location
@@ -80,6 +82,10 @@ class FitResult:
         The validation images with their predictions; also saved as ``predictions.csv`` in ``folder``.
     n_unfamiliar : int | None
         Validation images that the saved head calls unfamiliar (decisions/familiarity.py); None if it was not saved.
+    chosen : ChosenRule | None
+        How the head decides, and what it was chosen on; None if the most probable class is the decision.
+    decision : DecisionScore | None
+        How these decisions do on the validation images.
     """
 
     head: Any
@@ -98,6 +104,8 @@ class FitResult:
     notes: tuple[str, ...] = ()
     scored: ScoredImages | None = None
     n_unfamiliar: int | None = None
+    chosen: ChosenRule | None = None
+    decision: DecisionScore | None = None
 
 
 def fit_head(
@@ -117,6 +125,10 @@ def fit_head(
     metric: str | None = None,
     positive: str | None = None,
     target: str | Target = SINGLE_LABEL,
+    at: str | None = None,
+    cost_matrix: str | Path | None = None,
+    coverage: float | None = None,
+    coverage_per_class: bool = False,
 ) -> FitResult:
     """Fit a head on some images of a cache, score it on others, and save it.
 
@@ -163,6 +175,15 @@ def fit_head(
         What to predict: a name in ``headstart.evaluate.targets.TARGETS``; ``number`` is the column ``target`` of a manifest,
         ``order`` takes classes that are numbers as ordered levels. Or a target, e.g. ``Order(("low", "middle", "high"))``, or
         ``Normal("functional")`` for heads fitted on one class alone.
+    at : str, optional
+        What the threshold on the probability of the positive class is chosen for: ``recall=0.95``, ``precision=0.9`` or
+        ``cost=fn:10,fp:1``, on predictions of the training images by heads that were not fitted on them.
+    cost_matrix : str or Path, optional
+        CSV file with what each decision costs for each true class; the decision has the lowest expected cost.
+    coverage : float, optional
+        Share of the images whose set of classes is to hold the true one (headstart/decisions/conformal.py).
+    coverage_per_class : bool
+        Reach the coverage for the images of each class.
 
     Raises
     ------
@@ -171,7 +192,7 @@ def fit_head(
     RecipeMismatchError
         If the validation cache was made by another recipe.
     ParameterError
-        If there is no such metric, positive class or target, or the head cannot predict the target.
+        If there is no such metric, positive class or target, or the head cannot predict the target, or decide as asked.
     BundleError
         If ``output`` exists and may not be replaced, or the head cannot be saved.
     """
@@ -181,6 +202,8 @@ def fit_head(
     spec = default_spec(spec) if isinstance(spec, str) else spec
     predicted = target_named(target, [spec.type])
     metric_named(metric or predicted.choices[0], predicted.choices)  # refused before the work
+    deciding = decision_options(at, positive, cost_matrix, coverage, per_class=coverage_per_class)
+    check_deciding(deciding, spec)
     _check_caches(among, validation, search, join=join)
     _check_crops(crops, spec, among)
     if output is not None:
@@ -213,9 +236,13 @@ def fit_head(
             found, sides = None, replace(sides, notes=(*sides.notes, f"No setting was searched: {error}"))
         if found is None:
             spec = on_cache(sides.train, spec)
-            return _fit_on(sides, spec, predicted, output, max_memory, overwrite=overwrite, positive=positive)
+            return _fit_on(
+                sides, spec, predicted, output, max_memory, overwrite=overwrite, positive=positive, deciding=deciding
+            )
         sides = on_caches(sides, others, found.used or (found.source,))
-        result = _fit_on(sides, found.spec, predicted, output, max_memory, overwrite=overwrite, positive=positive)
+        result = _fit_on(
+            sides, found.spec, predicted, output, max_memory, overwrite=overwrite, positive=positive, deciding=deciding
+        )
         return replace(result, search=found, caches=result.caches if found.used else tried)
 
 
@@ -264,12 +291,14 @@ def _fit_on(
     *,
     overwrite: bool,
     positive: str | None,
+    deciding: DecisionOptions | None,
 ) -> FitResult:
     sides = replace(sides, notes=(*sides.notes, *seen_in_the_fit(sides)))
     train, validation, split = sides.train, sides.validation, sides.split
     joined = isinstance(train, JoinedCache)
-    rows, memory = _stored_rows(sides, spec), Memory(max_memory)
+    rows, memory = stored_rows(sides, spec), Memory(max_memory)
     streamed = not matrix_fits(spec.type, rows.shape, memory)
+    chosen = choose_by_folds(sides, spec, target, deciding, streamed=streamed) if deciding else None
     features = None if streamed else read_with_crops(train, spec.features, split.train, sides.crops)
     y, weights, groups = sides.y_train, sides.weights, None
     if sides.crops is not None:
@@ -293,6 +322,7 @@ def _fit_on(
         class_names=sides.class_names,
         training_digests=np.unique(short_digests(train.sha256)[split.train]),
         target=target.name,
+        decision=chosen.rule if chosen else None,
     )
     outputs = bundle.outputs(validation.batches(split.validation, finite=True), recipes_of(validation))
     found: AnyScore = target.metrics(
@@ -305,6 +335,7 @@ def _fit_on(
     splits = split_names(validation.splits, split.validation)
     paths = [validation.paths[row] for row in split.validation.tolist()]
     scored = ScoredImages(paths, sides.y_validation, outputs, sides.class_names, splits)
+    decision = chosen.rule.score(sides.y_validation, outputs, sides.class_names) if chosen else None
     folder, unfamiliar = None, None
     if output is not None:
         bundle, unfamiliar = _with_familiarity(bundle, sides)
@@ -318,6 +349,7 @@ def _fit_on(
             "notes": list(sides.notes),
             "classes_left_out": list(sides.left_out),
             "n_unfamiliar": unfamiliar,
+            **({"decision": decision.to_dict()} if decision else {}),
         }
         metrics, predictions = found.to_dict() | details, predictions_csv([scored])
         folder = save_bundle(Path(output), bundle, metrics=metrics, predictions=predictions, overwrite=overwrite)
@@ -337,6 +369,8 @@ def _fit_on(
         notes=sides.notes,
         scored=scored,
         n_unfamiliar=unfamiliar,
+        chosen=chosen,
+        decision=decision,
     )
 
 
@@ -346,27 +380,3 @@ def _with_familiarity(bundle: Bundle, sides: Sides) -> tuple[Bundle, int | None]
     found = familiarity_of(sides.train, split.train, sides.y_train, sides.class_names, bundle.spec.random_state)
     n = n_unfamiliar(found, sides.validation, split.validation) if found else None
     return replace(bundle, familiarity=found), n
-
-
-def _stored_rows(sides: Sides, spec: HeadSpec) -> ReadRows:
-    """Return the head's input for the training images and their crops, read on demand."""
-    sources: list[tuple[AnyCache, NDArray[np.int64]]] = [(sides.train, sides.split.train)]
-    if sides.crops is not None:
-        sources += zip(sides.crops.caches, sides.crops.rows, strict=True)
-    starts = np.cumsum([0, *(len(rows) for _, rows in sources)])
-
-    def read(numbers: NDArray[np.int64]) -> NDArray[np.float32]:
-        which = np.searchsorted(starts, numbers, side="right") - 1
-        parts = {
-            source: read_features(cache, spec.features, rows[numbers[which == source] - starts[source]])
-            for source, (cache, rows) in enumerate(sources)
-            if (which == source).any()
-        }
-        if len(parts) == 1:
-            return next(iter(parts.values()))
-        found = np.empty((len(numbers), next(iter(parts.values())).shape[1]), np.float32)
-        for source, part in parts.items():
-            found[which == source] = part
-        return found
-
-    return ReadRows(read, (int(starts[-1]), read(np.arange(1)).shape[1]))

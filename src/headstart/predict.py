@@ -16,6 +16,7 @@ from PIL import Image
 
 from headstart.backbones.registry import build_backbone, engine_label, pick_engine, spec_of
 from headstart.bundles.bundle import Bundle, load_bundle
+from headstart.decisions.rule import Decision
 from headstart.errors import DataError, HeadstartError, ParameterError, RecipeMismatchError
 from headstart.images.discovery.manifest import is_manifest, read_paths
 from headstart.images.discovery.refs import state_of
@@ -52,6 +53,9 @@ class Prediction:
         for the image. None if the image could not be read, or an older version saved the head.
     nearest : tuple of str and str, or None
         Path and label of the nearest training image.
+    decision : Decision or None
+        The class that the head decides for, and the set of classes; None if the image could not be read, or the head has
+        neither a threshold nor costs nor sets, so that the most probable class is the decision.
     """
 
     path: str
@@ -60,6 +64,7 @@ class Prediction:
     notes: tuple[str, ...] = ()
     unfamiliarity: float | None = None
     nearest: tuple[str, str] | None = None
+    decision: Decision | None = None
 
     @property
     def is_unfamiliar(self) -> bool:
@@ -199,7 +204,12 @@ class Predictor:
         """Yield the prediction of each of some decoded images, with their names and features."""
         familiarity = self.bundle.familiarity
         outputs = self.bundle.outputs([features], self.bundle.recipes)
-        predicted = map(Prediction, names, outputs, repeat(""), [image.row.notes for image in images])
+        rule = self.bundle.decision
+        decisions = rule.decide(outputs, self.class_names) if rule else repeat(None)
+        predicted = (
+            Prediction(name, row, notes=image.row.notes, decision=decision)
+            for name, row, image, decision in zip(names, outputs, images, decisions, strict=False)
+        )
         if familiarity is None:
             yield from predicted
             return

@@ -273,6 +273,11 @@ def wilson(share: float, n: float) -> tuple[float, float]:
     return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
+def proportion(n: int, of: int) -> Estimate:
+    """Return a proportion with its 95 % interval; NaN if ``of`` is 0."""
+    return Estimate(n / of, *wilson(n / of, of)) if of else Estimate(math.nan, math.nan, math.nan)
+
+
 def class_index(name: str | None, class_names: Sequence[str]) -> int | None:
     """Return the index of the positive class, or None if none is named; raise ParameterError if there is no such class."""
     if name is None:

@@ -21,6 +21,7 @@ from headstart_cli.command_options import (
 from headstart_cli.console import err, out, print_json, said, shown
 
 if TYPE_CHECKING:
+    from headstart.decisions.rule import DecisionScore
     from headstart.scores import AnyScore
 
 
@@ -88,6 +89,7 @@ def evaluate(
     for note in (found.seen.sentence, *found.notes):
         out.print(f"[yellow]{said(note)}[/]")
     print_score(found.score)
+    print_decision(found.decision)
 
 
 def print_score(score: AnyScore) -> None:
@@ -121,3 +123,11 @@ def print_score(score: AnyScore) -> None:
     matrix = confusion_table(score)
     if matrix is not None:
         out.print(matrix)
+
+
+def print_decision(score: DecisionScore | None) -> None:
+    """Print how the decisions of a head do, if it has a rule for them."""
+    from headstart.report.decision_text import decision_lines
+
+    for line in decision_lines(score) if score else ():
+        out.print(line)

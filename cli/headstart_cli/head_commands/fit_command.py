@@ -16,7 +16,6 @@ from headstart_cli.command_options import (
     FEATURES,
     FEATURES_HELP,
     HEADS,
-    SCALINGS,
     Address,
     ChoiceMetric,
     Crops,
@@ -37,7 +36,7 @@ from headstart_cli.command_options import (
     target_of,
 )
 from headstart_cli.console import err, out, said
-from headstart_cli.head_commands.evaluate_command import print_score
+from headstart_cli.head_commands.evaluate_command import print_decision, print_score
 from headstart_cli.head_commands.parameter_options import number_or_word, parameter_values, with_parameters
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ def fit(
         Literal["sqrt-l2", "l2", "standard", "none"] | None,
         Head(
             metavar="NAME",
-            help=f"How each image's features are normalised: {SCALINGS}. Default: sqrt-l2; l2 for dense.",
+            help="sqrt-l2 (default; dense: l2), l2, standard or none.",
         ),
     ] = None,
     seed: Annotated[int | None, Head(metavar="N", help="Random seed. Default: 0.")] = None,
@@ -122,7 +121,7 @@ def fit(
         str | None,
         Resources(
             metavar="SIZE",
-            help="Memory to use, e.g. 4GiB. Default: half of the free memory.",
+            help="Memory limit, e.g. 4GiB. Default: half of free memory.",
         ),
     ] = None,
     engine: Engine = "local",
@@ -133,6 +132,19 @@ def fit(
     overwrite: Overwrite = False,
     predictions: Predictions = None,
     positive: Positive = None,
+    at: Annotated[
+        str | None,
+        Output(metavar="GOAL", help="Threshold: recall=0.95, precision=0.9, cost=fn:9,fp:1."),
+    ] = None,
+    cost_matrix: Annotated[
+        Path | None, Output(metavar="CSV", help="Costs: a row per true class, a column per decision.")
+    ] = None,
+    coverage: Annotated[
+        float | None, Output(metavar="SHARE", help="Sets of classes; 0.95: of 95 % with the true one.")
+    ] = None,
+    coverage_per_class: Annotated[
+        bool, Output("--coverage-per-class", help="Reach it for the images of each class.")
+    ] = False,
     **parameters: Any,
 ) -> None:
     """Fit a head on cached features, score it on held-out images, and save it.
@@ -144,11 +156,9 @@ def fit(
     --------
     fit-head features/data.h5 --type logistic
     fit-head features/data.h5 --type dense --hidden 512 --dropout 0.5
-    fit-head features/data.h5 --type rbf-svm --features block4_conv3,avg
-    fit-head features/data-224.h5 features/data-300.h5   [dim](chooses the input size)[/]
+    fit-head features/data.h5 --positive defective --at recall=0.95
     fit-head features/vgg16.h5 features/lite2.h5 --join   [dim](two backbones at once)[/]
     fit-head features/vgg16.h5 features/lite2.h5 --type ensemble   [dim](their mean)[/]
-    fit-head features/data.h5 --target number   [dim](the column target of a manifest)[/]
     """
     from headstart.exchange.prediction_table import check_predictions_file, write_predictions
     from headstart.fit import fit_head
@@ -193,6 +203,10 @@ def fit(
         metric=metric,
         positive=positive,
         target=target_of(target, levels, normal),
+        at=at,
+        cost_matrix=cost_matrix,
+        coverage=coverage,
+        coverage_per_class=coverage_per_class,
     )
     if predictions and result.scored:
         write_predictions(predictions, [result.scored])
@@ -249,10 +263,24 @@ def print_result(result: FitResult) -> None:
     for note in result.notes:
         out.print(f"[yellow]{said(note)}[/]")
     print_score(result.score)
+    print_chosen(result)
     if result.n_unfamiliar is not None:
         scored = counted(result.score.n_samples)
         out.print(f"Unlike the training images (unfamiliar): {result.n_unfamiliar:,} of the {scored} scored.")
     out.print(f"Saved in {escape(str(result.folder))}")
+
+
+def print_chosen(result: FitResult) -> None:
+    """Print how the head decides, what that was chosen on, and how it does on the scored images."""
+    from headstart.report.decision_text import chosen_line
+
+    if result.chosen is None:
+        return
+    if result.chosen.folds:
+        out.print(chosen_line(result.chosen.rule, result.chosen.folds, result.chosen.score))
+    for note in result.chosen.notes:
+        err.print(f"[yellow]{said(note)}[/]")
+    print_decision(result.decision)
 
 
 def print_search(search: SearchResult, caches: Sequence[Location]) -> None:

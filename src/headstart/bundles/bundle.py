@@ -24,15 +24,14 @@ from headstart.bundles.metadata import (
     TRAINING,
     BundleMetadata,
     check_files,
-    check_works,
     digest,
     read_json,
     read_metadata,
-    version_difference,
-    versions,
 )
+from headstart.bundles.package_versions import check_works, version_difference, versions
 from headstart.bundles.trusted_types import check_form, check_members, load_skops, not_savable, unknown_types
 from headstart.decisions.familiarity import Familiarity
+from headstart.decisions.rule import DecisionRule
 from headstart.errors import BundleError, RecipeMismatchError
 from headstart.heads.base import outputs_of
 from headstart.heads.catalogue import head_kind
@@ -98,6 +97,8 @@ class Bundle:
         Those of the further caches, where it was fitted on the features of several side by side.
     familiarity : Familiarity | None
         What it keeps of the training images, to tell unfamiliar ones; None in a head that an older version saved.
+    decision : DecisionRule | None
+        How it decides; None if the most probable class is the decision.
     """
 
     head: Any
@@ -112,6 +113,7 @@ class Bundle:
     target: str = SINGLE_LABEL
     joined_recipes: tuple[Recipe, ...] = ()
     familiarity: Familiarity | None = None
+    decision: DecisionRule | None = None
 
     @property
     def recipes(self) -> tuple[Recipe, ...]:
@@ -244,6 +246,7 @@ def write_files(folder: Path, bundle: Bundle, metrics: Mapping[str, Any], predic
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         files={path.name: digest(path) for path in sorted(folder.iterdir())},
         target=bundle.target,
+        decision=bundle.decision,
     )
     (folder / METADATA).write_text(metadata.to_json(), encoding="utf-8")
     if predictions:  # for people, who may sort it and save it again: no part of the head, so without a digest
@@ -310,4 +313,5 @@ def read_bundle(folder: Path) -> Bundle:
         folder=folder.resolve(),
         target=metadata.target,
         familiarity=read_familiarity(folder / FAMILIARITY, metadata.recipe) if FAMILIARITY in metadata.files else None,
+        decision=metadata.decision,
     )

@@ -10,50 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from headstart.decisions.rule import DecisionRule, rule_from
 from headstart.errors import BundleError, HeadstartError
 from headstart.heads.catalogue import check_spec, head_kind
 from headstart.heads.head_specs import by_cache, is_count, is_number, is_path, is_scikit_learn
-from headstart.runtime import installed_versions
 from headstart.texts import reason_of
 from headstart.types import ENSEMBLE, SINGLE_LABEL, HeadSpec, Recipe
-
-#: A row of them is 64 MiB; whatever a damaged file says, no more is allocated to see whether a head works.
-MAX_TRIAL_FEATURES = 2**24
 
 #: The metrics of a thousand classes, with their confusion matrix, take some megabytes.
 MAX_JSON_BYTES = 64 * 1024**2
 
 
-def version_difference(saved: Mapping[str, str]) -> str:
-    """Return in words that scikit-learn has changed since a head was saved, beyond corrections; empty where it has not."""
-    now = versions()["scikit-learn"]
-    then = str(saved.get("scikit-learn", now))
-    same = then.rpartition(".")[0] == now.rpartition(".")[0]
-    return "" if same else f"was fitted with scikit-learn {then}, and is used with {now}"
-
-
-def check_works(path: Path, head: Any, n_features: int | None) -> None:
-    """Raise BundleError where a head of another scikit-learn cannot predict a row: what it needs is called otherwise now."""
-    if n_features is None or n_features > MAX_TRIAL_FEATURES:
-        return
-    try:
-        row = np.zeros((1, n_features), np.float32)
-        head.predict_proba(row) if hasattr(head, "predict_proba") else head.predict(row)
-    except Exception as error:  # another version's attributes: anything may be missing
-        raise BundleError(f"{path} does not work here ({error}). Fit the head again.") from error
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what a head depends on."""
-    return installed_versions(("headstart", "scikit-learn", "skops", "numpy", "keras", "tensorflow"))
-
-
 FORMAT = "headstart-bundle"
 #: Raised by one when a program that knows the version before could not read what is written now; all older ones are read.
 #: 2: ``training.digests``. 3, only where there are some: ``joined_recipes`` and ``widths`` of the spec; or an ensemble.
-#: 4, only for those: heads that predict something else than classes. 5, where it is there: ``familiarity.bin``.
+#: 4, only for those: heads that predict something else than classes. 5, where they are there: ``familiarity.bin``, a
+#: ``decision``.
 FORMAT_VERSION = 5
 
 METADATA, METRICS, HEAD, NETWORK, TRAINING, FAMILIARITY, PREDICTIONS = (
@@ -83,6 +55,7 @@ class BundleMetadata:
     files: Mapping[str, str]  # SHA-256 of each file beside ``bundle.json``
     target: str = SINGLE_LABEL  # name of what it predicts (evaluate/targets.py)
     joined_recipes: tuple[Recipe, ...] = ()  # of further caches, whose features lie beside those of ``recipe``
+    decision: DecisionRule | None = None  # None: the most probable class
 
     @property
     def recipes(self) -> tuple[Recipe, ...]:
@@ -92,7 +65,7 @@ class BundleMetadata:
     @property
     def format_version(self) -> int:
         """The version of the format in which this head is saved."""
-        if FAMILIARITY in self.files:
+        if FAMILIARITY in self.files or self.decision:
             return 5
         if head_kind(self.spec.type).task != "classification":
             return 4
@@ -114,6 +87,8 @@ class BundleMetadata:
         }
         if self.joined_recipes:
             values["joined_recipes"] = [recipe_to_dict(recipe) for recipe in self.joined_recipes]
+        if self.decision:
+            values["decision"] = self.decision.to_dict()
         return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -166,6 +141,8 @@ def metadata_from(values: Mapping[str, Any]) -> BundleMetadata:
     class_names = words(values, "class_names")
     if len(set(class_names)) != len(class_names):
         raise ValueError(f"class_names holds a name twice: {', '.join(class_names)}.")
+    if "decision" in values and head_kind(spec.type).task in ("regression", "anomaly"):
+        raise ValueError(f"a {spec.type} head has no decision.")
     files = mapping_of_words(values, "files")
     if not set(files) >= REQUIRED or set(files) - REQUIRED - OPTIONAL:
         raise ValueError(
@@ -182,6 +159,7 @@ def metadata_from(values: Mapping[str, Any]) -> BundleMetadata:
         files=files,
         target=typed({"target": SINGLE_LABEL, **values}, "target", str),
         joined_recipes=joined,
+        decision=rule_from(values["decision"], class_names) if "decision" in values else None,
     )
 
 

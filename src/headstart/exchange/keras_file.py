@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -104,6 +105,12 @@ def open_request(
             "The head was fitted on features of an int8 network, which an exported model cannot carry: in floating point its "
             "images would get other features.",
             hint="Extract them with `precision='auto'`, fit the head on those, and export it.",
+        )
+    if bundle.decision:
+        warnings.warn(
+            "The exported model returns probabilities only: the head's threshold, costs and sets of classes are not part of "
+            f"it. {bundle.decision.in_words()}",
+            stacklevel=3,
         )
     layers = as_layers(bundle.head.steps[-1][1])
     loaded = backbone.loaded(weights)

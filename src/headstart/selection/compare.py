@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.bundles.metadata import versions
+from headstart.bundles.package_versions import versions
 from headstart.cache.reader import open_cache
 from headstart.errors import DataError, ParameterError
 from headstart.evaluate.intervals import CV_VARIANCE, Units

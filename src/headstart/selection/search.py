@@ -15,11 +15,13 @@ from headstart.cache.reader import FeatureCache
 from headstart.evaluate.folds import Folds, make_folds
 from headstart.evaluate.joined_caches import AnyCache, JoinedCache, least_classes, outputs_of
 from headstart.evaluate.random_crops import Crops, crops_of
+from headstart.evaluate.splits import Sides
 from headstart.evaluate.targets import target_of
 from headstart.heads.catalogue import default_spec, head_kind
 from headstart.heads.entries.head_entry import HeadType
 from headstart.heads.grid_predictions import Table
 from headstart.heads.head_specs import by_cache, numbered
+from headstart.heads.out_of_core import ReadRows
 from headstart.heads.transforms import design_matrix, join
 from headstart.scores import ACCURACY, Criterion, metric_named
 from headstart.selection.cross_validation import Trial, best_trial, cross_validate, make_pool, search_notes
@@ -159,6 +161,30 @@ def read_with_crops(
         return own
     parts = zip(crops.caches, crops.rows, strict=True)
     return np.concatenate([own, *(read_features(one, features, of_one) for one, of_one in parts if len(of_one))])
+
+
+def stored_rows(sides: Sides, spec: HeadSpec) -> ReadRows:
+    """Return the head's input for the training images and their crops, read on demand."""
+    sources: list[tuple[AnyCache, NDArray[np.int64]]] = [(sides.train, sides.split.train)]
+    if sides.crops is not None:
+        sources += zip(sides.crops.caches, sides.crops.rows, strict=True)
+    starts = np.cumsum([0, *(len(rows) for _, rows in sources)])
+
+    def read(numbers: NDArray[np.int64]) -> NDArray[np.float32]:
+        which = np.searchsorted(starts, numbers, side="right") - 1
+        parts = {
+            source: read_features(cache, spec.features, rows[numbers[which == source] - starts[source]])
+            for source, (cache, rows) in enumerate(sources)
+            if (which == source).any()
+        }
+        if len(parts) == 1:
+            return next(iter(parts.values()))
+        found = np.empty((len(numbers), next(iter(parts.values())).shape[1]), np.float32)
+        for source, part in parts.items():
+            found[which == source] = part
+        return found
+
+    return ReadRows(read, (int(starts[-1]), read(np.arange(1)).shape[1]))
 
 
 def make_tables(

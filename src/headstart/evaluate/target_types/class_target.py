@@ -29,6 +29,7 @@ from headstart.scores import (
     PositiveRates,
     Score,
     class_index,
+    proportion,
     wilson,
 )
 from headstart.types import SINGLE_LABEL
@@ -119,15 +120,11 @@ def positive_rates(counts: NDArray[np.int64], label: int, class_name: str) -> Po
     kept = total - support - called + right
     return PositiveRates(
         class_name,
-        sensitivity=_proportion(right, support),
-        specificity=_proportion(kept, total - support),
-        precision=_proportion(right, called),
-        npv=_proportion(kept, total - called),
+        sensitivity=proportion(right, support),
+        specificity=proportion(kept, total - support),
+        precision=proportion(right, called),
+        npv=proportion(kept, total - called),
     )
-
-
-def _proportion(n: int, of: int) -> Estimate:
-    return Estimate(n / of, *wilson(n / of, of)) if of else Estimate(math.nan, math.nan, math.nan)
 
 
 class SingleLabel:
