@@ -33,8 +33,9 @@ MAX_CELLS = 14
 #: Cells of each side of the pixels, if the network has no map: as many as VGG16 has at 224 pixels.
 PIXEL_CELLS = 7
 
-#: Smallest probability in a logarithm: heads by import path may predict exactly 0 or 1.
-MIN_PROBABILITY = 1e-12
+#: Smallest probability in a logarithm, as heads may predict exactly 0: the smallest normal float32. A larger limit hides
+#: values: a dense head on unscaled maps predicted less than 1e-12 of a class for a third of the images of hymenoptera.
+MIN_PROBABILITY = float(np.finfo(np.float32).tiny)
 
 #: Memory of occluded copies of a map or of an image, bytes.
 MAX_COPIES_BYTES = 2**28
@@ -101,8 +102,11 @@ def activation_layer(bundle: Bundle) -> Layer | None:
     """Return the dense layer from scaled averages to the scores of a head; None if it is not linear in ``avg`` alone."""
     classifier = bundle.head.steps[-1][1]
     is_affine = bundle.spec.features == ("avg",) and bundle.spec.scaling in AFFINE_SCALINGS
-    layers: tuple[Layer, ...] = classifier.to_layers() if is_affine and hasattr(classifier, "to_layers") else ()
-    return layers[0] if len(layers) == 1 else None
+    has_layers = (
+        hasattr(classifier, "to_layers") and getattr(classifier, "views", 1) == 1
+    )  # a mean of views is not linear
+    layers: tuple[Layer, ...] = classifier.to_layers() if is_affine and has_layers else ()
+    return layers[0] if len(layers) == 1 and not layers[0].normalised else None
 
 
 def class_activation(bundle: Bundle, batch: FeatureBatch, output: int) -> HeatMap:

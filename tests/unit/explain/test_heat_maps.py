@@ -17,7 +17,7 @@ from headstart.backbones.registry import ViewsBackbone
 from headstart.bundles.bundle import Bundle
 from headstart.errors import ParameterError, RecipeMismatchError
 from headstart.explain.explanations import Explanation, explain_images
-from headstart.explain.heat_maps import covered, grid_of, scores_of
+from headstart.explain.heat_maps import activation_layer, covered, grid_of, scores_of
 from headstart.heads.base import outputs_of
 from headstart.heads.catalogue import HEAD_TYPES, default_spec, head_kind, make_head
 from headstart.heads.transforms import design_matrix
@@ -111,6 +111,17 @@ def test_a_dense_head_without_hidden_layers_is_linear_and_one_with_them_is_not()
     check_activation(spec)
     one = explained(head_of(replace(spec, params={**params, "hidden": (8,)}), TWO))
     assert (one.method, place(one)) == ("occlusion", (ROW, COLUMN))
+    views = head_of(replace(spec, params={**params, "hidden": (), "views": 2}), TWO)
+    assert explained(views).method == "occlusion"  # a mean of two softmaxes
+
+
+def test_sigmoids_that_are_divided_by_their_sum_are_not_linear(monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = head_of(default_spec("linear-svm", scaling="standard"), TWO)
+    classifier = predictor.bundle.head.steps[-1][1]
+    (layer,) = classifier.to_layers()
+    assert activation_layer(predictor.bundle) is not None
+    monkeypatch.setattr(classifier, "to_layers", lambda: (replace(layer, normalised=True),))
+    assert activation_layer(predictor.bundle) is None
 
 
 def check_activation(spec: HeadSpec) -> None:
@@ -210,6 +221,11 @@ def test_probabilities_of_exactly_0_and_1_have_finite_scores() -> None:
     assert one.heat_map is not None
     assert np.isfinite(one.heat_map.values).all()
     assert place(one) == (ROW, COLUMN)
+
+
+def test_scores_of_a_very_sure_head_still_differ() -> None:
+    scores = scores_of(np.array([[1.0, 1e-20], [1.0, 1e-30]]), 0)
+    np.testing.assert_allclose(scores, np.log(10) * np.array([20, 30]))
 
 
 class Vectors(FakeBackbone):
