@@ -31,7 +31,7 @@ def explain(
     output: Annotated[Path, Output("-o", "--output", metavar="FOLDER", help="New folder of overlays and index.html.")],
     class_name: Annotated[
         str | None,
-        Output("--class", metavar="NAME", help="Class to explain. Default: the predicted one of each image."),
+        Output("--class", metavar="NAME", help="Class to explain. Default: the one that the head decides for."),
     ] = None,
     method: Annotated[
         Literal["auto", "cam", "occlusion", "occlusion-pixels"],

@@ -81,7 +81,7 @@ def explain_images(
     images : path, bytes, PIL image or array; or a sequence of these
         As :meth:`headstart.predict.Predictor.predict` takes them.
     class_name : str, optional
-        The class to explain; by default, of each image, the class that the head predicts.
+        The class to explain; by default, of each image, the class that the head decides for.
     method : str
         ``cam``, exact, for heads that are linear in ``avg``; ``occlusion`` of the cells of the last map, without a pass
         through the network; ``occlusion-pixels``, with a pass for each cell; or ``auto``, the first of these that is
@@ -148,10 +148,13 @@ def explain_image(
     output: int | None,
     method: str,
 ) -> Explanation:
-    """Return the explanation of one image, whose features are the only row of a batch; by default of the predicted class."""
+    """Return the explanation of one image, whose features are the only row of a batch; by default of the decided class."""
     bundle = predictor.bundle
     if output is None:
-        output = int(np.asarray(prediction.probabilities).argmax())
+        decided = prediction.decision
+        output = (
+            output_of(bundle, decided.class_name) if decided else int(np.asarray(prediction.probabilities).argmax())
+        )
     if method == "cam":
         heat_map = class_activation(bundle, batch, output)
     elif method == "occlusion":

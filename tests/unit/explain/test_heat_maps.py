@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from fakes import FakeBackbone
 from headstart.backbones.registry import ViewsBackbone
 from headstart.bundles.bundle import Bundle
+from headstart.decisions.cutoffs import Cutoff
+from headstart.decisions.rule import DecisionRule
 from headstart.errors import ParameterError, RecipeMismatchError
 from headstart.explain.explanations import Explanation, explain_images
 from headstart.explain.heat_maps import activation_layer, covered, grid_of, scores_of
@@ -169,6 +171,15 @@ def test_another_class_than_the_predicted_one_has_the_opposite_map() -> None:
     assert red is not None
     assert plain is not None
     np.testing.assert_allclose(plain.values, -red.values, atol=1e-9)
+
+
+def test_the_class_that_a_threshold_decides_for_is_explained() -> None:
+    predictor = head_of(default_spec("logistic"), TWO)
+    assert explained(predictor).class_name == "red"
+    rule = DecisionRule(Cutoff("plain", 1e-6, "recall=0.99"))
+    careful = Predictor(replace(predictor.bundle, decision=rule), backbone=predictor.backbones)
+    assert explained(careful).class_name == "plain"
+    assert explained(careful, class_name="red").class_name == "red"
 
 
 @pytest.mark.parametrize("views", ["flips", "dihedral"])
