@@ -24,6 +24,7 @@ from headstart_cli.cache_commands.cluster_command import class_folders, cluster
 from headstart_cli.cache_commands.exchange_commands import convert, import_features, merge
 from headstart_cli.cache_commands.extract_command import extract
 from headstart_cli.cache_commands.inspect_command import inspect
+from headstart_cli.cache_commands.suggest_command import suggest
 from headstart_cli.cache_commands.verify_repair_commands import repair, verify
 from headstart_cli.console import PrintableFormatter, print_error, quiet_native_messages
 from headstart_cli.demo_command import demo
@@ -55,6 +56,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "merge": merge,
     "cluster": cluster,
     "class-folders": class_folders,
+    "suggest": suggest,
     "import": import_features,
     "backbones": backbones,
     "weights": weights,

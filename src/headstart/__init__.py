@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from headstart.bundles.metadata import list_heads as list_heads
     from headstart.cache.reader import FeatureCache as FeatureCache
     from headstart.cache.reader import open_cache as open_cache
-    from headstart.clustering import cluster_images as cluster_images
-    from headstart.clustering import make_class_folders as make_class_folders
     from headstart.doctor.examine import examine_machine as examine_machine
     from headstart.errors import HeadstartError as HeadstartError
     from headstart.evaluate.quality_report import inspect_quality as inspect_quality
@@ -43,6 +41,9 @@ if TYPE_CHECKING:
     from headstart.heads.svm import RBFSVMHead as RBFSVMHead
     from headstart.heads.transforms import SqrtL2Scaler as SqrtL2Scaler
     from headstart.heads.transforms import design_matrix as design_matrix
+    from headstart.labelling.clustering import cluster_images as cluster_images
+    from headstart.labelling.clustering import make_class_folders as make_class_folders
+    from headstart.labelling.suggestions import suggest_images as suggest_images
     from headstart.predict import Predictor as Predictor
     from headstart.repair import repair_cache as repair_cache
     from headstart.selection.compare import compare_heads as compare_heads
@@ -72,7 +73,7 @@ _HOMES = {
     "Recipe": "types",
     "RidgeHead": "heads.ridge",
     "SqrtL2Scaler": "heads.transforms",
-    "cluster_images": "clustering",
+    "cluster_images": "labelling.clustering",
     "compare_heads": "selection.compare",
     "convert": "exchange.export_features",
     "default_spec": "heads.catalogue",
@@ -90,12 +91,13 @@ _HOMES = {
     "list_heads": "bundles.metadata",
     "load_bundle": "bundles.bundle",
     "load_weights": "backbones.vgg16",
-    "make_class_folders": "clustering",
+    "make_class_folders": "labelling.clustering",
     "make_head": "heads.catalogue",
     "merge_caches": "exchange.merge_caches",
     "open_cache": "cache.reader",
     "repair_cache": "repair",
     "save_bundle": "bundles.bundle",
+    "suggest_images": "labelling.suggestions",
     "verify_cache": "verify",
     "search_head": "selection.search",
 }

@@ -19,7 +19,6 @@ from fakes import FakeBackbone, FakeNetwork
 from headstart import fit
 from headstart.cache.integrity import Finding
 from headstart.cache.reader import open_cache
-from headstart.clustering import cluster_images
 from headstart.errors import DataError, RecipeMismatchError
 from headstart.evaluate.quality_report import inspect_quality
 from headstart.evaluate.random_crops import crops_folder, crops_of, open_crops
@@ -34,6 +33,7 @@ from headstart.heads.ridge import RidgeHead
 from headstart.images.load import decode_resized, load_image
 from headstart.images.resize import CROP_AREA, CROP_ASPECT, keras_bilinear, random_crop, resize_crop
 from headstart.images.samples import DecodeRules
+from headstart.labelling.clustering import cluster_images
 from headstart.selection.compare import compare_heads
 from headstart.selection.search import search_head
 from headstart.storage.bucket import location

@@ -14,7 +14,7 @@ from headstart_cli.command_options import SCALING_NAMES, SCALINGS, Features, com
 from headstart_cli.console import ProgressBar, err, out, shown
 
 if TYPE_CHECKING:
-    from headstart.clustering import Clustering
+    from headstart.labelling.clustering import Clustering
 
 #: Share of the best silhouette within which another number of clusters is as good.
 NEAR_BEST = 0.05
@@ -48,7 +48,7 @@ def cluster(
     headstart cluster features/loose.h5 --data loose/ --k 12
     headstart class-folders clusters/loose loose/ photos/
     """
-    from headstart.clustering import cluster_images, write_clusters
+    from headstart.labelling.clustering import cluster_images, write_clusters
     from headstart.storage.bucket import location
 
     folder = output or Path("clusters") / location(cache).stem
@@ -108,8 +108,8 @@ def class_folders(
     --------
     headstart class-folders clusters/loose loose/ photos/
     """
-    from headstart.clustering import IMAGES, IMAGES_COLUMNS, make_class_folders, read_labels, read_table
     from headstart.images.discovery.classes_and_splits import questions
+    from headstart.labelling.clustering import IMAGES, IMAGES_COLUMNS, make_class_folders, read_labels, read_table
 
     labels = read_labels(clusters)
     for question in questions(Counter(labels.values())):

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from headstart import clustering
 from headstart.cache.reader import FeatureCache
-from headstart.clustering import cluster_images
 from headstart.errors import DataError
+from headstart.labelling import clustering
+from headstart.labelling.clustering import cluster_images
 from labelled import labelled_cache
 
 pytestmark = pytest.mark.slow

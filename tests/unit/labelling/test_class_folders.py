@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart.clustering import Clustering, make_class_folders, read_labels, write_clusters
 from headstart.errors import DataError
+from headstart.labelling.clustering import Clustering, make_class_folders, read_labels, write_clusters
 from pictures import picture
 
 PATHS = ("a.png", "sub/b.png", "=c.png", "d,e.png")
