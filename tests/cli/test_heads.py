@@ -206,3 +206,15 @@ def test_a_bound_of_memory_is_a_size(cli: Cli, data: Path) -> None:
     code, out, _ = cli("fit-head", "photos.h5", "--max-memory", "4GiB")
     assert code == 0
     assert "in parts" not in out
+
+
+def test_images_to_label_next(cli: Cli, tmp_path: Path) -> None:
+    labelled_cache(tmp_path / "c.h5", [0, 1] * 20 + [-1] * 30)
+    assert cli("fit-head", "c.h5", "--type", "ridge", "-o", "head")[0] == 0
+    code, out, err = cli("suggest", "c.h5", "--head", "head", "-n", "25", "-o", "label.csv")
+    assert code == 0, err
+    assert "25 images in all" in out
+    rows = list(csv.DictReader(io.StringIO(Path("label.csv").read_text())))
+    assert len(rows) == 25
+    assert {row["label"] for row in rows} == {""}
+    assert cli("suggest", "c.h5", "--head", "head", "-o", "label.csv")[0] == 2

@@ -41,8 +41,7 @@ def suggest(
 ) -> None:
     """List the unlabelled images of a cache whose labels would help the head most.
 
-    Label them, extract again, and fit again. Random images were better than these for the first batch on solar cells;
-    after it, and on flowers from the start, these need fewer labels (docs/heads.md).
+    Label them, extract again, and fit again. How many labels that saves: docs/labelling.md.
 
     Examples
     --------
