@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from headstart.labelling.clustering import cluster_images as cluster_images
     from headstart.labelling.clustering import make_class_folders as make_class_folders
     from headstart.labelling.suggestions import suggest_images as suggest_images
+    from headstart.outside_images import score_outside as score_outside
     from headstart.predict import Predictor as Predictor
     from headstart.repair import repair_cache as repair_cache
     from headstart.selection.compare import compare_heads as compare_heads
@@ -99,6 +100,7 @@ _HOMES = {
     "save_bundle": "bundles.bundle",
     "suggest_images": "labelling.suggestions",
     "verify_cache": "verify",
+    "score_outside": "outside_images",
     "search_head": "selection.search",
 }
 

@@ -107,6 +107,10 @@ def benchmark(
     data: Annotated[
         Path | None, Output(metavar="FOLDER", help="With --html: the folder of images, for thumbnails.")
     ] = None,
+    outside: Annotated[
+        str | None,
+        Output(metavar="DATA", help="Images of other things: are they told apart?"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compare heads on the same folds: scores, intervals, tests, times, sizes; recommend one.
@@ -118,7 +122,6 @@ def benchmark(
     --------
     benchmark-heads features/data.h5
     benchmark-heads features/data.h5 --html report.html --data data/
-    benchmark-heads features/data.h5 --heads logistic,ridge --repeats 5 -o heads.csv
     benchmark-heads features/data-224.h5 features/data-300.h5
     benchmark-heads features/data.h5 --target number
     benchmark-heads features/vgg16.h5 features/lite2.h5 --join
@@ -170,8 +173,19 @@ def benchmark(
         write_text(output, writer_of(output)(found), "The comparison")
     if predictions:
         write_predictions(predictions, list(scored_by_head(found)))
+    if outside:
+        print_outside(caches[0], outside, seed, to_error=as_json)
     if html:
         write_page(found, html, caches[0], data)
+
+
+def print_outside(cache: str, outside: str, seed: int, *, to_error: bool) -> None:
+    """Print how well images from outside are told from those of the cache."""
+    from headstart.outside_images import score_outside
+
+    with err.status("Comparing with images from outside …"):
+        found = score_outside(cache, outside, random_state=seed)
+    (err if to_error else out).print(said(found.sentence))
 
 
 def scored_by_head(found: Comparison) -> Iterator[ScoredImages]:
