@@ -298,7 +298,6 @@ def _fit_on(
     joined = isinstance(train, JoinedCache)
     rows, memory = stored_rows(sides, spec), Memory(max_memory)
     streamed = not matrix_fits(spec.type, rows.shape, memory)
-    chosen = choose_by_folds(sides, spec, target, deciding, streamed=streamed) if deciding else None
     features = None if streamed else read_with_crops(train, spec.features, split.train, sides.crops)
     y, weights, groups = sides.y_train, sides.weights, None
     if sides.crops is not None:
@@ -314,6 +313,8 @@ def _fit_on(
         else:
             fit_with_checks(head, spec.type, features, y, weights, groups)
     fit_seconds = time.perf_counter() - start
+    del features
+    chosen = choose_by_folds(sides, spec, target, deciding, streamed=streamed) if deciding else None
     bundle = Bundle(
         head=head,
         spec=spec,

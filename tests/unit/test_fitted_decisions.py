@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,12 +19,15 @@ from headstart.cache.merge import MergedRow, merge
 from headstart.cache.reader import open_cache
 from headstart.decisions.rule import Decision
 from headstart.errors import DataError, ParameterError
+from headstart.evaluate.folds import make_folds
 from headstart.evaluation import evaluate_head
 from headstart.fit import fit_head
 from headstart.heads.catalogue import default_spec, make_head
 from headstart.heads.transforms import design_matrix
 from headstart.predict import Predictor
 from headstart.scores import wilson
+from headstart.selection import out_of_fold
+from headstart.selection.search import read_features
 from headstart.types import FeatureBatch
 from labelled import NAMES, labelled_cache
 
@@ -161,6 +165,20 @@ def test_features_of_several_caches_side_by_side_are_decided_on_too(tmp_path: Pa
     assert found.decision.sets is not None
 
 
+def test_an_ensemble_is_fitted_anew_in_each_fold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = overlapping(tmp_path / "c.h5")
+    seen: list[np.ndarray] = []
+    original = out_of_fold.predictions
+    monkeypatch.setattr(out_of_fold, "predictions", lambda *given: seen.append(original(*given)) or seen[-1])
+    found = fit_head(cache, "ensemble", positive="ants", at="recall=0.9")
+    with open_cache(cache) as opened:
+        X = read_features(opened, found.spec.features, np.arange(180))
+        folds = make_folds(opened.labels[:180], sha256=opened.sha256[:180], groups=opened.groups[:180])
+    for fold in folds.splits:
+        head = make_head(found.spec).fit(X[fold.train], fold.train % 2)
+        np.testing.assert_allclose(head.predict_proba(X[fold.test]), seen[0][fold.test], atol=1e-6)
+
+
 def test_images_get_the_decision_of_the_head(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (40, 35, 35, 3), dtype=np.uint8)
@@ -200,11 +218,14 @@ def test_heads_that_cannot_decide_so_are_refused(tmp_path: Path, monkeypatch: py
     cache = overlapping(tmp_path / "c.h5")
     with pytest.raises(ParameterError, match="is not fitted on images of several classes"):
         fit_head(cache, "ridge-regression", target="number", coverage=0.9)
-    with pytest.raises(ParameterError, match="cannot be chosen for an ensemble"):
-        fit_head(cache, "ensemble", coverage=0.9)
     with pytest.raises(DataError, match=r"at least 99 positive training images. Received: 90"):
         fit_head(cache, RIDGE, positive="ants", at="recall=0.99", output=tmp_path / "head")
     assert not (tmp_path / "head").exists()
+    with monkeypatch.context() as patch:
+        nothing = SimpleNamespace(probabilities=np.full((180, 2), np.nan))
+        patch.setattr(out_of_fold.CrossValidation, "run", lambda _self: nothing)
+        with pytest.raises(DataError, match=r"no probabilities in some fold \(NaN\)"):
+            fit_head(cache, RIDGE, coverage=0.9)
     monkeypatch.setattr(fit, "matrix_fits", lambda *_: False)
     with pytest.raises(DataError, match="chosen on folds in memory only"):
         fit_head(cache, RIDGE, coverage=0.9)

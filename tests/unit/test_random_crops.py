@@ -34,6 +34,7 @@ from headstart.images.load import decode_resized, load_image
 from headstart.images.resize import CROP_AREA, CROP_ASPECT, keras_bilinear, random_crop, resize_crop
 from headstart.images.samples import DecodeRules
 from headstart.labelling.clustering import cluster_images
+from headstart.selection import cross_validation
 from headstart.selection.compare import compare_heads
 from headstart.selection.search import search_head
 from headstart.storage.bucket import location
@@ -261,6 +262,24 @@ def test_a_fit_takes_the_crops_of_its_training_images(
         expected = next(crops.batches(order)).features.mean(axis=(1, 2), dtype=np.float32)
         np.testing.assert_array_equal(seen["X"][32:], expected)
     np.testing.assert_array_equal(seen["y"], np.tile(seen["y"][:16], 3))
+
+
+def test_sets_of_classes_are_chosen_on_folds_that_are_fitted_on_crops_too(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_fitted: list[int] = []
+
+    def kept(head: Any, X: Any, y: Any, weights: Any = None, groups: Any = None) -> Any:
+        n_fitted.append(len(X))
+        assert len(np.unique(groups)) == len(X) / 3
+        return head.fit(X, y)
+
+    monkeypatch.setattr(cross_validation, "fit_weighted", kept)
+    found = fit_head(cache, default_spec("logistic"), crops=crops_folder(cache), coverage=0.5)
+    assert found.chosen is not None
+    assert sum(n_fitted) == 3 * 4 * 16  # two crops beside each image; each image is in the fits of four of five folds
+    assert found.chosen.score is not None
+    assert found.chosen.score.n_samples == 16
 
 
 @pytest.mark.parametrize("head_type", ["ridge", "nearest-class-mean", "linear-svm"])

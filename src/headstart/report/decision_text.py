@@ -10,7 +10,10 @@ from headstart.decisions.cutoffs import Cutoff, CutoffScore
 from headstart.decisions.rule import DecisionRule, DecisionScore
 from headstart.report.text_tables import estimate_text, value_text
 from headstart.scores import Estimate
-from headstart.texts import printable
+from headstart.texts import listed, printable
+
+#: Classes whose coverage is shown.
+MAX_LISTED = 3
 
 
 def chosen_line(rule: DecisionRule, folds: str, score: DecisionScore | None) -> str:
@@ -54,6 +57,9 @@ def decision_lines(score: DecisionScore) -> Iterator[str]:
             f"{score.sets.mean_size:.2f} classes on average · unsure (several classes or none) "
             f"{estimate_text(score.sets.unsure)} · accuracy of the others {estimate_text(score.sets.accuracy_of_sure)}"
         )
+        lowest = sorted(score.sets.of_each_class.items(), key=lambda item: item[1].value)
+        shown = (f"{escape(printable(name))} {estimate_text(share)}" for name, share in lowest)
+        yield f"Lowest for the images of: {listed(shown, MAX_LISTED, ' · ')}"
 
 
 def rounded_text(estimate: Estimate) -> str:

@@ -16,7 +16,7 @@ from headstart.evaluate.targets import Target
 from headstart.heads.catalogue import head_kind
 from headstart.selection.cross_validation import CrossValidation, LocalPool
 from headstart.selection.search import MAX_VALUES, N_SPLITS, make_tables
-from headstart.types import ENSEMBLE, HeadSpec
+from headstart.types import HeadSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +30,10 @@ class ChosenRule:
 
 
 def check_deciding(deciding: DecisionOptions | None, spec: HeadSpec) -> None:
-    """Raise ParameterError where decisions are asked for, and a head has no probabilities of classes, or is an ensemble."""
-    if deciding is None:
-        return
-    if head_kind(spec.type).task in ("regression", "anomaly"):
+    """Raise ParameterError where decisions are asked for, and a head has no probabilities of classes."""
+    if deciding is not None and head_kind(spec.type).task in ("regression", "anomaly"):
         raise ParameterError(
             f"A {spec.type} head is not fitted on images of several classes. Thresholds, costs and sets need that."
-        )
-    if deciding.needs_predictions and spec.type == ENSEMBLE:
-        raise ParameterError(
-            "A threshold or a coverage cannot be chosen for an ensemble. Fit one of its heads instead."
         )
 
 
@@ -82,7 +76,10 @@ def folds_of(sides: Sides, spec: HeadSpec, target: Target) -> Folds:
 
 
 def predictions(sides: Sides, spec: HeadSpec, folds: Folds) -> NDArray[np.float64]:
-    """Return the probabilities of each training image by the head that was not fitted on its fold."""
+    """Return the probabilities of each training image by the head that was not fitted on its fold.
+
+    Raises DataError if they are not finite.
+    """
     tables = make_tables(sides.train, [spec], sides.split.train, sides.weights, sides.crops)
     n_values = max(table.raw.size for table in tables.values())
     validation = CrossValidation(
@@ -94,4 +91,9 @@ def predictions(sides: Sides, spec: HeadSpec, folds: Folds) -> NDArray[np.float6
         n_classes=len(sides.class_names),
         pool=LocalPool(None if n_values <= MAX_VALUES else 1),  # folds at a time hold a copy each
     )
-    return np.clip(validation.run().probabilities, 0, 1)
+    found = validation.run().probabilities
+    if not np.isfinite(found).all():
+        raise DataError(
+            f"A {spec.type} head gives no probabilities in some fold (NaN). Try other features or parameters."
+        )
+    return np.clip(found, 0, 1)
