@@ -104,7 +104,7 @@ def predict(
     elif output is not None:
         write_rows(output, list(rows))
     elif output_format == "table":
-        print_table(found, names, top, of_numbers=of_numbers)
+        print_table(found, names, top, of_numbers=of_numbers, decides=predictor.bundle.decision is not None)
     else:
         print_rows(rows, output_format, raw=raw)
     seen.report(marked=unfamiliar != "keep", is_known=predictor.bundle.familiarity is not None)

@@ -29,14 +29,10 @@ Row = dict[str, Any]
 def prediction_row(one: Prediction, class_names: Sequence[str], *, of_numbers: bool) -> Row:
     """Return what is known of an image by name; None where it could not be read, or an older version saved the head."""
     values: list[float | None] = [None] * len(class_names) if one.probabilities is None else one.probabilities.tolist()
-    best = one.top(class_names, 1)
     if of_numbers:
         predicted: Row = {"prediction": values[0]}
     else:
-        predicted = {
-            "prediction": best[0][0] if best else None,
-            "probabilities": dict(zip(class_names, values, strict=True)),
-        }
+        predicted = class_values(one, class_names) | {"probabilities": dict(zip(class_names, values, strict=True))}
     image, label = one.nearest or (None, None)
     return {
         "path": one.path,
@@ -49,8 +45,24 @@ def prediction_row(one: Prediction, class_names: Sequence[str], *, of_numbers: b
     }
 
 
+def class_values(one: Prediction, class_names: Sequence[str]) -> Row:
+    """Return the most probable class, the one that the head decides for, and its set of classes where it has sets."""
+    best = one.top(class_names, 1)
+    prediction = best[0][0] if best else None
+    rule = one.decision if best else None
+    classes = rule.classes if rule else None
+    return {
+        "prediction": prediction,
+        "decision": rule.class_name if rule else prediction,
+        "unsure": None if rule is None or classes is None else rule.unsure,
+        "classes": None if classes is None else list(classes),
+    }
+
+
 def flat(row: Row) -> Row:
-    """Return a row with a column per class."""
+    """Return a row with a column per class, and the classes of a set in one, separated by ``;``."""
+    if row.get("classes") is not None:
+        row = row | {"classes": ";".join(row["classes"])}
     probabilities = {f"{PROBABILITY}{name}": value for name, value in row.get("probabilities", {}).items()}
     return {
         name: value
@@ -137,14 +149,16 @@ def print_rows(rows: Iterable[Row], output_format: str, *, raw: bool) -> None:
         sys.stdout.write(text)
 
 
-def print_table(predictions: Iterable[Prediction], class_names: Sequence[str], top: int, *, of_numbers: bool) -> None:
+def print_table(
+    predictions: Iterable[Prediction], class_names: Sequence[str], top: int, *, of_numbers: bool, decides: bool = False
+) -> None:
     """Print the most probable classes of each image that could be read, or its number; and the nearest training image."""
     columns = ["target"] if of_numbers else [f"class {i + 1}" for i in range(min(top, len(class_names)))]
-    table = Table("image", *columns, "nearest training image")
+    table = Table("image", *columns, *(["decision"] if decides else []), "nearest training image")
     for one in predictions:
         if one.probabilities is not None or one.is_unfamiliar:
             cells = number_cells(one) if of_numbers else class_cells(one.top(class_names, top), len(columns))
-            table.add_row(shown(one.path), *cells, familiarity_cell(one))
+            table.add_row(shown(one.path), *cells, *([decision_cell(one)] if decides else []), familiarity_cell(one))
     out.print(table)
 
 
@@ -159,6 +173,14 @@ def number_cells(one: Prediction) -> list[str]:
     return ["-"] if one.probabilities is None else [f"{one.probabilities[0]:.4g}"]
 
 
+def decision_cell(one: Prediction) -> str:
+    """Return the class that the head decides for, and the set of classes where it is unsure."""
+    if one.decision is None or one.probabilities is None:
+        return "-"
+    doubt = f" [yellow]unsure:[/] {shown(', '.join(one.decision.classes or ()) or 'no class')}"
+    return f"[bold]{shown(one.decision.class_name)}[/]{doubt if one.decision.unsure else ''}"
+
+
 def familiarity_cell(one: Prediction) -> str:
     """Return label and path of the nearest training image, and whether the image is unlike all of them."""
     if one.nearest is None:
@@ -170,8 +192,10 @@ def familiarity_cell(one: Prediction) -> str:
 def print_counts(rows: Sequence[Row], *, of_numbers: bool) -> None:
     """Print how many images there are of each predicted class, unfamiliar and unreadable ones."""
     read = [row for row in rows if row["failure"] is None]
-    table = Table("prediction", "images")
-    for name, n in [] if of_numbers else Counter(row["prediction"] for row in read).most_common():
+    table = Table("decision", "images")
+    for name, n in [] if of_numbers else Counter(row["decision"] for row in read).most_common():
         table.add_row(shown(name), f"{n:,}")
     out.print(table if not of_numbers else f"{counted(len(read))} predicted")
+    if not of_numbers and any(row["unsure"] is not None for row in read):
+        out.print(f"{sum(bool(row['unsure']) for row in read):,} of {counted(len(read))} are unsure.")
     out.print(f"{sum(bool(row['unfamiliar']) for row in read):,} of {counted(len(read))} are unfamiliar.")

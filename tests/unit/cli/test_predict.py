@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from headstart.decisions.rule import Decision
 from headstart.errors import DataError
 from headstart.predict import Prediction
 from headstart_cli.head_commands.predict_command import distance, refused, uncertainty
@@ -23,11 +24,18 @@ from headstart_cli.head_commands.prediction_output import (
 
 NAMES = ("ants", "bees")
 SURE = Prediction("sure.jpg", np.array([0.1, 0.9]), unfamiliarity=0.5, nearest=("train/b.jpg", "bees"))
-ODD = Prediction("odd.jpg", np.array([0.6, 0.4]), unfamiliarity=2.5, nearest=("train/a.jpg", "ants"))
+ODD = Prediction(
+    "odd.jpg",
+    np.array([0.6, 0.4]),
+    unfamiliarity=2.5,
+    nearest=("train/a.jpg", "ants"),
+    decision=Decision("bees", ("ants", "bees")),
+)
 OLD = Prediction("old.jpg", np.array([0.75, 0.25]))
 BAD = Prediction("bad.jpg", None, "It is empty.")
 COLUMNS = (
-    "path,prediction,probability_ants,probability_bees,unfamiliar,unfamiliarity,nearest_image,nearest_label,failure"
+    "path,prediction,decision,unsure,classes,probability_ants,probability_bees,"
+    "unfamiliar,unfamiliarity,nearest_image,nearest_label,failure"
 )
 
 
@@ -39,17 +47,17 @@ def row(one: Prediction) -> dict[str, object]:
 def test_text_in_csv_is_no_formula_unless_asked_for_raw(raw: bool, path: str, name: str) -> None:
     one = prediction_row(Prediction("=a\x1b[31m.jpg", np.array([0.25, 0.75])), ("a", "+b"), of_numbers=False)
     rows = list(csv.reader(io.StringIO("".join(csv_text([one], raw=raw)))))
-    assert rows[1][:4] == [path, name, "0.25", "0.75"]
+    assert rows[1][:7] == [path, name, name, "", "", "0.25", "0.75"]
 
 
 def test_every_image_is_a_row_of_the_same_columns() -> None:
     lines = "".join(csv_text(map(row, [SURE, ODD, OLD, BAD]))).splitlines()
     assert lines == [
         COLUMNS,
-        "sure.jpg,bees,0.1,0.9,false,0.5,train/b.jpg,bees,",
-        "odd.jpg,ants,0.6,0.4,true,2.5,train/a.jpg,ants,",
-        "old.jpg,ants,0.75,0.25,,,,,",
-        "bad.jpg,,,,,,,,It is empty.",
+        "sure.jpg,bees,bees,,,0.1,0.9,false,0.5,train/b.jpg,bees,",
+        "odd.jpg,ants,bees,true,ants;bees,0.6,0.4,true,2.5,train/a.jpg,ants,",
+        "old.jpg,ants,ants,,,0.75,0.25,,,,,",
+        "bad.jpg,,,,,,,,,,,It is empty.",
     ]
 
 
@@ -57,6 +65,7 @@ def test_json_lines_hold_the_same() -> None:
     first, second = (json.loads(line) for line in json_lines(map(row, [ODD, BAD])))
     assert first["probabilities"] == {"ants": 0.6, "bees": 0.4}
     assert (first["prediction"], first["unfamiliar"], first["nearest_label"]) == ("ants", True, "ants")
+    assert (first["decision"], first["unsure"], first["classes"]) == ("bees", True, ["ants", "bees"])
     assert (second["prediction"], second["unfamiliar"], second["failure"]) == (None, None, "It is empty.")
 
 
@@ -70,6 +79,9 @@ def test_refused_images_have_no_prediction() -> None:
     assert row(refused(SURE))["prediction"] == "bees"
     assert row(refused(ODD)) | {"failure": ""} == row(ODD) | {
         "prediction": None,
+        "decision": None,
+        "unsure": None,
+        "classes": None,
         "probabilities": {"ants": None, "bees": None},
         "failure": "",
     }
