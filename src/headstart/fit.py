@@ -16,7 +16,7 @@ from headstart.bundles.bundle import Bundle, check_target, save_bundle, short_di
 from headstart.bundles.trusted_types import check_savable
 from headstart.cache.reader import open_cache
 from headstart.cache.shards import is_cache
-from headstart.decisions.decision_options import DecisionOptions, decision_options
+from headstart.decisions.decision_options import DecisionOptions, check_costs, decision_options
 from headstart.decisions.rule import DecisionScore
 from headstart.errors import DataError
 from headstart.evaluate.familiar_images import familiarity_of, n_unfamiliar
@@ -227,6 +227,7 @@ def fit_head(
         if join and spec.type != ENSEMBLE:
             sides, others = sides.joined(others), []
         predicted.positive_index(positive, sides.class_names)  # refused before the fit, not after it
+        check_costs(deciding, sides.class_names)
         criterion = criterion_for(predicted, metric, positive, train.class_names)
         try:
             found = choose_setting(sides, others, spec, search, engine, address, criterion, strata, join=join)

@@ -156,6 +156,13 @@ def test_costs_decide_without_folds(tmp_path: Path) -> None:
     assert load_bundle(tmp_path / "head").decision == found.chosen.rule
 
 
+def test_costs_are_read_before_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "choose_setting", lambda *_given, **_options: pytest.fail("searched"))
+    (tmp_path / "costs.csv").write_text("true,bees,wasps\nwasps,9,0\nbees,0,1\n")
+    with pytest.raises(DataError, match=r"Missing: ants; unknown: wasps\. Expected: ants, bees"):
+        fit_head(overlapping(tmp_path / "c.h5"), "ridge", cost_matrix=tmp_path / "costs.csv")
+
+
 def test_features_of_several_caches_side_by_side_are_decided_on_too(tmp_path: Path) -> None:
     first = overlapping(tmp_path / "a.h5")
     second = overlapping(tmp_path / "b.h5", seed=1, recipe=replace(RECIPE, input_size_px=16))

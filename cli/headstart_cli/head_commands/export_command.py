@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from headstart_cli.command_options import Overwrite, SavedHead, Weights
-from headstart_cli.console import out
+from headstart_cli.console import err, out, said
 
 
 def export(
@@ -28,11 +29,18 @@ def export(
     headstart export heads/data-dense model.keras
     headstart export heads/data-logistic model.onnx
     """
+    from headstart.bundles.metadata import read_metadata
     from headstart.exchange import export_model
+    from headstart.exchange.keras_file import WITHOUT_DECISION
 
-    names = export_model(head, output, weights=weights, overwrite=overwrite)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", WITHOUT_DECISION)  # it is printed below
+        names = export_model(head, output, weights=weights, overwrite=overwrite)
     where = "in its metadata" if names == output else f"in {names}"
     out.print(
         f"Wrote {escape(str(output))}, {output.stat().st_size / 1e6:.1f} MB; class names, in the order of its outputs, "
         f"{escape(where)}."
     )
+    rule = read_metadata(head).decision
+    if rule:
+        err.print(f"[yellow]{said(f'{WITHOUT_DECISION} {rule.in_words()}')}[/]")

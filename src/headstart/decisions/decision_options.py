@@ -59,6 +59,12 @@ def decision_options(
     return DecisionOptions(positive, None if at is None else parse_goal(at), cost_matrix, coverage, per_class)
 
 
+def check_costs(options: DecisionOptions | None, class_names: Sequence[str]) -> None:
+    """Raise DataError if there is a cost matrix that cannot be read, or is not one of these classes."""
+    if options is not None and options.cost_matrix is not None:
+        read_cost_matrix(options.cost_matrix, class_names)
+
+
 def choose_rule(
     options: DecisionOptions,
     class_names: Sequence[str],

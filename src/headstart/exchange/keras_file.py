@@ -59,6 +59,12 @@ def as_layers(classifier: Any) -> HeadLayers:
     return HeadLayers(layers, columns, getattr(classifier, "views", 1))
 
 
+#: Said of a head that decides by a rule.
+WITHOUT_DECISION = (
+    "The exported model returns probabilities only: threshold, costs and sets of classes are not part of it."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """The content of an exported model."""
@@ -107,11 +113,7 @@ def open_request(
             hint="Extract them with `precision='auto'`, fit the head on those, and export it.",
         )
     if bundle.decision:
-        warnings.warn(
-            "The exported model returns probabilities only: the head's threshold, costs and sets of classes are not part of "
-            f"it. {bundle.decision.in_words()}",
-            stacklevel=3,
-        )
+        warnings.warn(f"{WITHOUT_DECISION} {bundle.decision.in_words()}", stacklevel=3)
     layers = as_layers(bundle.head.steps[-1][1])
     loaded = backbone.loaded(weights)
     if loaded.sha256 != recipe.weights_sha256:
