@@ -61,11 +61,14 @@ def interval(values: list[float]) -> dict[str, float]:
 def fitted(cache: Path, folder: Path) -> tuple[dict[str, Predictor], list[str]]:
     """Fit a head for each scaling; return them, with one network, and the paths of the images held out from both."""
     found: dict[str, Predictor] = {}
+    held_out: list[list[str]] = []
     for scaling in METHODS:
         result = fit_head(cache, default_spec("logistic", scaling=scaling), output=folder / scaling)
         found[scaling] = Predictor(folder / scaling, backbone=next(iter(found.values())).backbone if found else None)
-    assert result.scored is not None
-    return found, list(result.scored.paths)
+        assert result.scored is not None
+        held_out.append(sorted(result.scored.paths))
+    assert held_out[0] == held_out[1]  # one split for both
+    return found, held_out[0]
 
 
 def curve_scores(heads: dict[str, Predictor], path: Path, seed: int) -> tuple[dict[str, float], float]:
@@ -106,7 +109,7 @@ def main() -> None:
     agreements = []
     with tempfile.TemporaryDirectory() as folder:
         heads, held_out = fitted(cache, Path(folder))
-        chosen = np.random.default_rng(0).permutation(sorted(held_out))[:n_images].tolist()
+        chosen = np.random.default_rng(0).permutation(held_out)[:n_images].tolist()
         for seed, path in enumerate(chosen):
             found, agreement = curve_scores(heads, images / path, seed)
             agreements.append(agreement)
