@@ -104,6 +104,7 @@ def choose_sets(
 class SetScore:
     """How the sets do on images that the head was not fitted on; shares with Wilson's 95 % interval."""
 
+    asked: float  # coverage that the sets were chosen for
     coverage: Estimate  # share of the images whose set holds the true class
     mean_size: float  # classes in a set, on average
     unsure: Estimate  # share of the images with several classes or none
@@ -121,6 +122,7 @@ def score_sets(
     holds, sizes = found[np.arange(len(y)), y], found.sum(axis=1)
     sure = sizes == 1
     return SetScore(
+        sets.coverage,
         coverage=proportion(int(holds.sum()), len(y)),
         mean_size=float(sizes.mean()),
         unsure=proportion(int((~sure).sum()), len(y)),

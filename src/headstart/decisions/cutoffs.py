@@ -69,8 +69,8 @@ def threshold_for(goal: Goal, is_positive: Mask, probabilities: Floats) -> float
     Every threshold is one of the ``probabilities``, those of the positive class by heads that were not fitted on the image,
     shape (n_images,). For a recall: the largest at which another positive image is found with this probability (the
     ⌈recall · (n + 1)⌉-th largest of n positive images, so that the recall of these images reaches it too). For a
-    precision: the smallest at which the images called positive reach it, which gives the most recall. For costs: the one with
-    the lowest cost of all mistakes, the largest of equal ones.
+    precision: the smallest at which ⌈precision · (n + 1)⌉ of n images called positive are so, which gives the most recall; a
+    single image called so is not enough. For costs: the one with the lowest cost of all mistakes, the largest of equal ones.
 
     Raises DataError if no threshold meets the goal.
     """
@@ -91,12 +91,13 @@ def for_recall(goal: Goal, is_positive: Mask, probabilities: Floats) -> float:
 def for_precision(goal: Goal, is_positive: Mask, probabilities: Floats) -> float:
     """Return the threshold for a precision."""
     thresholds, right, wrong = counts_from_above(is_positive, probabilities)
-    precision = right / (right + wrong)
+    precision = right / (right + wrong + 1)
     enough = np.flatnonzero(precision >= goal.level * (1 - ROUNDING))
     if not len(enough):
+        best = int(precision.argmax())
         raise DataError(
-            f"No threshold reaches a precision of {goal.level:g} on the training images: the highest is "
-            f"{precision.max():.3f}. Expected: a lower precision, or a better head."
+            f"No threshold reaches a precision of {goal.level:g} on enough images: the best is {right[best]:,.0f} of "
+            f"{right[best] + wrong[best]:,.0f} called positive. Expected: a lower precision, or a better head."
         )
     return float(thresholds[enough[-1]])
 

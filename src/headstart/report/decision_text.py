@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from rich.markup import escape
 
-from headstart.decisions.cutoffs import Cutoff, CutoffScore
+from headstart.decisions.cutoffs import Cutoff, CutoffScore, parse_goal
 from headstart.decisions.rule import DecisionRule, DecisionScore
 from headstart.report.text_tables import estimate_text, value_text
 from headstart.scores import Estimate
@@ -23,7 +23,8 @@ def chosen_line(rule: DecisionRule, folds: str, score: DecisionScore | None) -> 
         parts.append(cutoff_text(rule.cutoff))
     if score and score.cutoff:
         recall, precision = score.cutoff.recall.value, score.cutoff.precision.value
-        parts.append(f"there recall {value_text(recall)}, precision {value_text(precision)}")
+        n_called = round(score.cutoff.called_per_1000.value * score.n_samples / 1000)
+        parts.append(f"there recall {value_text(recall)}, precision {value_text(precision)} of {n_called:,}")
     if rule.sets:
         of = " of each class" if rule.sets.per_class else ""
         parts.append(f"sets of classes that hold the true one for {rule.sets.coverage:g} of the images{of}")
@@ -48,6 +49,9 @@ def decision_lines(score: DecisionScore) -> Iterator[str]:
         words = " · ".join(f"{name} {estimate_text(rate)}" for name, rate in rates)
         called = rounded_text(score.cutoff.called_per_1000)
         yield f"[bold]{cutoff_text(score.cutoff)}[/]: {words} · {called} called positive of 1,000 images"
+        goal = parse_goal(score.cutoff.goal)
+        if goal.kind != "cost":
+            yield from less_than_asked(goal.kind, dict(rates)[goal.kind], goal.level)
     if score.costs:
         mean, most_probable = estimate_text(score.costs.mean_cost), value_text(score.costs.mean_cost_of_most_probable)
         yield f"[bold]Lowest expected cost[/]: mean cost {mean}; {most_probable} if the most probable class is decided for"
@@ -57,9 +61,16 @@ def decision_lines(score: DecisionScore) -> Iterator[str]:
             f"{score.sets.mean_size:.2f} classes on average · unsure (several classes or none) "
             f"{estimate_text(score.sets.unsure)} · accuracy of the others {estimate_text(score.sets.accuracy_of_sure)}"
         )
+        yield from less_than_asked("coverage", score.sets.coverage, score.sets.asked)
         lowest = sorted(score.sets.of_each_class.items(), key=lambda item: item[1].value)
         shown = (f"{escape(printable(name))} {estimate_text(share)}" for name, share in lowest)
         yield f"Lowest for the images of: {listed(shown, MAX_LISTED, ' · ')}"
+
+
+def less_than_asked(what: str, found: Estimate, level: float) -> Iterator[str]:
+    """Yield a warning if the interval of a rate is below the level that was asked for."""
+    if found.high < level:
+        yield f"[yellow]On these images the {what} is lower than the {level:g} asked for.[/]"
 
 
 def rounded_text(estimate: Estimate) -> str:

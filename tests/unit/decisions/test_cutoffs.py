@@ -30,13 +30,13 @@ def by_search(goal: str, is_positive: np.ndarray, probabilities: np.ndarray) -> 
             float(value) * (is_positive.sum() + 1) - 1e-9
         ):
             return threshold
-        if kind == "precision" and is_positive[called].mean() >= float(value):
+        if kind == "precision" and is_positive[called].sum() >= float(value) * (called.sum() + 1):
             found.append(threshold)
         costs.append((10 * (is_positive & ~called).sum() + (called & ~is_positive).sum(), -threshold))
     return found[-1] if kind == "precision" else -min(costs)[1]
 
 
-@pytest.mark.parametrize("goal", ["recall=0.95", "recall=0.5", "precision=0.9", "precision=0.6", "cost=fn:10,fp:1"])
+@pytest.mark.parametrize("goal", ["recall=0.95", "recall=0.5", "precision=0.8", "precision=0.6", "cost=fn:10,fp:1"])
 def test_a_threshold_is_that_of_a_search_through_all(goal: str) -> None:
     for seed in range(50):
         is_positive, probabilities = predictions(seed)
@@ -62,7 +62,11 @@ def test_the_recall_on_further_images_is_the_one_asked_for() -> None:
     ("goal", "n", "message"),
     [
         ("recall=0.95", 18, "A recall of 0.95 needs at least 19 positive training images. Received: 18"),
-        ("precision=0.9", 18, r"No threshold reaches a precision of 0.9 on the training images: the highest is 0.500"),
+        (
+            "precision=0.9",
+            18,
+            "No threshold reaches a precision of 0.9 on enough images: the best is",
+        ),
         ("cost=fn:1,fp:5", 18, "no threshold is cheaper"),
     ],
 )
@@ -125,3 +129,12 @@ def test_rates_are_those_of_scikit_learn() -> None:
     assert found.specificity.value == recall_score(~is_positive, ~called)
     assert found.called_per_1000.value == pytest.approx(5 * called.sum())
     assert math.isnan(score_cutoff(Cutoff("a", 1.0, "x"), is_positive, probabilities * 0).precision.value)
+
+
+def test_a_precision_is_not_met_by_a_single_image() -> None:
+    probabilities = np.linspace(1, 0, 40)
+    is_positive = np.arange(40) % 2 == 0  # the most probable one is positive, and of all others every second one
+    with pytest.raises(DataError, match="the best is"):
+        threshold_for(parse_goal("precision=0.8"), is_positive, probabilities)
+    is_positive[:4] = True
+    assert threshold_for(parse_goal("precision=0.8"), is_positive, probabilities) == probabilities[4]  # 5 of 5
