@@ -219,18 +219,12 @@ def write_files(folder: Path, bundle: Bundle, metrics: Mapping[str, Any], predic
     import skops.io
 
     head = bundle.head
-    classifier = head.steps[-1][1]
-    network = classifier.__dict__.pop("network_", None)  # skops must not see Keras' objects
-    try:
-        skops.io.dump(head, folder / HEAD)
-    finally:
-        if network is not None:
-            classifier.network_ = network
+    skops.io.dump(head, folder / HEAD)  # of a network its weights
     unknown = unknown_types(file=folder / HEAD)
     if unknown:  # the trial before the fit did not show it
         raise not_savable(bundle.spec.type, f"it holds types that are not loaded from a file: {', '.join(unknown)}.")
-    if network is not None:
-        network.save(folder / NETWORK)
+    if head_kind(bundle.spec.type).keras:
+        head.steps[-1][1].network_.save(folder / NETWORK)
     if bundle.training_digests is not None:
         (folder / TRAINING).write_bytes(np.unique(bundle.training_digests).astype("<u8").tobytes())
     if bundle.familiarity is not None:

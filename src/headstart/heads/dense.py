@@ -25,17 +25,16 @@ from headstart.heads.base import (
     weighted_rows,
 )
 from headstart.heads.catalogue import HEAD_TYPES
+from headstart.heads.fitting.dense_layers import as_views, probabilities
 from headstart.heads.fitting.dense_training import (
     Descent,
     EpochRunner,
-    SavedNetwork,
     Watched,
-    as_views,
     compile_epoch,
     compile_streamed_epoch,
-    probabilities,
     run_epochs,
 )
+from headstart.heads.fitting.saved_network import SavedNetwork
 from headstart.heads.head_specs import check_values
 from headstart.heads.out_of_core import HeldOut, Rows, dense
 
@@ -190,16 +189,14 @@ class DenseHead(SavedNetwork, Head):
 
     def to_layers(self) -> tuple[Layer, ...]:
         """Return the layers of the network; dropout does nothing in prediction."""
-        check_is_fitted(self, "network_")
-        weights = self.network_.get_weights()
-        activations = [self.activation] * len(self.hidden) + ["softmax"]
-        return tuple(Layer(*parts) for parts in zip(weights[::2], weights[1::2], activations, strict=True))
+        check_is_fitted(self, "classes_")
+        return tuple(Layer(kernel, bias, name) for name, kernel, bias in self.layers())
 
     def predict_proba(self, X: Any) -> NDArray[np.float32]:
         """Return probabilities of shape (n_samples, n_classes), float32, in the order of ``classes_``."""
-        check_is_fitted(self, "network_")
+        check_is_fitted(self, "history_")
         X = validate_data(self, X, dtype=np.float32, reset=False)
-        return probabilities(self.network_, X, self.views)
+        return probabilities(self.layers(), X, self.views)
 
     def _start(self, n_features: int, y: Any) -> tuple[NDArray[np.intp], int]:
         """Check the parameters and labels, make the network, and return codes and seed."""
@@ -266,7 +263,7 @@ class DenseHead(SavedNetwork, Head):
         for train, test in folds:
             own = None if counts is None else counts[train]
             head = clone(self).set_params(cv=0, random_state=seed).fit(X[train], y[train], sample_weight=own)
-            predicted = probabilities(head.network_, as_views(X[test], self.views))
+            predicted = probabilities(head.layers(), as_views(X[test], self.views))
             scores[test] = np.log(np.maximum(predicted, TINY)).reshape(len(test), self.views, -1)
         self.temperature_ = fit_temperature(scores, codes, weights.astype(np.float64), counts)
         *before, kernel, bias = self.network_.get_weights()

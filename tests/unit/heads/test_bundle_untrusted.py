@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bundles import change_metadata, refresh_digest, rewrite
+from bundles import change_metadata, refresh_digest, resave, rewrite
 from headstart.bundles.bundle import load_bundle
 from headstart.errors import BundleError
 from headstart.heads.catalogue import default_spec, make_head
@@ -227,3 +229,31 @@ def test_a_network_larger_than_its_weights_is_not_built(copy_of) -> None:
     refresh_digest(folder, "network.keras")
     with pytest.raises(BundleError, match="10,000 bytes of weights, too few"):
         load_bundle(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda head: head.weights_.pop(),
+        lambda head: setattr(head, "weights_", [one.T for one in head.weights_]),
+        lambda head: head.weights_.__setitem__(1, np.full_like(head.weights_[1], np.nan)),
+        lambda head: setattr(head, "weights_", "abc"),
+    ],
+)
+def test_weights_that_are_not_those_of_the_layers_are_refused(copy_of, change) -> None:
+    folder = copy_of("dense")
+    resave(folder, change)
+    with pytest.raises(BundleError, match="weights that are none of a dense head"):
+        load_bundle(folder)
+
+
+@pytest.mark.slow
+def test_a_saved_dense_head_predicts_without_tensorflow(copy_of) -> None:
+    script = (
+        "import sys; import numpy as np; from pathlib import Path; from headstart.bundles.bundle import load_bundle\n"
+        "head = load_bundle(Path(sys.argv[1])).head\n"
+        "assert np.isfinite(head.predict_proba(np.ones((2, head.n_features_in_), np.float32))).all()\n"
+        "assert not {'tensorflow', 'keras'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(copy_of("dense"))], check=True)

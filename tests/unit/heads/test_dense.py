@@ -12,7 +12,10 @@ from sklearn.metrics import log_loss
 
 from headstart.errors import DataError, ParameterError
 from headstart.heads.dense import DenseHead
+from headstart.heads.fitting import saved_network
+from headstart.heads.fitting.dense_layers import ACTIVATION_FUNCTIONS
 from headstart.heads.fitting.dense_training import Descent, build_network, compile_epoch
+from headstart.heads.head_specs import ACTIVATIONS
 from headstart.runtime import import_keras
 
 pytestmark = pytest.mark.slow
@@ -242,3 +245,28 @@ def test_a_temperature_that_cannot_be_chosen_is_refused(viewed: tuple[np.ndarray
         DenseHead(cv=5).fit(X, few)
     with pytest.raises(ParameterError, match=r"0, or a whole number, 2 or more"):
         DenseHead(cv=1).fit(X, y)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activations_are_those_of_keras(activation: str) -> None:
+    keras = import_keras()
+    x = np.linspace(-30, 30, 601)
+    expected = np.asarray(getattr(keras.activations, activation)(keras.ops.convert_to_tensor(x)))
+    np.testing.assert_allclose(ACTIVATION_FUNCTIONS[activation](x), expected, rtol=1e-6, atol=1e-9)
+
+
+def test_a_copy_predicts_without_keras_and_makes_its_network_when_asked(
+    data: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X, y = data
+    head = DenseHead([8], epochs=2, random_state=0).fit(X, y)
+    copy = pickle.loads(pickle.dumps(head))
+    with monkeypatch.context() as patched:
+        patched.setattr(saved_network, "build_network", None)
+        np.testing.assert_array_equal(copy.predict_proba(X), head.predict_proba(X))
+        assert len(copy.to_layers()) == 2
+    np.testing.assert_allclose(copy.network_.predict(X, verbose=0), head.predict_proba(X), atol=1e-5)
+    again = pickle.loads(pickle.dumps(head)).set_params(epochs=1).fit(X, y)
+    assert not np.allclose(again.predict_proba(X), head.predict_proba(X), atol=1e-3)
+    with pytest.raises(AttributeError, match="nothing"):
+        copy.nothing  # noqa: B018

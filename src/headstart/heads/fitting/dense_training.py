@@ -1,20 +1,16 @@
-"""The Keras networks of dense heads: built, trained with Adam and early stopping, and loaded with nothing in them run."""
+"""The Keras networks of dense heads: built, and trained with Adam and early stopping."""
 
 from __future__ import annotations
 
-import json
 import math
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.errors import BundleError
+from headstart.heads.fitting.dense_layers import layers_of, probabilities
 from headstart.heads.out_of_core import HeldOut
 from headstart.runtime import import_keras, import_tensorflow
 
@@ -22,14 +18,6 @@ EpochRunner = Callable[[NDArray[np.int32]], tuple[float, float]]
 Pair = tuple[NDArray[np.float32], NDArray[np.intp]]
 Watched = HeldOut | list[Pair]
 History = dict[str, list[float]]
-
-#: Keras classes that a dense head is made of.
-KERAS_CLASSES = frozenset(
-    {"Sequential", "InputLayer", "Dense", "Dropout", "DTypePolicy", "GlorotUniform", "Zeros", "L2"}
-)
-
-#: Rows that are predicted at a time.
-ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,99 +214,6 @@ def squared_error_step(network: Any, adam: Adam) -> Callable[[Any, Any, Any, Any
     return train
 
 
-def load_network(
-    path: Path,
-    n_features: int,
-    units: Sequence[int],
-    *,
-    activation: str,
-    dropout: float,
-    l2: float,
-    last: str = "softmax",
-) -> Any:
-    """Return the Keras network of a dense head: built by this module, with the weights of the file.
-
-    The file is a whole Keras model that others may load; here its description is compared, and never built. The members
-    of its archive have been checked (bundles/trusted_types.py). Raises BundleError if it holds anything but plain layers of
-    these units, or is damaged.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            config = json.loads(archive.read("config.json"))
-            weights_bytes = archive.getinfo("model.weights.h5").file_size
-        check_config(path, config, units)
-        n_weights = sum((before + 1) * after for before, after in pairwise((n_features, *units)))
-        if 4 * n_weights > weights_bytes:
-            raise BundleError(f"{path} holds {weights_bytes:,} bytes of weights, too few for {n_weights:,} of them.")
-        network = build_network(n_features, units, activation=activation, dropout=dropout, l2=l2, seed=0, last=last)
-        network.load_weights(path)
-    except BundleError:
-        raise
-    except Exception as error:  # Keras raises many kinds for a damaged file
-        raise BundleError(f"{path} cannot be loaded: {error}") from error
-    return network
-
-
-class SavedNetwork:
-    """Part of a head with a network, ``network_``: its file, and copies of the head in memory."""
-
-    views: int
-    n_features_in_: int
-
-    def load_network(self, path: Path) -> Any:
-        """Take the weights of a saved network; raise BundleError if it is damaged, or not this head's."""
-        self.network_ = load_network(path, self.n_features_in_ // self.views, **self._shape())
-        return self
-
-    def _shape(self) -> dict[str, Any]:
-        """Return the arguments of :func:`build_network` that describe the layers."""
-        raise NotImplementedError
-
-    def _network(self, n_features: int, seed: int) -> Any:
-        return build_network(n_features // self.views, **self._shape(), seed=seed)
-
-    def __getstate__(self) -> dict[str, Any]:
-        state: dict[str, Any] = dict(super().__getstate__())  # type: ignore[call-overload]
-        network = state.pop("network_", None)
-        if network is not None:
-            state["_network_weights"] = network.get_weights()
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        weights = state.pop("_network_weights", None)
-        super().__setstate__(state)  # type: ignore[misc]
-        if weights is not None:
-            self.network_ = self._network(self.n_features_in_, seed=0)
-            self.network_.set_weights(weights)
-
-
-def check_config(path: Path, config: dict[str, Any], units: Sequence[int]) -> None:
-    """Raise BundleError where the description of a network names other layers than a dense head of these units has."""
-    unknown = {name for name in class_names_in(config) if name not in KERAS_CLASSES}
-    if unknown:
-        raise BundleError(
-            f"{path} holds layers that no dense head has, and is not loaded: {', '.join(sorted(unknown))}."
-        )
-    layers = config["config"]["layers"]
-    found = [layer["config"]["units"] for layer in layers if layer["class_name"] == "Dense"]
-    if found != list(units):
-        raise BundleError(f"{path} holds dense layers of {found} units. Expected: {list(units)}.")
-
-
-def class_names_in(config: Any) -> set[str]:
-    """Return every class that a Keras configuration names; one outside of ``keras`` is named with its module."""
-    if isinstance(config, list):
-        return set().union(*(class_names_in(item) for item in config))
-    if not isinstance(config, dict):
-        return set()
-    found = set().union(*(class_names_in(item) for item in config.values()))
-    if "class_name" in config:
-        module = str(config.get("module") or "")
-        plain = module.split(".", maxsplit=1)[0] == "keras" and not config.get("registered_name")
-        found.add(str(config["class_name"]) if plain else f"{module}.{config['class_name']}")
-    return found
-
-
 def run_epochs(
     network: Any,
     run_epoch: EpochRunner,
@@ -362,32 +257,10 @@ def run_epochs(
 
 def watch(network: Any, watched: Watched, history: History, views: int) -> float:
     """Add loss and accuracy of the watched rows to the history; return the loss."""
-    pairs = [(probabilities(network, X, views), codes) for X, codes in watched]
+    pairs = [(probabilities(layers_of(network), X, views), codes) for X, codes in watched]
     predicted = np.concatenate([block for block, _ in pairs])
     codes = np.concatenate([block for _, block in pairs])
     loss = float(-np.log(np.maximum(predicted[np.arange(len(codes)), codes], 1e-7)).mean())
     history.setdefault("val_loss", []).append(loss)
     history.setdefault("val_accuracy", []).append(float((predicted.argmax(axis=1) == codes).mean()))
     return loss
-
-
-def probabilities(network: Any, X: NDArray[np.float32], views: int = 1) -> NDArray[np.float32]:
-    """Return what a network predicts, shape (n_samples, n_classes), float32: the mean over the views of each row.
-
-    Computed in float64: on some processors the last digit of a float32 product depends on a row's place among the others.
-    """
-    weighted = [layer for layer in network.layers if layer.get_weights()]
-    layers = [(layer.activation, *(part.astype(np.float64) for part in layer.get_weights())) for layer in weighted]
-    chunks = []
-    for start in range(0, len(X), ROWS_AT_ONCE):
-        rows = X[start : start + ROWS_AT_ONCE].astype(np.float64)
-        values = as_views(rows, views)
-        for activation, kernel, bias in layers:
-            values = np.asarray(activation(values @ kernel + bias))
-        chunks.append(values.reshape(len(rows), views, -1).mean(axis=1).astype(np.float32))
-    return np.concatenate(chunks)
-
-
-def as_views(X: NDArray[Any], views: int) -> NDArray[Any]:
-    """Return the views of each row one below the other, shape (n_samples * views, n_features / views)."""
-    return X.reshape(-1, X.shape[1] // views)

@@ -12,15 +12,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from headstart.errors import ParameterError
-from headstart.heads.fitting.dense_training import (
-    Descent,
-    SavedNetwork,
-    as_views,
-    compile_epoch,
-    probabilities,
-    run_epochs,
-    squared_error_step,
-)
+from headstart.heads.fitting.dense_layers import as_views, probabilities
+from headstart.heads.fitting.dense_training import Descent, compile_epoch, run_epochs, squared_error_step
+from headstart.heads.fitting.saved_network import SavedNetwork
 from headstart.heads.regression.number_heads import check_scale, standardised
 
 
@@ -111,9 +105,9 @@ class DenseRegressionHead(SavedNetwork, RegressorMixin, BaseEstimator):
 
     def predict(self, X: Any) -> NDArray[np.float64]:
         """Return numbers, shape (n_samples,), float64."""
-        check_is_fitted(self, "network_")
+        check_is_fitted(self, "history_")
         X = validate_data(self, X, dtype=np.float32, reset=False)
-        numbers: NDArray[np.float64] = self.mean_ + self.scale_ * probabilities(self.network_, X, self.views)[
+        numbers: NDArray[np.float64] = self.mean_ + self.scale_ * probabilities(self.layers(), X, self.views)[
             :, 0
         ].astype(np.float64)
         return numbers
