@@ -211,7 +211,7 @@ def test_on_one_cache_several_heads_are_averaged(caches: tuple[Path, Path], tmp_
     assert result.search is not None
     assert {one.spec.type for one in result.search.trials} == {"logistic", "linear-svm", "rbf-svm", "ridge", "knn"}
     assert (result.spec.features, result.spec.widths, result.joined) == (("avg",), (), False)
-    assert json.loads((tmp_path / "head" / "bundle.json").read_text())["format_version"] == 3
+    assert json.loads((tmp_path / "head" / "bundle.json").read_text())["format_version"] >= 3
     again = fit_head(caches[0], result.spec)
     assert again.scored is not None
     assert result.scored is not None
