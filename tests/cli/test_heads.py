@@ -112,6 +112,12 @@ def test_images_unlike_the_training_images_are_marked(cli: Cli, head: Path, tmp_
         ("new/drawing.png", True),
         ("new/one.png", False),
     ]
+    Path("list.csv").write_text("path\nnew/one.png\n")
+    for name, words in (("list.csv", "is read by this command"), ("new.xlsx", ".csv, .jsonl, .parquet")):
+        code, _, err = cli("predict", head, "list.csv", "-o", name)
+        assert code == 1
+        assert words in " ".join(err.split())
+    assert Path("list.csv").read_text() == "path\nnew/one.png\n"
     _, out, _ = cli("predict", head, "new", "--summary")
     assert "1 of 2 images are unfamiliar." in out
 

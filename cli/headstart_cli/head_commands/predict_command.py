@@ -17,12 +17,11 @@ from headstart.texts import counted
 from headstart_cli.command_options import BatchSize, Device, Output, Precision, Raw, SavedHead, Weights
 from headstart_cli.console import err, said, shown
 from headstart_cli.head_commands.prediction_output import (
-    check_output,
+    KINDS,
     prediction_row,
     print_counts,
     print_rows,
     print_table,
-    write_rows,
 )
 
 if TYPE_CHECKING:
@@ -84,10 +83,11 @@ def predict(
     headstart predict heads/data-logistic new-images/ -o predictions.parquet --sort uncertain
     find new-images -newer last-run | headstart predict heads/data-logistic -
     """
+    from headstart.exchange.prediction_table import check_predictions_file, publish_predictions
     from headstart.predict import Predictor
 
     if output is not None:
-        check_output(output)
+        check_predictions_file(output, images, tuple(KINDS))
     predictor = Predictor(head, weights=weights, precision=precision, batch_size=batch_size, device=device)
     names, of_numbers = predictor.class_names, predictor.bundle.task == "regression"
     if sort == "uncertain" and of_numbers:
@@ -102,7 +102,7 @@ def predict(
     if summary:
         print_counts(list(rows), of_numbers=of_numbers)
     elif output is not None:
-        write_rows(output, list(rows))
+        publish_predictions(output, KINDS[output.suffix.lower()](list(rows)))
     elif output_format == "table":
         print_table(found, names, top, of_numbers=of_numbers, decides=predictor.bundle.decision is not None)
     else:

@@ -8,13 +8,11 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from headstart.errors import CacheError, DataError
-from headstart.texts import counted, csv_cell, printable, reason_of
+from headstart.texts import counted, csv_cell, printable
 from headstart_cli.console import out, shown
 
 if TYPE_CHECKING:
@@ -118,29 +116,6 @@ KINDS: dict[str, Callable[[Sequence[Row]], bytes]] = {
     ".jsonl": lambda rows: "".join(json_lines(rows)).encode(),
     ".parquet": parquet_bytes,
 }
-
-
-def check_output(path: Path) -> None:
-    """Raise DataError or MissingExtraError if predictions cannot be written to a file of this name."""
-    if path.suffix.lower() not in KINDS or path.is_dir():
-        raise DataError(f"Predictions are written to a file that ends in {', '.join(KINDS)}. Received: {path}.")
-    if path.suffix.lower() == ".parquet":
-        from headstart.exchange.export_features import import_pyarrow
-
-        import_pyarrow()
-
-
-def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows in one step; raise DataError if the file cannot be written."""
-    from headstart.storage.publishing import published_bytes
-
-    content = KINDS[path.suffix.lower()](rows)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with published_bytes(path) as file:
-            file.write(content)
-    except (CacheError, OSError) as error:
-        raise DataError(f"The predictions cannot be written to {path}: {reason_of(error)}") from error
 
 
 def print_rows(rows: Iterable[Row], output_format: str, *, raw: bool) -> None:

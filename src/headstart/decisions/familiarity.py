@@ -69,7 +69,8 @@ def fit_gaussian(X: NDArray[np.float32]) -> Gaussian:
     scale = trace / d
     noise = ((centred**2).sum(axis=1) ** 2).sum() / n**2 - squares / n
     shrinkage = min(max(noise, 0) / max(squares - trace * scale, np.finfo(float).tiny), 1)
-    components = vectors[:, :k].T @ centred / np.sqrt(n * eigenvalues[:k, None]) if by_row else vectors[:, :k].T
+    lengths = np.sqrt(n * np.maximum(eigenvalues[:k, None], np.finfo(float).tiny))
+    components = vectors[:, :k].T @ centred / lengths if by_row else vectors[:, :k].T
     variances = (1 - shrinkage) * eigenvalues + shrinkage * scale
     rest = (1 - shrinkage) * eigenvalues[k:].sum() / max(d - k, 1) + shrinkage * scale
     return Gaussian(
@@ -172,6 +173,8 @@ def fit_familiarity(
     gaussian = fit_gaussian(X[_sample(order)])
     coordinates = gaussian.coordinates(X)[:, :N_COORDINATES].astype(np.float16)
     threshold = float(np.sort(distances)[rank - 1])
+    if not (0 < threshold < math.inf and np.isfinite(gaussian.components).all()):
+        return None  # nearly all images are the same
     return Familiarity(tuple(features), gaussian, threshold, rate, coordinates, tuple(paths), tuple(labels))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,11 +144,13 @@ KINDS: dict[str, Callable[[Sequence[ScoredImages]], bytes]] = {
 }
 
 
-def check_predictions_file(path: Path, inputs: Sequence[str | Path] = ()) -> None:
+def check_predictions_file(
+    path: Path, inputs: Sequence[str | Path] = (), suffixes: Iterable[str] = tuple(KINDS)
+) -> None:
     """Raise DataError or MissingExtraError if predictions cannot be written to a file, e.g. one of ``inputs``."""
-    if path.suffix.lower() not in KINDS:
+    if path.suffix.lower() not in suffixes:
         raise DataError(
-            f"Predictions are written to a file that ends in {', '.join(KINDS)}. Received: {path}. Name another file."
+            f"Predictions are written to a file that ends in {', '.join(suffixes)}. Received: {path}. Name another file."
         )
     if path.is_dir():
         raise DataError(f"{path} is a folder; predictions are written to a file. Name another file.")
@@ -160,7 +162,11 @@ def check_predictions_file(path: Path, inputs: Sequence[str | Path] = ()) -> Non
 
 def write_predictions(path: Path, scored: Sequence[ScoredImages]) -> None:
     """Write predictions of one head, or of several named heads, atomically; raise DataError if the file cannot be written."""
-    content = KINDS[path.suffix.lower()](scored)
+    publish_predictions(path, KINDS[path.suffix.lower()](scored))
+
+
+def publish_predictions(path: Path, content: bytes) -> None:
+    """Write a file of predictions in one step; raise DataError if it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with published_bytes(path) as file:

@@ -73,3 +73,7 @@ def test_too_few_images_have_no_distance() -> None:
     assert fit_familiarity(X[:1], np.arange(1), ("avg",), ["a"], ["b"]) is None
     assert fit_familiarity(X, np.zeros(4, int), ("avg",), list("abcd"), list("abcd")) is None
     assert fit_familiarity(X[[0, 0]], np.arange(2), ("avg",), ["a", "b"], ["a", "b"]) is None
+    same = np.repeat(X[:1], 30, axis=0)
+    same[0] += 1  # all but one: folds without it have no variance
+    found = fit_familiarity(same, np.arange(30), ("avg",), ["a"] * 30, ["b"] * 30)
+    assert found is None or np.isfinite(found.unfamiliarity(X)).all()
